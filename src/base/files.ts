@@ -1,0 +1,63 @@
+/** Files that are never half written: temp file beside the target, fsync, rename. */
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { open, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { RuntimeFailure } from "./errors.ts";
+
+/** The code of a system error (`ENOSPC`), or undefined for anything else. */
+export function systemErrorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
+/**
+ * Writes exactly `path`, all or nothing.
+ * @throws RuntimeFailure where the file cannot be written (disk full, no permission); the old file is then untouched.
+ */
+export async function writeFileAtomically(path: string, content: string | Uint8Array): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`);
+  try {
+    const file = await open(temporary, "wx");
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    throw new RuntimeFailure(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
+  }
+}
+
+/** Words for the system errors that users meet. */
+export function describeSystemError(code: string): string {
+  const words: Record<string, string> = {
+    ENOSPC: "the disk is full",
+    EACCES: "permission denied",
+    EPERM: "permission denied",
+    EROFS: "the file system is read-only",
+    ENOENT: "no such file or folder",
+    EISDIR: "it is a folder",
+    ENOTDIR: "a part of the path is not a folder",
+    EDQUOT: "the disk quota is used up",
+    EFBIG: "the file would be too large",
+    EMFILE: "too many open files",
+  };
+  return words[code] ?? code;
+}
+
+/** SHA-256 of a file as lower-case hex, streamed. */
+export async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const block of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(block);
+  return hash.digest("hex");
+}
+
+/** SHA-256 of text or bytes as lower-case hex. */
+export function hashBytes(content: string | Uint8Array): string {
+  return createHash("sha256").update(content).digest("hex");
+}
