@@ -1,0 +1,56 @@
+/** Lines of a file as bytes, for JSONL: only `\n` ends a line (U+2028 may stand inside a JSON string). */
+import { createReadStream } from "node:fs";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+
+export interface Line {
+  /** From 1. */
+  number: number;
+  bytes: Buffer;
+  /** Offset of the byte after the line's `\n`. */
+  end: number;
+  /** False for a last line that no `\n` ends. */
+  complete: boolean;
+}
+
+/**
+ * Streams the lines of a file; memory is one line and one block.
+ * @param what the noun of messages: `calibration file "a.jsonl"`
+ */
+export async function* readLines(path: string, what: string): AsyncGenerator<Line> {
+  let pending: Buffer[] = [];
+  let number = 1;
+  let offset = 0;
+  try {
+    for await (const block of createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>) {
+      let start = 0;
+      for (let newline = block.indexOf(10, start); newline !== -1; newline = block.indexOf(10, start)) {
+        const bytes = Buffer.concat([...pending, block.subarray(start, newline)]);
+        pending = [];
+        start = newline + 1;
+        yield { number: number++, bytes, end: offset + start, complete: true };
+      }
+      if (start < block.length) pending.push(block.subarray(start));
+      offset += block.length;
+    }
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === undefined || code.startsWith("E_")) throw error;
+    throw new InputError(`Cannot read ${what}: ${describeSystemError(code)}`, { cause: error });
+  }
+  if (pending.length > 0) yield { number, bytes: Buffer.concat(pending), end: offset, complete: false };
+}
+
+const strict = new TextDecoder("utf-8", { fatal: true });
+
+/**
+ * Text of bytes that must be UTF-8; a byte order mark is dropped.
+ * @param what where the bytes stand: `calibration file "a.jsonl", line 3`
+ */
+export function decodeUtf8(bytes: Uint8Array, what: string): string {
+  try {
+    return strict.decode(bytes);
+  } catch (error) {
+    throw new InputError(`${what.slice(0, 1).toUpperCase()}${what.slice(1)} is not valid UTF-8`, { cause: error });
+  }
+}

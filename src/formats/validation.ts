@@ -1,0 +1,44 @@
+/** Turns what zod finds in a file into one sentence for a person: file, field, what was expected. */
+import type { z } from "zod";
+import { InputError } from "../base/errors.ts";
+
+/**
+ * Checks a parsed value against a schema.
+ * @param what the noun of the message: `Pattern file "p.json"`
+ * @throws InputError that names the first field that is wrong
+ */
+export function checkShape<T>(value: unknown, schema: z.ZodType<T>, what: string, hint?: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new InputError(`${what}: ${describeIssues(result.error)}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause: result.error,
+  });
+}
+
+/** Parses JSON text and checks it. */
+export function parseJson<T>(text: string, schema: z.ZodType<T>, what: string, hint?: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new InputError(`${what} is not JSON: ${error instanceof Error ? error.message : String(error)}`, {
+      ...(hint === undefined ? {} : { hint }),
+      cause: error,
+    });
+  }
+  return checkShape(value, schema, what, hint);
+}
+
+function describeIssues(error: z.ZodError): string {
+  const [first, ...others] = error.issues;
+  if (first === undefined) return "does not have the expected form";
+  const rest = others.length === 0 ? "" : ` (and ${others.length} more)`;
+  return `${describePath(first.path)}${first.message}${rest}`;
+}
+
+function describePath(path: readonly PropertyKey[]): string {
+  if (path.length === 0) return "";
+  const text = path.map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`)).join("");
+  return `"${text.replace(/^\./, "")}": `;
+}

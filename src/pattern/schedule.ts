@@ -1,0 +1,78 @@
+/**
+ * Patterns by name: the fixed schedules that papers and serving engines use, and the model's own pattern.
+ * Two readings of "every fourth layer" are in use and differ in every position after the first, so both have a name:
+ * the paper's text says FSSSFSSS (`uniform:4`), the engines' `index_topk_freq` says FFSSSFSSS (`freq:4`).
+ */
+import { InputError, UsageError } from "../base/errors.ts";
+import { fullPattern, type Pattern, parsePattern, requireLayers } from "./pattern.ts";
+
+/** What vLLM, SGLang and transformers take for `index_skip_topk_offset` where a config does not give it. */
+export const DEFAULT_FREQUENCY_OFFSET = 2;
+
+export interface PatternContext {
+  /** Backbone layers of the model; prediction layers (MTP) are not counted. */
+  layers: number;
+  /** `index_skip_topk_offset` of `freq:N`. */
+  offset?: number;
+  /** The model's own pattern: a layer that is Shared there has no indexer weights. All Full where absent. */
+  native?: Pattern;
+}
+
+/** Layer i is Full iff i mod `every` is 0: FSSSFSSS for 4. */
+export function uniformPattern(layers: number, every: number): Pattern {
+  return parsePattern(letters(layers, (layer) => layer % every === 0));
+}
+
+/** The engines' rule: layer i is Full iff max(i - offset + 1, 0) mod `frequency` is 0; FFSSSFSSS for 4 and offset 2. */
+export function frequencyPattern(layers: number, frequency: number, offset = DEFAULT_FREQUENCY_OFFSET): Pattern {
+  if (frequency > 1 && offset < 1) {
+    throw new UsageError(`An offset of ${offset} makes layer 0 Shared: it must be 1 or more`);
+  }
+  return parsePattern(letters(layers, (layer) => Math.max(layer - offset + 1, 0) % frequency === 0));
+}
+
+/**
+ * The pattern that a user's text stands for: an F/S string, `full`, `uniform:N` or `freq:N`.
+ * @param where what the text came from, for messages
+ * @throws InputError where it is none of these, or does not fit the model
+ */
+export function resolvePattern(text: string, context: PatternContext, where = "pattern"): Pattern {
+  const native = context.native ?? fullPattern(context.layers);
+  if (text === "full") return native;
+  const pattern = namedPattern(text, context, where) ?? parsePattern(text, where);
+  return requireIndexers(requireLayers(pattern, context.layers, where), native, where);
+}
+
+/** Does the text have the form of a pattern (right or wrong), so that it is not the path of a pattern file? */
+export function looksLikePattern(text: string): boolean {
+  return text === "full" || /^(uniform|freq):/.test(text) || /^[FS]+$/.test(text);
+}
+
+/** Refuses a pattern that asks for an indexer which the model does not have. */
+export function requireIndexers(pattern: Pattern, native: Pattern, where = "pattern"): Pattern {
+  for (let layer = 0; layer < pattern.length; layer++) {
+    if (pattern[layer] === "F" && native[layer] === "S") {
+      throw new InputError(
+        `${where} has F at layer ${layer}, which is Shared in the model itself and has no indexer weights`,
+        { hint: `the model's own pattern is ${native}; only its F layers can be F` },
+      );
+    }
+  }
+  return pattern;
+}
+
+function namedPattern(text: string, context: PatternContext, where: string): Pattern | undefined {
+  const match = /^(uniform|freq):(.*)$/.exec(text);
+  if (match === null) return undefined;
+  const every = Number(match[2]);
+  if (!/^\d+$/.test(match[2] ?? "") || !Number.isSafeInteger(every) || every < 1) {
+    throw new InputError(`${where} is "${text}": after the colon comes a whole number from 1 up, as in ${match[1]}:4`);
+  }
+  return match[1] === "uniform"
+    ? uniformPattern(context.layers, every)
+    : frequencyPattern(context.layers, every, context.offset);
+}
+
+function letters(layers: number, isFull: (layer: number) => boolean): string {
+  return Array.from({ length: layers }, (_, layer) => (isFull(layer) ? "F" : "S")).join("");
+}

@@ -1,0 +1,138 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { appendFile, readFile, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { InputError, ResumeMismatchError, RuntimeFailure } from "../../src/base/errors.ts";
+import { Journal, type JournalEntry, type JournalFingerprint, readJournal } from "../../src/formats/journal.ts";
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-journal-"));
+  path = join(folder, "p.json.journal.jsonl");
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const fingerprint: JournalFingerprint = {
+  model_name: "glm-tiny",
+  model_config_hash: "a",
+  weight_hash: "b",
+  calibration_hash: "c",
+  settings: { device: "cpu" },
+  tool_version: "0.1.0",
+};
+
+function entry(pattern: string, loss: number): JournalEntry {
+  return {
+    pattern,
+    loss,
+    standard_error: 0.01,
+    tokens: 14,
+    sequences: [
+      { loss, tokens: 7 },
+      { loss, tokens: 7 },
+    ],
+    seconds: 0.5,
+    executions: { body: 4, indexer: 3, naive_body: 8, naive_indexer: 7 },
+  };
+}
+
+const entries = [entry("FFFF", 0.1 + 0.2), entry("FSFF", 2.5), entry("FFSF", 1 / 3)];
+
+async function written(): Promise<void> {
+  const journal = await Journal.open(path, fingerprint, "create");
+  for (const one of entries) await journal.append(one);
+  await journal.close();
+}
+
+describe("journals", () => {
+  test("give back what was appended, to the last bit", async () => {
+    await written();
+    expect((await readJournal(path))?.entries).toEqual(entries);
+    expect((await readFile(path, "utf8")).split("\n")).toHaveLength(5);
+  });
+
+  test("are never overwritten without being asked", async () => {
+    await written();
+    const error = await Journal.open(path, fingerprint, "create").catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(InputError);
+    expect(error).toMatchObject({
+      message: expect.stringContaining("exists already"),
+      hint: expect.stringMatching(/--resume.*--fresh/),
+    });
+    expect((await readJournal(path))?.entries).toEqual(entries);
+  });
+
+  test("start anew with fresh", async () => {
+    await written();
+    await (await Journal.open(path, fingerprint, "fresh")).close();
+    expect((await readJournal(path))?.entries).toEqual([]);
+  });
+
+  test("go on after any kill: whatever byte the file was cut at, the whole lines are kept and the rest is redone", async () => {
+    await written();
+    const whole = await readFile(path);
+    for (let cut = 0; cut <= whole.length; cut += 7) {
+      await writeFile(path, whole.subarray(0, cut));
+      const lines = whole.subarray(0, cut).toString().split("\n").length - 1;
+      const journal = await Journal.open(path, fingerprint, "resume");
+      expect(journal.entries).toEqual(entries.slice(0, Math.max(lines - 1, 0)));
+      for (const one of entries.slice(journal.entries.length)) await journal.append(one);
+      await journal.close();
+      expect(await readFile(path)).toEqual(whole);
+    }
+  });
+
+  test("name the line that is bad", async () => {
+    await written();
+    await appendFile(path, '{"pattern":"FSSF"}\n');
+    await expect(readJournal(path)).rejects.toThrow(/line 5: "loss"/);
+    const whole = (await readFile(path, "utf8")).split("\n");
+    await writeFile(path, [whole[0], "torn in the middle", ...whole.slice(2)].join("\n"));
+    await expect(readJournal(path)).rejects.toThrow(/line 2 is not JSON/);
+    await writeFile(path, Buffer.from([...Buffer.from(`${whole[0]}\n`), 0xff, 0xfe, 10]));
+    await expect(readJournal(path)).rejects.toThrow(/line 2 is not valid UTF-8/);
+  });
+
+  test("are told from other files", async () => {
+    await writeFile(path, '{"text":"a calibration set"}\n');
+    await expect(Journal.open(path, fingerprint, "resume")).rejects.toThrow(/line 1: "kind"/);
+  });
+
+  test("refuse to go on with other inputs and list each difference", async () => {
+    await written();
+    const other = {
+      ...fingerprint,
+      weight_hash: "x",
+      calibration_hash: "y",
+      settings: { device: "webgpu" },
+      tool_version: "0.2.0",
+    };
+    const failure = expect(Journal.open(path, other, "resume")).rejects;
+    await failure.toThrow(ResumeMismatchError);
+    const error = await Journal.open(path, other, "resume").catch((reason: unknown) => reason);
+    expect(error).toMatchObject({
+      message: expect.stringMatching(
+        /weight_hash \(journal: b, now: x\); calibration_hash \(journal: c, now: y\); tool_version \(journal: 0.1.0, now: 0.2.0\); settings.device \(journal: cpu, now: webgpu\)/,
+      ),
+      hint: expect.stringContaining("--fresh"),
+    });
+    await (await Journal.open(path, { ...fingerprint, model_name: "renamed" }, "resume")).close();
+  });
+
+  test("a resume needs a journal", async () => {
+    await expect(Journal.open(path, fingerprint, "resume")).rejects.toThrow(/no such file/);
+    await written();
+    await truncate(path, 0);
+    const journal = await Journal.open(path, fingerprint, "resume");
+    await journal.close();
+    expect((await readJournal(path))?.fingerprint).toEqual(fingerprint);
+  });
+
+  test.runIf(process.platform === "linux")("a full disk is a runtime failure", async () => {
+    const failure = expect(Journal.open("/dev/full", fingerprint, "fresh")).rejects;
+    await failure.toThrow(RuntimeFailure);
+    await expect(Journal.open("/dev/full", fingerprint, "fresh")).rejects.toThrow("the disk is full");
+  });
+});
