@@ -157,15 +157,19 @@ def greedy_search(entries, start):
     return {"start": start, "start_loss": loss[start], "tie_tolerance": 1e-5, "steps": steps}
 
 
-def record(folder, reference_folder, sequences, second_pattern, *, notes, all_scores=False, lowest_index=False):
-    """Records `folder` as transformers sees `reference_folder` (the same one unless its dtype is beyond HF)."""
+def record(folder, reference_folder, sequences, second_pattern, *, notes, native=None, all_scores=False, lowest_index=False):
+    """Records `folder` as transformers sees `reference_folder` (the same one unless its dtype is beyond HF).
+
+    `native` is the config's own pattern where the checkpoint has indexer tensors on its Shared layers too.
+    """
     folder = pathlib.Path(folder)
-    model, info = load(reference_folder)
+    model, info = load(reference_folder, **({"indexer_types": ["full"] * len(native)} if native else {}))
     assert not info["missing_keys"] and not info["mismatched_keys"], info
     patterns = Patterns(model)
-    native, config = patterns.native, model.config
+    present, config = patterns.native, model.config
+    native = native or present
     layers = config.num_hidden_layers
-    tried = possible_patterns(native)
+    tried = possible_patterns(present)
     oracle = {
         "format": 1,
         "fixture": folder.name,
@@ -179,6 +183,7 @@ def record(folder, reference_folder, sequences, second_pattern, *, notes, all_sc
         "vocabulary_size": config.vocab_size,
         "index_topk": config.index_topk,
         "native_pattern": native,
+        "indexers_present": present,
         "patched_sharing": patterns.patched,
         "unexpected_tensors": sorted(info["unexpected_keys"]),
         "sequences": sequences,
@@ -197,12 +202,12 @@ def record(folder, reference_folder, sequences, second_pattern, *, notes, all_sc
                     for s, ids in enumerate(sequences)
                 ]
     oracle["losses"] = losses(model, patterns, sequences, tried)
-    if native == "F" * layers:
-        oracle["greedy_search"] = greedy_search(oracle["losses"], native)
+    oracle["greedy_search"] = greedy_search(oracle["losses"], present)
     if lowest_index:
         with tied_to_lowest_index():
             oracle["losses_ties_to_lowest_index"] = losses(model, patterns, sequences, tried)
     oracle["generations"] = []
+    oracle["generation_ties"] = "lowest index" if lowest_index else "torch"
     prompt = sequences[0][:14]
     for pattern in (native, second_pattern):
         patterns.set(pattern)
@@ -215,16 +220,19 @@ def record(folder, reference_folder, sequences, second_pattern, *, notes, all_sc
 
 
 def summary(oracle):
-    spread = [entry["loss"] for entry in oracle["losses"]]
-    base = next(e["loss"] for e in oracle["losses"] if e["pattern"] == oracle["native_pattern"])
-    moved = [abs(e["loss"] - base) for e in oracle["losses"] if e["pattern"] != oracle["native_pattern"]]
+    """What shows whether a fixture can tell right from wrong."""
+    losses = {entry["pattern"]: entry for entry in oracle["losses"]}
+    native = losses[oracle["native_pattern"]]
+    others = [entry for entry in oracle["losses"] if entry is not native]
     return {
         "native": oracle["native_pattern"],
-        "loss": [round(base, 4), round(min(spread), 4), round(max(spread), 4)],
-        "least_move": min(moved),
-        "smallest_margin": [run["smallest_margin"] for run in oracle["runs"]],
-        "smallest_expert_margin": [run["smallest_expert_margin"] for run in oracle["runs"]],
-        "cache": [run["continuation"]["max_difference"] for run in oracle["runs"]],
-        "generations": [(g["tokens"], min(g["gaps"])) for g in oracle["generations"]],
-        "unexpected": len(oracle["unexpected_tensors"]),
+        "loss": native["loss"],
+        "losses_from_to": [min(e["loss"] for e in losses.values()), max(e["loss"] for e in losses.values())],
+        "least_nll_move": min(max(abs(a - b) for a, b in zip(e["mean_nll"], native["mean_nll"])) for e in others),
+        "least_loss_gap": min(abs(a["loss"] - b["loss"]) for a, b in itertools.combinations(losses.values(), 2)),
+        "smallest_margin": min(entry["smallest_margin"] for entry in losses.values()),
+        "smallest_expert_margin": min(run["smallest_expert_margin"] for run in oracle["runs"]),
+        "cached_run_difference": max(run["continuation"]["max_difference"] for run in oracle["runs"]),
+        "smallest_gap": min(min(g["gaps"]) for g in oracle["generations"]),
+        "generations": [" ".join(map(str, g["tokens"])) for g in oracle["generations"]],
     }
