@@ -1,0 +1,199 @@
+/**
+ * The tokenizer of a model folder: text to ids and back, the ids that end a text, and the chat template.
+ * A prompt or a document begins with exactly one BOS wherever the model has one: none costs quality without a message,
+ * and two is what a template that writes BOS gives with a tokenizer that adds it.
+ */
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { Template } from "@huggingface/jinja";
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { z } from "zod";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { parseJson } from "../formats/validation.ts";
+
+const tokenText = z
+  .union([z.string(), z.object({ content: z.string() })])
+  .transform((token) => (typeof token === "string" ? token : token.content));
+const ids = z
+  .union([z.int().min(0), z.array(z.int().min(0))])
+  .transform((value) => (typeof value === "number" ? [value] : value));
+
+const tokenizerSchema = z.looseObject({
+  model: z.looseObject({ vocab: z.union([z.record(z.string(), z.int().min(0)), z.array(z.unknown())]) }),
+  added_tokens: z.array(z.looseObject({ id: z.int().min(0), content: z.string() })).optional(),
+});
+
+const tokenizerConfigSchema = z.looseObject({
+  bos_token: tokenText.nullish(),
+  eos_token: tokenText.nullish(),
+  add_bos_token: z.boolean().nullish(),
+  chat_template: z.union([z.string(), z.array(z.object({ name: z.string(), template: z.string() }))]).nullish(),
+});
+
+/** The fields that `generation_config.json` and `config.json` share; the former wins. */
+const generationSchema = z.looseObject({ bos_token_id: ids.nullish(), eos_token_id: ids.nullish() });
+
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** Turns ids into text one at a time. Text is held back while its last character may still be incomplete. */
+export interface Detokenizer {
+  /** The text that this id completes; empty where it only begins a character or is a special token. */
+  push(id: number): string;
+  /** What is still held back; an incomplete character becomes U+FFFD. */
+  end(): string;
+}
+
+export class Tokenizer {
+  /** The id that every document begins with; undefined for a model without one. */
+  readonly bosId: number | undefined;
+  /** Any of these ends a text. */
+  readonly eosIds: readonly number[];
+  readonly #hub: HubTokenizer;
+  readonly #chatTemplate: string | undefined;
+  readonly #specialTexts: { bos_token: string; eos_token: string };
+
+  private constructor(hub: HubTokenizer, parts: ModelFiles) {
+    this.#hub = hub;
+    const { config, generation, modelConfig } = parts;
+    const idOf = (token: string | null | undefined): number[] => {
+      const id = token == null ? undefined : hub.token_to_id(token);
+      return id === undefined ? [] : [id];
+    };
+    const configured = generation.bos_token_id ?? modelConfig.bos_token_id ?? [];
+    // An explicit null is a statement (GLM has no BOS, though a config may carry a default for it).
+    const bos =
+      config.bos_token === null || config.add_bos_token === false ? [] : [...idOf(config.bos_token), ...configured];
+    this.bosId = bos[0];
+    this.eosIds = [
+      ...new Set([...(generation.eos_token_id ?? modelConfig.eos_token_id ?? []), ...idOf(config.eos_token)]),
+    ];
+    this.#chatTemplate = parts.chatTemplate;
+    this.#specialTexts = { bos_token: config.bos_token ?? "", eos_token: config.eos_token ?? "" };
+  }
+
+  /**
+   * Loads `tokenizer.json` and what stands beside it.
+   * @throws InputError where a file is missing, malformed, or of a kind that is not supported
+   */
+  static async load(folder: string): Promise<Tokenizer> {
+    const files = await readModelFiles(folder);
+    try {
+      return new Tokenizer(new HubTokenizer(files.tokenizer, files.config), files);
+    } catch (error) {
+      if (error instanceof InputError) throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new InputError(`Cannot use the tokenizer of model "${basename(folder)}": ${reason}`, { cause: error });
+    }
+  }
+
+  /** The ids of a document or prompt, special tokens and the one BOS included. */
+  encode(text: string): number[] {
+    return this.#withOneBos(this.#hub.encode(text, { add_special_tokens: true }).ids);
+  }
+
+  /** The ids of the text alone. */
+  encodePlain(text: string): number[] {
+    return this.#hub.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** Ids of a chat, ready for the assistant's answer. */
+  encodeChat(messages: readonly ChatMessage[]): number[] {
+    return this.#withOneBos(this.encodePlain(this.renderChat(messages)));
+  }
+
+  /** Text of the chat after the model's template. */
+  renderChat(messages: readonly ChatMessage[]): string {
+    if (this.#chatTemplate === undefined) {
+      throw new InputError("The model has no chat template", {
+        hint: "leave --chat away to continue the text as it is",
+      });
+    }
+    try {
+      return new Template(this.#chatTemplate).render({ messages, add_generation_prompt: true, ...this.#specialTexts });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new InputError(`Cannot render the model's chat template: ${reason}`, { cause: error });
+    }
+  }
+
+  /** Text of ids, special tokens left out. */
+  decode(sequence: readonly number[]): string {
+    return sequence.length === 0 ? "" : this.#hub.decode([...sequence], { skip_special_tokens: true });
+  }
+
+  /**
+   * Decodes a growing sequence. A token's text depends on its neighbours (a character of several tokens, a leading
+   * blank), so the tokens since the last emission are decoded together with those of the emission before it.
+   */
+  detokenizer(): Detokenizer {
+    let window: number[] = [];
+    let emitted = 0;
+    const take = (force: boolean): string => {
+      const before = this.decode(window.slice(0, emitted));
+      const now = this.decode(window);
+      if (!force && (now.length <= before.length || now.endsWith("\ufffd"))) return "";
+      window = window.slice(emitted);
+      emitted = window.length;
+      return now.slice(before.length);
+    };
+    return {
+      push: (id) => {
+        window.push(id);
+        return take(false);
+      },
+      end: () => take(true),
+    };
+  }
+
+  #withOneBos(sequence: number[]): number[] {
+    if (this.bosId === undefined) return sequence;
+    let first = 0;
+    while (sequence[first] === this.bosId) first++;
+    return first === 1 ? sequence : [this.bosId, ...sequence.slice(first)];
+  }
+}
+
+interface ModelFiles {
+  tokenizer: z.infer<typeof tokenizerSchema>;
+  config: z.infer<typeof tokenizerConfigSchema>;
+  generation: z.infer<typeof generationSchema>;
+  modelConfig: z.infer<typeof generationSchema>;
+  chatTemplate: string | undefined;
+}
+
+async function readModelFiles(folder: string): Promise<ModelFiles> {
+  const read = async <T>(name: string, schema: z.ZodType<T>, absent?: T): Promise<T> => {
+    const text = await readOptional(join(folder, name));
+    if (text !== undefined) return parseJson(text, schema, `File "${join(folder, name)}"`);
+    if (absent !== undefined) return absent;
+    throw new InputError(`Model folder "${folder}" has no ${name}`, {
+      hint: "text needs the checkpoint's fast tokenizer; token ids (--tokens-file, input_ids) do not",
+    });
+  };
+  const config = await read("tokenizer_config.json", tokenizerConfigSchema, {});
+  const template = config.chat_template;
+  return {
+    tokenizer: await read("tokenizer.json", tokenizerSchema),
+    config,
+    generation: await read("generation_config.json", generationSchema, {}),
+    modelConfig: await read("config.json", generationSchema, {}),
+    chatTemplate:
+      (await readOptional(join(folder, "chat_template.jinja"))) ??
+      (typeof template === "string" ? template : template?.find(({ name }) => name === "default")?.template),
+  };
+}
+
+async function readOptional(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === "ENOENT") return undefined;
+    if (code === undefined) throw error;
+    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
+  }
+}

@@ -1,0 +1,137 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { InputError } from "../../src/base/errors.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-tokenizer-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+async function load(options: ByteTokenizerOptions = {}): Promise<Tokenizer> {
+  await writeByteTokenizer(folder, options);
+  return Tokenizer.load(folder);
+}
+
+describe("encode()", () => {
+  test("gives exactly one BOS, whoever adds it", async () => {
+    for (const addsBos of [true, false]) {
+      const tokenizer = await load({ addsBos });
+      expect(tokenizer.encode("the")).toEqual([BOS, 260, 101]);
+      expect(tokenizer.encode("<bos>the")).toEqual([BOS, 260, 101]);
+      expect(tokenizer.encode("")).toEqual([BOS]);
+      expect(tokenizer.encodePlain("the")).toEqual([260, 101]);
+    }
+  });
+
+  test("takes the BOS of the configs, generation_config.json first", async () => {
+    const config = { bos_token: undefined };
+    expect((await load({ config, model: { bos_token_id: 5 } })).bosId).toBe(5);
+    expect((await load({ config, model: { bos_token_id: 5 }, generation: { bos_token_id: 6 } })).bosId).toBe(6);
+  });
+
+  test("adds none where the model has none", async () => {
+    expect((await load({ config: { bos_token: null }, model: { bos_token_id: 5 } })).encode("a")).toEqual([97]);
+    expect((await load({ config: { add_bos_token: false } })).encode("a")).toEqual([97]);
+    await rm(join(folder, "generation_config.json"), { force: true });
+  });
+
+  test("and decode() are inverse", async () => {
+    const tokenizer = await load({ addsBos: true });
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme" }), (text) => {
+        expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
+      }),
+    );
+  });
+});
+
+describe("eosIds", () => {
+  test("join the generation config's and the tokenizer's", async () => {
+    expect((await load({ generation: { eos_token_id: [3, 4] }, model: { eos_token_id: 9 } })).eosIds).toEqual([
+      3,
+      4,
+      EOS,
+    ]);
+    await rm(join(folder, "generation_config.json"));
+    expect((await load({ model: { eos_token_id: 9 } })).eosIds).toEqual([9, EOS]);
+    expect((await load({ config: { eos_token: null } })).eosIds).toEqual([]);
+  });
+});
+
+describe("detokenizer()", () => {
+  test("never gives half a character, and in the end gives the whole text", async () => {
+    const tokenizer = await load();
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom("a", "th", " ", "é", "語", "👍", "<eos>", "\n") }), (text) => {
+        const stream = tokenizer.detokenizer();
+        const parts = tokenizer.encodePlain(text).map((id) => stream.push(id));
+        expect(parts.join("")).not.toContain("\ufffd");
+        expect(parts.join("") + stream.end()).toBe(text.replaceAll("<eos>", ""));
+      }),
+    );
+  });
+
+  test("gives a character as soon as it is whole", async () => {
+    const stream = (await load()).detokenizer();
+    expect([0xf0, 0x9f, 0x91, 0x8d, 97].map((id) => stream.push(id))).toEqual(["", "", "", "👍", "a"]);
+    expect(stream.end()).toBe("");
+  });
+
+  test("shows a character that stays incomplete at the end only", async () => {
+    const stream = (await load()).detokenizer();
+    expect([97, 0xe8, 0xaa].map((id) => stream.push(id))).toEqual(["a", "", ""]);
+    expect(stream.end()).toBe("\ufffd");
+  });
+});
+
+describe("chat templates", () => {
+  const template =
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+  const messages = [{ role: "user" as const, content: "hi" }];
+
+  test("come from chat_template.jinja or tokenizer_config.json", async () => {
+    expect((await load({ config: { chat_template: "C{{ messages[0].content }}" } })).renderChat(messages)).toBe("Chi");
+    const named = [
+      { name: "tool_use", template: "T" },
+      { name: "default", template: "D" },
+    ];
+    expect((await load({ config: { chat_template: named } })).renderChat(messages)).toBe("D");
+    expect((await load({ template, config: { chat_template: "C" } })).renderChat(messages)).toBe(
+      "<bos><|user|>hi<|assistant|>",
+    );
+  });
+
+  test("give one BOS though both the template and the tokenizer write it", async () => {
+    expect((await load({ template, addsBos: true })).encodeChat(messages)).toEqual([BOS, 258, 104, 105, 259]);
+  });
+
+  test("are missed with a hint, and their own errors are told", async () => {
+    const error = await load()
+      .then((tokenizer) => tokenizer.renderChat(messages))
+      .catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ message: "The model has no chat template", hint: expect.stringContaining("--chat") });
+    const broken = await load({ template: "{{ raise_exception('system first') }}" });
+    expect(() => broken.renderChat(messages)).toThrow(/chat template: .*system first/);
+  });
+});
+
+describe("load()", () => {
+  test("names what is missing or malformed", async () => {
+    await expect(Tokenizer.load(folder)).rejects.toThrow(/has no tokenizer.json/);
+    await writeByteTokenizer(folder);
+    await writeFile(join(folder, "tokenizer_config.json"), '{"bos_token": 5}');
+    await expect(Tokenizer.load(folder)).rejects.toThrow(/tokenizer_config.json": "bos_token"/);
+    await writeByteTokenizer(folder);
+    await writeFile(join(folder, "tokenizer.json"), "{");
+    await expect(Tokenizer.load(folder)).rejects.toThrow(/tokenizer.json" is not JSON/);
+    await writeFile(join(folder, "tokenizer.json"), '{"model":{"type":"Nonsense","vocab":{}}}');
+    await expect(Tokenizer.load(folder)).rejects.toThrow(InputError);
+  });
+});
