@@ -1,0 +1,165 @@
+/**
+ * Needles in a haystack after RULER: sentences that give a key its special magic value, hidden in text, and a question
+ * for some of the keys. The templates are RULER's (Apache-2.0, NVIDIA); words, haystacks and numbers are our own.
+ */
+import type { Random } from "../base/random.ts";
+import { Draft } from "./draft.ts";
+import { makeSentences, noiseLine } from "./filler.ts";
+import { joinWithAnd, type Task } from "./task.ts";
+import { adjectives, things } from "./words.ts";
+
+export type NeedleType = "numbers" | "words" | "uuids";
+export type Haystack = "essay" | "noise" | "needle";
+
+export interface NiahOptions {
+  haystack: Haystack;
+  /** Haystack units: sentences of an essay, noise lines or distractor needles. */
+  units: number;
+  /** Keys that have needles, at least `queries`. Default 1. */
+  keys?: number;
+  /** Values of each key. Default 1. */
+  values?: number;
+  /** Keys that are asked for. Default 1. */
+  queries?: number;
+  keyType?: NeedleType;
+  valueType?: NeedleType;
+  /** Where the needle of the first asked key stands: 0 before the haystack, 1 behind it. Default: anywhere. */
+  depth?: number;
+}
+
+export interface Needle {
+  key: string;
+  value: string;
+}
+
+/** The task with what a test or a report by depth wants to know. */
+export interface NiahTask extends Task {
+  /** All needles that are no distractors. */
+  needles: Needle[];
+  /** The keys asked for, in order. */
+  queries: string[];
+}
+
+/** A number without a leading zero, a hyphenated pair of words, or a UUID of version 4. */
+export function makeNeedlePart(random: Random, type: NeedleType): string {
+  if (type === "numbers") return String(random.integer(1_000_000, 9_999_999));
+  if (type === "words") return `${random.pick(adjectives)}-${random.pick(things)}`;
+  const hex = Array.from({ length: 32 }, () => random.integer(0, 15).toString(16));
+  hex[12] = "4";
+  hex[16] = (8 + random.integer(0, 3)).toString(16);
+  return hex.join("").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** The needle sentence; RULER keeps the plural here whatever the count. */
+export function needleSentence(type: NeedleType, needle: Needle): string {
+  return `One of the special magic ${type} for ${needle.key} is: ${needle.value}.`;
+}
+
+/** RULER's rewrite of the template for a single answer. */
+function inSingular(text: string): string {
+  return text
+    .replace("Some", "A")
+    .replace("are all", "is")
+    .replaceAll(/\bare\b/g, "is")
+    .replaceAll("answers", "answer");
+}
+
+/** The three template parts for `query`: opening, question, answer prefix. */
+export function niahTemplate(type: NeedleType, query: string, single: boolean): [string, string, string] {
+  const rewrite = single ? inSingular : (text: string) => text;
+  const kind = single ? type.slice(0, -1) : type;
+  return [
+    rewrite(
+      "Some special magic @ are hidden within the following text. Make sure to memorize it. I will quiz you about the @ afterwards.\n",
+    ).replaceAll("@", kind),
+    rewrite("\nWhat are all the special magic @ for ").replaceAll("@", kind) +
+      `${query} mentioned in the provided text?`,
+    ` The special magic ${kind} for ${query} mentioned in the provided text ${single ? "is" : "are"}`,
+  ];
+}
+
+/** Distinct keys; a key never occurs twice in a task, so that every question has one answer. */
+function makeKeys(random: Random, type: NeedleType, count: number): string[] {
+  const keys = new Set<string>();
+  while (keys.size < count) keys.add(makeNeedlePart(random, type));
+  return [...keys];
+}
+
+/** Puts the needles into the haystack and returns the context. */
+function makeContext(
+  random: Random,
+  options: NiahOptions,
+  needles: readonly Needle[],
+  taken: ReadonlySet<string>,
+): string {
+  const { haystack, units, keyType = "words", valueType = "numbers", depth } = options;
+  let hay: string[];
+  if (haystack === "essay") hay = makeSentences(random, units);
+  else if (haystack === "noise") hay = Array.from({ length: units }, () => noiseLine);
+  else {
+    hay = Array.from({ length: units }, () => {
+      let key = makeNeedlePart(random, keyType);
+      while (taken.has(key)) key = makeNeedlePart(random, keyType);
+      return needleSentence(valueType, { key, value: makeNeedlePart(random, valueType) });
+    });
+  }
+  const placed = needles.map((needle, i) => ({
+    sentence: needleSentence(valueType, needle),
+    at: depth !== undefined && i === 0 ? Math.floor(depth * units) : random.integer(0, units),
+  }));
+  const lines: string[] = [];
+  for (let i = 0; i <= units; i++) {
+    for (const { sentence, at } of placed) if (at === i) lines.push(sentence);
+    const unit = hay[i];
+    if (unit !== undefined) lines.push(unit);
+  }
+  return lines.join(haystack === "essay" ? " " : "\n");
+}
+
+interface Hidden {
+  keys: string[];
+  needles: Needle[];
+  context: string;
+}
+
+function hideNeedles(random: Random, options: NiahOptions, count: number): Hidden {
+  const { keyType = "words", valueType = "numbers", values = 1 } = options;
+  const keys = makeKeys(random, keyType, count);
+  const needles = keys.flatMap((key) =>
+    Array.from({ length: values }, () => ({ key, value: makeNeedlePart(random, valueType) })),
+  );
+  return { keys, needles, context: makeContext(random, options, needles, new Set(keys)) };
+}
+
+/** One RULER niah task. The first key is always among those asked for, so that `depth` means what it says. */
+export function makeNiah(random: Random, options: NiahOptions): NiahTask {
+  const { valueType = "numbers", values = 1, queries: asked = 1 } = options;
+  const { keys, needles, context } = hideNeedles(random, options, Math.max(options.keys ?? 1, asked));
+  const queries = keys.slice(0, asked);
+  const [opening, question, answerPrefix] = niahTemplate(valueType, joinWithAnd(queries), asked * values === 1);
+  return {
+    input: opening + context + question,
+    answerPrefix,
+    outputs: queries.flatMap((key) => needles.filter((needle) => needle.key === key).map(({ value }) => value)),
+    needles,
+    queries,
+  };
+}
+
+/**
+ * A training document: one context, several needles, and one question after another. A model learns to look things up
+ * several times from each such text, where a RULER task teaches it once.
+ */
+export function draftNiahQuiz(random: Random, options: NiahOptions & { questions: number }): Draft {
+  const { valueType = "numbers" } = options;
+  const { keys, needles, context } = hideNeedles(random, options, options.keys ?? 1);
+  const [opening] = niahTemplate(valueType, "", false);
+  const draft = new Draft().add(opening + context);
+  for (let i = 0; i < options.questions; i++) {
+    const key = random.pick(keys);
+    const found = needles.filter((needle) => needle.key === key).map(({ value }) => value);
+    const [, question, prefix] = niahTemplate(valueType, key, found.length === 1);
+    draft.add(question + prefix).answer(` ${joinWithAnd(found)}.`);
+  }
+  return draft;
+}
