@@ -61,10 +61,10 @@ V32 = {
     "transformers_version": "5.17.0",
 }
 DIMENSIONS = {
-    "vocab_size": 101,
+    "vocab_size": 83,
     "hidden_size": 40,
     "intermediate_size": 72,
-    "moe_intermediate_size": 18,
+    "moe_intermediate_size": 12,
     "num_attention_heads": 3,
     "num_key_value_heads": 3,
     "q_lora_rank": 36,
@@ -76,7 +76,7 @@ DIMENSIONS = {
     "num_experts_per_tok": 2,
     "first_k_dense_replace": 1,
     "index_n_heads": 16,
-    "index_head_dim": 22,
+    "index_head_dim": 14,
     "index_topk": 7,
     "max_position_embeddings": 256,
 }
@@ -127,7 +127,7 @@ def write(folder, config_json, *shards):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def sequences(vocabulary, seed, lengths=(45, 41)):
+def sequences(vocabulary, seed, lengths=(43, 40)):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(3, vocabulary, (n,), generator=generator).tolist() for n in lengths]
 
@@ -207,7 +207,7 @@ def glm_groups(folder, seed):
     }
     state = random_state(config, seed)
     write(folder, config, state)
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     made = record(folder, folder, ids, "FSFSF", notes="all layers Full, expert groups 4/2, first layer dense, F32")
     check_construction(folder, made[1], made[2], "FSFSF", ids[0])
     check_construction(folder, made[1], made[2], "FFSSS", ids[1])
@@ -239,7 +239,7 @@ def glm_shared(folder, seed):
         "kv_lora_rank": 32,
         "qk_nope_head_dim": 20,
         "v_head_dim": 24,
-        "n_routed_experts": 6,
+        "n_routed_experts": 5,
         "n_group": 1,
         "topk_group": 1,
         "attention_bias": False,
@@ -263,7 +263,7 @@ def glm_shared(folder, seed):
     # Thirds, not at layer boundaries.
     shards = [{n: (state | extra)[n] for n in names[i::3]} for i in range(3)]
     write(folder, config, *shards)
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     notes = "natively Shared layers without indexer tensors, BF16 (k_norm F32), tied head, MTP layer to skip, 3 shards"
     made = record(folder, folder, ids, "FSSSS", notes=notes)
     assert made[0]["native_pattern"] == "FSFSS"
@@ -275,7 +275,7 @@ def glm_shared(folder, seed):
 def glm_freq(folder, seed):
     config = GLM | DIMENSIONS | {
         "num_hidden_layers": 6,
-        "moe_intermediate_size": 16,
+        "moe_intermediate_size": 12,
         "n_routed_experts": 5,
         "n_group": 1,
         "topk_group": 1,
@@ -300,7 +300,7 @@ def glm_freq(folder, seed):
             tensor[:rank] *= 0.05
     state = cast(state, torch.float16)
     write(folder, config, state)
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     notes = "schedule from index_topk_freq and index_skip_topk_offset, biases, F16, norm_topk_prob false, small latents"
     made = record(folder, folder, ids, "FSFSSS", notes=notes)
     model, patterns = made[1:]
@@ -336,7 +336,7 @@ def fuse_experts(state):
 def glm_pattern(folder, seed):
     base = GLM | DIMENSIONS | {
         "num_hidden_layers": 5,
-        "moe_intermediate_size": 16,
+        "moe_intermediate_size": 12,
         "n_routed_experts": 6,
         "n_group": 2,
         "topk_group": 1,
@@ -352,7 +352,7 @@ def glm_pattern(folder, seed):
     state = cast(random_state(base, seed), torch.bfloat16)
     config = base | {"index_topk_freq": 4, "index_topk_pattern": "FFSSF"}
     write(folder, config, fuse_experts(state))
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     notes = "index_topk_pattern beside a freq that it overrides, fused experts, indexer tensors on Shared layers too, BF16"
     made = record(folder, folder, ids, "FFFFF", notes=notes, native="FFSSF")
     plain, info = load(folder)
@@ -395,7 +395,7 @@ def check_patched_sharing(model, patterns, folder, pattern, ids):
 def v32_yarn(folder, seed):
     config = V32 | DIMENSIONS | {
         "num_hidden_layers": 4,
-        "moe_intermediate_size": 16,
+        "moe_intermediate_size": 12,
         "n_group": 4,
         "topk_group": 2,
         "norm_topk_prob": True,
@@ -416,7 +416,7 @@ def v32_yarn(folder, seed):
     }
     state = cast(random_state(config, seed), torch.bfloat16)
     write(folder, config, state)
-    ids = sequences(101, seed + 2000, (73, 41))
+    ids = sequences(83, seed + 2000, (67, 40))
     notes = "YaRN (legacy rope_scaling), half-split indexer RoPE, mscale in the softmax scale, expert groups 4/2, BF16"
     made = record(folder, folder, ids, "FSFS", notes=notes)
     rope = made[1].config.rope_parameters
@@ -453,10 +453,10 @@ def quantise(weight):
 def v32_fp8(folder, seed):
     config = V32 | DIMENSIONS | {
         "num_hidden_layers": 3,
-        "hidden_size": 160,
-        "intermediate_size": 140,
+        "hidden_size": 152,
+        "intermediate_size": 134,
         "moe_intermediate_size": 10,
-        "q_lora_rank": 136,
+        "q_lora_rank": 130,
         "kv_lora_rank": 132,
         "n_group": 4,
         "topk_group": 2,
@@ -495,14 +495,14 @@ def v32_fp8(folder, seed):
         else:
             stored[name] = tensor if "e_score_correction_bias" in name else tensor.to(torch.bfloat16)
             reference[name] = stored[name].float()
-    assert stored["model.layers.1.self_attn.kv_a_proj_with_mqa.weight"].shape == (144, 160)
+    assert stored["model.layers.1.self_attn.kv_a_proj_with_mqa.weight"].shape == (144, 152)
     # The last layer apart, and two scales in the other shard than their weight.
     apart = lambda n: n.startswith("model.layers.2.") != (
         n in ("model.layers.1.self_attn.q_b_proj.weight_scale_inv", "model.layers.2.self_attn.indexer.wk.weight_scale_inv")
     )
     shards = [{n: t for n, t in stored.items() if apart(n) == side} for side in (False, True)]
     write(folder, config, *shards)
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     notes = "FP8 E4M3 with F32 scales in 128x128 blocks, partial last blocks, weight and scale in different shards"
     with tempfile.TemporaryDirectory() as scratch:
         plain = pathlib.Path(scratch) / "plain"
@@ -515,7 +515,7 @@ def v32_fp8(folder, seed):
 def v32_ties(folder, seed):
     config = V32 | DIMENSIONS | {
         "num_hidden_layers": 3,
-        "moe_intermediate_size": 16,
+        "moe_intermediate_size": 12,
         "n_routed_experts": 4,
         "n_group": 1,
         "topk_group": 1,
@@ -529,7 +529,7 @@ def v32_ties(folder, seed):
     }
     state = cast(random_state(config, seed), torch.bfloat16)
     write(folder, config, state)
-    ids = sequences(101, seed + 2000)
+    ids = sequences(83, seed + 2000)
     notes = "two index heads: many index scores are exactly 0 and tie at the top-k boundary; BF16, default RoPE"
     made = record(folder, folder, ids, "FSF", notes=notes, all_scores=True, lowest_index=True)
     exact = [m == 0 for run in made[0]["runs"] for e in run["indexers"] for m in e["margins"] if m is not None]
@@ -543,13 +543,13 @@ def v32_ties(folder, seed):
 
 # The seeds were picked so that no row is near a tie and the checks of `finish` hold.
 FIXTURES = {
-    "glm-groups": (glm_groups, 18),
-    "glm-shared": (glm_shared, 3),
-    "glm-freq": (glm_freq, 5),
-    "glm-pattern": (glm_pattern, 1),
-    "v32-yarn": (v32_yarn, 1),
+    "glm-groups": (glm_groups, 17),
+    "glm-shared": (glm_shared, 2),
+    "glm-freq": (glm_freq, 3),
+    "glm-pattern": (glm_pattern, 2),
+    "v32-yarn": (v32_yarn, 2),
     "v32-fp8": (v32_fp8, 1),
-    "v32-ties": (v32_ties, 2),
+    "v32-ties": (v32_ties, 1),
 }
 
 if __name__ == "__main__":
