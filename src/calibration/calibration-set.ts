@@ -1,0 +1,162 @@
+/** The token windows that every pattern of a run is measured on, and the hash that says whether two runs had the same. */
+import { createHash } from "node:crypto";
+import { InputError, UsageError } from "../base/errors.ts";
+import { type Document, type DocumentOptions, readDocuments } from "./documents.ts";
+import { chooseWindows, packWindows, type Windows, windowPerDocument } from "./windows.ts";
+
+/** Long enough for the shipped demo (index_topk 64) and short enough for a laptop; real models need more. */
+export const DEFAULT_SEQUENCE_LENGTH = 1024;
+
+/** A window predicts all its tokens but the first. */
+const SHORTEST_WINDOW = 2;
+
+/** What the set has to know of the model. */
+export interface CalibrationModel {
+  vocabSize: number;
+  indexTopk: number;
+  maxPositionEmbeddings: number;
+}
+
+export interface CalibrationOptions extends DocumentOptions {
+  sequenceLength?: number;
+  /** Use only this many windows, chosen by `seed`. */
+  sequences?: number;
+  seed?: number;
+  /** One window a document instead of documents one behind the other. */
+  pack?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface CalibrationSet {
+  source: string;
+  /** SHA-256 over the token ids, window by window. */
+  hash: string;
+  windows: Int32Array[];
+  sequenceLength: number;
+  /** Ids in all windows. */
+  tokens: number;
+  /** Windows that the source gives; `windows` may be a choice of them. */
+  available: number;
+  documents: number;
+  /** Loud things: a set on which patterns cannot differ, dropped documents, fewer windows than asked for. */
+  warnings: string[];
+}
+
+/**
+ * Reads, tokenizes and cuts a calibration set.
+ * @param encode ids of a text with its BOS; only called for documents that are text, so that a set of ids needs no
+ *   tokenizer
+ * @throws InputError for unreadable documents, ids outside the vocabulary, or a set that fills no window
+ */
+export async function loadCalibrationSet(
+  source: string,
+  model: CalibrationModel,
+  encode: (text: string) => Promise<ArrayLike<number>>,
+  options: CalibrationOptions = {},
+): Promise<CalibrationSet> {
+  const length = chooseLength(model, options);
+  if (options.sequences !== undefined && !(Number.isInteger(options.sequences) && options.sequences >= 1)) {
+    throw new UsageError(`--sequences is ${options.sequences}: it must be a whole number from 1 up`);
+  }
+  const documents = tokenize(readDocuments(source, options), model.vocabSize, encode, options.signal);
+  const pack = options.pack ?? true;
+  const cut = await (pack ? packWindows(documents, length) : windowPerDocument(documents, length));
+  requireWindows(cut, source, length, pack);
+  const windows = chooseWindows(cut.windows, options.sequences ?? cut.windows.length, options.seed ?? 0);
+  return {
+    source,
+    hash: hashWindows(windows),
+    windows,
+    sequenceLength: length,
+    tokens: windows.length * length,
+    available: cut.windows.length,
+    documents: cut.documents,
+    warnings: describeConcerns(cut, windows.length, length, model, options),
+  };
+}
+
+/** SHA-256 over length and ids of each window as little-endian 32-bit integers. */
+export function hashWindows(windows: readonly Int32Array[]): string {
+  const hash = createHash("sha256");
+  for (const window of windows) {
+    const bytes = Buffer.alloc(4 * (window.length + 1));
+    bytes.writeInt32LE(window.length, 0);
+    for (const [index, id] of window.entries()) bytes.writeInt32LE(id, 4 * (index + 1));
+    hash.update(bytes);
+  }
+  return hash.digest("hex");
+}
+
+function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOptions): number {
+  const limit = model.maxPositionEmbeddings;
+  if (sequenceLength === undefined) return Math.min(limit, DEFAULT_SEQUENCE_LENGTH);
+  if (!Number.isInteger(sequenceLength) || sequenceLength < SHORTEST_WINDOW) {
+    throw new UsageError(
+      `--sequence-length is ${sequenceLength}: it must be a whole number from ${SHORTEST_WINDOW} up`,
+    );
+  }
+  if (sequenceLength > limit) {
+    throw new UsageError(`--sequence-length is ${sequenceLength}, the model's window is ${limit} tokens`);
+  }
+  return sequenceLength;
+}
+
+/** Ids of each document; those of a text begin with BOS, given ids are used as they are. */
+async function* tokenize(
+  documents: AsyncIterable<Document>,
+  vocabSize: number,
+  encode: (text: string) => Promise<ArrayLike<number>>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ArrayLike<number>> {
+  for await (const document of documents) {
+    signal?.throwIfAborted();
+    const given = "ids" in document;
+    if (given ? document.ids.length === 0 : document.text === "") continue;
+    const ids = given ? document.ids : await encode(document.text);
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] ?? -1;
+      if (id >= 0 && id < vocabSize) continue;
+      throw new InputError(
+        `Calibration file ${document.where}: token id ${id} at position ${i} is outside the model's vocabulary of ${vocabSize}`,
+        { hint: given ? "were the ids made with this model's tokenizer?" : "the tokenizer files are not this model's" },
+      );
+    }
+    yield ids;
+  }
+}
+
+function requireWindows(cut: Windows, source: string, length: number, pack: boolean): void {
+  if (cut.documents === 0) throw new InputError(`Calibration set "${source}" is empty`);
+  if (cut.windows.length > 0) return;
+  throw new InputError(
+    pack
+      ? `Calibration set "${source}" has ${cut.droppedTokens} tokens, too few for one window of ${length}`
+      : `Calibration set "${source}" has no document of ${length} tokens, the longest has ${cut.longestDocument}`,
+    { hint: "give more text, or a shorter --sequence-length" },
+  );
+}
+
+function describeConcerns(
+  cut: Windows,
+  used: number,
+  length: number,
+  model: CalibrationModel,
+  { sequences }: CalibrationOptions,
+): string[] {
+  const concerns: string[] = [];
+  if (length <= model.indexTopk) {
+    concerns.push(
+      `Sequences of ${length} tokens are not longer than index_topk (${model.indexTopk}): every indexer selects all tokens, ` +
+        "so that all patterns give the same loss. Use a longer --sequence-length",
+    );
+  }
+  if (cut.droppedDocuments > 0) {
+    concerns.push(
+      `${cut.droppedDocuments} of ${cut.documents} documents are shorter than ${length} tokens and are not used`,
+    );
+  }
+  if (sequences !== undefined && used < sequences) {
+    concerns.push(`The set gives ${used} sequences of ${length} tokens, fewer than the ${sequences} asked for`);
+  }
+  return concerns;
+}

@@ -1,0 +1,148 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { InputError, UsageError } from "../../src/base/errors.ts";
+import {
+  type CalibrationOptions,
+  type CalibrationSet,
+  hashWindows,
+  loadCalibrationSet,
+} from "../../src/calibration/calibration-set.ts";
+import { chooseWindows, packWindows, windowPerDocument } from "../../src/calibration/windows.ts";
+
+const BOS = 256;
+const model = { vocabSize: 257, indexTopk: 4, maxPositionEmbeddings: 4096 };
+const encode = async (text: string): Promise<number[]> => [BOS, ...Buffer.from(text)];
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-calibration-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+async function load(documents: object[], options: CalibrationOptions, ofModel = model): Promise<CalibrationSet> {
+  const path = join(folder, "set.jsonl");
+  await writeFile(path, documents.map((document) => `${JSON.stringify(document)}\n`).join(""));
+  return loadCalibrationSet(path, ofModel, encode, options);
+}
+
+async function* stream<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}
+
+describe("windows", () => {
+  const documents = fc.array(fc.array(fc.integer({ min: 0, max: 99 }), { maxLength: 20 }), { maxLength: 12 });
+
+  test("packed hold every token in order, but for a remainder shorter than a window", async () => {
+    await fc.assert(
+      fc.asyncProperty(documents, fc.integer({ min: 2, max: 9 }), async (lists, length) => {
+        const cut = await packWindows(stream(lists), length);
+        const flat = lists.flat();
+        expect(cut.windows.flatMap((window) => [...window])).toEqual(flat.slice(0, flat.length - cut.droppedTokens));
+        expect(cut.droppedTokens).toBe(flat.length % length);
+        expect(cut.windows.every((window) => window.length === length)).toBe(true);
+      }),
+    );
+  });
+
+  test("one a document hold its beginning; every document is used or counted", async () => {
+    await fc.assert(
+      fc.asyncProperty(documents, fc.integer({ min: 2, max: 9 }), async (lists, length) => {
+        const cut = await windowPerDocument(stream(lists), length);
+        const used = lists.filter((list) => list.length >= length);
+        expect(cut.windows.map((window) => [...window])).toEqual(used.map((list) => list.slice(0, length)));
+        expect(cut.droppedDocuments).toBe(lists.length - used.length);
+      }),
+    );
+  });
+
+  test("are chosen by seed, without repetition, in their own order", () => {
+    const windows = Array.from({ length: 50 }, (_, index) => Int32Array.of(index));
+    const first = chooseWindows(windows, 10, 1).map(([id]) => id ?? -1);
+    expect(first).toEqual([...new Set(first)].sort((a, b) => a - b));
+    expect(first).toHaveLength(10);
+    expect(chooseWindows(windows, 10, 1)).toEqual(chooseWindows(windows, 10, 1));
+    expect(chooseWindows(windows, 10, 2)).not.toEqual(chooseWindows(windows, 10, 1));
+    expect(chooseWindows(windows, 80, 1)).toEqual(windows);
+  });
+});
+
+describe("loadCalibrationSet()", () => {
+  test("begins each text with BOS and uses given ids as they are", async () => {
+    const set = await load([{ text: "ab" }, { input_ids: [7, 8, 9] }, { text: "" }, { text: "cd" }], {
+      sequenceLength: 9,
+    });
+    expect(set.windows).toEqual([Int32Array.of(BOS, 97, 98, 7, 8, 9, BOS, 99, 100)]);
+    expect(set).toMatchObject({ tokens: 9, documents: 3, available: 1, sequenceLength: 9, warnings: [] });
+  });
+
+  test("hashes the tokens that are used, whatever file or option they come from", async () => {
+    const packed = await load([{ text: "abc" }, { text: "xyz" }, { text: "over" }], { sequenceLength: 4 });
+    const single = await load([{ text: "abc" }, { text: "xyz12" }, { input_ids: [BOS, 111, 118, 101] }], {
+      sequenceLength: 4,
+      pack: false,
+    });
+    expect(single.hash).toBe(packed.hash);
+    expect(packed.hash).toMatch(/^[0-9a-f]{64}$/);
+    expect((await load([{ text: "abd" }], { sequenceLength: 4 })).hash).not.toBe(
+      (await load([{ text: "abc" }], { sequenceLength: 4 })).hash,
+    );
+    expect(hashWindows([Int32Array.of(1, 2), Int32Array.of(3)])).not.toBe(
+      hashWindows([Int32Array.of(1), Int32Array.of(2, 3)]),
+    );
+  });
+
+  test("takes 1024 tokens, or the model's window where that is shorter", async () => {
+    const long = { text: "x".repeat(3000) };
+    expect((await load([long], {})).sequenceLength).toBe(1024);
+    expect((await load([long], {}, { ...model, maxPositionEmbeddings: 512 })).sequenceLength).toBe(512);
+  });
+
+  test("warns where no pattern can make a difference", async () => {
+    const text = [{ text: "abcdefgh" }];
+    expect((await load(text, { sequenceLength: 4 })).warnings).toEqual([
+      expect.stringContaining("not longer than index_topk (4)"),
+    ]);
+    expect((await load(text, { sequenceLength: 5 })).warnings).toEqual([]);
+  });
+
+  test("says what it dropped and what it could not give", async () => {
+    const set = await load([{ text: "abcdefgh" }, { text: "a" }], { sequenceLength: 6, pack: false, sequences: 3 });
+    expect(set.warnings).toEqual([
+      expect.stringContaining("1 of 2 documents"),
+      expect.stringContaining("fewer than the 3"),
+    ]);
+  });
+
+  test.each<[string, object[], CalibrationOptions, string]>([
+    ["an empty set", [], {}, "is empty"],
+    ["a set of empty documents", [{ text: "" }, { input_ids: [] }], {}, "is empty"],
+    ["too little text", [{ text: "abc" }], { sequenceLength: 100 }, "has 4 tokens, too few for one window of 100"],
+    ["short documents", [{ text: "abc" }, { text: "abcd" }], { sequenceLength: 6, pack: false }, "the longest has 5"],
+    ["an id above the vocabulary", [{ text: "a" }, { input_ids: [1, 257] }], {}, "line 2: token id 257 at position 1"],
+    ["a negative id", [{ input_ids: [-1] }], {}, "line 1: token id -1 at position 0"],
+  ])("refuses %s", async (_, documents, options, message) => {
+    const error = await load(documents, options).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(InputError);
+    expect(error).toMatchObject({ message: expect.stringContaining(message) });
+  });
+
+  test.each<[CalibrationOptions, string]>([
+    [{ sequenceLength: 1 }, "--sequence-length is 1"],
+    [{ sequenceLength: 5000 }, "the model's window is 4096"],
+    [{ sequences: 0 }, "--sequences is 0"],
+    [{ sequences: 1.5 }, "--sequences is 1.5"],
+  ])("refuses the options %j", async (options, message) => {
+    const error = await load([{ text: "abc" }], options).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error).toMatchObject({ message: expect.stringContaining(message) });
+  });
+
+  test("stops when asked", async () => {
+    const signal = AbortSignal.abort(new Error("stopped"));
+    await expect(load([{ text: "abc" }], { sequenceLength: 2, signal })).rejects.toThrow("stopped");
+  });
+});
