@@ -1,0 +1,283 @@
+/**
+ * Writes ONNX graphs node by node. Weights stay where they are: an initializer names a byte range of a safetensors file,
+ * and the Cast and Transpose behind it are folded by ONNX Runtime when the graph is loaded.
+ */
+import { create, toBinary } from "@bufbuild/protobuf";
+import { hashBytes } from "../base/files.ts";
+import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
+import type { BlockScale, Weight } from "../checkpoint/weights.ts";
+import {
+  type AttributeProto,
+  AttributeProtoSchema,
+  type GraphProto,
+  GraphProtoSchema,
+  type ModelProto,
+  ModelProtoSchema,
+  type NodeProto,
+  NodeProtoSchema,
+  type TensorProto,
+  TensorProtoSchema,
+  type ValueInfoProto,
+  ValueInfoProtoSchema,
+} from "./onnx_pb.ts";
+
+/** ONNX opset and IR version of every graph; ONNX Runtime 1.17 and later load them. */
+export const opset = 21;
+const irVersion = 10n;
+
+/** A tensor of the graph under construction, by name. */
+export type Value = string & { readonly value?: never };
+
+/** A number of rows that is known at run time only is written as a name. */
+export type Dimension = number | string;
+
+export type Attributes = Record<string, number | number[] | string | { float: number } | { graph: GraphProto }>;
+
+const attributeType = { float: 1, int: 2, string: 3, graph: 5, ints: 7 } as const;
+const externalLocation = 1;
+const contribDomain = "com.microsoft";
+
+export class GraphBuilder {
+  readonly #nodes: NodeProto[] = [];
+  readonly #initializers = new Map<string, TensorProto>();
+  readonly #inputs: ValueInfoProto[] = [];
+  readonly #outputs: ValueInfoProto[] = [];
+  /** Weights in fp32 and constants that this graph has already. */
+  readonly #known = new Map<string, Value>();
+  /** Shared with the branches: ONNX forbids a name of an outer graph in an inner one. */
+  readonly #counter: { next: number };
+  readonly #prefix: string;
+
+  constructor(prefix = "", counter = { next: 0 }) {
+    this.#prefix = prefix;
+    this.#counter = counter;
+  }
+
+  input(name: string, type: OnnxType, shape: Dimension[]): Value {
+    this.#inputs.push(valueInfo(name, type, shape));
+    return name;
+  }
+
+  /** Names `value` as an output of the graph; an Identity is added where the tensor has another name. */
+  output(name: string, value: Value, type: OnnxType, shape: Dimension[]): void {
+    if (value !== name) this.node("Identity", [value], {}, name);
+    this.#outputs.push(valueInfo(name, type, shape));
+  }
+
+  /** Adds a node with one output and gives the output. */
+  node(opType: string, inputs: Value[], attributes: Attributes = {}, output?: string): Value {
+    return this.nodes(opType, inputs, attributes, [output ?? this.#fresh(opType)])[0] as Value;
+  }
+
+  /** Adds a node of ONNX Runtime's own operator set. */
+  contrib(opType: string, inputs: Value[], attributes: Attributes = {}): Value {
+    return this.nodes(opType, inputs, attributes, [this.#fresh(opType)], contribDomain)[0] as Value;
+  }
+
+  /** Adds a node with several outputs: their names, or how many. */
+  nodes(opType: string, inputs: Value[], attributes: Attributes, outputs: string[] | number, domain = ""): Value[] {
+    const names = typeof outputs === "number" ? Array.from({ length: outputs }, () => this.#fresh(opType)) : outputs;
+    this.#nodes.push(
+      create(NodeProtoSchema, {
+        opType,
+        domain,
+        name: `${names[0]}/node`,
+        input: inputs,
+        output: names,
+        attribute: Object.entries(attributes).map(([name, value]) => attribute(name, value)),
+      }),
+    );
+    return names;
+  }
+
+  /**
+   * `If` with one output for each value that the branches give. A branch may read tensors of this graph; weights that
+   * only a branch needs are best made inside it, where ONNX Runtime prepacks them.
+   */
+  branch(condition: Value, outputs: number, then: BranchBody, otherwise: BranchBody): Value[] {
+    const branches = [then, otherwise].map((body, index) => {
+      const name = index === 0 ? "then" : "else";
+      const inner = new GraphBuilder(this.#prefix, this.#counter);
+      for (const value of body(inner)) {
+        const output = inner.node("Identity", [value]);
+        inner.#outputs.push(valueInfo(output, undefined, undefined));
+      }
+      return [name, inner.#graph(name)] as const;
+    });
+    const attributes = Object.fromEntries(branches.map(([name, graph]) => [`${name}_branch`, { graph }]));
+    return this.nodes("If", [condition], attributes, outputs);
+  }
+
+  /** An int64 constant: a list, or a scalar where a number is given. */
+  int(values: number | number[]): Value {
+    const list = typeof values === "number" ? [values] : values;
+    const data = BigInt64Array.from(list, (value) => BigInt(value));
+    return this.#constant(OnnxType.int64, typeof values === "number" ? [] : [list.length], data);
+  }
+
+  /** An int32 scalar. */
+  int32(value: number): Value {
+    return this.#constant(OnnxType.int32, [], Int32Array.of(value));
+  }
+
+  /** A float scalar, or a vector where a list is given. */
+  float(values: number | Float32Array): Value {
+    return typeof values === "number"
+      ? this.#constant(OnnxType.float, [], Float32Array.of(values))
+      : this.#constant(OnnxType.float, [values.length], values);
+  }
+
+  /** A float tensor without elements. */
+  empty(shape: number[]): Value {
+    return this.#constant(OnnxType.float, shape, new Float32Array());
+  }
+
+  /** A weight as it is stored, in its own dtype. */
+  stored(weight: Weight): Value {
+    const name = this.#prefix + weight.name;
+    if (!this.#initializers.has(name)) {
+      this.#initializers.set(
+        name,
+        create(TensorProtoSchema, {
+          name,
+          dims: weight.shape.map(BigInt),
+          dataType: weightTypes[weight.dtype] as OnnxType,
+          dataLocation: externalLocation,
+          externalData: [
+            { key: "location", value: weight.file },
+            { key: "offset", value: String(weight.offset) },
+            { key: "length", value: String(weight.length) },
+          ],
+        }),
+      );
+    }
+    return name;
+  }
+
+  /** A weight in fp32, dequantised where it carries block scales. */
+  weight(weight: Weight): Value {
+    const known = this.#known.get(weight.name);
+    if (known !== undefined) return known;
+    const stored = this.stored(weight);
+    const value = weight.dtype === "F32" ? stored : this.cast(stored, OnnxType.float);
+    const scaled =
+      weight.scale === undefined ? value : this.node("Mul", [value, this.#blockScale(weight, weight.scale)]);
+    this.#known.set(weight.name, scaled);
+    return scaled;
+  }
+
+  /** `x W^T (+ b)`: Hugging Face stores linear weights as `[out, in]`. */
+  linear(x: Value, weight: Weight, bias?: Weight): Value {
+    const transposed = this.node("Transpose", [this.weight(weight)], { perm: [1, 0] });
+    const product = this.node("MatMul", [x, transposed]);
+    return bias === undefined ? product : this.node("Add", [product, this.weight(bias)]);
+  }
+
+  /** RMSNorm over the last axis (HF: GlmMoeDsaRMSNorm, DeepseekV32RMSNorm). */
+  rmsNorm(x: Value, weight: Weight, eps: number): Value {
+    return this.node("SimplifiedLayerNormalization", [x, this.weight(weight)], {
+      axis: -1,
+      epsilon: { float: eps },
+      stash_type: 1,
+    });
+  }
+
+  reshape(x: Value, shape: number[]): Value {
+    return this.node("Reshape", [x, this.int(shape)]);
+  }
+
+  cast(x: Value, type: OnnxType): Value {
+    return this.node("Cast", [x], { to: type });
+  }
+
+  /** One dimension of a tensor as an int64 vector of length 1. */
+  dimension(x: Value, axis: number): Value {
+    return this.node("Shape", [x], { start: axis, end: axis + 1 });
+  }
+
+  /** Elements `start` to `end` of one axis. */
+  slice(x: Value, axis: number, start: number, end: number): Value {
+    return this.node("Slice", [x, this.int([start]), this.int([end]), this.int([axis])]);
+  }
+
+  /** The finished model. `metadata` lands in the file's metadata_props. */
+  model(name: string, metadata: Record<string, string> = {}): ModelProto {
+    return create(ModelProtoSchema, {
+      irVersion,
+      producerName: "indexcache",
+      graph: this.#graph(name),
+      opsetImport: [
+        { domain: "", version: BigInt(opset) },
+        { domain: contribDomain, version: 1n },
+      ],
+      metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
+    });
+  }
+
+  /** Block scales spread over the weight: row r, column c reads block (r / rows, c / columns). */
+  #blockScale(weight: Weight, { weight: scale, rows, columns }: BlockScale): Value {
+    const [height = 0, width = 0] = weight.shape;
+    const index = (size: number, edge: number) =>
+      this.int(Array.from({ length: size }, (_, i) => Math.floor(i / edge)));
+    const byRow = this.node("Gather", [this.weight(scale), index(height, rows)], { axis: 0 });
+    return this.node("Gather", [byRow, index(width, columns)], { axis: 1 });
+  }
+
+  #constant(dataType: OnnxType, shape: number[], data: ArrayBufferView): Value {
+    const rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const key = `constant ${dataType} [${shape.join()}] ${hashBytes(rawData)}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const name = this.#fresh("constant");
+    this.#initializers.set(name, create(TensorProtoSchema, { name, dims: shape.map(BigInt), dataType, rawData }));
+    this.#known.set(key, name);
+    return name;
+  }
+
+  #fresh(opType: string): string {
+    return `${this.#prefix}${opType}_${this.#counter.next++}`;
+  }
+
+  #graph(name: string): GraphProto {
+    return create(GraphProtoSchema, {
+      name,
+      node: this.#nodes,
+      initializer: [...this.#initializers.values()],
+      input: this.#inputs,
+      output: this.#outputs,
+    });
+  }
+}
+
+/** Fills one branch of an `If` and gives its outputs. */
+export type BranchBody = (branch: GraphBuilder) => Value[];
+
+export function encodeModel(model: ModelProto): Uint8Array {
+  return toBinary(ModelProtoSchema, model);
+}
+
+function attribute(name: string, value: Attributes[string]): AttributeProto {
+  if (typeof value === "number")
+    return create(AttributeProtoSchema, { name, type: attributeType.int, i: BigInt(value) });
+  if (typeof value === "string") {
+    return create(AttributeProtoSchema, { name, type: attributeType.string, s: new TextEncoder().encode(value) });
+  }
+  if (Array.isArray(value)) {
+    return create(AttributeProtoSchema, { name, type: attributeType.ints, ints: value.map(BigInt) });
+  }
+  if ("float" in value) return create(AttributeProtoSchema, { name, type: attributeType.float, f: value.float });
+  return create(AttributeProtoSchema, { name, type: attributeType.graph, g: value.graph });
+}
+
+function valueInfo(name: string, type: OnnxType | undefined, shape: Dimension[] | undefined): ValueInfoProto {
+  if (type === undefined || shape === undefined) return create(ValueInfoProtoSchema, { name });
+  const dim = shape.map((size) =>
+    typeof size === "number"
+      ? { value: { case: "dimValue" as const, value: BigInt(size) } }
+      : { value: { case: "dimParam" as const, value: size } },
+  );
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: { tensorType: { elemType: type, shape: { dim } } },
+  });
+}

@@ -1,0 +1,90 @@
+/** Dense SwiGLU layers and routed mixtures of experts (HF: GlmMoeDsaMLP, GlmMoeDsaMoE with its top-k router). */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import { isRouted, type LayerWeights, type MlpWeights, type RoutedWeights } from "../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "./graph-builder.ts";
+
+/** HF adds this to the sum of the chosen weights before dividing by it. */
+const normalisationEps = 1e-20;
+
+/** MLP output `[S, hidden_size]` of normed hidden states `h`. */
+export function feedForward(graph: GraphBuilder, config: DsaConfig, { mlp }: LayerWeights, h: Value): Value {
+  if (!isRouted(mlp)) return swiGlu(graph, h, mlp);
+  const routed = mixture(graph, config, mlp, h);
+  return mlp.shared === undefined ? routed : graph.node("Add", [routed, swiGlu(graph, h, mlp.shared)]);
+}
+
+function swiGlu(graph: GraphBuilder, x: Value, { gate, up, down }: MlpWeights): Value {
+  const silu = graph.contrib("QuickGelu", [graph.linear(x, gate)], { alpha: { float: 1 } });
+  return graph.linear(graph.node("Mul", [silu, graph.linear(x, up)]), down);
+}
+
+/** Sigmoid routing with a selection bias, limited to the best groups of experts: chosen experts and weights, `[S, k]`. */
+function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value) {
+  const { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: groups, topkGroup } = config;
+  const probabilities = graph.node("Sigmoid", [graph.linear(h, weights.router)]);
+  let choice = graph.node("Add", [probabilities, graph.weight(weights.correctionBias)]);
+  if (groups > 1) {
+    const grouped = graph.reshape(choice, [-1, groups, experts / groups]);
+    const [best] = graph.nodes("TopK", [grouped, graph.int([2])], { axis: -1, sorted: 0 }, 2) as [Value, Value];
+    const score = graph.node("ReduceSum", [best, graph.int([-1])], { keepdims: 0 });
+    const [, kept] = graph.nodes("TopK", [score, graph.int([topkGroup])], { axis: -1, sorted: 0 }, 2) as [Value, Value];
+    const closed = graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), graph.node("Shape", [score])]);
+    const zeros = graph.node("Expand", [graph.float(0), graph.node("Shape", [kept])]);
+    const opened = graph.node("ScatterElements", [closed, kept, zeros], { axis: 1 });
+    const limited = graph.node("Add", [grouped, graph.node("Unsqueeze", [opened, graph.int([2])])]);
+    choice = graph.reshape(limited, [-1, experts]);
+  }
+  const [, chosen] = graph.nodes("TopK", [choice, graph.int([k])], { axis: -1, sorted: 1 }, 2) as [Value, Value];
+  let shares = graph.node("GatherElements", [probabilities, chosen], { axis: 1 });
+  if (config.normTopkProb) {
+    const total = graph.node("ReduceSum", [shares, graph.int([-1])], { keepdims: 1 });
+    shares = graph.node("Div", [shares, graph.node("Add", [total, graph.float(normalisationEps)])]);
+  }
+  if (config.routedScalingFactor !== 1) {
+    shares = graph.node("Mul", [shares, graph.float(config.routedScalingFactor)]);
+  }
+  return { chosen, shares };
+}
+
+/**
+ * Runs only the experts that some row chose, each on its own rows. Their outputs are stacked expert by expert, and a
+ * row finds its k results in the stack at (first row of the expert) + (its rank among the expert's rows): no scatter,
+ * no order of addition that depends on threads.
+ */
+function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  const { nRoutedExperts: experts, hiddenSize } = config;
+  const { chosen, shares } = route(graph, config, weights, h);
+  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([experts])], { axis: 0 });
+  const none = graph.node("Expand", [graph.float(0), shape]);
+  const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
+  const members = graph.node("ScatterElements", [none, chosen, ones], { axis: 1 });
+  const byExpert = graph.node("Transpose", [members], { perm: [1, 0] });
+  const counts = graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 });
+  const busy = graph.nodes(
+    "Split",
+    [graph.node("Greater", [counts, graph.float(0)])],
+    { axis: 0, num_outputs: experts },
+    experts,
+  );
+  const results = weights.experts.map(
+    (expert, index) =>
+      graph.branch(
+        busy[index] as Value,
+        1,
+        (run) => {
+          const mask = run.node("Gather", [byExpert, run.int(index)], { axis: 0 });
+          const rows = run.node("Squeeze", [run.node("NonZero", [mask]), run.int([0])]);
+          return [swiGlu(run, run.node("Gather", [h, rows], { axis: 0 }), expert)];
+        },
+        (skip) => [skip.empty([0, hiddenSize])],
+      )[0] as Value,
+  );
+  const stack = graph.node("Concat", results, { axis: 0 });
+  const rank = graph.node("CumSum", [members, graph.int(0)], { exclusive: 1 });
+  const first = graph.node("CumSum", [counts, graph.int(0)], { exclusive: 1 });
+  const places = graph.node("GatherElements", [graph.node("Add", [rank, first]), chosen], { axis: 1 });
+  const perRow = graph.node("Gather", [stack, graph.cast(places, OnnxType.int64)], { axis: 0 });
+  const weighted = graph.node("MatMul", [graph.node("Unsqueeze", [shares, graph.int([1])]), perRow]);
+  return graph.node("Squeeze", [weighted, graph.int([1])]);
+}

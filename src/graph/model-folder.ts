@@ -1,0 +1,94 @@
+/**
+ * A model that can be run: either a folder that follows the contract (its graphs are files), or a plain Hugging Face
+ * checkpoint, whose graphs are built when they are asked for. The rest of the tool does not see the difference.
+ */
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { InputError } from "../base/errors.ts";
+import { hashBytes, hashFile } from "../base/files.ts";
+import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
+import { openTensors } from "../checkpoint/shards.ts";
+import { bindWeights, indexerLayers } from "../checkpoint/weights.ts";
+import { parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { manifestName, type StageName, stageFolder } from "./contract.ts";
+import { encodeModel } from "./graph-builder.ts";
+import { type Manifest, readManifest } from "./manifest.ts";
+import { buildStage } from "./stages.ts";
+
+/** What a result says about the model that it was made with. */
+export interface ModelIdentity {
+  name: string;
+  architecture: string;
+  layers: number;
+  indexTopk: number;
+  /** SHA-256 of config.json. */
+  configHash: string;
+  /** SHA-256 over names and SHA-256 of the weight files. */
+  weightHash: string;
+}
+
+export interface ModelFolder {
+  path: string;
+  config: DsaConfig;
+  /** Present where the folder was exported. */
+  manifest: Manifest | undefined;
+  /** The bytes of a stage graph; its external data are files of `path`. */
+  stage(name: StageName): Promise<Uint8Array>;
+  identity(): Promise<ModelIdentity>;
+}
+
+/**
+ * Opens MODEL.
+ * @throws InputError for a folder that is neither a supported checkpoint nor a valid model folder
+ */
+export async function openModel(path: string): Promise<ModelFolder> {
+  const read = await readModelConfig(path);
+  const manifest = await readManifest(path);
+  const identity = async (): Promise<ModelIdentity> => ({
+    name: read.name,
+    architecture: read.modelType,
+    layers: read.numHiddenLayers,
+    indexTopk: read.indexTopk,
+    configHash: hashBytes(await readFile(join(path, "config.json"))),
+    weightHash: await weightHash(path, manifest),
+  });
+  if (manifest !== undefined) {
+    await requireFiles(path, manifest);
+    const where = `"${join(path, manifestName)}": indexer_layers`;
+    const owned = requireLayers(parsePattern(manifest.indexer_layers, where), read.numHiddenLayers, where);
+    const config = { ...read, indexerLayers: owned };
+    const stage = (name: StageName) => readStage(path, name);
+    return { path, config, manifest, stage, identity };
+  }
+  const weights = bindWeights(read, await openTensors(path));
+  const config = { ...read, indexerLayers: indexerLayers(weights) };
+  const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
+  return { path, config, manifest, stage, identity };
+}
+
+async function readStage(path: string, name: StageName): Promise<Uint8Array> {
+  const file = join(path, stageFolder, `${name}.onnx`);
+  return await readFile(file).catch((error: unknown) => {
+    throw new InputError(`Stage graph "${file}" is missing`, { cause: error, hint: "export the checkpoint again" });
+  });
+}
+
+/** Sizes only: hashing terabytes at every start would cost more than most runs. `inspect --verify` compares hashes. */
+async function requireFiles(path: string, manifest: Manifest): Promise<void> {
+  for (const [name, { bytes }] of Object.entries(manifest.files)) {
+    const found = await stat(join(path, name)).catch(() => undefined);
+    if (found === undefined) throw new InputError(`"${join(path, name)}" is missing; ${manifestName} lists it`);
+    if (found.size !== bytes) {
+      throw new InputError(`"${join(path, name)}" has ${found.size} bytes, ${manifestName} says ${bytes}`);
+    }
+  }
+}
+
+async function weightHash(path: string, manifest: Manifest | undefined): Promise<string> {
+  const files = manifest?.weight_files ?? (await openTensors(path)).files;
+  const lines: string[] = [];
+  for (const file of [...files].sort()) {
+    lines.push(`${file} ${manifest?.files[file]?.sha256 ?? (await hashFile(join(path, file)))}\n`);
+  }
+  return hashBytes(lines.join(""));
+}

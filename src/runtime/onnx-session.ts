@@ -1,0 +1,113 @@
+/** The one door to ONNX Runtime. What its options mean and why they are set was measured; docs/log.md has the figures. */
+import { availableParallelism } from "node:os";
+import type { InferenceSession, Tensor } from "onnxruntime-node";
+import { InputError, RuntimeFailure } from "../base/errors.ts";
+import type { Device } from "./measurement.ts";
+
+type Runtime = typeof import("onnxruntime-node");
+
+let runtime: Promise<Runtime> | undefined;
+
+/** Loads ONNX Runtime, once. */
+export function loadRuntime(): Promise<Runtime> {
+  // The Linux build opens a database and a log file unless this is set before the library is loaded.
+  process.env.ORT_DISABLE_TELEMETRY = "1";
+  runtime ??= import("onnxruntime-node").then((module) => module.default ?? module);
+  return runtime;
+}
+
+export interface SessionSettings {
+  device: Exclude<Device, "auto">;
+  threads: number;
+  /** Folder that the graph's external data lie in. */
+  folder: string;
+  /** Writes a profile of every node that runs to `<prefix>_<time>.json` when the session is closed. */
+  profilePrefix?: string;
+  /** One graph alone in the process may let its threads spin; many sessions would fight for the cores. */
+  spinning?: boolean;
+}
+
+/** Default of `--threads`. */
+export function defaultThreads(): number {
+  return availableParallelism();
+}
+
+export type Feeds = Record<string, Tensor>;
+
+/** A graph that is ready to run. */
+export class OnnxSession {
+  readonly #session: InferenceSession;
+  readonly #profiled: boolean;
+
+  private constructor(session: InferenceSession, profiled: boolean) {
+    this.#session = session;
+    this.#profiled = profiled;
+  }
+
+  /** @throws RuntimeFailure with the runtime's own words where no session can be created */
+  static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
+    const { InferenceSession } = await loadRuntime();
+    const options: InferenceSession.SessionOptions = {
+      executionProviders: settings.device === "cpu" ? ["cpu"] : [settings.device, "cpu"],
+      intraOpNumThreads: settings.threads,
+      interOpNumThreads: 1,
+      // Each of many sessions would keep its own peak in an arena: three times the memory, and slower by page faults.
+      enableCpuMemArena: false,
+      logSeverityLevel: 3,
+      extra: {
+        session: {
+          // A softmax over mostly masked keys meets denormals, which cost twice the time. Counts from the first session.
+          set_denormal_as_zero: "1",
+          "intra_op.allow_spinning": settings.spinning === true ? "1" : "0",
+          model_external_initializers_file_folder_path: settings.folder,
+        },
+      },
+      ...(settings.profilePrefix === undefined
+        ? {}
+        : { enableProfiling: true, profileFilePrefix: settings.profilePrefix }),
+    };
+    try {
+      return new OnnxSession(await InferenceSession.create(graph, options), settings.profilePrefix !== undefined);
+    } catch (error) {
+      throw new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error });
+    }
+  }
+
+  get inputNames(): readonly string[] {
+    return this.#session.inputNames;
+  }
+
+  get outputNames(): readonly string[] {
+    return this.#session.outputNames;
+  }
+
+  async run(feeds: Feeds): Promise<Feeds> {
+    try {
+      return await this.#session.run(feeds);
+    } catch (error) {
+      throw new RuntimeFailure(`ONNX Runtime failed: ${firstLine(error)}`, { cause: error });
+    }
+  }
+
+  async release(): Promise<void> {
+    if (this.#profiled) this.#session.endProfiling();
+    await this.#session.release();
+  }
+}
+
+/** The runtime's messages run over many lines of source positions; the first one says what is wrong. */
+export function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0]?.trim() ?? "";
+}
+
+/** Float data of an output. */
+export function floats(tensor: Tensor | undefined, name: string): Float32Array {
+  if (tensor?.data instanceof Float32Array) return tensor.data;
+  throw new InputError(`Output "${name}" of the model is not float32`);
+}
+
+/** Int32 data of an output. */
+export function int32s(tensor: Tensor | undefined, name: string): Int32Array {
+  if (tensor?.data instanceof Int32Array) return tensor.data;
+  throw new InputError(`Output "${name}" of the model is not int32`);
+}

@@ -1,0 +1,178 @@
+/** The model as stage sessions: any range of layers over a whole sequence, with any indexer left out. */
+import type { Tensor } from "onnxruntime-node";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import { bodyStage, indexerStage, latentWidth, type StageName } from "../graph/contract.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
+import { type Chunk, chunksOf } from "./chunks.ts";
+import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+
+/** `topk_indices` of one chunk, `[rows, width]`. */
+export interface SelectedKeys {
+  indices: Int32Array;
+  width: number;
+}
+
+/** What all layers share about a sequence's rows. */
+export interface SequenceRows {
+  length: number;
+  chunks: readonly Chunk[];
+  cos: Float32Array;
+  sin: Float32Array;
+}
+
+type TensorClass = typeof Tensor;
+
+export class StageModel {
+  readonly config: DsaConfig;
+  readonly #sessions: Map<StageName, OnnxSession>;
+  readonly #tensor: TensorClass;
+  /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
+  #latent = new Float32Array();
+  #indexerKeys = new Float32Array();
+
+  private constructor(config: DsaConfig, sessions: Map<StageName, OnnxSession>, tensor: TensorClass) {
+    this.config = config;
+    this.#sessions = sessions;
+    this.#tensor = tensor;
+  }
+
+  /** Loads the stages that loss evaluation needs. */
+  static async open(model: ModelFolder, settings: Omit<SessionSettings, "folder">): Promise<StageModel> {
+    const { Tensor } = await loadRuntime();
+    const sessions = new Map<StageName, OnnxSession>();
+    const stages = new StageModel(model.config, sessions, Tensor);
+    try {
+      for (const name of lossStages(model.config)) {
+        const graph = await model.stage(name);
+        sessions.set(name, await OnnxSession.create(graph, name, { ...settings, folder: model.path }));
+      }
+    } catch (error) {
+      await stages.release();
+      throw error;
+    }
+    return stages;
+  }
+
+  /** Embeds a window from position 0: hidden states `[length, hidden_size]` and the rows' angles. */
+  async embed(ids: Int32Array): Promise<{ hidden: Float32Array; rows: SequenceRows }> {
+    const outputs = await this.#run("embed", {
+      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
+      position_ids: this.#positions(0, ids.length),
+    });
+    return {
+      hidden: floats(outputs.hidden_states, "hidden_states"),
+      rows: {
+        length: ids.length,
+        chunks: chunksOf(this.config, 0, ids.length),
+        cos: floats(outputs.cos, "cos"),
+        sin: floats(outputs.sin, "sin"),
+      },
+    };
+  }
+
+  /** Runs one indexer over a sequence; gives the selected keys, chunk by chunk. */
+  async selectKeys(layer: number, hidden: Float32Array, rows: SequenceRows): Promise<SelectedKeys[]> {
+    const width = this.config.indexHeadDim;
+    const cache = this.#reserveIndexerKeys(rows.length * width);
+    const selected: SelectedKeys[] = [];
+    for (const chunk of rows.chunks) {
+      const outputs = await this.#run(indexerStage(layer), {
+        ...this.#chunkFeeds(hidden, rows, chunk),
+        past_indexer_key: this.#matrix(cache, 0, chunk.start, width),
+      });
+      cache.set(floats(outputs.indexer_key, "indexer_key"), chunk.start * width);
+      const indices = outputs.topk_indices;
+      selected.push({ indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 });
+    }
+    return selected;
+  }
+
+  /** Runs one layer's body over a sequence; gives the next hidden states. */
+  async runBody(
+    layer: number,
+    hidden: Float32Array,
+    rows: SequenceRows,
+    selected: readonly SelectedKeys[],
+  ): Promise<Float32Array> {
+    const width = latentWidth(this.config);
+    const cache = this.#reserveLatent(rows.length * width);
+    const next = new Float32Array(hidden.length);
+    for (const [index, chunk] of rows.chunks.entries()) {
+      const { indices, width: selectedWidth } = selected[index] as SelectedKeys;
+      const outputs = await this.#run(bodyStage(layer), {
+        ...this.#chunkFeeds(hidden, rows, chunk),
+        topk_indices: new this.#tensor("int32", indices, [chunk.end - chunk.start, selectedWidth]),
+        past_latent: this.#matrix(cache, 0, chunk.start, width),
+      });
+      cache.set(floats(outputs.latent, "latent"), chunk.start * width);
+      next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
+    }
+    return next;
+  }
+
+  /** Negative log-likelihood of each next token, `[length - 1]`, nats. */
+  async negativeLogLikelihood(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
+    const losses = new Float32Array(rows.length - 1);
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (last <= start) continue;
+      const outputs = await this.#run("loss", {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+      });
+      losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
+    }
+    return losses;
+  }
+
+  async release(): Promise<void> {
+    for (const session of this.#sessions.values()) await session.release();
+    this.#sessions.clear();
+  }
+
+  #chunkFeeds(hidden: Float32Array, rows: SequenceRows, { start, end }: Chunk): Feeds {
+    const half = this.config.qkRopeHeadDim / 2;
+    return {
+      hidden_states: this.#matrix(hidden, start, end, this.config.hiddenSize),
+      cos: this.#matrix(rows.cos, start, end, half),
+      sin: this.#matrix(rows.sin, start, end, half),
+      position_ids: this.#positions(start, end),
+    };
+  }
+
+  /** Rows `start` to `end` as a tensor over the same memory: inputs are not copied. */
+  #matrix(data: Float32Array, start: number, end: number, width: number): Tensor {
+    return new this.#tensor("float32", data.subarray(start * width, end * width), [end - start, width]);
+  }
+
+  #positions(start: number, end: number): Tensor {
+    return this.#int64(BigInt64Array.from({ length: end - start }, (_, i) => BigInt(start + i)));
+  }
+
+  #int64(values: BigInt64Array): Tensor {
+    return new this.#tensor("int64", values, [values.length]);
+  }
+
+  #reserveLatent(size: number): Float32Array {
+    if (this.#latent.length < size) this.#latent = new Float32Array(size);
+    return this.#latent;
+  }
+
+  #reserveIndexerKeys(size: number): Float32Array {
+    if (this.#indexerKeys.length < size) this.#indexerKeys = new Float32Array(size);
+    return this.#indexerKeys;
+  }
+
+  #run(name: StageName, feeds: Feeds): Promise<Feeds> {
+    const session = this.#sessions.get(name);
+    if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
+    return session.run(feeds);
+  }
+}
+
+function lossStages(config: DsaConfig): StageName[] {
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
+    config.indexerLayers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+  );
+  return ["embed", ...layers.flat(), "loss"];
+}
