@@ -1,0 +1,23 @@
+/** How many layers stay Full: the target of a search, as a fraction of the layers or as a count. */
+import { UsageError } from "../base/errors.ts";
+
+/**
+ * Reads a retention: `1/4` and `0.25` are fractions, rounded to the nearest whole layer but never to none (12 of 47
+ * for 1/4, as in the paper); `12` is a count of Full layers. `1` is one layer, `1/1` and `1.0` are all of them.
+ * @throws UsageError for 0, for more than all layers, and for anything else
+ */
+export function parseRetain(text: string, layers: number): number {
+  const form = /^(?:(?<count>\d+)|(?<decimal>\d*\.\d+)|(?<over>\d+)\/(?<under>\d+))$/.exec(text)?.groups;
+  if (form === undefined) {
+    throw new UsageError(`--retain is "${text}": it must be a fraction like 1/4 or 0.25, or a count of Full layers`);
+  }
+  const { count, decimal, over, under } = form;
+  const wanted =
+    count === undefined
+      ? layers * (decimal === undefined ? Number(over) / Number(under) : Number(decimal))
+      : Number(count);
+  if (wanted === 0) throw new UsageError(`--retain is "${text}": at least layer 0 has to stay Full`);
+  // A zero below the line gives Infinity or NaN.
+  if (!(wanted <= layers)) throw new UsageError(`--retain is "${text}": the model has ${layers} layers`);
+  return Math.max(1, Math.round(wanted));
+}

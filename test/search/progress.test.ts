@@ -1,0 +1,71 @@
+import { expect, test } from "vitest";
+import { fullPattern } from "../../src/pattern/pattern.ts";
+import { searchGreedily } from "../../src/search/greedy.ts";
+import { ProgressTracker, type SearchProgress } from "../../src/search/progress.ts";
+
+/** Follows a search whose evaluations take one second for each layer that they run. */
+async function follow(memo = new Map<string, { loss: number }>()): Promise<SearchProgress[]> {
+  let now = 100;
+  const tracker = new ProgressTracker(now);
+  const states: SearchProgress[] = [];
+  const search = searchGreedily({
+    start: fullPattern(5),
+    retain: 2,
+    memo,
+    evaluate: async (pattern, { base }) => {
+      const first = [...pattern].findIndex((letter, layer) => letter !== base[layer]);
+      now += 5 - Math.max(first, 0);
+      return { loss: 2 + pattern.lastIndexOf("S") / 8 };
+    },
+  });
+  for await (const event of search) {
+    const state = tracker.advance(event, now);
+    if (state !== undefined) states.push(state);
+  }
+  return states;
+}
+
+test("the progress of a search counts, keeps the best candidate and ends at nothing left", async () => {
+  const states = await follow();
+  expect(states[0]).toMatchObject({
+    step: 0,
+    steps: 3,
+    evaluations: { done: 0, total: 10 },
+    etaSeconds: undefined,
+    elapsedSeconds: 0,
+  });
+  const midway = states.find(({ evaluations }) => evaluations.done === 4);
+  expect(midway).toMatchObject({
+    pattern: "FFFFF",
+    step: 1,
+    baselineLoss: 1.875,
+    best: { layer: 1, loss: 2.125 },
+    candidates: [{ layer: 1 }, { layer: 2 }, { layer: 3 }],
+    elapsedSeconds: 5 + 4 + 3 + 2,
+  });
+  expect(states.at(-1)).toMatchObject({
+    evaluations: { done: 10, total: 10 },
+    etaSeconds: 0,
+    candidates: [],
+    best: undefined,
+  });
+});
+
+test("the estimate counts layers, so that it is exact for the step at hand whatever is tried first", async () => {
+  const states = await follow();
+  const afterBaseline = states.find(({ evaluations }) => evaluations.done === 1);
+  // The first step costs 4 + 3 + 2 + 1 seconds; the two later ones (3 and 2 candidates) are taken to cost 2.5 each.
+  expect(afterBaseline?.etaSeconds).toBeCloseTo(10 + 5 * 2.5, 9);
+});
+
+test("replayed evaluations are counted and do not make the estimate hopeful", async () => {
+  const states = await follow(
+    new Map([
+      ["FFFFF", { loss: 2 }],
+      ["FSFFF", { loss: 2.1 }],
+    ]),
+  );
+  const third = states.find(({ evaluations }) => evaluations.done === 2);
+  expect(third).toMatchObject({ evaluations: { replayed: 2 }, etaSeconds: undefined });
+  expect(states.at(-1)?.evaluations).toEqual({ done: 10, total: 10, replayed: 2 });
+});
