@@ -72,10 +72,19 @@ class Patterns:
 
 @contextlib.contextmanager
 def tied_to_lowest_index():
-    """Makes every top-k break ties towards the lowest index (what ONNX TopK does); torch leaves it open."""
+    """Makes every top-k break ties towards the lowest index, as ONNX Runtime's TopK does; torch leaves it open."""
     original = torch.Tensor.topk
 
     def topk(tensor, k, dim=-1, **_):
+        if dim == -1 and tensor.shape[-1] >= 256:
+            # A full stable sort of long rows is slow: take all above the k-th value, then the first ones equal to it.
+            bound = original(tensor, k).values.amin(-1, keepdim=True)
+            above, equal = tensor > bound, tensor == bound
+            room = k - above.sum(-1, keepdim=True)
+            chosen = above | (equal & (equal.cumsum(-1) <= room))
+            indices = chosen.nonzero()[:, -1].view(*tensor.shape[:-1], k)
+            values, order = torch.sort(tensor.gather(-1, indices), dim=-1, descending=True, stable=True)
+            return torch.return_types.topk((values, indices.gather(-1, order)))
         values, indices = torch.sort(tensor, dim=dim, descending=True, stable=True)
         return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
