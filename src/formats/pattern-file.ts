@@ -60,7 +60,7 @@ export const patternFileSchema = z
       evaluations: count.describe("patterns evaluated"),
       layer_executions: z
         .object({ body: count, indexer: count, naive_body: count, naive_indexer: count })
-        .describe("layers run, per batch of sequences; naive is what full forward passes would have run"),
+        .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),
     tool: z.object({ version: z.string(), runtime: z.string(), device: z.string() }),

@@ -1,5 +1,5 @@
 /**
- * Patterns by name: the fixed schedules that papers and serving engines use, and the model's own pattern.
+ * Patterns by name: the fixed schedules that papers and serving engines use, and every indexer that the model has.
  * Two readings of "every fourth layer" are in use and differ in every position after the first, so both have a name:
  * the paper's text says FSSSFSSS (`uniform:4`), the engines' `index_topk_freq` says FFSSSFSSS (`freq:4`).
  */
@@ -14,8 +14,8 @@ export interface PatternContext {
   layers: number;
   /** `index_skip_topk_offset` of `freq:N`. */
   offset?: number;
-  /** The model's own pattern: a layer that is Shared there has no indexer weights. All Full where absent. */
-  native?: Pattern;
+  /** F where the model owns an indexer (GLM-5.2 has none on its Shared layers); all layers where absent. */
+  indexers?: Pattern;
 }
 
 /** Layer i is Full iff i mod `every` is 0: FSSSFSSS for 4. */
@@ -37,10 +37,10 @@ export function frequencyPattern(layers: number, frequency: number, offset = DEF
  * @throws InputError where it is none of these, or does not fit the model
  */
 export function resolvePattern(text: string, context: PatternContext, where = "pattern"): Pattern {
-  const native = context.native ?? fullPattern(context.layers);
-  if (text === "full") return native;
+  const indexers = context.indexers ?? fullPattern(context.layers);
+  if (text === "full") return indexers;
   const pattern = namedPattern(text, context, where) ?? parsePattern(text, where);
-  return requireIndexers(requireLayers(pattern, context.layers, where), native, where);
+  return requireIndexers(requireLayers(pattern, context.layers, where), indexers, where);
 }
 
 /** Does the text have the form of a pattern (right or wrong), so that it is not the path of a pattern file? */
@@ -49,12 +49,12 @@ export function looksLikePattern(text: string): boolean {
 }
 
 /** Refuses a pattern that asks for an indexer which the model does not have. */
-export function requireIndexers(pattern: Pattern, native: Pattern, where = "pattern"): Pattern {
+export function requireIndexers(pattern: Pattern, indexers: Pattern, where = "pattern"): Pattern {
   for (let layer = 0; layer < pattern.length; layer++) {
-    if (pattern[layer] === "F" && native[layer] === "S") {
+    if (pattern[layer] === "F" && indexers[layer] === "S") {
       throw new InputError(
         `${where} has F at layer ${layer}, which is Shared in the model itself and has no indexer weights`,
-        { hint: `the model's own pattern is ${native}; only its F layers can be F` },
+        { hint: `the model's own pattern is ${indexers}; only its F layers can be F` },
       );
     }
   }

@@ -73,19 +73,19 @@ describe("resolvePattern()", () => {
     expect(() => resolvePattern(text, { layers: 4 }, "--pattern")).toThrow(message);
   });
 
-  test("full is the model's own pattern", () => {
+  test("full is every indexer that the model has", () => {
     expect(resolvePattern("full", { layers: 4 })).toBe("FFFF");
-    expect(resolvePattern("full", { layers: 4, native: parsePattern("FFSF") })).toBe("FFSF");
+    expect(resolvePattern("full", { layers: 4, indexers: parsePattern("FFSF") })).toBe("FFSF");
   });
 
   test("refuses F on a layer that has no indexer, naming it", () => {
-    const native = parsePattern("FSFS");
-    expect(() => resolvePattern("FFFS", { layers: 4, native }, "--pattern")).toThrow(
+    const indexers = parsePattern("FSFS");
+    expect(() => resolvePattern("FFFS", { layers: 4, indexers }, "--pattern")).toThrow(
       /F at layer 1, .*no indexer weights/,
     );
-    expect(resolvePattern("FSSS", { layers: 4, native })).toBe("FSSS");
-    expect(resolvePattern("uniform:2", { layers: 4, native })).toBe("FSFS");
-    expect(() => resolvePattern("freq:2", { layers: 4, native })).toThrow("layer 1");
+    expect(resolvePattern("FSSS", { layers: 4, indexers })).toBe("FSSS");
+    expect(resolvePattern("uniform:2", { layers: 4, indexers })).toBe("FSFS");
+    expect(() => resolvePattern("freq:2", { layers: 4, indexers })).toThrow("layer 1");
   });
 
   test("the offset reaches freq and leaves the rest alone", () => {

@@ -1,0 +1,43 @@
+/** What `inspect` prints. */
+import type { Inspection } from "../graph/inspect.ts";
+import { fullLayers } from "../pattern/pattern.ts";
+import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
+import { formatFields } from "./text-table.ts";
+
+export function formatInspection(model: Inspection): string {
+  const { experts, cacheBytesPerToken, weightBytes } = model;
+  const native = fullLayers(model.nativePattern).length;
+  return formatFields([
+    ["Model", `${model.name} (${model.architecture}, ${model.kind})`],
+    ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
+    ["Layers", `${model.layers}, of which ${fullLayers(model.indexerLayers).length} own an indexer`],
+    ["Own pattern", native === model.layers ? undefined : model.nativePattern],
+    ["Indexers", model.indexerLayers],
+    [
+      "Indexer",
+      `${model.indexer.heads} heads of ${model.indexer.headDim}, selects ${formatCount(model.indexTopk)} tokens`,
+    ],
+    ["Attention", `${model.attention.heads} heads over latents of ${model.attention.latentWidth}`],
+    [
+      "Experts",
+      experts.sparseLayers === 0
+        ? "none"
+        : `${experts.perToken} of ${experts.routed} a token and ${experts.shared} shared, in ${experts.sparseLayers} layers`,
+    ],
+    ["Hidden size", formatCount(model.hiddenSize)],
+    ["Vocabulary", formatCount(model.vocabSize)],
+    ["Window", `${formatCount(model.maxPositionEmbeddings)} tokens`],
+    [
+      "Weights",
+      Object.entries(weightBytes)
+        .map(([dtype, bytes]) => `${formatBytes(bytes)} ${dtype}`)
+        .join(", "),
+    ],
+    ["Loaded", `${formatBytes(model.loadedBytes)} (fp32)`],
+    [
+      "Cache a token",
+      `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
+    ],
+    ["Contract", model.contract],
+  ]);
+}

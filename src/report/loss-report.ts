@@ -1,0 +1,38 @@
+/** What `loss` prints: the measurement of one pattern. */
+import { fullLayers } from "../pattern/pattern.ts";
+import type { Measurement } from "../runtime/measurement.ts";
+import { formatCount, formatDuration, formatLoss, formatRate } from "./quantities.ts";
+import { formatFields } from "./text-table.ts";
+
+/** The `--json` form. */
+export interface LossRecord {
+  index_topk_pattern: string;
+  loss: number;
+  standard_error: number;
+  perplexity: number;
+  tokens: number;
+  sequences: { loss: number; tokens: number }[];
+}
+
+export function lossRecord(measurement: Measurement): LossRecord {
+  return {
+    index_topk_pattern: measurement.pattern,
+    loss: measurement.loss,
+    standard_error: measurement.standardError,
+    perplexity: Math.exp(measurement.loss),
+    tokens: measurement.tokens,
+    sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
+  };
+}
+
+export function formatLossReport(measurement: Measurement): string {
+  const { pattern, loss, standardError, tokens, sequences, seconds } = measurement;
+  return formatFields([
+    ["Pattern", pattern],
+    ["Full layers", `${fullLayers(pattern).length} of ${pattern.length}`],
+    ["Loss", `${formatLoss(loss)} nats per token, standard error ${formatLoss(standardError)}`],
+    ["Perplexity", Math.exp(loss).toFixed(4)],
+    ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
+    ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
+  ]);
+}

@@ -1,0 +1,65 @@
+/** Numbers for people: bytes, durations, counts, losses. JSON gets the numbers themselves. */
+
+/** `1.5 GiB`; powers of 1024. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : significant(value, 3)} ${units[unit]}`;
+}
+
+/** `0.42 s`, `12 s`, `3 min 05 s`, `2 h 07 min`. */
+export function formatDuration(seconds: number): string {
+  if (seconds < 9.95) return `${significant(seconds, 2)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
+  const minutes = Math.round(seconds / 60);
+  return `${Math.floor(minutes / 60)} h ${pad(minutes % 60)} min`;
+}
+
+/** `12,345`. */
+export function formatCount(count: number): string {
+  return Math.round(count).toLocaleString("en-US");
+}
+
+/** `4.2M`: a count by its size, for parameters. */
+export function formatMagnitude(count: number): string {
+  const units = ["", "K", "M", "B", "T"];
+  let value = count;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return unit === 0 ? String(value) : `${significant(value, 3)}${units[unit]}`;
+}
+
+/** Nats per token with the five decimals that are above the noise of near ties. */
+export function formatLoss(loss: number): string {
+  return loss.toFixed(5);
+}
+
+/** A difference of losses with its sign. */
+export function formatLossChange(change: number): string {
+  return `${change < 0 ? "-" : "+"}${Math.abs(change).toFixed(5)}`;
+}
+
+/** `1,234 tokens/s`; a dash where no time has passed. */
+export function formatRate(count: number, seconds: number, unit = "tokens"): string {
+  if (!(seconds > 0)) return "-";
+  const rate = count / seconds;
+  return `${rate < 100 ? significant(rate, 3) : formatCount(rate)} ${unit}/s`;
+}
+
+function significant(value: number, digits: number): string {
+  return String(Number(value.toPrecision(digits)));
+}
+
+function pad(value: number): string {
+  return String(value).padStart(2, "0");
+}

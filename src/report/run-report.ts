@@ -1,0 +1,50 @@
+/** What `run` tells about a generation. */
+import type { Pattern } from "../pattern/pattern.ts";
+import type { GenerationResult } from "../runtime/generation.ts";
+import { formatBytes, formatCount, formatRate } from "./quantities.ts";
+
+/** The `--json` form. */
+export interface RunRecord {
+  index_topk_pattern: string;
+  prompt_tokens: number;
+  /** Generated ids, the end-of-sequence token included. */
+  tokens: number[];
+  text: string;
+  prefill_seconds: number;
+  decode_seconds: number;
+  /** One for each layer and forward call: those that ran, and those that Shared layers saved. */
+  indexer_executions: { made: number; saved: number };
+}
+
+export function runRecord(pattern: Pattern, result: GenerationResult): RunRecord {
+  return {
+    index_topk_pattern: pattern,
+    prompt_tokens: result.promptTokens,
+    tokens: result.tokens,
+    text: result.text,
+    prefill_seconds: result.prefillSeconds,
+    decode_seconds: result.decodeSeconds,
+    indexer_executions: result.indexerExecutions,
+  };
+}
+
+export interface RunMemory {
+  /** Peak resident bytes of the process. */
+  peak: number;
+  latent: number;
+  indexerKey: number;
+}
+
+/** The line of statistics. */
+export function formatRunStatistics(result: GenerationResult, memory: RunMemory): string {
+  const { promptTokens, tokens, prefillSeconds, decodeSeconds, indexerExecutions, finish } = result;
+  const reasons = { eos: "end of text", stop: "stop string", length: "token limit", window: "the model's window" };
+  return [
+    `prefill ${formatCount(promptTokens)} tokens, ${formatRate(promptTokens, prefillSeconds)}`,
+    // The first token comes out of the prefill.
+    `decode ${formatCount(tokens.length)} tokens, ${formatRate(tokens.length - 1, decodeSeconds)}`,
+    `memory ${formatBytes(memory.peak)} (caches ${formatBytes(memory.latent)} latent, ${formatBytes(memory.indexerKey)} indexer keys)`,
+    `indexers ${formatCount(indexerExecutions.made)} run, ${formatCount(indexerExecutions.saved)} saved`,
+    `ended by ${reasons[finish]}`,
+  ].join("; ");
+}

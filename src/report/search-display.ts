@@ -1,0 +1,84 @@
+/** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
+import type { Evaluation, SearchEvent } from "../search/greedy.ts";
+import type { SearchProgress } from "../search/progress.ts";
+import { formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
+
+export interface SearchDisplay {
+  /** After each event of the search. */
+  show(event: SearchEvent<Evaluation>, progress: SearchProgress): void;
+  /** Every second or so: time has passed. */
+  tick(progress: SearchProgress): void;
+  close(): void;
+}
+
+/** Longest silence of the plain display, so that a log shows that the search lives. */
+const SILENCE_SECONDS = 10;
+
+/** One line for each committed step, and one whenever nothing was said for a while. */
+export class PlainDisplay implements SearchDisplay {
+  readonly #write: (line: string) => void;
+  #spokenAt = 0;
+
+  constructor(write: (line: string) => void) {
+    this.#write = write;
+  }
+
+  show(event: SearchEvent<Evaluation>, progress: SearchProgress): void {
+    const { done, total, replayed } = progress.evaluations;
+    switch (event.kind) {
+      case "plan":
+        this.#say(progress, `${event.steps} steps, ${total} evaluations from ${event.start}`);
+        break;
+      case "step committed":
+        this.#say(
+          progress,
+          `step ${event.step} of ${event.steps}: layer ${event.flippedLayer} is Shared, loss ${formatLoss(event.evaluation.loss)}` +
+            `${change(event.evaluation.loss, progress)}, ${event.pattern}, ${describePosition(progress)}`,
+        );
+        break;
+      case "evaluation done":
+        if (event.layer === undefined) this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}`);
+        else this.tick(progress);
+        break;
+      case "done":
+        this.#say(
+          progress,
+          `${done} evaluations in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
+        );
+        break;
+      case "evaluation started":
+        this.tick(progress);
+    }
+  }
+
+  tick(progress: SearchProgress): void {
+    if (progress.elapsedSeconds - this.#spokenAt < SILENCE_SECONDS) return;
+    const { best, step, steps } = progress;
+    const soFar = best === undefined ? "" : `, best so far layer ${best.layer} at ${formatLoss(best.loss)}`;
+    this.#say(progress, `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`);
+  }
+
+  close(): void {}
+
+  #say(progress: SearchProgress, line: string): void {
+    this.#spokenAt = progress.elapsedSeconds;
+    this.#write(line);
+  }
+}
+
+/** For `--quiet`. */
+export class SilentDisplay implements SearchDisplay {
+  show(): void {}
+  tick(): void {}
+  close(): void {}
+}
+
+/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`. */
+export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
+  const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  return `${evaluations.done} of ${evaluations.total} evaluations${left}`;
+}
+
+function change(loss: number, { baselineLoss }: SearchProgress): string {
+  return baselineLoss === undefined ? "" : ` (${formatLossChange(loss - baselineLoss)})`;
+}

@@ -1,0 +1,123 @@
+/**
+ * The live view of a search, on stderr: stdout belongs to results. It reads no keys, so that it needs no raw mode, and
+ * every colour has a letter or a word beside it.
+ */
+import { Box, render, Text } from "ink";
+import type { ReactElement } from "react";
+import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
+import { describePosition, type SearchDisplay } from "../report/search-display.ts";
+import type { Candidate } from "../search/greedy.ts";
+import type { SearchProgress } from "../search/progress.ts";
+
+export interface SearchViewProps {
+  title: string;
+  progress: SearchProgress;
+  /** Undefined where nothing is written down. */
+  journal: string | undefined;
+}
+
+/** Candidates that are listed; a model has up to 77, and the best are what matters. */
+const LISTED_CANDIDATES = 6;
+
+export function SearchView({ title, progress, journal }: SearchViewProps): ReactElement {
+  const { step, steps, loss, baselineLoss, elapsedSeconds } = progress;
+  return (
+    <Box flexDirection="column">
+      <Text>
+        <Text bold>{title}</Text>
+        {step === 0 ? ": measuring the baseline" : `: step ${step} of ${steps}`}
+      </Text>
+      <Text>
+        {describePosition(progress)}, {formatDuration(elapsedSeconds)} elapsed
+      </Text>
+      <Box marginTop={1}>
+        <PatternStrip progress={progress} />
+      </Box>
+      <Text>
+        {loss === undefined || baselineLoss === undefined
+          ? "loss not known yet"
+          : `loss ${formatLoss(loss)} (${formatLossChange(loss - baselineLoss)} against every indexer)`}
+      </Text>
+      <Candidates progress={progress} />
+      <Text dimColor>
+        {journal === undefined ? "Ctrl-C stops; without -o nothing is saved" : `Ctrl-C saves; journal ${journal}`}
+      </Text>
+    </Box>
+  );
+}
+
+/** One letter a layer; the one that is tried stands in brackets. */
+function PatternStrip({ progress }: { progress: SearchProgress }): ReactElement {
+  return (
+    <Text>
+      {[...progress.pattern].map((letter, layer) => {
+        const text = layer === progress.trying ? `[${letter}]` : letter;
+        const isFull = letter === "F";
+        return (
+          // biome-ignore lint/suspicious/noArrayIndexKey: a layer's index is its identity
+          <Text key={layer} bold={isFull} color={isFull ? "green" : "yellow"} inverse={layer === progress.trying}>
+            {text}
+          </Text>
+        );
+      })}
+    </Text>
+  );
+}
+
+function Candidates({ progress }: { progress: SearchProgress }): ReactElement {
+  const { candidates, best, trying, loss } = progress;
+  const ranked = candidates.toSorted((left, right) => left.loss - right.loss).slice(0, LISTED_CANDIDATES);
+  const more = candidates.length - ranked.length;
+  return (
+    <Box flexDirection="column" marginTop={1} marginBottom={1}>
+      <Text>
+        {trying === undefined ? "candidates" : `trying layer ${trying}; candidates`} of this step
+        {candidates.length === 0 ? ": none yet" : ", best first:"}
+      </Text>
+      {ranked.map((candidate) => (
+        <CandidateLine
+          key={candidate.layer}
+          candidate={candidate}
+          loss={loss}
+          isBest={candidate.layer === best?.layer}
+        />
+      ))}
+      {more > 0 ? <Text dimColor>{`  and ${more} more`}</Text> : null}
+    </Box>
+  );
+}
+
+function CandidateLine(props: { candidate: Candidate; loss: number | undefined; isBest: boolean }): ReactElement {
+  const { candidate, loss, isBest } = props;
+  const change = loss === undefined ? "" : ` (${formatLossChange(candidate.loss - loss)})`;
+  const text = `  layer ${String(candidate.layer).padStart(2)}  ${formatLoss(candidate.loss)}${change}${isBest ? "  best so far" : ""}`;
+  return isBest ? <Text color="green">{text}</Text> : <Text>{text}</Text>;
+}
+
+/** Opens the view on a terminal; it stays there, in its last state, when closed. */
+export function openSearchView(
+  terminal: NodeJS.WriteStream,
+  title: string,
+  journal: string | undefined,
+): SearchDisplay {
+  const view = (progress: SearchProgress): ReactElement => (
+    <SearchView title={title} progress={progress} journal={journal} />
+  );
+  let instance: ReturnType<typeof render> | undefined;
+  const update = (progress: SearchProgress): void => {
+    if (instance !== undefined) instance.rerender(view(progress));
+    // stdin is left alone and Ctrl-C stays the process's own signal: it saves.
+    else
+      instance = render(view(progress), {
+        stdout: terminal,
+        stderr: terminal,
+        exitOnCtrlC: false,
+        patchConsole: false,
+      });
+  };
+  return {
+    show: (_, progress) => update(progress),
+    tick: update,
+    close: () => instance?.unmount(),
+  };
+}

@@ -1,0 +1,45 @@
+import { describe, expect, test } from "vitest";
+import { fullPattern } from "../../src/pattern/pattern.ts";
+import { PlainDisplay } from "../../src/report/search-display.ts";
+import { searchGreedily } from "../../src/search/greedy.ts";
+import { ProgressTracker } from "../../src/search/progress.ts";
+
+/** Lines that the plain display writes for a search of four layers whose evaluations take `seconds` each. */
+async function lines(seconds: number): Promise<string[]> {
+  const written: string[] = [];
+  const display = new PlainDisplay((line) => written.push(line));
+  let now = 0;
+  const tracker = new ProgressTracker(now);
+  const evaluate = async (pattern: string): Promise<{ loss: number }> => {
+    now += seconds;
+    return { loss: 2 + pattern.lastIndexOf("S") / 8 + 1 / 8 };
+  };
+  for await (const event of searchGreedily({ start: fullPattern(4), retain: 2, evaluate })) {
+    const progress = tracker.advance(event, now);
+    if (progress !== undefined) display.show(event, progress);
+  }
+  display.close();
+  return written;
+}
+
+describe("the plain display", () => {
+  test("writes one line a step", async () => {
+    expect(await lines(1)).toEqual([
+      "2 steps, 6 evaluations from FFFF",
+      "baseline: loss 2.00000",
+      expect.stringMatching(
+        /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
+      ),
+      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 of 6 evaluations, about 0 s left",
+      "6 evaluations in 6 s",
+    ]);
+  });
+
+  test("is never silent for much longer than ten seconds", async () => {
+    const written = await lines(11);
+    expect(written.filter((line) => line.includes("best so far")).length).toBeGreaterThanOrEqual(3);
+    expect(written).toContainEqual(
+      expect.stringMatching(/^step 1 of 2, best so far layer 1 at 2.25000, 2 of 6 evaluations, about /),
+    );
+  });
+});

@@ -1,0 +1,96 @@
+import { PassThrough } from "node:stream";
+import { render } from "ink-testing-library";
+import { describe, expect, test } from "vitest";
+import { parsePattern } from "../../src/pattern/pattern.ts";
+import type { SearchProgress } from "../../src/search/progress.ts";
+import { openSearchView, SearchView } from "../../src/tui/search-view.tsx";
+
+const progress: SearchProgress = {
+  pattern: parsePattern("FFSFFFFFFF"),
+  step: 2,
+  steps: 7,
+  evaluations: { done: 17, total: 46, replayed: 0 },
+  baselineLoss: 2.5,
+  loss: 2.5625,
+  candidates: [1, 3, 4, 5, 6, 7, 8].map((layer) => ({ layer, loss: 3 - layer / 16 })),
+  trying: 9,
+  best: { layer: 8, loss: 2.5 },
+  elapsedSeconds: 75,
+  etaSeconds: 130,
+};
+
+function frame(changes: Partial<SearchProgress> = {}, journal: string | undefined = "p.json.journal.jsonl"): string {
+  const { lastFrame, unmount } = render(
+    <SearchView title="glm-tiny" progress={{ ...progress, ...changes }} journal={journal} />,
+  );
+  const text = lastFrame() ?? "";
+  unmount();
+  return text;
+}
+
+describe("SearchView", () => {
+  test("reads without colour", () => {
+    expect(frame()).toBe(
+      [
+        "glm-tiny: step 2 of 7",
+        "17 of 46 evaluations, about 2 min 10 s left, 1 min 15 s elapsed",
+        "",
+        "FFSFFFFFF[F]",
+        "loss 2.56250 (+0.06250 against every indexer)",
+        "",
+        "trying layer 9; candidates of this step, best first:",
+        "  layer  8  2.50000 (-0.06250)  best so far",
+        "  layer  7  2.56250 (+0.00000)",
+        "  layer  6  2.62500 (+0.06250)",
+        "  layer  5  2.68750 (+0.12500)",
+        "  layer  4  2.75000 (+0.18750)",
+        "  layer  3  2.81250 (+0.25000)",
+        "  and 1 more",
+        "",
+        "Ctrl-C saves; journal p.json.journal.jsonl",
+      ].join("\n"),
+    );
+  });
+
+  test("knows little at first and says so", () => {
+    const text = frame({
+      step: 0,
+      loss: undefined,
+      baselineLoss: undefined,
+      candidates: [],
+      best: undefined,
+      trying: undefined,
+      etaSeconds: undefined,
+    });
+    expect(text).toContain("measuring the baseline");
+    expect(text).toContain("loss not known yet");
+    expect(text).toContain("none yet");
+    expect(text).not.toContain("left");
+  });
+
+  test("promises to save only where it does", () => {
+    const { lastFrame, unmount } = render(<SearchView title="glm-tiny" progress={progress} journal={undefined} />);
+    expect(lastFrame()).toContain("without -o nothing is saved");
+    unmount();
+  });
+
+  test("shows a pattern that is wider than the terminal in full", () => {
+    const pattern = parsePattern(`F${"SF".repeat(80)}`);
+    expect(frame({ pattern, trying: undefined }).replaceAll("\n", "")).toContain(pattern);
+  });
+});
+
+test("openSearchView() draws on the stream it is given and leaves the last state there", async () => {
+  const stream = new PassThrough();
+  const terminal = Object.assign(stream, { columns: 80, rows: 24, isTTY: true }) as unknown as NodeJS.WriteStream;
+  let written = "";
+  stream.on("data", (block: Buffer) => {
+    written += block.toString();
+  });
+  const display = openSearchView(terminal, "glm-tiny", undefined);
+  display.tick(progress);
+  display.tick({ ...progress, step: 7 });
+  display.close();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(written).toContain("step 7 of 7");
+});
