@@ -1,0 +1,70 @@
+/** `indexcache export`: a checkpoint becomes a model folder with ONNX graphs. */
+import type { Command } from "commander";
+import { exportModel } from "../graph/export.ts";
+import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
+import { formatFields } from "../report/text-table.ts";
+import { interruptible } from "./interruption.ts";
+import { addOutputOptions, type OutputFlags } from "./options.ts";
+import { Terminal } from "./terminal.ts";
+
+interface ExportFlags extends OutputFlags {
+  output: string;
+  copy?: boolean;
+}
+
+const help = `
+The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
+of every file. Weights that ONNX Runtime reads straight out of the safetensors files are linked, not rewritten.
+
+Examples:
+  $ indexcache export ./GLM-checkpoint -o ./model
+  $ indexcache export ./GLM-checkpoint -o ./model --copy`;
+
+export function addExportCommand(program: Command): void {
+  const command = program
+    .command("export")
+    .description("Export a Hugging Face checkpoint to ONNX")
+    .argument("<checkpoint>", "folder with config.json and safetensors")
+    .requiredOption("-o, --output <folder>", "the new model folder")
+    .option("--copy", "copy the weights where they could be linked");
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((checkpoint: string, flags: ExportFlags) =>
+      interruptible((signal) => run(checkpoint, flags, signal), "Stopping"),
+    );
+}
+
+async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
+  const terminal = new Terminal(flags);
+  let told = 0;
+  const report = await exportModel(checkpoint, flags.output, {
+    copy: flags.copy === true,
+    signal,
+    onProgress: (done, total) => {
+      // Each tenth; a small checkpoint needs none.
+      const tenth = Math.floor((10 * done) / total);
+      if (tenth > told && tenth < 10) terminal.note(`checked ${formatBytes(done)} of ${formatBytes(total)}`);
+      told = tenth;
+    },
+  });
+  if (flags.json === true) {
+    terminal.result(JSON.stringify(report, null, 2));
+    return;
+  }
+  const linked = report.weightFiles.filter((file) => file.linked).length;
+  terminal.result(
+    formatFields([
+      ["Model", report.target],
+      ["Architecture", `${report.architecture}, ${report.layers} layers`],
+      ["Indexers", report.indexerLayers],
+      ["Weights", `${formatBytes(report.bytes)}, ${linked} of ${report.weightFiles.length} files linked`],
+      ["Graphs", `${report.graphs}, ${formatBytes(report.graphBytes)}`],
+      [
+        "Left out",
+        report.unusedTensors === 0 ? undefined : `${report.unusedTensors} tensors that the model does not use`,
+      ],
+      ["Time", `${formatDuration(report.seconds)}, ${formatRate(report.bytes / 1e6, report.seconds, "MB")}`],
+    ]),
+  );
+}

@@ -1,0 +1,74 @@
+/** From flags to what the work needs: the model, its pattern, its calibration set. */
+import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
+import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { type ModelIdentityRecord, readPatternFile, requireSameModel } from "../formats/pattern-file.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
+import { formatCount } from "../report/quantities.ts";
+import { chooseDevice } from "../runtime/device.ts";
+import {
+  type CalibrationFlags,
+  type DeviceFlags,
+  demoCalibration,
+  demoCalibrationName,
+  type PatternFlags,
+} from "./options.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What files call the model. */
+export async function identityRecord(model: ModelFolder): Promise<ModelIdentityRecord> {
+  const { name, architecture, layers, indexTopk, configHash, weightHash } = await model.identity();
+  return { name, architecture, layers, index_topk: indexTopk, config_hash: configHash, weight_hash: weightHash };
+}
+
+/** The pattern of `--pattern`: text of the form of one, otherwise the path of a pattern file of this very model. */
+export async function choosePattern(model: ModelFolder, { pattern, offset }: PatternFlags): Promise<Pattern> {
+  const { numHiddenLayers: layers, indexerLayers: indexers } = model.config;
+  const resolve = (text: string, where: string): Pattern => resolvePattern(text, { layers, indexers, offset }, where);
+  // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
+  if (looksLikePattern(pattern) || /^[FSfs]{2,}$/.test(pattern)) return resolve(pattern, "--pattern");
+  const file = await readPatternFile(pattern);
+  requireSameModel(file, await identityRecord(model), pattern);
+  return resolve(file.index_topk_pattern, `Pattern file "${pattern}"`);
+}
+
+/** Reads the calibration set and tells of it. The tokenizer is loaded at the first text, a set of ids needs none. */
+export async function openCalibrationSet(
+  model: ModelFolder,
+  flags: CalibrationFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<CalibrationSet> {
+  let tokenizer: Promise<Tokenizer> | undefined;
+  const encode = async (text: string): Promise<number[]> => {
+    tokenizer ??= Tokenizer.load(model.path);
+    return (await tokenizer).encode(text);
+  };
+  const { calibration, sequenceLength, sequences, textColumn, seed, pack } = flags;
+  const set = await loadCalibrationSet(calibration, model.config, encode, {
+    textColumn,
+    seed,
+    pack,
+    signal,
+    ...(sequenceLength === undefined ? {} : { sequenceLength }),
+    ...(sequences === undefined ? {} : { sequences }),
+  });
+  const source = calibration === demoCalibration ? demoCalibrationName : calibration;
+  for (const warning of set.warnings) terminal.warn(warning);
+  terminal.note(
+    `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
+  );
+  return { ...set, source };
+}
+
+/** The device to compute on, and the settings that sessions take. */
+export async function openDevice(
+  { device: wanted, threads }: DeviceFlags,
+  terminal: Terminal,
+): Promise<{ device: Awaited<ReturnType<typeof chooseDevice>>["device"]; threads?: number }> {
+  const { device, notes } = await chooseDevice(wanted);
+  for (const note of notes) terminal.detail(note);
+  terminal.detail(`device: ${device}`);
+  return threads === undefined ? { device } : { device, threads };
+}

@@ -1,0 +1,41 @@
+/** Ctrl-C: the first one asks the work to stop and save, the second one is the system's own and kills. */
+import { basename } from "node:path";
+import process from "node:process";
+import { InterruptedError } from "../base/errors.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/**
+ * Runs `work` with a signal that the first Ctrl-C aborts. The handlers are taken off then, so that a second one has
+ * its default effect even while native code holds the event loop.
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>, notice: string): Promise<T> {
+  const controller = new AbortController();
+  const stop = (): void => {
+    release();
+    process.stderr.write(`\n${notice}\n`);
+    controller.abort(new InterruptedError("Interrupted"));
+  };
+  const release = (): void => {
+    for (const signal of SIGNALS) process.removeListener(signal, stop);
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  try {
+    return await work(controller.signal);
+  } finally {
+    release();
+  }
+}
+
+/** The command that goes on with this run: the command line as it was given, with `--resume` and without `--fresh`. */
+export function resumeCommand(argv: readonly string[]): string {
+  const [, script = "indexcache", ...given] = argv;
+  const program = basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
+  const kept = given.filter((word) => word !== "--fresh" && word !== "--resume");
+  return [...program, ...kept, "--resume"].map(quote).join(" ");
+}
+
+/** A word as a POSIX shell takes it back. */
+function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}

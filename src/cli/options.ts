@@ -1,0 +1,112 @@
+/** Arguments and options that several commands share, so that they are spelled and explained once. */
+import { fileURLToPath } from "node:url";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Device } from "../runtime/measurement.ts";
+
+/** Two folders up from `src/cli` and from `dist/cli` alike. */
+const packageFile = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+
+/** The trained model that comes with the package. */
+export const demoModel = packageFile("models/demo");
+
+/** Its calibration set; results call it by `demoCalibrationName`, the same on every machine. */
+export const demoCalibration = packageFile("calibration/demo.jsonl");
+
+export const demoCalibrationName = "indexcache:calibration/demo.jsonl";
+
+export interface DeviceFlags {
+  device: Device;
+  threads?: number;
+}
+
+export interface CalibrationFlags {
+  calibration: string;
+  textColumn: string;
+  sequenceLength?: number;
+  sequences?: number;
+  seed: number;
+  pack: boolean;
+}
+
+export interface OutputFlags {
+  json?: boolean;
+  verbose?: boolean;
+  quiet?: boolean;
+}
+
+export interface PatternFlags {
+  pattern: string;
+  offset: number;
+}
+
+export function addModelArgument(command: Command): Command {
+  return command.argument(
+    "[model]",
+    "folder of a checkpoint, or one that `indexcache export` wrote (default: the demo model of the package)",
+  );
+}
+
+export function addPatternOptions(command: Command): Command {
+  return command
+    .option(
+      "-p, --pattern <pattern>",
+      "a pattern file, an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
+      "full",
+    )
+    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2);
+}
+
+export function addCalibrationOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("-c, --calibration <path>", "a .txt, .jsonl, .csv or .parquet file, or a folder of them").default(
+        demoCalibration,
+        "the set of the package",
+      ),
+    )
+    .option("--text-column <name>", "field or column that holds the text", "text")
+    .option(
+      "--sequence-length <n>",
+      "tokens of a sequence (default: 1024, or the model's window if shorter)",
+      wholeNumber,
+    )
+    .option("--sequences <n>", "use only this many sequences, chosen by --seed (default: all)", wholeNumber)
+    .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
+    .option("--no-pack", "one sequence a document, instead of documents one behind the other");
+}
+
+export function addDeviceOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--device <name>", "where to compute").choices(["auto", "cpu", "webgpu", "cuda"]).default("auto"),
+    )
+    .option("--threads <n>", "CPU threads (default: all cores)", positiveNumber);
+}
+
+export function addOutputOptions(command: Command): Command {
+  return command
+    .option("--json", "print the result as JSON")
+    .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
+    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+}
+
+/** Parses a whole number from 0 up. */
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError("It must be a whole number.");
+  return value;
+}
+
+/** Parses a whole number from 1 up. */
+export function positiveNumber(text: string): number {
+  const value = wholeNumber(text);
+  if (value === 0) throw new InvalidArgumentError("It must be 1 or more.");
+  return value;
+}
+
+/** Parses a number. */
+export function decimalNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value)) throw new InvalidArgumentError("It must be a number.");
+  return value;
+}

@@ -1,0 +1,26 @@
+/** `-o FILE`: looked at before hours of work, not after them. */
+import { randomUUID } from "node:crypto";
+import { rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+
+/**
+ * Makes sure that a file of this name can be written, by writing one beside it: permissions alone do not tell of
+ * read-only file systems, quotas or full disks.
+ */
+export async function requireWritable(path: string): Promise<void> {
+  const probe = join(dirname(path), `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`);
+  try {
+    if ((await stat(path).catch(() => undefined))?.isDirectory() === true) {
+      throw new InputError(`Cannot write "${path}": it is a folder`, { hint: "-o names the file itself" });
+    }
+    await writeFile(probe, "\n", { flag: "wx" });
+    await rm(probe);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (error instanceof InputError || code === undefined) throw error;
+    await rm(probe, { force: true }).catch(() => undefined);
+    throw new InputError(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
+  }
+}

@@ -1,0 +1,45 @@
+/** The command line as a whole. */
+import { Command } from "commander";
+import type { ExitCode } from "../base/errors.ts";
+import { toolVersion } from "../base/version.ts";
+import { addExportCommand } from "./export.ts";
+import { reportFailure } from "./failure.ts";
+import { addInspectCommand } from "./inspect.ts";
+import { addLossCommand } from "./loss.ts";
+import { addRunCommand } from "./run.ts";
+import { addSearchCommand } from "./search.ts";
+
+const help = `
+Results go to stdout (a table, or JSON with --json), everything else to stderr.
+
+Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted.
+
+Start here:
+  $ indexcache search -o p.json                         searches the demo model, in about a minute
+  $ indexcache run -p p.json --prompt "Once"            generates with what it found`;
+
+/** Runs a command line; gives the exit code and prints whatever is to be said. */
+export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
+  try {
+    await buildProgram().parseAsync(argv);
+    return 0;
+  } catch (error) {
+    return reportFailure(error);
+  }
+}
+
+function buildProgram(): Command {
+  const program = new Command("indexcache")
+    .description("Finds which lightning indexers a DeepSeek-Sparse-Attention model can drop, and runs the result")
+    .version(toolVersion)
+    .showSuggestionAfterError()
+    // Commander would exit the process with its own codes.
+    .exitOverride()
+    .addHelpText("after", help);
+  addSearchCommand(program);
+  addRunCommand(program);
+  addLossCommand(program);
+  addExportCommand(program);
+  addInspectCommand(program);
+  return program;
+}

@@ -1,0 +1,154 @@
+/** `indexcache run`: generates text with a pattern. */
+import process from "node:process";
+import type { Command } from "commander";
+import { InputError } from "../base/errors.ts";
+import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import { formatRunStatistics, runRecord } from "../report/run-report.ts";
+import { openDecoder } from "../runtime/decoder.ts";
+import { type GenerationResult, generate } from "../runtime/generation.ts";
+import type { Decoder } from "../runtime/measurement.ts";
+import { createSampler } from "../runtime/sampling.ts";
+import { choosePattern, openDevice } from "./inputs.ts";
+import { interruptible } from "./interruption.ts";
+import {
+  addDeviceOptions,
+  addModelArgument,
+  addOutputOptions,
+  addPatternOptions,
+  type DeviceFlags,
+  decimalNumber,
+  demoModel,
+  type OutputFlags,
+  type PatternFlags,
+  positiveNumber,
+  wholeNumber,
+} from "./options.ts";
+import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
+import { Terminal } from "./terminal.ts";
+
+interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, OutputFlags {
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  seed: number;
+  stop: string[];
+  maxNewTokens: number;
+  ignoreEos?: boolean;
+}
+
+const help = `
+Text goes to stdout as it is made, a line of statistics to stderr. Greedy unless --temperature, --top-k or --top-p ask
+for sampling; the same seed gives the same text.
+
+Examples:
+  $ indexcache run --prompt "The key of" --max-new-tokens 32
+  $ indexcache run ./model -p quarter.json --chat --prompt-file question.txt
+  $ cat article.txt | indexcache run ./model -p FSSFFSSF --temperature 0.7 --top-p 0.9 --seed 3
+  $ indexcache run ./model -p uniform:4 --tokens-file ids.json --json`;
+
+export function addRunCommand(program: Command): void {
+  const command = program.command("run").description("Generate text with a pattern");
+  addModelArgument(command);
+  addPatternOptions(command);
+  command
+    .option("--prompt <text>", "the prompt (default: stdin)")
+    .option("--prompt-file <file>", "read the prompt from a text file")
+    .option("--tokens-file <file>", "take a JSON array of token ids as the prompt, as they are")
+    .option("--chat", "put the prompt into the model's chat template, as the user's message")
+    .option("-n, --max-new-tokens <n>", "end after this many tokens", positiveNumber, 128)
+    .option("--temperature <t>", "0 is greedy", decimalNumber)
+    .option("--top-k <k>", "draw from the k most likely tokens", positiveNumber)
+    .option("--top-p <p>", "draw from the most likely tokens that together reach p", decimalNumber)
+    .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
+    .option("--stop <text>", "end before this text; may be given several times", collect, [])
+    .option("--ignore-eos", "go on past the end of the text");
+  addDeviceOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: RunFlags) =>
+      interruptible((signal) => run(model ?? demoModel, flags, signal), "Stopping"),
+    );
+}
+
+async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<void> {
+  const terminal = new Terminal(flags);
+  const sample = createSampler({
+    seed: flags.seed,
+    ...(flags.temperature === undefined ? {} : { temperature: flags.temperature }),
+    ...(flags.topK === undefined ? {} : { topK: flags.topK }),
+    ...(flags.topP === undefined ? {} : { topP: flags.topP }),
+  });
+  const model = await openModel(path);
+  const pattern = await choosePattern(model, flags);
+  const prompt = await readPrompt(flags);
+  const tokenizer = await openTokenizer(model, prompt, flags, terminal);
+  const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
+  const settings = { ...(await openDevice(flags, terminal)), capacity: ids.length + flags.maxNewTokens };
+  const decoder = await openDecoder(model, pattern, settings);
+  try {
+    for (const line of decoder.plan) terminal.detail(line);
+    const result = await stream(decoder, ids, flags.json === true, {
+      maxNewTokens: flags.maxNewTokens,
+      window: model.config.maxPositionEmbeddings,
+      sample,
+      eosIds: flags.ignoreEos === true ? [] : (tokenizer?.eosIds ?? model.config.eosTokenIds),
+      stop: flags.stop,
+      signal,
+      ...(tokenizer === undefined ? {} : { text: tokenizer.detokenizer() }),
+    });
+    if (flags.json === true) terminal.result(JSON.stringify(runRecord(pattern, result)));
+    // Kilobytes on every system that Node runs on.
+    const peak = process.resourceUsage().maxRSS * 1024;
+    terminal.note(formatRunStatistics(result, { peak, ...decoder.cacheBytes }));
+  } finally {
+    await decoder.release();
+  }
+}
+
+/** Generates, with the text on stdout as it becomes certain. */
+async function stream(
+  decoder: Decoder,
+  ids: readonly number[],
+  silent: boolean,
+  options: Parameters<typeof generate>[2],
+): Promise<GenerationResult> {
+  const write = (text: string): void => {
+    if (!silent) process.stdout.write(text);
+  };
+  for await (const event of generate(decoder, ids, options)) {
+    if (event.kind === "prefilled") continue;
+    write(event.text);
+    if (event.kind !== "done") continue;
+    // Without a tokenizer the ids are the text.
+    write(options.text === undefined ? `${JSON.stringify(event.result.tokens)}\n` : "\n");
+    return event.result;
+  }
+  throw new Error("the generation ended without a result");
+}
+
+/** A prompt of ids does without a tokenizer; text and stop strings do not. */
+async function openTokenizer(
+  model: ModelFolder,
+  prompt: Prompt,
+  { stop }: RunFlags,
+  terminal: Terminal,
+): Promise<Tokenizer | undefined> {
+  try {
+    return await Tokenizer.load(model.path);
+  } catch (error) {
+    if (!(error instanceof InputError) || "text" in prompt || stop.length > 0) throw error;
+    terminal.warn(`${error.message}: ids are printed instead of text`);
+    return undefined;
+  }
+}
+
+function encode(text: string, { chat }: RunFlags, tokenizer: Tokenizer | undefined): number[] {
+  if (tokenizer === undefined) throw new Error("text without a tokenizer");
+  return chat === true ? tokenizer.encodeChat([{ role: "user", content: text }]) : tokenizer.encode(text);
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}

@@ -1,0 +1,250 @@
+/** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
+
+import { createRequire } from "node:module";
+import process from "node:process";
+import type { Command } from "commander";
+import { InterruptedError, UsageError } from "../base/errors.ts";
+import { toolVersion } from "../base/version.ts";
+import type { CalibrationSet } from "../calibration/calibration-set.ts";
+import { Journal, type JournalEntry } from "../formats/journal.ts";
+import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import { parsePattern } from "../pattern/pattern.ts";
+import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
+import { executionsRecord, formatSearchReport, searchRecord } from "../report/search-report.ts";
+import { openLossEvaluator } from "../runtime/loss.ts";
+import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
+import { type GreedyResult, searchGreedily } from "../search/greedy.ts";
+import { ProgressTracker } from "../search/progress.ts";
+import { parseRetain } from "../search/retain.ts";
+import { identityRecord, openCalibrationSet, openDevice } from "./inputs.ts";
+import { interruptible, resumeCommand } from "./interruption.ts";
+import {
+  addCalibrationOptions,
+  addDeviceOptions,
+  addModelArgument,
+  addOutputOptions,
+  type CalibrationFlags,
+  type DeviceFlags,
+  demoModel,
+  type OutputFlags,
+} from "./options.ts";
+import { requireWritable } from "./output-file.ts";
+import { Terminal } from "./terminal.ts";
+
+interface SearchFlags extends CalibrationFlags, DeviceFlags, OutputFlags {
+  retain: string;
+  output?: string;
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+const TICK_MS = 1000;
+
+const help = `
+Every layer starts Full but those that the model itself shares. Each step tries every Full layer but the first as Shared
+and keeps the one that costs least loss (among losses within 1e-5 nats the lowest layer). FILE gets the pattern and the
+whole trajectory; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a
+crash or a full disk. Without -o nothing is written, and an interrupted search begins anew.
+
+--retain: a fraction of the layers (1/4, 0.25; rounded, at least one) or a count of Full layers (12).
+
+Examples:
+  $ indexcache search -o demo-pattern.json              the demo model on its own calibration set
+  $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json
+  $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json --resume
+  $ indexcache search ./model -c text.jsonl --sequences 8 --json`;
+
+export function addSearchCommand(program: Command): void {
+  const command = program.command("search").description("Search the pattern that keeps the loss lowest, greedily");
+  addModelArgument(command);
+  command
+    .option("-r, --retain <share>", "how many layers stay Full", "1/4")
+    .option("-o, --output <file>", "write the pattern file here, exactly")
+    .option("--resume", "go on from the journal of an earlier run")
+    .option("--fresh", "begin anew where there is a journal already");
+  addCalibrationOptions(command);
+  addDeviceOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: SearchFlags) =>
+      interruptible(
+        (signal) => search(model ?? demoModel, flags, signal),
+        "Stopping after the layer at hand; Ctrl-C again kills",
+      ),
+    );
+}
+
+async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
+  requireSensibleFlags(flags);
+  const terminal = new Terminal(flags);
+  const model = await openModel(path);
+  const retain = parseRetain(flags.retain, model.config.numHiddenLayers);
+  if (flags.output !== undefined) await requireWritable(flags.output);
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const settings = await openDevice(flags, terminal);
+  const identity = await identityRecord(model);
+  const journal = await openJournal(flags, identity, set, settings.device);
+  try {
+    const evaluator = await openLossEvaluator(model, set.windows, settings);
+    try {
+      for (const line of evaluator.plan) terminal.detail(line);
+      const memo = new Map(journal?.entries.map((entry) => [entry.pattern, toMeasurement(entry)]));
+      if (memo.size > 0) terminal.note(`resuming: ${memo.size} evaluations are in ${journal?.path}`);
+      const display = await openDisplay(terminal, model, journal);
+      const work = { model, retain, evaluator, memo, journal, display, signal };
+      const { result, measurements } = await runSearch(work);
+      const file = searchRecord(result, {
+        model: identity,
+        calibration: calibrationRecord(set),
+        tool: { version: toolVersion, runtime: runtimeName(), device: settings.device },
+        measurements,
+      });
+      if (flags.output !== undefined) await writePatternFile(flags.output, file);
+      terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
+      if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
+    } finally {
+      await evaluator.release();
+    }
+  } catch (error) {
+    if (!signal.aborted || journal === undefined) throw error;
+    throw new InterruptedError(`Interrupted; every finished evaluation is in ${journal.path}`, {
+      hint: `go on with: ${resumeCommand(process.argv)}`,
+      cause: error,
+    });
+  } finally {
+    await journal?.close();
+  }
+}
+
+interface SearchWork {
+  model: ModelFolder;
+  retain: number;
+  evaluator: PatternEvaluator;
+  memo: ReadonlyMap<string, Measurement>;
+  journal: Journal | undefined;
+  display: SearchDisplay;
+  signal: AbortSignal;
+}
+
+/** Runs the search to its end; every evaluation is in the journal before the next begins. */
+async function runSearch(
+  work: SearchWork,
+): Promise<{ result: GreedyResult<Measurement>; measurements: Measurement[] }> {
+  const { model, retain, evaluator, memo, journal, display, signal } = work;
+  const measurements: Measurement[] = [];
+  const tracker = new ProgressTracker(seconds());
+  const ticker = setInterval(() => {
+    const progress = tracker.at(seconds());
+    if (progress !== undefined) display.tick(progress);
+  }, TICK_MS);
+  try {
+    for await (const event of searchGreedily<Measurement>({
+      start: model.config.indexerLayers,
+      retain,
+      memo,
+      signal,
+      evaluate: (pattern, options) => evaluator.evaluate(pattern, options),
+    })) {
+      if (event.kind === "evaluation done") {
+        measurements.push(event.evaluation);
+        if (!event.replayed) await journal?.append(toEntry(event.evaluation));
+      }
+      const progress = tracker.advance(event, seconds());
+      if (progress !== undefined) display.show(event, progress);
+      if (event.kind === "done") return { result: event.result, measurements };
+    }
+    throw new Error("the search ended without a result");
+  } finally {
+    clearInterval(ticker);
+    display.close();
+  }
+}
+
+function requireSensibleFlags({ resume, fresh, output }: SearchFlags): void {
+  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
+  if ((resume === true || fresh === true) && output === undefined) {
+    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
+  }
+}
+
+async function openJournal(
+  flags: SearchFlags,
+  identity: PatternFile["model"],
+  set: CalibrationSet,
+  device: string,
+): Promise<Journal | undefined> {
+  if (flags.output === undefined) return undefined;
+  const fingerprint = {
+    model_name: identity.name,
+    model_config_hash: identity.config_hash,
+    weight_hash: identity.weight_hash,
+    calibration_hash: set.hash,
+    // Threads are no part of it: they move a loss by less than the search takes for a tie.
+    settings: { device },
+    tool_version: toolVersion,
+  };
+  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
+  return Journal.open(`${flags.output}.journal.jsonl`, fingerprint, mode);
+}
+
+async function openDisplay(
+  terminal: Terminal,
+  model: ModelFolder,
+  journal: Journal | undefined,
+): Promise<SearchDisplay> {
+  if (terminal.quiet) return new SilentDisplay();
+  if (!terminal.isInteractive) return new PlainDisplay((line) => terminal.note(line));
+  // Ink looks at stdout, which may be a file while stderr is the terminal.
+  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
+  else process.env.FORCE_COLOR = "0";
+  const { openSearchView } = await import("../tui/search-view.tsx");
+  return openSearchView(process.stderr, model.config.name, journal?.path);
+}
+
+function calibrationRecord({ source, hash, windows, tokens }: CalibrationSet): PatternFile["calibration"] {
+  return { source, hash, sequences: windows.length, tokens };
+}
+
+function toEntry({ pattern, loss, standardError, tokens, sequences, seconds, executions }: Measurement): JournalEntry {
+  return {
+    pattern,
+    loss,
+    standard_error: standardError,
+    tokens,
+    sequences,
+    seconds,
+    executions: executionsRecord(executions),
+  };
+}
+
+function toMeasurement({
+  pattern,
+  loss,
+  standard_error,
+  tokens,
+  sequences,
+  seconds,
+  executions,
+}: JournalEntry): Measurement {
+  const { body, indexer, naive_body: naiveBody, naive_indexer: naiveIndexer } = executions;
+  return {
+    pattern: parsePattern(pattern),
+    loss,
+    standardError: standard_error,
+    tokens,
+    sequences,
+    seconds,
+    executions: { body, indexer, naiveBody, naiveIndexer },
+  };
+}
+
+function runtimeName(): string {
+  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as { version: string };
+  return `onnxruntime-node ${version}`;
+}
+
+function seconds(): number {
+  return performance.now() / 1000;
+}

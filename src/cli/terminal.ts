@@ -1,0 +1,60 @@
+/** Where words go: results to stdout, everything else to stderr. */
+import process from "node:process";
+import { ExitCode } from "../base/errors.ts";
+
+export interface Verbosity {
+  verbose?: boolean;
+  quiet?: boolean;
+}
+
+/** Messages of a command, at the loudness that the user asked for. */
+export class Terminal {
+  readonly #verbosity: Verbosity;
+
+  constructor(verbosity: Verbosity) {
+    this.#verbosity = verbosity;
+  }
+
+  get quiet(): boolean {
+    return this.#verbosity.quiet === true;
+  }
+
+  /** The result, and nothing else. */
+  result(text: string): void {
+    process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+  }
+
+  /** Progress and statistics; silent with `--quiet`. */
+  note(text: string): void {
+    if (!this.quiet) process.stderr.write(`${text}\n`);
+  }
+
+  /** With `--verbose` only. */
+  detail(text: string): void {
+    if (this.#verbosity.verbose === true) process.stderr.write(`${text}\n`);
+  }
+
+  /** Something that makes the result worth less than it looks: even `--quiet` does not hide it. */
+  warn(text: string): void {
+    process.stderr.write(`warning: ${text}\n`);
+  }
+
+  /** Can stderr show a view that redraws itself? */
+  get isInteractive(): boolean {
+    return process.stderr.isTTY === true && process.env.TERM !== "dumb" && !isSet(process.env.CI);
+  }
+}
+
+/** A reader that closes the pipe early (`| head`) has what it wanted: that is no failure. */
+export function exitQuietlyOnBrokenPipe(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(ExitCode.done);
+      throw error;
+    });
+  }
+}
+
+function isSet(value: string | undefined): boolean {
+  return value !== undefined && value !== "" && value !== "false" && value !== "0";
+}
