@@ -15,7 +15,7 @@ import { rotate } from "./rope-graph.ts";
  * Up to this many times `index_topk` keys, reading all of them with a mask is faster than gathering the selected rows
  * (measured on CPU, docs/log.md); beyond it the gather wins and its lead grows with the context.
  */
-const denseUpTo = 4;
+const denseUpTo = 6;
 
 /** Finite, so that a row whose selected keys are all in the future stays free of NaN. */
 const masked = -1e30;

@@ -4,13 +4,13 @@
  */
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { InputError } from "../base/errors.ts";
 import { hashBytes, hashFile } from "../base/files.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { bindWeights, indexerLayers } from "../checkpoint/weights.ts";
-import { parsePattern, requireLayers } from "../pattern/pattern.ts";
-import { manifestName, type StageName, stageFolder } from "./contract.ts";
+import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./contract.ts";
+import { breaks, checkGraph } from "./contract-check.ts";
 import { encodeModel } from "./graph-builder.ts";
 import { type Manifest, readManifest } from "./manifest.ts";
 import { buildStage } from "./stages.ts";
@@ -54,10 +54,14 @@ export async function openModel(path: string): Promise<ModelFolder> {
   });
   if (manifest !== undefined) {
     await requireFiles(path, manifest);
-    const where = `"${join(path, manifestName)}": indexer_layers`;
-    const owned = requireLayers(parsePattern(manifest.indexer_layers, where), read.numHiddenLayers, where);
-    const config = { ...read, indexerLayers: owned };
-    const stage = (name: StageName) => readStage(path, name);
+    const config = { ...read, indexerLayers: requireAgreement(path, read, manifest) };
+    const specs = stageSpecs(config);
+    const sizes = weightSizes(manifest);
+    const stage = async (name: StageName) => {
+      const bytes = await readGraph(path, `${stageFolder}/${name}.onnx`);
+      checkGraph(bytes, `${stageFolder}/${name}.onnx`, specs.get(name) as GraphSpec, sizes);
+      return bytes;
+    };
     return { path, config, manifest, stage, identity };
   }
   const weights = bindWeights(read, await openTensors(path));
@@ -66,20 +70,40 @@ export async function openModel(path: string): Promise<ModelFolder> {
   return { path, config, manifest, stage, identity };
 }
 
-async function readStage(path: string, name: StageName): Promise<Uint8Array> {
-  const file = join(path, stageFolder, `${name}.onnx`);
-  return await readFile(file).catch((error: unknown) => {
-    throw new InputError(`Stage graph "${file}" is missing`, { cause: error, hint: "export the checkpoint again" });
+/** A graph file of an exported folder. */
+export async function readGraph(path: string, name: string): Promise<Uint8Array> {
+  return await readFile(join(path, name)).catch(() => {
+    throw breaks("C4", `"${join(path, name)}" is missing`);
   });
+}
+
+/** Sizes of the weight files, as the manifest states them. */
+export function weightSizes(manifest: Manifest): Map<string, number> {
+  return new Map(manifest.weight_files.map((file) => [file, manifest.files[file]?.bytes ?? 0]));
+}
+
+/** Compares manifest and config.json; gives the layers that own an indexer. */
+function requireAgreement(path: string, config: DsaConfig, manifest: Manifest): Pattern {
+  const where = `"${join(path, manifestName)}"`;
+  const pairs = [
+    ["architecture", manifest.architecture, config.modelType],
+    ["layers", manifest.layers, config.numHiddenLayers],
+    ["index_topk", manifest.index_topk, config.indexTopk],
+  ] as const;
+  for (const [field, stated, found] of pairs) {
+    if (stated !== found) throw breaks("C3", `${where}: ${field} is ${stated}, config.json says ${found}`);
+  }
+  const field = `${where}: indexer_layers`;
+  return requireLayers(parsePattern(manifest.indexer_layers, field), config.numHiddenLayers, field);
 }
 
 /** Sizes only: hashing terabytes at every start would cost more than most runs. `inspect --verify` compares hashes. */
 async function requireFiles(path: string, manifest: Manifest): Promise<void> {
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const found = await stat(join(path, name)).catch(() => undefined);
-    if (found === undefined) throw new InputError(`"${join(path, name)}" is missing; ${manifestName} lists it`);
+    if (found === undefined) throw breaks("C2", `"${join(path, name)}" is missing`);
     if (found.size !== bytes) {
-      throw new InputError(`"${join(path, name)}" has ${found.size} bytes, ${manifestName} says ${bytes}`);
+      throw breaks("C2", `"${join(path, name)}" has ${found.size} bytes, ${manifestName} says ${bytes}`);
     }
   }
 }

@@ -16,8 +16,8 @@ export interface Chunk {
 const maxRows = 256;
 /** Fewer than this starve the matrix products. */
 const minRows = 16;
-/** Floats of index scores `[rows, heads, keys]` that a chunk may make: beyond, they fall out of the caches. */
-const scoreBudget = 8 << 20;
+/** Floats of index scores `[rows, heads, keys]` that a chunk may make: 16 MiB, which the allocator still reuses without new pages. */
+const scoreBudget = 4 << 20;
 /** Floats of gathered latent rows `[rows, index_topk, width]` that a chunk may make. */
 const gatherBudget = 64 << 20;
 

@@ -23,8 +23,11 @@ export interface SessionSettings {
   folder: string;
   /** Writes a profile of every node that runs to `<prefix>_<time>.json` when the session is closed. */
   profilePrefix?: string;
-  /** One graph alone in the process may let its threads spin; many sessions would fight for the cores. */
-  spinning?: boolean;
+  /**
+   * The only session of the process: its threads may spin between nodes, and an arena pays. Dozens of sessions would
+   * fight for the cores, and each would keep the peak of its own buffers.
+   */
+  solo?: boolean;
 }
 
 /** Default of `--threads`. */
@@ -51,14 +54,13 @@ export class OnnxSession {
       executionProviders: settings.device === "cpu" ? ["cpu"] : [settings.device, "cpu"],
       intraOpNumThreads: settings.threads,
       interOpNumThreads: 1,
-      // Each of many sessions would keep its own peak in an arena: three times the memory, and slower by page faults.
-      enableCpuMemArena: false,
+      enableCpuMemArena: settings.solo === true,
       logSeverityLevel: 3,
       extra: {
         session: {
           // A softmax over mostly masked keys meets denormals, which cost twice the time. Counts from the first session.
           set_denormal_as_zero: "1",
-          "intra_op.allow_spinning": settings.spinning === true ? "1" : "0",
+          "intra_op.allow_spinning": settings.solo === true ? "1" : "0",
           model_external_initializers_file_folder_path: settings.folder,
         },
       },

@@ -1,0 +1,228 @@
+/**
+ * Checkpoint to model folder. Weights are not rewritten: ONNX Runtime reads them out of the safetensors files, which are
+ * linked into the folder (or copied) while every byte is hashed and every weight looked at once.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
+import { describeSystemError, hashFile, systemErrorCode } from "../base/files.ts";
+import { toolVersion } from "../base/version.ts";
+import { dtypeBytes, firstNonFinite, weightTypes } from "../checkpoint/dtype.ts";
+import { readModelConfig } from "../checkpoint/model-config.ts";
+import { type CheckpointTensors, openTensors } from "../checkpoint/shards.ts";
+import { bindWeights, indexerLayers, listWeights } from "../checkpoint/weights.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
+import { buildFullModel } from "./full-model.ts";
+import { encodeModel } from "./graph-builder.ts";
+import { encodeManifest, type Manifest, readManifest } from "./manifest.ts";
+import { buildStage, stageNames } from "./stages.ts";
+
+export interface ExportSettings {
+  /** Copy the weight files where they could be linked: the folder then survives changes of the checkpoint. */
+  copy?: boolean;
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+export interface ExportReport {
+  target: string;
+  architecture: string;
+  layers: number;
+  indexerLayers: Pattern;
+  /** Bytes of weight files read and checked. */
+  bytes: number;
+  seconds: number;
+  graphs: number;
+  graphBytes: number;
+  weightFiles: { name: string; linked: boolean }[];
+  /** Tensors that the model does not use, MTP layers for one. */
+  unusedTensors: number;
+}
+
+/** Files of a Hugging Face folder that travel with the weights, where they are there. */
+const companions = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+  "LICENSE",
+  "README.md",
+];
+
+/** Read at once: memory stays at this, whatever the model's size. A multiple of every element's width. */
+const blockBytes = 8 << 20;
+
+/**
+ * Exports `source` to the new folder `target`, all or nothing.
+ * @throws InputError for anything wrong with the checkpoint, NaN and infinite weights included
+ * @throws RuntimeFailure where the folder cannot be written
+ */
+export async function exportModel(
+  source: string,
+  target: string,
+  settings: ExportSettings = {},
+): Promise<ExportReport> {
+  const started = performance.now();
+  if ((await readManifest(source)) !== undefined) {
+    throw new InputError(`"${source}" is an exported model already`, { hint: "give the original checkpoint folder" });
+  }
+  await requireNewFolder(target);
+  const config = await readModelConfig(source);
+  const tensors = await openTensors(source);
+  const weights = bindWeights(config, tensors);
+  const full = { ...config, indexerLayers: indexerLayers(weights) };
+  const used = new Set(listWeights(weights).map(({ name }) => name.replace(/\[\d+\]$/, "")));
+  const partial = join(dirname(resolve(target)), `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
+  try {
+    await mkdir(join(partial, stageFolder), { recursive: true });
+    const files: Manifest["files"] = {};
+    const weightFiles = await transferWeights(tensors, partial, used, files, settings);
+    for (const name of companions) {
+      if ((await stat(join(source, name)).catch(() => undefined)) === undefined) continue;
+      await copyFile(join(source, name), join(partial, name));
+      files[name] = await describe(join(partial, name));
+    }
+    const graphs = [
+      ...stageNames(full).map((name) => ({
+        file: `${stageFolder}/${name}.onnx`,
+        build: () => buildStage(full, weights, name),
+      })),
+      { file: fullModelName, build: () => buildFullModel(full, weights) },
+    ];
+    for (const { file, build } of graphs) {
+      await writeFile(join(partial, file), encodeModel(build()));
+      files[file] = await describe(join(partial, file));
+    }
+    const manifest: Manifest = {
+      contract_version: contractVersion,
+      tool: { name: "indexcache", version: toolVersion },
+      architecture: config.modelType,
+      layers: config.numHiddenLayers,
+      index_topk: config.indexTopk,
+      indexer_layers: full.indexerLayers,
+      weight_files: tensors.files,
+      files,
+    };
+    await writeFile(join(partial, manifestName), encodeManifest(manifest));
+    await rename(partial, target);
+    return {
+      target,
+      architecture: config.modelType,
+      layers: config.numHiddenLayers,
+      indexerLayers: full.indexerLayers,
+      bytes: tensors.bytes,
+      seconds: (performance.now() - started) / 1000,
+      graphs: graphs.length,
+      graphBytes: graphs.reduce((total, { file }) => total + (files[file]?.bytes ?? 0), 0),
+      weightFiles,
+      unusedTensors: [...tensors.tensors.keys()].filter((name) => !used.has(name)).length,
+    };
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    const code = systemErrorCode(error);
+    if (error instanceof IndexCacheError || code === undefined) throw error;
+    throw new RuntimeFailure(`Cannot write "${target}": ${describeSystemError(code)}`, { cause: error });
+  }
+}
+
+async function requireNewFolder(target: string): Promise<void> {
+  const entries = await readdir(target).catch((error: unknown) => {
+    if (systemErrorCode(error) === "ENOENT") return [];
+    throw new InputError(`Cannot export to "${target}": ${describeSystemError(systemErrorCode(error) ?? "unknown")}`);
+  });
+  if (entries.length > 0) {
+    throw new InputError(`Cannot export to "${target}": the folder is not empty`, { hint: "name a new folder" });
+  }
+}
+
+async function transferWeights(
+  tensors: CheckpointTensors,
+  folder: string,
+  used: ReadonlySet<string>,
+  files: Manifest["files"],
+  settings: ExportSettings,
+): Promise<ExportReport["weightFiles"]> {
+  const transferred: ExportReport["weightFiles"] = [];
+  let done = 0;
+  for (const name of tensors.files) {
+    const from = join(tensors.folder, name);
+    const to = join(folder, name);
+    const linked = settings.copy !== true && (await tryLink(from, to));
+    const copy = linked ? undefined : await open(to, "wx");
+    try {
+      const sha256 = await readShard(tensors, name, used, copy, (bytes) => {
+        if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
+        done += bytes;
+        settings.onProgress?.(done, tensors.bytes);
+      });
+      files[name] = { bytes: (await stat(from)).size, sha256 };
+    } finally {
+      await copy?.close();
+    }
+    transferred.push({ name, linked });
+  }
+  return transferred;
+}
+
+/** Hard links cost nothing and cannot dangle; they end at the border of a file system. */
+async function tryLink(from: string, to: string): Promise<boolean> {
+  return await link(resolve(from), to).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** One pass over a shard: hash, finite check of the weights in use, copy where wanted. */
+async function readShard(
+  { folder, tensors }: CheckpointTensors,
+  file: string,
+  used: ReadonlySet<string>,
+  copy: FileHandle | undefined,
+  onBlock: (bytes: number) => void,
+): Promise<string> {
+  const path = join(folder, file);
+  const ordered = [...tensors.values()].filter((tensor) => tensor.file === file).sort((a, b) => a.offset - b.offset);
+  const hash = createHash("sha256");
+  const block = Buffer.alloc(blockBytes);
+  const source = await open(path, "r");
+  const pass = async (from: number, to: number, look?: (bytes: Uint8Array, at: number) => void) => {
+    for (let at = from; at < to; ) {
+      const { bytesRead } = await source.read(block, 0, Math.min(blockBytes, to - at), at);
+      if (bytesRead === 0) throw new InputError(`"${path}" became shorter while it was read`);
+      const bytes = block.subarray(0, bytesRead);
+      hash.update(bytes);
+      look?.(bytes, at - from);
+      await copy?.write(bytes);
+      at += bytesRead;
+      onBlock(bytesRead);
+    }
+  };
+  try {
+    let position = 0;
+    for (const { name, dtype, offset, length } of ordered) {
+      // The header, and tensors of the file that the index does not name.
+      await pass(position, offset);
+      const checked = used.has(name) && weightTypes[dtype] !== undefined;
+      await pass(offset, offset + length, (bytes, at) => {
+        const bad = checked ? firstNonFinite(bytes, dtype) : -1;
+        if (bad < 0) return;
+        const element = at / (dtypeBytes[dtype] as number) + bad;
+        throw new InputError(`"${path}", tensor "${name}": element ${element} is not finite (NaN or infinite)`);
+      });
+      position = offset + length;
+    }
+    await pass(position, (await source.stat()).size);
+    await copy?.sync();
+    return hash.digest("hex");
+  } finally {
+    await source.close();
+  }
+}
+
+async function describe(path: string): Promise<Manifest["files"][string]> {
+  return { bytes: (await stat(path)).size, sha256: await hashFile(path) };
+}

@@ -1,0 +1,39 @@
+/** A cache that lives in JavaScript: rows `[capacity, width]`, fed to the runtime as a view of the rows in use. */
+export class RowCache {
+  readonly width: number;
+  #rows: Float32Array;
+  #length = 0;
+
+  constructor(width: number, capacity: number) {
+    this.width = width;
+    this.#rows = new Float32Array(width * capacity);
+  }
+
+  /** Rows in use. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Bytes of the rows in use. */
+  get bytes(): number {
+    return this.#length * this.width * Float32Array.BYTES_PER_ELEMENT;
+  }
+
+  /** The rows in use, `[length, width]`, without a copy; valid until the next `append`. */
+  view(): Float32Array {
+    return this.#rows.subarray(0, this.#length * this.width);
+  }
+
+  /** Adds whole rows; the storage doubles when it is full. */
+  append(rows: Float32Array): void {
+    const count = rows.length / this.width;
+    const needed = (this.#length + count) * this.width;
+    if (needed > this.#rows.length) {
+      const larger = new Float32Array(Math.max(needed, 2 * this.#rows.length));
+      larger.set(this.view());
+      this.#rows = larger;
+    }
+    this.#rows.set(rows, this.#length * this.width);
+    this.#length += count;
+  }
+}
