@@ -9,24 +9,23 @@ import { Terminal } from "./terminal.ts";
 
 interface ExportFlags extends OutputFlags {
   output: string;
-  copy?: boolean;
 }
 
 const help = `
 The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
-of every file. Weights that ONNX Runtime reads straight out of the safetensors files are linked, not rewritten.
+of every file. Weights are read where they are in the safetensors files: those are copied (by reference where the file
+system can) into a new folder, and left alone where the output is the checkpoint's own folder.
 
 Examples:
   $ indexcache export ./GLM-checkpoint -o ./model
-  $ indexcache export ./GLM-checkpoint -o ./model --copy`;
+  $ indexcache export ./GLM-checkpoint -o ./GLM-checkpoint    adds the graphs, copies nothing`;
 
 export function addExportCommand(program: Command): void {
   const command = program
     .command("export")
     .description("Export a Hugging Face checkpoint to ONNX")
     .argument("<checkpoint>", "folder with config.json and safetensors")
-    .requiredOption("-o, --output <folder>", "the new model folder")
-    .option("--copy", "copy the weights where they could be linked");
+    .requiredOption("-o, --output <folder>", "the new model folder, or the checkpoint's own");
   addOutputOptions(command);
   command
     .addHelpText("after", help)
@@ -39,7 +38,6 @@ async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal):
   const terminal = new Terminal(flags);
   let told = 0;
   const report = await exportModel(checkpoint, flags.output, {
-    copy: flags.copy === true,
     signal,
     onProgress: (done, total) => {
       // Each tenth; a small checkpoint needs none.
@@ -52,13 +50,15 @@ async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal):
     terminal.result(JSON.stringify(report, null, 2));
     return;
   }
-  const linked = report.weightFiles.filter((file) => file.linked).length;
   terminal.result(
     formatFields([
       ["Model", report.target],
       ["Architecture", `${report.architecture}, ${report.layers} layers`],
       ["Indexers", report.indexerLayers],
-      ["Weights", `${formatBytes(report.bytes)}, ${linked} of ${report.weightFiles.length} files linked`],
+      [
+        "Weights",
+        `${formatBytes(report.bytes)} in ${report.weightFiles.length} file(s), ${report.inPlace ? "used in place" : "copied"}`,
+      ],
       ["Graphs", `${report.graphs}, ${formatBytes(report.graphBytes)}`],
       [
         "Left out",

@@ -108,8 +108,8 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       await evaluator.release();
     }
   } catch (error) {
-    if (!signal.aborted || journal === undefined) throw error;
-    throw new InterruptedError(`Interrupted; every finished evaluation is in ${journal.path}`, {
+    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
+    throw new InterruptedError(`Interrupted; every finished evaluation is in "${journal.path}"`, {
       hint: `go on with: ${resumeCommand(process.argv)}`,
       cause: error,
     });

@@ -7,6 +7,9 @@ export interface Verbosity {
   quiet?: boolean;
 }
 
+/** Ink clears the screen, scrollback included, when a view does not fit: on lower terminals there are lines instead. */
+const LOWEST_VIEW_ROWS = 20;
+
 /** Messages of a command, at the loudness that the user asked for. */
 export class Terminal {
   readonly #verbosity: Verbosity;
@@ -41,7 +44,8 @@ export class Terminal {
 
   /** Can stderr show a view that redraws itself? */
   get isInteractive(): boolean {
-    return process.stderr.isTTY === true && process.env.TERM !== "dumb" && !isSet(process.env.CI);
+    const { isTTY, rows } = process.stderr;
+    return isTTY === true && rows >= LOWEST_VIEW_ROWS && process.env.TERM !== "dumb" && !isSet(process.env.CI);
   }
 }
 

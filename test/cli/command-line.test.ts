@@ -1,0 +1,391 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { copyFile, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { readPatternFile } from "../../src/formats/pattern-file.ts";
+import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
+import { build, indexcache, interrupt, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
+
+let shared: string;
+let folder: string;
+
+beforeAll(async () => {
+  build();
+  shared = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
+  await writeIds(join(shared, "ids.jsonl"), 6, 48);
+  await writeIds(join(shared, "many.jsonl"), 40, 160);
+  const tiny = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "2"];
+  await indexcache(shared, [...tiny, "-o", "tiny.json", "-q"]);
+});
+afterAll(() => rmSync(shared, { recursive: true }));
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
+  for (const name of ["ids.jsonl", "many.jsonl", "tiny.json"]) await copyFile(join(shared, name), join(folder, name));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const set = ["-c", "ids.jsonl", "--sequence-length", "48"];
+/** Long enough to be interrupted. */
+const slow = ["search", tinyModel, "-c", "many.jsonl", "--sequence-length", "160", "--retain", "1"];
+
+/** A pattern file without what depends on the clock and on where a run was cut: what ran again after a resume is counted. */
+async function timeless(name: string): Promise<unknown> {
+  const { search, ...file } = await readPatternFile(join(folder, name));
+  return {
+    ...file,
+    strategy: search.strategy,
+    evaluations: search.evaluations,
+    naive: search.layer_executions.naive_body,
+  };
+}
+
+describe("indexcache", () => {
+  test("explains itself", async () => {
+    const help = await indexcache(folder, ["--help"]);
+    expect(help).toMatchObject({ status: 0, stderr: "" });
+    for (const command of ["search", "run", "loss", "export", "inspect"]) {
+      expect(help.stdout).toContain(command);
+      const own = await indexcache(folder, [command, "--help"]);
+      expect(own).toMatchObject({ status: 0, stdout: expect.stringContaining("Examples:") });
+    }
+    expect(await indexcache(folder, ["--version"])).toMatchObject({
+      status: 0,
+      stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
+    });
+  });
+
+  test.each([
+    [["serach"], "unknown command 'serach'"],
+    [["loss", "--patern", "FS"], "Did you mean --pattern?"],
+    [["search", "--seed", "x"], "It must be a whole number"],
+    [["search", "--device", "tpu"], "cpu, webgpu, cuda"],
+    [["export", tinyModel], "-o, --output"],
+  ])("refuses %j with exit code 2", async (args, words) => {
+    const outcome = await indexcache(folder, args);
+    expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
+  });
+});
+
+describe("search", () => {
+  test("writes the file it was told to, and a journal; prints the result on stdout and the rest on stderr", async () => {
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "--retain", "1/4", "-o", "p.json"]);
+    expect(outcome.status).toBe(0);
+    const file = await readPatternFile(join(folder, "p.json"));
+    expect(file).toMatchObject({
+      model: { name: "glm-groups", layers: 5, index_topk: 7 },
+      calibration: { source: "ids.jsonl", sequences: 6, tokens: 288 },
+      search: { strategy: "greedy", evaluations: 11 },
+    });
+    expect(file.index_topk_pattern).toBe("FSSSS");
+    expect(outcome.stdout).toContain(`Pattern         ${file.index_topk_pattern}\n`);
+    expect(outcome.stderr).toContain("step 4 of 4: layer ");
+    expect((await readFile(join(folder, "p.json.journal.jsonl"), "utf8")).split("\n")).toHaveLength(13);
+    expect((await readdir(folder)).sort()).toEqual([
+      "ids.jsonl",
+      "many.jsonl",
+      "p.json",
+      "p.json.journal.jsonl",
+      "tiny.json",
+    ]);
+  });
+
+  test("prints the pattern file with --json and writes nothing without -o", async () => {
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "--retain", "4", "--json", "-q"]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(outcome.stdout)).toMatchObject({
+      schema_version: 1,
+      trajectory: [{ candidates: [{}, {}, {}, {}] }],
+    });
+    expect(await readdir(folder)).toHaveLength(3);
+  });
+
+  test("does not touch the journal of another run without being told", async () => {
+    const args = ["search", tinyModel, ...set, "--retain", "4", "-o", "p.json", "-q"];
+    expect((await indexcache(folder, args)).status).toBe(0);
+    const journal = await readFile(join(folder, "p.json.journal.jsonl"));
+    const again = await indexcache(folder, args);
+    expect(again).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/exists already\nhint: .*--resume.*--fresh/),
+    });
+    expect(await readFile(join(folder, "p.json.journal.jsonl"))).toEqual(journal);
+    expect((await indexcache(folder, [...args, "--fresh"])).status).toBe(0);
+    const other = await indexcache(folder, [...args, "--resume", "--sequences", "5"]);
+    expect(other).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/of another run: calibration_hash \(journal: /),
+    });
+    // A deeper search is the same run taken further.
+    const deeper = await indexcache(folder, [...args, "--resume", "--retain", "3"]);
+    expect(deeper.status).toBe(0);
+    expect((await readPatternFile(join(folder, "p.json"))).trajectory).toHaveLength(2);
+  });
+
+  test("saves at Ctrl-C and prints the command that gives the same file as an uninterrupted run", async () => {
+    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
+    const stopped = await interrupt(folder, [...slow, "-o", "cut it.json"], "step 1 of 4", "SIGINT");
+    expect(stopped).toMatchObject({ status: 130, stdout: "" });
+    expect(stopped.stderr).toMatch(
+      /\nerror: Interrupted; every finished evaluation is in "cut it.json.journal.jsonl"\nhint: go on with: node \S+ search .* -o 'cut it.json' --resume\n$/,
+    );
+    expect(stopped.stderr).not.toContain("    at ");
+    const command = /go on with: (.*)/.exec(stopped.stderr)?.[1] ?? "";
+    const resumed = await shell(folder, command);
+    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringMatching(/resuming: \d evaluations/) });
+    expect(await timeless("cut it.json")).toEqual(await timeless("whole.json"));
+  });
+
+  test("goes on after kill -9", async () => {
+    const killed = await interrupt(folder, [...slow, "-o", "p.json"], "step 2 of 4", "SIGKILL");
+    expect(killed.status).toBe("SIGKILL");
+    expect((await indexcache(folder, [...slow, "-o", "p.json", "--resume", "-q"])).status).toBe(0);
+    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
+    expect(await timeless("p.json")).toEqual(await timeless("whole.json"));
+  });
+
+  test("keeps what it has when the disk is full, and goes on when there is room", async () => {
+    // A limit on the size of files stands in for the disk: the journal reaches it after some evaluations.
+    const line = `$indexcache ${slow.map((word) => `'${word}'`).join(" ")} -o p.json -q`;
+    const full = await shell(folder, `ulimit -f 8; ${line}`);
+    expect(full).toMatchObject({
+      status: 3,
+      stderr: expect.stringMatching(/^error: Cannot write journal .*\nhint: .*--resume\n$/),
+    });
+    const resumed = await shell(folder, `${line} --resume`);
+    expect(resumed).toMatchObject({ status: 0, stderr: "" });
+    expect((await readPatternFile(join(folder, "p.json"))).search.evaluations).toBe(11);
+  });
+
+  test.runIf(process.platform === "linux")("says at once that the disk is full", async () => {
+    await symlink("/dev/full", join(folder, "p.json.journal.jsonl"));
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "-o", "p.json", "--fresh"]);
+    expect(outcome).toMatchObject({ status: 3, stderr: expect.stringContaining("the disk is full") });
+  });
+
+  test("looks at -o before it works", async () => {
+    await mkdir(join(folder, "out"));
+    for (const [name, words] of [
+      ["none/p.json", "no such file or folder"],
+      ["out", "it is a folder"],
+    ] as const) {
+      const outcome = await indexcache(folder, ["search", tinyModel, ...set, "-o", name]);
+      expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
+      expect(outcome.stderr).not.toContain("calibration:");
+    }
+  });
+
+  test("leaves a quiet trace when nobody reads its result", async () => {
+    const outcome = await shell(
+      folder,
+      `set -o pipefail; $indexcache search ${tinyModel} ${set.join(" ")} --retain 4 -q | true`,
+    );
+    expect(outcome).toEqual({ status: 0, stdout: "", stderr: "" });
+  });
+
+  test.each([
+    ["--retain 0", ["--retain", "0"], "at least layer 0 has to stay Full"],
+    ["--retain above the layers", ["--retain", "6"], "the model has 5 layers"],
+    ["--resume without a file", ["--resume"], "--resume needs -o FILE"],
+    ["--resume without a journal", ["--resume", "-o", "p.json"], "no such file"],
+    ["--resume and --fresh", ["--resume", "--fresh", "-o", "p.json"], "exclude each other"],
+  ])("refuses %s", async (_, args, words) => {
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...args]);
+    expect(outcome).toMatchObject({ status: 2, stdout: "" });
+    expect(outcome.stderr).toContain(words);
+    expect(outcome.stderr).not.toContain("    at ");
+  });
+});
+
+describe("loss", () => {
+  test("gives the record, for a pattern by letters, by name and by file", async () => {
+    const file = await readPatternFile(join(folder, "tiny.json"));
+    const outcomes = await Promise.all(
+      ["tiny.json", file.index_topk_pattern].map((pattern) =>
+        indexcache(folder, ["loss", tinyModel, ...set, "-p", pattern, "--json"]),
+      ),
+    );
+    const records = outcomes.map(({ stdout }) => JSON.parse(stdout) as Record<string, unknown>);
+    expect(records[1]).toEqual(records[0]);
+    expect(records[0]).toEqual({
+      index_topk_pattern: file.index_topk_pattern,
+      loss: expect.closeTo(file.loss, 6),
+      standard_error: expect.closeTo(file.trajectory.at(-1)?.standard_error ?? 0, 6),
+      perplexity: expect.closeTo(Math.exp(file.loss), 3),
+      tokens: 6 * 47,
+      sequences: Array.from({ length: 6 }, () => ({ loss: expect.any(Number), tokens: 47 })),
+    });
+    const named = await indexcache(folder, ["loss", tinyModel, ...set, "-p", "freq:2", "--offset", "3"]);
+    expect(named.stdout).toContain("Pattern      FFFSF\n");
+  });
+
+  test("warns where a pattern cannot matter, even with --quiet", async () => {
+    const outcome = await indexcache(folder, ["loss", tinyModel, "-c", "ids.jsonl", "--sequence-length", "7", "-q"]);
+    expect(outcome).toMatchObject({ status: 0, stderr: expect.stringMatching(/^warning: .*index_topk \(7\)/) });
+  });
+
+  test.each([
+    ["a short pattern", ["-p", "FSF"], /--pattern has 3 letters, the model has 5 layers/],
+    ["lower case", ["-p", "fsfsf"], /--pattern has "f" at layer 0.*\nhint: /],
+    ["mixed case", ["-p", "FsFFF"], /--pattern has "s" at layer 1/],
+    ["S first", ["-p", "SFFFF"], /--pattern starts with S/],
+    ["a name that is none", ["-p", "unifrom:4"], /"unifrom:4"/],
+    ["an index_topk_freq of 0", ["-p", "freq:0"], /freq:0/],
+    ["a file that is absent", ["-p", "none.json"], /none.json": no such file/],
+    ["a file of another kind", ["-p", "ids.jsonl"], /Pattern file "ids.jsonl" is not JSON/],
+    ["an unknown kind of calibration file", ["-c", "tiny.json"], /kind is not supported/],
+    ["text without a tokenizer", ["-c", "text.txt"], /no tokenizer.json/],
+    ["a line that is not JSON", ["-c", "bad.jsonl"], /bad.jsonl", line 2 is not JSON/],
+    ["an id above the vocabulary", ["-c", "range.jsonl"], /line 2: token id 83 at position 1 is outside .* 83/],
+    ["an empty set", ["-c", "empty.jsonl"], /"empty.jsonl" is empty/],
+    ["a sequence longer than the window", ["--sequence-length", "300"], /the model's window is 256/],
+    [
+      "a sequence longer than the text",
+      ["--sequence-length", "256", "--sequences", "1", "-c", "short.jsonl"],
+      /has 48 tokens, too few/,
+    ],
+  ])("refuses %s", async (_, args, words) => {
+    await writeFile(join(folder, "text.txt"), "text");
+    await writeFile(join(folder, "bad.jsonl"), '{"input_ids":[1]}\n{"input_ids":[1\n');
+    await writeFile(join(folder, "range.jsonl"), '{"input_ids":[1]}\n{"input_ids":[1,83]}\n');
+    await writeFile(join(folder, "empty.jsonl"), "");
+    await writeIds(join(folder, "short.jsonl"), 1, 48);
+    const outcome = await indexcache(folder, ["loss", tinyModel, ...set, ...args]);
+    expect(outcome).toMatchObject({ status: 2, stdout: "" });
+    expect(outcome.stderr).toMatch(words);
+    expect(outcome.stderr).toMatch(/^error: [^\n]*\n(hint: [^\n]*\n)?$/);
+  });
+
+  test("refuses the pattern file of another model, naming both", async () => {
+    const outcome = await indexcache(folder, ["loss", otherModel, ...set, "-p", "tiny.json"]);
+    expect(outcome.status).toBe(2);
+    expect(outcome.stderr).toMatch(
+      /^error: Pattern file "tiny.json" is of model "glm-groups", not of "glm-freq": layers 5 against 6, .*weight_hash \w+\.\.\. against \w+\.\.\.\nhint: /,
+    );
+  });
+});
+
+describe("run", () => {
+  /** The tiny model with a tokenizer whose ids are the letters from `!` up; its vocabulary ends at `s`. */
+  async function modelWithText(): Promise<string> {
+    const path = join(folder, "model");
+    await writeByteTokenizer(path, { template: "{% for m in messages %}{{ m.content }}!{% endfor %}" });
+    const tokenizer = JSON.parse(await readFile(join(path, "tokenizer.json"), "utf8")) as {
+      added_tokens: object[];
+      model: object;
+    };
+    const letters = Array.from({ length: 82 }, (_, index) => [String.fromCharCode(33 + index), index + 1]);
+    const added = [{ ...tokenizer.added_tokens[0], id: 0 }];
+    const model = { ...tokenizer.model, vocab: Object.fromEntries(letters), merges: [] };
+    await writeFile(join(path, "tokenizer.json"), JSON.stringify({ ...tokenizer, added_tokens: added, model }));
+    await writeFile(join(path, "tokenizer_config.json"), '{"bos_token":"<bos>"}');
+    for (const name of ["config.json", "model.safetensors"]) await copyFile(join(tinyModel, name), join(path, name));
+    return path;
+  }
+
+  test("continues ids as they are", async () => {
+    await writeFile(join(folder, "prompt.json"), "[0, 5, 9, 33, 7, 7, 40, 2]");
+    const args = ["run", tinyModel, "--tokens-file", "prompt.json", "-n", "6", "--ignore-eos"];
+    const { status, stdout } = await indexcache(folder, [...args, "-p", "FFSSF", "--json", "-q"]);
+    expect(status).toBe(0);
+    const record = JSON.parse(stdout) as { tokens: number[] };
+    expect(record).toEqual({
+      index_topk_pattern: "FFSSF",
+      prompt_tokens: 8,
+      tokens: expect.any(Array),
+      text: "",
+      prefill_seconds: expect.any(Number),
+      decode_seconds: expect.any(Number),
+      // Six forward calls, the prefill and five decodes, all with more keys than the 7 that an indexer selects.
+      indexer_executions: { made: 6 * 3, saved: 6 * 2 },
+    });
+    expect(record.tokens).toHaveLength(6);
+    const plain = await indexcache(folder, [...args, "-p", "FFSSF"]);
+    expect(plain.stdout).toBe(`${JSON.stringify(record.tokens)}\n`);
+    expect(plain.stderr).toMatch(
+      /prefill 8 tokens, .*; decode 6 tokens, .*; memory .*; indexers 18 run, 12 saved; ended by token limit\n$/,
+    );
+  });
+
+  test("streams text from a prompt, a file and stdin alike", async () => {
+    const model = await modelWithText();
+    await writeFile(join(folder, "prompt.txt"), "MODEL");
+    const args = ["run", model, "-n", "8", "--ignore-eos", "-q"];
+    const outcomes = await Promise.all([
+      indexcache(folder, [...args, "--prompt", "MODEL"]),
+      indexcache(folder, [...args, "--prompt-file", "prompt.txt"]),
+      indexcache(folder, args, "MODEL"),
+      indexcache(folder, [...args, "--prompt", "MODEL", "--json"]),
+    ]);
+    expect(outcomes.map(({ status, stderr }) => ({ status, stderr }))).toEqual(
+      Array(4).fill({ status: 0, stderr: "" }),
+    );
+    const [first, second, third, json] = outcomes.map(({ stdout }) => stdout);
+    expect(second).toBe(first);
+    expect(third).toBe(first);
+    const record = JSON.parse(json ?? "") as { text: string; prompt_tokens: number };
+    expect(`${record.text}\n`).toBe(first);
+    // BOS and five letters.
+    expect(record.prompt_tokens).toBe(6);
+    const chat = await indexcache(folder, [...args, "--prompt", "MODEL", "--chat", "--json"]);
+    expect(JSON.parse(chat.stdout)).toMatchObject({ prompt_tokens: 7 });
+    const cut = await indexcache(folder, [
+      ...args,
+      "--prompt",
+      "MODEL",
+      "--stop",
+      "~~~",
+      "--stop",
+      record.text.slice(2, 4),
+    ]);
+    expect(cut.stdout).toBe(`${record.text.slice(0, 2)}\n`);
+  });
+
+  test("samples the same text for the same seed", async () => {
+    const model = await modelWithText();
+    const draw = async (...args: string[]): Promise<string> =>
+      (await indexcache(folder, ["run", model, "--prompt", "A", "-n", "12", "--ignore-eos", "-q", ...args])).stdout;
+    const sampled = ["--temperature", "1.5", "--top-k", "50", "--top-p", "0.95"];
+    expect(await draw(...sampled, "--seed", "3")).toBe(await draw(...sampled, "--seed", "3"));
+    expect(await draw(...sampled, "--seed", "4")).not.toBe(await draw(...sampled, "--seed", "3"));
+    expect(await draw("--top-k", "1")).toBe(await draw());
+  });
+
+  test("runs a searched pattern file", async () => {
+    await writeFile(join(folder, "prompt.json"), "[0, 5, 9, 33]");
+    const outcome = await indexcache(folder, [
+      "run",
+      tinyModel,
+      "-p",
+      "tiny.json",
+      "--tokens-file",
+      "prompt.json",
+      "-n",
+      "2",
+      "--json",
+      "-q",
+    ]);
+    const file = await readPatternFile(join(folder, "tiny.json"));
+    expect(JSON.parse(outcome.stdout)).toMatchObject({ index_topk_pattern: file.index_topk_pattern });
+  });
+
+  test.each([
+    ["two prompts", ["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file exclude each other"],
+    ["ids in a chat", ["--tokens-file", "ids.json", "--chat"], "--chat needs text"],
+    ["an absent file", ["--prompt-file", "none.txt"], 'Cannot read "none.txt"'],
+    ["ids that are none", ["--tokens-file", "text.json"], 'Tokens file "text.json": "[0]"'],
+    ["ids above the vocabulary", ["--tokens-file", "ids.json"], "Token id 83 at position 1"],
+    ["no ids", ["--tokens-file", "empty.json"], "The prompt is empty"],
+    ["text without a tokenizer", ["--prompt", "a"], "no tokenizer.json"],
+    ["a negative temperature", ["--prompt", "a", "--temperature", "-1"], "--temperature is -1"],
+    ["a --top-p of 2", ["--prompt", "a", "--top-p", "2"], "--top-p is 2"],
+  ])("refuses %s", async (_, args, words) => {
+    await writeFile(join(folder, "ids.json"), "[1,83]");
+    await writeFile(join(folder, "text.json"), '["a"]');
+    await writeFile(join(folder, "empty.json"), "[]");
+    const outcome = await indexcache(folder, ["run", tinyModel, ...args]);
+    expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
+    expect(outcome.stderr).not.toContain("    at ");
+  });
+});

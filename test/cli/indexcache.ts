@@ -1,0 +1,88 @@
+/** Runs the command as users do: the built program in a process of its own. */
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+const root = join(import.meta.dirname, "..", "..");
+const program = join(root, "bin", "indexcache.js");
+
+/** A random model of 5 layers, index_topk 7, vocabulary 83, without a tokenizer. */
+export const tinyModel = join(root, "test", "fixtures", "glm-groups");
+
+/** Another one, of 6 layers. */
+export const otherModel = join(root, "test", "fixtures", "glm-freq");
+
+export interface Outcome {
+  /** Exit code, or the signal's name. */
+  status: number | string;
+  stdout: string;
+  stderr: string;
+}
+
+/** Compiles the sources: a test of yesterday's program proves nothing. */
+export function build(): void {
+  execFileSync(
+    process.execPath,
+    [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"],
+    {
+      cwd: root,
+    },
+  );
+}
+
+/** Runs to the end. */
+export function indexcache(folder: string, args: readonly string[], input = ""): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = execFile(
+      process.execPath,
+      [program, ...args],
+      { cwd: folder, env: { ...process.env, NO_COLOR: "1" } },
+      (error, stdout, stderr) =>
+        resolve({ status: error === null ? 0 : (error.code ?? error.signal ?? "unknown"), stdout, stderr }),
+    );
+    child.stdin?.end(input);
+  });
+}
+
+/** Runs a shell line in which `$indexcache` is the command. */
+export function shell(folder: string, line: string): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const env = { ...process.env, NO_COLOR: "1", indexcache: `${process.execPath} ${program}` };
+    execFile("bash", ["-c", line], { cwd: folder, env }, (error, stdout, stderr) =>
+      resolve({ status: error === null ? 0 : (error.code ?? error.signal ?? "unknown"), stdout, stderr }),
+    );
+  });
+}
+
+/** Runs until stderr says `words`, then sends the signal. */
+export function interrupt(
+  folder: string,
+  args: readonly string[],
+  words: string,
+  signal: NodeJS.Signals,
+): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child: ChildProcess = spawn(process.execPath, [program, ...args], { cwd: folder });
+    const text = { stdout: "", stderr: "" };
+    child.stdout?.on("data", (block: Buffer) => {
+      text.stdout += block.toString();
+    });
+    child.stderr?.on("data", (block: Buffer) => {
+      const before = text.stderr.includes(words);
+      text.stderr += block.toString();
+      if (!before && text.stderr.includes(words)) child.kill(signal);
+    });
+    child.on("close", (code, name) => resolve({ status: code ?? name ?? "unknown", ...text }));
+  });
+}
+
+/** Calibration windows of random ids below `vocabulary`; the same for the same arguments. */
+export async function writeIds(path: string, windows: number, length: number, vocabulary = 83): Promise<void> {
+  let state = 12345;
+  const next = (): number => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 8) % vocabulary;
+  };
+  const lines = Array.from({ length: windows }, () => JSON.stringify({ input_ids: Array.from({ length }, next) }));
+  await writeFile(path, `${lines.join("\n")}\n`);
+}
