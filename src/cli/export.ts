@@ -11,6 +11,8 @@ interface ExportFlags extends OutputFlags {
   output: string;
 }
 
+const PROGRESS_MS = 5000;
+
 const help = `
 The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
 of every file. Weights are read where they are in the safetensors files: those are copied (by reference where the file
@@ -36,14 +38,14 @@ export function addExportCommand(program: Command): void {
 
 async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  let told = 0;
+  let toldAt = performance.now();
   const report = await exportModel(checkpoint, flags.output, {
     signal,
     onProgress: (done, total) => {
-      // Each tenth; a small checkpoint needs none.
-      const tenth = Math.floor((10 * done) / total);
-      if (tenth > told && tenth < 10) terminal.note(`checked ${formatBytes(done)} of ${formatBytes(total)}`);
-      told = tenth;
+      const now = performance.now();
+      if (now - toldAt < PROGRESS_MS) return;
+      toldAt = now;
+      terminal.note(`checked ${formatBytes(done)} of ${formatBytes(total)}`);
     },
   });
   if (flags.json === true) {
