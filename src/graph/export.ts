@@ -1,9 +1,12 @@
 /**
- * Checkpoint to model folder. Weights are not rewritten: ONNX Runtime reads them out of the safetensors files, which are
- * linked into the folder (or copied) while every byte is hashed and every weight looked at once.
+ * Checkpoint to model folder. Weights are not rewritten: ONNX Runtime reads them out of the safetensors files, every byte
+ * of which is hashed and every weight looked at once. Into a new folder the files are copied, by reference where the
+ * file system can; into the checkpoint's own folder only the graphs are added. Links are no way out: ONNX Runtime
+ * refuses external data with a second hard link, and symbolic links, as an attack.
  */
 import { createHash, randomUUID } from "node:crypto";
-import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, hashFile, systemErrorCode } from "../base/files.ts";
@@ -20,8 +23,6 @@ import { encodeManifest, type Manifest, readManifest } from "./manifest.ts";
 import { buildStage, stageNames } from "./stages.ts";
 
 export interface ExportSettings {
-  /** Copy the weight files where they could be linked: the folder then survives changes of the checkpoint. */
-  copy?: boolean;
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }
@@ -36,7 +37,9 @@ export interface ExportReport {
   seconds: number;
   graphs: number;
   graphBytes: number;
-  weightFiles: { name: string; linked: boolean }[];
+  weightFiles: string[];
+  /** The graphs were added to the checkpoint's own folder. */
+  inPlace: boolean;
   /** Tensors that the model does not use, MTP layers for one. */
   unusedTensors: number;
 }
@@ -57,7 +60,7 @@ const companions = [
 const blockBytes = 8 << 20;
 
 /**
- * Exports `source` to the new folder `target`, all or nothing.
+ * Exports `source` to the new folder `target`, all or nothing, or into `source` itself where both are the same folder.
  * @throws InputError for anything wrong with the checkpoint, NaN and infinite weights included
  * @throws RuntimeFailure where the folder cannot be written
  */
@@ -70,7 +73,8 @@ export async function exportModel(
   if ((await readManifest(source)) !== undefined) {
     throw new InputError(`"${source}" is an exported model already`, { hint: "give the original checkpoint folder" });
   }
-  await requireNewFolder(target);
+  const inPlace = resolve(source) === resolve(target);
+  if (!inPlace) await requireNewFolder(target);
   const config = await readModelConfig(source);
   const tensors = await openTensors(source);
   const weights = bindWeights(config, tensors);
@@ -80,11 +84,13 @@ export async function exportModel(
   try {
     await mkdir(join(partial, stageFolder), { recursive: true });
     const files: Manifest["files"] = {};
-    const weightFiles = await transferWeights(tensors, partial, used, files, settings);
-    for (const name of companions) {
-      if ((await stat(join(source, name)).catch(() => undefined)) === undefined) continue;
-      await copyFile(join(source, name), join(partial, name));
-      files[name] = await describe(join(partial, name));
+    await readWeights(tensors, used, files, settings);
+    const present = await presentCompanions(source);
+    for (const name of present) files[name] = await describe(join(source, name));
+    if (!inPlace) {
+      for (const name of [...tensors.files, ...present]) {
+        await copyFile(join(source, name), join(partial, name), constants.COPYFILE_FICLONE);
+      }
     }
     const graphs = [
       ...stageNames(full).map((name) => ({
@@ -108,7 +114,8 @@ export async function exportModel(
       files,
     };
     await writeFile(join(partial, manifestName), encodeManifest(manifest));
-    await rename(partial, target);
+    if (inPlace) await moveInto(source, partial);
+    else await rename(partial, target);
     return {
       target,
       architecture: config.modelType,
@@ -118,7 +125,8 @@ export async function exportModel(
       seconds: (performance.now() - started) / 1000,
       graphs: graphs.length,
       graphBytes: graphs.reduce((total, { file }) => total + (files[file]?.bytes ?? 0), 0),
-      weightFiles,
+      weightFiles: tensors.files,
+      inPlace,
       unusedTensors: [...tensors.tensors.keys()].filter((name) => !used.has(name)).length,
     };
   } catch (error) {
@@ -139,49 +147,40 @@ async function requireNewFolder(target: string): Promise<void> {
   }
 }
 
-async function transferWeights(
+async function presentCompanions(source: string): Promise<string[]> {
+  const entries = new Set(await readdir(source));
+  return companions.filter((name) => entries.has(name));
+}
+
+/** Adds the finished graphs to a checkpoint's folder; the manifest comes last, it makes the folder an exported one. */
+async function moveInto(folder: string, partial: string): Promise<void> {
+  await rm(join(folder, stageFolder), { recursive: true, force: true });
+  for (const name of [stageFolder, fullModelName, manifestName]) await rename(join(partial, name), join(folder, name));
+  await rm(partial, { recursive: true, force: true });
+}
+
+async function readWeights(
   tensors: CheckpointTensors,
-  folder: string,
   used: ReadonlySet<string>,
   files: Manifest["files"],
   settings: ExportSettings,
-): Promise<ExportReport["weightFiles"]> {
-  const transferred: ExportReport["weightFiles"] = [];
+): Promise<void> {
   let done = 0;
   for (const name of tensors.files) {
-    const from = join(tensors.folder, name);
-    const to = join(folder, name);
-    const linked = settings.copy !== true && (await tryLink(from, to));
-    const copy = linked ? undefined : await open(to, "wx");
-    try {
-      const sha256 = await readShard(tensors, name, used, copy, (bytes) => {
-        if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
-        done += bytes;
-        settings.onProgress?.(done, tensors.bytes);
-      });
-      files[name] = { bytes: (await stat(from)).size, sha256 };
-    } finally {
-      await copy?.close();
-    }
-    transferred.push({ name, linked });
+    const sha256 = await readShard(tensors, name, used, (bytes) => {
+      if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
+      done += bytes;
+      settings.onProgress?.(done, tensors.bytes);
+    });
+    files[name] = { bytes: (await stat(join(tensors.folder, name))).size, sha256 };
   }
-  return transferred;
 }
 
-/** Hard links cost nothing and cannot dangle; they end at the border of a file system. */
-async function tryLink(from: string, to: string): Promise<boolean> {
-  return await link(resolve(from), to).then(
-    () => true,
-    () => false,
-  );
-}
-
-/** One pass over a shard: hash, finite check of the weights in use, copy where wanted. */
+/** One pass over a shard: hash, and finite check of the weights in use. */
 async function readShard(
   { folder, tensors }: CheckpointTensors,
   file: string,
   used: ReadonlySet<string>,
-  copy: FileHandle | undefined,
   onBlock: (bytes: number) => void,
 ): Promise<string> {
   const path = join(folder, file);
@@ -196,7 +195,6 @@ async function readShard(
       const bytes = block.subarray(0, bytesRead);
       hash.update(bytes);
       look?.(bytes, at - from);
-      await copy?.write(bytes);
       at += bytesRead;
       onBlock(bytesRead);
     }
@@ -216,7 +214,6 @@ async function readShard(
       position = offset + length;
     }
     await pass(position, (await source.stat()).size);
-    await copy?.sync();
     return hash.digest("hex");
   } finally {
     await source.close();
