@@ -85,13 +85,15 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const prompt = await readPrompt(flags);
   const tokenizer = await openTokenizer(model, prompt, flags, terminal);
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
-  const settings = { ...(await openDevice(flags, terminal)), capacity: ids.length + flags.maxNewTokens };
+  const window = model.config.maxPositionEmbeddings;
+  const capacity = Math.min(window, ids.length + flags.maxNewTokens);
+  const settings = { ...(await openDevice(flags, terminal)), capacity };
   const decoder = await openDecoder(model, pattern, settings);
   try {
     for (const line of decoder.plan) terminal.detail(line);
     const result = await stream(decoder, ids, flags.json === true, {
       maxNewTokens: flags.maxNewTokens,
-      window: model.config.maxPositionEmbeddings,
+      window,
       sample,
       eosIds: flags.ignoreEos === true ? [] : (tokenizer?.eosIds ?? model.config.eosTokenIds),
       stop: flags.stop,

@@ -3,6 +3,7 @@
 import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
+import { z } from "zod";
 import { InterruptedError, UsageError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
@@ -195,7 +196,10 @@ async function openDisplay(
   journal: Journal | undefined,
 ): Promise<SearchDisplay> {
   if (terminal.quiet) return new SilentDisplay();
-  if (!terminal.isInteractive) return new PlainDisplay((line) => terminal.note(line));
+  if (!terminal.isInteractive) {
+    if (journal !== undefined) terminal.note(`journal: ${journal.path}; Ctrl-C saves`);
+    return new PlainDisplay((line) => terminal.note(line));
+  }
   // Ink looks at stdout, which may be a file while stderr is the terminal.
   if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
   else process.env.FORCE_COLOR = "0";
@@ -241,8 +245,8 @@ function toMeasurement({
 }
 
 function runtimeName(): string {
-  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as { version: string };
-  return `onnxruntime-node ${version}`;
+  const manifest: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json");
+  return `onnxruntime-node ${z.object({ version: z.string() }).parse(manifest).version}`;
 }
 
 function seconds(): number {

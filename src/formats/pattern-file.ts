@@ -87,7 +87,10 @@ export async function readPatternFile(path: string): Promise<PatternFile & { ind
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined) throw error;
-    throw new InputError(`Cannot read pattern file "${path}": ${describeSystemError(code)}`, { cause: error });
+    throw new InputError(`Cannot read pattern file "${path}": ${describeSystemError(code)}`, {
+      hint: "a pattern is a file, letters F and S, full, uniform:N or freq:N",
+      cause: error,
+    });
   }
   const file = parseJson(text, patternFileSchema, what, "docs/pattern-format.md describes the file");
   requireConsistency(file, what);

@@ -75,7 +75,8 @@ export class SilentDisplay implements SearchDisplay {
 
 /** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`. */
 export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
-  const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  const isOver = evaluations.done === evaluations.total;
+  const left = etaSeconds === undefined || isOver ? "" : `, about ${formatDuration(etaSeconds)} left`;
   return `${evaluations.done} of ${evaluations.total} evaluations${left}`;
 }
 

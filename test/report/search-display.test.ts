@@ -30,7 +30,7 @@ describe("the plain display", () => {
       expect.stringMatching(
         /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
       ),
-      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 of 6 evaluations, about 0 s left",
+      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 of 6 evaluations",
       "6 evaluations in 6 s",
     ]);
   });
