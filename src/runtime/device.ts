@@ -34,7 +34,8 @@ export async function chooseDevice(wanted: Device): Promise<ChosenDevice> {
 /** Why a provider cannot create a session here, or undefined where it can. */
 async function tryDevice(device: "webgpu" | "cuda"): Promise<string | undefined> {
   // Looked for first: the runtime's own attempt writes a red paragraph to stderr that nobody can turn off.
-  if (device === "cuda" && !hasCudaLibraries()) return "onnxruntime-node has no CUDA libraries (npm does not carry them)";
+  if (device === "cuda" && !hasCudaLibraries())
+    return "onnxruntime-node has no CUDA libraries (npm does not carry them)";
   const { InferenceSession } = await loadRuntime();
   try {
     const options = { executionProviders: [device], logSeverityLevel: 4 as const };
