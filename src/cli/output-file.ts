@@ -2,8 +2,11 @@
 import { randomUUID } from "node:crypto";
 import { rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { InputError } from "../base/errors.ts";
+import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+
+/** What is wrong with the path that was given; anything else is wrong with the machine. */
+const pathErrors = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "EROFS"]);
 
 /**
  * Makes sure that a file of this name can be written, by writing one beside it: permissions alone do not tell of
@@ -21,6 +24,7 @@ export async function requireWritable(path: string): Promise<void> {
     const code = systemErrorCode(error);
     if (error instanceof InputError || code === undefined) throw error;
     await rm(probe, { force: true }).catch(() => undefined);
-    throw new InputError(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
+    const Failure = pathErrors.has(code) ? InputError : RuntimeFailure;
+    throw new Failure(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
   }
 }

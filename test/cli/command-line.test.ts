@@ -176,6 +176,15 @@ describe("search", () => {
     }
   });
 
+  test("finds out before the work that not a byte can be written", async () => {
+    const outcome = await shell(folder, `ulimit -f 0; $indexcache search ${tinyModel} ${set.join(" ")} -o p.json`);
+    expect(outcome).toMatchObject({
+      status: 3,
+      stderr: expect.stringMatching(/^error: Cannot write "p.json": [^\n]*\n$/),
+    });
+    expect(await readdir(folder)).not.toContain("p.json");
+  });
+
   test("leaves a quiet trace when nobody reads its result", async () => {
     const outcome = await shell(
       folder,
