@@ -14,7 +14,7 @@ beforeAll(async () => {
   build();
   shared = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
   await writeIds(join(shared, "ids.jsonl"), 6, 48);
-  await writeIds(join(shared, "many.jsonl"), 40, 160);
+  await writeIds(join(shared, "many.jsonl"), 30, 128);
   const tiny = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "2"];
   await indexcache(shared, [...tiny, "-o", "tiny.json", "-q"]);
 });
@@ -28,7 +28,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 
 const set = ["-c", "ids.jsonl", "--sequence-length", "48"];
 /** Long enough to be interrupted. */
-const slow = ["search", tinyModel, "-c", "many.jsonl", "--sequence-length", "160", "--retain", "1"];
+const slow = ["search", tinyModel, "-c", "many.jsonl", "--sequence-length", "128", "--retain", "1"];
 
 /** A pattern file without what depends on the clock and on where a run was cut: what ran again after a resume is counted. */
 async function timeless(name: string): Promise<unknown> {
