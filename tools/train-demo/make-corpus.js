@@ -2,8 +2,9 @@
 //   node tools/train-demo/make-corpus.js --seed 1 --documents 200000 --out corpus.jsonl
 // Run `npm run build` first. Two thirds of the documents have any length, one third nearly fills a window of 1,024
 // tokens: the short ones teach how to look things up, the long ones how to do it from far away.
-import { createWriteStream } from "node:fs";
+
 import { once } from "node:events";
+import { createWriteStream } from "node:fs";
 import { parseArgs } from "node:util";
 import { makeDocuments } from "../../dist/corpus/documents.js";
 
@@ -17,7 +18,7 @@ const { values } = parseArgs({
 
 const seed = Number(values.seed);
 const anyLength = makeDocuments({ seed, tokens: [100, 700] });
-const nearlyFull = makeDocuments({ seed: seed + 0x10000, tokens: [700, 950] });
+const nearlyFull = makeDocuments({ seed: seed + 0x10000, tokens: [700, 990] });
 const out = createWriteStream(values.out);
 for (let i = 0; i < Number(values.documents); i++) {
   const { kind, text, answers } = (i % 3 === 2 ? nearlyFull : anyLength).next().value;
