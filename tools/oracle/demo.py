@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -52,12 +53,49 @@ def windows(tokenizer, bos, path, field, length, count):
 
 def window_nll(model, batch):
     """Mean NLL of every window of a batch, log-softmax and sums in float64, one window at a time."""
-    logits = forward(model, batch).logits
+    return nll_of(forward(model, batch).logits, batch)
+
+
+def nll_of(logits, batch):
     values = []
     for row, ids in zip(logits, batch):
         log_p = torch.log_softmax(row[:-1].double(), dim=-1)
         values.append(-log_p.gather(-1, ids[1:, None]).mean().item())
     return values
+
+
+class Resumed:
+    """Losses of patterns that depart from a base pattern, run from the first layer at which they do.
+
+    Calls transformers' own layers with the arguments they had in the base's forward. glm_moe_dsa only.
+    """
+
+    def __init__(self, model, patterns, batch):
+        self.model, self.patterns, self.batch = model, patterns, batch
+        self.base, self.calls = None, []
+
+    def set_base(self, pattern):
+        self.base, self.calls = pattern, []
+        self.patterns.set(pattern)
+
+        def keep(_m, args, kwargs):
+            self.calls.append((args, kwargs))
+
+        handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in self.model.model.layers]
+        values = window_nll(self.model, self.batch)
+        for handle in handles:
+            handle.remove()
+        return values
+
+    @torch.no_grad()
+    def losses(self, pattern):
+        first = next(i for i, letter in enumerate(pattern) if letter != self.base[i])
+        self.patterns.set(pattern)
+        args, kwargs = self.calls[first]
+        hidden, rest, indices = args[0], args[1:], kwargs["prev_topk_indices"]
+        for layer in self.model.model.layers[first:]:
+            hidden, indices = layer(hidden, *rest, **kwargs | {"prev_topk_indices": indices})
+        return nll_of(self.model.lm_head(self.model.model.norm(hidden)), self.batch)
 
 
 def tied_rows(model, batch):
@@ -78,15 +116,16 @@ def tied_rows(model, batch):
     return counts, smallest
 
 
-def greedy_search(measure, start, stop, tolerance=1e-5):
+def greedy_search(resumed, start, stop, tolerance=1e-5):
     """From `start`, flip the F layer with the lowest loss (lowest index within the tolerance) until `stop` are left."""
     current, steps = start, []
     while current.count("F") > stop:
+        resumed.set_base(current)
         candidates = []
         for layer in range(1, len(current)):
             if current[layer] == "F":
                 pattern = current[:layer] + "S" + current[layer + 1 :]
-                candidates.append({"layer": layer, "pattern": pattern, "loss": mean(measure(pattern))})
+                candidates.append({"layer": layer, "pattern": pattern, "loss": mean(resumed.losses(pattern))})
         best = min(c["loss"] for c in candidates)
         chosen = next(c for c in candidates if c["loss"] <= best + tolerance)
         ranked = sorted(c["loss"] for c in candidates)
@@ -103,6 +142,10 @@ def greedy_search(measure, start, stop, tolerance=1e-5):
         current = chosen["pattern"]
         print(f"{current} {chosen['loss']:.6f}", file=sys.stderr, flush=True)
     return steps
+
+
+def digest(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def mean(values):
@@ -152,16 +195,8 @@ def main():
     ties = args.ties or ("lowest index" if any(tied) else "torch")
     breaking = tied_to_lowest_index if ties == "lowest index" else contextlib.nullcontext
     print(f"rows tied at the boundary: {tied}; ties go to: {ties}", file=sys.stderr, flush=True)
-    known = {}
-
-    def measure(pattern):
-        if pattern not in known:
-            other.set(pattern)
-            with breaking():
-                known[pattern] = window_nll(searched, batch)
-        return known[pattern]
-
     named = [full, ("FS" * layers)[:layers], ("FSSS" * layers)[:layers], "F" + "S" * (layers - 1)]
+    files = [*sorted(pathlib.Path(args.model).glob("*.safetensors")), args.calibration, args.prompt]
     conversation = tokenizer.apply_chat_template(CONVERSATION, tokenize=False, add_generation_prompt=True)
     oracle = {
         "format": 1,
@@ -175,6 +210,7 @@ def main():
         "vocabulary_size": config.vocab_size,
         "index_topk": config.index_topk,
         "patched_sharing": patterns.patched,
+        "sha256": {pathlib.Path(path).name: digest(path) for path in files},
         "tokenization": [{"text": t, "ids": tokenizer.encode(t, add_special_tokens=False)} for t in STRINGS],
         "chat": {
             "messages": CONVERSATION,
@@ -220,13 +256,19 @@ def main():
         )
         print(f"{pattern} {oracle['generations'][-1]['text']!r}", file=sys.stderr, flush=True)
     if not args.no_search:
-        oracle["greedy_search"] = {
-            "attention": attention,
-            "start": full,
-            "start_loss": mean(measure(full)),
-            "tie_tolerance": 1e-5,
-            "steps": greedy_search(measure, full, args.stop),
-        }
+        with breaking():
+            resumed = Resumed(searched, other, batch)
+            start_loss = mean(resumed.set_base(full))
+            # Resuming is exact, or the search is not the reference it claims to be.
+            other.set(named[1])
+            assert window_nll(searched, batch) == resumed.losses(named[1])
+            oracle["greedy_search"] = {
+                "attention": attention,
+                "start": full,
+                "start_loss": start_loss,
+                "tie_tolerance": 1e-5,
+                "steps": greedy_search(resumed, full, args.stop),
+            }
     out = pathlib.Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(dump(short(oracle)) + "\n")
