@@ -59,7 +59,7 @@ def found(model, tokenizer, records: list[dict], batch: int) -> tuple[int, int]:
         ids = torch.full((len(part), max(len(whole) for _, whole in part)), tokenizer.pad_token_id)
         for row, (_, whole) in zip(ids, part):
             row[: len(whole)] = torch.tensor(whole)
-        best = model(ids, use_cache=False).logits.argmax(-1)
+        best = model(ids.to(model.device), use_cache=False).logits.argmax(-1).cpu()
         for row, (start, whole), guess in zip(ids, part, best):
             right += bool((guess[start - 1 : len(whole) - 1] == row[start : len(whole)]).all())
             asked += 1
@@ -68,13 +68,14 @@ def found(model, tokenizer, records: list[dict], batch: int) -> tuple[int, int]:
 
 def windows(tokenizer, path: Path, length: int) -> torch.Tensor:
     """One window per document that is long enough: its first `length` tokens, the leading <|bos|> included."""
-    rows = [tokenizer(json.loads(line)["text"]).input_ids[:length] for line in path.read_text().splitlines()]
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    rows = tokenizer(texts, truncation=True, max_length=length).input_ids
     return torch.tensor([row for row in rows if len(row) == length])
 
 
 def loss(model, ids: torch.Tensor, batch: int) -> float:
     total = 0.0
-    for part in ids.split(batch):
+    for part in ids.to(model.device).split(batch):
         logits = model(part, use_cache=False).logits
         total += F.cross_entropy(logits[:, :-1].flatten(0, 1), part[:, 1:].flatten(), reduction="sum").item()
     return total / (ids.shape[0] * (ids.shape[1] - 1))
@@ -91,9 +92,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = load(args.model)
+    model = load(args.model).to(args.device)
     if args.calibration:
         ids = windows(tokenizer, args.calibration, args.length)
         for pattern in args.patterns:

@@ -12,13 +12,14 @@ const { values } = parseArgs({
   options: {
     seed: { type: "string", default: "1" },
     documents: { type: "string", default: "1000" },
+    longest: { type: "string", default: "990" },
     out: { type: "string", default: "corpus.jsonl" },
   },
 });
 
 const seed = Number(values.seed);
 const anyLength = makeDocuments({ seed, tokens: [100, 700] });
-const nearlyFull = makeDocuments({ seed: seed + 0x10000, tokens: [700, 990] });
+const nearlyFull = makeDocuments({ seed: seed + 0x10000, tokens: [700, Number(values.longest)] });
 const out = createWriteStream(values.out);
 for (let i = 0; i < Number(values.documents); i++) {
   const { kind, text, answers } = (i % 3 === 2 ? nearlyFull : anyLength).next().value;
