@@ -13,6 +13,7 @@ import {
   demoCalibration,
   demoCalibrationName,
   type PatternFlags,
+  type WorkerFlags,
 } from "./options.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -64,11 +65,15 @@ export async function openCalibrationSet(
 
 /** The device to compute on, and the settings that sessions take. */
 export async function openDevice(
-  { device: wanted, threads }: DeviceFlags,
+  { device: wanted, threads, workers }: DeviceFlags & WorkerFlags,
   terminal: Terminal,
-): Promise<{ device: Awaited<ReturnType<typeof chooseDevice>>["device"]; threads?: number }> {
+): Promise<{ device: Awaited<ReturnType<typeof chooseDevice>>["device"]; threads?: number; workers?: number }> {
   const { device, notes } = await chooseDevice(wanted);
   for (const note of notes) terminal.detail(note);
   terminal.detail(`device: ${device}`);
-  return threads === undefined ? { device } : { device, threads };
+  return {
+    device,
+    ...(threads === undefined ? {} : { threads }),
+    ...(workers === undefined ? {} : { workers }),
+  };
 }

@@ -11,15 +11,17 @@ import {
   addModelArgument,
   addOutputOptions,
   addPatternOptions,
+  addWorkersOption,
   type CalibrationFlags,
   type DeviceFlags,
   demoModel,
   type OutputFlags,
   type PatternFlags,
+  type WorkerFlags,
 } from "./options.ts";
 import { Terminal } from "./terminal.ts";
 
-type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & OutputFlags;
+type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & WorkerFlags & OutputFlags;
 
 const examples = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first.
@@ -35,6 +37,7 @@ export function addLossCommand(program: Command): void {
   addPatternOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
+  addWorkersOption(command);
   addOutputOptions(command);
   command
     .addHelpText("after", examples)

@@ -19,6 +19,10 @@ export interface DeviceFlags {
   threads?: number;
 }
 
+export interface WorkerFlags {
+  workers?: number;
+}
+
 export interface CalibrationFlags {
   calibration: string;
   textColumn: string;
@@ -81,6 +85,15 @@ export function addDeviceOptions(command: Command): Command {
       new Option("--device <name>", "where to compute").choices(["auto", "cpu", "webgpu", "cuda"]).default("auto"),
     )
     .option("--threads <n>", "CPU threads (default: all cores)", positiveNumber);
+}
+
+/** For commands that evaluate many sequences. */
+export function addWorkersOption(command: Command): Command {
+  return command.option(
+    "--workers <n>",
+    "processes that share the sequences (default: one a thread, as far as memory allows)",
+    positiveNumber,
+  );
 }
 
 export function addOutputOptions(command: Command): Command {

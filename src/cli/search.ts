@@ -25,15 +25,17 @@ import {
   addDeviceOptions,
   addModelArgument,
   addOutputOptions,
+  addWorkersOption,
   type CalibrationFlags,
   type DeviceFlags,
   demoModel,
   type OutputFlags,
+  type WorkerFlags,
 } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
 import { Terminal } from "./terminal.ts";
 
-interface SearchFlags extends CalibrationFlags, DeviceFlags, OutputFlags {
+interface SearchFlags extends CalibrationFlags, DeviceFlags, WorkerFlags, OutputFlags {
   retain: string;
   output?: string;
   resume?: boolean;
@@ -66,6 +68,7 @@ export function addSearchCommand(program: Command): void {
     .option("--fresh", "begin anew where there is a journal already");
   addCalibrationOptions(command);
   addDeviceOptions(command);
+  addWorkersOption(command);
   addOutputOptions(command);
   command
     .addHelpText("after", help)

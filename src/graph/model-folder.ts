@@ -32,6 +32,8 @@ export interface ModelFolder {
   config: DsaConfig;
   /** Present where the folder was exported. */
   manifest: Manifest | undefined;
+  /** Bytes of the weight files on disk. */
+  weightBytes: number;
   /** The bytes of a stage graph; its external data are files of `path`. */
   stage(name: StageName): Promise<Uint8Array>;
   identity(): Promise<ModelIdentity>;
@@ -62,12 +64,13 @@ export async function openModel(path: string): Promise<ModelFolder> {
       checkGraph(bytes, `${stageFolder}/${name}.onnx`, specs.get(name) as GraphSpec, sizes);
       return bytes;
     };
-    return { path, config, manifest, stage, identity };
+    const weightBytes = [...sizes.values()].reduce((total, bytes) => total + bytes, 0);
+    return { path, config, manifest, weightBytes, stage, identity };
   }
   const weights = bindWeights(read, await openTensors(path));
   const config = { ...read, indexerLayers: indexerLayers(weights) };
   const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
-  return { path, config, manifest, stage, identity };
+  return { path, config, manifest, weightBytes: weights.bytes, stage, identity };
 }
 
 /** A graph file of an exported folder. */

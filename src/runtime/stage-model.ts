@@ -16,8 +16,18 @@ export interface SelectedKeys {
 export interface SequenceRows {
   length: number;
   chunks: readonly Chunk[];
+  /** Rows below `index_topk`: they see no more keys than they may select, so no pattern changes them. */
+  invariant: number;
   cos: Float32Array;
   sin: Float32Array;
+}
+
+/** What an earlier pass left of the invariant rows behind one layer. */
+export interface KnownRows {
+  /** `[invariant, latentWidth]` */
+  latent: Float32Array;
+  /** Hidden states of at least the invariant rows. */
+  hidden: Float32Array;
 }
 
 type TensorClass = typeof Tensor;
@@ -64,18 +74,32 @@ export class StageModel {
       rows: {
         length: ids.length,
         chunks: chunksOf(this.config, 0, ids.length),
+        invariant: Math.min(this.config.indexTopk, ids.length),
         cos: floats(outputs.cos, "cos"),
         sin: floats(outputs.sin, "sin"),
       },
     };
   }
 
-  /** Runs one indexer over a sequence; gives the selected keys, chunk by chunk. */
-  async selectKeys(layer: number, hidden: Float32Array, rows: SequenceRows): Promise<SelectedKeys[]> {
+  /**
+   * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows.
+   * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
+   */
+  async selectKeys(
+    layer: number,
+    hidden: Float32Array,
+    rows: SequenceRows,
+    knownKeys?: Float32Array,
+  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
     const width = this.config.indexHeadDim;
     const cache = this.#reserveIndexerKeys(rows.length * width);
+    if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
     for (const chunk of rows.chunks) {
+      if (knownKeys !== undefined && chunk.end <= rows.invariant) {
+        selected.push(everyKey(chunk));
+        continue;
+      }
       const outputs = await this.#run(indexerStage(layer), {
         ...this.#chunkFeeds(hidden, rows, chunk),
         past_indexer_key: this.#matrix(cache, 0, chunk.start, width),
@@ -84,20 +108,29 @@ export class StageModel {
       const indices = outputs.topk_indices;
       selected.push({ indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 });
     }
-    return selected;
+    return { selected, firstKeys: cache.slice(0, rows.invariant * width) };
   }
 
-  /** Runs one layer's body over a sequence; gives the next hidden states. */
+  /**
+   * Runs one layer's body over a sequence; gives the next hidden states and the latents of the invariant rows.
+   * @param known the invariant rows, where a pass of any pattern has run this layer before
+   */
   async runBody(
     layer: number,
     hidden: Float32Array,
     rows: SequenceRows,
     selected: readonly SelectedKeys[],
-  ): Promise<Float32Array> {
+    known?: KnownRows,
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array }> {
     const width = latentWidth(this.config);
     const cache = this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
+    if (known !== undefined) {
+      cache.set(known.latent);
+      next.set(known.hidden.subarray(0, rows.invariant * this.config.hiddenSize));
+    }
     for (const [index, chunk] of rows.chunks.entries()) {
+      if (known !== undefined && chunk.end <= rows.invariant) continue;
       const { indices, width: selectedWidth } = selected[index] as SelectedKeys;
       const outputs = await this.#run(bodyStage(layer), {
         ...this.#chunkFeeds(hidden, rows, chunk),
@@ -107,13 +140,23 @@ export class StageModel {
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
       next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
     }
-    return next;
+    return { hidden: next, firstLatent: cache.slice(0, rows.invariant * width) };
   }
 
-  /** Negative log-likelihood of each next token, `[length - 1]`, nats. */
-  async negativeLogLikelihood(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
+  /**
+   * Negative log-likelihood of each next token, `[length - 1]`, nats.
+   * @param known losses of the invariant rows
+   */
+  async negativeLogLikelihood(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    known?: Float32Array,
+  ): Promise<Float32Array> {
     const losses = new Float32Array(rows.length - 1);
+    if (known !== undefined) losses.set(known);
     for (const { start, end } of rows.chunks) {
+      if (known !== undefined && end <= rows.invariant) continue;
       const last = Math.min(end, rows.length - 1);
       if (last <= start) continue;
       const outputs = await this.#run("loss", {
@@ -168,6 +211,11 @@ export class StageModel {
     if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
     return session.run(feeds);
   }
+}
+
+/** The selection of a chunk of invariant rows: all keys up to its end. */
+function everyKey({ start, end }: Chunk): SelectedKeys {
+  return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
 function lossStages(config: DsaConfig): StageName[] {

@@ -27,7 +27,11 @@ describe("exportModel", () => {
     const losses = await Promise.all(
       [fixturePath(name), target].map(async (path) => {
         const windows = readOracle(name).sequences.map((ids) => Int32Array.from(ids));
-        const evaluator = await openLossEvaluator(await openModel(path), windows, { device: "cpu", threads: 1 });
+        const evaluator = await openLossEvaluator(await openModel(path), windows, {
+          device: "cpu",
+          threads: 1,
+          workers: 1,
+        });
         const { loss } = await evaluator.evaluate(readOracle(name).indexers_present);
         await evaluator.release();
         return loss;
@@ -226,7 +230,11 @@ describe("the contract", () => {
     });
     expect((await inspectModel(target)).parameters).toBe((await inspectModel(fixturePath("glm-groups"))).parameters);
     const windows = readOracle("glm-groups").sequences.map((ids) => Int32Array.from(ids));
-    const evaluator = await openLossEvaluator(await openModel(target), windows, { device: "cpu", threads: 1 });
+    const evaluator = await openLossEvaluator(await openModel(target), windows, {
+      device: "cpu",
+      threads: 1,
+      workers: 1,
+    });
     const [wanted] = readOracle("glm-groups").losses;
     expect((await evaluator.evaluate(wanted?.pattern ?? readOracle("glm-groups").native_pattern)).loss).toBeCloseTo(
       wanted?.loss ?? 0,

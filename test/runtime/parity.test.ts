@@ -7,7 +7,7 @@ import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { type SelectedKeys, StageModel } from "../../src/runtime/stage-model.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle, untiedFixtures } from "../oracle.ts";
 
-const cpu = { device: "cpu", threads: 1 } as const;
+const cpu = { device: "cpu", threads: 1, workers: 1 } as const;
 
 describe.each(untiedFixtures)("%s against transformers", (name) => {
   const oracle = readOracle(name);
@@ -46,12 +46,12 @@ describe.each(untiedFixtures)("%s against transformers", (name) => {
         }
         if (layer === model.config.numHiddenLayers) break;
         if (isFull(pattern, layer)) {
-          selected.set(layer, await stages.selectKeys(layer, hidden, rows));
+          selected.set(layer, (await stages.selectKeys(layer, hidden, rows)).selected);
           const wanted = run.indexers.find((indexer) => indexer.layer === layer)?.top_k;
           expect(visibleKeys(selected.get(layer) ?? [], rows.length)).toEqual(wanted);
         }
         const keys = selected.get(sourceLayer(pattern, layer)) ?? [];
-        hidden = await stages.runBody(layer, hidden, rows, keys);
+        hidden = (await stages.runBody(layer, hidden, rows, keys)).hidden;
       }
     },
   );

@@ -7,7 +7,7 @@ import { StageModel } from "../../src/runtime/stage-model.ts";
 import { fixturePath, largestDifference, readOracle } from "../oracle.ts";
 
 const oracle = readOracle("v32-ties");
-const cpu = { device: "cpu", threads: 1 } as const;
+const cpu = { device: "cpu", threads: 1, workers: 1 } as const;
 let evaluator: PatternEvaluator;
 let stages: StageModel;
 
@@ -53,7 +53,7 @@ test("selected keys of layer 0 have the scores of torch's choice, key by key", a
     const { hidden, rows } = await stages.embed(Int32Array.from(oracle.sequences[run.sequence] ?? []));
     const [chosen] = run.indexers;
     let row = 0;
-    for (const { indices, width } of await stages.selectKeys(0, hidden, rows)) {
+    for (const { indices, width } of (await stages.selectKeys(0, hidden, rows)).selected) {
       for (let start = 0; start < indices.length; start += width, row++) {
         const scores = chosen?.scores?.[row] ?? [];
         const ours = [...indices.subarray(start, start + width)].filter((key) => key <= row);
