@@ -40,16 +40,18 @@ const arms = {
 const prefillLengths = options.quick ? [1024, 4096] : [1024, 8192, 32768];
 const decodeLengths = options.quick ? [1024, 4096] : [1024, 8192];
 
-console.log(`${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`);
+console.log(
+  `${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`,
+);
 
 const prefill = [];
 for (const length of prefillLengths) {
   const repeats = length <= 8192 ? 3 : 1;
   const seconds = await measurePrefill(model, arms, length, { threads, repeats });
-  const share = await measureIndexerShare(model, arms.full, length, { threads });
+  const share = await measureIndexerShare(model, length, { threads });
   const memory = {
-    full: measurePeakMemory(options.model, arms.full, length, threads),
-    quarter: measurePeakMemory(options.model, arms.quarter, length, threads),
+    full: measurePeakMemory(model.path, arms.full, length, threads),
+    quarter: measurePeakMemory(model.path, arms.quarter, length, threads),
   };
   prefill.push([
     String(length),
@@ -61,7 +63,11 @@ for (const length of prefillLengths) {
     `${formatBytes(memory.full)} / ${formatBytes(memory.quarter)}`,
   ]);
 }
-print("Prefill", ["tokens", "all-F tok/s", "1/4 tok/s", "speed-up", "indexer share", "Amdahl limit", "peak memory"], prefill);
+print(
+  "Prefill",
+  ["tokens", "all-F tok/s", "1/4 tok/s", "speed-up", "indexer share", "Amdahl limit", "peak memory"],
+  prefill,
+);
 
 const decode = [];
 for (const length of decodeLengths) {
@@ -82,7 +88,12 @@ print(
   [
     ["layer bodies", search.reuse.body, search.naive.body, ratio(search.reuse.body, search.naive.body)],
     ["indexers", search.reuse.indexer, search.naive.indexer, ratio(search.reuse.indexer, search.naive.indexer)],
-    ["seconds", search.reuse.seconds.toFixed(1), search.naive.seconds.toFixed(1), ratio(search.reuse.seconds, search.naive.seconds)],
+    [
+      "seconds",
+      search.reuse.seconds.toFixed(1),
+      search.naive.seconds.toFixed(1),
+      ratio(search.reuse.seconds, search.naive.seconds),
+    ],
   ],
 );
 console.log(`same losses to the last bit: ${search.identical ? "yes" : "NO"}`);
@@ -90,7 +101,9 @@ console.log(`same losses to the last bit: ${search.identical ? "yes" : "NO"}`);
 const scratch = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
 try {
   const report = await exportModel(options.model, join(scratch, "model"));
-  console.log(`\nExport: ${formatBytes(report.bytes)} in ${report.seconds.toFixed(2)} s, ${(report.bytes / 1e6 / report.seconds).toFixed(0)} MB/s`);
+  console.log(
+    `\nExport: ${formatBytes(report.bytes)} in ${report.seconds.toFixed(2)} s, ${(report.bytes / 1e6 / report.seconds).toFixed(0)} MB/s`,
+  );
 } finally {
   await rm(scratch, { recursive: true });
 }
@@ -107,5 +120,10 @@ function ratio(part, whole) {
 
 function print(title, head, body) {
   const columns = head.map((name) => ({ title: name, align: "right" }));
-  console.log(`\n${title}\n${formatTable(columns, body.map((row) => row.map(String)))}`);
+  console.log(
+    `\n${title}\n${formatTable(
+      columns,
+      body.map((row) => row.map(String)),
+    )}`,
+  );
 }

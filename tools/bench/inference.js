@@ -1,11 +1,9 @@
 /** Prefill and decode of fixed patterns: arms interleaved in one process, medians. */
 import { spawnSync } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openDecoder } from "../../dist/runtime/decoder.js";
+import { StageModel } from "../../dist/runtime/stage-model.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */
 export function someIds(count, vocabulary) {
@@ -58,27 +56,23 @@ export async function measureDecode(model, arms, length, { threads, tokens, repe
   return Object.fromEntries(Object.entries(seconds).map(([name, values]) => [name, median(values)]));
 }
 
-/** Share of a prefill's kernel time that is spent in indexers, from ONNX Runtime's own profile. */
-export async function measureIndexerShare(model, pattern, length, { threads }) {
-  const folder = await mkdtemp(join(tmpdir(), "indexcache-profile-"));
-  try {
-    const profilePrefix = join(folder, "profile");
-    const decoder = await openDecoder(model, pattern, { device: "cpu", threads, capacity: length, profilePrefix });
-    await decoder.prefill(someIds(length, model.config.vocabSize));
-    await decoder.release();
-    const [file] = await readdir(folder);
-    let indexer = 0;
-    let all = 0;
-    for (const { cat, name, dur, args } of JSON.parse(await readFile(join(folder, file), "utf8"))) {
-      // An If's own time holds that of the nodes in its branch.
-      if (cat !== "Node" || !name.endsWith("_kernel_time") || args.op_name === "If") continue;
-      all += dur;
-      if (/layer\.\d+\.indexer\//.test(name)) indexer += dur;
-    }
-    return indexer / all;
-  } finally {
-    await rm(folder, { recursive: true });
+/** Share of an all-F prefill that is spent in indexers: the stages of each layer timed apart. */
+export async function measureIndexerShare(model, length, { threads }) {
+  const stages = await StageModel.open(model, { device: "cpu", threads });
+  let { hidden, rows } = await stages.embed(Int32Array.from(someIds(length, model.config.vocabSize)));
+  let indexer = 0;
+  let body = 0;
+  for (let layer = 0; layer < model.config.numHiddenLayers; layer++) {
+    let selected;
+    indexer += await timed(async () => {
+      ({ selected } = await stages.selectKeys(layer, hidden, rows));
+    });
+    body += await timed(async () => {
+      ({ hidden } = await stages.runBody(layer, hidden, rows, selected));
+    });
   }
+  await stages.release();
+  return indexer / (indexer + body);
 }
 
 /** Peak resident bytes of a process that loads the model and runs one prefill. */
@@ -94,7 +88,11 @@ export function measurePeakMemory(path, pattern, length, threads) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [path, pattern, length, threads] = process.argv.slice(2);
   const model = await openModel(path);
-  const decoder = await openDecoder(model, pattern, { device: "cpu", threads: Number(threads), capacity: Number(length) });
+  const decoder = await openDecoder(model, pattern, {
+    device: "cpu",
+    threads: Number(threads),
+    capacity: Number(length),
+  });
   await decoder.prefill(someIds(Number(length), model.config.vocabSize));
   await decoder.release();
   console.log(process.resourceUsage().maxRSS * 1024);

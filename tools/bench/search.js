@@ -19,7 +19,12 @@ export async function measureSearch(model, { threads, sequences, length }) {
       return measured;
     };
     const retain = parseRetain("1/4", model.config.numHiddenLayers);
-    for await (const event of searchGreedily({ start: model.config.indexerLayers, retain, memo: new Map(), evaluate })) {
+    for await (const event of searchGreedily({
+      start: model.config.indexerLayers,
+      retain,
+      memo: new Map(),
+      evaluate,
+    })) {
       if (event.kind === "done") break;
     }
     total.seconds = (performance.now() - started) / 1000;

@@ -5,12 +5,23 @@ import { measurePrefill } from "./inference.js";
 
 /** Rows of a table: length, our seconds, and each rival's seconds with the ratio to ours. */
 export async function besideTransformers(model, python, pattern, lengths, threads) {
-  const prefill = (attention) =>
-    runPython(python, "transformers_prefill.py", [model.path, "--attention", attention, ...common(lengths, threads)]);
+  // A long prefill takes transformers minutes: once is enough to see the ratio.
+  const groups = [
+    { lengths: lengths.filter((length) => length <= 4096), repeats: 3 },
+    { lengths: lengths.filter((length) => length > 4096), repeats: 1 },
+  ].filter((group) => group.lengths.length > 0);
+  const measure = (script, args) =>
+    groups.flatMap((group) =>
+      runPython(python, script, [
+        model.path,
+        ...args,
+        ...["--lengths", group.lengths.join(","), "--threads", String(threads), "--repeats", String(group.repeats)],
+      ]),
+    );
   const rivals = {
-    "transformers eager": prefill("eager"),
-    "transformers SDPA": prefill("sdpa"),
-    "transformers' ONNX export": runPython(python, "transformers_onnx.py", [model.path, ...common(lengths, threads)]),
+    "transformers eager": measure("transformers_prefill.py", ["--attention", "eager"]),
+    "transformers SDPA": measure("transformers_prefill.py", ["--attention", "sdpa"]),
+    "transformers' ONNX export": measure("transformers_onnx.py", []),
   };
   const body = [];
   for (const length of lengths) {
@@ -22,10 +33,6 @@ export async function besideTransformers(model, python, pattern, lengths, thread
     body.push([String(length), `${ours.toFixed(2)} s`, ...cells]);
   }
   return { head: ["tokens", "indexcache", ...Object.keys(rivals)], body };
-}
-
-function common(lengths, threads) {
-  return ["--lengths", lengths.join(","), "--threads", String(threads), "--repeats", "3"];
 }
 
 /** Prints one JSON line for each measurement; anything else it says goes to stderr. */
