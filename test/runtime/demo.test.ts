@@ -64,7 +64,8 @@ describe("the demo model", () => {
   });
 
   test("tokenizes and renders chats as transformers does", () => {
-    for (const { text, ids } of oracle.tokenization) expect(tokenizer.encode(text)).toEqual([0, ...ids]);
+    for (const { text, ids } of oracle.tokenization)
+      expect(tokenizer.encode(text)).toEqual(ids[0] === 0 ? ids : [0, ...ids]);
     const { messages, text } = oracle.chat;
     expect(tokenizer.renderChat(messages)).toBe(text);
   });
