@@ -7,6 +7,7 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { checkShape, parseJson } from "../formats/validation.ts";
 import { fullPattern, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import { frequencyPattern } from "../pattern/schedule.ts";
 import { type RopeParameters, readRopeParameters, ropeSchema } from "./rope.ts";
@@ -134,12 +135,7 @@ export async function readModelConfig(folder: string): Promise<DsaConfig> {
       hint: "MODEL is a Hugging Face checkpoint folder or one that indexcache export wrote",
     });
   });
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new InputError(`"${path}" is not JSON`, { cause: error });
-  }
+  const json = parseJson(text, z.unknown(), `"${path}"`);
   return parseModelConfig(json, path, basename(resolve(folder)));
 }
 
@@ -153,12 +149,7 @@ export function parseModelConfig(json: unknown, path: string, name: string): Dsa
       `"${path}": model_type "${typed.data.model_type}" is not supported; supported are ${supportedModelTypes.join(" and ")}`,
     );
   }
-  const parsed = configSchema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new InputError(`"${path}": ${issue?.path.join(".")}: ${issue?.message}`);
-  }
-  return normalise(parsed.data, modelType, path, name);
+  return normalise(checkShape(json, configSchema, `"${path}"`), modelType, path, name);
 }
 
 function normalise(raw: RawConfig, modelType: ModelType, path: string, name: string): DsaConfig {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
+import { parseJson } from "../formats/validation.ts";
 import { contractVersion, manifestName } from "./contract.ts";
 
 const fileSchema = z.object({ bytes: z.number().int().nonnegative(), sha256: z.string().regex(/^[0-9a-f]{64}$/) });
@@ -30,24 +31,14 @@ export async function readManifest(folder: string): Promise<Manifest | undefined
   const path = join(folder, manifestName);
   const text = await readFile(path, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new InputError(`"${path}" is not JSON`, { cause: error });
-  }
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new InputError(`"${path}": ${issue?.path.join(".")}: ${issue?.message}`);
-  }
-  if (parsed.data.contract_version !== contractVersion) {
+  const manifest = parseJson(text, manifestSchema, `"${path}"`);
+  if (manifest.contract_version !== contractVersion) {
     throw new InputError(
-      `"${path}": contract_version ${parsed.data.contract_version}; this tool reads version ${contractVersion}`,
+      `"${path}": contract_version ${manifest.contract_version}; this tool reads version ${contractVersion}`,
       { hint: "export the checkpoint again" },
     );
   }
-  return parsed.data;
+  return manifest;
 }
 
 export function encodeManifest(manifest: Manifest): string {
