@@ -154,7 +154,7 @@ function attendSelected(
 }
 
 /** dqk^-0.5, times YaRN's factor. */
-function softmaxScale(config: DsaConfig): number {
+export function softmaxScale(config: DsaConfig): number {
   return (config.qkNopeHeadDim + config.qkRopeHeadDim) ** -0.5 * config.rope.softmaxFactor;
 }
 

@@ -37,7 +37,21 @@ const attributeType = { float: 1, int: 2, string: 3, graph: 5, ints: 7 } as cons
 const externalLocation = 1;
 const contribDomain = "com.microsoft";
 
+export interface GraphSettings {
+  /** What weights are cast to and activations are: float, or float16 on a GPU. */
+  precision: typeof OnnxType.float | typeof OnnxType.float16;
+  /**
+   * Where a weight that a branch or loop body asks for is made. `inner`: in that body, where ONNX Runtime prepacks it
+   * (CPU). `outer`: in the outermost graph, once for all the bodies that read it (a GPU has no prepacking).
+   */
+  weights: "inner" | "outer";
+}
+
+const cpuSettings: GraphSettings = { precision: OnnxType.float, weights: "inner" };
+
 export class GraphBuilder {
+  readonly settings: GraphSettings;
+  readonly #outer: GraphBuilder | undefined;
   readonly #nodes: NodeProto[] = [];
   readonly #initializers = new Map<string, TensorProto>();
   readonly #inputs: ValueInfoProto[] = [];
@@ -46,11 +60,11 @@ export class GraphBuilder {
   readonly #known = new Map<string, Value>();
   /** Shared with the branches: ONNX forbids a name of an outer graph in an inner one. */
   readonly #counter: { next: number };
-  readonly #prefix: string;
 
-  constructor(prefix = "", counter = { next: 0 }) {
-    this.#prefix = prefix;
-    this.#counter = counter;
+  constructor(settings: GraphSettings = cpuSettings, outer?: GraphBuilder) {
+    this.settings = settings;
+    this.#outer = outer;
+    this.#counter = outer === undefined ? { next: 0 } : outer.#counter;
   }
 
   input(name: string, type: OnnxType, shape: Dimension[]): Value {
@@ -97,7 +111,7 @@ export class GraphBuilder {
   branch(condition: Value, outputs: number, then: BranchBody, otherwise: BranchBody): Value[] {
     const branches = [then, otherwise].map((body, index) => {
       const name = index === 0 ? "then" : "else";
-      const inner = new GraphBuilder(this.#prefix, this.#counter);
+      const inner = new GraphBuilder(this.settings, this);
       for (const value of body(inner)) {
         const output = inner.node("Identity", [value]);
         inner.#outputs.push(valueInfo(output, undefined, undefined));
@@ -106,6 +120,20 @@ export class GraphBuilder {
     });
     const attributes = Object.fromEntries(branches.map(([name, graph]) => [`${name}_branch`, { graph }]));
     return this.nodes("If", [condition], attributes, outputs);
+  }
+
+  /**
+   * `Loop` over `trips` iterations without state: what `body` gives of each iteration is stacked along a new first axis.
+   * The body's outputs have to keep their shapes from one iteration to the next.
+   */
+  loop(trips: Value, outputs: number, body: (iteration: GraphBuilder, index: Value) => Value[]): Value[] {
+    const inner = new GraphBuilder(this.settings, this);
+    const index = inner.input(this.#fresh("iteration"), OnnxType.int64, []);
+    const goOn = inner.input(this.#fresh("condition"), OnnxType.bool, []);
+    for (const value of [goOn, ...body(inner, index)]) {
+      inner.#outputs.push(valueInfo(inner.node("Identity", [value]), undefined, undefined));
+    }
+    return this.nodes("Loop", [trips, ""], { body: { graph: inner.#graph("body") } }, outputs);
   }
 
   /** An int64 constant: a list, or a scalar where a number is given. */
@@ -127,6 +155,12 @@ export class GraphBuilder {
       : this.#constant(OnnxType.float, [values.length], values);
   }
 
+  /** A scalar in the graph's precision. */
+  scalar(value: number): Value {
+    const { precision } = this.settings;
+    return precision === OnnxType.float ? this.float(value) : this.cast(this.float(value), precision);
+  }
+
   /** A float tensor without elements. */
   empty(shape: number[]): Value {
     return this.#constant(OnnxType.float, shape, new Float32Array());
@@ -134,7 +168,7 @@ export class GraphBuilder {
 
   /** A weight as it is stored, in its own dtype. */
   stored(weight: Weight): Value {
-    const name = this.#prefix + weight.name;
+    const { name } = weight;
     if (!this.#initializers.has(name)) {
       this.#initializers.set(
         name,
@@ -154,23 +188,35 @@ export class GraphBuilder {
     return name;
   }
 
-  /** A weight in fp32, dequantised where it carries block scales. */
-  weight(weight: Weight): Value {
-    const known = this.#known.get(weight.name);
+  /** A weight in the graph's precision, or in another one; dequantised where it carries block scales. */
+  weight(weight: Weight, precision: GraphSettings["precision"] = this.settings.precision): Value {
+    if (this.settings.weights === "outer" && this.#outer !== undefined) return this.#outer.weight(weight, precision);
+    const key = `${weight.name} ${precision}`;
+    const known = this.#known.get(key);
     if (known !== undefined) return known;
-    const stored = this.stored(weight);
-    const value = weight.dtype === "F32" ? stored : this.cast(stored, OnnxType.float);
-    const scaled =
-      weight.scale === undefined ? value : this.node("Mul", [value, this.#blockScale(weight, weight.scale)]);
-    this.#known.set(weight.name, scaled);
+    const scaled = this.#dequantised(weight, precision);
+    this.#known.set(key, scaled);
     return scaled;
   }
 
+  /**
+   * A tensor made of weights alone, such as one cut out of another: made once under its name, where weights are made.
+   * ONNX Runtime folds it when it loads the graph.
+   */
+  derived(name: string, make: (graph: GraphBuilder) => Value): Value {
+    if (this.settings.weights === "outer" && this.#outer !== undefined) return this.#outer.derived(name, make);
+    const known = this.#known.get(`derived ${name}`) ?? make(this);
+    this.#known.set(`derived ${name}`, known);
+    return known;
+  }
+
   /** `x W^T (+ b)`: Hugging Face stores linear weights as `[out, in]`. */
-  linear(x: Value, weight: Weight, bias?: Weight): Value {
-    const transposed = this.node("Transpose", [this.weight(weight)], { perm: [1, 0] });
+  linear(x: Value, weight: Weight, bias?: Weight, precision = this.settings.precision): Value {
+    const transposed = this.derived(`${weight.name} ${precision} transposed`, (graph) =>
+      graph.node("Transpose", [graph.weight(weight, precision)], { perm: [1, 0] }),
+    );
     const product = this.node("MatMul", [x, transposed]);
-    return bias === undefined ? product : this.node("Add", [product, this.weight(bias)]);
+    return bias === undefined ? product : this.node("Add", [product, this.weight(bias, precision)]);
   }
 
   /** RMSNorm over the last axis (HF: GlmMoeDsaRMSNorm, DeepseekV32RMSNorm). */
@@ -214,12 +260,23 @@ export class GraphBuilder {
     });
   }
 
+  #dequantised(weight: Weight, precision: GraphSettings["precision"]): Value {
+    const stored = this.stored(weight);
+    if (weight.scale === undefined) {
+      return weightTypes[weight.dtype] === precision ? stored : this.cast(stored, precision);
+    }
+    // Scales are applied in fp32: a product of FP8 and scale need not be a float16.
+    const scales = this.#blockScale(weight, weight.scale);
+    const product = this.node("Mul", [this.cast(stored, OnnxType.float), scales]);
+    return precision === OnnxType.float ? product : this.cast(product, precision);
+  }
+
   /** Block scales spread over the weight: row r, column c reads block (r / rows, c / columns). */
   #blockScale(weight: Weight, { weight: scale, rows, columns }: BlockScale): Value {
     const [height = 0, width = 0] = weight.shape;
     const index = (size: number, edge: number) =>
       this.int(Array.from({ length: size }, (_, i) => Math.floor(i / edge)));
-    const byRow = this.node("Gather", [this.weight(scale), index(height, rows)], { axis: 0 });
+    const byRow = this.node("Gather", [this.weight(scale, OnnxType.float), index(height, rows)], { axis: 0 });
     return this.node("Gather", [byRow, index(width, columns)], { axis: 1 });
   }
 
@@ -235,7 +292,7 @@ export class GraphBuilder {
   }
 
   #fresh(opType: string): string {
-    return `${this.#prefix}${opType}_${this.#counter.next++}`;
+    return `${opType}_${this.#counter.next++}`;
   }
 
   #graph(name: string): GraphProto {

@@ -7,10 +7,24 @@ import type { GraphBuilder, Value } from "./graph-builder.ts";
 /** HF adds this to the sum of the chosen weights before dividing by it. */
 const normalisationEps = 1e-20;
 
+/**
+ * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel;
+ * `dense`, all experts on all rows, for a GPU provider without that kernel.
+ */
+export type ExpertForm = "branch" | "fused" | "dense";
+
+const expertForms = { branch: mixture, fused: fusedMixture, dense: denseMixture };
+
 /** MLP output `[S, hidden_size]` of normed hidden states `h`. */
-export function feedForward(graph: GraphBuilder, config: DsaConfig, { mlp }: LayerWeights, h: Value): Value {
+export function feedForward(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  { mlp }: LayerWeights,
+  h: Value,
+  form: ExpertForm = "branch",
+): Value {
   if (!isRouted(mlp)) return swiGlu(graph, h, mlp);
-  const routed = mixture(graph, config, mlp, h);
+  const routed = expertForms[form](graph, config, mlp, h);
   return mlp.shared === undefined ? routed : graph.node("Add", [routed, swiGlu(graph, h, mlp.shared)]);
 }
 
@@ -19,11 +33,14 @@ function swiGlu(graph: GraphBuilder, x: Value, { gate, up, down }: MlpWeights): 
   return graph.linear(graph.node("Mul", [silu, graph.linear(x, up)]), down);
 }
 
-/** Sigmoid routing with a selection bias, limited to the best groups of experts: chosen experts and weights, `[S, k]`. */
+/**
+ * Sigmoid routing with a selection bias, limited to the best groups of experts: chosen experts and fp32 weights, `[S, k]`.
+ */
 function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value) {
   const { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: groups, topkGroup } = config;
-  const probabilities = graph.node("Sigmoid", [graph.linear(h, weights.router)]);
-  let choice = graph.node("Add", [probabilities, graph.weight(weights.correctionBias)]);
+  const float = graph.settings.precision === OnnxType.float ? h : graph.cast(h, OnnxType.float);
+  const probabilities = graph.node("Sigmoid", [graph.linear(float, weights.router, undefined, OnnxType.float)]);
+  let choice = graph.node("Add", [probabilities, graph.weight(weights.correctionBias, OnnxType.float)]);
   if (groups > 1) {
     const grouped = graph.reshape(choice, [-1, groups, experts / groups]);
     const [best] = graph.nodes("TopK", [grouped, graph.int([2])], { axis: -1, sorted: 0 }, 2) as [Value, Value];
@@ -87,4 +104,70 @@ function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights,
   const perRow = graph.node("Gather", [stack, graph.cast(places, OnnxType.int64)], { axis: 0 });
   const weighted = graph.node("MatMul", [graph.node("Unsqueeze", [shares, graph.int([1])]), perRow]);
   return graph.node("Squeeze", [weighted, graph.int([1])]);
+}
+
+/** Weight of every expert for every row, fp32 `[S, E]`: 0 where it was not chosen. */
+function spreadShares(graph: GraphBuilder, config: DsaConfig, h: Value, chosen: Value, shares: Value): Value {
+  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([config.nRoutedExperts])], { axis: 0 });
+  return graph.node("ScatterElements", [graph.node("Expand", [graph.float(0), shape]), chosen, shares], { axis: 1 });
+}
+
+/** All experts on all rows, weighted: `E / k` times the arithmetic, and nothing that depends on the data. */
+function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  const { precision } = graph.settings;
+  const { chosen, shares } = route(graph, config, weights, h);
+  const spread = spreadShares(graph, config, h, chosen, shares);
+  const outputs = weights.experts.map((expert, index) => {
+    const share = graph.slice(
+      precision === OnnxType.float ? spread : graph.cast(spread, precision),
+      1,
+      index,
+      index + 1,
+    );
+    return graph.node("Mul", [swiGlu(graph, h, expert), share]);
+  });
+  return outputs.reduce((sum, output) => graph.node("Add", [sum, output]));
+}
+
+/**
+ * ONNX Runtime's MoE kernel. It routes by a softmax over the k largest inputs: logarithms of our weights make it give
+ * exactly these, normalised, and their sum is multiplied back. Logarithms are taken from the largest weight down, where
+ * float16 is finest.
+ */
+function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  const { precision } = graph.settings;
+  const { chosen, shares } = route(graph, config, weights, h);
+  const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
+  const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
+  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([config.nRoutedExperts])], { axis: 0 });
+  const closed = graph.node("Expand", [graph.float(-1e4), shape]);
+  const scattered = graph.node("ScatterElements", [closed, chosen, logs], { axis: 1 });
+  const routing = precision === OnnxType.float ? scattered : graph.cast(scattered, precision);
+  const name = weights.router.name;
+  // fc1 rows are gate and up in turn; experts are stacked in front.
+  const fc1 = graph.derived(`${name} fc1`, (outer) =>
+    stack(outer, weights, (expert) => {
+      const { moeIntermediateSize: inner, hiddenSize } = config;
+      const pairs = [expert.gate, expert.up].map((weight) =>
+        outer.node("Unsqueeze", [outer.weight(weight), outer.int([1])]),
+      );
+      return outer.reshape(outer.node("Concat", pairs, { axis: 1 }), [2 * inner, hiddenSize]);
+    }),
+  );
+  const fc2 = graph.derived(`${name} fc2`, (outer) => stack(outer, weights, (expert) => outer.weight(expert.down)));
+  const mixed = graph.contrib("MoE", [h, routing, fc1, "", fc2], {
+    activation_type: "swiglu",
+    swiglu_fusion: 1,
+    activation_alpha: { float: 1 },
+    activation_beta: { float: 0 },
+    normalize_routing_weights: 1,
+    k: config.numExpertsPerTok,
+  });
+  const total = graph.node("ReduceSum", [shares, graph.int([-1])], { keepdims: 1 });
+  return graph.node("Mul", [mixed, precision === OnnxType.float ? total : graph.cast(total, precision)]);
+}
+
+function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
+  const parts = weights.experts.map((expert) => graph.node("Unsqueeze", [matrix(expert), graph.int([0])]));
+  return graph.node("Concat", parts, { axis: 0 });
 }

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { hashBytes, hashFile } from "../base/files.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
-import { bindWeights, indexerLayers } from "../checkpoint/weights.ts";
+import { bindWeights, indexerLayers, type ModelWeights } from "../checkpoint/weights.ts";
 import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./contract.ts";
 import { breaks, checkGraph } from "./contract-check.ts";
@@ -36,6 +36,8 @@ export interface ModelFolder {
   weightBytes: number;
   /** The bytes of a stage graph; its external data are files of `path`. */
   stage(name: StageName): Promise<Uint8Array>;
+  /** The checkpoint's own tensors, which sequence graphs are built from. */
+  weights(): Promise<ModelWeights>;
   identity(): Promise<ModelIdentity>;
 }
 
@@ -65,12 +67,13 @@ export async function openModel(path: string): Promise<ModelFolder> {
       return bytes;
     };
     const weightBytes = [...sizes.values()].reduce((total, bytes) => total + bytes, 0);
-    return { path, config, manifest, weightBytes, stage, identity };
+    const weights = async () => bindWeights(config, await openTensors(path));
+    return { path, config, manifest, weightBytes, stage, weights, identity };
   }
   const weights = bindWeights(read, await openTensors(path));
   const config = { ...read, indexerLayers: indexerLayers(weights) };
   const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
-  return { path, config, manifest, weightBytes: weights.bytes, stage, identity };
+  return { path, config, manifest, weightBytes: weights.bytes, stage, weights: async () => weights, identity };
 }
 
 /** A graph file of an exported folder. */

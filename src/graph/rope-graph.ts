@@ -40,3 +40,22 @@ export function rotate(
     ...(rotaryDim === headDim ? {} : { rotary_embedding_dim: rotaryDim }),
   });
 }
+
+/**
+ * Rotates rows `[S, heads * headDim]` at their own int64 positions `[S]`; `cos` and `sin` hold all positions. The operator
+ * takes no more rows at once than there are positions: `together` of them, which divides S.
+ */
+export function rotateAt(
+  graph: GraphBuilder,
+  x: Value,
+  { cos, sin, positions, together }: { cos: Value; sin: Value; positions: Value; together: number },
+  { heads, headDim, rotaryDim, interleaved }: Rotation,
+): Value {
+  const batched = graph.reshape(x, [-1, together, heads * headDim]);
+  const rotated = graph.contrib("RotaryEmbedding", [batched, graph.reshape(positions, [-1, together]), cos, sin], {
+    interleaved: interleaved ? 1 : 0,
+    num_heads: heads,
+    ...(rotaryDim === headDim ? {} : { rotary_embedding_dim: rotaryDim }),
+  });
+  return graph.reshape(rotated, [-1, heads * headDim]);
+}

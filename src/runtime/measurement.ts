@@ -57,4 +57,8 @@ export interface Decoder {
   release(): Promise<void>;
 }
 
-export type Device = "auto" | "cpu" | "webgpu" | "cuda";
+/** Where sessions compute. `cuda` is the first GPU, `cuda:0`. */
+export type ComputeDevice = "cpu" | "webgpu" | "cuda" | `cuda:${number}`;
+
+/** What `--device` takes. */
+export type Device = "auto" | ComputeDevice;

@@ -2,7 +2,8 @@
 import { availableParallelism } from "node:os";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
-import type { Device } from "./measurement.ts";
+import { executionProviders } from "./execution-provider.ts";
+import type { ComputeDevice } from "./measurement.ts";
 
 type Runtime = typeof import("onnxruntime-node");
 
@@ -17,7 +18,7 @@ export function loadRuntime(): Promise<Runtime> {
 }
 
 export interface SessionSettings {
-  device: Exclude<Device, "auto">;
+  device: ComputeDevice;
   threads: number;
   /** Folder that the graph's external data lie in. */
   folder: string;
@@ -51,7 +52,7 @@ export class OnnxSession {
   static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
     const { InferenceSession } = await loadRuntime();
     const options: InferenceSession.SessionOptions = {
-      executionProviders: settings.device === "cpu" ? ["cpu"] : [settings.device, "cpu"],
+      executionProviders: executionProviders(settings.device),
       intraOpNumThreads: settings.threads,
       interOpNumThreads: 1,
       enableCpuMemArena: settings.solo === true,
@@ -83,9 +84,10 @@ export class OnnxSession {
     return this.#session.outputNames;
   }
 
-  async run(feeds: Feeds): Promise<Feeds> {
+  /** @param fetches the outputs that are wanted; the others are not copied out of the device */
+  async run(feeds: Feeds, fetches?: readonly string[]): Promise<Feeds> {
     try {
-      return await this.#session.run(feeds);
+      return await (fetches === undefined ? this.#session.run(feeds) : this.#session.run(feeds, fetches));
     } catch (error) {
       throw new RuntimeFailure(`ONNX Runtime failed: ${firstLine(error)}`, { cause: error });
     }

@@ -1,0 +1,149 @@
+/**
+ * Multi-head latent attention over whole sequences (HF's GlmMoeDsaAttention), with keys and values expanded once a layer
+ * and a bias that opens the selected keys: the fused attention of a GPU reads all keys under a bias faster than it
+ * gathers rows of their own for every query (docs/gpu.md has the crossover).
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
+import type { LayerWeights } from "../checkpoint/weights.ts";
+import { softmaxScale } from "./attention-graph.ts";
+import type { GraphBuilder, Value } from "./graph-builder.ts";
+import { rotateAt } from "./rope-graph.ts";
+import { bySequence, type RowsOf, type SequenceContext } from "./sequence-rows.ts";
+
+/** Keys `[batch, length, H * (rope + nope)]` and values `[batch, length, H * dv]`. */
+export interface ExpandedKeys {
+  keys: Value;
+  values: Value;
+}
+
+/** Keys and values of all rows. A head's key is k_pe, the same for all heads, then its own k_nope. */
+export function expandedKeys(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  hidden: Value,
+): ExpandedKeys {
+  const { config, cos, sin, positions } = context;
+  const together = context.shape.chunkRows;
+  const { numAttentionHeads: heads, kvLoraRank: rank, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const h = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
+  const [compressed, pe] = graph.nodes(
+    "Split",
+    [graph.linear(h, layer.kvA, layer.kvABias), graph.int([rank, rope])],
+    { axis: 1 },
+    2,
+  ) as [Value, Value];
+  const latent = graph.rmsNorm(compressed, layer.kvANorm, latentNormEps);
+  const rotation = { heads: 1, headDim: rope, rotaryDim: rope, interleaved: true };
+  const shared = graph.reshape(rotateAt(graph, pe, { cos, sin, positions, together }, rotation), [-1, 1, rope]);
+  const rows = context.shape.batch * context.shape.length;
+  const spread = graph.node("Expand", [shared, graph.int([rows, heads, rope])]);
+  const own = graph.reshape(up(graph, config, layer, latent, 0, nope), [-1, heads, nope]);
+  const keys = graph.node("Concat", [spread, own], { axis: 2 });
+  const values = up(graph, config, layer, latent, nope, nope + vHeadDim);
+  return {
+    keys: bySequence(graph, context, keys, heads * (rope + nope)),
+    values: bySequence(graph, context, values, heads * vHeadDim),
+  };
+}
+
+/** Rows `from` to `to` of every head's block of kv_b_proj, applied to latents: `[rows, H * (to - from)]`. */
+function up(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  { kvB }: LayerWeights,
+  latent: Value,
+  from: number,
+  to: number,
+): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
+  const weight = graph.derived(`${kvB.name} ${from} to ${to}`, (outer) => {
+    const blocks = outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]);
+    const cut = outer.reshape(outer.slice(blocks, 1, from, to), [heads * (to - from), kvLoraRank]);
+    return outer.node("Transpose", [cut], { perm: [1, 0] });
+  });
+  return graph.node("MatMul", [latent, weight]);
+}
+
+/** What one chunk of query rows attends with. */
+export interface ChunkAttention {
+  /** Hidden states of the chunk's rows. */
+  residual: Value;
+  /** `topk_indices` of all rows; absent where every visible key is selected. */
+  selected: Value | undefined;
+  keys: ExpandedKeys;
+  rows: RowsOf;
+  /** Number of the chunk, int64 scalar. */
+  index: Value;
+}
+
+/** Attention output of a chunk, `[chunk rows, hidden_size]`. */
+export function attendChunk(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  { residual, selected, keys, rows, index }: ChunkAttention,
+): Value {
+  const { config, shape, cos, sin, positions } = context;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
+  const h = graph.rmsNorm(residual, layer.inputNorm, config.rmsNormEps);
+  const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+  const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
+  const queries = rotateAt(graph, graph.node("MatMul", [qLatent, ropeFirst(graph, config, layer)]), at, rotation);
+  const bias = selectionBias(graph, context, at.positions, selected === undefined ? undefined : rows(selected));
+  // Keys behind the chunk's end are not read at all.
+  const next = graph.node("Mul", [graph.node("Add", [index, graph.int(1)]), graph.int(shape.chunkRows)]);
+  const seen = graph.node("Expand", [graph.cast(next, OnnxType.int32), graph.int([shape.batch])]);
+  const [attended] = graph.nodes(
+    "MultiHeadAttention",
+    [
+      graph.reshape(queries, [shape.batch, shape.chunkRows, heads * (rope + nope)]),
+      keys.keys,
+      keys.values,
+      "",
+      shape.chunks === 1 ? "" : seen,
+      graph.reshape(bias, [shape.batch, 1, shape.chunkRows, shape.length]),
+    ],
+    { num_heads: heads, scale: { float: softmaxScale(config) } },
+    1,
+    "com.microsoft",
+  );
+  return graph.linear(graph.reshape(attended as Value, [-1, heads * vHeadDim]), layer.o, layer.oBias);
+}
+
+/** q_b_proj, transposed, with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
+function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, qLoraRank } = config;
+  return graph.derived(`${qB.name} rope first`, (outer) => {
+    const blocks = outer.reshape(outer.weight(qB), [heads, nope + rope, qLoraRank]);
+    const turned = outer.node("Concat", [outer.slice(blocks, 1, nope, nope + rope), outer.slice(blocks, 1, 0, nope)], {
+      axis: 1,
+    });
+    return outer.node("Transpose", [outer.reshape(turned, [heads * (nope + rope), qLoraRank])], { perm: [1, 0] });
+  });
+}
+
+/** 0 at the selected, visible keys of each row and the lowest finite number elsewhere, `[chunk rows, length]`. */
+function selectionBias(
+  graph: GraphBuilder,
+  { shape, settings }: SequenceContext,
+  positions: Value,
+  selected: Value | undefined,
+): Value {
+  const closed = graph.scalar(settings.precision === OnnxType.float ? -1e30 : -65504);
+  const row = graph.node("Unsqueeze", [graph.cast(positions, OnnxType.int32), graph.int([1])]);
+  const rows = shape.batch * shape.chunkRows;
+  if (selected === undefined) {
+    const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
+    return graph.node("Where", [
+      graph.node("Greater", [graph.cast(range, OnnxType.int32), row]),
+      closed,
+      graph.scalar(0),
+    ]);
+  }
+  const opened = graph.node("Where", [graph.node("Greater", [selected, row]), closed, graph.scalar(0)]);
+  const all = graph.node("Expand", [closed, graph.int([rows, shape.length])]);
+  return graph.node("ScatterElements", [all, selected, opened], { axis: 1 });
+}

@@ -1,0 +1,154 @@
+/**
+ * The whole model over whole sequences, for GPUs: token ids in, the loss of every token out, one run for a batch. Query
+ * chunks are a loop inside the graph and caches never leave the device. Switches choose, run by run, which layers run and
+ * which indexers do, so that one set of weights on the device serves every pattern and every suffix of layers.
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { LayerWeights, ModelWeights } from "../checkpoint/weights.ts";
+import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "./contract.ts";
+import { GraphBuilder, type Value } from "./graph-builder.ts";
+import { feedForward } from "./mlp-graph.ts";
+import type { ModelProto } from "./onnx_pb.ts";
+import { rotaryAngles } from "./rope-graph.ts";
+import { attendChunk, expandedKeys } from "./sequence-attention.ts";
+import { selectSequenceKeys } from "./sequence-indexer.ts";
+import {
+  overChunks,
+  type SequenceContext,
+  type SequenceGraphSettings,
+  type SequenceShape,
+  selectsKeys,
+} from "./sequence-rows.ts";
+import { logits, negativeLogLikelihood } from "./stages.ts";
+
+/** Does layer i run? Only in graphs with boundaries. */
+export const runInput = (layer: number) => `run.${layer}`;
+/** Does the indexer of layer i run? Layer 0 of a graph without boundaries always does. */
+export const selectInput = (layer: number) => `select.${layer}`;
+
+/** Inputs and outputs of a sequence graph. R rows in all, `batch * length`; K selected keys. */
+export function sequenceSpec(config: DsaConfig, shape: SequenceShape, settings: SequenceGraphSettings): GraphSpec {
+  const rows = shape.batch * shape.length;
+  const { precision, boundaries } = settings;
+  const switchOf = (name: string): TensorSpec => ({ name, type: OnnxType.bool, shape: [] });
+  const hidden = (name: string): TensorSpec => ({ name, type: precision, shape: [rows, config.hiddenSize] });
+  const selected = (name: string): TensorSpec => ({ name, type: OnnxType.int32, shape: [rows, "selected_keys"] });
+  const inputs: TensorSpec[] = ["input_ids", "position_ids", "target_ids"].map((name) => ({
+    name,
+    type: OnnxType.int64,
+    shape: [rows],
+  }));
+  const outputs: TensorSpec[] = [{ name: "negative_log_likelihood", type: OnnxType.float, shape: [rows] }];
+  // Given sizes by name: where every layer runs they are fed without rows.
+  if (boundaries) {
+    inputs.push({ name: "hidden_states", type: precision, shape: ["boundary_rows", config.hiddenSize] });
+    inputs.push({ name: "topk_indices", type: OnnxType.int32, shape: ["selected_rows", "selected_keys"] });
+  }
+  for (let layer = 0; layer < config.numHiddenLayers; layer++) {
+    if (boundaries) inputs.push(switchOf(runInput(layer)));
+    if (config.indexerLayers[layer] === "F" && selectsKeys(config, shape) && (layer > 0 || boundaries)) {
+      inputs.push(switchOf(selectInput(layer)));
+    }
+    if (!boundaries) continue;
+    outputs.push(hidden(hiddenStates(layer + 1)));
+    if (config.indexerLayers[layer] === "F" && selectsKeys(config, shape)) outputs.push(selected(topkIndices(layer)));
+  }
+  return { inputs, outputs };
+}
+
+export function buildSequenceGraph(
+  config: DsaConfig,
+  weights: ModelWeights,
+  shape: SequenceShape,
+  settings: SequenceGraphSettings,
+): ModelProto {
+  const graph = new GraphBuilder({ precision: settings.precision, weights: "outer" });
+  const spec = sequenceSpec(config, shape, settings);
+  for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
+  const every = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
+  const angles = rotaryAngles(graph, config, every);
+  const context: SequenceContext = {
+    config,
+    shape,
+    settings,
+    cos: graph.cast(angles.cos, settings.precision),
+    sin: graph.cast(angles.sin, settings.precision),
+    positions: "position_ids",
+  };
+  const results = new Map<string, Value>();
+  const embed = (inside: GraphBuilder) =>
+    inside.node("Gather", [inside.weight(weights.embedding), "input_ids"], { axis: 0 });
+  let hidden = settings.boundaries ? either(graph, runInput(0), embed, () => "hidden_states") : embed(graph);
+  let selected: Value | undefined = settings.boundaries ? "topk_indices" : undefined;
+  for (const [layer, parts] of weights.layers.entries()) {
+    selected = selectLayer(graph, context, parts, layer, hidden, selected);
+    results.set(topkIndices(layer), selected ?? "");
+    const [input, keys] = [hidden, selected];
+    const run = (inside: GraphBuilder) => layerOver(inside, context, parts, input, keys);
+    hidden = settings.boundaries ? either(graph, runInput(layer), run, () => input) : run(graph);
+    results.set(hiddenStates(layer + 1), hidden);
+  }
+  results.set("negative_log_likelihood", lossOver(graph, context, weights, hidden));
+  for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
+  return graph.model("dsa sequences", { architecture: config.modelType });
+}
+
+/** `topk_indices` behind layer i, int32 `[rows, K]`: its own, or those that came in. */
+function selectLayer(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  parts: LayerWeights,
+  layer: number,
+  hidden: Value,
+  previous: Value | undefined,
+): Value | undefined {
+  const { indexer } = parts;
+  if (!selectsKeys(context.config, context.shape)) return undefined;
+  if (indexer === undefined) return previous;
+  const select = (inside: GraphBuilder) => selectSequenceKeys(inside, context, parts, indexer, hidden);
+  return previous === undefined ? select(graph) : either(graph, selectInput(layer), select, () => previous);
+}
+
+function either(
+  graph: GraphBuilder,
+  condition: Value,
+  then: (inside: GraphBuilder) => Value,
+  otherwise: (inside: GraphBuilder) => Value,
+): Value {
+  return graph.branch(
+    condition,
+    1,
+    (inside) => [then(inside)],
+    (inside) => [otherwise(inside)],
+  )[0] as Value;
+}
+
+/** One layer over all rows: hidden states `[rows, hidden_size]` to hidden states. */
+function layerOver(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  hidden: Value,
+  selected: Value | undefined,
+): Value {
+  const { config, settings } = context;
+  const keys = expandedKeys(graph, context, layer, hidden);
+  return overChunks(graph, context, (chunk, rows, index) => {
+    const residual = rows(hidden);
+    const attended = attendChunk(chunk, context, layer, { residual, selected, keys, rows, index });
+    const middle = chunk.node("Add", [residual, attended]);
+    const normed = chunk.rmsNorm(middle, layer.postAttentionNorm, config.rmsNormEps);
+    const experts = settings.loops ? "fused" : "dense";
+    return chunk.node("Add", [middle, feedForward(chunk, config, layer, normed, experts)]);
+  });
+}
+
+/** Loss of every row, float `[rows]`. */
+function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelWeights, hidden: Value): Value {
+  const { config } = context;
+  return overChunks(graph, context, (chunk, rows) => {
+    const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
+    return negativeLogLikelihood(chunk, scores, rows("target_ids"));
+  });
+}

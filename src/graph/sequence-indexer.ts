@@ -1,0 +1,62 @@
+/** The lightning indexer over whole sequences (HF's GlmMoeDsaIndexer): keys once, then scores and top-k chunk by chunk. */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import { latentNormEps } from "../checkpoint/model-config.ts";
+import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "./graph-builder.ts";
+import { rotateAt } from "./rope-graph.ts";
+import { bySequence, overChunks, type SequenceContext } from "./sequence-rows.ts";
+
+/**
+ * Indices of the selected keys, int32 `[rows, index_topk]`, in no order, of sequences longer than that. Scores are fp32
+ * whatever the precision of the graph. Rows that see fewer keys get keys of their future as well; attention masks them.
+ */
+export function selectSequenceKeys(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  indexer: IndexerWeights,
+  hidden: Value,
+): Value {
+  const { config, shape, cos, sin, positions } = context;
+  const { indexNHeads: heads, indexHeadDim: dim, indexTopk: topk } = config;
+  const together = shape.chunkRows;
+  const rotation = { headDim: dim, rotaryDim: config.qkRopeHeadDim, interleaved: config.indexerRopeInterleave };
+  const h = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
+  const normed = graph.node(
+    "LayerNormalization",
+    [graph.linear(h, indexer.wk), graph.weight(indexer.kNorm), graph.weight(indexer.kNormBias)],
+    { axis: -1, epsilon: { float: latentNormEps } },
+  );
+  const rotated = rotateAt(graph, normed, { cos, sin, positions, together }, { ...rotation, heads: 1 });
+  const keys = graph.cast(bySequence(graph, context, rotated, dim), OnnxType.float);
+  const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]), OnnxType.int32);
+
+  return overChunks(graph, context, (chunk, rows, index) => {
+    const own = chunk.rmsNorm(rows(hidden), layer.inputNorm, config.rmsNormEps);
+    const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
+    const qLatent = chunk.rmsNorm(chunk.linear(own, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+    const turned = rotateAt(chunk, chunk.linear(qLatent, indexer.wqB), at, { ...rotation, heads });
+    const queries = chunk.cast(chunk.reshape(turned, [shape.batch, shape.chunkRows * heads, dim]), OnnxType.float);
+    // Only keys up to the end of the chunk are scored; top-k needs as many as it selects.
+    const next = chunk.node("Mul", [chunk.node("Add", [index, chunk.int(1)]), chunk.int(shape.chunkRows)]);
+    const end = chunk.node("Unsqueeze", [chunk.node("Max", [next, chunk.int(topk)]), chunk.int([0])]);
+    const prefix = (all: Value, axis: number) =>
+      shape.chunks === 1 ? all : chunk.node("Slice", [all, chunk.int([0]), end, chunk.int([axis])]);
+    const seen = prefix(keys, 1);
+    const products = chunk.node("Relu", [chunk.contrib("FusedMatMul", [queries, seen], { transB: 1 })]);
+    const perHead = chunk.node("Reshape", [
+      products,
+      chunk.node("Concat", [chunk.int([-1, heads]), chunk.dimension(seen, 1)], { axis: 0 }),
+    ]);
+    const ownFloat = chunk.cast(own, OnnxType.float);
+    const scale = chunk.float(heads ** -0.5 * dim ** -0.5);
+    const projected = chunk.linear(ownFloat, indexer.weightsProj, undefined, OnnxType.float);
+    const headWeights = chunk.reshape(chunk.node("Mul", [projected, scale]), [-1, 1, heads]);
+    const scores = chunk.node("Squeeze", [chunk.node("MatMul", [headWeights, perHead]), chunk.int([1])]);
+    const row = chunk.node("Unsqueeze", [chunk.cast(at.positions, OnnxType.int32), chunk.int([1])]);
+    const future = chunk.node("Greater", [prefix(every, 0), row]);
+    const visible = chunk.node("Where", [future, chunk.float(Number.NEGATIVE_INFINITY), scores]);
+    const [, order] = chunk.nodes("TopK", [visible, chunk.int([topk])], { axis: -1, largest: 1, sorted: 0 }, 2);
+    return chunk.cast(order as Value, OnnxType.int32);
+  });
+}
