@@ -7,6 +7,7 @@ import type { Pattern } from "../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
 import { formatCount } from "../report/quantities.ts";
 import { chooseDevice } from "../runtime/device.ts";
+import type { ComputeDevice } from "../runtime/measurement.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -67,10 +68,12 @@ export async function openCalibrationSet(
 export async function openDevice(
   { device: wanted, threads, workers }: DeviceFlags & WorkerFlags,
   terminal: Terminal,
-): Promise<{ device: Awaited<ReturnType<typeof chooseDevice>>["device"]; threads?: number; workers?: number }> {
-  const { device, notes } = await chooseDevice(wanted);
+): Promise<{ device: ComputeDevice; threads?: number; workers?: number }> {
+  const { device, title, notes, warning } = await chooseDevice(wanted, threads === undefined ? {} : { threads });
   for (const note of notes) terminal.detail(note);
-  terminal.detail(`device: ${device}`);
+  if (warning !== undefined) terminal.warn(warning);
+  if (wanted === "auto") terminal.note(`device: ${title}`);
+  else terminal.detail(`device: ${title}`);
   return {
     device,
     ...(threads === undefined ? {} : { threads }),

@@ -8,12 +8,14 @@ import { interruptible } from "./interruption.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
+  addDtypeOption,
   addModelArgument,
   addOutputOptions,
   addPatternOptions,
   addWorkersOption,
   type CalibrationFlags,
   type DeviceFlags,
+  type DtypeFlags,
   demoModel,
   type OutputFlags,
   type PatternFlags,
@@ -21,7 +23,7 @@ import {
 } from "./options.ts";
 import { Terminal } from "./terminal.ts";
 
-type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & WorkerFlags & OutputFlags;
+type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & DtypeFlags & WorkerFlags & OutputFlags;
 
 const examples = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first.
@@ -37,6 +39,7 @@ export function addLossCommand(program: Command): void {
   addPatternOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
+  addDtypeOption(command);
   addWorkersOption(command);
   addOutputOptions(command);
   command
@@ -51,7 +54,10 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
   const model = await openModel(path);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const evaluator = await openLossEvaluator(model, set.windows, await openDevice(flags, terminal));
+  const evaluator = await openLossEvaluator(model, set.windows, {
+    ...(await openDevice(flags, terminal)),
+    dtype: flags.dtype,
+  });
   try {
     for (const line of evaluator.plan) terminal.detail(line);
     const measurement = await evaluator.evaluate(pattern, { signal });

@@ -1,7 +1,8 @@
 /** Arguments and options that several commands share, so that they are spelled and explained once. */
 import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { Device } from "../runtime/measurement.ts";
+import { parseDevice } from "../runtime/execution-provider.ts";
+import type { Device, Dtype } from "../runtime/measurement.ts";
 
 /** Two folders up from `src/cli` and from `dist/cli` alike. */
 const packageFile = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -17,6 +18,10 @@ export const demoCalibrationName = "indexcache:calibration/demo.jsonl";
 export interface DeviceFlags {
   device: Device;
   threads?: number;
+}
+
+export interface DtypeFlags {
+  dtype: Dtype;
 }
 
 export interface WorkerFlags {
@@ -79,12 +84,26 @@ export function addCalibrationOptions(command: Command): Command {
     .option("--no-pack", "one sequence a document, instead of documents one behind the other");
 }
 
+/** `--device`; what it is for differs between commands. */
+export function deviceOption(purpose: string): Option {
+  return new Option("--device <name>", `${purpose}: auto, cpu, webgpu, cuda or cuda:N for GPU N`)
+    .argParser(deviceName)
+    .default("auto");
+}
+
 export function addDeviceOptions(command: Command): Command {
   return command
-    .addOption(
-      new Option("--device <name>", "where to compute").choices(["auto", "cpu", "webgpu", "cuda"]).default("auto"),
-    )
+    .addOption(deviceOption("where to compute"))
     .option("--threads <n>", "CPU threads (default: all cores)", positiveNumber);
+}
+
+/** For commands whose numbers depend on it. */
+export function addDtypeOption(command: Command): Command {
+  return command.addOption(
+    new Option("--dtype <name>", "weights and activations; scores, softmax and norms stay float32")
+      .choices(["float32", "float16"])
+      .default("float32"),
+  );
 }
 
 /** For commands that evaluate many sequences. */
@@ -101,6 +120,14 @@ export function addOutputOptions(command: Command): Command {
     .option("--json", "print the result as JSON")
     .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+}
+
+/** Parses the name of a device. */
+export function deviceName(text: string): Device {
+  const device = parseDevice(text);
+  if (device === undefined)
+    throw new InvalidArgumentError("It must be auto, cpu, webgpu, cuda or cuda:N (cuda:0, ...).");
+  return device;
 }
 
 /** Parses a whole number from 0 up. */

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
+import { addDoctorCommand } from "./doctor.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
@@ -41,5 +42,6 @@ function buildProgram(): Command {
   addLossCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
+  addDoctorCommand(program);
   return program;
 }

@@ -23,11 +23,13 @@ import { interruptible, resumeCommand } from "./interruption.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
+  addDtypeOption,
   addModelArgument,
   addOutputOptions,
   addWorkersOption,
   type CalibrationFlags,
   type DeviceFlags,
+  type DtypeFlags,
   demoModel,
   type OutputFlags,
   type WorkerFlags,
@@ -35,7 +37,7 @@ import {
 import { requireWritable } from "./output-file.ts";
 import { Terminal } from "./terminal.ts";
 
-interface SearchFlags extends CalibrationFlags, DeviceFlags, WorkerFlags, OutputFlags {
+interface SearchFlags extends CalibrationFlags, DeviceFlags, DtypeFlags, WorkerFlags, OutputFlags {
   retain: string;
   output?: string;
   resume?: boolean;
@@ -68,6 +70,7 @@ export function addSearchCommand(program: Command): void {
     .option("--fresh", "begin anew where there is a journal already");
   addCalibrationOptions(command);
   addDeviceOptions(command);
+  addDtypeOption(command);
   addWorkersOption(command);
   addOutputOptions(command);
   command
@@ -87,9 +90,9 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   const retain = parseRetain(flags.retain, model.config.numHiddenLayers);
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const settings = await openDevice(flags, terminal);
+  const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype };
   const identity = await identityRecord(model);
-  const journal = await openJournal(flags, identity, set, settings.device);
+  const journal = await openJournal(flags, identity, set);
   try {
     const evaluator = await openLossEvaluator(model, set.windows, settings);
     try {
@@ -177,7 +180,6 @@ async function openJournal(
   flags: SearchFlags,
   identity: PatternFile["model"],
   set: CalibrationSet,
-  device: string,
 ): Promise<Journal | undefined> {
   if (flags.output === undefined) return undefined;
   const fingerprint = {
@@ -185,8 +187,9 @@ async function openJournal(
     model_config_hash: identity.config_hash,
     weight_hash: identity.weight_hash,
     calibration_hash: set.hash,
-    // Threads are no part of it: they move a loss by less than the search takes for a tie.
-    settings: { device },
+    // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
+    // ran out of device memory can go on elsewhere.
+    settings: { dtype: flags.dtype },
     tool_version: toolVersion,
   };
   const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";

@@ -21,7 +21,7 @@ const fingerprintSchema = z.object({
   model_config_hash: z.string(),
   weight_hash: z.string(),
   calibration_hash: z.string(),
-  /** Settings that decide the numbers (the device), not those that only decide how far the search goes. */
+  /** Settings that decide the numbers (the dtype), not those that only decide how far the search goes. */
   settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
   tool_version: z.string(),
 });

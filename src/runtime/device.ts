@@ -1,68 +1,118 @@
-/** Which execution provider to use: asked for by name, or the fastest one that really creates a session. */
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+/** Which device to use: asked for by name, or the fastest one that really creates a session and computes with it. */
 import { RuntimeFailure } from "../base/errors.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import { encodeModel, GraphBuilder } from "../graph/graph-builder.ts";
-import type { Device } from "./measurement.ts";
-import { firstLine, loadRuntime } from "./onnx-session.ts";
+import { type Trial, tryDevice } from "./device-trial.ts";
+import { cudaIndex } from "./execution-provider.ts";
+import { askDriver, type GpuQuery } from "./gpu.ts";
+import type { ComputeDevice, Device } from "./measurement.ts";
+import { type RuntimePackage, runtimePackage } from "./native-libraries.ts";
+import { defaultThreads } from "./onnx-session.ts";
+import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
+
+/** What `auto` looks at, fastest first. */
+const preference = ["cuda", "webgpu", "cpu"] as const;
+
+/** WebGPU is slower than the CPU for these graphs so far: it is used when it is asked for by name. */
+const onlyByName: ReadonlySet<ComputeDevice> = new Set(["webgpu"]);
 
 export interface ChosenDevice {
-  device: Exclude<Device, "auto">;
-  /** One line for each provider that was tried and does not work. */
+  device: ComputeDevice;
+  /** The device as people know it: `cuda, NVIDIA H200`. */
+  title: string;
+  /** Why the faster ones were not taken, one line each. */
   notes: string[];
+  /** There is a GPU, and the CPU it is. */
+  warning?: string;
+}
+
+/** What came of looking at a device. */
+export interface DeviceCheck {
+  device: ComputeDevice;
+  /** Empty where the device works. */
+  lacks: Lack[];
+  trial?: Extract<Trial, { works: true }>;
+}
+
+export interface CheckSettings {
+  /** How long to measure the device's speed; not at all where absent. */
+  seconds?: number;
+  threads?: number;
+  /** Where to look for the provider's libraries: those of the installed package where absent. */
+  runtime?: RuntimePackage;
 }
 
 /**
- * @throws RuntimeFailure where a provider is asked for by name and cannot create a session
+ * @throws RuntimeFailure where a device is asked for by name and does not work
  */
-export async function chooseDevice(wanted: Device): Promise<ChosenDevice> {
-  if (wanted === "cpu") return { device: "cpu", notes: [] };
-  // WebGPU is slower than the CPU for these graphs so far: it is used when it is asked for.
-  const candidates = wanted === "auto" ? (["cuda"] as const) : [wanted];
+export async function chooseDevice(wanted: Device, settings: CheckSettings = {}): Promise<ChosenDevice> {
+  if (wanted === "cpu") return { device: "cpu", title: "cpu", notes: [] };
+  const query = await askDriver();
+  if (wanted !== "auto") {
+    requireWorking(await checkDevice(wanted, query, settings));
+    return { device: wanted, title: title(wanted, query), notes: [] };
+  }
   const notes: string[] = [];
-  for (const device of candidates) {
-    const failure = await tryDevice(device);
-    if (failure === undefined) return { device, notes };
-    notes.push(`${device} is not available: ${failure}`);
+  let warning: string | undefined;
+  for (const device of preference) {
+    // There is nothing to fall back to: the CPU needs no trial.
+    if (device === "cpu") break;
+    if (onlyByName.has(device)) {
+      notes.push(`${device} is slower than the CPU: used only when asked for by name`);
+      continue;
+    }
+    const check = await checkDevice(device, query, settings);
+    if (check.lacks.length === 0) return { device, title: title(device, query), notes };
+    notes.push(unavailability(check));
+    const [gpu] = query.gpus;
+    if (gpu !== undefined) {
+      warning = `${gpu.name} is not used: ${reasons(check.lacks)} (indexcache doctor shows what to do)`;
+    }
   }
-  if (wanted !== "auto") throw new RuntimeFailure(notes[0] ?? "", { hint: "use --device cpu" });
-  return { device: "cpu", notes };
+  return { device: "cpu", title: "cpu", notes, ...(warning === undefined ? {} : { warning }) };
 }
 
-/** Why a provider cannot create a session here, or undefined where it can. */
-async function tryDevice(device: "webgpu" | "cuda"): Promise<string | undefined> {
-  // Looked for first: the runtime's own attempt writes a red paragraph to stderr that nobody can turn off.
-  if (device === "cuda" && !hasCudaLibraries())
-    return "onnxruntime-node has no CUDA libraries (npm does not carry them)";
-  const { InferenceSession } = await loadRuntime();
-  try {
-    const options = { executionProviders: [device], logSeverityLevel: 4 as const };
-    const session = await InferenceSession.create(probe(), options);
-    await session.release();
-    return undefined;
-  } catch (error) {
-    return explain(device, firstLine(error));
-  }
+function title(device: ComputeDevice, { gpus }: GpuQuery): string {
+  const name = gpus.find(({ index }) => index === cudaIndex(device))?.name;
+  return name === undefined ? device : `${device}, ${name}`;
 }
 
-/** The smallest graph that needs a provider. */
-function probe(): Uint8Array {
-  const graph = new GraphBuilder();
-  const x = graph.input("x", OnnxType.float, [1]);
-  graph.output("y", graph.node("Add", [x, x]), OnnxType.float, [1]);
-  return encodeModel(graph.model("probe"));
+/** What `auto` takes of devices that were checked already. */
+export function automaticDevice(checks: readonly DeviceCheck[]): ComputeDevice {
+  const works = (name: string): ComputeDevice | undefined =>
+    checks.find(({ device, lacks }) => lacks.length === 0 && (device === name || device === `${name}:0`))?.device;
+  return (
+    preference
+      .filter((name) => !onlyByName.has(name))
+      .map(works)
+      .find((device) => device !== undefined) ?? "cpu"
+  );
 }
 
-function explain(device: "webgpu" | "cuda", message: string): string {
-  return device === "webgpu" && /vulkan|adapter|dawn/i.test(message) ? "no Vulkan driver was found" : message;
+/** Looks for what a device needs, and where nothing is known to be missing tries it. */
+export async function checkDevice(
+  device: ComputeDevice,
+  query: GpuQuery,
+  { seconds = 0, threads = defaultThreads(), runtime = runtimePackage() }: CheckSettings = {},
+): Promise<DeviceCheck> {
+  const lacks = await lacksOf(device, query, runtime);
+  if (lacks.length > 0) return { device, lacks };
+  const trial = await tryDevice({ device, threads, seconds });
+  return trial.works ? { device, lacks: [], trial } : { device, lacks: [await explainFailure(device, trial.reason)] };
 }
 
-/** Are the provider's libraries beside the runtime's own? */
-function hasCudaLibraries(): boolean {
-  const root = dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
-  const folder = join(root, "bin", "napi-v6", process.platform, process.arch);
-  const suffix = process.platform === "win32" ? "onnxruntime_providers_cuda.dll" : "libonnxruntime_providers_cuda.so";
-  return existsSync(join(folder, suffix));
+/** Why a device cannot be used, as a sentence. */
+export function unavailability({ device, lacks }: DeviceCheck): string {
+  return `${device} is not available: ${reasons(lacks)}`;
+}
+
+function requireWorking(check: DeviceCheck): void {
+  if (check.lacks.length === 0) return;
+  const advice = check.lacks.flatMap(({ how }) => how);
+  const [only = ""] = advice;
+  const doctor = `indexcache doctor --device ${check.device} shows what to do`;
+  const hint = advice.length === 0 ? "" : `${advice.length === 1 ? only : doctor}; `;
+  throw new RuntimeFailure(unavailability(check), { hint: `${hint}--device cpu works without` });
+}
+
+function reasons(lacks: readonly Lack[]): string {
+  return lacks.map(({ what }) => what).join("; ");
 }

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import process from "node:process";
 import { promisify } from "node:util";
 import { z } from "zod";
+import { hasLibrary } from "./native-libraries.ts";
 
 export interface Gpu {
   /** N of `cuda:N`: the order of nvidia-smi, counted within CUDA_VISIBLE_DEVICES. */
@@ -22,6 +23,9 @@ export interface GpuQuery {
   /** Why there are no GPUs, in a few words. */
   problem?: string;
 }
+
+/** The part of the driver that CUDA programs load. */
+export const driverLibrary = "libcuda.so.1";
 
 const fields = ["index", "name", "memory.total", "memory.free", "driver_version", "compute_cap", "uuid"];
 /** A broken driver can leave nvidia-smi hanging; a GPU that sleeps takes it some seconds. */
@@ -61,7 +65,8 @@ export async function askDriver(): Promise<GpuQuery> {
   const rows: Row[] = [];
   for (const line of text.split("\n").filter((line) => line.trim() !== "")) {
     const row = rowSchema.safeParse(line.split(",").map((cell) => cell.trim()));
-    if (!row.success) return { gpus: [], hasTool: true, problem: `nvidia-smi wrote an unreadable line: ${line.trim()}` };
+    if (!row.success)
+      return { gpus: [], hasTool: true, problem: `nvidia-smi wrote an unreadable line: ${line.trim()}` };
     rows.push(row.data);
   }
   if (rows.length === 0) return { gpus: [], hasTool: true, problem: "nvidia-smi shows no GPU" };
@@ -71,9 +76,19 @@ export async function askDriver(): Promise<GpuQuery> {
     : { gpus, hasTool: true, problem: "CUDA_VISIBLE_DEVICES hides every GPU" };
 }
 
-function explain(error: unknown): GpuQuery {
-  const { code, killed, stdout, stderr } = error as { code?: unknown; killed?: boolean; stdout?: string; stderr?: string };
-  if (code === "ENOENT") return { gpus: [], hasTool: false, problem: "no NVIDIA driver (nvidia-smi not found)" };
+async function explain(error: unknown): Promise<GpuQuery> {
+  const { code, killed, stdout, stderr } = error as {
+    code?: unknown;
+    killed?: boolean;
+    stdout?: string;
+    stderr?: string;
+  };
+  if (code === "ENOENT") {
+    const problem = (await hasLibrary(driverLibrary))
+      ? "nvidia-smi not found"
+      : "no NVIDIA driver (nvidia-smi not found)";
+    return { gpus: [], hasTool: false, problem };
+  }
   if (killed === true) return { gpus: [], hasTool: true, problem: "nvidia-smi does not answer" };
   // It writes its complaints to stdout.
   const words = `${stdout ?? ""}\n${stderr ?? ""}`.split("\n").find((line) => line.trim() !== "");

@@ -6,13 +6,16 @@ import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type { LayerExecutions, Measurement, PatternEvaluator, SequenceLoss } from "./measurement.ts";
+import type { Dtype, LayerExecutions, Measurement, PatternEvaluator, SequenceLoss } from "./measurement.ts";
 import { defaultThreads, type SessionSettings } from "./onnx-session.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
+import { BatchedLosses } from "./sequence-loss.ts";
 import { StagedLosses } from "./staged-loss.ts";
 
 export interface LossSettings {
   device: SessionSettings["device"];
+  /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
+  dtype?: Dtype;
   /** CPU threads in all. */
   threads?: number;
   /** Processes that share the windows; chosen by cores, windows and memory where absent. */
@@ -43,6 +46,9 @@ const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
 const loadedPerStored = 2.6;
 
+/** Bytes of device memory for the working set of one query chunk. */
+const gpuChunkBytes = 4 * 2 ** 30;
+
 /** Opens an evaluator over windows of token ids; each window starts at position 0. */
 export async function openLossEvaluator(
   model: ModelFolder,
@@ -53,14 +59,17 @@ export async function openLossEvaluator(
   const threads = settings.threads ?? defaultThreads();
   const workers = settings.workers ?? sensibleWorkers(model, windows.length, settings.device, threads);
   const own = { device: settings.device, stateBytes };
+  const dtype = settings.dtype ?? "float32";
   const losses: SequenceLosses =
-    workers > 1
-      ? await ParallelLosses.open(model, windows, {
-          ...own,
-          workers,
-          threads: Math.max(1, Math.floor(threads / workers)),
-        })
-      : await StagedLosses.open(model, windows, { ...own, threads });
+    settings.device !== "cpu" || dtype !== "float32"
+      ? await BatchedLosses.open(model, windows, { ...own, threads, dtype, chunkBytes: gpuChunkBytes })
+      : workers > 1
+        ? await ParallelLosses.open(model, windows, {
+            ...own,
+            workers,
+            threads: Math.max(1, Math.floor(threads / workers)),
+          })
+        : await StagedLosses.open(model, windows, { ...own, threads });
   return {
     plan: losses.plan,
     release: () => losses.release(),

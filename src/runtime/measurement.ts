@@ -62,3 +62,6 @@ export type ComputeDevice = "cpu" | "webgpu" | "cuda" | `cuda:${number}`;
 
 /** What `--device` takes. */
 export type Device = "auto" | ComputeDevice;
+
+/** What weights and activations are on the device. */
+export type Dtype = "float32" | "float16";

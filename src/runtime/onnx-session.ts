@@ -29,6 +29,8 @@ export interface SessionSettings {
    * fight for the cores, and each would keep the peak of its own buffers.
    */
   solo?: boolean;
+  /** Float32 products on CUDA may round their factors to TF32, ten bits of mantissa. Never for results in float32. */
+  tf32?: boolean;
 }
 
 /** Default of `--threads`. */
@@ -51,6 +53,8 @@ export class OnnxSession {
   /** @throws RuntimeFailure with the runtime's own words where no session can be created */
   static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
     const { InferenceSession } = await loadRuntime();
+    // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once.
+    if (settings.tf32 !== true) process.env.NVIDIA_TF32_OVERRIDE ??= "0";
     const options: InferenceSession.SessionOptions = {
       executionProviders: executionProviders(settings.device),
       intraOpNumThreads: settings.threads,

@@ -16,14 +16,14 @@ import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../grap
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
-import type { LayerExecutions, SequenceLoss } from "./measurement.ts";
+import type { Dtype, LayerExecutions, SequenceLoss } from "./measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
 
 export interface SequenceLossSettings {
   device: SessionSettings["device"];
   threads: number;
-  dtype: "float32" | "float16";
+  dtype: Dtype;
   /** Bytes of host memory for boundary states; 0 runs every candidate from the first layer. */
   stateBytes: number;
   /** Bytes of device memory that the working set of one chunk may take. */
@@ -90,6 +90,8 @@ export class BatchedLosses implements SequenceLosses {
       threads: settings.threads,
       folder: model.path,
       solo: true,
+      // Index scores multiply float16 values then: TF32 holds them exactly.
+      tf32: settings.dtype === "float16",
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     });
     const batches: SequenceBatch[] = [];
@@ -227,7 +229,7 @@ export class BatchedLosses implements SequenceLosses {
 }
 
 /** Bytes of host memory for the boundary states of one batch. */
-function stateBytes(config: DsaConfig, shape: SequenceShape, dtype: "float32" | "float16"): number {
+function stateBytes(config: DsaConfig, shape: SequenceShape, dtype: Dtype): number {
   const rows = shape.batch * shape.length;
   const indexers = selectsKeys(config, shape) ? fullLayers(config.indexerLayers).length : 0;
   const width = (config.numHiddenLayers - 1) * config.hiddenSize * (dtype === "float16" ? 2 : 4);

@@ -1,129 +1,194 @@
-"""Writes a glm_moe_dsa checkpoint of random weights with GLM-5's layer geometry, about 1B parameters, in bf16.
+"""Writes a glm_moe_dsa checkpoint of random weights with GLM-5's layer geometry: a model for speed and parity, not for text.
 
-    python tools/gpu/random_model.py OUT --layers 4
+    python tools/gpu/random_model.py /tmp/random --layers 4 --seed 0 --ids 8192,32768,65536
 
-The sizes of a layer are GLM-5's (64 heads, latents of 512 + 64, 32 index heads of 128, top-k 2,048); what makes it small
-is the number of layers, a dense MLP of 2,048 and a vocabulary of 8,192. Weights are normal with a deviation of
-fan_in^-0.5, so that activations stay in float16's range.
+Every layer has a dense MLP (GLM-5's experts would not fit one GPU) and its own indexer. Weights are bf16, normal with
+variance 1 / fan-in, norms 1, so that activations stay near 1; the outputs of attention and MLP are scaled down by the
+depth, and queries up, so that attention is peaked enough for the choice of tokens to show in the loss. Tensors are drawn
+on the GPU where there is one: the same seed gives other weights on the CPU. --ids also writes OUT/ids-LENGTH.json, each
+with one sequence of random ids (--sequences for more), for the other scripts here. Prints one JSON line.
 """
 
 import argparse
 import json
-import os
+import math
+import pathlib
+import time
 
-import torch
-from safetensors.torch import save_file
-
-SIZES = {
-    "layers": 4,
+# GLM-5's, by flag; --vocab and --intermediate (and --layers) are smaller than its 154880 and 12288 (and 78).
+DIMENSIONS = {
+    "vocab": 8192,
     "hidden": 6144,
     "intermediate": 2048,
-    "vocab": 8192,
     "heads": 64,
-    "q-rank": 2048,
-    "kv-rank": 512,
-    "nope": 192,
-    "rope": 64,
-    "value": 256,
-    "index-heads": 32,
-    "index-dim": 128,
+    "q-lora-rank": 2048,
+    "kv-lora-rank": 512,
+    "qk-nope-head-dim": 192,
+    "qk-rope-head-dim": 64,
+    "v-head-dim": 256,
+    "index-n-heads": 32,
+    "index-head-dim": 128,
     "index-topk": 2048,
+    "max-position-embeddings": 202752,
 }
+ROPE_THETA = 1e6
+ATTENTION_LOGIT_STD = 2.0
+SHARD_BYTES = 3_900_000_000
 
 
-def config(n):
+def config_of(args):
     return {
         "architectures": ["GlmMoeDsaForCausalLM"],
         "model_type": "glm_moe_dsa",
         "dtype": "bfloat16",
-        "vocab_size": n.vocab,
-        "hidden_size": n.hidden,
-        "intermediate_size": n.intermediate,
-        "moe_intermediate_size": 64,
-        "num_hidden_layers": n.layers,
-        "num_attention_heads": n.heads,
-        "num_key_value_heads": n.heads,
-        "q_lora_rank": n.q_rank,
-        "kv_lora_rank": n.kv_rank,
-        "qk_nope_head_dim": n.nope,
-        "qk_rope_head_dim": n.rope,
-        "v_head_dim": n.value,
-        "n_routed_experts": 2,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 1,
-        "n_group": 1,
-        "topk_group": 1,
-        "routed_scaling_factor": 1.0,
-        "norm_topk_prob": True,
-        "first_k_dense_replace": n.layers,
-        "mlp_layer_types": ["dense"] * n.layers,
-        "indexer_types": ["full"] * n.layers,
-        "index_n_heads": n.index_heads,
-        "index_head_dim": n.index_dim,
-        "index_topk": n.index_topk,
+        "vocab_size": args.vocab,
+        "hidden_size": args.hidden,
+        "intermediate_size": args.intermediate,
+        "moe_intermediate_size": args.intermediate,
+        "num_hidden_layers": args.layers,
+        "num_attention_heads": args.heads,
+        "num_key_value_heads": args.heads,
+        "q_lora_rank": args.q_lora_rank,
+        "kv_lora_rank": args.kv_lora_rank,
+        "qk_nope_head_dim": args.qk_nope_head_dim,
+        "qk_rope_head_dim": args.qk_rope_head_dim,
+        "v_head_dim": args.v_head_dim,
+        "index_n_heads": args.index_n_heads,
+        "index_head_dim": args.index_head_dim,
+        "index_topk": args.index_topk,
+        "indexer_types": ["full"] * args.layers,
         "indexer_rope_interleave": True,
         "rope_interleave": True,
-        "rms_norm_eps": 1e-05,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "max_position_embeddings": 202752,
+        "mlp_layer_types": ["dense"] * args.layers,
+        "first_k_dense_replace": args.layers,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+        "max_position_embeddings": args.max_position_embeddings,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
+        "mlp_bias": False,
         "tie_word_embeddings": False,
+        "use_cache": True,
         "bos_token_id": 0,
         "eos_token_id": 1,
-        "pad_token_id": 2,
     }
 
 
-def shapes(n):
-    """Name and shape of every tensor; one dimension is a norm's."""
-    yield "model.embed_tokens.weight", (n.vocab, n.hidden)
-    for layer in range(n.layers):
+def tensors_of(args):
+    """(name, shape, scale) of every tensor: a scale is a standard deviation, or None for a norm's weight, 0 for its bias."""
+
+    def linear(name, out, into, gain=1.0):
+        return (f"{name}.weight", (out, into), gain / math.sqrt(into))
+
+    qk = args.qk_nope_head_dim + args.qk_rope_head_dim
+    into_residual = 1 / math.sqrt(2 * args.layers)
+    yield ("model.embed_tokens.weight", (args.vocab, args.hidden), 1.0)
+    for layer in range(args.layers):
         at = f"model.layers.{layer}"
-        attention, indexer = f"{at}.self_attn", f"{at}.self_attn.indexer"
-        yield f"{at}.input_layernorm.weight", (n.hidden,)
-        yield f"{at}.post_attention_layernorm.weight", (n.hidden,)
-        yield f"{attention}.q_a_proj.weight", (n.q_rank, n.hidden)
-        yield f"{attention}.q_a_layernorm.weight", (n.q_rank,)
-        yield f"{attention}.q_b_proj.weight", (n.heads * (n.nope + n.rope), n.q_rank)
-        yield f"{attention}.kv_a_proj_with_mqa.weight", (n.kv_rank + n.rope, n.hidden)
-        yield f"{attention}.kv_a_layernorm.weight", (n.kv_rank,)
-        yield f"{attention}.kv_b_proj.weight", (n.heads * (n.nope + n.value), n.kv_rank)
-        yield f"{attention}.o_proj.weight", (n.hidden, n.heads * n.value)
-        yield f"{indexer}.wq_b.weight", (n.index_heads * n.index_dim, n.q_rank)
-        yield f"{indexer}.wk.weight", (n.index_dim, n.hidden)
-        yield f"{indexer}.k_norm.weight", (n.index_dim,)
-        yield f"{indexer}.k_norm.bias", (n.index_dim,)
-        yield f"{indexer}.weights_proj.weight", (n.index_heads, n.hidden)
-        yield f"{at}.mlp.gate_proj.weight", (n.intermediate, n.hidden)
-        yield f"{at}.mlp.up_proj.weight", (n.intermediate, n.hidden)
-        yield f"{at}.mlp.down_proj.weight", (n.hidden, n.intermediate)
-    yield "model.norm.weight", (n.hidden,)
-    yield "lm_head.weight", (n.vocab, n.hidden)
+        attention, indexer, mlp = f"{at}.self_attn", f"{at}.self_attn.indexer", f"{at}.mlp"
+        yield (f"{at}.input_layernorm.weight", (args.hidden,), None)
+        yield (f"{at}.post_attention_layernorm.weight", (args.hidden,), None)
+        yield linear(f"{attention}.q_a_proj", args.q_lora_rank, args.hidden)
+        yield (f"{attention}.q_a_layernorm.weight", (args.q_lora_rank,), None)
+        yield linear(f"{attention}.q_b_proj", args.heads * qk, args.q_lora_rank, ATTENTION_LOGIT_STD)
+        yield linear(f"{attention}.kv_a_proj_with_mqa", args.kv_lora_rank + args.qk_rope_head_dim, args.hidden)
+        yield (f"{attention}.kv_a_layernorm.weight", (args.kv_lora_rank,), None)
+        yield linear(f"{attention}.kv_b_proj", args.heads * (args.qk_nope_head_dim + args.v_head_dim), args.kv_lora_rank)
+        yield linear(f"{attention}.o_proj", args.hidden, args.heads * args.v_head_dim, into_residual)
+        yield linear(f"{indexer}.wq_b", args.index_n_heads * args.index_head_dim, args.q_lora_rank)
+        yield linear(f"{indexer}.wk", args.index_head_dim, args.hidden)
+        yield (f"{indexer}.k_norm.weight", (args.index_head_dim,), None)
+        yield (f"{indexer}.k_norm.bias", (args.index_head_dim,), 0.0)
+        yield linear(f"{indexer}.weights_proj", args.index_n_heads, args.hidden)
+        yield linear(f"{mlp}.gate_proj", args.intermediate, args.hidden)
+        yield linear(f"{mlp}.up_proj", args.intermediate, args.hidden)
+        yield linear(f"{mlp}.down_proj", args.hidden, args.intermediate, into_residual)
+    yield ("model.norm.weight", (args.hidden,), None)
+    yield linear("lm_head", args.vocab, args.hidden)
+
+
+def shards_of(tensors, limit):
+    """Cuts the tensors, in order, into shards of at most `limit` bytes (or of one larger tensor)."""
+    shards, size = [[]], 0
+    for tensor in tensors:
+        tensor_bytes = 2 * math.prod(tensor[1])
+        if shards[-1] and size + tensor_bytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor_bytes
+    return shards
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
+    for name, value in DIMENSIONS.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"{value} where absent")
+    parser.add_argument("--shard-bytes", type=int, default=SHARD_BYTES)
+    parser.add_argument("--ids", default="", help="comma-separated lengths of id files to write as well")
+    parser.add_argument("--sequences", type=int, default=1, help="sequences in each id file")
     args = parser.parse_args()
+
+    import torch
+    from safetensors.torch import save_file
+
+    started = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(args.seed)
-    tensors = {}
-    for name, shape in shapes(args):
-        if len(shape) == 1:
-            value = torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
-        else:
-            value = torch.randn(shape, generator=generator, device=device) * shape[-1] ** -0.5
-        tensors[name] = value.to(torch.bfloat16).cpu()
-    os.makedirs(args.out, exist_ok=True)
-    save_file(tensors, os.path.join(args.out, "model.safetensors"), {"format": "pt"})
-    with open(os.path.join(args.out, "config.json"), "w") as file:
-        json.dump(config(args), file, indent=2)
-    print(json.dumps({"out": args.out, "parameters": sum(tensor.numel() for tensor in tensors.values())}))
+
+    def draw(shape, scale):
+        if scale is None:
+            return torch.ones(shape, dtype=torch.bfloat16)
+        if scale == 0.0:
+            return torch.zeros(shape, dtype=torch.bfloat16)
+        drawn = torch.randn(shape, generator=generator, device=device)
+        return drawn.mul_(scale).to(torch.bfloat16).cpu()
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    stale = [*args.out.glob("model*.safetensors"), args.out / "model.safetensors.index.json"]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    (args.out / "config.json").write_text(json.dumps(config_of(args), indent=2) + "\n")
+    shards = shards_of(tensors_of(args), args.shard_bytes)
+    parameters, weight_map = 0, {}
+    for i, shard in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        drawn = {name: draw(shape, scale) for name, shape, scale in shard}
+        save_file(drawn, args.out / file, metadata={"format": "pt"})
+        parameters += sum(tensor.numel() for tensor in drawn.values())
+        weight_map |= dict.fromkeys(drawn, file)
+        del drawn
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": 2 * parameters}, "weight_map": weight_map}
+        (args.out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    ids = torch.Generator().manual_seed(args.seed)
+    for length in (int(part) for part in args.ids.split(",") if part):
+        rows = torch.randint(0, args.vocab, (args.sequences, length), generator=ids).tolist()
+        (args.out / f"ids-{length}.json").write_text(json.dumps({"sequences": rows}) + "\n")
+    line = {
+        "checkpoint": str(args.out),
+        "layers": args.layers,
+        "seed": args.seed,
+        "parameters": parameters,
+        "bytes": 2 * parameters,
+        "files": len(shards),
+        "drawn_on": device,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

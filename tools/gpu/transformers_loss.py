@@ -1,109 +1,100 @@
-"""LM loss of a Hugging Face checkpoint in transformers: seconds, memory and losses, one JSON line for each entry.
+"""Times the LM loss of a checkpoint in Hugging Face transformers, and gives it: one JSON line for each run.
 
-    python tools/gpu/transformers_loss.py models/demo --plan plan.json
+    python tools/gpu/transformers_loss.py /tmp/random --ids /tmp/random/ids-8192.json --dtype float16 --attention sdpa
+    python tools/gpu/transformers_loss.py /tmp/random --plan plan.json
 
-plan.json is a list of entries: `ids` (a JSON file with a list of token id lists of one length), `dtype`, `attention`
-(eager or sdpa), and optionally `batch` (sequences a pass, 1), `pattern` (F/S, glm_moe_dsa only), `repeats` (3), `tf32`
-(false) and `name`. Running out of memory is a result: the line then has `skipped`.
+A pass takes every sequence of the id file, `--batch` of one length at a time, and gives each one's mean next-token NLL in
+nats. After one warm-up, `--repeats` passes are timed; peak memory is theirs, weights included. The LM head runs on
+blocks of rows, log-softmax in fp32. `--chunk N` feeds a sequence in pieces of N tokens through the KV cache, which keeps
+transformers' index scores (fp32, rows x index heads x context) small; without it a sequence is one forward call.
+
+A plan is a JSON list of runs, each an object with `ids` and any of dtype, attention, pattern, batch, chunk, repeats,
+experts, tf32. The checkpoint is loaded once for each dtype and attention, and lines come in that order, each with its
+number in the plan (`entry`). A run that does not fit is `skipped`, and the exit code stays 0.
 """
 
-import argparse
-import gc
-import json
 import statistics
-import sys
-import time
+
+import harness
+
+HEAD_BYTES = 1 << 28  # of fp32 logits at a time
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint")
-    parser.add_argument("--plan", required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--experts", default="batched_mm")
-    args = parser.parse_args()
-    with open(args.plan) as file:
-        plan = json.load(file)
+def batches_of(sequences, size):
+    """Consecutive sequences of one length, at most `size` at a time."""
+    batch = []
+    for ids in sequences:
+        if batch and (len(batch) == size or len(batch[0]) != len(ids)):
+            yield batch
+            batch = []
+        batch.append(ids)
+    yield batch
 
+
+def negative_log_likelihood(model, hidden, targets):
+    """Sum over a batch's rows of -log p(target), [batch] in fp64."""
+    import torch.nn.functional as F
+
+    rows = max(1, HEAD_BYTES // (4 * model.config.vocab_size * hidden.shape[0]))
+    total = 0
+    for begin in range(0, targets.shape[1], rows):
+        part = targets[:, begin : begin + rows]
+        logits = model.lm_head(hidden[:, begin : begin + part.shape[1]]).float()
+        # Flat rows: along the last dimension log-softmax is quicker and, on CPU, more exact.
+        values = F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="none")
+        total += values.view_as(part).double().sum(1)
+        del logits
+    return total
+
+
+def batch_losses(model, ids, chunk):
+    """Mean next-token NLL of each sequence of a batch, [batch] in fp64."""
+    targets, past, total = ids[:, 1:], None, 0
+    if not chunk:
+        hidden = model.model(ids, use_cache=False).last_hidden_state
+        return negative_log_likelihood(model, hidden, targets) / targets.shape[1]
+    for begin in range(0, targets.shape[1], chunk):
+        part = targets[:, begin : begin + chunk]
+        out = model.model(ids[:, begin : begin + part.shape[1]], past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        total += negative_log_likelihood(model, out.last_hidden_state, part)
+    return total / targets.shape[1]
+
+
+def measure(model, run, device):
     import torch
-    import transformers
-    from transformers import AutoModelForCausalLM
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    loaded, model = None, None
-    for entry in plan:
-        line = {"engine": "transformers", "transformers": transformers.__version__, "torch": torch.__version__} | entry
-        wanted = (entry["dtype"], entry["attention"], entry.get("pattern"))
-        torch.backends.cuda.matmul.allow_tf32 = entry.get("tf32", False)
-        try:
-            if wanted != loaded:
-                model = None
-                gc.collect()
-                pattern = entry.get("pattern")
-                types = {} if pattern is None else {"indexer_types": ["full" if x == "F" else "shared" for x in pattern]}
-                model = AutoModelForCausalLM.from_pretrained(
-                    args.checkpoint,
-                    dtype=getattr(torch, entry["dtype"]),
-                    attn_implementation=entry["attention"],
-                    experts_implementation=args.experts,
-                    **types,
-                )
-                model = model.to(args.device).eval()
-                loaded = wanted
-            with open(entry["ids"]) as file:
-                ids = torch.tensor(json.load(file))
-            line |= measure(torch, model, ids, entry, args.device)
-        except torch.OutOfMemoryError as error:
-            line["skipped"] = "out of memory: " + str(error).splitlines()[0]
-        print(json.dumps(line), flush=True)
-        gc.collect()
-        if args.device == "cuda":
-            torch.cuda.empty_cache()
+    sequences = harness.sequences_of(run.ids, model.config.vocab_size)
+    tokens = sum(len(ids) for ids in sequences)
+    batches = [torch.tensor(batch, device=device) for batch in batches_of(sequences, run.batch)]
 
+    def one_pass():
+        return torch.cat([batch_losses(model, batch, run.chunk) for batch in batches])
 
-def measure(torch, model, ids, entry, device):
-    batch, repeats = entry.get("batch", 1), entry.get("repeats", 3)
-    on_gpu = device == "cuda"
-    wait = torch.cuda.synchronize if on_gpu else (lambda: None)
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    harness.timed(one_pass, device)  # warm-up
+    harness.reset_peak(device)
     seconds = []
-    for index in range(repeats + 1):
-        started = time.perf_counter()
-        losses = []
-        with torch.inference_mode():
-            for first in range(0, len(ids), batch):
-                losses += sequence_losses(torch, model, ids[first : first + batch].to(device))
-        wait()
-        if index > 0 or repeats == 0:
-            seconds.append(time.perf_counter() - started)
-    tokens = ids.numel()
+    for _ in range(run.repeats):
+        took, losses = harness.timed(one_pass, device)
+        seconds.append(took)
     median = statistics.median(seconds)
+    losses = [harness.finite(value) for value in losses.tolist()]
     return {
-        "sequences": len(ids),
-        "length": ids.shape[1],
-        "seconds": seconds,
-        "seconds_median": median,
-        "tokens_per_second": tokens / median,
-        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "sequences": len(sequences),
+        "longest": max(len(ids) for ids in sequences),
+        "tokens": tokens,
+        "repeats": run.repeats,
+        "seconds": round(median, 5),
+        "seconds_all": [round(value, 5) for value in seconds],
+        "tokens_per_second": round(tokens / median, 1),
+        **harness.peak(device),
+        "loss": None if None in losses else sum(losses) / len(losses),
         "losses": losses,
     }
 
 
-def sequence_losses(torch, model, ids, rows=4096):
-    """Mean next-token loss of each sequence in nats: logits in rows, log-softmax in fp32."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    targets = ids[:, 1:].reshape(-1)
-    flat = hidden[:, :-1].reshape(-1, hidden.shape[-1])
-    parts = [
-        torch.nn.functional.cross_entropy(
-            model.lm_head(flat[at : at + rows]).float(), targets[at : at + rows], reduction="none"
-        )
-        for at in range(0, len(flat), rows)
-    ]
-    return torch.cat(parts).reshape(ids.shape[0], -1).double().mean(1).tolist()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = harness.parser_of(__doc__)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--chunk", type=int, default=0, help="tokens in a forward call; 0: the whole sequence")
+    harness.main(parser, measure)

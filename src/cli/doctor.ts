@@ -1,0 +1,37 @@
+/** `indexcache doctor`: which devices work on this machine, and how to get the others. */
+import type { Command } from "commander";
+import { RuntimeFailure } from "../base/errors.ts";
+import { doctorRecord, formatDoctorReport } from "../report/doctor-report.ts";
+import { unavailability } from "../runtime/device.ts";
+import { diagnose } from "../runtime/diagnosis.ts";
+import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./options.ts";
+import { Terminal } from "./terminal.ts";
+
+type DoctorFlags = Pick<DeviceFlags, "device"> & OutputFlags;
+
+const help = `
+Every device multiplies matrices for a second, in a process of its own; the result is compared with the CPU's.
+Exit code 3 if the CPU or the device of --device fails.
+
+Examples:
+  $ indexcache doctor
+  $ indexcache doctor --device cuda:1 --json`;
+
+export function addDoctorCommand(program: Command): void {
+  const command = program
+    .command("doctor")
+    .description("Show which devices work here, and what the others lack")
+    .addOption(deviceOption("look at this device and the CPU only"));
+  addOutputOptions(command);
+  command.addHelpText("after", help).action((flags: DoctorFlags) => examine(flags));
+}
+
+async function examine(flags: DoctorFlags): Promise<void> {
+  const diagnosis = await diagnose(flags.device);
+  new Terminal(flags).result(
+    flags.json === true ? JSON.stringify(doctorRecord(diagnosis), null, 2) : formatDoctorReport(diagnosis),
+  );
+  const required = diagnosis.checks.filter(({ device }) => device === "cpu" || device === flags.device);
+  const failed = required.find(({ lacks }) => lacks.length > 0);
+  if (failed !== undefined) throw new RuntimeFailure(unavailability(failed));
+}

@@ -1,0 +1,115 @@
+/** What `doctor` prints: the machine, its devices, and how to get those that do not work. */
+import { toolVersion } from "../base/version.ts";
+import type { DeviceCheck } from "../runtime/device.ts";
+import type { Diagnosis } from "../runtime/diagnosis.ts";
+import { cudaIndex } from "../runtime/execution-provider.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import { formatBytes, formatCount } from "./quantities.ts";
+import { formatFields, formatTable } from "./text-table.ts";
+
+/** The `--json` form. */
+export interface DoctorRecord {
+  tool: { version: string };
+  node: { version: string; platform: string; glibc: string | null };
+  onnxruntime: { package: string; native: string | null };
+  cpu: { model: string; cores: number; memory_bytes: number; free_memory_bytes: number };
+  gpus: {
+    index: number;
+    name: string;
+    memory_bytes: number;
+    free_memory_bytes: number;
+    driver: string;
+    compute_capability: string;
+  }[];
+  /** Why there are no GPUs. */
+  gpu_problem: string | null;
+  devices: {
+    device: string;
+    available: boolean;
+    flops_per_second: number | null;
+    max_difference: number | null;
+    lacks: { what: string; how: string[] }[];
+  }[];
+  /** What `--device auto` takes; null where only some devices were looked at. */
+  auto: string | null;
+}
+
+export function doctorRecord({ machine, gpus, checks, automatic }: Diagnosis): DoctorRecord {
+  const { node, platform, glibc, runtime, processor, cores, memory } = machine;
+  return {
+    tool: { version: toolVersion },
+    node: { version: node, platform, glibc: glibc ?? null },
+    onnxruntime: { package: runtime.package, native: runtime.native ?? null },
+    cpu: { model: processor, cores, memory_bytes: memory.total, free_memory_bytes: memory.free },
+    gpus: gpus.gpus.map(({ index, name, memoryTotal, memoryFree, driver, computeCapability }) => ({
+      index,
+      name,
+      memory_bytes: memoryTotal,
+      free_memory_bytes: memoryFree,
+      driver,
+      compute_capability: computeCapability,
+    })),
+    gpu_problem: gpus.problem ?? null,
+    devices: checks.map(({ device, lacks, trial }) => ({
+      device,
+      available: lacks.length === 0,
+      flops_per_second: trial?.flops ?? null,
+      max_difference: trial?.difference ?? null,
+      lacks,
+    })),
+    auto: automatic ?? null,
+  };
+}
+
+export function formatDoctorReport(diagnosis: Diagnosis): string {
+  const { gpus, checks, automatic } = diagnosis;
+  const parts = [formatMachine(diagnosis), formatChecks(checks, gpus.gpus)];
+  if (automatic !== undefined) parts.push(`--device auto takes ${automatic}.`);
+  return [...parts, ...checks.filter(({ lacks }) => lacks.length > 0).map(formatLacks)].join("\n\n");
+}
+
+function formatMachine({ machine, gpus }: Diagnosis): string {
+  const { node, platform, glibc, runtime, processor, cores, memory } = machine;
+  const native = runtime.native === undefined ? "" : `, native library ${runtime.native}`;
+  const list = gpus.gpus.map((gpu) => ["GPU", describeGpu(gpu)] as const);
+  return formatFields([
+    ["indexcache", toolVersion],
+    ["Node", `${node}, ${platform}${glibc === undefined ? "" : `, glibc ${glibc}`}`],
+    ["ONNX Runtime", `onnxruntime-node ${runtime.package}${native}`],
+    ["CPU", `${cores} cores, ${processor}`],
+    ["Memory", `${formatBytes(memory.total)}, ${formatBytes(memory.free)} free`],
+    ["GPU", gpus.problem],
+    ...list,
+  ]);
+}
+
+function describeGpu({ index, name, memoryTotal, memoryFree, driver, computeCapability }: Gpu): string {
+  const memory = memoryTotal === 0 ? "shared memory" : `${formatBytes(memoryTotal)}, ${formatBytes(memoryFree)} free`;
+  return `${index}: ${name}, ${memory}, compute capability ${computeCapability}, driver ${driver}`;
+}
+
+function formatChecks(checks: readonly DeviceCheck[], gpus: readonly Gpu[]): string {
+  const rows = checks.map(({ device, lacks, trial }) => [
+    device,
+    lacks.length === 0 ? "works" : "not available",
+    trial?.flops === undefined ? "-" : formatCount(trial.flops / 1e9),
+    // The CPU is what the others are compared with.
+    trial?.difference === undefined ? "-" : trial.difference.toExponential(1),
+    gpus.find(({ index }) => index === cudaIndex(device))?.name ?? "",
+  ]);
+  return formatTable(
+    [
+      { title: "Device" },
+      { title: "State" },
+      { title: "fp32 GFLOP/s", align: "right" },
+      { title: "Max diff to CPU", align: "right" },
+      { title: "" },
+    ],
+    rows,
+  );
+}
+
+function formatLacks({ device, lacks }: DeviceCheck): string {
+  const lines = lacks.flatMap(({ what, how }) => [`  ${what}`, ...how.map((line) => `    ${line}`)]);
+  return [`${device} is not available:`, ...lines].join("\n");
+}
