@@ -72,8 +72,7 @@ export async function openDevice(
   const { device, title, notes, warning } = await chooseDevice(wanted, threads === undefined ? {} : { threads });
   for (const note of notes) terminal.detail(note);
   if (warning !== undefined) terminal.warn(warning);
-  if (wanted === "auto") terminal.note(`device: ${title}`);
-  else terminal.detail(`device: ${title}`);
+  terminal.detail(`device: ${title}`);
   return {
     device,
     ...(threads === undefined ? {} : { threads }),

@@ -212,6 +212,11 @@ export class GraphBuilder {
 
   /** `x W^T (+ b)`: Hugging Face stores linear weights as `[out, in]`. */
   linear(x: Value, weight: Weight, bias?: Weight, precision = this.settings.precision): Value {
+    if (this.settings.weights === "outer") {
+      // A GPU transposes as it multiplies; a transposed copy would only take time to fold.
+      const inputs = [x, this.weight(weight, precision), ...(bias === undefined ? [] : [this.weight(bias, precision)])];
+      return this.node("Gemm", inputs, { transB: 1 });
+    }
     const transposed = this.derived(`${weight.name} ${precision} transposed`, (graph) =>
       graph.node("Transpose", [graph.weight(weight, precision)], { perm: [1, 0] }),
     );

@@ -9,7 +9,7 @@ import type { LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale } from "./attention-graph.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotateAt } from "./rope-graph.ts";
-import { bySequence, type RowsOf, type SequenceContext } from "./sequence-rows.ts";
+import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
 
 /** Keys `[batch, length, H * (rope + nope)]` and values `[batch, length, H * dv]`. */
 export interface ExpandedKeys {
@@ -34,17 +34,18 @@ export function expandedKeys(
     { axis: 1 },
     2,
   ) as [Value, Value];
-  const latent = graph.rmsNorm(compressed, layer.kvANorm, latentNormEps);
   const rotation = { heads: 1, headDim: rope, rotaryDim: rope, interleaved: true };
-  const shared = graph.reshape(rotateAt(graph, pe, { cos, sin, positions, together }, rotation), [-1, 1, rope]);
-  const rows = context.shape.batch * context.shape.length;
-  const spread = graph.node("Expand", [shared, graph.int([rows, heads, rope])]);
+  const turned = rotateAt(graph, pe, { cos, sin, positions, together }, rotation);
+  const shared = graph.reshape(inOrder(graph, context, turned, rope), [-1, 1, rope]);
+  const latent = inOrder(graph, context, graph.rmsNorm(compressed, layer.kvANorm, latentNormEps), rank);
+  const { batch, length } = context.shape;
+  const spread = graph.node("Expand", [shared, graph.int([batch * length, heads, rope])]);
   const own = graph.reshape(up(graph, config, layer, latent, 0, nope), [-1, heads, nope]);
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
   const values = up(graph, config, layer, latent, nope, nope + vHeadDim);
   return {
-    keys: bySequence(graph, context, keys, heads * (rope + nope)),
-    values: bySequence(graph, context, values, heads * vHeadDim),
+    keys: graph.reshape(keys, [batch, length, heads * (rope + nope)]),
+    values: graph.reshape(values, [batch, length, heads * vHeadDim]),
   };
 }
 
@@ -60,10 +61,9 @@ function up(
   const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
   const weight = graph.derived(`${kvB.name} ${from} to ${to}`, (outer) => {
     const blocks = outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]);
-    const cut = outer.reshape(outer.slice(blocks, 1, from, to), [heads * (to - from), kvLoraRank]);
-    return outer.node("Transpose", [cut], { perm: [1, 0] });
+    return outer.reshape(outer.slice(blocks, 1, from, to), [heads * (to - from), kvLoraRank]);
   });
-  return graph.node("MatMul", [latent, weight]);
+  return graph.node("Gemm", [latent, weight], { transB: 1 });
 }
 
 /** What one chunk of query rows attends with. */
@@ -73,29 +73,25 @@ export interface ChunkAttention {
   /** `topk_indices` of all rows; absent where every visible key is selected. */
   selected: Value | undefined;
   keys: ExpandedKeys;
-  rows: RowsOf;
-  /** Number of the chunk, int64 scalar. */
-  index: Value;
 }
 
 /** Attention output of a chunk, `[chunk rows, hidden_size]`. */
 export function attendChunk(
-  graph: GraphBuilder,
+  chunk: Chunk,
   context: SequenceContext,
   layer: LayerWeights,
-  { residual, selected, keys, rows, index }: ChunkAttention,
+  { residual, selected, keys }: ChunkAttention,
 ): Value {
+  const { graph, rows } = chunk;
   const { config, shape, cos, sin, positions } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
   const h = graph.rmsNorm(residual, layer.inputNorm, config.rmsNormEps);
   const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
   const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
-  const queries = rotateAt(graph, graph.node("MatMul", [qLatent, ropeFirst(graph, config, layer)]), at, rotation);
+  const projected = graph.node("Gemm", [qLatent, ropeFirst(graph, config, layer)], { transB: 1 });
+  const queries = rotateAt(graph, projected, at, rotation);
   const bias = selectionBias(graph, context, at.positions, selected === undefined ? undefined : rows(selected));
-  // Keys behind the chunk's end are not read at all.
-  const next = graph.node("Mul", [graph.node("Add", [index, graph.int(1)]), graph.int(shape.chunkRows)]);
-  const seen = graph.node("Expand", [graph.cast(next, OnnxType.int32), graph.int([shape.batch])]);
   const [attended] = graph.nodes(
     "MultiHeadAttention",
     [
@@ -103,7 +99,7 @@ export function attendChunk(
       keys.keys,
       keys.values,
       "",
-      shape.chunks === 1 ? "" : seen,
+      keyBounds(chunk, context),
       graph.reshape(bias, [shape.batch, 1, shape.chunkRows, shape.length]),
     ],
     { num_heads: heads, scale: { float: softmaxScale(config) } },
@@ -113,7 +109,19 @@ export function attendChunk(
   return graph.linear(graph.reshape(attended as Value, [-1, heads * vHeadDim]), layer.o, layer.oBias);
 }
 
-/** q_b_proj, transposed, with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
+/** Keys behind the chunk's end are not read at all: the bounds of what is, in the form that the provider runs well. */
+function keyBounds({ graph, seen }: Chunk, { shape, kernels }: SequenceContext): Value {
+  const { batch, length, chunks, chunkRows } = shape;
+  if (chunks === 1) return "";
+  const lengths = graph.node("Expand", [graph.node("Unsqueeze", [seen, graph.int([0])]), graph.int([batch])]);
+  if (kernels.keyBounds === "lengths") return graph.cast(lengths, OnnxType.int32);
+  // Lengths, then where each sequence begins among all queries, and among all keys.
+  const begins = (rows: number) => Array.from({ length: batch + 1 }, (_, i) => i * rows);
+  const offsets = graph.int([...begins(chunkRows), ...begins(length)]);
+  return graph.cast(graph.node("Concat", [lengths, offsets], { axis: 0 }), OnnxType.int32);
+}
+
+/** q_b_proj with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
 function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, qLoraRank } = config;
   return graph.derived(`${qB.name} rope first`, (outer) => {
@@ -121,7 +129,7 @@ function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights)
     const turned = outer.node("Concat", [outer.slice(blocks, 1, nope, nope + rope), outer.slice(blocks, 1, 0, nope)], {
       axis: 1,
     });
-    return outer.node("Transpose", [outer.reshape(turned, [heads * (nope + rope), qLoraRank])], { perm: [1, 0] });
+    return outer.reshape(turned, [heads * (nope + rope), qLoraRank]);
   });
 }
 

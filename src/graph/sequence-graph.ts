@@ -13,6 +13,7 @@ import type { ModelProto } from "./onnx_pb.ts";
 import { rotaryAngles } from "./rope-graph.ts";
 import { attendChunk, expandedKeys } from "./sequence-attention.ts";
 import { selectSequenceKeys } from "./sequence-indexer.ts";
+import { kernelsOf } from "./sequence-kernels.ts";
 import {
   overChunks,
   type SequenceContext,
@@ -20,7 +21,7 @@ import {
   type SequenceShape,
   selectsKeys,
 } from "./sequence-rows.ts";
-import { logits, negativeLogLikelihood } from "./stages.ts";
+import { logits } from "./stages.ts";
 
 /** Does layer i run? Only in graphs with boundaries. */
 export const runInput = (layer: number) => `run.${layer}`;
@@ -72,6 +73,7 @@ export function buildSequenceGraph(
     config,
     shape,
     settings,
+    kernels: kernelsOf(settings.provider, settings.precision),
     cos: graph.cast(angles.cos, settings.precision),
     sin: graph.cast(angles.sin, settings.precision),
     positions: "position_ids",
@@ -132,23 +134,32 @@ function layerOver(
   hidden: Value,
   selected: Value | undefined,
 ): Value {
-  const { config, settings } = context;
+  const { config, kernels } = context;
   const keys = expandedKeys(graph, context, layer, hidden);
-  return overChunks(graph, context, (chunk, rows, index) => {
-    const residual = rows(hidden);
-    const attended = attendChunk(chunk, context, layer, { residual, selected, keys, rows, index });
-    const middle = chunk.node("Add", [residual, attended]);
-    const normed = chunk.rmsNorm(middle, layer.postAttentionNorm, config.rmsNormEps);
-    const experts = settings.loops ? "fused" : "dense";
-    return chunk.node("Add", [middle, feedForward(chunk, config, layer, normed, experts)]);
+  return overChunks(graph, context, (chunk) => {
+    const residual = chunk.rows(hidden);
+    const attended = attendChunk(chunk, context, layer, { residual, selected, keys });
+    const middle = chunk.graph.node("Add", [residual, attended]);
+    const normed = chunk.graph.rmsNorm(middle, layer.postAttentionNorm, config.rmsNormEps);
+    return chunk.graph.node("Add", [middle, feedForward(chunk.graph, config, layer, normed, kernels.experts)]);
   });
 }
 
-/** Loss of every row, float `[rows]`. */
+/**
+ * Loss of every row, float `[rows]`: the logarithm of the sum of exponentials less the target's logit. Written out,
+ * because the operator for it makes a second tensor of all logits, and WebGPU has none.
+ */
 function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelWeights, hidden: Value): Value {
   const { config } = context;
-  return overChunks(graph, context, (chunk, rows) => {
+  return overChunks(graph, context, ({ graph: chunk, rows }) => {
     const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
-    return negativeLogLikelihood(chunk, scores, rows("target_ids"));
+    const axis = chunk.int([-1]);
+    const largest = chunk.node("ReduceMax", [scores, axis], { keepdims: 1 });
+    const total = chunk.node("ReduceSum", [chunk.node("Exp", [chunk.node("Sub", [scores, largest])]), axis]);
+    const target = chunk.node("GatherElements", [scores, chunk.node("Unsqueeze", [rows("target_ids"), axis])], {
+      axis: 1,
+    });
+    const loss = chunk.node("Sub", [chunk.node("Add", [chunk.node("Log", [total]), largest]), target]);
+    return chunk.node("Squeeze", [loss, axis]);
   });
 }

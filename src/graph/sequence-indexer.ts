@@ -4,7 +4,7 @@ import { latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotateAt } from "./rope-graph.ts";
-import { bySequence, overChunks, type SequenceContext } from "./sequence-rows.ts";
+import { inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
 
 /**
  * Indices of the selected keys, int32 `[rows, index_topk]`, in no order, of sequences longer than that. Scores are fp32
@@ -17,7 +17,9 @@ export function selectSequenceKeys(
   indexer: IndexerWeights,
   hidden: Value,
 ): Value {
-  const { config, shape, cos, sin, positions } = context;
+  const { config, shape, kernels, cos, sin, positions } = context;
+  // The operator multiplies plain matrices, so one sequence at a time.
+  const fused = kernels.reluProduct && shape.batch === 1;
   const { indexNHeads: heads, indexHeadDim: dim, indexTopk: topk } = config;
   const together = shape.chunkRows;
   const rotation = { headDim: dim, rotaryDim: config.qkRopeHeadDim, interleaved: config.indexerRopeInterleave };
@@ -28,29 +30,36 @@ export function selectSequenceKeys(
     { axis: -1, epsilon: { float: latentNormEps } },
   );
   const rotated = rotateAt(graph, normed, { cos, sin, positions, together }, { ...rotation, heads: 1 });
-  const keys = graph.cast(bySequence(graph, context, rotated, dim), OnnxType.float);
+  const ordered = graph.reshape(inOrder(graph, context, rotated, dim), [shape.batch, shape.length, dim]);
+  const keys = fused ? ordered : graph.cast(ordered, OnnxType.float);
   const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]), OnnxType.int32);
 
-  return overChunks(graph, context, (chunk, rows, index) => {
+  return overChunks(graph, context, ({ graph: chunk, rows, seen: visibleKeys }) => {
     const own = chunk.rmsNorm(rows(hidden), layer.inputNorm, config.rmsNormEps);
-    const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
+    const at = { cos, sin, positions: rows(positions), together };
     const qLatent = chunk.rmsNorm(chunk.linear(own, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
     const turned = rotateAt(chunk, chunk.linear(qLatent, indexer.wqB), at, { ...rotation, heads });
-    const queries = chunk.cast(chunk.reshape(turned, [shape.batch, shape.chunkRows * heads, dim]), OnnxType.float);
     // Only keys up to the end of the chunk are scored; top-k needs as many as it selects.
-    const next = chunk.node("Mul", [chunk.node("Add", [index, chunk.int(1)]), chunk.int(shape.chunkRows)]);
-    const end = chunk.node("Unsqueeze", [chunk.node("Max", [next, chunk.int(topk)]), chunk.int([0])]);
+    const end = chunk.node("Unsqueeze", [chunk.node("Max", [visibleKeys, chunk.int(topk)]), chunk.int([0])]);
     const prefix = (all: Value, axis: number) =>
       shape.chunks === 1 ? all : chunk.node("Slice", [all, chunk.int([0]), end, chunk.int([axis])]);
     const seen = prefix(keys, 1);
-    const products = chunk.node("Relu", [chunk.contrib("FusedMatMul", [queries, seen], { transB: 1 })]);
+    const products = fused
+      ? reluProduct(chunk, chunk.reshape(turned, [-1, dim]), chunk.reshape(seen, [-1, dim]))
+      : chunk.node("Relu", [
+          transposedProduct(
+            chunk,
+            context,
+            chunk.cast(chunk.reshape(turned, [shape.batch, shape.chunkRows * heads, dim]), OnnxType.float),
+            seen,
+          ),
+        ]);
     const perHead = chunk.node("Reshape", [
       products,
       chunk.node("Concat", [chunk.int([-1, heads]), chunk.dimension(seen, 1)], { axis: 0 }),
     ]);
-    const ownFloat = chunk.cast(own, OnnxType.float);
     const scale = chunk.float(heads ** -0.5 * dim ** -0.5);
-    const projected = chunk.linear(ownFloat, indexer.weightsProj, undefined, OnnxType.float);
+    const projected = chunk.linear(chunk.cast(own, OnnxType.float), indexer.weightsProj, undefined, OnnxType.float);
     const headWeights = chunk.reshape(chunk.node("Mul", [projected, scale]), [-1, 1, heads]);
     const scores = chunk.node("Squeeze", [chunk.node("MatMul", [headWeights, perHead]), chunk.int([1])]);
     const row = chunk.node("Unsqueeze", [chunk.cast(at.positions, OnnxType.int32), chunk.int([1])]);
@@ -59,4 +68,16 @@ export function selectSequenceKeys(
     const [, order] = chunk.nodes("TopK", [visible, chunk.int([topk])], { axis: -1, largest: 1, sorted: 0 }, 2);
     return chunk.cast(order as Value, OnnxType.int32);
   });
+}
+
+/** relu(a b^T) of float16 matrices in float32. */
+function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
+  const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
+  return graph.contrib("GemmFloat8", [a, b], attributes);
+}
+
+/** `[batch, m, k]` by `[batch, n, k]` transposed. */
+function transposedProduct(graph: GraphBuilder, { kernels }: SequenceContext, a: Value, b: Value): Value {
+  if (kernels.fusedMatMul) return graph.contrib("FusedMatMul", [a, b], { transB: 1 });
+  return graph.node("MatMul", [a, graph.node("Transpose", [b], { perm: [0, 2, 1] })]);
 }

@@ -1,8 +1,12 @@
 /** The rows of a batch of sequences, and the query chunks that a sequence graph cuts them into. */
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { GraphBuilder, GraphSettings, Value } from "./graph-builder.ts";
+import type { Kernels, Provider } from "./sequence-kernels.ts";
 
-/** Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. */
+/**
+ * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk
+ * comes first: it needs the most memory, and what it has left behind then holds every other.
+ */
 export interface SequenceShape {
   batch: number;
   /** Rows of a sequence: `chunks * chunkRows`; a shorter sequence is padded behind its end. */
@@ -13,8 +17,7 @@ export interface SequenceShape {
 
 export interface SequenceGraphSettings {
   precision: GraphSettings["precision"];
-  /** Chunks as a `Loop`, or written out where the provider has no `Loop`. */
-  loops: boolean;
+  provider: Provider;
   /** Layer boundaries are inputs and outputs, so that a run can start at any layer. */
   boundaries: boolean;
 }
@@ -24,6 +27,7 @@ export interface SequenceContext {
   config: DsaConfig;
   shape: SequenceShape;
   settings: SequenceGraphSettings;
+  kernels: Kernels;
   /** cos and sin of all positions, `[length, qk_rope_head_dim / 2]`. */
   cos: Value;
   sin: Value;
@@ -36,28 +40,39 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
   return shape.length > config.indexTopk;
 }
 
-/** Cuts the rows of this chunk out of a tensor with all rows in front. */
-export type RowsOf = (all: Value) => Value;
+/** One chunk of query rows: the graph to add to, and what it covers. */
+export interface Chunk {
+  graph: GraphBuilder;
+  /** Cuts the chunk's rows out of a tensor with all rows in front. */
+  rows: (all: Value) => Value;
+  /** Keys up to the chunk's end, int64 scalar: no row of it sees more. */
+  seen: Value;
+}
 
-/** Runs `body` chunk by chunk and joins the results along the rows. `index` is the chunk's number, an int64 scalar. */
+/** Runs `body` chunk by chunk and joins the results along the rows. */
 export function overChunks(
   graph: GraphBuilder,
-  { shape, settings }: SequenceContext,
-  body: (chunk: GraphBuilder, rows: RowsOf, index: Value) => Value,
+  { shape, kernels }: SequenceContext,
+  body: (chunk: Chunk) => Value,
 ): Value {
-  const { chunks, chunkRows, batch } = shape;
+  const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
-  if (chunks === 1) return body(graph, (all) => all, graph.int(0));
-  if (settings.loops) {
-    const [stacked] = graph.loop(graph.int(chunks), 1, (chunk, index) => {
-      const start = chunk.node("Mul", [chunk.node("Unsqueeze", [index, chunk.int([0])]), chunk.int([size])]);
-      const end = chunk.node("Add", [start, chunk.int([size])]);
-      return [body(chunk, (all) => chunk.node("Slice", [all, start, end, chunk.int([0])]), index)];
+  if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length) });
+  if (kernels.loop) {
+    const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
+      const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
+      const end = inner.node("Add", [start, inner.int([size])]);
+      const seen = inner.node("Sub", [inner.int(length), inner.node("Mul", [index, inner.int(chunkRows)])]);
+      return [body({ graph: inner, rows: (all) => inner.node("Slice", [all, start, end, inner.int([0])]), seen })];
     });
     return mergeFirst(graph, stacked as Value);
   }
-  const parts = Array.from({ length: chunks }, (_, chunk) =>
-    body(graph, (all) => graph.slice(all, 0, chunk * size, (chunk + 1) * size), graph.int(chunk)),
+  const parts = Array.from({ length: chunks }, (_, index) =>
+    body({
+      graph,
+      rows: (all) => graph.slice(all, 0, index * size, (index + 1) * size),
+      seen: graph.int(length - index * chunkRows),
+    }),
   );
   return graph.node("Concat", parts, { axis: 0 });
 }
@@ -68,10 +83,13 @@ function mergeFirst(graph: GraphBuilder, stacked: Value): Value {
   return graph.node("Reshape", [stacked, graph.node("Concat", [graph.int([-1]), rest], { axis: 0 })]);
 }
 
-/** `[rows, width]` in chunk order to `[batch, length, width]`. */
-export function bySequence(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
+/** Rows `[rows, width]` put in the order of sequences and positions, `[batch * length, width]`. */
+export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
   const { batch, length, chunks, chunkRows } = shape;
-  if (chunks === 1 || batch === 1) return graph.reshape(x, [batch, length, width]);
+  if (chunks === 1) return x;
   const cut = graph.reshape(x, [chunks, batch, chunkRows, width]);
-  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [batch, length, width]);
+  const ends = [graph.int([-1]), graph.int([-chunks - 1])] as const;
+  const forward = graph.node("Slice", [cut, ...ends, graph.int([0]), graph.int([-1])]);
+  const bySequence = batch === 1 ? forward : graph.node("Transpose", [forward], { perm: [1, 0, 2, 3] });
+  return graph.reshape(bySequence, [batch * length, width]);
 }

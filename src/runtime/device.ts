@@ -96,7 +96,7 @@ export async function checkDevice(
   const lacks = await lacksOf(device, query, runtime);
   if (lacks.length > 0) return { device, lacks };
   const trial = await tryDevice({ device, threads, seconds });
-  return trial.works ? { device, lacks: [], trial } : { device, lacks: [await explainFailure(device, trial.reason)] };
+  return trial.works ? { device, lacks: [], trial } : { device, lacks: [explainFailure(device, trial.reason)] };
 }
 
 /** Why a device cannot be used, as a sentence. */

@@ -55,8 +55,7 @@ export async function askLoader(file: string): Promise<LoaderView | undefined> {
 /** Is there a library of this name where the loader looks? */
 export async function hasLibrary(name: string): Promise<boolean> {
   const named = (process.env.LD_LIBRARY_PATH ?? "").split(":").filter((folder) => folder !== "");
-  if ([...named, "/lib64", "/usr/lib64", "/lib", "/usr/lib"].some((folder) => existsSync(join(folder, name))))
-    return true;
+  if ([...named, ...defaultFolders()].some((folder) => existsSync(join(folder, name)))) return true;
   // Not on the PATH of ordinary users everywhere.
   for (const ldconfig of ["ldconfig", "/sbin/ldconfig"]) {
     try {
@@ -68,6 +67,12 @@ export async function hasLibrary(name: string): Promise<boolean> {
     }
   }
   return false;
+}
+
+/** Where the loader looks without being told: Fedora's, everyone's and Debian's. */
+function defaultFolders(): string[] {
+  const debian = `/usr/lib/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`;
+  return ["/lib64", "/usr/lib64", "/lib", "/usr/lib", debian];
 }
 
 /** The version of ONNX Runtime that a library of it was built as; undefined where it does not carry one. */

@@ -68,6 +68,8 @@ export class OnnxSession {
           "intra_op.allow_spinning": settings.solo === true ? "1" : "0",
           model_external_initializers_file_folder_path: settings.folder,
         },
+        // Without it WebGPU leaves casts of int64 to the CPU, and every top-k gives int64.
+        ep: { webgpuexecutionprovider: { enableInt64: "1" } },
       },
       ...(settings.profilePrefix === undefined
         ? {}

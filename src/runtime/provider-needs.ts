@@ -16,8 +16,14 @@ export interface Lack {
 }
 
 const sharedLibrary = "libonnxruntime_providers_shared.so";
-const vulkanLibrary = "libvulkan.so.1";
 const cudaLibrary = "libonnxruntime_providers_cuda.so";
+const vulkanLibrary = "libvulkan.so.1";
+
+/** NVIDIA's Vulkan driver is a part of its OpenGL library, which loads these and says nothing where one is missing. */
+const installVulkan = [
+  "Debian, Ubuntu: apt install libvulkan1 libegl1 libgl1 libx11-6 libxext6",
+  "and the Vulkan driver of the GPU; in a container: -e NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility",
+];
 
 /** The pip packages that carry CUDA libraries, by how the libraries' names begin. */
 const pipPackages: readonly (readonly [library: string, name: string])[] = [
@@ -33,8 +39,11 @@ const pipPackages: readonly (readonly [library: string, name: string])[] = [
 const exportPipFolders = `export LD_LIBRARY_PATH=$(python3 -c "import glob, nvidia; \
 print(':'.join(f for p in nvidia.__path__ for f in glob.glob(p + '/*/lib')))")\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}`;
 
-/** What can be known to be missing before a session is tried: nothing for providers that bring all their libraries. */
+/** What can be known to be missing before a session is tried. */
 export async function lacksOf(device: ComputeDevice, query: GpuQuery, runtime: RuntimePackage): Promise<Lack[]> {
+  if (device === "webgpu" && process.platform === "linux" && !(await hasLibrary(vulkanLibrary))) {
+    return [{ what: `${vulkanLibrary} not found`, how: installVulkan }];
+  }
   const index = cudaIndex(device);
   if (index === undefined) return [];
   if (process.platform !== "linux" || process.arch !== "x64") {
@@ -101,15 +110,9 @@ async function libraryLacks(runtime: RuntimePackage): Promise<{ lacks: Lack[]; n
 }
 
 /** What a failed trial means, where that can be told. */
-export async function explainFailure(device: ComputeDevice, reason: string): Promise<Lack> {
-  if (device === "webgpu" && process.platform === "linux") {
-    if (!(await hasLibrary(vulkanLibrary))) {
-      return {
-        what: `${vulkanLibrary} not found`,
-        how: ["install the Vulkan loader (Debian: libvulkan1) and the GPU's driver"],
-      };
-    }
-    if (/adapter/i.test(reason)) return { what: reason, how: ["install the Vulkan driver of the GPU"] };
+export function explainFailure(device: ComputeDevice, reason: string): Lack {
+  if (device === "webgpu" && process.platform === "linux" && /adapter|vulkan|vkCreate/i.test(reason)) {
+    return { what: `no Vulkan driver found (${reason})`, how: installVulkan };
   }
   const known = failures.find(([words]) => words.test(reason));
   return { what: reason, how: known === undefined ? [] : [known[1]] };

@@ -18,9 +18,9 @@ export function sequenceShape(config: DsaConfig, windows: readonly Int32Array[],
   return { batch, length: chunks * chunkRows, chunks, chunkRows };
 }
 
-/** Bytes that one query row needs at its widest: index scores before and after relu, or logits three times, or the MLP. */
+/** Bytes that one query row needs at its widest: index scores of all heads, or logits three times, or the MLP. */
 function rowBytes(config: DsaConfig, length: number): number {
-  const scores = 8 * config.indexNHeads * length + 16 * length;
+  const scores = 4 * config.indexNHeads * length + 16 * length;
   const logits = 12 * config.vocabSize;
   const mlp = 16 * Math.max(config.intermediateSize, config.moeIntermediateSize * config.nRoutedExperts);
   return Math.max(scores, logits, mlp) + 8 * config.hiddenSize;
@@ -43,7 +43,7 @@ export class SequenceBatch {
     this.positions = new BigInt64Array(rows);
     this.lossRows = windows.map(() => []);
     let row = 0;
-    for (let chunk = 0; chunk < chunks; chunk++) {
+    for (let chunk = chunks - 1; chunk >= 0; chunk--) {
       for (let place = 0; place < batch; place++) {
         const window = (windows[place] ?? windows[0]) as Int32Array;
         for (let offset = 0; offset < chunkRows; offset++, row++) {

@@ -80,8 +80,7 @@ export class BatchedLosses implements SequenceLosses {
     const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
     const graphSettings: SequenceGraphSettings = {
       precision: settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float,
-      // WebGPU has no kernel for Loop: its body would run with every tensor fetched from the device.
-      loops: settings.device !== "webgpu",
+      provider: settings.device.startsWith("cuda") ? "cuda" : (settings.device as "cpu" | "webgpu"),
       boundaries: states <= settings.stateBytes,
     };
     const graph = encodeModel(buildSequenceGraph(config, await model.weights(), shape, graphSettings));

@@ -110,8 +110,8 @@ describe("--device", () => {
   test.runIf(withoutCuda)("auto computes on the CPU, and says so where there is a GPU", async () => {
     vi.stubEnv("PATH", pathWithNvidiaSmi(folder, ""));
     const plain = await indexcache(shared, loss());
-    expect(plain).toMatchObject({ status: 0, stderr: expect.stringMatching(/^device: cpu$/m) });
-    expect(plain.stderr).not.toMatch(/warning|not available/);
+    expect(plain.status).toBe(0);
+    expect(plain.stderr).not.toMatch(/warning|not available|device/);
     const verbose = await indexcache(shared, loss("--verbose"));
     expect(verbose.stderr).toMatch(/^cuda is not available: .*\nwebgpu is slower than the CPU.*\ndevice: cpu$/m);
     vi.stubEnv("PATH", pathWithNvidiaSmi(folder, twoGpus));

@@ -141,6 +141,16 @@ describe.runIf(hasCuda)("lacksOf", () => {
   });
 });
 
+test.runIf(process.platform === "linux")("WebGPU asks for the Vulkan loader before it is tried", async () => {
+  const lacks = await lacksOf("webgpu", h200, runtime);
+  expect(lacks.map(({ what }) => what)).toEqual(
+    (await hasLibrary("libvulkan.so.1")) ? [] : ["libvulkan.so.1 not found"],
+  );
+  vi.stubEnv("LD_LIBRARY_PATH", `/nowhere:${folder}`);
+  writeFileSync(join(folder, "libvulkan.so.1"), "");
+  expect(await lacksOf("webgpu", h200, runtime)).toEqual([]);
+});
+
 test("a library tells the version that it was built as, wherever that stands in it", async () => {
   const file = join(folder, "library");
   // Across the border of two blocks.
@@ -251,17 +261,18 @@ describe("tryDevice", () => {
     expect(plainWords(webgpu)).toBe("Failed to get a WebGPU adapter: No supported adapters");
   });
 
-  test("failures whose cause is known come with advice", async () => {
+  test("failures whose cause is known come with advice", () => {
     const outdated = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version";
-    expect(await explainFailure("cuda", outdated)).toEqual({
+    expect(explainFailure("cuda", outdated)).toEqual({
       what: outdated,
       how: [expect.stringMatching(/^update the NVIDIA driver/)],
     });
-    expect(await explainFailure("cuda", "CUDA failure 2")).toEqual({ what: "CUDA failure 2", how: [] });
+    expect(explainFailure("cuda", "CUDA failure 2")).toEqual({ what: "CUDA failure 2", how: [] });
     const adapter = "Failed to get a WebGPU adapter: No supported adapters";
     if (process.platform !== "linux") return;
-    expect((await explainFailure("webgpu", adapter)).what).toBe(
-      (await hasLibrary("libvulkan.so.1")) ? adapter : "libvulkan.so.1 not found",
-    );
+    expect(explainFailure("webgpu", adapter)).toEqual({
+      what: `no Vulkan driver found (${adapter})`,
+      how: expect.arrayContaining([expect.stringContaining("apt install libvulkan1 libegl1 libgl1 libx11-6 libxext6")]),
+    });
   });
 });

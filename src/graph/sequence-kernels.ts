@@ -1,0 +1,35 @@
+/**
+ * Which of several equal formulations a provider runs well: found by profiles and timings of onnxruntime-node 1.30.0 on an
+ * H200 (docs/gpu.md), and the reason that a sequence graph is built for one provider.
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { GraphSettings } from "./graph-builder.ts";
+import type { ExpertForm } from "./mlp-graph.ts";
+
+export type Provider = "cpu" | "cuda" | "webgpu";
+
+export interface Kernels {
+  /** Chunks as a `Loop`. WebGPU has no kernel for it: the body would run with every tensor fetched from the device. */
+  loop: boolean;
+  experts: ExpertForm;
+  /** A product with a transposed matrix as one operator; two where it would fall back to the CPU. */
+  fusedMatMul: boolean;
+  /** float16 product, relu and a float32 result in one kernel: a third of the traffic of two. */
+  reluProduct: boolean;
+  /**
+   * How attention is told where the keys end: by `lengths`, or by lengths and `offsets`. On CUDA the first keeps the fused
+   * kernel in float16 at full speed and crashes the other one, which float32 takes.
+   */
+  keyBounds: "lengths" | "offsets";
+}
+
+export function kernelsOf(provider: Provider, precision: GraphSettings["precision"]): Kernels {
+  const half = precision === OnnxType.float16;
+  return {
+    loop: provider !== "webgpu",
+    experts: provider === "webgpu" ? "dense" : "fused",
+    fusedMatMul: provider !== "webgpu",
+    reluProduct: provider === "cuda" && half,
+    keyBounds: provider === "cuda" && half ? "lengths" : "offsets",
+  };
+}
