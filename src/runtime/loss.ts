@@ -47,7 +47,7 @@ const weightShare = 0.5;
 const loadedPerStored = 2.6;
 
 /** Bytes of device memory for the working set of one query chunk. */
-const gpuChunkBytes = 4 * 2 ** 30;
+const gpuChunkBytes = 8 * 2 ** 30;
 
 /** Opens an evaluator over windows of token ids; each window starts at position 0. */
 export async function openLossEvaluator(

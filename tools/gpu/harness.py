@@ -17,20 +17,22 @@ import traceback
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
 EXPERTS = ("auto", "grouped_mm", "batched_mm", "eager")
+OTHERS = ("device", "chunk_bytes", "profile")  # indexcache_loss.js reads these of the same plan
 
 
 def parser_of(doc):
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--ids", help='JSON file: {"sequences": [[id, ...], ...]}')
+    source.add_argument("--ids", help='JSON file: [[id, ...], ...], or that under "sequences"')
     source.add_argument("--plan", help="JSON file: a list of runs, each an object of the options below, with its ids")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--attention", choices=ATTENTIONS, default="sdpa")
     parser.add_argument("--pattern", help="F/S pattern (glm_moe_dsa); the checkpoint's own where absent")
     parser.add_argument("--experts", choices=EXPERTS, default="auto", help="auto: grouped_mm where it runs, else eager")
     parser.add_argument("--tf32", choices=["on", "off"], default="off", help="TF32 in fp32 matrix products on CUDA")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="0: the warm-up itself is timed")
+    parser.add_argument("--name", help="for the line, to tell it by")
     parser.add_argument("--device", choices=["cuda", "cpu"], default=None, help="cuda where there is one")
     return parser
 
@@ -47,6 +49,9 @@ def runs_of(parser, args):
     allowed = {action.dest: action for action in parser._actions if action.dest in options}
     runs = []
     for entry, given in enumerate(json.loads(pathlib.Path(args.plan).read_text())):
+        given = {name: value for name, value in given.items() if name not in OTHERS}
+        if isinstance(given.get("tf32"), bool):
+            given["tf32"] = "on" if given["tf32"] else "off"
         for name, value in given.items():
             if name not in allowed:
                 parser.error(f"{args.plan}, entry {entry}: no option {name}")
@@ -59,7 +64,7 @@ def runs_of(parser, args):
 
 
 def execute(parser, measure):
-    """Does every run and prints its line; `measure(model, run, device)` gives the line's own fields. Gives an exit code."""
+    """Does every run and prints its line, with what `measure(model, run, device)` gives; gives an exit code."""
     args = parser.parse_args()
     runs = runs_of(parser, args)
 
@@ -76,7 +81,8 @@ def execute(parser, measure):
         "transformers": transformers.__version__,
         "torch": torch.__version__.split("+")[0],
         "cuda": torch.version.cuda if device == "cuda" else None,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
     groups = {}
     for run in runs:
@@ -125,7 +131,7 @@ def attempt(action):
 
 
 def described(error):
-    """The size asked for, or the message's first line, and the line of transformers' code (else ours) that it came from."""
+    """The size asked for, or the message's first line, and the line of transformers' code (else ours) it came from."""
     text = str(error).strip() or type(error).__name__
     size = re.search(r"[Tt]ried to allocate [\d.]+ \w+", text)
     frames = traceback.extract_tb(error.__traceback__)
@@ -176,7 +182,7 @@ def chosen_experts(dtype, device):
 
 
 class Patterns:
-    """Sets the pattern of a loaded glm_moe_dsa model by taking the indexers of Shared layers away, and putting them back."""
+    """Sets the pattern of a loaded glm_moe_dsa model by taking away the indexers of Shared layers."""
 
     def __init__(self, model):
         self.type = model.config.model_type
@@ -200,7 +206,9 @@ class Patterns:
 
 def sequences_of(path, vocabulary):
     """The id file's sequences. An id outside the vocabulary would end a CUDA process, so it is looked for here."""
-    sequences = json.loads(pathlib.Path(path).read_text())["sequences"]
+    sequences = json.loads(pathlib.Path(path).read_text())
+    if isinstance(sequences, dict):
+        sequences = sequences["sequences"]
     for i, ids in enumerate(sequences):
         if len(ids) < 2 or min(ids) < 0 or max(ids) >= vocabulary:
             raise ValueError(f"{path}: sequence {i} has fewer than 2 ids, or ids outside 0..{vocabulary - 1}")
@@ -251,6 +259,18 @@ def timed(action, device):
     result = action()
     synchronize(device)
     return time.perf_counter() - started, result
+
+
+def timings(action, repeats, device):
+    """(seconds of each repeat, the last one's result), after one call to warm up; with 0 repeats, of that one alone."""
+    if repeats > 0:
+        action()
+    reset_peak(device)
+    seconds = []
+    for _ in range(max(repeats, 1)):
+        took, result = timed(action, device)
+        seconds.append(took)
+    return seconds, result
 
 
 def finite(value):

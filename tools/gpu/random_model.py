@@ -1,4 +1,4 @@
-"""Writes a glm_moe_dsa checkpoint of random weights with GLM-5's layer geometry: a model for speed and parity, not for text.
+"""Writes a glm_moe_dsa checkpoint of random weights with GLM-5's layer geometry, for speed and parity, not for text.
 
     python tools/gpu/random_model.py /tmp/random --layers 4 --seed 0 --ids 8192,32768,65536
 
@@ -85,7 +85,7 @@ def config_of(args):
 
 
 def tensors_of(args):
-    """(name, shape, scale) of every tensor: a scale is a standard deviation, or None for a norm's weight, 0 for its bias."""
+    """(name, shape, scale) of every tensor: scale is the standard deviation, None for a norm's weight, 0 for its bias."""
 
     def linear(name, out, into, gain=1.0):
         return (f"{name}.weight", (out, into), gain / math.sqrt(into))
@@ -177,7 +177,7 @@ def main():
     ids = torch.Generator().manual_seed(args.seed)
     for length in (int(part) for part in args.ids.split(",") if part):
         rows = torch.randint(0, args.vocab, (args.sequences, length), generator=ids).tolist()
-        (args.out / f"ids-{length}.json").write_text(json.dumps({"sequences": rows}) + "\n")
+        (args.out / f"ids-{length}.json").write_text(json.dumps(rows) + "\n")
     line = {
         "checkpoint": str(args.out),
         "layers": args.layers,

@@ -4,8 +4,8 @@
     python tools/gpu/transformers_generate.py /tmp/random --plan plan.json
 
 The context is the id file's first sequence. Prefill ends with the first new token; decoding makes the others, one
-forward call each with transformers' own cache, and waits for the GPU only at the end. After one warm-up (prefill and
-two steps), both are timed `--repeats` times; peak memory is theirs, weights included. A plan is as transformers_loss.py's,
+forward call each with transformers' own cache, and waits for the GPU only at the end. After one warm-up (prefill and two
+steps), both are timed `--repeats` times; peak memory is theirs, weights included. A plan is as transformers_loss.py's,
 with new_tokens in place of batch and chunk. A run that does not fit is `skipped`, and the exit code stays 0.
 """
 
@@ -33,10 +33,11 @@ def measure(model, run, device):
             tokens.append(token)
         return torch.cat(tokens, dim=1)
 
-    decode(*step(context, None), 2)  # warm-up
+    if run.repeats > 0:
+        decode(*step(context, None), 2)  # warm-up
     harness.reset_peak(device)
     prefill, decoding = [], []
-    for _ in range(run.repeats):
+    for _ in range(max(run.repeats, 1)):
         took, (token, past) = harness.timed(lambda: step(context, None), device)
         prefill.append(took)
         took, tokens = harness.timed(lambda: decode(token, past, run.new_tokens - 1), device)

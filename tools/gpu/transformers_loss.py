@@ -9,8 +9,9 @@ blocks of rows, log-softmax in fp32. `--chunk N` feeds a sequence in pieces of N
 transformers' index scores (fp32, rows x index heads x context) small; without it a sequence is one forward call.
 
 A plan is a JSON list of runs, each an object with `ids` and any of dtype, attention, pattern, batch, chunk, repeats,
-experts, tf32. The checkpoint is loaded once for each dtype and attention, and lines come in that order, each with its
-number in the plan (`entry`). A run that does not fit is `skipped`, and the exit code stays 0.
+experts, tf32, name; indexcache_loss.js takes the same file. The checkpoint is loaded once for each dtype and
+attention, and lines come in that order, each with its number in the plan (`entry`). A run that does not fit is
+`skipped`, and the exit code stays 0.
 """
 
 import statistics
@@ -71,21 +72,16 @@ def measure(model, run, device):
     def one_pass():
         return torch.cat([batch_losses(model, batch, run.chunk) for batch in batches])
 
-    harness.timed(one_pass, device)  # warm-up
-    harness.reset_peak(device)
-    seconds = []
-    for _ in range(run.repeats):
-        took, losses = harness.timed(one_pass, device)
-        seconds.append(took)
+    seconds, losses = harness.timings(one_pass, run.repeats, device)
     median = statistics.median(seconds)
     losses = [harness.finite(value) for value in losses.tolist()]
     return {
         "sequences": len(sequences),
-        "longest": max(len(ids) for ids in sequences),
+        "length": max(len(ids) for ids in sequences),
         "tokens": tokens,
         "repeats": run.repeats,
-        "seconds": round(median, 5),
-        "seconds_all": [round(value, 5) for value in seconds],
+        "seconds": [round(value, 5) for value in seconds],
+        "seconds_median": round(median, 5),
         "tokens_per_second": round(tokens / median, 1),
         **harness.peak(device),
         "loss": None if None in losses else sum(losses) / len(losses),
