@@ -1,78 +1,109 @@
 /**
- * Multi-head latent attention over whole sequences (HF's GlmMoeDsaAttention), with keys and values expanded once a layer
- * and a bias that opens the selected keys: the fused attention of a GPU reads all keys under a bias faster than it
- * gathers rows of their own for every query (docs/gpu.md has the crossover).
+ * Multi-head latent attention over whole sequences (HF's GlmMoeDsaAttention). Up to a length, keys and values are expanded
+ * once a layer and read under a bias that opens the selected ones: the fused attention of a GPU does that faster than it
+ * gathers rows of their own for every query. Beyond it, the selected latent rows are gathered (docs/gpu.md has the figures).
  */
 import { OnnxType } from "../checkpoint/dtype.ts";
 import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale } from "./attention-graph.ts";
+import { latentWidth } from "./contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotateAt } from "./rope-graph.ts";
+import type { Kernels } from "./sequence-kernels.ts";
 import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
 
-/** Keys `[batch, length, H * (rope + nope)]` and values `[batch, length, H * dv]`. */
-export interface ExpandedKeys {
+/** What a layer's queries read. */
+export interface LayerKeys {
+  /** Normed hidden states of all rows, in the order of rows. */
+  normed: Value;
+  /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
   keys: Value;
   values: Value;
+  readable: number;
+  /** k_pe joined with the normed c_kv, `[length, latentWidth]`; only where some queries gather. */
+  latent: Value | undefined;
 }
 
-/** Keys and values of all rows. A head's key is k_pe, the same for all heads, then its own k_nope. */
-export function expandedKeys(
+/** Keys of all rows. A head's key is k_pe, the same for all heads, then its own k_nope. */
+export function layerKeys(
   graph: GraphBuilder,
   context: SequenceContext,
   layer: LayerWeights,
   hidden: Value,
-): ExpandedKeys {
-  const { config, cos, sin, positions } = context;
-  const together = context.shape.chunkRows;
+): LayerKeys {
+  const { config, shape, cos, sin, positions } = context;
+  const { batch, length, chunkRows: together } = shape;
   const { numAttentionHeads: heads, kvLoraRank: rank, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
-  const h = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
+  const normed = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
   const [compressed, pe] = graph.nodes(
     "Split",
-    [graph.linear(h, layer.kvA, layer.kvABias), graph.int([rank, rope])],
+    [graph.linear(normed, layer.kvA, layer.kvABias), graph.int([rank, rope])],
     { axis: 1 },
     2,
   ) as [Value, Value];
   const rotation = { heads: 1, headDim: rope, rotaryDim: rope, interleaved: true };
   const turned = rotateAt(graph, pe, { cos, sin, positions, together }, rotation);
-  const shared = graph.reshape(inOrder(graph, context, turned, rope), [-1, 1, rope]);
-  const latent = inOrder(graph, context, graph.rmsNorm(compressed, layer.kvANorm, latentNormEps), rank);
-  const { batch, length } = context.shape;
-  const spread = graph.node("Expand", [shared, graph.int([batch * length, heads, rope])]);
-  const own = graph.reshape(up(graph, config, layer, latent, 0, nope), [-1, heads, nope]);
+  const shared = inOrder(graph, context, turned, rope);
+  const content = inOrder(graph, context, graph.rmsNorm(compressed, layer.kvANorm, latentNormEps), rank);
+  const readable = readableKeys(context);
+  const first = (x: Value) => (readable === length ? x : graph.slice(x, 0, 0, readable));
+  const spread = graph.node("Expand", [
+    graph.reshape(first(shared), [-1, 1, rope]),
+    graph.int([batch * readable, heads, rope]),
+  ]);
+  const own = graph.reshape(up(graph, config, layer, first(content), 0, nope), [-1, heads, nope]);
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
-  const values = up(graph, config, layer, latent, nope, nope + vHeadDim);
+  const values = up(graph, config, layer, first(content), nope, nope + vHeadDim);
   return {
-    keys: graph.reshape(keys, [batch, length, heads * (rope + nope)]),
-    values: graph.reshape(values, [batch, length, heads * vHeadDim]),
+    normed,
+    keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
+    values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
+    readable,
+    latent: readable === length ? undefined : graph.node("Concat", [shared, content], { axis: 1 }),
   };
 }
 
-/** Rows `from` to `to` of every head's block of kv_b_proj, applied to latents: `[rows, H * (to - from)]`. */
+/**
+ * Up to how many keys queries read all of them. Both ways cost the same where `keys * H * (dqk + dv)` multiply-adds take as
+ * long as gathering `index_topk` latent rows.
+ */
+function readableKeys({ config, shape, kernels }: SequenceContext): number {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const perKey = heads * (rope + nope + vHeadDim);
+  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * latentWidth(config)) / perKey);
+  // Several sequences at once are short ones: their rows would have to be gathered from one cache each.
+  return shape.batch > 1 || shape.chunks === 1
+    ? shape.length
+    : Math.min(shape.length, Math.max(limit, config.indexTopk));
+}
+
+/** Rows `from` to `to` of every head's block of kv_b_proj, `[H, to - from, kv_lora_rank]`. */
+function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, from: number, to: number): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
+  return graph.derived(`${kvB.name} ${from} to ${to}`, (outer) =>
+    outer.slice(outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]), 1, from, to),
+  );
+}
+
+/** The same rows applied to latents: `[rows, H * (to - from)]`. */
 function up(
   graph: GraphBuilder,
   config: DsaConfig,
-  { kvB }: LayerWeights,
+  layer: LayerWeights,
   latent: Value,
   from: number,
   to: number,
 ): Value {
-  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
-  const weight = graph.derived(`${kvB.name} ${from} to ${to}`, (outer) => {
-    const blocks = outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]);
-    return outer.reshape(outer.slice(blocks, 1, from, to), [heads * (to - from), kvLoraRank]);
-  });
-  return graph.node("Gemm", [latent, weight], { transB: 1 });
+  const { numAttentionHeads: heads, kvLoraRank } = config;
+  const block = graph.reshape(upBlock(graph, config, layer, from, to), [heads * (to - from), kvLoraRank]);
+  return graph.node("Gemm", [latent, block], { transB: 1 });
 }
 
-/** What one chunk of query rows attends with. */
+/** What one chunk of query rows attends with: `topk_indices` of all rows, absent where every visible key is selected. */
 export interface ChunkAttention {
-  /** Hidden states of the chunk's rows. */
-  residual: Value;
-  /** `topk_indices` of all rows; absent where every visible key is selected. */
   selected: Value | undefined;
-  keys: ExpandedKeys;
+  keys: LayerKeys;
 }
 
 /** Attention output of a chunk, `[chunk rows, hidden_size]`. */
@@ -80,45 +111,118 @@ export function attendChunk(
   chunk: Chunk,
   context: SequenceContext,
   layer: LayerWeights,
-  { residual, selected, keys }: ChunkAttention,
+  { selected, keys }: ChunkAttention,
 ): Value {
   const { graph, rows } = chunk;
   const { config, shape, cos, sin, positions } = context;
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
-  const h = graph.rmsNorm(residual, layer.inputNorm, config.rmsNormEps);
+  const h = rows(keys.normed);
   const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
   const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
   const projected = graph.node("Gemm", [qLatent, ropeFirst(graph, config, layer)], { transB: 1 });
   const queries = rotateAt(graph, projected, at, rotation);
-  const bias = selectionBias(graph, context, at.positions, selected === undefined ? undefined : rows(selected));
-  const [attended] = graph.nodes(
+  const own = selected === undefined ? undefined : rows(selected);
+  const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
+  const read = (inside: GraphBuilder) => readAll({ ...chunk, graph: inside }, context, keys, queries, row, own);
+  const gather = (inside: GraphBuilder) =>
+    readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
+  return graph.linear(attended(chunk, keys, own, read, gather), layer.o, layer.oBias);
+}
+
+/** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */
+function attended(
+  { graph, seen, end }: Chunk,
+  { readable, latent }: LayerKeys,
+  selected: Value | undefined,
+  read: (inside: GraphBuilder) => Value,
+  gather: (inside: GraphBuilder) => Value,
+): Value {
+  if (latent === undefined || selected === undefined) return read(graph);
+  if (end !== undefined) return end <= readable ? read(graph) : gather(graph);
+  return graph.branch(
+    graph.node("LessOrEqual", [seen, graph.int(readable)]),
+    1,
+    (inside) => [read(inside)],
+    (inside) => [gather(inside)],
+  )[0] as Value;
+}
+
+/** Attention over the first keys under a bias, `[chunk rows, H * dv]`. */
+function readAll(
+  chunk: Chunk,
+  { config, shape, kernels }: SequenceContext,
+  { keys, values, readable }: LayerKeys,
+  queries: Value,
+  row: Value,
+  selected: Value | undefined,
+): Value {
+  const { graph, end } = chunk;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const cut = kernels.keyBounds === "slices" && end !== undefined ? Math.max(end, config.indexTopk) : readable;
+  const first = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
+  const bias = selectionBias(graph, shape.batch * shape.chunkRows, cut, row, selected);
+  const [output] = graph.nodes(
     "MultiHeadAttention",
     [
       graph.reshape(queries, [shape.batch, shape.chunkRows, heads * (rope + nope)]),
-      keys.keys,
-      keys.values,
+      first(keys),
+      first(values),
       "",
-      keyBounds(chunk, context),
-      graph.reshape(bias, [shape.batch, 1, shape.chunkRows, shape.length]),
+      shape.chunks === 1 ? "" : keyBounds(chunk, shape, kernels, readable),
+      graph.reshape(bias, [shape.batch, 1, shape.chunkRows, cut]),
     ],
     { num_heads: heads, scale: { float: softmaxScale(config) } },
     1,
     "com.microsoft",
   );
-  return graph.linear(graph.reshape(attended as Value, [-1, heads * vHeadDim]), layer.o, layer.oBias);
+  return graph.reshape(output as Value, [-1, heads * vHeadDim]);
 }
 
 /** Keys behind the chunk's end are not read at all: the bounds of what is, in the form that the provider runs well. */
-function keyBounds({ graph, seen }: Chunk, { shape, kernels }: SequenceContext): Value {
-  const { batch, length, chunks, chunkRows } = shape;
-  if (chunks === 1) return "";
+function keyBounds(
+  { graph, seen }: Chunk,
+  { batch, chunkRows }: SequenceContext["shape"],
+  kernels: Kernels,
+  readable: number,
+): Value {
+  if (kernels.keyBounds === "slices") return "";
   const lengths = graph.node("Expand", [graph.node("Unsqueeze", [seen, graph.int([0])]), graph.int([batch])]);
   if (kernels.keyBounds === "lengths") return graph.cast(lengths, OnnxType.int32);
   // Lengths, then where each sequence begins among all queries, and among all keys.
   const begins = (rows: number) => Array.from({ length: batch + 1 }, (_, i) => i * rows);
-  const offsets = graph.int([...begins(chunkRows), ...begins(length)]);
+  const offsets = graph.int([...begins(chunkRows), ...begins(readable)]);
   return graph.cast(graph.node("Concat", [lengths, offsets], { axis: 0 }), OnnxType.int32);
+}
+
+/** Attention over gathered latent rows, in absorbed form, `[chunk rows, H * dv]`. */
+function readGathered(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  latent: Value,
+  queries: Value,
+  row: Value,
+  selected: Value,
+): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
+  const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
+  const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
+  const swap = (x: Value) => graph.node("Transpose", [x], { perm: [1, 0, 2] });
+  const absorbed = graph.node("MatMul", [swap(content), upBlock(graph, config, layer, 0, nope)]);
+  const latentQueries = graph.node("Concat", [pe, swap(absorbed)], { axis: 2 });
+  const rows = graph.node("Gather", [latent, selected], { axis: 0 });
+  const scale = { float: softmaxScale(config) };
+  const scores = graph.contrib("FusedMatMul", [latentQueries, rows], { transB: 1, alpha: scale });
+  const mask = graph.node("Where", [graph.node("Greater", [selected, row]), lowest(graph), graph.scalar(0)]);
+  const visible = graph.node("Add", [scores, graph.node("Unsqueeze", [mask, graph.int([1])])]);
+  // Whole rows are multiplied and k_pe is cut off afterwards: cheaper than a second copy of what was gathered.
+  const mixed = graph.node("MatMul", [graph.node("Softmax", [visible], { axis: -1 }), rows]);
+  const context = swap(graph.slice(mixed, 2, rope, rope + kvLoraRank));
+  const values = graph.contrib("FusedMatMul", [context, upBlock(graph, config, layer, nope, nope + vHeadDim)], {
+    transB: 1,
+  });
+  return graph.reshape(swap(values), [-1, heads * vHeadDim]);
 }
 
 /** q_b_proj with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
@@ -133,25 +237,26 @@ function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights)
   });
 }
 
-/** 0 at the selected, visible keys of each row and the lowest finite number elsewhere, `[chunk rows, length]`. */
+/** Finite, so that a row without visible keys among the read ones stays free of NaN. */
+function lowest(graph: GraphBuilder): Value {
+  return graph.scalar(graph.settings.precision === OnnxType.float ? -1e30 : -65504);
+}
+
+/** 0 at the selected, visible keys of each row and the lowest number elsewhere, `[rows, length]`. */
 function selectionBias(
   graph: GraphBuilder,
-  { shape, settings }: SequenceContext,
-  positions: Value,
+  rows: number,
+  length: number,
+  row: Value,
   selected: Value | undefined,
 ): Value {
-  const closed = graph.scalar(settings.precision === OnnxType.float ? -1e30 : -65504);
-  const row = graph.node("Unsqueeze", [graph.cast(positions, OnnxType.int32), graph.int([1])]);
-  const rows = shape.batch * shape.chunkRows;
+  const closed = lowest(graph);
   if (selected === undefined) {
-    const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
-    return graph.node("Where", [
-      graph.node("Greater", [graph.cast(range, OnnxType.int32), row]),
-      closed,
-      graph.scalar(0),
-    ]);
+    const range = graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]);
+    const future = graph.node("Greater", [graph.cast(range, OnnxType.int32), row]);
+    return graph.node("Where", [future, closed, graph.scalar(0)]);
   }
   const opened = graph.node("Where", [graph.node("Greater", [selected, row]), closed, graph.scalar(0)]);
-  const all = graph.node("Expand", [closed, graph.int([rows, shape.length])]);
+  const all = graph.node("Expand", [closed, graph.int([rows, length])]);
   return graph.node("ScatterElements", [all, selected, opened], { axis: 1 });
 }

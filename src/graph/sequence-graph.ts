@@ -11,7 +11,7 @@ import { GraphBuilder, type Value } from "./graph-builder.ts";
 import { feedForward } from "./mlp-graph.ts";
 import type { ModelProto } from "./onnx_pb.ts";
 import { rotaryAngles } from "./rope-graph.ts";
-import { attendChunk, expandedKeys } from "./sequence-attention.ts";
+import { attendChunk, layerKeys } from "./sequence-attention.ts";
 import { selectSequenceKeys } from "./sequence-indexer.ts";
 import { kernelsOf } from "./sequence-kernels.ts";
 import {
@@ -21,7 +21,7 @@ import {
   type SequenceShape,
   selectsKeys,
 } from "./sequence-rows.ts";
-import { logits } from "./stages.ts";
+import { logits, negativeLogLikelihood } from "./stages.ts";
 
 /** Does layer i run? Only in graphs with boundaries. */
 export const runInput = (layer: number) => `run.${layer}`;
@@ -135,24 +135,22 @@ function layerOver(
   selected: Value | undefined,
 ): Value {
   const { config, kernels } = context;
-  const keys = expandedKeys(graph, context, layer, hidden);
+  const keys = layerKeys(graph, context, layer, hidden);
   return overChunks(graph, context, (chunk) => {
     const residual = chunk.rows(hidden);
-    const attended = attendChunk(chunk, context, layer, { residual, selected, keys });
+    const attended = attendChunk(chunk, context, layer, { selected, keys });
     const middle = chunk.graph.node("Add", [residual, attended]);
     const normed = chunk.graph.rmsNorm(middle, layer.postAttentionNorm, config.rmsNormEps);
     return chunk.graph.node("Add", [middle, feedForward(chunk.graph, config, layer, normed, kernels.experts)]);
   });
 }
 
-/**
- * Loss of every row, float `[rows]`: the logarithm of the sum of exponentials less the target's logit. Written out,
- * because the operator for it makes a second tensor of all logits, and WebGPU has none.
- */
+/** Loss of every row, float `[rows]`. */
 function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelWeights, hidden: Value): Value {
-  const { config } = context;
+  const { config, kernels } = context;
   return overChunks(graph, context, ({ graph: chunk, rows }) => {
     const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
+    if (kernels.logSoftmax) return negativeLogLikelihood(chunk, scores, rows("target_ids"));
     const axis = chunk.int([-1]);
     const largest = chunk.node("ReduceMax", [scores, axis], { keepdims: 1 });
     const total = chunk.node("ReduceSum", [chunk.node("Exp", [chunk.node("Sub", [scores, largest])]), axis]);

@@ -35,7 +35,7 @@ export function selectSequenceKeys(
   const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]), OnnxType.int32);
 
   return overChunks(graph, context, ({ graph: chunk, rows, seen: visibleKeys }) => {
-    const own = chunk.rmsNorm(rows(hidden), layer.inputNorm, config.rmsNormEps);
+    const own = rows(h);
     const at = { cos, sin, positions: rows(positions), together };
     const qLatent = chunk.rmsNorm(chunk.linear(own, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
     const turned = rotateAt(chunk, chunk.linear(qLatent, indexer.wqB), at, { ...rotation, heads });

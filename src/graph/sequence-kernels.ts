@@ -14,13 +14,18 @@ export interface Kernels {
   experts: ExpertForm;
   /** A product with a transposed matrix as one operator; two where it would fall back to the CPU. */
   fusedMatMul: boolean;
+  /** Logarithms of softmax as one operator, without a second tensor of exponentials. */
+  logSoftmax: boolean;
   /** float16 product, relu and a float32 result in one kernel: a third of the traffic of two. */
   reluProduct: boolean;
   /**
-   * How attention is told where the keys end: by `lengths`, or by lengths and `offsets`. On CUDA the first keeps the fused
-   * kernel in float16 at full speed and crashes the other one, which float32 takes.
+   * How attention is told where the keys end: by `lengths`, by lengths and `offsets`, or by `slices` that end there. On
+   * CUDA the first keeps the fused kernel in float16 at full speed and crashes the other one, which float32 takes. WebGPU
+   * has neither.
    */
-  keyBounds: "lengths" | "offsets";
+  keyBounds: "lengths" | "offsets" | "slices";
+  /** Gathering one element of a latent row takes as long as this many multiply-adds of the fused attention. */
+  gatherCost: number;
 }
 
 export function kernelsOf(provider: Provider, precision: GraphSettings["precision"]): Kernels {
@@ -29,7 +34,9 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
     loop: provider !== "webgpu",
     experts: provider === "webgpu" ? "dense" : "fused",
     fusedMatMul: provider !== "webgpu",
+    logSoftmax: provider !== "webgpu",
     reluProduct: provider === "cuda" && half,
-    keyBounds: provider === "cuda" && half ? "lengths" : "offsets",
+    keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half ? "lengths" : "offsets",
+    gatherCost: half ? 900 : 210,
   };
 }

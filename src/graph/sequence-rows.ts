@@ -47,6 +47,8 @@ export interface Chunk {
   rows: (all: Value) => Value;
   /** Keys up to the chunk's end, int64 scalar: no row of it sees more. */
   seen: Value;
+  /** The same number, where chunks are written out. */
+  end: number | undefined;
 }
 
 /** Runs `body` chunk by chunk and joins the results along the rows. */
@@ -57,13 +59,20 @@ export function overChunks(
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
-  if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length) });
+  if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length), end: length });
   if (kernels.loop) {
     const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
       const seen = inner.node("Sub", [inner.int(length), inner.node("Mul", [index, inner.int(chunkRows)])]);
-      return [body({ graph: inner, rows: (all) => inner.node("Slice", [all, start, end, inner.int([0])]), seen })];
+      return [
+        body({
+          graph: inner,
+          rows: (all) => inner.node("Slice", [all, start, end, inner.int([0])]),
+          seen,
+          end: undefined,
+        }),
+      ];
     });
     return mergeFirst(graph, stacked as Value);
   }
@@ -72,6 +81,7 @@ export function overChunks(
       graph,
       rows: (all) => graph.slice(all, 0, index * size, (index + 1) * size),
       seen: graph.int(length - index * chunkRows),
+      end: length - index * chunkRows,
     }),
   );
   return graph.node("Concat", parts, { axis: 0 });

@@ -90,7 +90,7 @@ export function logits(graph: GraphBuilder, config: DsaConfig, weights: ModelWei
 }
 
 /** -log p(target) of each row, `[S]`. */
-function negativeLogLikelihood(graph: GraphBuilder, scores: Value, targets: Value): Value {
+export function negativeLogLikelihood(graph: GraphBuilder, scores: Value, targets: Value): Value {
   const logProbabilities = graph.node("LogSoftmax", [scores], { axis: -1 });
   const column = graph.node("Unsqueeze", [targets, graph.int([1])]);
   const chosen = graph.node("GatherElements", [logProbabilities, column], { axis: 1 });
