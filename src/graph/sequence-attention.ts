@@ -68,7 +68,11 @@ export function layerKeys(
  * Up to how many keys queries read all of them. Both ways cost the same where `keys * H * (dqk + dv)` multiply-adds take as
  * long as gathering `index_topk` latent rows.
  */
-function readableKeys({ config, shape, kernels }: SequenceContext): number {
+export function readableKeys({
+  config,
+  shape,
+  kernels,
+}: Pick<SequenceContext, "config" | "shape" | "kernels">): number {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const perKey = heads * (rope + nope + vHeadDim);
   const limit = Math.ceil((kernels.gatherCost * config.indexTopk * latentWidth(config)) / perKey);

@@ -60,13 +60,16 @@ export class OnnxSession {
       intraOpNumThreads: settings.threads,
       interOpNumThreads: 1,
       enableCpuMemArena: settings.solo === true,
-      logSeverityLevel: 3,
+      // Errors come as exceptions: the runtime would print them as well, in red.
+      logSeverityLevel: 4,
       extra: {
         session: {
           // A softmax over mostly masked keys meets denormals, which cost twice the time. Counts from the first session.
           set_denormal_as_zero: "1",
           "intra_op.allow_spinning": settings.solo === true ? "1" : "0",
           model_external_initializers_file_folder_path: settings.folder,
+          // Weights take their own size of a device's memory instead of an arena's next power of two.
+          ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
         },
         // Without it WebGPU leaves casts of int64 to the CPU, and every top-k gives int64.
         ep: { webgpuexecutionprovider: { enableInt64: "1" } },

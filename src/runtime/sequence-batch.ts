@@ -6,12 +6,28 @@ import type { SequenceShape } from "../graph/sequence-rows.ts";
 const rowsPerRun = 32768;
 /** Fewer rows than this starve the matrix products. */
 const minChunkRows = 64;
+/**
+ * Chunks larger than both gain nothing: matrix products are at full speed, and queries read keys of their future, which a
+ * cut would have spared them (measured at 8K and 64K tokens, docs/gpu.md).
+ */
+const sensibleChunkBytes = 1.25 * 2 ** 30;
+const sensibleChunkRows = 512;
 
-/** How many sequences share a run, and how they are cut so that a chunk's working set takes at most `chunkBytes`. */
-export function sequenceShape(config: DsaConfig, windows: readonly Int32Array[], chunkBytes: number): SequenceShape {
+/**
+ * How many sequences share a run, at most `mostSequences`, and how they are cut so that a chunk's working set takes at most
+ * `chunkBytes`.
+ */
+export function sequenceShape(
+  config: DsaConfig,
+  windows: readonly Int32Array[],
+  chunkBytes: number,
+  mostSequences = Number.POSITIVE_INFINITY,
+): SequenceShape {
   const longest = Math.max(...windows.map((window) => window.length));
-  const batch = Math.max(1, Math.min(windows.length, Math.floor(rowsPerRun / longest)));
-  const rows = Math.max(minChunkRows, Math.floor(chunkBytes / (batch * rowBytes(config, longest))));
+  const batch = Math.max(1, Math.min(windows.length, mostSequences, Math.floor(rowsPerRun / longest)));
+  const perRow = batch * rowBytes(config, longest);
+  const wanted = Math.max(sensibleChunkBytes / perRow, sensibleChunkRows);
+  const rows = Math.max(minChunkRows, Math.floor(Math.min(chunkBytes / perRow, wanted)));
   if (rows >= longest) return { batch, length: longest, chunks: 1, chunkRows: longest };
   const chunkRows = 2 ** Math.floor(Math.log2(rows));
   const chunks = Math.ceil(longest / chunkRows);
@@ -19,7 +35,7 @@ export function sequenceShape(config: DsaConfig, windows: readonly Int32Array[],
 }
 
 /** Bytes that one query row needs at its widest: index scores of all heads, or logits three times, or the MLP. */
-function rowBytes(config: DsaConfig, length: number): number {
+export function rowBytes(config: DsaConfig, length: number): number {
   const scores = 4 * config.indexNHeads * length + 16 * length;
   const logits = 12 * config.vocabSize;
   const mlp = 16 * Math.max(config.intermediateSize, config.moeIntermediateSize * config.nRoutedExperts);

@@ -19,6 +19,7 @@ import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
 import type { Dtype, LayerExecutions, SequenceLoss } from "./measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
+import { describeNeed, deviceNeed, freeDeviceBytes, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
 export interface SequenceLossSettings {
   device: SessionSettings["device"];
@@ -30,6 +31,9 @@ export interface SequenceLossSettings {
   chunkBytes: number;
   profilePrefix?: string;
 }
+
+/** Share of the device's free memory that the working set of one chunk may take. */
+const chunkShare = 1 / 16;
 
 /** States of the base pattern for one batch. */
 interface BaseStates {
@@ -76,14 +80,27 @@ export class BatchedLosses implements SequenceLosses {
   ): Promise<BatchedLosses> {
     const { config } = model;
     const { Tensor } = await loadRuntime();
-    const shape = sequenceShape(config, windows, settings.chunkBytes);
-    const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
+    const weights = await model.weights();
+    const free = await freeDeviceBytes(settings.device);
+    const chunkBytes = Math.min(settings.chunkBytes, (free ?? Number.POSITIVE_INFINITY) * chunkShare);
+    const sized = (mostSequences?: number) => {
+      const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
+      const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
+      const boundaries = states <= settings.stateBytes;
+      return { shape, states, boundaries, need: deviceNeed(config, weights, shape, settings.dtype, boundaries) };
+    };
+    let plan = sized();
+    while (plan.shape.batch > 1 && totalNeed(plan.need) > (free ?? Number.POSITIVE_INFINITY)) {
+      plan = sized(Math.floor(plan.shape.batch / 2));
+    }
+    requireDeviceMemory(plan.need, free, settings.device);
+    const { shape, states, boundaries } = plan;
     const graphSettings: SequenceGraphSettings = {
       precision: settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float,
       provider: settings.device.startsWith("cuda") ? "cuda" : (settings.device as "cpu" | "webgpu"),
-      boundaries: states <= settings.stateBytes,
+      boundaries,
     };
-    const graph = encodeModel(buildSequenceGraph(config, await model.weights(), shape, graphSettings));
+    const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
       threads: settings.threads,
@@ -97,13 +114,14 @@ export class BatchedLosses implements SequenceLosses {
     for (let first = 0; first < windows.length; first += shape.batch) {
       batches.push(new SequenceBatch(windows.slice(first, first + shape.batch), shape));
     }
-    const plan = [
+    const lines = [
+      `device memory: ${describeNeed(plan.need)}`,
       `${batches.length} batches of ${shape.batch} sequences of ${shape.length} tokens in ${shape.chunks} chunks, ${settings.dtype}`,
       graphSettings.boundaries
         ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
     ];
-    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, plan);
+    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, lines);
   }
 
   async evaluate(pattern: Pattern, { base, signal }: EvaluateOptions) {

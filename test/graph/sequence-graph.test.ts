@@ -1,0 +1,125 @@
+/** The sequence graph in every provider's formulation, run on the CPU, against the stages. */
+import { describe, expect, it } from "vitest";
+import { OnnxType } from "../../src/checkpoint/dtype.ts";
+import { encodeModel } from "../../src/graph/graph-builder.ts";
+import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { readableKeys } from "../../src/graph/sequence-attention.ts";
+import { buildSequenceGraph, sequenceSpec } from "../../src/graph/sequence-graph.ts";
+import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
+import type { SequenceGraphSettings, SequenceShape } from "../../src/graph/sequence-rows.ts";
+import { isFull, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/onnx-session.ts";
+import { SequenceBatch } from "../../src/runtime/sequence-batch.ts";
+import { StagedLosses } from "../../src/runtime/staged-loss.ts";
+import { fixturePath } from "../oracle.ts";
+
+const settings = (provider: SequenceGraphSettings["provider"]): SequenceGraphSettings => ({
+  precision: OnnxType.float,
+  provider,
+  boundaries: false,
+});
+
+function someWindows(model: ModelFolder, lengths: number[]): Int32Array[] {
+  let state = 7;
+  return lengths.map((length) =>
+    Int32Array.from({ length }, () => {
+      state = (state * 1103515245 + 12345) % 2147483648;
+      return state % model.config.vocabSize;
+    }),
+  );
+}
+
+/** Mean loss of each window by a whole-sequence graph. */
+async function lossesOf(
+  model: ModelFolder,
+  windows: Int32Array[],
+  pattern: Pattern,
+  shape: SequenceShape,
+  graphSettings: SequenceGraphSettings,
+): Promise<number[]> {
+  const { Tensor } = await loadRuntime();
+  const { config } = model;
+  const graph = encodeModel(buildSequenceGraph(config, await model.weights(), shape, graphSettings));
+  const session = await OnnxSession.create(graph, "test", {
+    device: "cpu",
+    threads: 2,
+    folder: model.path,
+    solo: true,
+  });
+  try {
+    const batch = new SequenceBatch(windows, shape);
+    const rows: Record<string, BigInt64Array> = {
+      input_ids: batch.ids,
+      target_ids: batch.targets,
+      position_ids: batch.positions,
+    };
+    const feeds: Feeds = {};
+    for (const { name } of sequenceSpec(config, shape, graphSettings).inputs) {
+      const values = rows[name];
+      const [kind, layer] = name.split(".");
+      feeds[name] =
+        values === undefined
+          ? new Tensor("bool", Uint8Array.of(kind === "select" && isFull(pattern, Number(layer)) ? 1 : 0), [])
+          : new Tensor("int64", values, [values.length]);
+    }
+    const all = floats((await session.run(feeds)).negative_log_likelihood, "negative_log_likelihood");
+    return batch.lossRows.map((found) => found.reduce((sum, row) => sum + (all[row] as number), 0) / found.length);
+  } finally {
+    await session.release();
+  }
+}
+
+/** One chunk; several, of which the last is padded; several sequences at once, also of other lengths. */
+const shapes: Record<string, { lengths: number[]; shape: SequenceShape }> = {
+  "one chunk": { lengths: [80, 80], shape: { batch: 2, length: 80, chunks: 1, chunkRows: 80 } },
+  "padded chunks": { lengths: [90], shape: { batch: 1, length: 96, chunks: 3, chunkRows: 32 } },
+  "chunks of a batch": { lengths: [90, 61], shape: { batch: 3, length: 96, chunks: 6, chunkRows: 16 } },
+};
+
+describe.each(["glm-groups", "glm-pattern", "glm-shared", "v32-yarn", "v32-fp8"])("%s", (fixture) => {
+  it.each(
+    (["cpu", "cuda", "webgpu"] as const).flatMap((provider) =>
+      Object.keys(shapes).map((name) => [provider, name] as const),
+    ),
+  )("%s's graph in %s has the stages' losses", async (provider, name) => {
+    const model = await openModel(fixturePath(fixture));
+    const { lengths, shape } = shapes[name] as (typeof shapes)[string];
+    const windows = someWindows(model, lengths);
+    const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });
+    const full = model.config.indexerLayers;
+    const first = parsePattern(`F${"S".repeat(full.length - 1)}`);
+    for (const pattern of [full, first]) {
+      const expected = (await staged.evaluate(pattern, {})).sequences.map(({ loss }) => loss);
+      const found = await lossesOf(model, windows, pattern, shape, settings(provider));
+      for (const [index, loss] of found.entries()) expect(loss).toBeCloseTo(expected[index] as number, 5);
+    }
+    await staged.release();
+  });
+});
+
+it.each(["cpu", "cuda"] as const)("gathers the selected rows of late queries in %s's graph", async (provider) => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const length = 640;
+  const windows = someWindows(model, [length]);
+  const shape = { batch: 1, length, chunks: 5, chunkRows: 128 };
+  const kernels = kernelsOf(provider, OnnxType.float);
+  expect(readableKeys({ config: model.config, shape, kernels })).toBeLessThan(length - 128);
+  const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });
+  const full = model.config.indexerLayers;
+  const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
+  const [found] = await lossesOf(model, windows, full, shape, settings(provider));
+  expect(found).toBeCloseTo(expected, 4);
+  await staged.release();
+});
+
+it("selects all keys of sequences no longer than index_topk", async () => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const length = model.config.indexTopk;
+  const windows = someWindows(model, [length]);
+  const shape = { batch: 1, length, chunks: 1, chunkRows: length };
+  const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });
+  const expected = (await staged.evaluate(model.config.indexerLayers, {})).sequences[0]?.loss as number;
+  const [found] = await lossesOf(model, windows, model.config.indexerLayers, shape, settings("cuda"));
+  expect(found).toBeCloseTo(expected, 5);
+  await staged.release();
+});
