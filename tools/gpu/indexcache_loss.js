@@ -31,7 +31,7 @@ for (const entry of JSON.parse(readFileSync(values.plan, "utf8"))) {
         threads: 8,
         dtype: entry.dtype,
         stateBytes: 0,
-        chunkBytes: entry.chunk_bytes ?? 4 * 2 ** 30,
+        chunkBytes: entry.chunk_bytes ?? 8 * 2 ** 30,
         ...(entry.profile === undefined ? {} : { profilePrefix: entry.profile }),
       });
       open = { key, losses };

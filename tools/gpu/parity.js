@@ -1,0 +1,114 @@
+/**
+ * Losses and searched patterns of every provider against the CPU's, on the demo model: prints one JSON document and exits
+ * with 1 where a tolerance of docs/gpu.md is broken.
+ *
+ *   node tools/gpu/parity.js --providers webgpu,cuda --sequences 16
+ */
+
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
+import { openModel } from "../../dist/graph/model-folder.js";
+import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { searchGreedily } from "../../dist/search/greedy.js";
+
+const { values } = parseArgs({
+  options: {
+    providers: { type: "string", default: "webgpu,cuda" },
+    sequences: { type: "string", default: "16" },
+    model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
+    calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
+  },
+});
+
+/** Of a mean loss over the set, in nats; docs/gpu.md says why these. */
+const tolerance = { float32: 1e-4, float16: 5e-3 };
+
+const model = await openModel(values.model);
+const tokenizer = await Tokenizer.load(model.path);
+const { windows } = await loadCalibrationSet(values.calibration, model.config, async (text) => tokenizer.encode(text), {
+  textColumn: "text",
+  seed: 0,
+  pack: true,
+  sequences: Number(values.sequences),
+});
+const layers = model.config.numHiddenLayers;
+const retain = Math.ceil(layers / 4);
+
+/** The greedy search, with the loss of every candidate. */
+async function search(device, dtype) {
+  const started = performance.now();
+  const evaluator = await openLossEvaluator(model, windows, { device, dtype });
+  const opened = performance.now();
+  const losses = new Map();
+  let pattern;
+  try {
+    for await (const event of searchGreedily({
+      start: model.config.indexerLayers,
+      retain,
+      memo: new Map(),
+      evaluate: (candidate, options) => evaluator.evaluate(candidate, options),
+    })) {
+      if (event.kind === "evaluation done") losses.set(event.evaluation.pattern, event.evaluation);
+      if (event.kind === "done") pattern = event.result;
+    }
+  } finally {
+    await evaluator.release();
+  }
+  const seconds = (performance.now() - opened) / 1000;
+  return { path: pattern, losses, seconds, load: (opened - started) / 1000 };
+}
+
+const reference = await search("cpu", "float32");
+const results = [{ device: "cpu", dtype: "float32", seconds: reference.seconds, evaluations: reference.losses.size }];
+let failed = false;
+for (const device of values.providers.split(",")) {
+  for (const dtype of ["float32", "float16"]) {
+    try {
+      const found = await search(device, dtype);
+      const shared = [...found.losses].filter(([pattern]) => reference.losses.has(pattern));
+      const differences = shared.map(([pattern, { loss }]) => Math.abs(loss - reference.losses.get(pattern).loss));
+      const ofSequences = shared.flatMap(([pattern, { sequences }]) =>
+        sequences.map(({ loss }, index) => Math.abs(loss - reference.losses.get(pattern).sequences[index].loss)),
+      );
+      const samePath = JSON.stringify(steps(found.path)) === JSON.stringify(steps(reference.path));
+      const largest = Math.max(...differences);
+      failed ||= largest > tolerance[dtype] || !samePath;
+      results.push({
+        device,
+        dtype,
+        load_seconds: found.load,
+        seconds: found.seconds,
+        evaluations: found.losses.size,
+        shared_evaluations: shared.length,
+        tolerance: tolerance[dtype],
+        largest_difference: largest,
+        largest_difference_of_a_sequence: Math.max(...ofSequences),
+        same_path_as_cpu: samePath,
+      });
+    } catch (error) {
+      failed = true;
+      results.push({ device, dtype, failed: error.message });
+    }
+  }
+}
+console.log(
+  JSON.stringify(
+    {
+      model: model.config.name,
+      sequences: windows.length,
+      length: windows[0].length,
+      path: steps(reference.path),
+      results,
+    },
+    null,
+    2,
+  ),
+);
+process.exitCode = failed ? 1 : 0;
+
+/** The committed pattern of every step. */
+function steps({ steps: taken }) {
+  return taken.map(({ evaluation }) => evaluation.pattern);
+}
