@@ -6,7 +6,8 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
 import { formatCount } from "../report/quantities.ts";
-import { chooseDevice } from "../runtime/device.ts";
+import { type ChosenDevice, chooseDevice, chooseDevices } from "../runtime/device.ts";
+import type { LossPlace } from "../runtime/loss.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
 import {
   type CalibrationFlags,
@@ -66,16 +67,37 @@ export async function openCalibrationSet(
 
 /** The device to compute on, and the settings that sessions take. */
 export async function openDevice(
-  { device: wanted, threads, workers }: DeviceFlags & WorkerFlags,
+  { device: wanted, threads }: DeviceFlags,
   terminal: Terminal,
-): Promise<{ device: ComputeDevice; threads?: number; workers?: number }> {
-  const { device, title, notes, warning } = await chooseDevice(wanted, threads === undefined ? {} : { threads });
+): Promise<{ device: ComputeDevice; threads?: number }> {
+  const own = threads === undefined ? {} : { threads };
+  const chosen = await chooseDevice(wanted, own);
+  announce(chosen, terminal);
+  return { device: chosen.device, ...own };
+}
+
+/** As `openDevice`, for work that several processes and devices can share. */
+export async function openDevices(
+  flags: DeviceFlags & WorkerFlags,
+  terminal: Terminal,
+): Promise<LossPlace & { threads?: number }> {
+  const { devices: wanted, threads, workers } = flags;
+  if (wanted === undefined) {
+    return { ...(await openDevice(flags, terminal)), ...(workers === undefined ? {} : { workers }) };
+  }
+  const own = threads === undefined ? {} : { threads };
+  const chosen = await chooseDevices(wanted, own);
+  for (const device of chosen) announce(device, terminal);
+  return { devices: chosen.map(({ device }) => device), ...own };
+}
+
+/** What results say about where they were computed. */
+export function placeName(place: LossPlace): string {
+  return "devices" in place ? place.devices.join() : place.device;
+}
+
+function announce({ title, notes, warning }: ChosenDevice, terminal: Terminal): void {
   for (const note of notes) terminal.detail(note);
   if (warning !== undefined) terminal.warn(warning);
   terminal.detail(`device: ${title}`);
-  return {
-    device,
-    ...(threads === undefined ? {} : { threads }),
-    ...(workers === undefined ? {} : { workers }),
-  };
 }

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { openModel } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss.ts";
-import { choosePattern, openCalibrationSet, openDevice } from "./inputs.ts";
+import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
 import {
   addCalibrationOptions,
@@ -12,7 +12,7 @@ import {
   addModelArgument,
   addOutputOptions,
   addPatternOptions,
-  addWorkersOption,
+  addWorkersOptions,
   type CalibrationFlags,
   type DeviceFlags,
   type DtypeFlags,
@@ -21,17 +21,20 @@ import {
   type PatternFlags,
   type WorkerFlags,
 } from "./options.ts";
+import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { Terminal } from "./terminal.ts";
 
-type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & DtypeFlags & WorkerFlags & OutputFlags;
+type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & DtypeFlags & WorkerFlags & ProfileFlags & OutputFlags;
 
 const examples = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first.
+--profile computes in one process and twice: the first time warms up and is left out.
 
 Examples:
   $ indexcache loss                                     the demo model with every indexer
   $ indexcache loss ./model -c text.jsonl -p FSSFFSSF
-  $ indexcache loss ./model -c text.jsonl -p quarter.json --json`;
+  $ indexcache loss ./model -c text.jsonl -p quarter.json --json
+  $ indexcache loss ./model --device cuda --profile profile.json`;
 
 export function addLossCommand(program: Command): void {
   const command = program.command("loss").description("Measure the LM loss of a pattern on a calibration set");
@@ -40,7 +43,8 @@ export function addLossCommand(program: Command): void {
   addCalibrationOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);
-  addWorkersOption(command);
+  addWorkersOptions(command);
+  addProfileOption(command);
   addOutputOptions(command);
   command
     .addHelpText("after", examples)
@@ -54,17 +58,33 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
   const model = await openModel(path);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const evaluator = await openLossEvaluator(model, set.windows, {
-    ...(await openDevice(flags, terminal)),
-    dtype: flags.dtype,
-  });
-  try {
-    for (const line of evaluator.plan) terminal.detail(line);
-    const measurement = await evaluator.evaluate(pattern, { signal });
-    terminal.result(
-      flags.json === true ? JSON.stringify(lossRecord(measurement), null, 2) : formatLossReport(measurement),
-    );
-  } finally {
-    await evaluator.release();
+  if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
+    terminal.warn("--profile computes in one process: --workers is ignored");
   }
+  await withProfile(flags, terminal, async (recording) => {
+    // Sessions of other processes could not be recorded.
+    const place =
+      recording === undefined
+        ? await openDevices(flags, terminal)
+        : { ...(await openDevice(flags, terminal)), workers: 1, recording };
+    const evaluator = await openLossEvaluator(model, set.windows, {
+      ...place,
+      dtype: flags.dtype,
+      onReplacement: (words) => terminal.warn(words),
+    });
+    try {
+      for (const line of evaluator.plan) terminal.detail(line);
+      if (recording !== undefined) {
+        await evaluator.evaluate(pattern, { signal });
+        recording.leaveOutWarmUp();
+      }
+      const measurement = await evaluator.evaluate(pattern, { signal, afresh: recording !== undefined });
+      terminal.result(
+        flags.json === true ? JSON.stringify(lossRecord(measurement), null, 2) : formatLossReport(measurement),
+      );
+      return { command: "loss", device: placeName(place), seconds: measurement.seconds };
+    } finally {
+      await evaluator.release();
+    }
+  });
 }

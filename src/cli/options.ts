@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { parseDevice } from "../runtime/execution-provider.ts";
-import type { Device, Dtype } from "../runtime/measurement.ts";
+import type { ComputeDevice, Device, DeviceList, Dtype } from "../runtime/measurement.ts";
 
 /** Two folders up from `src/cli` and from `dist/cli` alike. */
 const packageFile = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -26,6 +26,7 @@ export interface DtypeFlags {
 
 export interface WorkerFlags {
   workers?: number;
+  devices?: DeviceList;
 }
 
 export interface CalibrationFlags {
@@ -107,12 +108,21 @@ export function addDtypeOption(command: Command): Command {
 }
 
 /** For commands that evaluate many sequences. */
-export function addWorkersOption(command: Command): Command {
-  return command.option(
-    "--workers <n>",
-    "processes that share the sequences (default: one a thread, as far as memory allows)",
-    positiveNumber,
-  );
+export function addWorkersOptions(command: Command): Command {
+  return command
+    .option(
+      "--workers <n>",
+      "processes that share the sequences (default: one a thread, as far as memory allows)",
+      positiveNumber,
+    )
+    .addOption(
+      new Option(
+        "--devices <list>",
+        "several devices share the sequences, a process each: cuda:0,cuda:1 or all GPUs: all",
+      )
+        .argParser(deviceList)
+        .conflicts(["device", "workers"]),
+    );
 }
 
 export function addOutputOptions(command: Command): Command {
@@ -128,6 +138,18 @@ export function deviceName(text: string): Device {
   if (device === undefined)
     throw new InvalidArgumentError("It must be auto, cpu, webgpu, cuda or cuda:N (cuda:0, ...).");
   return device;
+}
+
+/** Parses the names of several devices. */
+export function deviceList(text: string): DeviceList {
+  if (text === "all") return text;
+  return text.split(",").map((name): ComputeDevice => {
+    const device = parseDevice(name.trim());
+    if (device !== undefined && device !== "auto") return device;
+    throw new InvalidArgumentError(
+      "It must be all, or names with commas between: cuda, cuda:N (cuda:0, ...), cpu or webgpu.",
+    );
+  });
 }
 
 /** Parses a whole number from 0 up. */

@@ -1,4 +1,4 @@
-/** `-o FILE`: looked at before hours of work, not after them. */
+/** `-o FILE` and its like: looked at before hours of work, not after them. */
 import { randomUUID } from "node:crypto";
 import { rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -11,12 +11,13 @@ const pathErrors = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "E
 /**
  * Makes sure that a file of this name can be written, by writing one beside it: permissions alone do not tell of
  * read-only file systems, quotas or full disks.
+ * @param hint what to do where the path is a folder
  */
-export async function requireWritable(path: string): Promise<void> {
+export async function requireWritable(path: string, hint = "-o names the file itself"): Promise<void> {
   const probe = join(dirname(path), `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`);
   try {
     if ((await stat(path).catch(() => undefined))?.isDirectory() === true) {
-      throw new InputError(`Cannot write "${path}": it is a folder`, { hint: "-o names the file itself" });
+      throw new InputError(`Cannot write "${path}": it is a folder`, { hint });
     }
     await writeFile(probe, "\n", { flag: "wx" });
     await rm(probe);

@@ -24,10 +24,11 @@ import {
   positiveNumber,
   wholeNumber,
 } from "./options.ts";
+import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
 import { Terminal } from "./terminal.ts";
 
-interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, OutputFlags {
+interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, ProfileFlags, OutputFlags {
   temperature?: number;
   topK?: number;
   topP?: number;
@@ -64,6 +65,7 @@ export function addRunCommand(program: Command): void {
     .option("--stop <text>", "end before this text; may be given several times", collect, [])
     .option("--ignore-eos", "go on past the end of the text");
   addDeviceOptions(command);
+  addProfileOption(command);
   addOutputOptions(command);
   command
     .addHelpText("after", help)
@@ -88,25 +90,31 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
   const settings = { ...(await openDevice(flags, terminal)), capacity };
-  const decoder = await openDecoder(model, pattern, settings);
-  try {
-    for (const line of decoder.plan) terminal.detail(line);
-    const result = await stream(decoder, ids, flags.json === true, {
-      maxNewTokens: flags.maxNewTokens,
-      window,
-      sample,
-      eosIds: flags.ignoreEos === true ? [] : (tokenizer?.eosIds ?? model.config.eosTokenIds),
-      stop: flags.stop,
-      signal,
-      ...(tokenizer === undefined ? {} : { text: tokenizer.detokenizer() }),
+  await withProfile(flags, terminal, async (recording) => {
+    const decoder = await openDecoder(model, pattern, {
+      ...settings,
+      ...(recording === undefined ? {} : { recording }),
     });
-    if (flags.json === true) terminal.result(JSON.stringify(runRecord(pattern, result)));
-    // Kilobytes on every system that Node runs on.
-    const peak = process.resourceUsage().maxRSS * 1024;
-    terminal.note(formatRunStatistics(result, { peak, ...decoder.cacheBytes }));
-  } finally {
-    await decoder.release();
-  }
+    try {
+      for (const line of decoder.plan) terminal.detail(line);
+      const result = await stream(decoder, ids, flags.json === true, {
+        maxNewTokens: flags.maxNewTokens,
+        window,
+        sample,
+        eosIds: flags.ignoreEos === true ? [] : (tokenizer?.eosIds ?? model.config.eosTokenIds),
+        stop: flags.stop,
+        signal,
+        ...(tokenizer === undefined ? {} : { text: tokenizer.detokenizer() }),
+      });
+      if (flags.json === true) terminal.result(JSON.stringify(runRecord(pattern, result)));
+      // Kilobytes on every system that Node runs on.
+      const peak = process.resourceUsage().maxRSS * 1024;
+      terminal.note(formatRunStatistics(result, { peak, ...decoder.cacheBytes }));
+      return { command: "run", device: settings.device, seconds: result.prefillSeconds + result.decodeSeconds };
+    } finally {
+      await decoder.release();
+    }
+  });
 }
 
 /** Generates, with the text on stdout as it becomes certain. */

@@ -18,7 +18,7 @@ import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
 import { type GreedyResult, searchGreedily } from "../search/greedy.ts";
 import { ProgressTracker } from "../search/progress.ts";
 import { parseRetain } from "../search/retain.ts";
-import { identityRecord, openCalibrationSet, openDevice } from "./inputs.ts";
+import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, resumeCommand } from "./interruption.ts";
 import {
   addCalibrationOptions,
@@ -26,7 +26,7 @@ import {
   addDtypeOption,
   addModelArgument,
   addOutputOptions,
-  addWorkersOption,
+  addWorkersOptions,
   type CalibrationFlags,
   type DeviceFlags,
   type DtypeFlags,
@@ -71,7 +71,7 @@ export function addSearchCommand(program: Command): void {
   addCalibrationOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);
-  addWorkersOption(command);
+  addWorkersOptions(command);
   addOutputOptions(command);
   command
     .addHelpText("after", help)
@@ -90,11 +90,16 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   const retain = parseRetain(flags.retain, model.config.numHiddenLayers);
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype };
+  const place = await openDevices(flags, terminal);
   const identity = await identityRecord(model);
   const journal = await openJournal(flags, identity, set);
   try {
-    const evaluator = await openLossEvaluator(model, set.windows, settings);
+    const replacements: string[] = [];
+    const evaluator = await openLossEvaluator(model, set.windows, {
+      ...place,
+      dtype: flags.dtype,
+      onReplacement: (words) => replacements.push(words),
+    });
     try {
       for (const line of evaluator.plan) terminal.detail(line);
       const memo = new Map(journal?.entries.map((entry) => [entry.pattern, toMeasurement(entry)]));
@@ -102,10 +107,12 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       const display = await openDisplay(terminal, model, journal);
       const work = { model, retain, evaluator, memo, journal, display, signal };
       const { result, measurements } = await runSearch(work);
+      // Not while the view redraws itself over the same lines.
+      for (const words of replacements) terminal.warn(words);
       const file = searchRecord(result, {
         model: identity,
         calibration: calibrationRecord(set),
-        tool: { version: toolVersion, runtime: runtimeName(), device: settings.device },
+        tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place) },
         measurements,
       });
       if (flags.output !== undefined) await writePatternFile(flags.output, file);

@@ -17,11 +17,11 @@ import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
 export interface LayerKeys {
   /** Normed hidden states of all rows, in the order of rows. */
   normed: Value;
-  /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
-  keys: Value;
-  values: Value;
+  /** Queries that see more keys than this gather theirs. */
   readable: number;
-  /** k_pe joined with the normed c_kv, `[length, latentWidth]`; only where some queries gather. */
+  /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
+  expanded: { keys: Value; values: Value } | undefined;
+  /** k_pe joined with the normed c_kv, `[batch * length, latentWidth]`; only where some queries read latent rows. */
   latent: Value | undefined;
 }
 
@@ -47,6 +47,8 @@ export function layerKeys(
   const shared = inOrder(graph, context, turned, rope);
   const content = inOrder(graph, context, graph.rmsNorm(compressed, layer.kvANorm, latentNormEps), rank);
   const readable = readableKeys(context);
+  const latent = (): Value => graph.node("Concat", [shared, content], { axis: 1 });
+  if (context.kernels.attention === "absorbed") return { normed, readable, expanded: undefined, latent: latent() };
   const first = (x: Value) => (readable === length ? x : graph.slice(x, 0, 0, readable));
   const spread = graph.node("Expand", [
     graph.reshape(first(shared), [-1, 1, rope]),
@@ -57,16 +59,18 @@ export function layerKeys(
   const values = up(graph, config, layer, first(content), nope, nope + vHeadDim);
   return {
     normed,
-    keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
-    values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
     readable,
-    latent: readable === length ? undefined : graph.node("Concat", [shared, content], { axis: 1 }),
+    expanded: {
+      keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
+      values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
+    },
+    latent: readable === length ? undefined : latent(),
   };
 }
 
 /**
- * Up to how many keys queries read all of them. Both ways cost the same where `keys * H * (dqk + dv)` multiply-adds take as
- * long as gathering `index_topk` latent rows.
+ * Up to how many keys queries read all of them: both ways cost the same where the multiply-adds of that take as long as
+ * gathering `index_topk` latent rows.
  */
 export function readableKeys({
   config,
@@ -74,8 +78,9 @@ export function readableKeys({
   kernels,
 }: Pick<SequenceContext, "config" | "shape" | "kernels">): number {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
-  const perKey = heads * (rope + nope + vHeadDim);
-  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * latentWidth(config)) / perKey);
+  const width = latentWidth(config);
+  const perKey = heads * (kernels.attention === "absorbed" ? 2 * width : rope + nope + vHeadDim);
+  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * width) / perKey);
   // Several sequences at once are short ones: their rows would have to be gathered from one cache each.
   return shape.batch > 1 || shape.chunks === 1
     ? shape.length
@@ -128,21 +133,23 @@ export function attendChunk(
   const queries = rotateAt(graph, projected, at, rotation);
   const own = selected === undefined ? undefined : rows(selected);
   const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
-  const read = (inside: GraphBuilder) => readAll({ ...chunk, graph: inside }, context, keys, queries, row, own);
+  const read = (inside: GraphBuilder) =>
+    keys.expanded === undefined
+      ? readLatent({ ...chunk, graph: inside }, context, layer, keys.latent as Value, queries, row, own)
+      : readExpanded({ ...chunk, graph: inside }, context, keys.expanded, keys.readable, queries, row, own);
   const gather = (inside: GraphBuilder) =>
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
-  return graph.linear(attended(chunk, keys, own, read, gather), layer.o, layer.oBias);
+  const gathers = own !== undefined && keys.readable < shape.length;
+  return graph.linear(gathers ? either(chunk, keys.readable, read, gather) : read(graph), layer.o, layer.oBias);
 }
 
 /** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */
-function attended(
+function either(
   { graph, seen, end }: Chunk,
-  { readable, latent }: LayerKeys,
-  selected: Value | undefined,
+  readable: number,
   read: (inside: GraphBuilder) => Value,
   gather: (inside: GraphBuilder) => Value,
 ): Value {
-  if (latent === undefined || selected === undefined) return read(graph);
   if (end !== undefined) return end <= readable ? read(graph) : gather(graph);
   return graph.branch(
     graph.node("LessOrEqual", [seen, graph.int(readable)]),
@@ -152,11 +159,12 @@ function attended(
   )[0] as Value;
 }
 
-/** Attention over the first keys under a bias, `[chunk rows, H * dv]`. */
-function readAll(
+/** Attention over expanded keys under a bias, `[chunk rows, H * dv]`. */
+function readExpanded(
   chunk: Chunk,
   { config, shape, kernels }: SequenceContext,
-  { keys, values, readable }: LayerKeys,
+  { keys, values }: { keys: Value; values: Value },
+  readable: number,
   queries: Value,
   row: Value,
   selected: Value | undefined,
@@ -165,7 +173,7 @@ function readAll(
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const cut = kernels.keyBounds === "slices" && end !== undefined ? Math.max(end, config.indexTopk) : readable;
   const first = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
-  const bias = selectionBias(graph, shape.batch * shape.chunkRows, cut, row, selected);
+  const bias = selectionBias(graph, shape.batch * shape.chunkRows, graph.int(cut), row, selected);
   const [output] = graph.nodes(
     "MultiHeadAttention",
     [
@@ -199,6 +207,42 @@ function keyBounds(
   return graph.cast(graph.node("Concat", [lengths, offsets], { axis: 0 }), OnnxType.int32);
 }
 
+/** Attention over latent rows that all queries of a sequence share, in absorbed form, `[chunk rows, H * dv]`. */
+function readLatent(
+  chunk: Chunk,
+  { config, shape }: SequenceContext,
+  layer: LayerWeights,
+  latent: Value,
+  queries: Value,
+  row: Value,
+  selected: Value | undefined,
+): Value {
+  const { graph, seen } = chunk;
+  const { batch, length, chunks, chunkRows } = shape;
+  const heads = config.numAttentionHeads;
+  const width = latentWidth(config);
+  // As many keys as top-k had to choose from.
+  const end = selected === undefined ? seen : graph.node("Max", [seen, graph.int(config.indexTopk)]);
+  const column = graph.node("Unsqueeze", [end, graph.int([0])]);
+  const all = graph.reshape(latent, [batch, length, width]);
+  const keys = chunks === 1 ? all : graph.node("Slice", [all, graph.int([0]), column, graph.int([1])]);
+  const asked = graph.reshape(absorbedQueries(graph, config, layer, queries), [batch, chunkRows * heads, width]);
+  const scale = { float: softmaxScale(config) };
+  const scores = graph.contrib("FusedMatMul", [asked, keys], { transB: 1, alpha: scale });
+  const sized = (...front: number[]) => graph.node("Concat", [graph.int(front), column], { axis: 0 });
+  const bias = selectionBias(graph, batch * chunkRows, end, row, selected);
+  const visible = graph.node("Add", [
+    graph.node("Reshape", [scores, sized(-1, heads)]),
+    graph.node("Unsqueeze", [bias, graph.int([1])]),
+  ]);
+  const shares = graph.node("Reshape", [
+    graph.node("Softmax", [visible], { axis: -1 }),
+    sized(batch, chunkRows * heads),
+  ]);
+  const mixed = graph.reshape(graph.node("MatMul", [shares, keys]), [-1, heads, width]);
+  return valuesOf(graph, config, layer, mixed);
+}
+
 /** Attention over gathered latent rows, in absorbed form, `[chunk rows, H * dv]`. */
 function readGathered(
   graph: GraphBuilder,
@@ -209,24 +253,38 @@ function readGathered(
   row: Value,
   selected: Value,
 ): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
-  const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
-  const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
-  const swap = (x: Value) => graph.node("Transpose", [x], { perm: [1, 0, 2] });
-  const absorbed = graph.node("MatMul", [swap(content), upBlock(graph, config, layer, 0, nope)]);
-  const latentQueries = graph.node("Concat", [pe, swap(absorbed)], { axis: 2 });
+  const asked = absorbedQueries(graph, config, layer, queries);
   const rows = graph.node("Gather", [latent, selected], { axis: 0 });
   const scale = { float: softmaxScale(config) };
-  const scores = graph.contrib("FusedMatMul", [latentQueries, rows], { transB: 1, alpha: scale });
+  const scores = graph.contrib("FusedMatMul", [asked, rows], { transB: 1, alpha: scale });
   const mask = graph.node("Where", [graph.node("Greater", [selected, row]), lowest(graph), graph.scalar(0)]);
   const visible = graph.node("Add", [scores, graph.node("Unsqueeze", [mask, graph.int([1])])]);
   // Whole rows are multiplied and k_pe is cut off afterwards: cheaper than a second copy of what was gathered.
   const mixed = graph.node("MatMul", [graph.node("Softmax", [visible], { axis: -1 }), rows]);
-  const context = swap(graph.slice(mixed, 2, rope, rope + kvLoraRank));
-  const values = graph.contrib("FusedMatMul", [context, upBlock(graph, config, layer, nope, nope + vHeadDim)], {
-    transB: 1,
-  });
-  return graph.reshape(swap(values), [-1, heads * vHeadDim]);
+  return valuesOf(graph, config, layer, mixed);
+}
+
+/** Queries in latent space, `[rows, H, latentWidth]`, of rotated queries `[rows, H * (rope + nope)]`. */
+function absorbedQueries(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, queries: Value): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
+  const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
+  const absorbed = graph.node("MatMul", [swapped(graph, content), upBlock(graph, config, layer, 0, nope)]);
+  return graph.node("Concat", [pe, swapped(graph, absorbed)], { axis: 2 });
+}
+
+/** Values `[rows, H * dv]` of mixed latent rows `[rows, H, latentWidth]`. */
+function valuesOf(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, mixed: Value): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
+  const content = swapped(graph, graph.slice(mixed, 2, rope, rope + kvLoraRank));
+  const block = upBlock(graph, config, layer, nope, nope + vHeadDim);
+  const values = graph.contrib("FusedMatMul", [content, block], { transB: 1 });
+  return graph.reshape(swapped(graph, values), [-1, heads * vHeadDim]);
+}
+
+/** Rows and heads change places. */
+function swapped(graph: GraphBuilder, x: Value): Value {
+  return graph.node("Transpose", [x], { perm: [1, 0, 2] });
 }
 
 /** q_b_proj with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
@@ -246,21 +304,22 @@ function lowest(graph: GraphBuilder): Value {
   return graph.scalar(graph.settings.precision === OnnxType.float ? -1e30 : -65504);
 }
 
-/** 0 at the selected, visible keys of each row and the lowest number elsewhere, `[rows, length]`. */
+/** 0 at the selected, visible keys of each row and the lowest number elsewhere, `[rows, length]`; `length` is a scalar. */
 function selectionBias(
   graph: GraphBuilder,
   rows: number,
-  length: number,
+  length: Value,
   row: Value,
   selected: Value | undefined,
 ): Value {
   const closed = lowest(graph);
   if (selected === undefined) {
-    const range = graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]);
-    const future = graph.node("Greater", [graph.cast(range, OnnxType.int32), row]);
-    return graph.node("Where", [future, closed, graph.scalar(0)]);
+    const range = graph.cast(graph.node("Range", [graph.int(0), length, graph.int(1)]), OnnxType.int32);
+    return graph.node("Where", [graph.node("Greater", [range, row]), closed, graph.scalar(0)]);
   }
   const opened = graph.node("Where", [graph.node("Greater", [selected, row]), closed, graph.scalar(0)]);
-  const all = graph.node("Expand", [closed, graph.int([rows, length])]);
-  return graph.node("ScatterElements", [all, selected, opened], { axis: 1 });
+  const shape = graph.node("Concat", [graph.int([rows]), graph.node("Unsqueeze", [length, graph.int([0])])], {
+    axis: 0,
+  });
+  return graph.node("ScatterElements", [graph.node("Expand", [closed, shape]), selected, opened], { axis: 1 });
 }

@@ -14,6 +14,7 @@ import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { chunkBytes, chunksOf } from "./chunks.ts";
 import type { Decoder } from "./measurement.ts";
 import { defaultThreads, type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import type { Recording } from "./recording.ts";
 import { RowCache } from "./row-cache.ts";
 
 export interface DecoderSettings {
@@ -22,6 +23,7 @@ export interface DecoderSettings {
   /** Rows that the caches hold before they first grow. */
   capacity?: number;
   profilePrefix?: string;
+  recording?: Recording;
 }
 
 const defaultCapacity = 1024;
@@ -36,6 +38,7 @@ export async function openDecoder(model: ModelFolder, pattern: Pattern, settings
     folder: model.path,
     solo: true,
     ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
+    ...(settings.recording === undefined ? {} : { recording: settings.recording }),
   });
   return new ComposedDecoder(model.config, pattern, session, Tensor, settings.capacity ?? defaultCapacity);
 }

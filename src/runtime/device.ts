@@ -1,9 +1,9 @@
 /** Which device to use: asked for by name, or the fastest one that really creates a session and computes with it. */
 import { RuntimeFailure } from "../base/errors.ts";
 import { type Trial, tryDevice } from "./device-trial.ts";
-import { cudaIndex } from "./execution-provider.ts";
+import { cudaDevice, cudaIndex } from "./execution-provider.ts";
 import { askDriver, type GpuQuery } from "./gpu.ts";
-import type { ComputeDevice, Device } from "./measurement.ts";
+import type { ComputeDevice, Device, DeviceList } from "./measurement.ts";
 import { type RuntimePackage, runtimePackage } from "./native-libraries.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
@@ -68,6 +68,30 @@ export async function chooseDevice(wanted: Device, settings: CheckSettings = {})
     }
   }
   return { device: "cpu", title: "cpu", notes, ...(warning === undefined ? {} : { warning }) };
+}
+
+/**
+ * Looks at each device of a list, which may name one more than once.
+ * @throws RuntimeFailure for the first one that does not work, and where `all` finds no GPU
+ */
+export async function chooseDevices(wanted: DeviceList, settings: CheckSettings = {}): Promise<ChosenDevice[]> {
+  const devices = wanted === "all" ? await everyGpu() : wanted;
+  const distinct = [...new Set(devices)];
+  // Creating a context takes a GPU seconds: side by side, and the first failure of the list is told whoever was faster.
+  const outcomes = await Promise.allSettled(distinct.map((device) => chooseDevice(device, settings)));
+  const chosen = outcomes.map((outcome) => {
+    if (outcome.status === "rejected") throw outcome.reason;
+    return outcome.value;
+  });
+  return devices.map((device) => chosen[distinct.indexOf(device)] as ChosenDevice);
+}
+
+async function everyGpu(): Promise<ComputeDevice[]> {
+  const { gpus, problem } = await askDriver();
+  if (gpus.length > 0) return gpus.map(({ index }) => cudaDevice(index));
+  throw new RuntimeFailure(`--devices all finds no GPU: ${problem}`, {
+    hint: "indexcache doctor shows what works here; --device cpu does anywhere",
+  });
 }
 
 function title(device: ComputeDevice, { gpus }: GpuQuery): string {

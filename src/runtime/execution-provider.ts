@@ -8,7 +8,12 @@ export function parseDevice(text: string): Device | undefined {
   if (text === "auto" || text === "cpu" || text === "webgpu" || text === "cuda") return text;
   const index = /^cuda:(\d{1,3})$/.exec(text)?.[1];
   if (index === undefined) return undefined;
-  return Number(index) === 0 ? "cuda" : `cuda:${Number(index)}`;
+  return cudaDevice(Number(index));
+}
+
+/** The name of a GPU. */
+export function cudaDevice(index: number): ComputeDevice {
+  return index === 0 ? "cuda" : `cuda:${index}`;
 }
 
 /** Which GPU a CUDA device is; undefined for the others. */
@@ -23,4 +28,9 @@ export function executionProviders(device: ComputeDevice): InferenceSession.Exec
   // first CUDA session of the process.
   process.env.CUDA_DEVICE_ORDER ??= "PCI_BUS_ID";
   return [{ name: "cuda", deviceId: cudaIndex(device) ?? 0 }, "cpu"];
+}
+
+/** The provider of a device, whichever of its GPUs that is. */
+export function providerOf(device: ComputeDevice): "cpu" | "cuda" | "webgpu" {
+  return device === "cpu" || device === "webgpu" ? device : "cuda";
 }

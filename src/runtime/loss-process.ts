@@ -1,10 +1,11 @@
-/** The child of `parallel-loss.ts`: opens the model, answers for its own windows, ends with its parent. */
+/** The child of `loss-worker.ts`: opens the model, answers for its own windows, ends with its parent. */
 import { IndexCacheError, InputError } from "../base/errors.ts";
 import { openModel } from "../graph/model-folder.ts";
-import type { LossReply, LossRequest } from "./parallel-loss.ts";
-import { StagedLosses } from "./staged-loss.ts";
+import type { SequenceLosses } from "./loss.ts";
+import type { LossReply, LossRequest } from "./loss-worker.ts";
+import { openLosses } from "./open-losses.ts";
 
-let losses: StagedLosses | undefined;
+let losses: SequenceLosses | undefined;
 
 // Ctrl-C reaches the whole process group; the parent decides what it means.
 process.on("SIGINT", () => undefined);
@@ -17,7 +18,7 @@ process.on("message", (request: LossRequest) => {
 
 async function answer(request: LossRequest): Promise<LossReply> {
   if (request.kind === "open") {
-    losses = await StagedLosses.open(await openModel(request.path), request.windows, request.settings);
+    losses = await openLosses(await openModel(request.path), request.windows, request.settings);
     return { kind: "opened", plan: losses.plan };
   }
   if (losses === undefined) throw new Error("asked for a loss before the model was opened");

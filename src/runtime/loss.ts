@@ -1,28 +1,43 @@
 /**
  * LM loss of patterns on a fixed set of windows, in this process or spread over several. See `staged-loss.ts` for what is
- * reused between patterns and `parallel-loss.ts` for the processes.
+ * reused between patterns, `open-losses.ts` for who computes what and `parallel-loss.ts` for the processes.
  */
 import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type { Dtype, LayerExecutions, Measurement, PatternEvaluator, SequenceLoss } from "./measurement.ts";
-import { defaultThreads, type SessionSettings } from "./onnx-session.ts";
+import type {
+  ComputeDevice,
+  Dtype,
+  LayerExecutions,
+  Measurement,
+  PatternEvaluator,
+  SequenceLoss,
+} from "./measurement.ts";
+import { defaultThreads } from "./onnx-session.ts";
+import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
-import { BatchedLosses } from "./sequence-loss.ts";
-import { StagedLosses } from "./staged-loss.ts";
+import type { Recording } from "./recording.ts";
 
-export interface LossSettings {
-  device: SessionSettings["device"];
+/** Where the windows are computed. */
+export type LossPlace =
+  /** `workers` processes share them; where absent as many as cores, windows and memory suggest. */
+  | { device: ComputeDevice; workers?: number }
+  /** One process for each device. */
+  | { devices: readonly ComputeDevice[] };
+
+export type LossSettings = LossPlace & {
   /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
   dtype?: Dtype;
   /** CPU threads in all. */
   threads?: number;
-  /** Processes that share the windows; chosen by cores, windows and memory where absent. */
-  workers?: number;
   /** Bytes that boundary states may take in all; sequences beyond it are run from the first layer each time. */
   stateBytes?: number;
-}
+  /** Profiles the sessions of this process: with `workers: 1` all there are. */
+  recording?: Recording;
+  /** Hears of a process that died and was replaced. */
+  onReplacement?: (words: string) => void;
+};
 
 /** Losses of each window for one pattern: what a process can answer. */
 export interface SequenceLosses {
@@ -36,6 +51,8 @@ export interface SequenceLosses {
 
 export interface EvaluateOptions {
   base?: Pattern;
+  /** Uses nothing that earlier evaluations have left, for those who measure what one costs. One process only. */
+  afresh?: boolean;
   signal?: AbortSignal;
 }
 
@@ -46,9 +63,6 @@ const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
 const loadedPerStored = 2.6;
 
-/** Bytes of device memory for the working set of one query chunk. */
-const gpuChunkBytes = 8 * 2 ** 30;
-
 /** Opens an evaluator over windows of token ids; each window starts at position 0. */
 export async function openLossEvaluator(
   model: ModelFolder,
@@ -57,19 +71,17 @@ export async function openLossEvaluator(
 ): Promise<PatternEvaluator> {
   const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
   const threads = settings.threads ?? defaultThreads();
-  const workers = settings.workers ?? sensibleWorkers(model, windows.length, settings.device, threads);
-  const own = { device: settings.device, stateBytes };
   const dtype = settings.dtype ?? "float32";
+  const share = { dtype, threads, stateBytes };
+  const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
+  const devices =
+    "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
+  // A GPU's native failure ends its process, and that is not to be this one: only a recording needs it here.
+  const inThisProcess = devices.every((device) => device === "cpu") || settings.recording !== undefined;
   const losses: SequenceLosses =
-    settings.device !== "cpu" || dtype !== "float32"
-      ? await BatchedLosses.open(model, windows, { ...own, threads, dtype, chunkBytes: gpuChunkBytes })
-      : workers > 1
-        ? await ParallelLosses.open(model, windows, {
-            ...own,
-            workers,
-            threads: Math.max(1, Math.floor(threads / workers)),
-          })
-        : await StagedLosses.open(model, windows, { ...own, threads });
+    "device" in settings && devices.length === 1 && inThisProcess
+      ? await openLosses(model, windows, { ...share, ...recorded, device: settings.device })
+      : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement: settings.onReplacement });
   return {
     plan: losses.plan,
     release: () => losses.release(),
@@ -84,10 +96,16 @@ export async function openLossEvaluator(
 
 /**
  * One process for each core, as long as the weights fit: threads inside a layer's small products gain far less than
- * whole sequences side by side (docs/log.md). A GPU is one process.
+ * whole sequences side by side (docs/log.md). Where whole batches run, one process does not leave the device idle.
  */
-function sensibleWorkers(model: ModelFolder, windows: number, device: string, threads: number): number {
-  if (device !== "cpu") return 1;
+function processDevices(
+  model: ModelFolder,
+  windows: number,
+  { device, workers }: Extract<LossPlace, { device: ComputeDevice }>,
+  dtype: Dtype,
+  threads: number,
+): ComputeDevice[] {
   const byMemory = Math.floor((weightShare * freemem()) / (loadedPerStored * model.weightBytes));
-  return Math.max(1, Math.min(threads, windows, byMemory));
+  const sensible = runsBatches({ device, dtype }) ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
+  return Array.from({ length: workers ?? sensible }, () => device);
 }

@@ -32,10 +32,14 @@ export interface Measurement {
 /**
  * Evaluates patterns on a fixed set of token windows.
  * `base` is the pattern that the next candidates depart from: its layer-boundary states are kept, and a candidate runs
- * only from its first difference to it. It changes the cost and never the result.
+ * only from its first difference to it. It changes the cost and never the result, and so does `afresh`, which uses nothing
+ * of earlier evaluations.
  */
 export interface PatternEvaluator {
-  evaluate(pattern: Pattern, options?: { base?: Pattern; signal?: AbortSignal }): Promise<Measurement>;
+  evaluate(
+    pattern: Pattern,
+    options?: { base?: Pattern; afresh?: boolean; signal?: AbortSignal },
+  ): Promise<Measurement>;
   /** The memory plan, one line for each part, for `--verbose`. */
   readonly plan: string[];
   release(): Promise<void>;
@@ -62,6 +66,9 @@ export type ComputeDevice = "cpu" | "webgpu" | "cuda" | `cuda:${number}`;
 
 /** What `--device` takes. */
 export type Device = "auto" | ComputeDevice;
+
+/** What `--devices` takes; `all` is every GPU. */
+export type DeviceList = "all" | readonly ComputeDevice[];
 
 /** What weights and activations are on the device. */
 export type Dtype = "float32" | "float16";

@@ -4,6 +4,8 @@ import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { executionProviders } from "./execution-provider.ts";
 import type { ComputeDevice } from "./measurement.ts";
+import type { Recording } from "./recording.ts";
+import { countRun, noTraffic, type Traffic } from "./traffic.ts";
 
 type Runtime = typeof import("onnxruntime-node");
 
@@ -24,6 +26,8 @@ export interface SessionSettings {
   folder: string;
   /** Writes a profile of every node that runs to `<prefix>_<time>.json` when the session is closed. */
   profilePrefix?: string;
+  /** Takes up the session's profile and traffic; decides where the profile goes. */
+  recording?: Recording;
   /**
    * The only session of the process: its threads may spin between nodes, and an arena pays. Dozens of sessions would
    * fight for the cores, and each would keep the peak of its own buffers.
@@ -42,12 +46,17 @@ export type Feeds = Record<string, Tensor>;
 
 /** A graph that is ready to run. */
 export class OnnxSession {
+  /** What has gone in and come out since the session was opened. */
+  readonly traffic: Readonly<Traffic>;
   readonly #session: InferenceSession;
   readonly #profiled: boolean;
+  readonly #traffic: Traffic;
 
-  private constructor(session: InferenceSession, profiled: boolean) {
+  private constructor(session: InferenceSession, profiled: boolean, traffic: Traffic) {
     this.#session = session;
     this.#profiled = profiled;
+    this.#traffic = traffic;
+    this.traffic = traffic;
   }
 
   /** @throws RuntimeFailure with the runtime's own words where no session can be created */
@@ -55,6 +64,8 @@ export class OnnxSession {
     const { InferenceSession } = await loadRuntime();
     // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once.
     if (settings.tf32 !== true) process.env.NVIDIA_TF32_OVERRIDE ??= "0";
+    const traffic = noTraffic();
+    const profilePrefix = settings.recording?.add(name, traffic) ?? settings.profilePrefix;
     const options: InferenceSession.SessionOptions = {
       executionProviders: executionProviders(settings.device),
       intraOpNumThreads: settings.threads,
@@ -74,12 +85,10 @@ export class OnnxSession {
         // Without it WebGPU leaves casts of int64 to the CPU, and every top-k gives int64.
         ep: { webgpuexecutionprovider: { enableInt64: "1" } },
       },
-      ...(settings.profilePrefix === undefined
-        ? {}
-        : { enableProfiling: true, profileFilePrefix: settings.profilePrefix }),
+      ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
     try {
-      return new OnnxSession(await InferenceSession.create(graph, options), settings.profilePrefix !== undefined);
+      return new OnnxSession(await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
     } catch (error) {
       throw new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error });
     }
@@ -96,7 +105,9 @@ export class OnnxSession {
   /** @param fetches the outputs that are wanted; the others are not copied out of the device */
   async run(feeds: Feeds, fetches?: readonly string[]): Promise<Feeds> {
     try {
-      return await (fetches === undefined ? this.#session.run(feeds) : this.#session.run(feeds, fetches));
+      const outputs = await (fetches === undefined ? this.#session.run(feeds) : this.#session.run(feeds, fetches));
+      countRun(this.#traffic, feeds, outputs);
+      return outputs;
     } catch (error) {
       throw new RuntimeFailure(`ONNX Runtime failed: ${firstLine(error)}`, { cause: error });
     }

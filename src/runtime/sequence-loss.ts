@@ -13,13 +13,16 @@ import { hiddenStates, topkIndices } from "../graph/contract.ts";
 import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../graph/sequence-graph.ts";
+import { kernelsOf } from "../graph/sequence-kernels.ts";
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
+import { providerOf } from "./execution-provider.ts";
 import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
 import type { Dtype, LayerExecutions, SequenceLoss } from "./measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import type { Recording } from "./recording.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
-import { describeNeed, deviceNeed, freeDeviceBytes, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
 export interface SequenceLossSettings {
   device: SessionSettings["device"];
@@ -30,9 +33,10 @@ export interface SequenceLossSettings {
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
   profilePrefix?: string;
+  recording?: Recording;
 }
 
-/** Share of the device's free memory that the working set of one chunk may take. */
+/** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
 
 /** States of the base pattern for one batch. */
@@ -80,26 +84,32 @@ export class BatchedLosses implements SequenceLosses {
   ): Promise<BatchedLosses> {
     const { config } = model;
     const { Tensor } = await loadRuntime();
+    const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
+    const provider = providerOf(settings.device);
+    const kernels = kernelsOf(provider, precision);
     const weights = await model.weights();
-    const free = await freeDeviceBytes(settings.device);
-    const chunkBytes = Math.min(settings.chunkBytes, (free ?? Number.POSITIVE_INFINITY) * chunkShare);
+    // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
+    const memory = await deviceMemory(settings.device);
+    const total = memory?.total ?? Number.POSITIVE_INFINITY;
+    const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
     const sized = (mostSequences?: number) => {
-      const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
+      const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
       const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
       const boundaries = states <= settings.stateBytes;
-      return { shape, states, boundaries, need: deviceNeed(config, weights, shape, settings.dtype, boundaries) };
+      return {
+        shape,
+        states,
+        boundaries,
+        need: deviceNeed(config, weights, shape, settings.dtype, boundaries, kernels),
+      };
     };
     let plan = sized();
-    while (plan.shape.batch > 1 && totalNeed(plan.need) > (free ?? Number.POSITIVE_INFINITY)) {
+    while (plan.shape.batch > 1 && totalNeed(plan.need) > total) {
       plan = sized(Math.floor(plan.shape.batch / 2));
     }
-    requireDeviceMemory(plan.need, free, settings.device);
+    requireDeviceMemory(plan.need, memory?.free, settings.device);
     const { shape, states, boundaries } = plan;
-    const graphSettings: SequenceGraphSettings = {
-      precision: settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float,
-      provider: settings.device.startsWith("cuda") ? "cuda" : (settings.device as "cpu" | "webgpu"),
-      boundaries,
-    };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
@@ -109,6 +119,7 @@ export class BatchedLosses implements SequenceLosses {
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
+      ...(settings.recording === undefined ? {} : { recording: settings.recording }),
     });
     const batches: SequenceBatch[] = [];
     for (let first = 0; first < windows.length; first += shape.batch) {

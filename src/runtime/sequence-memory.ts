@@ -3,6 +3,7 @@ import { RuntimeFailure } from "../base/errors.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { listWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { latentWidth } from "../graph/contract.ts";
+import type { Kernels } from "../graph/sequence-kernels.ts";
 import { type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { cudaIndex } from "./execution-provider.ts";
@@ -21,7 +22,7 @@ export interface DeviceNeed {
   chunk: number;
 }
 
-/** The allocator rounds regions up and leaves holes: it was seen to take this much of what tensors need. */
+/** Holes between the allocator's regions. Where there is more memory it takes more: regions grow to powers of two. */
 const allocatorShare = 1.4;
 
 export function deviceNeed(
@@ -30,6 +31,7 @@ export function deviceNeed(
   shape: SequenceShape,
   dtype: Dtype,
   boundaries: boolean,
+  kernels: Kernels,
 ): DeviceNeed {
   const size = dtype === "float16" ? 2 : 4;
   const rows = shape.batch * shape.length;
@@ -44,7 +46,7 @@ export function deviceNeed(
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,
-    chunk: shape.chunkRows * shape.batch * rowBytes(config, shape.length),
+    chunk: shape.chunkRows * shape.batch * rowBytes(config, shape.length, kernels),
   };
 }
 
@@ -52,12 +54,11 @@ export function totalNeed({ weights, sequences, boundaries, chunk }: DeviceNeed)
   return weights + allocatorShare * (sequences + boundaries + chunk);
 }
 
-/** Free bytes of the device, or undefined where nothing tells. */
-export async function freeDeviceBytes(device: ComputeDevice): Promise<number | undefined> {
+/** Bytes of the device, all and free, or undefined where nothing tells. */
+export async function deviceMemory(device: ComputeDevice): Promise<{ total: number; free: number } | undefined> {
   if (device === "cpu") return undefined;
-  const gpus = await queryGpus();
-  const free = gpus[cudaIndex(device) ?? 0]?.memoryFree;
-  return free === 0 ? undefined : free;
+  const gpu = (await queryGpus())[cudaIndex(device) ?? 0];
+  return gpu === undefined || gpu.memoryTotal === 0 ? undefined : { total: gpu.memoryTotal, free: gpu.memoryFree };
 }
 
 /** One line with the figures. */

@@ -16,12 +16,14 @@ import { chunkBytes } from "./chunks.ts";
 import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
 import type { LayerExecutions, SequenceLoss } from "./measurement.ts";
 import type { SessionSettings } from "./onnx-session.ts";
+import type { Recording } from "./recording.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
 
 export interface StagedSettings {
   device: SessionSettings["device"];
   threads: number;
   stateBytes: number;
+  recording?: Recording;
 }
 
 interface Sequence {
@@ -60,8 +62,8 @@ export class StagedLosses implements SequenceLosses {
     windows: readonly Int32Array[],
     settings: StagedSettings,
   ): Promise<StagedLosses> {
-    const { device, threads } = settings;
-    const stages = await StageModel.open(model, { device, threads });
+    const { device, threads, recording } = settings;
+    const stages = await StageModel.open(model, { device, threads, ...(recording === undefined ? {} : { recording }) });
     try {
       let kept = 0;
       const sequences: Sequence[] = [];
@@ -88,8 +90,9 @@ export class StagedLosses implements SequenceLosses {
     }
   }
 
-  async evaluate(pattern: Pattern, { base, signal }: EvaluateOptions) {
+  async evaluate(pattern: Pattern, { base, afresh, signal }: EvaluateOptions) {
     this.#executions = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0 };
+    if (afresh === true) await this.#forget();
     if (base !== undefined) await this.#rebase(base, signal);
     const sequences: SequenceLoss[] = [];
     for (const [index, sequence] of this.#sequences.entries()) {
@@ -102,6 +105,18 @@ export class StagedLosses implements SequenceLosses {
 
   async release(): Promise<void> {
     await this.#stages.release();
+  }
+
+  /** Back to what opening leaves, embeddings made anew. */
+  async #forget(): Promise<void> {
+    this.#base = undefined;
+    for (const sequence of this.#sequences) {
+      sequence.embedded = (await this.#stages.embed(sequence.ids)).hidden;
+      sequence.boundaries = [];
+      for (const kept of [sequence.selected, sequence.latents, sequence.indexerKeys]) kept.clear();
+      sequence.firstLosses = undefined;
+      sequence.loss = undefined;
+    }
   }
 
   /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */

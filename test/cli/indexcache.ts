@@ -6,6 +6,9 @@ import { join } from "node:path";
 const root = join(import.meta.dirname, "..", "..");
 const program = join(root, "bin", "indexcache.js");
 
+/** The trained model of the package: 12 layers, index_topk 128. */
+export const demoModel = join(root, "models", "demo");
+
 /** A random model of 5 layers, index_topk 7, vocabulary 83, without a tokenizer. */
 export const tinyModel = join(root, "test", "fixtures", "glm-groups");
 

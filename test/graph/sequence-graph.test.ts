@@ -99,9 +99,9 @@ describe.each(["glm-groups", "glm-pattern", "glm-shared", "v32-yarn", "v32-fp8"]
 
 it.each(["cpu", "cuda"] as const)("gathers the selected rows of late queries in %s's graph", async (provider) => {
   const model = await openModel(fixturePath("glm-groups"));
-  const length = 640;
+  const length = 1024;
   const windows = someWindows(model, [length]);
-  const shape = { batch: 1, length, chunks: 5, chunkRows: 128 };
+  const shape = { batch: 1, length, chunks: 8, chunkRows: 128 };
   const kernels = kernelsOf(provider, OnnxType.float);
   expect(readableKeys({ config: model.config, shape, kernels })).toBeLessThan(length - 128);
   const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });

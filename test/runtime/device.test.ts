@@ -2,13 +2,13 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { automaticDevice, chooseDevice } from "../../src/runtime/device.ts";
+import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device.ts";
 import { plainWords, tryDevice } from "../../src/runtime/device-trial.ts";
 import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/execution-provider.ts";
 import type { GpuQuery } from "../../src/runtime/gpu.ts";
 import { builtVersion, hasLibrary, type RuntimePackage, runtimePackage } from "../../src/runtime/native-libraries.ts";
 import { explainFailure, lacksOf } from "../../src/runtime/provider-needs.ts";
-import { pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
+import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
 
 /** The only platform that ONNX Runtime's package for Node has a CUDA provider for. */
 const hasCuda = process.platform === "linux" && process.arch === "x64";
@@ -197,6 +197,36 @@ describe("chooseDevice", () => {
     );
     expect(automaticDevice([cpu, webgpu, { device: "cuda:0", ...fails }, { device: "cuda:1", ...works }])).toBe("cpu");
     expect(automaticDevice([cpu, webgpu, { device: "cuda", ...fails }])).toBe("cpu");
+  });
+});
+
+describe("chooseDevices", () => {
+  test("keeps the list as it is, repetitions included", async () => {
+    const cpu = { device: "cpu", title: "cpu", notes: [] };
+    expect(await chooseDevices(["cpu", "cpu"])).toEqual([cpu, cpu]);
+  });
+
+  test("tells of the first device of the list that does not work", async () => {
+    vi.stubEnv("CUDA_VISIBLE_DEVICES", undefined);
+    vi.stubEnv("PATH", pathWithNvidiaSmi(folder, twoGpus));
+    for (const [wanted, first] of [
+      [["cpu", "cuda:1", "cuda"], "cuda:1"],
+      ["all", "cuda"],
+    ] as const) {
+      await expect(chooseDevices(wanted, { runtime })).rejects.toMatchObject({
+        code: "E_RUNTIME",
+        message: expect.stringMatching(new RegExp(`^${first} is not available: `)),
+      });
+    }
+  });
+
+  test("finds no GPU for all, and says why", async () => {
+    vi.stubEnv("PATH", pathWithNvidiaSmi(folder, brokenDriver, 9));
+    await expect(chooseDevices("all")).rejects.toMatchObject({
+      code: "E_RUNTIME",
+      message: expect.stringMatching(/^--devices all finds no GPU: NVIDIA-SMI has failed/),
+      hint: expect.stringContaining("--device cpu"),
+    });
   });
 });
 

@@ -1,0 +1,240 @@
+/** What `--profile` tells: where the time goes, what runs in the wrong place, and what is copied. */
+import { toolVersion } from "../base/version.ts";
+import { type Copies, cpuOperators, joinProfiles, type OperatorProfile, shapeBytes } from "../runtime/profile.ts";
+import type { RecordedSession } from "../runtime/recording.ts";
+import { noTraffic, type Traffic } from "../runtime/traffic.ts";
+import { formatBytes, formatCount, formatDuration } from "./quantities.ts";
+import { formatTable } from "./text-table.ts";
+
+export interface Profile {
+  command: "loss" | "run";
+  device: string;
+  /** Time of the work as the command measures it. */
+  seconds: number;
+  /** Kernels end with their node: `CUDA_LAUNCH_BLOCKING` is set. */
+  blocking: boolean;
+  sessions: readonly RecordedSession[];
+}
+
+interface OperatorRecord {
+  operator: string;
+  provider: string;
+  runs: number;
+  seconds: number;
+  output_bytes: number;
+}
+
+interface TransferRecord {
+  tensors: number;
+  bytes: number;
+  tensors_per_run: number;
+  bytes_per_run: number;
+}
+
+interface GraphRecord {
+  /** Seconds of the graph's runs; those of the operators and what lies between them. */
+  seconds: number;
+  operators: OperatorRecord[];
+  control_flow: OperatorRecord[];
+  /** Null on the CPU, where nothing can fall back. */
+  cpu_operators: { fallbacks: OperatorRecord[]; shape_arithmetic: OperatorRecord[] } | null;
+  copies: Record<"to_device" | "to_host", { copies: number; copies_per_run: number; seconds: number; bytes: number }>;
+  transfers: { runs: number; in: TransferRecord; out: TransferRecord };
+  /** False where ONNX Runtime has stopped writing events: operators and copies lack the last runs. */
+  complete: boolean;
+}
+
+/** The file of `--profile FILE`. */
+export interface ProfileRecord extends GraphRecord {
+  tool: { version: string };
+  command: "loss" | "run";
+  device: string;
+  /** Whether the first evaluation is left out. */
+  warm_up: boolean;
+  /** Seconds of the work, JavaScript included. */
+  work_seconds: number;
+  launch_blocking: boolean;
+  stages: ({ name: string } & GraphRecord)[];
+}
+
+export function profileRecord({ command, device, seconds, blocking, sessions }: Profile): ProfileRecord {
+  return {
+    tool: { version: toolVersion },
+    command,
+    device,
+    warm_up: command === "loss",
+    work_seconds: seconds,
+    launch_blocking: blocking,
+    ...graphRecord(sessions, device),
+    stages: sessions.map((session) => ({ name: session.name, ...graphRecord([session], device) })),
+  };
+}
+
+function graphRecord(sessions: readonly RecordedSession[], device: string): GraphRecord {
+  const joined = joinProfiles(sessions.map(({ profile }) => profile));
+  const traffic = joinTraffic(sessions);
+  const { fallbacks, shapeArithmetic } = cpuOnDevice(sessions);
+  const copies = ({ runs, seconds, bytes }: OperatorProfile) => ({
+    copies: runs,
+    copies_per_run: ratio(runs, joined.runs),
+    seconds,
+    bytes,
+  });
+  const transfer = (tensors: number, bytes: number): TransferRecord => ({
+    tensors,
+    bytes,
+    tensors_per_run: ratio(tensors, traffic.runs),
+    bytes_per_run: ratio(bytes, traffic.runs),
+  });
+  return {
+    seconds: joined.seconds,
+    operators: joined.operators.map(operatorRecord),
+    control_flow: joined.controlFlow.map(operatorRecord),
+    cpu_operators:
+      device === "cpu"
+        ? null
+        : { fallbacks: fallbacks.map(operatorRecord), shape_arithmetic: shapeArithmetic.map(operatorRecord) },
+    copies: { to_device: copies(joined.copies.toDevice), to_host: copies(joined.copies.toHost) },
+    transfers: {
+      runs: traffic.runs,
+      in: transfer(traffic.tensorsIn, traffic.bytesIn),
+      out: transfer(traffic.tensorsOut, traffic.bytesOut),
+    },
+    complete: sessions.every(({ complete }) => complete),
+  };
+}
+
+function operatorRecord({ operator, provider, runs, seconds, bytes }: OperatorProfile): OperatorRecord {
+  return { operator, provider, runs, seconds, output_bytes: bytes };
+}
+
+/** The table. */
+export function formatProfile({ command, device, seconds, blocking, sessions }: Profile): string {
+  const joined = joinProfiles(sessions.map(({ profile }) => profile));
+  const total = joined.operators.reduce((sum, entry) => sum + entry.seconds, 0);
+  const work = command === "loss" ? "one evaluation after one that warmed up" : "the whole generation";
+  const parts = [
+    `Profile on ${device}, ${work}: ${formatDuration(seconds)}, of which ${formatDuration(joined.seconds)} in ONNX Runtime`,
+    formatOperators(joined.operators, total),
+  ];
+  if (joined.controlFlow.length > 0) {
+    parts.push(
+      `Control flow, whose time is that of the operators inside it (if nested, in both):\n${formatOperators(joined.controlFlow)}`,
+    );
+  }
+  if (device !== "cpu") {
+    parts.push(formatCpuOperators(sessions), formatCopies(joined.copies, joined.runs), timeNote(device, blocking));
+  }
+  parts.push(`Between JavaScript and ONNX Runtime:\n${formatTraffic(sessions)}`);
+  if (!sessions.every(({ complete }) => complete)) {
+    parts.push("ONNX Runtime has reached its limit of events: operators and copies lack the last runs.");
+  }
+  return parts.join("\n\n");
+}
+
+/** @param total seconds that shares are of; without it there are none */
+function formatOperators(operators: readonly OperatorProfile[], total?: number): string {
+  const rows = operators.map(({ operator, provider, runs, seconds, bytes }) => [
+    operator,
+    providerName(provider),
+    formatCount(runs),
+    milliseconds(seconds),
+    formatBytes(bytes),
+    total === undefined || total === 0 ? "" : `${((100 * seconds) / total).toFixed(1)}%`,
+  ]);
+  return formatTable(
+    [
+      { title: "Operator" },
+      { title: "Provider" },
+      { title: "Runs", align: "right" },
+      { title: "Milliseconds", align: "right" },
+      { title: "Output", align: "right" },
+      { title: total === undefined ? "" : "Share", align: "right" },
+    ],
+    rows,
+  );
+}
+
+function formatCpuOperators(sessions: readonly RecordedSession[]): string {
+  const { fallbacks, shapeArithmetic } = cpuOnDevice(sessions);
+  const runs = shapeArithmetic.reduce((sum, entry) => sum + entry.runs, 0);
+  const seconds = shapeArithmetic.reduce((sum, entry) => sum + entry.seconds, 0);
+  const small = `Arithmetic on shapes on the CPU (less than ${formatBytes(shapeBytes)} a run): ${formatCount(runs)} nodes, ${milliseconds(seconds)} ms`;
+  return fallbacks.length === 0
+    ? `No operator fell back to the CPU.\n${small}`
+    : `Operators that fell back to the CPU:\n${formatOperators(fallbacks)}\n${small}`;
+}
+
+function formatCopies({ toDevice, toHost }: Copies, graphRuns: number): string {
+  const describe = ({ runs, bytes, seconds }: OperatorProfile): string =>
+    `${formatCount(runs)} (${perRun(runs, graphRuns)} a run), ${formatBytes(bytes)}, ${milliseconds(seconds)} ms`;
+  return `Copies inside the graph: to the device ${describe(toDevice)}; to the host ${describe(toHost)}`;
+}
+
+function timeNote(device: string, blocking: boolean): string {
+  if (blocking) return "Times are those of the kernels: CUDA_LAUNCH_BLOCKING is set.";
+  const advice = device === "webgpu" ? "" : ": set CUDA_LAUNCH_BLOCKING=1 in the environment to see them at their own";
+  return `Times are the host's. Kernels outlast their node, and whoever waits for them gets their time${advice}.`;
+}
+
+function formatTraffic(sessions: readonly RecordedSession[]): string {
+  const row = (name: string, { runs, ...sums }: Traffic, seconds: number): string[] => [
+    name,
+    formatCount(runs),
+    milliseconds(seconds),
+    ...[[sums.tensorsIn, sums.bytesIn] as const, [sums.tensorsOut, sums.bytesOut] as const].flatMap(
+      ([tensors, bytes]) => [
+        `${formatCount(tensors)} (${perRun(tensors, runs)})`,
+        `${formatBytes(bytes)} (${formatBytes(Math.round(ratio(bytes, runs)))})`,
+      ],
+    ),
+  ];
+  const rows = sessions.map(({ name, traffic, profile }) => row(name, traffic, profile.seconds));
+  const all = joinTraffic(sessions);
+  const seconds = sessions.reduce((sum, { profile }) => sum + profile.seconds, 0);
+  return formatTable(
+    [
+      { title: "Graph" },
+      { title: "Runs", align: "right" },
+      { title: "Milliseconds", align: "right" },
+      { title: "Tensors in (a run)", align: "right" },
+      { title: "Bytes in (a run)", align: "right" },
+      { title: "Tensors out (a run)", align: "right" },
+      { title: "Bytes out (a run)", align: "right" },
+    ],
+    sessions.length > 1 ? [...rows, row("in all", all, seconds)] : rows,
+  );
+}
+
+/** Stages have their own numbers of runs, so what is small is decided for each of them. */
+function cpuOnDevice(sessions: readonly RecordedSession[]): ReturnType<typeof cpuOperators> {
+  const each = sessions.map(({ profile }) => ({ profile, ...cpuOperators(profile) }));
+  const join = (kind: "fallbacks" | "shapeArithmetic"): OperatorProfile[] =>
+    joinProfiles(each.map((entry) => ({ ...entry.profile, operators: entry[kind], controlFlow: [] }))).operators;
+  return { fallbacks: join("fallbacks"), shapeArithmetic: join("shapeArithmetic") };
+}
+
+function joinTraffic(sessions: readonly RecordedSession[]): Traffic {
+  const all = noTraffic();
+  for (const { traffic } of sessions) {
+    for (const key of Object.keys(all) as (keyof Traffic)[]) all[key] += traffic[key];
+  }
+  return all;
+}
+
+function ratio(count: number, runs: number): number {
+  return runs === 0 ? 0 : count / runs;
+}
+
+function perRun(count: number, runs: number): string {
+  const value = ratio(count, runs);
+  return value < 100 ? String(Number(value.toPrecision(3))) : formatCount(value);
+}
+
+function milliseconds(seconds: number): string {
+  return (seconds * 1000).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+}
+
+function providerName(provider: string): string {
+  return provider.replace(/ExecutionProvider$/, "");
+}
