@@ -5,6 +5,7 @@ import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { executionProviders } from "./execution-provider.ts";
 import type { ComputeDevice } from "./measurement.ts";
 import type { Recording } from "./recording.ts";
+import { explainRun, firstLine } from "./runtime-error.ts";
 import { countRun, noTraffic, type Traffic } from "./traffic.ts";
 
 type Runtime = typeof import("onnxruntime-node");
@@ -48,11 +49,13 @@ export type Feeds = Record<string, Tensor>;
 export class OnnxSession {
   /** What has gone in and come out since the session was opened. */
   readonly traffic: Readonly<Traffic>;
+  readonly #name: string;
   readonly #session: InferenceSession;
   readonly #profiled: boolean;
   readonly #traffic: Traffic;
 
-  private constructor(session: InferenceSession, profiled: boolean, traffic: Traffic) {
+  private constructor(name: string, session: InferenceSession, profiled: boolean, traffic: Traffic) {
+    this.#name = name;
     this.#session = session;
     this.#profiled = profiled;
     this.#traffic = traffic;
@@ -82,13 +85,11 @@ export class OnnxSession {
           // Weights take their own size of a device's memory instead of an arena's next power of two.
           ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
         },
-        // Without it WebGPU leaves casts of int64 to the CPU, and every top-k gives int64.
-        ep: { webgpuexecutionprovider: { enableInt64: "1" } },
       },
       ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
     try {
-      return new OnnxSession(await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
+      return new OnnxSession(name, await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
     } catch (error) {
       throw new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error });
     }
@@ -109,7 +110,7 @@ export class OnnxSession {
       countRun(this.#traffic, feeds, outputs);
       return outputs;
     } catch (error) {
-      throw new RuntimeFailure(`ONNX Runtime failed: ${firstLine(error)}`, { cause: error });
+      throw explainRun(error, this.#name);
     }
   }
 
@@ -117,11 +118,6 @@ export class OnnxSession {
     if (this.#profiled) this.#session.endProfiling();
     await this.#session.release();
   }
-}
-
-/** The runtime's messages run over many lines of source positions; the first one says what is wrong. */
-export function firstLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split("\n")[0]?.trim() ?? "";
 }
 
 /** Float data of an output. */

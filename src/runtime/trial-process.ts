@@ -2,7 +2,8 @@
 import process from "node:process";
 import type { TrialReply, TrialRequest } from "./device-trial.ts";
 import type { ComputeDevice } from "./measurement.ts";
-import { type Feeds, firstLine, floats, loadRuntime, OnnxSession } from "./onnx-session.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "./onnx-session.ts";
+import { firstLine } from "./runtime-error.ts";
 import { flopsPerProduct, trialGraph, trialInputs, trialShapes } from "./trial-graph.ts";
 
 /** A run should take this long, so that what it costs to begin one does not count. */

@@ -1,0 +1,25 @@
+import { expect, it } from "vitest";
+import { explainRun } from "../../src/runtime/runtime-error.ts";
+
+// Messages as onnxruntime-node 1.30 gave them on an H200.
+it("tells a device that is out of memory", () => {
+  const text =
+    "Non-zero status code returned while running Relu node. Name:'Relu_73/node' Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 7516192768\n";
+  const failure = explainRun(new Error(text), "demo");
+  expect(failure.message).toBe('The device ran out of memory in "demo" (a tensor of 7168 MiB was next)');
+  expect(failure.hint).toContain("--resume --device cpu");
+});
+
+it("tells a device that failed", () => {
+  const text =
+    "Non-zero status code returned while running MultiHeadAttention node. Status Message: CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=vm ; file=attention_softmax.cu ; line=894 ; expr=cudaGetLastError(); ";
+  expect(explainRun(new Error(text), "demo").message).toBe(
+    'The device failed in "demo": CUDA failure 700, an illegal memory access was encountered',
+  );
+});
+
+it("keeps the first line of anything else", () => {
+  expect(explainRun(new Error("no kernel\nsource position"), "demo").message).toBe(
+    'ONNX Runtime failed in "demo": no kernel',
+  );
+});
