@@ -20,8 +20,9 @@ export interface LayerKeys {
   /** Queries that see more keys than this gather theirs. */
   readable: number;
   /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
-  expanded: { keys: Value; values: Value } | undefined;
-  /** k_pe joined with the normed c_kv, `[batch * length, latentWidth]`; only where some queries read latent rows. */
+  keys: Value;
+  values: Value;
+  /** k_pe joined with the normed c_kv, `[length, latentWidth]`; only where some queries gather. */
   latent: Value | undefined;
 }
 
@@ -47,8 +48,6 @@ export function layerKeys(
   const shared = inOrder(graph, context, turned, rope);
   const content = inOrder(graph, context, graph.rmsNorm(compressed, layer.kvANorm, latentNormEps), rank);
   const readable = readableKeys(context);
-  const latent = (): Value => graph.node("Concat", [shared, content], { axis: 1 });
-  if (context.kernels.attention === "absorbed") return { normed, readable, expanded: undefined, latent: latent() };
   const first = (x: Value) => (readable === length ? x : graph.slice(x, 0, 0, readable));
   const spread = graph.node("Expand", [
     graph.reshape(first(shared), [-1, 1, rope]),
@@ -60,11 +59,9 @@ export function layerKeys(
   return {
     normed,
     readable,
-    expanded: {
-      keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
-      values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
-    },
-    latent: readable === length ? undefined : latent(),
+    keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
+    values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
+    latent: readable === length ? undefined : graph.node("Concat", [shared, content], { axis: 1 }),
   };
 }
 
@@ -78,9 +75,8 @@ export function readableKeys({
   kernels,
 }: Pick<SequenceContext, "config" | "shape" | "kernels">): number {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
-  const width = latentWidth(config);
-  const perKey = heads * (kernels.attention === "absorbed" ? 2 * width : rope + nope + vHeadDim);
-  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * width) / perKey);
+  const perKey = heads * (rope + nope + vHeadDim);
+  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * latentWidth(config)) / perKey);
   // Several sequences at once are short ones: their rows would have to be gathered from one cache each.
   return shape.batch > 1 || shape.chunks === 1
     ? shape.length
@@ -133,10 +129,7 @@ export function attendChunk(
   const queries = rotateAt(graph, projected, at, rotation);
   const own = selected === undefined ? undefined : rows(selected);
   const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
-  const read = (inside: GraphBuilder) =>
-    keys.expanded === undefined
-      ? readLatent({ ...chunk, graph: inside }, context, layer, keys.latent as Value, queries, row, own)
-      : readExpanded({ ...chunk, graph: inside }, context, keys.expanded, keys.readable, queries, row, own);
+  const read = (inside: GraphBuilder) => readExpanded({ ...chunk, graph: inside }, context, keys, queries, row, own);
   const gather = (inside: GraphBuilder) =>
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
   const gathers = own !== undefined && keys.readable < shape.length;
@@ -163,8 +156,7 @@ function either(
 function readExpanded(
   chunk: Chunk,
   { config, shape, kernels }: SequenceContext,
-  { keys, values }: { keys: Value; values: Value },
-  readable: number,
+  { keys, values, readable }: LayerKeys,
   queries: Value,
   row: Value,
   selected: Value | undefined,
@@ -173,7 +165,7 @@ function readExpanded(
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const cut = kernels.keyBounds === "slices" && end !== undefined ? Math.max(end, config.indexTopk) : readable;
   const first = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
-  const bias = selectionBias(graph, shape.batch * shape.chunkRows, graph.int(cut), row, selected);
+  const bias = selectionBias(graph, shape.batch * shape.chunkRows, cut, row, selected);
   const [output] = graph.nodes(
     "MultiHeadAttention",
     [
@@ -205,42 +197,6 @@ function keyBounds(
   const begins = (rows: number) => Array.from({ length: batch + 1 }, (_, i) => i * rows);
   const offsets = graph.int([...begins(chunkRows), ...begins(readable)]);
   return graph.cast(graph.node("Concat", [lengths, offsets], { axis: 0 }), OnnxType.int32);
-}
-
-/** Attention over latent rows that all queries of a sequence share, in absorbed form, `[chunk rows, H * dv]`. */
-function readLatent(
-  chunk: Chunk,
-  { config, shape }: SequenceContext,
-  layer: LayerWeights,
-  latent: Value,
-  queries: Value,
-  row: Value,
-  selected: Value | undefined,
-): Value {
-  const { graph, seen } = chunk;
-  const { batch, length, chunks, chunkRows } = shape;
-  const heads = config.numAttentionHeads;
-  const width = latentWidth(config);
-  // As many keys as top-k had to choose from.
-  const end = selected === undefined ? seen : graph.node("Max", [seen, graph.int(config.indexTopk)]);
-  const column = graph.node("Unsqueeze", [end, graph.int([0])]);
-  const all = graph.reshape(latent, [batch, length, width]);
-  const keys = chunks === 1 ? all : graph.node("Slice", [all, graph.int([0]), column, graph.int([1])]);
-  const asked = graph.reshape(absorbedQueries(graph, config, layer, queries), [batch, chunkRows * heads, width]);
-  const scale = { float: softmaxScale(config) };
-  const scores = graph.contrib("FusedMatMul", [asked, keys], { transB: 1, alpha: scale });
-  const sized = (...front: number[]) => graph.node("Concat", [graph.int(front), column], { axis: 0 });
-  const bias = selectionBias(graph, batch * chunkRows, end, row, selected);
-  const visible = graph.node("Add", [
-    graph.node("Reshape", [scores, sized(-1, heads)]),
-    graph.node("Unsqueeze", [bias, graph.int([1])]),
-  ]);
-  const shares = graph.node("Reshape", [
-    graph.node("Softmax", [visible], { axis: -1 }),
-    sized(batch, chunkRows * heads),
-  ]);
-  const mixed = graph.reshape(graph.node("MatMul", [shares, keys]), [-1, heads, width]);
-  return valuesOf(graph, config, layer, mixed);
 }
 
 /** Attention over gathered latent rows, in absorbed form, `[chunk rows, H * dv]`. */
@@ -304,22 +260,20 @@ function lowest(graph: GraphBuilder): Value {
   return graph.scalar(graph.settings.precision === OnnxType.float ? -1e30 : -65504);
 }
 
-/** 0 at the selected, visible keys of each row and the lowest number elsewhere, `[rows, length]`; `length` is a scalar. */
+/** 0 at the selected, visible keys of each row and the lowest number elsewhere, `[rows, length]`. */
 function selectionBias(
   graph: GraphBuilder,
   rows: number,
-  length: Value,
+  length: number,
   row: Value,
   selected: Value | undefined,
 ): Value {
   const closed = lowest(graph);
   if (selected === undefined) {
-    const range = graph.cast(graph.node("Range", [graph.int(0), length, graph.int(1)]), OnnxType.int32);
+    const range = graph.cast(graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]), OnnxType.int32);
     return graph.node("Where", [graph.node("Greater", [range, row]), closed, graph.scalar(0)]);
   }
   const opened = graph.node("Where", [graph.node("Greater", [selected, row]), closed, graph.scalar(0)]);
-  const shape = graph.node("Concat", [graph.int([rows]), graph.node("Unsqueeze", [length, graph.int([0])])], {
-    axis: 0,
-  });
-  return graph.node("ScatterElements", [graph.node("Expand", [closed, shape]), selected, opened], { axis: 1 });
+  const all = graph.node("Expand", [closed, graph.int([rows, length])]);
+  return graph.node("ScatterElements", [all, selected, opened], { axis: 1 });
 }

@@ -7,6 +7,12 @@ import { rotateAt } from "./rope-graph.ts";
 import { inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
 
 /**
+ * Where every head's relu is 0 the score is exactly 0, and many keys tie. The CPU's top-k takes the lowest index then,
+ * CUDA's any. This step per position, which no other score feels, makes the lowest win everywhere.
+ */
+const tieStep = -1e-30;
+
+/**
  * Indices of the selected keys, int32 `[rows, index_topk]`, in no order, of sequences longer than that. Scores are fp32
  * whatever the precision of the graph. Rows that see fewer keys get keys of their future as well; attention masks them.
  */
@@ -32,7 +38,9 @@ export function selectSequenceKeys(
   const rotated = rotateAt(graph, normed, { cos, sin, positions, together }, { ...rotation, heads: 1 });
   const ordered = graph.reshape(inOrder(graph, context, rotated, dim), [shape.batch, shape.length, dim]);
   const keys = fused ? ordered : graph.cast(ordered, OnnxType.float);
-  const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]), OnnxType.int32);
+  const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
+  const every = graph.cast(range, OnnxType.int32);
+  const order = graph.node("Mul", [graph.cast(range, OnnxType.float), graph.float(tieStep)]);
 
   return overChunks(graph, context, ({ graph: chunk, rows, seen: visibleKeys }) => {
     const own = rows(h);
@@ -61,12 +69,13 @@ export function selectSequenceKeys(
     const scale = chunk.float(heads ** -0.5 * dim ** -0.5);
     const projected = chunk.linear(chunk.cast(own, OnnxType.float), indexer.weightsProj, undefined, OnnxType.float);
     const headWeights = chunk.reshape(chunk.node("Mul", [projected, scale]), [-1, 1, heads]);
-    const scores = chunk.node("Squeeze", [chunk.node("MatMul", [headWeights, perHead]), chunk.int([1])]);
+    const weighted = chunk.node("Squeeze", [chunk.node("MatMul", [headWeights, perHead]), chunk.int([1])]);
+    const scores = chunk.node("Add", [weighted, prefix(order, 0)]);
     const row = chunk.node("Unsqueeze", [chunk.cast(at.positions, OnnxType.int32), chunk.int([1])]);
     const future = chunk.node("Greater", [prefix(every, 0), row]);
     const visible = chunk.node("Where", [future, chunk.float(Number.NEGATIVE_INFINITY), scores]);
-    const [, order] = chunk.nodes("TopK", [visible, chunk.int([topk])], { axis: -1, largest: 1, sorted: 0 }, 2);
-    return chunk.cast(order as Value, OnnxType.int32);
+    const [, chosen] = chunk.nodes("TopK", [visible, chunk.int([topk])], { axis: -1, largest: 1, sorted: 0 }, 2);
+    return chunk.cast(chosen as Value, OnnxType.int32);
   });
 }
 

@@ -19,13 +19,9 @@ export interface Kernels {
   /** float16 product, relu and a float32 result in one kernel: a third of the traffic of two. */
   reluProduct: boolean;
   /**
-   * `fused`: expanded keys and values in one kernel. `absorbed`: latent rows under plain matrix products. CUDA's fused
-   * kernel rounds float32 to TF32, and nothing turns that off; plain products keep all bits and are as fast.
-   */
-  attention: "fused" | "absorbed";
-  /**
-   * How fused attention is told where the keys end: by `lengths`, by lengths and `offsets` (the CPU's), or by `slices` that end there. On
-   * CUDA the first keeps the kernel at full speed. WebGPU has neither of the others.
+   * How attention is told where the keys end: by `lengths`, by lengths and `offsets`, or by `slices` that end there. On
+   * CUDA the first keeps the fused kernel in float16 at full speed and crashes the other one, which float32 takes. WebGPU
+   * has neither.
    */
   keyBounds: "lengths" | "offsets" | "slices";
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
@@ -40,8 +36,7 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
     fusedMatMul: provider !== "webgpu",
     logSoftmax: provider !== "webgpu",
     reluProduct: provider === "cuda" && half,
-    attention: provider === "cuda" && !half ? "absorbed" : "fused",
-    keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" ? "lengths" : "offsets",
-    gatherCost: half ? 900 : 320,
+    keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half ? "lengths" : "offsets",
+    gatherCost: half ? 900 : 210,
   };
 }

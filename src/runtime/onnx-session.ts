@@ -2,7 +2,7 @@
 import { availableParallelism } from "node:os";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
-import { executionProviders } from "./execution-provider.ts";
+import { executionProviders, providerOf } from "./execution-provider.ts";
 import type { ComputeDevice } from "./measurement.ts";
 import type { Recording } from "./recording.ts";
 import { explainRun, firstLine } from "./runtime-error.ts";
@@ -65,8 +65,9 @@ export class OnnxSession {
   /** @throws RuntimeFailure with the runtime's own words where no session can be created */
   static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
     const { InferenceSession } = await loadRuntime();
-    // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once.
-    if (settings.tf32 !== true) process.env.NVIDIA_TF32_OVERRIDE ??= "0";
+    // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once,
+    // so a process has float32 sessions or float16 ones.
+    if (settings.tf32 !== true && providerOf(settings.device) === "cuda") process.env.NVIDIA_TF32_OVERRIDE ??= "0";
     const traffic = noTraffic();
     const profilePrefix = settings.recording?.add(name, traffic) ?? settings.profilePrefix;
     const options: InferenceSession.SessionOptions = {

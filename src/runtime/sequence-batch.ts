@@ -1,6 +1,5 @@
 /** Windows laid out for a sequence graph: how many at once, padded to one length, rows in the graph's order. */
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import type { Kernels } from "../graph/sequence-kernels.ts";
 import type { SequenceShape } from "../graph/sequence-rows.ts";
 
 /** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
@@ -22,12 +21,11 @@ export function sequenceShape(
   config: DsaConfig,
   windows: readonly Int32Array[],
   chunkBytes: number,
-  kernels: Kernels,
   mostSequences = Number.POSITIVE_INFINITY,
 ): SequenceShape {
   const longest = Math.max(...windows.map((window) => window.length));
   const batch = Math.max(1, Math.min(windows.length, mostSequences, Math.floor(rowsPerRun / longest)));
-  const perRow = batch * rowBytes(config, longest, kernels);
+  const perRow = batch * rowBytes(config, longest);
   const wanted = Math.max(sensibleChunkBytes / perRow, sensibleChunkRows);
   const rows = Math.max(minChunkRows, Math.floor(Math.min(chunkBytes / perRow, wanted)));
   if (rows >= longest) return { batch, length: longest, chunks: 1, chunkRows: longest };
@@ -36,13 +34,12 @@ export function sequenceShape(
   return { batch, length: chunks * chunkRows, chunks, chunkRows };
 }
 
-/** Bytes that one query row needs at its widest: index scores of all heads, attention, logits three times, or the MLP. */
-export function rowBytes(config: DsaConfig, length: number, kernels: Kernels): number {
+/** Bytes that one query row needs at its widest: index scores of all heads, logits three times, or the MLP. */
+export function rowBytes(config: DsaConfig, length: number): number {
   const scores = 4 * config.indexNHeads * length + 16 * length;
   const logits = 12 * config.vocabSize;
   const mlp = 16 * Math.max(config.intermediateSize, config.moeIntermediateSize * config.nRoutedExperts);
-  const attention = kernels.attention === "absorbed" ? 12 * config.numAttentionHeads * length : 0;
-  return Math.max(scores, attention, logits, mlp) + 8 * config.hiddenSize;
+  return Math.max(scores, logits, mlp) + 8 * config.hiddenSize;
 }
 
 export class SequenceBatch {

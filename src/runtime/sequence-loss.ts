@@ -13,7 +13,6 @@ import { hiddenStates, topkIndices } from "../graph/contract.ts";
 import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../graph/sequence-graph.ts";
-import { kernelsOf } from "../graph/sequence-kernels.ts";
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import { providerOf } from "./execution-provider.ts";
@@ -86,21 +85,20 @@ export class BatchedLosses implements SequenceLosses {
     const { Tensor } = await loadRuntime();
     const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
     const provider = providerOf(settings.device);
-    const kernels = kernelsOf(provider, precision);
     const weights = await model.weights();
     // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
     const memory = await deviceMemory(settings.device);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
     const sized = (mostSequences?: number) => {
-      const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
+      const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
       const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
       const boundaries = states <= settings.stateBytes;
       return {
         shape,
         states,
         boundaries,
-        need: deviceNeed(config, weights, shape, settings.dtype, boundaries, kernels),
+        need: deviceNeed(config, weights, shape, settings.dtype, boundaries),
       };
     };
     let plan = sized();

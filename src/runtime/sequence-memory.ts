@@ -3,7 +3,6 @@ import { RuntimeFailure } from "../base/errors.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { listWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { latentWidth } from "../graph/contract.ts";
-import type { Kernels } from "../graph/sequence-kernels.ts";
 import { type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { cudaIndex } from "./execution-provider.ts";
@@ -31,7 +30,6 @@ export function deviceNeed(
   shape: SequenceShape,
   dtype: Dtype,
   boundaries: boolean,
-  kernels: Kernels,
 ): DeviceNeed {
   const size = dtype === "float16" ? 2 : 4;
   const rows = shape.batch * shape.length;
@@ -46,7 +44,7 @@ export function deviceNeed(
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,
-    chunk: shape.chunkRows * shape.batch * rowBytes(config, shape.length, kernels),
+    chunk: shape.chunkRows * shape.batch * rowBytes(config, shape.length),
   };
 }
 

@@ -4,19 +4,31 @@
  *
  *   node tools/gpu/indexcache_loss.js models/demo --plan plan.json
  *
+ * Each dtype gets a process of its own: whether float32 products may be rounded to TF32 is decided once a process.
  * Entries have `ids`, `dtype`, `device` (cuda), and optionally `pattern`, `repeats` (3), `chunk_bytes` and `name`.
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { BatchedLosses } from "../../dist/runtime/sequence-loss.js";
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { plan: { type: "string" } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { plan: { type: "string" }, dtype: { type: "string" } },
+});
+const plan = JSON.parse(readFileSync(values.plan, "utf8"));
+const dtypes = [...new Set(plan.map(({ dtype }) => dtype))];
+if (values.dtype === undefined && dtypes.length > 1) {
+  for (const dtype of dtypes) {
+    spawnSync(process.execPath, [...process.argv.slice(1), "--dtype", dtype], { stdio: "inherit" });
+  }
+  process.exit();
+}
 const model = await openModel(positionals[0]);
 
 let open = { key: "", losses: undefined };
-for (const entry of JSON.parse(readFileSync(values.plan, "utf8"))) {
+for (const entry of plan.filter(({ dtype }) => values.dtype === undefined || dtype === values.dtype)) {
   const windows = JSON.parse(readFileSync(entry.ids, "utf8")).map((ids) => Int32Array.from(ids));
   const tokens = windows.reduce((sum, window) => sum + window.length, 0);
   const line = { engine: "indexcache", ...entry, sequences: windows.length, length: windows[0].length };
