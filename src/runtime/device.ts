@@ -11,7 +11,10 @@ import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
 /** What `auto` looks at, fastest first. */
 const preference = ["cuda", "webgpu", "cpu"] as const;
 
-/** WebGPU is slower than the CPU for these graphs so far: it is used when it is asked for by name. */
+/**
+ * WebGPU was measured on one large GPU only (docs/gpu.md). An integrated one, or a driver in software, may well be slower
+ * than the CPU.
+ */
 const onlyByName: ReadonlySet<ComputeDevice> = new Set(["webgpu"]);
 
 export interface ChosenDevice {
@@ -56,7 +59,7 @@ export async function chooseDevice(wanted: Device, settings: CheckSettings = {})
     // There is nothing to fall back to: the CPU needs no trial.
     if (device === "cpu") break;
     if (onlyByName.has(device)) {
-      notes.push(`${device} is slower than the CPU: used only when asked for by name`);
+      notes.push(`${device} is used only when asked for by name`);
       continue;
     }
     const check = await checkDevice(device, query, settings);

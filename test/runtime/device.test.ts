@@ -168,7 +168,7 @@ describe("chooseDevice", () => {
       title: "cpu",
       notes: [
         expect.stringMatching(/^cuda is not available: /),
-        "webgpu is slower than the CPU: used only when asked for by name",
+        "webgpu is used only when asked for by name",
       ],
     });
     vi.stubEnv("CUDA_VISIBLE_DEVICES", undefined);
