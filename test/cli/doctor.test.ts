@@ -113,7 +113,9 @@ describe("--device", () => {
     expect(plain.status).toBe(0);
     expect(plain.stderr).not.toMatch(/warning|not available|device/);
     const verbose = await indexcache(shared, loss("--verbose"));
-    expect(verbose.stderr).toMatch(/^cuda is not available: .*\nwebgpu is used only when asked for by name\ndevice: cpu$/m);
+    expect(verbose.stderr).toMatch(
+      /^cuda is not available: .*\nwebgpu is used only when asked for by name\ndevice: cpu$/m,
+    );
     vi.stubEnv("PATH", pathWithNvidiaSmi(folder, twoGpus));
     const warned = await indexcache(shared, loss("--quiet"));
     expect(warned.status).toBe(0);

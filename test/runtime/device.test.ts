@@ -166,10 +166,7 @@ describe("chooseDevice", () => {
     expect(await chooseDevice("auto", { runtime })).toEqual({
       device: "cpu",
       title: "cpu",
-      notes: [
-        expect.stringMatching(/^cuda is not available: /),
-        "webgpu is used only when asked for by name",
-      ],
+      notes: [expect.stringMatching(/^cuda is not available: /), "webgpu is used only when asked for by name"],
     });
     vi.stubEnv("CUDA_VISIBLE_DEVICES", undefined);
     vi.stubEnv("PATH", pathWithNvidiaSmi(folder, twoGpus));
