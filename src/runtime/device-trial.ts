@@ -4,8 +4,8 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { stripVTControlCharacters } from "node:util";
 import type { ComputeDevice } from "./measurement.ts";
+import { keptWords, lastWords, loggedError, plainWords } from "./native-words.ts";
 
 /** Parent to child. */
 export interface TrialRequest {
@@ -32,9 +32,6 @@ export interface TrialLimits {
 const defaultTimeoutMs = 60_000;
 /** Products in TF32 or half precision differ by less; a wrong kernel by far more. */
 const tolerance = 0.02;
-/** Characters of native stderr that are kept. */
-const keptWords = 1 << 16;
-
 export async function tryDevice(request: TrialRequest, limits: TrialLimits = {}): Promise<Trial> {
   const program = limits.program ?? fileURLToPath(new URL("./trial-process.js", import.meta.url));
   const child = fork(program, [], { serialization: "advanced", stdio: ["ignore", "ignore", "pipe", "ipc"] });
@@ -80,33 +77,6 @@ function ask(child: ChildProcess, request: TrialRequest, timeoutMs: number): Pro
     // A child that dies at once is told of by "close".
     child.send(request, () => undefined);
   });
-}
-
-/** The last error that ONNX Runtime logged, which says more than what it throws. */
-function loggedError(words: string): string | undefined {
-  const line = lines(words).findLast((line) => /\[[EF]:onnxruntime/.test(line));
-  return line === undefined ? undefined : plainWords(line);
-}
-
-function lastWords(words: string): string | undefined {
-  return loggedError(words) ?? lines(words).at(-1);
-}
-
-/** A message without colours, times, source positions and the folders of libraries. */
-export function plainWords(message: string): string {
-  return stripVTControlCharacters(message)
-    .replace(/^.*\[ONNXRuntimeError\] : \d+ : \w+ : /, "")
-    .replace(/^.*\[[EF]:onnxruntime[^\]]*\] /, "")
-    .replace(/^\/\S+:\d+ .* was (?:false|true)\. /, "")
-    .replace(/^.*with error: (?:\/\S+\/)?/, "")
-    .trim();
-}
-
-function lines(words: string): string[] {
-  return stripVTControlCharacters(words)
-    .split("\n")
-    .map((line) => line.trim())
-    .filter((line) => line !== "");
 }
 
 function joined(first: string, second: string | undefined): string {

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { ComputeDevice, LayerExecutions, SequenceLoss } from "./measurement.ts";
+import { keptWords, lastWords } from "./native-words.ts";
 import type { ProcessSettings } from "./open-losses.ts";
 
 /** Parent to child. Everything passes through structured clone. */
@@ -108,9 +109,19 @@ class LossProcess {
   #settle: ((outcome: LossReply | Death) => void) | undefined;
 
   constructor(program = fileURLToPath(new URL("./loss-process.js", import.meta.url))) {
-    this.#child = fork(program, [], { serialization: "advanced", stdio: ["ignore", "ignore", "inherit", "ipc"] });
+    // What native code writes as it dies is for the one sentence that tells of it.
+    this.#child = fork(program, [], { serialization: "advanced", stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    let words = "";
+    this.#child.stderr?.on("data", (block: Buffer) => {
+      words = (words + block.toString()).slice(-keptWords);
+    });
     this.#child.on("message", (reply) => this.#settle?.(reply as LossReply));
-    this.#child.on("exit", (code, signal) => this.#die(signal === null ? `exit code ${code}` : `killed by ${signal}`));
+    // Not "exit": its stderr may still be on the way then.
+    this.#child.on("close", (code, signal) => {
+      const how = signal === null ? `exit code ${code}` : `killed by ${signal}`;
+      const last = lastWords(words);
+      this.#die(last === undefined ? how : `${how}: ${last}`);
+    });
     this.#child.on("error", (error) => this.#die(error.message));
   }
 
@@ -119,7 +130,7 @@ class LossProcess {
     const outcome = await new Promise<LossReply | Death>((resolve) => {
       this.#settle = resolve;
       if (this.#death !== undefined) resolve(this.#death);
-      // A child that cannot be told anything is of no use any more; "exit" says how it ended.
+      // A child that cannot be told anything is of no use any more; "close" says how it ended.
       else this.#child.send(request, (error) => error !== null && this.#child.kill("SIGKILL"));
     });
     if (outcome instanceof Death) throw outcome;

@@ -3,10 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device.ts";
-import { plainWords, tryDevice } from "../../src/runtime/device-trial.ts";
+import { tryDevice } from "../../src/runtime/device-trial.ts";
 import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/execution-provider.ts";
 import type { GpuQuery } from "../../src/runtime/gpu.ts";
 import { builtVersion, hasLibrary, type RuntimePackage, runtimePackage } from "../../src/runtime/native-libraries.ts";
+import { plainWords } from "../../src/runtime/native-words.ts";
 import { explainFailure, lacksOf } from "../../src/runtime/provider-needs.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
 
