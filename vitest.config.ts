@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export
 export default defineConfig({
   test: {
+    globalSetup: "test/build.ts",
     include: ["test/**/*.test.ts", "test/**/*.test.tsx"],
     // The runtime is a native module whose first session decides process-wide settings: one process per file.
     pool: "forks",

@@ -5,13 +5,12 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
-import { build, indexcache, interrupt, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
+import { indexcache, interrupt, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
 
 let shared: string;
 let folder: string;
 
 beforeAll(async () => {
-  build();
   shared = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
   await writeIds(join(shared, "ids.jsonl"), 6, 48);
   await writeIds(join(shared, "many.jsonl"), 30, 128);

@@ -2,14 +2,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { brokenDriver, pathWithNvidiaSmi } from "../runtime/nvidia-smi.ts";
-import { build, indexcache, tinyModel, writeIds } from "./indexcache.ts";
+import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
 let folder: string;
 
-beforeAll(build);
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "indexcache-devices-"));
   await writeIds(join(folder, "ids.jsonl"), 5, 48);

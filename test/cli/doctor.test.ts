@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import type { DoctorRecord } from "../../src/report/doctor-report.ts";
 import { runtimePackage } from "../../src/runtime/native-libraries.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "../runtime/nvidia-smi.ts";
-import { build, indexcache, tinyModel, writeIds } from "./indexcache.ts";
+import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
 /** As npm leaves the package: then CUDA is not available, GPU or not. */
 const withoutCuda = !existsSync(join(runtimePackage().libraries, "libonnxruntime_providers_cuda.so"));
@@ -14,7 +14,6 @@ let shared: string;
 let folder: string;
 
 beforeAll(async () => {
-  build();
   shared = mkdtempSync(join(tmpdir(), "indexcache-doctor-"));
   await writeIds(join(shared, "ids.jsonl"), 2, 48);
 });

@@ -1,5 +1,5 @@
 /** Runs the command as users do: the built program in a process of its own. */
-import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -20,17 +20,6 @@ export interface Outcome {
   status: number | string;
   stdout: string;
   stderr: string;
-}
-
-/** Compiles the sources: a test of yesterday's program proves nothing. */
-export function build(): void {
-  execFileSync(
-    process.execPath,
-    [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"],
-    {
-      cwd: root,
-    },
-  );
 }
 
 /** Runs to the end. */

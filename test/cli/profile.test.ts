@@ -6,13 +6,12 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest
 import { readModelConfig } from "../../src/checkpoint/model-config.ts";
 import { latentWidth } from "../../src/graph/contract.ts";
 import type { ProfileRecord } from "../../src/report/profile-report.ts";
-import { build, demoModel, indexcache, shell } from "./indexcache.ts";
+import { demoModel, indexcache, shell } from "./indexcache.ts";
 
 let folder: string;
 let config: Awaited<ReturnType<typeof readModelConfig>>;
 
 beforeAll(async () => {
-  build();
   config = await readModelConfig(demoModel);
 });
 beforeEach(() => {

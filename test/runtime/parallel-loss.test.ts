@@ -10,7 +10,7 @@ import type { Pattern } from "../../src/pattern/pattern.ts";
 import type { ComputeDevice, Dtype } from "../../src/runtime/measurement.ts";
 import { openLosses } from "../../src/runtime/open-losses.ts";
 import { ParallelLosses, type ParallelSettings } from "../../src/runtime/parallel-loss.ts";
-import { build, demoModel } from "../cli/indexcache.ts";
+import { demoModel } from "../cli/indexcache.ts";
 
 const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss-process.js");
 
@@ -33,7 +33,6 @@ let folder: string;
 let replaced: string[];
 
 beforeAll(async () => {
-  build();
   model = await openModel(demoModel);
 });
 beforeEach(() => {
