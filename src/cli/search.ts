@@ -112,7 +112,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       const file = searchRecord(result, {
         model: identity,
         calibration: calibrationRecord(set),
-        tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place) },
+        tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place), dtype: flags.dtype },
         measurements,
       });
       if (flags.output !== undefined) await writePatternFile(flags.output, file);

@@ -63,7 +63,13 @@ export const patternFileSchema = z
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),
-    tool: z.object({ version: z.string(), runtime: z.string(), device: z.string() }),
+    tool: z.object({
+      version: z.string(),
+      runtime: z.string(),
+      device: z.string(),
+      /** Absent in files from before there was a choice: float32. */
+      dtype: z.string().optional(),
+    }),
   })
   .meta({ title: "IndexCache pattern file" });
 
