@@ -122,6 +122,16 @@ export class GraphBuilder {
     return this.nodes("If", [condition], attributes, outputs);
   }
 
+  /** `If` with one output. */
+  either(condition: Value, then: (inside: GraphBuilder) => Value, otherwise: (inside: GraphBuilder) => Value): Value {
+    return this.branch(
+      condition,
+      1,
+      (inside) => [then(inside)],
+      (inside) => [otherwise(inside)],
+    )[0] as Value;
+  }
+
   /**
    * `Loop` over `trips` iterations without state: what `body` gives of each iteration is stacked along a new first axis.
    * The body's outputs have to keep their shapes from one iteration to the next.
@@ -157,8 +167,13 @@ export class GraphBuilder {
 
   /** A scalar in the graph's precision. */
   scalar(value: number): Value {
+    return this.fromFloat(this.float(value));
+  }
+
+  /** A float tensor in the graph's precision. */
+  fromFloat(x: Value): Value {
     const { precision } = this.settings;
-    return precision === OnnxType.float ? this.float(value) : this.cast(this.float(value), precision);
+    return precision === OnnxType.float ? x : this.cast(x, precision);
   }
 
   /** A float tensor without elements. */

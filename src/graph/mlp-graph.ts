@@ -72,10 +72,8 @@ function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h
 function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
   const { nRoutedExperts: experts, hiddenSize } = config;
   const { chosen, shares } = route(graph, config, weights, h);
-  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([experts])], { axis: 0 });
-  const none = graph.node("Expand", [graph.float(0), shape]);
   const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
-  const members = graph.node("ScatterElements", [none, chosen, ones], { axis: 1 });
+  const members = overExperts(graph, config, h, chosen, ones, 0);
   const byExpert = graph.node("Transpose", [members], { perm: [1, 0] });
   const counts = graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 });
   const busy = graph.nodes(
@@ -106,26 +104,27 @@ function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights,
   return graph.node("Squeeze", [weighted, graph.int([1])]);
 }
 
-/** Weight of every expert for every row, fp32 `[S, E]`: 0 where it was not chosen. */
-function spreadShares(graph: GraphBuilder, config: DsaConfig, h: Value, chosen: Value, shares: Value): Value {
+/** A float value for every row and expert, `[S, E]`: `values` at the chosen ones, `elsewhere` at the others. */
+function overExperts(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  h: Value,
+  chosen: Value,
+  values: Value,
+  elsewhere: number,
+): Value {
   const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([config.nRoutedExperts])], { axis: 0 });
-  return graph.node("ScatterElements", [graph.node("Expand", [graph.float(0), shape]), chosen, shares], { axis: 1 });
+  const all = graph.node("Expand", [graph.float(elsewhere), shape]);
+  return graph.node("ScatterElements", [all, chosen, values], { axis: 1 });
 }
 
 /** All experts on all rows, weighted: `E / k` times the arithmetic, and nothing that depends on the data. */
 function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { precision } = graph.settings;
   const { chosen, shares } = route(graph, config, weights, h);
-  const spread = spreadShares(graph, config, h, chosen, shares);
-  const outputs = weights.experts.map((expert, index) => {
-    const share = graph.slice(
-      precision === OnnxType.float ? spread : graph.cast(spread, precision),
-      1,
-      index,
-      index + 1,
-    );
-    return graph.node("Mul", [swiGlu(graph, h, expert), share]);
-  });
+  const spread = graph.fromFloat(overExperts(graph, config, h, chosen, shares, 0));
+  const outputs = weights.experts.map((expert, index) =>
+    graph.node("Mul", [swiGlu(graph, h, expert), graph.slice(spread, 1, index, index + 1)]),
+  );
   return outputs.reduce((sum, output) => graph.node("Add", [sum, output]));
 }
 
@@ -135,14 +134,10 @@ function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
  * float16 is finest.
  */
 function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { precision } = graph.settings;
   const { chosen, shares } = route(graph, config, weights, h);
   const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
   const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
-  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([config.nRoutedExperts])], { axis: 0 });
-  const closed = graph.node("Expand", [graph.float(-1e4), shape]);
-  const scattered = graph.node("ScatterElements", [closed, chosen, logs], { axis: 1 });
-  const routing = precision === OnnxType.float ? scattered : graph.cast(scattered, precision);
+  const routing = graph.fromFloat(overExperts(graph, config, h, chosen, logs, -1e4));
   const name = weights.router.name;
   // fc1 rows are gate and up in turn; experts are stacked in front.
   const fc1 = graph.derived(`${name} fc1`, (outer) =>
@@ -164,7 +159,7 @@ function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
     k: config.numExpertsPerTok,
   });
   const total = graph.node("ReduceSum", [shares, graph.int([-1])], { keepdims: 1 });
-  return graph.node("Mul", [mixed, precision === OnnxType.float ? total : graph.cast(total, precision)]);
+  return graph.node("Mul", [mixed, graph.fromFloat(total)]);
 }
 
 function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {

@@ -1,7 +1,7 @@
 /** Rotary embedding in graphs: the angles are computed once per chunk and shared by attention and indexer of all layers. */
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import type { GraphBuilder, Value } from "./graph-builder.ts";
+import type { Attributes, GraphBuilder, Value } from "./graph-builder.ts";
 
 export interface Rotation {
   heads: number;
@@ -30,15 +30,19 @@ export function rotate(
   graph: GraphBuilder,
   x: Value,
   { cos, sin }: { cos: Value; sin: Value },
-  { heads, headDim, rotaryDim, interleaved }: Rotation,
+  rotation: Rotation,
 ): Value {
-  const batched = graph.reshape(x, [1, -1, heads * headDim]);
+  const batched = graph.reshape(x, [1, -1, rotation.heads * rotation.headDim]);
   // position_ids of one element is a start row; cos and sin hold just the rows of this chunk, so the start is 0.
-  return graph.contrib("RotaryEmbedding", [batched, graph.int([0]), cos, sin], {
+  return graph.contrib("RotaryEmbedding", [batched, graph.int([0]), cos, sin], attributesOf(rotation));
+}
+
+function attributesOf({ heads, headDim, rotaryDim, interleaved }: Rotation): Attributes {
+  return {
     interleaved: interleaved ? 1 : 0,
     num_heads: heads,
     ...(rotaryDim === headDim ? {} : { rotary_embedding_dim: rotaryDim }),
-  });
+  };
 }
 
 /**
@@ -49,13 +53,9 @@ export function rotateAt(
   graph: GraphBuilder,
   x: Value,
   { cos, sin, positions, together }: { cos: Value; sin: Value; positions: Value; together: number },
-  { heads, headDim, rotaryDim, interleaved }: Rotation,
+  rotation: Rotation,
 ): Value {
-  const batched = graph.reshape(x, [-1, together, heads * headDim]);
-  const rotated = graph.contrib("RotaryEmbedding", [batched, graph.reshape(positions, [-1, together]), cos, sin], {
-    interleaved: interleaved ? 1 : 0,
-    num_heads: heads,
-    ...(rotaryDim === headDim ? {} : { rotary_embedding_dim: rotaryDim }),
-  });
-  return graph.reshape(rotated, [-1, heads * headDim]);
+  const width = rotation.heads * rotation.headDim;
+  const inputs = [graph.reshape(x, [-1, together, width]), graph.reshape(positions, [-1, together]), cos, sin];
+  return graph.reshape(graph.contrib("RotaryEmbedding", inputs, attributesOf(rotation)), [-1, width]);
 }

@@ -133,23 +133,18 @@ export function attendChunk(
   const gather = (inside: GraphBuilder) =>
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
   const gathers = own !== undefined && keys.readable < shape.length;
-  return graph.linear(gathers ? either(chunk, keys.readable, read, gather) : read(graph), layer.o, layer.oBias);
+  return graph.linear(gathers ? byLength(chunk, keys.readable, read, gather) : read(graph), layer.o, layer.oBias);
 }
 
 /** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */
-function either(
+function byLength(
   { graph, seen, end }: Chunk,
   readable: number,
   read: (inside: GraphBuilder) => Value,
   gather: (inside: GraphBuilder) => Value,
 ): Value {
   if (end !== undefined) return end <= readable ? read(graph) : gather(graph);
-  return graph.branch(
-    graph.node("LessOrEqual", [seen, graph.int(readable)]),
-    1,
-    (inside) => [read(inside)],
-    (inside) => [gather(inside)],
-  )[0] as Value;
+  return graph.either(graph.node("LessOrEqual", [seen, graph.int(readable)]), read, gather);
 }
 
 /** Attention over expanded keys under a bias, `[chunk rows, H * dv]`. */

@@ -81,14 +81,14 @@ export function buildSequenceGraph(
   const results = new Map<string, Value>();
   const embed = (inside: GraphBuilder) =>
     inside.node("Gather", [inside.weight(weights.embedding), "input_ids"], { axis: 0 });
-  let hidden = settings.boundaries ? either(graph, runInput(0), embed, () => "hidden_states") : embed(graph);
+  let hidden = settings.boundaries ? graph.either(runInput(0), embed, () => "hidden_states") : embed(graph);
   let selected: Value | undefined = settings.boundaries ? "topk_indices" : undefined;
   for (const [layer, parts] of weights.layers.entries()) {
     selected = selectLayer(graph, context, parts, layer, hidden, selected);
     results.set(topkIndices(layer), selected ?? "");
     const [input, keys] = [hidden, selected];
     const run = (inside: GraphBuilder) => layerOver(inside, context, parts, input, keys);
-    hidden = settings.boundaries ? either(graph, runInput(layer), run, () => input) : run(graph);
+    hidden = settings.boundaries ? graph.either(runInput(layer), run, () => input) : run(graph);
     results.set(hiddenStates(layer + 1), hidden);
   }
   results.set("negative_log_likelihood", lossOver(graph, context, weights, hidden));
@@ -109,21 +109,7 @@ function selectLayer(
   if (!selectsKeys(context.config, context.shape)) return undefined;
   if (indexer === undefined) return previous;
   const select = (inside: GraphBuilder) => selectSequenceKeys(inside, context, parts, indexer, hidden);
-  return previous === undefined ? select(graph) : either(graph, selectInput(layer), select, () => previous);
-}
-
-function either(
-  graph: GraphBuilder,
-  condition: Value,
-  then: (inside: GraphBuilder) => Value,
-  otherwise: (inside: GraphBuilder) => Value,
-): Value {
-  return graph.branch(
-    condition,
-    1,
-    (inside) => [then(inside)],
-    (inside) => [otherwise(inside)],
-  )[0] as Value;
+  return previous === undefined ? select(graph) : graph.either(selectInput(layer), select, () => previous);
 }
 
 /** One layer over all rows: hidden states `[rows, hidden_size]` to hidden states. */
