@@ -15,9 +15,10 @@ import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/searc
 import { executionsRecord, formatSearchReport, searchRecord } from "../report/search-report.ts";
 import { openLossEvaluator } from "../runtime/loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
-import { type GreedyResult, searchGreedily } from "../search/greedy.ts";
+import type { SearchResult } from "../search/events.ts";
 import { ProgressTracker } from "../search/progress.ts";
 import { parseRetain } from "../search/retain.ts";
+import { requireFeasible, type Strategy, search as searchPatterns } from "../search/strategy.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, resumeCommand } from "./interruption.ts";
 import {
@@ -35,9 +36,10 @@ import {
   type WorkerFlags,
 } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
+import { addStrategyOptions, type StrategyFlags, strategyOf } from "./strategy.ts";
 import { Terminal } from "./terminal.ts";
 
-interface SearchFlags extends CalibrationFlags, DeviceFlags, DtypeFlags, WorkerFlags, OutputFlags {
+interface SearchFlags extends CalibrationFlags, DeviceFlags, DtypeFlags, WorkerFlags, OutputFlags, StrategyFlags {
   retain: string;
   output?: string;
   resume?: boolean;
@@ -52,22 +54,31 @@ and keeps the one that costs least loss (among losses within 1e-5 nats the lowes
 whole trajectory; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a
 crash or a full disk. Without -o nothing is written, and an interrupted search begins anew.
 
+That is --strategy greedy. The others try other patterns; each goes on from a journal of any of them:
+  forward     from only layer 0 Full up, each step the layer whose indexer lowers the loss most
+  beam        greedy, or forward by --direction, following the --beam-width best patterns of each size
+  floating    greedy whose layers become Full again where that beats the best pattern known of that size
+  exhaustive  every pattern, up to 5000 of them
+  look-again  greedy, then for as many layer runs again: a forward beam of width 2 if it fits, and swaps
+
 --retain: a fraction of the layers (1/4, 0.25; rounded, at least one) or a count of Full layers (12).
 
 Examples:
   $ indexcache search -o demo-pattern.json              the demo model on its own calibration set
   $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json
   $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json --resume
-  $ indexcache search ./model -c text.jsonl --sequences 8 --json`;
+  $ indexcache search ./model -c text.jsonl --sequences 8 --json
+  $ indexcache search ./model -c text.jsonl --strategy beam --beam-width 4 --direction forward -o beam.json`;
 
 export function addSearchCommand(program: Command): void {
-  const command = program.command("search").description("Search the pattern that keeps the loss lowest, greedily");
+  const command = program.command("search").description("Search the pattern that keeps the loss lowest");
   addModelArgument(command);
   command
     .option("-r, --retain <share>", "how many layers stay Full", "1/4")
     .option("-o, --output <file>", "write the pattern file here, exactly")
     .option("--resume", "go on from the journal of an earlier run")
     .option("--fresh", "begin anew where there is a journal already");
+  addStrategyOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);
@@ -85,9 +96,11 @@ export function addSearchCommand(program: Command): void {
 
 async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
   requireSensibleFlags(flags);
+  const strategy = strategyOf(flags);
   const terminal = new Terminal(flags);
   const model = await openModel(path);
   const retain = parseRetain(flags.retain, model.config.numHiddenLayers);
+  requireFeasible(strategy, model.config.indexerLayers, retain);
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
   const place = await openDevices(flags, terminal);
@@ -105,11 +118,12 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       const memo = new Map(journal?.entries.map((entry) => [entry.pattern, toMeasurement(entry)]));
       if (memo.size > 0) terminal.note(`resuming: ${memo.size} evaluations are in ${journal?.path}`);
       const display = await openDisplay(terminal, model, journal);
-      const work = { model, retain, evaluator, memo, journal, display, signal };
+      const work = { model, strategy, retain, evaluator, memo, journal, display, signal };
       const { result, measurements } = await runSearch(work);
       // Not while the view redraws itself over the same lines.
       for (const words of replacements) terminal.warn(words);
       const file = searchRecord(result, {
+        strategy,
         model: identity,
         calibration: calibrationRecord(set),
         tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place), dtype: flags.dtype },
@@ -134,6 +148,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
 
 interface SearchWork {
   model: ModelFolder;
+  strategy: Strategy;
   retain: number;
   evaluator: PatternEvaluator;
   memo: ReadonlyMap<string, Measurement>;
@@ -145,8 +160,8 @@ interface SearchWork {
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
 async function runSearch(
   work: SearchWork,
-): Promise<{ result: GreedyResult<Measurement>; measurements: Measurement[] }> {
-  const { model, retain, evaluator, memo, journal, display, signal } = work;
+): Promise<{ result: SearchResult<Measurement>; measurements: Measurement[] }> {
+  const { model, strategy, retain, evaluator, memo, journal, display, signal } = work;
   const measurements: Measurement[] = [];
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
@@ -154,7 +169,7 @@ async function runSearch(
     if (progress !== undefined) display.tick(progress);
   }, TICK_MS);
   try {
-    for await (const event of searchGreedily<Measurement>({
+    for await (const event of searchPatterns<Measurement>(strategy, {
       start: model.config.indexerLayers,
       retain,
       memo,
@@ -195,7 +210,8 @@ async function openJournal(
     weight_hash: identity.weight_hash,
     calibration_hash: set.hash,
     // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
-    // ran out of device memory can go on elsewhere.
+    // ran out of device memory can go on elsewhere. Nor is the strategy: losses do not depend on who asks for them, and
+    // what one strategy has measured another need not measure again.
     settings: { dtype: flags.dtype },
     tool_version: toolVersion,
   };

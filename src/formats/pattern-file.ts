@@ -39,6 +39,36 @@ const step = z.object({
     .describe("every layer that was tried in this step, with the loss it would have given"),
 });
 
+const settings = z
+  .object({
+    beam_width: z.int().min(1).optional(),
+    direction: z.enum(["backward", "forward"]).optional(),
+    swaps: z.boolean().optional().describe("single exchanges of layers behind the strategy"),
+  })
+  .describe("of the strategy; absent where it has none");
+
+const otherStep = z.object({
+  index_topk_pattern: letters.describe("the pattern after this step"),
+  flipped_layers: z
+    .array(z.int().min(1))
+    .min(1)
+    .describe("layers that this step changed, ascending; what they became is their letter in the pattern"),
+  loss: nats,
+  standard_error: z.number().min(0).describe("of the mean over sequences"),
+  candidates: z.int().min(1).describe("how many patterns were tried from the same one"),
+});
+
+const secondLook = z
+  .object({
+    first_pattern: letters.describe("greedy's"),
+    first_loss: nats,
+    gain: z.number().min(0).describe("nats per token below first_loss; often 0"),
+    evaluations: count.describe("patterns evaluated after greedy"),
+    forward: z.boolean().describe("whether the forward beam fitted into the budget; where not, there were swaps only"),
+    finished: z.boolean().describe("whether the swaps came to their end before the budget did"),
+  })
+  .describe("of look-again");
+
 export const patternFileSchema = z
   .object({
     schema_version: z.literal(PATTERN_SCHEMA_VERSION),
@@ -54,7 +84,7 @@ export const patternFileSchema = z
     }),
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
-    trajectory: z.array(step).describe("the committed steps, first to last"),
+    trajectory: z.array(step).describe("the committed steps of greedy, first to last; empty for other searches"),
     search: z.object({
       strategy: z.string(),
       evaluations: count.describe("patterns evaluated"),
@@ -62,6 +92,12 @@ export const patternFileSchema = z
         .object({ body: count, indexer: count, naive_body: count, naive_indexer: count })
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
+      settings: settings.optional(),
+      steps: z
+        .array(otherStep)
+        .optional()
+        .describe("of other searches than greedy: how the pattern came about, where trajectory is empty"),
+      second_look: secondLook.optional(),
     }),
     tool: z.object({
       version: z.string(),
@@ -154,10 +190,28 @@ function requireConsistency(file: PatternFile, what: string): void {
     }
     previous = current;
   }
+  requireConsistentSteps(file, fail);
   if (previous !== undefined && previous.index_topk_pattern !== file.index_topk_pattern) {
     fail(
       `"index_topk_pattern" has ${fullLayers(parsePattern(file.index_topk_pattern)).length} F layers and is not the last pattern of "trajectory"`,
     );
+  }
+}
+
+/** Each step of `search.steps` changes the layers that it names, and nothing else, in the pattern before it. */
+function requireConsistentSteps(file: PatternFile, fail: (message: string) => never): void {
+  let before: string | undefined;
+  for (const [index, { index_topk_pattern: pattern, flipped_layers: flipped }] of (file.search.steps ?? []).entries()) {
+    const at = `"search.steps[${index}]"`;
+    const { layers } = file.model;
+    if (pattern.length !== layers) fail(`${at} has ${pattern.length} letters, "model.layers" is ${layers}`);
+    const changed = [...pattern].flatMap((letter, layer) => (letter === before?.[layer] ? [] : [layer]));
+    if (before !== undefined && changed.join() !== flipped.join())
+      fail(`${at} says it flipped layers ${flipped.join(", ")}; those that differ are ${changed.join(", ") || "none"}`);
+    before = pattern;
+  }
+  if (before !== undefined && before !== file.index_topk_pattern) {
+    fail(`"index_topk_pattern" is not the last pattern of "search.steps"`);
   }
 }
 

@@ -64,6 +64,11 @@ export function withShared(pattern: Pattern, layer: number): Pattern {
   return parsePattern(`${pattern.slice(0, layer)}S${pattern.slice(layer + 1)}`);
 }
 
+/** The pattern with one more Full layer. */
+export function withFull(pattern: Pattern, layer: number): Pattern {
+  return parsePattern(`${pattern.slice(0, layer)}F${pattern.slice(layer + 1)}`);
+}
+
 /** The first layer at which two patterns differ, or their length where they do not. */
 export function firstDifference(left: Pattern, right: Pattern): number {
   let layer = 0;

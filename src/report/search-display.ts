@@ -1,5 +1,5 @@
 /** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
-import type { Evaluation, SearchEvent } from "../search/greedy.ts";
+import type { Candidate, Evaluation, SearchEvent, SearchStep } from "../search/events.ts";
 import type { SearchProgress } from "../search/progress.ts";
 import { formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
 
@@ -14,6 +14,9 @@ export interface SearchDisplay {
 /** Longest silence of the plain display, so that a log shows that the search lives. */
 const SILENCE_SECONDS = 10;
 
+/** Layers that are named one by one. */
+const LISTED_LAYERS = 6;
+
 /** One line for each committed step, and one whenever nothing was said for a while. */
 export class PlainDisplay implements SearchDisplay {
   readonly #write: (line: string) => void;
@@ -27,17 +30,20 @@ export class PlainDisplay implements SearchDisplay {
     const { done, total, replayed } = progress.evaluations;
     switch (event.kind) {
       case "plan":
-        this.#say(progress, `${event.steps} steps, ${total} evaluations from ${event.start}`);
+        this.#say(
+          progress,
+          describePlan(event.strategy, `${event.steps} steps`, `${total} evaluations from ${event.start}`),
+        );
         break;
       case "step committed":
         this.#say(
           progress,
-          `step ${event.step} of ${event.steps}: layer ${event.flippedLayer} is Shared, loss ${formatLoss(event.evaluation.loss)}` +
+          `step ${event.step} of ${event.steps}: ${describeStep(event)}, loss ${formatLoss(event.evaluation.loss)}` +
             `${change(event.evaluation.loss, progress)}, ${event.pattern}, ${describePosition(progress)}`,
         );
         break;
       case "evaluation done":
-        if (event.layer === undefined) this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}`);
+        if (event.step === 0) this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}`);
         else this.tick(progress);
         break;
       case "done":
@@ -54,7 +60,7 @@ export class PlainDisplay implements SearchDisplay {
   tick(progress: SearchProgress): void {
     if (progress.elapsedSeconds - this.#spokenAt < SILENCE_SECONDS) return;
     const { best, step, steps } = progress;
-    const soFar = best === undefined ? "" : `, best so far layer ${best.layer} at ${formatLoss(best.loss)}`;
+    const soFar = best === undefined ? "" : `, best so far ${describeLayers(best)} at ${formatLoss(best.loss)}`;
     this.#say(progress, `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`);
   }
 
@@ -78,6 +84,33 @@ export function describePosition({ evaluations, etaSeconds }: SearchProgress): s
   const isOver = evaluations.done === evaluations.total;
   const left = etaSeconds === undefined || isOver ? "" : `, about ${formatDuration(etaSeconds)} left`;
   return `${evaluations.done} of ${evaluations.total} evaluations${left}`;
+}
+
+/** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */
+export function describeLayers({ layer, others = [] }: Pick<Candidate, "layer" | "others">): string {
+  if (others.length === 0) return `layer ${layer}`;
+  const [second] = others;
+  if (others.length === 1) return `layers ${layer} and ${second}`;
+  if (others.length <= LISTED_LAYERS - 1) return `layers ${[layer, ...others].join(", ")}`;
+  return `${others.length + 1} layers from ${layer} up`;
+}
+
+/** What became of the layers that a step flipped. */
+function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep<Evaluation>): string {
+  const flipped = [flippedLayer, ...otherLayers];
+  return (["S", "F"] as const)
+    .flatMap((letter) => {
+      const [layer, ...others] = flipped.filter((one) => pattern[one] === letter);
+      if (layer === undefined) return [];
+      const is = others.length === 0 ? "is" : "are";
+      return [`${describeLayers({ layer, others })} ${is} ${letter === "S" ? "Shared" : "Full"}`];
+    })
+    .join(", ");
+}
+
+/** Only greedy knows to the evaluation what it will do. */
+function describePlan(strategy: string, steps: string, evaluations: string): string {
+  return strategy === "greedy" ? `${steps}, ${evaluations}` : `${strategy}: ${steps}, about ${evaluations}`;
 }
 
 function change(loss: number, { baselineLoss }: SearchProgress): string {

@@ -5,8 +5,8 @@
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
 import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
-import { describePosition, type SearchDisplay } from "../report/search-display.ts";
-import type { Candidate } from "../search/greedy.ts";
+import { describeLayers, describePosition, type SearchDisplay } from "../report/search-display.ts";
+import type { Candidate } from "../search/events.ts";
 import type { SearchProgress } from "../search/progress.ts";
 
 export interface SearchViewProps {
@@ -51,11 +51,12 @@ function PatternStrip({ progress }: { progress: SearchProgress }): ReactElement 
   return (
     <Text>
       {[...progress.pattern].map((letter, layer) => {
-        const text = layer === progress.trying ? `[${letter}]` : letter;
+        const isTried = layer === progress.trying || progress.tryingOthers?.includes(layer) === true;
+        const text = isTried ? `[${letter}]` : letter;
         const isFull = letter === "F";
         return (
           // biome-ignore lint/suspicious/noArrayIndexKey: a layer's index is its identity
-          <Text key={layer} bold={isFull} color={isFull ? "green" : "yellow"} inverse={layer === progress.trying}>
+          <Text key={layer} bold={isFull} color={isFull ? "green" : "yellow"} inverse={isTried}>
             {text}
           </Text>
         );
@@ -65,21 +66,22 @@ function PatternStrip({ progress }: { progress: SearchProgress }): ReactElement 
 }
 
 function Candidates({ progress }: { progress: SearchProgress }): ReactElement {
-  const { candidates, best, trying, loss } = progress;
+  const { candidates, best, trying, tryingOthers: others = [], loss } = progress;
   const ranked = candidates.toSorted((left, right) => left.loss - right.loss).slice(0, LISTED_CANDIDATES);
   const more = candidates.length - ranked.length;
   return (
     <Box flexDirection="column" marginTop={1} marginBottom={1}>
       <Text>
-        {trying === undefined ? "candidates" : `trying layer ${trying}; candidates`} of this step
+        {trying === undefined ? "candidates" : `trying ${describeLayers({ layer: trying, others })}; candidates`} of
+        this step
         {candidates.length === 0 ? ": none yet" : ", best first:"}
       </Text>
       {ranked.map((candidate) => (
         <CandidateLine
-          key={candidate.layer}
+          key={flippedLayers(candidate)}
           candidate={candidate}
           loss={loss}
-          isBest={candidate.layer === best?.layer}
+          isBest={best !== undefined && flippedLayers(candidate) === flippedLayers(best)}
         />
       ))}
       {more > 0 ? <Text dimColor>{`  and ${more} more`}</Text> : null}
@@ -90,8 +92,15 @@ function Candidates({ progress }: { progress: SearchProgress }): ReactElement {
 function CandidateLine(props: { candidate: Candidate; loss: number | undefined; isBest: boolean }): ReactElement {
   const { candidate, loss, isBest } = props;
   const change = loss === undefined ? "" : ` (${formatLossChange(candidate.loss - loss)})`;
-  const text = `  layer ${String(candidate.layer).padStart(2)}  ${formatLoss(candidate.loss)}${change}${isBest ? "  best so far" : ""}`;
+  const layers =
+    candidate.others === undefined ? `layer ${String(candidate.layer).padStart(2)}` : describeLayers(candidate);
+  const text = `  ${layers}  ${formatLoss(candidate.loss)}${change}${isBest ? "  best so far" : ""}`;
   return isBest ? <Text color="green">{text}</Text> : <Text>{text}</Text>;
+}
+
+/** What tells candidates of one step apart. */
+function flippedLayers({ layer, others = [] }: Candidate): string {
+  return [layer, ...others].join();
 }
 
 /** Opens the view on a terminal; it stays there, in its last state, when closed. */

@@ -76,6 +76,54 @@ async function readChanged(part: string, by: string): Promise<unknown> {
   return readPatternFile(path);
 }
 
+/** The example as another strategy would have found it. */
+function otherwise(): PatternFile {
+  const { search, ...file } = example();
+  const step = { loss: 2.625, standard_error: 0.01, candidates: 3 };
+  return {
+    ...file,
+    trajectory: [],
+    search: {
+      ...search,
+      strategy: "look-again",
+      settings: { swaps: true },
+      steps: [
+        { ...step, index_topk_pattern: "FFSS", flipped_layers: [1] },
+        { ...step, index_topk_pattern: "FSSF", flipped_layers: [1, 3] },
+      ],
+      second_look: {
+        first_pattern: "FSFS",
+        first_loss: 2.75,
+        gain: 0.125,
+        evaluations: 6,
+        forward: true,
+        finished: true,
+      },
+    },
+  };
+}
+
+describe("pattern files of other strategies than greedy", () => {
+  test("read as written", async () => {
+    const path = join(folder, "otherwise.json");
+    await writePatternFile(path, otherwise());
+    expect(await readPatternFile(path)).toEqual(otherwise());
+  });
+
+  test.each([
+    ["other layers than differ", '"flipped_layers":[1,3]', '"flipped_layers":[3]', /steps\[1\].* differ are 1, 3/],
+    ["a step of another length", '"FFSS","flipped', '"FFSSF","flipped', /steps\[0\].* has 5 letters/],
+    ["another end", '"index_topk_pattern":"FSSF","model"', '"index_topk_pattern":"FFSF","model"', /is not the last/],
+    ["a gain below nothing", '"gain":0.125', '"gain":-0.125', /gain/],
+  ])("are refused with %s", async (_, part, by, words) => {
+    const text = JSON.stringify(otherwise());
+    expect(text).toContain(part);
+    const path = join(folder, "changed.json");
+    await writeFile(path, text.replace(part, by));
+    await expect(readPatternFile(path)).rejects.toThrow(words);
+  });
+});
+
 describe("pattern files", () => {
   test("read as written", async () => {
     const path = join(folder, "p.json");

@@ -3,6 +3,7 @@ import { fullPattern } from "../../src/pattern/pattern.ts";
 import { PlainDisplay } from "../../src/report/search-display.ts";
 import { searchGreedily } from "../../src/search/greedy.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
+import { search } from "../../src/search/strategy.ts";
 
 /** Lines that the plain display writes for a search of four layers whose evaluations take `seconds` each. */
 async function lines(seconds: number): Promise<string[]> {
@@ -23,6 +24,31 @@ async function lines(seconds: number): Promise<string[]> {
 }
 
 describe("the plain display", () => {
+  test("says of other strategies what they did, and that it knows their length roughly", async () => {
+    const written: string[] = [];
+    const display = new PlainDisplay((line) => written.push(line));
+    const tracker = new ProgressTracker(0);
+    const losses = new Map(Object.entries({ FFSS: 2.5, FSFS: 3, FSSF: 2, FSSS: 4 }));
+    const evaluate = async (pattern: string): Promise<{ loss: number }> => ({ loss: losses.get(pattern) ?? 2.25 });
+    const patterns = { start: fullPattern(4), retain: 2, evaluate };
+    for (const strategy of [{ name: "forward" }, { name: "exhaustive" }] as const) {
+      for await (const event of search(strategy, patterns)) {
+        const progress = tracker.advance(event, 0);
+        if (progress !== undefined) display.show(event, progress);
+      }
+    }
+    expect(written).toEqual([
+      "forward: 1 steps, about 5 evaluations from FFFF",
+      "baseline: loss 2.25000",
+      "step 1 of 1: layer 3 is Full, loss 2.00000 (-0.25000), FSSF, 5 of 5 evaluations",
+      "5 evaluations in 0 s",
+      "exhaustive: 1 steps, about 4 evaluations from FFFF",
+      "baseline: loss 2.25000",
+      "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 of 4 evaluations",
+      "4 evaluations in 0 s",
+    ]);
+  });
+
   test("writes one line a step", async () => {
     expect(await lines(1)).toEqual([
       "2 steps, 6 evaluations from FFFF",

@@ -9,14 +9,9 @@ import {
   parsePattern,
   sourceLayer,
 } from "../../src/pattern/pattern.ts";
-import {
-  countEvaluations,
-  type Evaluation,
-  type GreedyResult,
-  type SearchEvent,
-  searchGreedily,
-  TIE_NATS,
-} from "../../src/search/greedy.ts";
+import type { Evaluation, SearchEvent, SearchResult } from "../../src/search/events.ts";
+import { countEvaluations, searchGreedily } from "../../src/search/greedy.ts";
+import { TIE_NATS } from "../../src/search/trials.ts";
 
 type Event = SearchEvent<Evaluation>;
 
@@ -48,7 +43,7 @@ interface Run {
   events: Event[];
   /** Patterns that were really evaluated, in order. */
   evaluated: Pattern[];
-  result: GreedyResult<Evaluation> | undefined;
+  result: SearchResult<Evaluation> | undefined;
 }
 
 async function run(

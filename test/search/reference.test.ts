@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { openLossEvaluator } from "../../src/runtime/loss.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
-import { type GreedyResult, searchGreedily } from "../../src/search/greedy.ts";
+import type { SearchResult } from "../../src/search/events.ts";
+import { searchGreedily } from "../../src/search/greedy.ts";
 import { fixturePath, readOracle, untiedFixtures } from "../oracle.ts";
 
 describe("the greedy search takes the steps of the reference search over transformers", () => {
@@ -12,7 +13,7 @@ describe("the greedy search takes the steps of the reference search over transfo
     const model = await openModel(fixturePath(name));
     const windows = readOracle(name).sequences.map((ids) => Int32Array.from(ids));
     const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads: 1 });
-    let result: GreedyResult<Measurement> | undefined;
+    let result: SearchResult<Measurement> | undefined;
     const search = searchGreedily<Measurement>({
       start: model.config.indexerLayers,
       retain: 1,

@@ -52,6 +52,21 @@ describe("SearchView", () => {
     );
   });
 
+  test("tells candidates apart that flip several layers", () => {
+    const text = frame({
+      trying: 2,
+      tryingOthers: [5],
+      candidates: [
+        { layer: 1, others: [2], loss: 2.625 },
+        { layer: 1, others: [6], loss: 2.5 },
+      ],
+      best: { layer: 1, others: [6], loss: 2.5 },
+    });
+    expect(text).toContain("FF[S]FF[F]FFFF");
+    expect(text).toContain("trying layers 2 and 5; candidates of this step");
+    expect(text).toContain("  layers 1 and 6  2.50000 (-0.06250)  best so far\n  layers 1 and 2  2.62500 (+0.06250)\n");
+  });
+
   test("knows little at first and says so", () => {
     const text = frame({
       step: 0,

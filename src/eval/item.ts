@@ -1,0 +1,78 @@
+/**
+ * What a suite gives and a run scores: items with their prompts, and tasks that know how an output is scored. Suites
+ * know no model and no runtime; a run knows no templates and no metrics.
+ */
+
+/** A prompt before the model's own wrapping. */
+export interface ItemPrompt {
+  /** The user's turn for a chat model; for a base model the whole prompt but for `answerPrefix`. */
+  user: string;
+  /** Begins the answer: behind the chat template, or behind `user` for a base model. "" where a suite has none. */
+  answerPrefix: string;
+  /** False for tasks that are completed without a template even by chat models (LongBench's few-shot and code tasks). */
+  chat: boolean;
+}
+
+export interface EvalItem {
+  /** Unique within task and length, the same for the same data and seed. */
+  id: string;
+  task: string;
+  /** RULER's target length in tokens; absent where a suite has none. */
+  length?: number;
+  prompt: ItemPrompt;
+  /** Gold answers, at least one. */
+  references: readonly string[];
+  /** Text that is scored by teacher forcing behind the prompt, with the blank that leads it if the prompt needs one. */
+  goldAnswer: string;
+  /** Labels of a multiple choice, in order, such as A to D; absent for other tasks. */
+  choices?: readonly string[];
+  /** LongBench's list of classes. */
+  classes?: readonly string[];
+  /** Items that share an article or context, for clustered statistics. */
+  cluster?: string;
+  /** Groups that results are also given by: difficulty, length class, domain, language. */
+  groups?: Readonly<Record<string, string>>;
+  /** Tokens before and after middle truncation; absent where nothing was cut. */
+  truncated?: { before: number; after: number };
+  /** RULER: tokens before the first answer, and 0 to 1 of the prompt. */
+  depth?: { tokens: number; share: number };
+}
+
+export interface EvalTask {
+  name: string;
+  /** Changes whenever prompts or scores of the same data would; part of every cache key. */
+  version: number;
+  /** Such as "string_match_all", "qa_f1": what the table calls the score. */
+  metric: string;
+  /** Binary scores are 0 or 1 and get McNemar's test; graded ones lie between. */
+  scores: "binary" | "graded";
+  maxNewTokens: number;
+  /** Strings that end a generation (samsum: a line break). */
+  stop: readonly string[];
+  /** 0 to 1. The output is the text behind `answerPrefix`. */
+  score(output: string, item: EvalItem): number;
+}
+
+/** A task whose data is not at hand: named in the table, never left out silently. */
+export interface SkippedTask {
+  task: string;
+  /** One sentence: what is missing and which flag gives it. */
+  reason: string;
+}
+
+export interface Suite {
+  name: string;
+  version: number;
+  tasks: readonly EvalTask[];
+  skipped: readonly SkippedTask[];
+  /** Records that were bad and left out under --skip-bad; complete once `items` ends. */
+  bad: { where: string; problem: string }[];
+  /** Items in a fixed order, made or read one at a time; the caller may stop early. */
+  items(): AsyncIterable<EvalItem>;
+}
+
+/** Counts and cuts tokens of plain text, without BOS: the model's own tokenizer. */
+export interface TokenCounter {
+  encode(text: string): readonly number[];
+  decode(ids: readonly number[]): string;
+}
