@@ -6,18 +6,12 @@ import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type {
-  ComputeDevice,
-  Dtype,
-  LayerExecutions,
-  Measurement,
-  PatternEvaluator,
-  SequenceLoss,
-} from "./measurement.ts";
+import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, PatternEvaluator } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import type { Recording } from "./recording.ts";
+import type { SequenceLosses } from "./sequence-losses.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -38,23 +32,6 @@ export type LossSettings = LossPlace & {
   /** Hears of a process that died and was replaced. */
   onReplacement?: (words: string) => void;
 };
-
-/** Losses of each window for one pattern: what a process can answer. */
-export interface SequenceLosses {
-  evaluate(
-    pattern: Pattern,
-    options: EvaluateOptions,
-  ): Promise<{ sequences: SequenceLoss[]; executions: LayerExecutions }>;
-  readonly plan: string[];
-  release(): Promise<void>;
-}
-
-export interface EvaluateOptions {
-  base?: Pattern;
-  /** Uses nothing that earlier evaluations have left, for those who measure what one costs. One process only. */
-  afresh?: boolean;
-  signal?: AbortSignal;
-}
 
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
 const stateShare = 0.4;
@@ -82,16 +59,59 @@ export async function openLossEvaluator(
     "device" in settings && devices.length === 1 && inThisProcess
       ? await openLosses(model, windows, { ...share, ...recorded, device: settings.device })
       : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement: settings.onReplacement });
-  return {
-    plan: losses.plan,
-    release: () => losses.release(),
-    evaluate: async (pattern, options = {}): Promise<Measurement> => {
-      const started = performance.now();
-      const { sequences, executions } = await losses.evaluate(pattern, options);
-      const seconds = (performance.now() - started) / 1000;
-      return { pattern, ...meanLoss(sequences), sequences, seconds, executions };
-    },
-  };
+  return new LossEvaluator(losses, windows.length);
+}
+
+class LossEvaluator implements PatternEvaluator {
+  readonly #losses: SequenceLosses;
+  readonly #windows: number;
+  /** The candidate of the current base that does best over all windows. */
+  #leader: { base: Pattern; measurement: Measurement } | undefined;
+
+  constructor(losses: SequenceLosses, windows: number) {
+    this.#losses = losses;
+    this.#windows = windows;
+  }
+
+  get plan(): string[] {
+    return this.#losses.plan;
+  }
+
+  get sideBySide(): number {
+    return this.#losses.sideBySide;
+  }
+
+  async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
+    this.#requireWindows(options.sequences);
+    const { base, keep = this.#leaderOf(base) } = options;
+    const started = performance.now();
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep });
+    const seconds = (performance.now() - started) / 1000;
+    const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
+    if (options.sequences === undefined) this.#compare(base, measurement);
+    return measurement;
+  }
+
+  async release(): Promise<void> {
+    await this.#losses.release();
+  }
+
+  #leaderOf(base: Pattern | undefined): Pattern[] {
+    return this.#leader === undefined || this.#leader.base !== base ? [] : [this.#leader.measurement.pattern];
+  }
+
+  #compare(base: Pattern | undefined, measurement: Measurement): void {
+    if (base === undefined || measurement.pattern === base) return;
+    const leads = this.#leader?.base !== base || measurement.loss < this.#leader.measurement.loss;
+    if (leads) this.#leader = { base, measurement };
+  }
+
+  #requireWindows(asked: readonly number[] | undefined): void {
+    if (asked === undefined) return;
+    if (asked.length === 0) throw new RangeError("an evaluation needs at least one sequence");
+    const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
+    if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
+  }
 }
 
 /**
