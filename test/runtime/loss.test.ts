@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
-import { type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
+import { firstDifference, type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
 import type { EvaluateOptions, PatternEvaluator, RowExecutions } from "../../src/runtime/measurement.ts";
 import { fixturePath } from "../oracle.ts";
 
@@ -41,6 +41,13 @@ function open(settings: { workers: number; stateBytes?: number; dtype?: "float16
 }
 
 const lossesOf = ({ sequences }: { sequences: { loss: number }[] }): number[] => sequences.map(({ loss }) => loss);
+
+/** Bytes of the states of one sequence and one pattern, by the model's sizes. */
+function statesOf(length: number): number {
+  const { hiddenSize, indexTopk, kvLoraRank, qkRopeHeadDim, indexHeadDim } = model.config;
+  const first = 5 * (kvLoraRank + qkRopeHeadDim) + 4 * indexHeadDim;
+  return 4 * (length * (6 * hiddenSize + 4 * indexTopk) + indexTopk * first);
+}
 
 /** A race's way: blocks of candidates, a base that changes half way, blocks that no base has touched. */
 const race: { pattern: Pattern; options: EvaluateOptions }[] = [
@@ -121,6 +128,52 @@ test("what each saving spared adds up to full passes", async () => {
   const invariant = model.config.indexTopk * windows.length;
   expect(sums).toMatchObject({ prefix: 3 * rows, invariant: 2 * invariant, kept: 0 });
   await evaluator.release();
+});
+
+describe("the states of the best candidate", () => {
+  const step = (base: Pattern, layers: number[]): Pattern[] => layers.map((layer) => withShared(base, layer));
+
+  /** Candidates of the full pattern, then those of the best of them; the executions of each. */
+  async function steps(settings: { workers: number; stateBytes?: number }, options: EvaluateOptions = {}) {
+    const evaluator = await open(settings);
+    const first: { pattern: Pattern; loss: number }[] = [];
+    for (const pattern of step(full, [1, 2, 3, 4])) {
+      first.push(await evaluator.evaluate(pattern, { base: full, ...options }));
+    }
+    const { pattern: base } = first.reduce((best, tried) => (tried.loss < best.loss ? tried : best));
+    const [next] = step(base, base === withShared(full, 4) ? [3] : [4]) as [Pattern];
+    const measurement = await evaluator.evaluate(next, { base, ...options });
+    await evaluator.release();
+    expect(lossesOf(measurement)).toEqual(wanted.get(next));
+    return { base, flipped: base.indexOf("S"), from: firstDifference(next, base), ...measurement };
+  }
+
+  test.each([1, 3])("are there when it becomes the base (%i processes)", async (workers) => {
+    const { executions, from, flipped } = await steps({ workers });
+    expect(executions.body).toBe((5 - from) * windows.length);
+    const rows = windows.reduce((sum, { length }) => sum + length, 0);
+    expect(executions.rows?.kept).toBe((5 - flipped) * rows);
+  });
+
+  test("are dropped for want of memory, and the base runs again where it differs", async () => {
+    const { executions, from, flipped } = await steps({ workers: 1, stateBytes: 6 * statesOf(95) });
+    expect(executions.body).toBe((5 - from + 5 - flipped) * windows.length);
+    expect(executions.rows?.kept).toBe(0);
+  });
+
+  test("are those of the patterns that the caller names", async () => {
+    const evaluator = await open({ workers: 2 });
+    const [one, two, three] = step(full, [2, 3, 4]) as [Pattern, Pattern, Pattern];
+    await evaluator.evaluate(one, { base: full, keep: [], sequences: [0, 1, 2] });
+    await evaluator.evaluate(two, { base: full, keep: [one], sequences: [0, 1, 2] });
+    await evaluator.evaluate(three, { base: full, keep: [one], sequences: [0, 1, 2] });
+    const kept = await evaluator.evaluate(one, { base: one, keep: [two], sequences: [0, 1, 2] });
+    expect(kept.executions.body).toBe(0);
+    expect(lossesOf(kept)).toEqual(wanted.get(one)?.slice(0, 3));
+    const dropped = await evaluator.evaluate(two, { base: two, keep: [], sequences: [0, 1, 2] });
+    expect(dropped.executions.body).toBe(3 * 3);
+    await evaluator.release();
+  });
 });
 
 test("a window that is not there is refused", async () => {
