@@ -6,7 +6,7 @@ import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, PatternEvaluator } from "./measurement.ts";
+import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, Objective, PatternEvaluator } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
@@ -23,6 +23,13 @@ export type LossPlace =
 export type LossSettings = LossPlace & {
   /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
   dtype?: Dtype;
+  /** `kl` measures divergences beside losses; default `nll`. */
+  objective?: Objective;
+  /**
+   * With `kl`: how many of a row's most likely tokens are kept of the model's own distribution, the others as one mass.
+   * The more, the closer the divergence comes to the whole one from below (docs/log.md).
+   */
+  top?: number;
   /** CPU threads in all. */
   threads?: number;
   /** Bytes that boundary states may take in all; sequences beyond it are run from the first layer each time. */
@@ -40,6 +47,9 @@ const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
 const loadedPerStored = 2.6;
 
+/** Default of `top`. */
+export const defaultTop = 128;
+
 /** Opens an evaluator over windows of token ids; each window starts at position 0. */
 export async function openLossEvaluator(
   model: ModelFolder,
@@ -49,7 +59,8 @@ export async function openLossEvaluator(
   const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
-  const share = { dtype, threads, stateBytes };
+  const { objective = "nll", top = defaultTop } = settings;
+  const share = { dtype, threads, stateBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const devices =
     "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
@@ -102,7 +113,7 @@ class LossEvaluator implements PatternEvaluator {
 
   #compare(base: Pattern | undefined, measurement: Measurement): void {
     if (base === undefined || measurement.pattern === base) return;
-    const leads = this.#leader?.base !== base || measurement.loss < this.#leader.measurement.loss;
+    const leads = this.#leader?.base !== base || objective(measurement) < objective(this.#leader.measurement);
     if (leads) this.#leader = { base, measurement };
   }
 
@@ -112,6 +123,10 @@ class LossEvaluator implements PatternEvaluator {
     const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
     if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
   }
+}
+
+function objective({ loss, kl }: Measurement): number {
+  return kl ?? loss;
 }
 
 /**

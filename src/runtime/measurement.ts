@@ -6,7 +6,12 @@ export interface SequenceLoss {
   loss: number;
   /** Predicted tokens: the window's length less one. */
   tokens: number;
+  /** With the objective `kl`: mean KL divergence from the model's own pattern, in nats; never negative. */
+  kl?: number;
 }
+
+/** What a search minimises: the loss, or the KL divergence of next-token distributions from the model's own pattern. */
+export type Objective = "nll" | "kl";
 
 /** How often layers ran; `naive` is what full forward passes of the same patterns would have run. */
 export interface LayerExecutions {
@@ -39,6 +44,9 @@ export interface Measurement {
   loss: number;
   /** Standard error of the mean over sequences; 0 with a single one. */
   standardError: number;
+  /** With the objective `kl`: nats per token as above. */
+  kl?: number;
+  klStandardError?: number;
   tokens: number;
   /** Of the windows that were asked for, in that order. */
   sequences: SequenceLoss[];

@@ -22,6 +22,8 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   threads: number;
   /** Bytes of boundary states of all processes together. */
   stateBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
+  top?: number;
 }
 
 export class ParallelLosses implements SequenceLosses {
@@ -40,7 +42,7 @@ export class ParallelLosses implements SequenceLosses {
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
-    { devices: given, dtype, threads: allThreads, stateBytes, onReplacement, program }: ParallelSettings,
+    { devices: given, dtype, threads: allThreads, stateBytes, top, onReplacement, program }: ParallelSettings,
   ): Promise<ParallelLosses> {
     // A process without windows would load the model for nothing.
     const devices = given.slice(0, windows.length);
@@ -48,7 +50,8 @@ export class ParallelLosses implements SequenceLosses {
     const threads = Math.max(1, Math.floor(allThreads / count));
     const workers = devices.map((device, index) => {
       const numbers = [...windows.keys()].filter((window) => window % count === index);
-      const settings = { device, dtype, threads, stateBytes: Math.floor(stateBytes / count), numbers };
+      const share = { dtype, threads, stateBytes: Math.floor(stateBytes / count) };
+      const settings = { device, ...share, numbers, ...(top === undefined ? {} : { top }) };
       return new LossWorker({
         name: `worker ${index + 1} of ${count} on ${device}`,
         open: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings },

@@ -10,6 +10,7 @@ import { sum } from "../base/sum.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { hiddenStates, topkIndices } from "../graph/contract.ts";
+import { divergenceNames, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
 import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../graph/sequence-graph.ts";
@@ -19,6 +20,7 @@ import { providerOf } from "./execution-provider.ts";
 import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
 import type { Dtype, EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
 import type { SequenceLosses } from "./sequence-losses.ts";
@@ -32,6 +34,8 @@ export interface SequenceLossSettings {
   stateBytes: number;
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   profilePrefix?: string;
@@ -66,6 +70,8 @@ export class BatchedLosses implements SequenceLosses {
   readonly #states = new Map<SequenceBatch, BaseStates>();
   /** Losses of the pattern at hand: its next sequences may be of the same batch. */
   readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
+  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
+  readonly #own: OwnDistributions | undefined;
 
   private constructor(
     config: DsaConfig,
@@ -75,6 +81,7 @@ export class BatchedLosses implements SequenceLosses {
     settings: SequenceGraphSettings,
     batches: SequenceBatch[],
     numbers: readonly number[],
+    own: OwnDistributions | undefined,
     plan: string[],
   ) {
     this.#config = config;
@@ -84,6 +91,7 @@ export class BatchedLosses implements SequenceLosses {
     this.#settings = settings;
     this.#batches = batches;
     this.#numbers = numbers;
+    this.#own = own;
     this.plan = plan;
   }
 
@@ -118,7 +126,9 @@ export class BatchedLosses implements SequenceLosses {
     }
     requireDeviceMemory(plan.need, memory?.free, settings.device);
     const { shape, states, boundaries } = plan;
-    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries };
+    const kept = boundaries ? states : 0;
+    const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
@@ -142,7 +152,8 @@ export class BatchedLosses implements SequenceLosses {
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
-    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, numbers, lines);
+    const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
+    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, numbers, own, lines);
   }
 
   get sideBySide(): number {
@@ -150,7 +161,7 @@ export class BatchedLosses implements SequenceLosses {
   }
 
   async evaluate(pattern: Pattern, { base, afresh, sequences: asked, signal }: EvaluateOptions) {
-    if (afresh === true) for (const left of [this.#states, this.#latest]) left.clear();
+    if (afresh === true) for (const left of [this.#states, this.#latest, this.#own]) left?.clear();
     const executions = noExecutions();
     const indices = asked ?? [...this.#numbers.keys()];
     const layers = this.#config.numHiddenLayers;
@@ -160,6 +171,7 @@ export class BatchedLosses implements SequenceLosses {
       const batch = this.#batches[Math.floor(index / this.#shape.batch)] as SequenceBatch;
       let losses = found.get(batch);
       if (losses === undefined) {
+        await this.#requireOwn(batch, pattern, base, executions, signal);
         if (base !== undefined && this.#settings.boundaries) await this.#rebase(batch, base, executions, signal);
         losses = await this.#evaluateBatch(batch, pattern, executions, signal);
         found.set(batch, losses);
@@ -174,6 +186,7 @@ export class BatchedLosses implements SequenceLosses {
 
   async release(): Promise<void> {
     this.#states.clear();
+    await this.#own?.release();
     await this.#session.release();
   }
 
@@ -188,10 +201,24 @@ export class BatchedLosses implements SequenceLosses {
     const latest = this.#latest.get(batch);
     if (latest?.pattern === pattern) return latest.losses;
     const from = states === undefined ? 0 : firstDifference(pattern, states.pattern);
-    const outputs = await this.#run(batch, pattern, from, states, ["negative_log_likelihood"], executions, signal);
-    const losses = this.#losses(batch, outputs);
+    const outputs = await this.#run(batch, pattern, from, states, [], executions, signal);
+    const losses = await this.#losses(batch, pattern, outputs);
     this.#latest.set(batch, { pattern, losses });
     return losses;
+  }
+
+  /** Divergences are from the model's own pattern: it runs first. */
+  async #requireOwn(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    base: Pattern | undefined,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = this.#config.indexerLayers;
+    if (this.#own === undefined || this.#own.has(this.#batches.indexOf(batch))) return;
+    const runs = pattern === own || (base === own && this.#settings.boundaries);
+    if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
   }
 
   /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */
@@ -205,7 +232,7 @@ export class BatchedLosses implements SequenceLosses {
     if (old?.pattern === base) return;
     const from = old === undefined ? 0 : firstDifference(base, old.pattern);
     const layers = this.#config.numHiddenLayers;
-    const fetches = ["negative_log_likelihood"];
+    const fetches: string[] = [];
     for (let layer = from; layer < layers; layer++) {
       if (layer > from) fetches.push(hiddenStates(layer));
       if (isFull(base, layer) && selectsKeys(this.#config, this.#shape)) fetches.push(topkIndices(layer));
@@ -215,7 +242,7 @@ export class BatchedLosses implements SequenceLosses {
       pattern: base,
       boundaries: new Map([...(old?.boundaries ?? [])].filter(([layer]) => layer <= from)),
       selected: new Map([...(old?.selected ?? [])].filter(([layer]) => layer < from)),
-      losses: this.#losses(batch, outputs),
+      losses: await this.#losses(batch, base, outputs),
     };
     for (let layer = from; layer < layers; layer++) {
       const entering = outputs[hiddenStates(layer)];
@@ -226,7 +253,10 @@ export class BatchedLosses implements SequenceLosses {
     this.#states.set(batch, states);
   }
 
-  /** Runs layers `from` and up of one batch. */
+  /**
+   * Runs layers `from` and up of one batch.
+   * @param fetches outputs that are wanted beside the losses
+   */
   async #run(
     batch: SequenceBatch,
     pattern: Pattern,
@@ -252,6 +282,13 @@ export class BatchedLosses implements SequenceLosses {
           : (states?.selected.get(sourceLayer(pattern, from - 1)) ??
             this.#noRows(OnnxType.int32, this.#config.indexTopk)),
     };
+    const { top } = this.#settings;
+    if (top !== undefined) {
+      const own = pattern === this.#config.indexerLayers;
+      const rows = own ? undefined : await this.#own?.get(this.#batches.indexOf(batch));
+      values[divergenceNames.own] = own;
+      values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
+    }
     for (let layer = 0; layer < layers; layer++) {
       values[runInput(layer)] = layer >= from;
       values[selectInput(layer)] = layer >= from && isFull(pattern, layer);
@@ -266,21 +303,32 @@ export class BatchedLosses implements SequenceLosses {
       const value = values[name] as Tensor | boolean;
       feeds[name] = typeof value === "boolean" ? new this.#tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
     }
-    return await this.#session.run(feeds, fetches);
+    return await this.#session.run(feeds, [lossOutput(this.#settings), ...fetches]);
   }
 
-  #losses(batch: SequenceBatch, outputs: Feeds): SequenceLoss[] {
-    const rows = floats(outputs.negative_log_likelihood, "negative_log_likelihood");
+  /** Losses, with divergences where the graph has them; what the model's own pattern gives is kept for those of others. */
+  async #losses(batch: SequenceBatch, pattern: Pattern, outputs: Feeds): Promise<SequenceLoss[]> {
+    const output = lossOutput(this.#settings);
+    const rows = floats(outputs[output], output);
+    const width = rows.length / (this.#shape.batch * this.#shape.length);
+    const own = pattern === this.#config.indexerLayers;
+    if (own) await this.#own?.set(this.#batches.indexOf(batch), rows);
     return batch.lossRows.map((indices, index) => {
-      const loss = sum(indices.map((row) => rows[row] as number)) / indices.length;
-      if (!Number.isFinite(loss)) {
+      const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
+      const loss = mean(0);
+      const kl = this.#own === undefined ? {} : { kl: own ? 0 : mean(1) };
+      if (!Number.isFinite(loss) || !Number.isFinite(kl.kl ?? 0)) {
         const place = this.#batches.indexOf(batch) * this.#shape.batch + index;
         throw new RuntimeFailure(`Sequence ${this.#numbers[place]}: the loss is not finite`, {
           hint: "float16 overflows beyond 65504: try --dtype float32",
         });
       }
-      return { loss, tokens: indices.length };
+      return { loss, tokens: indices.length, ...kl };
     });
+  }
+
+  #ownRows(rows: Float32Array, width: number): Tensor {
+    return new this.#tensor("float32", rows, [rows.length / width, width]);
   }
 
   #int64(values: BigInt64Array): Tensor {
@@ -293,6 +341,11 @@ export class BatchedLosses implements SequenceLosses {
       ? new this.#tensor("float32", new Float32Array(), [0, width])
       : new this.#tensor("float16", new Uint16Array(), [0, width]);
   }
+}
+
+/** What every run fetches: a loss for each row, or a loss and what belongs to the divergence. */
+function lossOutput({ top }: SequenceGraphSettings): string {
+  return top === undefined ? "negative_log_likelihood" : divergenceNames.output;
 }
 
 /** Bytes of host memory for the boundary states of one batch. */

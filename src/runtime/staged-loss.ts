@@ -11,6 +11,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
 import { latentWidth } from "../graph/contract.ts";
+import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import { chunkBytes } from "./chunks.ts";
@@ -18,6 +19,7 @@ import { KeptStates, type Wanted } from "./kept-states.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import type { SessionSettings } from "./onnx-session.ts";
+import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
@@ -29,6 +31,8 @@ export interface StagedSettings {
   device: SessionSettings["device"];
   threads: number;
   stateBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   recording?: Recording;
@@ -45,6 +49,7 @@ interface PatternStates {
 }
 
 interface Sequence {
+  place: number;
   number: number;
   ids: Int32Array;
   rows: SequenceRows;
@@ -64,12 +69,15 @@ export class StagedLosses implements SequenceLosses {
   readonly #stages: StageModel;
   readonly #sequences: Sequence[];
   readonly #layers: number;
+  /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
+  readonly #own: OwnDistributions | undefined;
   #executions = noExecutions();
 
-  private constructor(stages: StageModel, sequences: Sequence[], plan: string[]) {
+  private constructor(stages: StageModel, sequences: Sequence[], own: OwnDistributions | undefined, plan: string[]) {
     this.#stages = stages;
     this.#sequences = sequences;
     this.#layers = stages.config.numHiddenLayers;
+    this.#own = own;
     this.plan = plan;
   }
 
@@ -79,16 +87,22 @@ export class StagedLosses implements SequenceLosses {
     settings: StagedSettings,
   ): Promise<StagedLosses> {
     const { device, threads, numbers, recording } = settings;
-    const stages = await StageModel.open(model, { device, threads, ...(recording === undefined ? {} : { recording }) });
+    const top = settings.top === undefined ? undefined : keptTokens(model.config, settings.top);
+    const session = { device, threads, ...(recording === undefined ? {} : { recording }) };
+    const stages = await StageModel.open(model, session, top);
     try {
+      const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
+      const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
+      const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
       const copies = stateCopies(
         windows.map(({ length }) => stateBytes(model, length)),
-        settings.stateBytes,
+        settings.stateBytes - ownLimit,
       );
       const sequences: Sequence[] = [];
       for (const [index, ids] of windows.entries()) {
         const { hidden: embedded, rows } = await stages.embed(ids);
         sequences.push({
+          place: index,
           number: numbers?.[index] ?? index,
           ids,
           rows,
@@ -100,7 +114,7 @@ export class StagedLosses implements SequenceLosses {
           firstLosses: undefined,
         });
       }
-      return new StagedLosses(stages, sequences, memoryPlan(model, sequences));
+      return new StagedLosses(stages, sequences, own, memoryPlan(model, sequences));
     } catch (error) {
       await stages.release();
       throw error;
@@ -115,6 +129,7 @@ export class StagedLosses implements SequenceLosses {
       this.#executions.naiveBody += this.#layers;
       this.#executions.naiveIndexer += fullLayers(pattern).length;
       this.#executions.rows.prefix += this.#layers * sequence.rows.length;
+      await this.#requireOwn(sequence, pattern, base, signal);
       if (base !== undefined) await this.#rebase(sequence, base, signal);
       sequences.push(await this.#lossOf(sequence, pattern, { base, keep, newest: pattern }, signal));
     }
@@ -122,6 +137,7 @@ export class StagedLosses implements SequenceLosses {
   }
 
   async release(): Promise<void> {
+    await this.#own?.release();
     await this.#stages.release();
   }
 
@@ -133,6 +149,21 @@ export class StagedLosses implements SequenceLosses {
     sequence.latents.clear();
     sequence.indexerKeys.clear();
     sequence.firstLosses = undefined;
+    this.#own?.delete(sequence.place);
+  }
+
+  /** Divergences are from the model's own pattern: it runs first, and a base that it is need not run again. */
+  async #requireOwn(
+    sequence: Sequence,
+    pattern: Pattern,
+    base: Pattern | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = this.#stages.config.indexerLayers;
+    const keeps = base !== undefined && sequence.states.capacity > 0;
+    if (this.#own === undefined || this.#own.has(sequence.place) || pattern === own || (keeps && base === own)) return;
+    const states = await this.#run(sequence, own, signal, keeps);
+    if (keeps) sequence.states.add(states);
   }
 
   /** Sees to it that the states of `base` are kept: those that it left as a candidate, or a run from where they differ. */
@@ -217,11 +248,37 @@ export class StagedLosses implements SequenceLosses {
 
   async #headLoss(sequence: Sequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
     const { ids, rows, firstLosses } = sequence;
-    const losses = await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses);
+    const { losses, divergences } =
+      this.#own === undefined
+        ? { losses: await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses), divergences: undefined }
+        : await this.#divergences(sequence, pattern, hidden, this.#own);
     const loss = sum(losses) / losses.length;
-    if (!Number.isFinite(loss)) await this.#blameLayer(sequence, pattern);
+    const kl = divergences === undefined ? undefined : sum(divergences) / losses.length;
     sequence.firstLosses ??= losses.slice(0, rows.invariant);
-    return { loss, tokens: losses.length };
+    if (!Number.isFinite(loss) || !Number.isFinite(kl ?? 0)) await this.#blameLayer(sequence, pattern);
+    return { loss, tokens: losses.length, ...(kl === undefined ? {} : { kl }) };
+  }
+
+  /** Losses of all rows and the divergences that are not 0 by nature: the invariant rows diverge in no pattern. */
+  async #divergences(
+    { place, ids, rows, firstLosses }: Sequence,
+    pattern: Pattern,
+    hidden: Float32Array,
+    kept: OwnDistributions,
+  ): Promise<{ losses: Float32Array; divergences: Float32Array }> {
+    if (pattern === this.#stages.config.indexerLayers) {
+      const found = await this.#stages.ownDistribution(hidden, ids, rows);
+      const width = found.length / (rows.length - 1);
+      if (!kept.has(place)) await kept.set(place, found.slice(rows.invariant * width));
+      return { losses: column(found, 0, width), divergences: new Float32Array() };
+    }
+    const own = await kept.get(place);
+    if (own === undefined || firstLosses === undefined) throw new Error("the model's own pattern has not run");
+    const found = await this.#stages.divergence(hidden, ids, rows, own);
+    const losses = new Float32Array(rows.length - 1);
+    losses.set(firstLosses);
+    losses.set(column(found, 0, divergenceWidth), firstLosses.length);
+    return { losses, divergences: column(found, 1, divergenceWidth) };
   }
 
   /** Finds the layer where a non-finite value first appears: slow, and only on the way to an error. */
@@ -241,6 +298,16 @@ export class StagedLosses implements SequenceLosses {
     }
     throw new RuntimeFailure(`Sequence ${sequence.number}: the loss is not finite, though every layer's output is`);
   }
+}
+
+/** One column of rows `[n, width]`. */
+function column(rows: Float32Array, index: number, width: number): Float32Array {
+  return Float32Array.from({ length: rows.length / width }, (_, row) => rows[row * width + index] as number);
+}
+
+/** Bytes kept of the model's own distributions in one sequence. */
+function distributionBytes({ config }: ModelFolder, length: number, top: number): number {
+  return 4 * Math.max(0, length - 1 - config.indexTopk) * ownWidth(top);
 }
 
 /** The first rows behind a layer, where a pass of any pattern has left them. */
