@@ -1,0 +1,3 @@
+import * as target from "../../search/greedy.ts";
+
+export const names = target;
