@@ -153,6 +153,7 @@ export class PatternSpace {
       if (free.length - index > left) yield* choices(letters.with(layer, "S"), index + 1, left);
       if (left > 0) yield* choices(letters.with(layer, "F"), index + 1, left - 1);
     }
+    if (retain < this.#pinned.size) return;
     for (const pattern of choices([...this.start], 0, retain - this.#pinned.size)) {
       if (this.allows(pattern)) yield pattern;
     }

@@ -74,7 +74,12 @@ describe("Frontier", () => {
   test("has its knee where the loss begins to rise", () => {
     const losses = [9, 4, 1.1, 1.05, 1.02, 1.01, 1];
     expect(knee(losses.map((loss, index) => ({ size: index + 1, loss })))).toBe(3);
-    expect(knee([{ size: 1, loss: 2 }, { size: 2, loss: 1 }])).toBeUndefined();
+    expect(
+      knee([
+        { size: 1, loss: 2 },
+        { size: 2, loss: 1 },
+      ]),
+    ).toBeUndefined();
     expect(knee([1, 2, 3].map((size) => ({ size, loss: 1 })))).toBeUndefined();
   });
 });

@@ -1,3 +1,0 @@
-import * as target from "../../search/greedy.ts";
-
-export const names = target;
