@@ -5,6 +5,7 @@
 import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { Candidates } from "./candidates.ts";
 import { meanLoss } from "./mean-loss.ts";
 import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, Objective, PatternEvaluator } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
@@ -76,8 +77,7 @@ export async function openLossEvaluator(
 class LossEvaluator implements PatternEvaluator {
   readonly #losses: SequenceLosses;
   readonly #windows: number;
-  /** The candidate of the current base that does best over all windows. */
-  #leader: { base: Pattern; measurement: Measurement } | undefined;
+  readonly #candidates = new Candidates();
 
   constructor(losses: SequenceLosses, windows: number) {
     this.#losses = losses;
@@ -94,27 +94,20 @@ class LossEvaluator implements PatternEvaluator {
 
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
     this.#requireWindows(options.sequences);
-    const { base, keep = this.#leaderOf(base) } = options;
+    const { base, keep = [] } = options;
+    const worth = base === undefined ? [] : this.#candidates.worthKeeping(base);
     const started = performance.now();
-    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep });
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: [...keep, ...worth] });
     const seconds = (performance.now() - started) / 1000;
     const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
-    if (options.sequences === undefined) this.#compare(base, measurement);
+    // What is known of some windows does not tell which candidate leads.
+    const overAll = options.sequences === undefined;
+    if (base !== undefined) this.#candidates.add(pattern, overAll ? objective(measurement) : undefined);
     return measurement;
   }
 
   async release(): Promise<void> {
     await this.#losses.release();
-  }
-
-  #leaderOf(base: Pattern | undefined): Pattern[] {
-    return this.#leader === undefined || this.#leader.base !== base ? [] : [this.#leader.measurement.pattern];
-  }
-
-  #compare(base: Pattern | undefined, measurement: Measurement): void {
-    if (base === undefined || measurement.pattern === base) return;
-    const leads = this.#leader?.base !== base || objective(measurement) < objective(this.#leader.measurement);
-    if (leads) this.#leader = { base, measurement };
   }
 
   #requireWindows(asked: readonly number[] | undefined): void {

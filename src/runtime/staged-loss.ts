@@ -10,6 +10,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { latentWidth } from "../graph/contract.ts";
 import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -23,9 +24,6 @@ import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
-
-/** More would be more candidates than a race keeps. */
-const mostCopies = 16;
 
 export interface StagedSettings {
   device: SessionSettings["device"];
@@ -41,10 +39,10 @@ export interface StagedSettings {
 /** What a pass of one pattern leaves of a sequence. */
 interface PatternStates {
   pattern: Pattern;
-  /** By layer: the hidden states that enter it. Those that a base has as well are the same arrays. */
+  /** By layer: the hidden states that enter it. Those below a first difference are the same arrays. */
   boundaries: readonly Float32Array[];
   /** By Full layer. */
-  selected: ReadonlyMap<number, SelectedKeys[]>;
+  selected: ReadonlyMap<number, readonly SelectedKeys[]>;
   loss: SequenceLoss;
 }
 
@@ -94,7 +92,7 @@ export class StagedLosses implements SequenceLosses {
       const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
       const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
       const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
-      const copies = stateCopies(
+      const limits = stateLimits(
         windows.map(({ length }) => stateBytes(model, length)),
         settings.stateBytes - ownLimit,
       );
@@ -107,7 +105,7 @@ export class StagedLosses implements SequenceLosses {
           ids,
           rows,
           embedded,
-          states: new KeptStates(copies[index] as number),
+          states: new KeptStates(limits[index] as number, arraysOf),
           base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
@@ -160,7 +158,7 @@ export class StagedLosses implements SequenceLosses {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const own = this.#stages.config.indexerLayers;
-    const keeps = base !== undefined && sequence.states.capacity > 0;
+    const keeps = base !== undefined && sequence.states.limit > 0;
     if (this.#own === undefined || this.#own.has(sequence.place) || pattern === own || (keeps && base === own)) return;
     const states = await this.#run(sequence, own, signal, keeps);
     if (keeps) sequence.states.add(states);
@@ -168,15 +166,10 @@ export class StagedLosses implements SequenceLosses {
 
   /** Sees to it that the states of `base` are kept: those that it left as a candidate, or a run from where they differ. */
   async #rebase(sequence: Sequence, base: Pattern, signal: AbortSignal | undefined): Promise<void> {
-    const { states, rows } = sequence;
-    if (states.capacity === 0 || sequence.base === base) return;
-    const closest = states.closest(base);
-    const known = closest === undefined ? 0 : firstDifference(base, closest.pattern);
-    const sharedWithOld = sequence.base === undefined ? 0 : firstDifference(base, sequence.base);
+    const { states } = sequence;
+    if (states.limit === 0 || sequence.base === base) return;
     if (states.get(base) === undefined) states.add(await this.#run(sequence, base, signal));
-    const spared = Math.max(0, known - sharedWithOld) * rows.length;
-    this.#executions.rows.kept += spared;
-    this.#executions.rows.prefix -= spared;
+    else this.#countKept(sequence, base, this.#layers);
     sequence.base = base;
   }
 
@@ -186,19 +179,23 @@ export class StagedLosses implements SequenceLosses {
     wanted: Wanted,
     signal: AbortSignal | undefined,
   ): Promise<SequenceLoss> {
-    const { states } = sequence;
-    if (wanted.base !== undefined) states.retain(wanted);
+    const { states, rows } = sequence;
     const known = states.get(pattern);
     if (known !== undefined) return known.loss;
     // Without a base nobody departs from anywhere: a single evaluation need not hold what it passes.
-    const keeps = wanted.base !== undefined && states.hasRoom(wanted);
-    const result = await this.#run(sequence, pattern, signal, keeps);
-    if (keeps) states.add(result);
+    if (wanted.base === undefined) return (await this.#run(sequence, pattern, signal, false)).loss;
+    const closest = states.closest(pattern);
+    const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
+    const keeps = states.retain(wanted, layerBytes(this.#stages.config, rows.length, pattern, from));
+    const result = await this.#run(sequence, pattern, signal, keeps, closest);
+    // The same flip on the base before this one has served its only purpose, unless it may become a base itself.
+    const served = closest?.pattern === wanted.base || closest?.pattern === wanted.keep[0] ? undefined : closest;
+    if (keeps) states.add(result, served);
     return result.loss;
   }
 
   /**
-   * Runs a pattern from the first layer in which it differs from every pattern whose states are there.
+   * Runs a pattern from the first layer in which it differs from the states that it goes on from.
    * @param keeps whether what comes back holds the boundaries
    */
   async #run(
@@ -206,9 +203,9 @@ export class StagedLosses implements SequenceLosses {
     pattern: Pattern,
     signal: AbortSignal | undefined,
     keeps = true,
+    closest = sequence.states.closest(pattern),
   ): Promise<PatternStates> {
     const { rows, states } = sequence;
-    const closest = states.closest(pattern);
     const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
     let hidden = closest?.boundaries[from] ?? sequence.embedded;
     const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), hidden] : [];
@@ -221,17 +218,18 @@ export class StagedLosses implements SequenceLosses {
         const known = sequence.indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
         selected.set(layer, result.selected);
-        if (states.capacity > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
+        if (states.limit > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
         this.#executions.indexer++;
       }
       const keys = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
       const known = knownRows(sequence, layer, closest);
       const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
-      if (states.capacity > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
+      if (states.limit > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
       this.#count(rows, known !== undefined);
       if (keeps) boundaries.push(hidden);
     }
+    this.#countKept(sequence, pattern, from);
     const loss = await this.#headLoss(sequence, pattern, hidden);
     return { pattern, boundaries, selected, loss };
   }
@@ -244,6 +242,14 @@ export class StagedLosses implements SequenceLosses {
     rows.run += length - skipped;
     rows.invariant += skipped;
     rows.prefix -= length;
+  }
+
+  /** Counts the layers below `from` that a candidate's states have spared: the base's own would not have. */
+  #countKept({ base, rows }: Sequence, pattern: Pattern, from: number): void {
+    const spared = (from - (base === undefined ? 0 : firstDifference(pattern, base))) * rows.length;
+    if (spared <= 0) return;
+    this.#executions.rows.kept += spared;
+    this.#executions.rows.prefix -= spared;
   }
 
   async #headLoss(sequence: Sequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
@@ -317,32 +323,36 @@ function knownRows(sequence: Sequence, layer: number, states: PatternStates | un
   return latent === undefined || hidden === undefined ? undefined : { latent, hidden };
 }
 
-/** Bytes kept of one sequence: hidden states at every boundary, selected keys of every Full layer, first cache rows. */
+/** Bytes of the base of one sequence: hidden states at every boundary, selected keys, first cache rows. */
 function stateBytes({ config }: ModelFolder, length: number): number {
-  const selectable = Math.min(config.indexTopk, length);
-  const hidden = (config.numHiddenLayers + 1) * config.hiddenSize;
   const indexers = fullLayers(config.indexerLayers).length;
   const firstRows = config.numHiddenLayers * latentWidth(config) + indexers * config.indexHeadDim;
-  return 4 * (length * (hidden + indexers * selectable) + selectable * firstRows);
+  const embedded = 4 * length * config.hiddenSize;
+  const states = embedded + layerBytes(config, length, config.indexerLayers, 0);
+  return states + 4 * Math.min(config.indexTopk, length) * firstRows;
 }
 
-/**
- * How many patterns' states of each sequence fit: a base for as many sequences as possible, then the best candidate and
- * the one at hand for as many of those, then more candidates for all alike.
- */
-function stateCopies(bytes: readonly number[], limit: number): number[] {
-  const copies = bytes.map(() => 0);
+/** Bytes that layers `from` and up add: hidden states behind each, selected keys of each Full one. */
+function layerBytes(config: DsaConfig, length: number, pattern: Pattern, from: number): number {
+  const indexers = fullLayers(pattern).filter((layer) => layer >= from).length;
+  const width = (pattern.length - from) * config.hiddenSize + indexers * Math.min(config.indexTopk, length);
+  return 4 * length * width;
+}
+
+function arraysOf({ boundaries, selected }: PatternStates): ArrayBufferView[] {
+  return [...boundaries, ...[...selected.values()].flatMap((chunks) => chunks.map(({ indices }) => indices))];
+}
+
+/** Bytes for each sequence: the base's for as many as possible; what then is left is for candidates of these. */
+function stateLimits(bytes: readonly number[], limit: number): number[] {
   let left = limit;
-  const grow = (by: number): boolean => {
-    for (const [index, size] of bytes.entries()) {
-      if (by * size > left) return false;
-      copies[index] = (copies[index] as number) + by;
-      left -= by * size;
-    }
-    return true;
-  };
-  if (grow(1) && grow(2)) while ((copies[0] as number) < mostCopies && grow(1));
-  return copies;
+  const bases = bytes.map((size) => {
+    if (size > left) return 0;
+    left -= size;
+    return size;
+  });
+  const share = left === limit ? 0 : left / (limit - left);
+  return bases.map((size) => Math.floor(size * (1 + share)));
 }
 
 function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[] {
@@ -350,14 +360,13 @@ function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[
   const longest = Math.max(...sequences.map((sequence) => sequence.rows.length));
   const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
-  const states = (copies: number) => {
-    const kept = sequences.filter(({ states }) => states.capacity >= copies);
-    const bytes = sum(kept.map(({ rows }) => stateBytes(model, rows.length)));
-    return `${kept.length} of ${sequences.length} sequences = ${megabytes(bytes)}`;
-  };
+  const kept = sequences.filter(({ states }) => states.limit > 0);
+  const bases = sum(kept.map(({ rows }) => stateBytes(model, rows.length)));
+  const room = sum(kept.map(({ states }) => states.limit)) - bases;
   return [
     `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
     `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
-    `boundary states: ${states(1)}`,
+    `boundary states: ${kept.length} of ${sequences.length} sequences = ${megabytes(bases)}`,
+    `states of candidates: up to ${megabytes(room)}`,
   ];
 }
