@@ -95,6 +95,7 @@ export class StagedLosses implements SequenceLosses {
       const limits = stateLimits(
         windows.map(({ length }) => stateBytes(model, length)),
         settings.stateBytes - ownLimit,
+        model.config.numHiddenLayers,
       );
       const sequences: Sequence[] = [];
       for (const [index, ids] of windows.entries()) {
@@ -343,15 +344,18 @@ function arraysOf({ boundaries, selected }: PatternStates): ArrayBufferView[] {
   return [...boundaries, ...[...selected.values()].flatMap((chunks) => chunks.map(({ indices }) => indices))];
 }
 
-/** Bytes for each sequence: the base's for as many as possible; what then is left is for candidates of these. */
-function stateLimits(bytes: readonly number[], limit: number): number[] {
+/**
+ * Bytes for each sequence: the base's for as many as possible; what then is left is for candidates of these. A step has a
+ * candidate for each layer at most, and half of the layers lie behind its flip: more would be of no use.
+ */
+function stateLimits(bytes: readonly number[], limit: number, layers: number): number[] {
   let left = limit;
   const bases = bytes.map((size) => {
     if (size > left) return 0;
     left -= size;
     return size;
   });
-  const share = left === limit ? 0 : left / (limit - left);
+  const share = left === limit ? 0 : Math.min(left / (limit - left), (layers + 1) / 2);
   return bases.map((size) => Math.floor(size * (1 + share)));
 }
 

@@ -2,12 +2,15 @@
  * Losses of some of the windows: the same bits as those of all, whoever computes them and whatever is kept. The built
  * program opens the evaluators: it has the program of a child beside it.
  */
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
+import type { LossSettings } from "../../src/runtime/loss.ts";
 import type { EvaluateOptions, PatternEvaluator, RowExecutions } from "../../src/runtime/measurement.ts";
+import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath } from "../oracle.ts";
 
 /** Longer than `index_topk`, of lengths of their own. */
@@ -175,6 +178,26 @@ describe("the states of candidates", () => {
     expect(lossesOf(measurement)).toEqual(wanted.get(flip(4))?.slice(0, 3));
     await evaluator.release();
   });
+});
+
+test.each<Partial<LossSettings>>([
+  {},
+  { objective: "kl" },
+  { dtype: "float16" },
+  { dtype: "float16", objective: "kl" },
+])("a value that is not finite is found in its layer, and the sequence has its own number (%o)", async (settings) => {
+  const folder = await copyFixture("glm-groups");
+  const norm = "model.layers.3.input_layernorm.weight";
+  await pokeTensor(join(folder, "model.safetensors"), norm, 0, new Uint8Array(Float32Array.of(Number.NaN).buffer));
+  const damaged = await openModel(folder);
+  const place = { device: "cpu", workers: 2, threads: 1, stateBytes: plenty } as const;
+  const evaluator = await openLossEvaluator(damaged, windows, { ...place, ...settings });
+  await expect(evaluator.evaluate(full, { base: full, sequences: [5] })).rejects.toMatchObject({
+    code: "E_RUNTIME",
+    message: expect.stringMatching(/^Sequence [135]: layer 3 gives values that are not finite$/),
+  });
+  await evaluator.release();
+  await rm(folder, { recursive: true });
 });
 
 test("a window that is not there is refused", async () => {
