@@ -13,16 +13,25 @@ export interface Wanted {
   newest: Pattern;
 }
 
+/** An array, or where it lies in a file. */
+export interface Sized {
+  readonly byteLength: number;
+}
+
 export class KeptStates<S extends { pattern: Pattern }> {
   /** Bytes; 0 keeps nothing. */
   readonly limit: number;
-  readonly #arraysOf: (states: S) => ArrayBufferView[];
+  readonly #partsOf: (states: S) => Sized[];
   #entries: S[] = [];
 
-  /** @param arraysOf everything that is kept; states of patterns that begin alike may share arrays */
-  constructor(limit: number, arraysOf: (states: S) => ArrayBufferView[]) {
+  /** @param partsOf everything that is kept; states of patterns that begin alike may share parts */
+  constructor(limit: number, partsOf: (states: S) => Sized[]) {
     this.limit = limit;
-    this.#arraysOf = arraysOf;
+    this.#partsOf = partsOf;
+  }
+
+  get parts(): Set<Sized> {
+    return new Set(this.#entries.flatMap((states) => this.#partsOf(states)));
   }
 
   get(pattern: Pattern): S | undefined {
@@ -47,17 +56,17 @@ export class KeptStates<S extends { pattern: Pattern }> {
    * @returns whether there is room for them
    */
   retain({ base, keep: [likeliest, ...others], newest }: Wanted, coming: number): boolean {
-    const arrays = new Set<ArrayBufferView>();
+    const parts = new Set<Sized>();
     let bytes = 0;
     const kept: S[] = [];
     const consider = (pattern: Pattern | undefined, limit: number): void => {
       const states = this.#entries.find((entry) => entry.pattern === pattern);
       if (states === undefined || kept.includes(states)) return;
-      const more = this.#arraysOf(states).filter((array) => !arrays.has(array));
+      const more = this.#partsOf(states).filter((part) => !parts.has(part));
       const total = bytes + more.reduce((sum, { byteLength }) => sum + byteLength, 0);
       if (total > limit) return;
       bytes = total;
-      for (const array of more) arrays.add(array);
+      for (const part of more) parts.add(part);
       kept.push(states);
     };
     for (const pattern of [base, likeliest, newest]) consider(pattern, this.limit);

@@ -13,6 +13,7 @@ import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import type { Recording } from "./recording.ts";
 import type { SequenceLosses } from "./sequence-losses.ts";
+import { freeTemporaryBytes } from "./temporary-file.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -33,8 +34,13 @@ export type LossSettings = LossPlace & {
   top?: number;
   /** CPU threads in all. */
   threads?: number;
-  /** Bytes that boundary states may take in all; sequences beyond it are run from the first layer each time. */
+  /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
   stateBytes?: number;
+  /**
+   * Bytes of temporary files for the states of sequences beyond it; sequences beyond both run every layer each time.
+   * Default: a share of what is free in the folder for temporary files, unless that is in memory itself.
+   */
+  spillBytes?: number;
   /** Profiles the sessions of this process: with `workers: 1` all there are. */
   recording?: Recording;
   /** Hears of a process that died and was replaced. */
@@ -43,6 +49,8 @@ export type LossSettings = LossPlace & {
 
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
 const stateShare = 0.4;
+/** Share of the free temporary space that states may take where `spillBytes` does not say. */
+const spillShare = 0.5;
 /** Share of the free memory that the weights of all processes together may take. */
 const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
@@ -61,7 +69,8 @@ export async function openLossEvaluator(
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
-  const share = { dtype, threads, stateBytes, ...(objective === "kl" ? { top } : {}) };
+  const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
+  const share = { dtype, threads, stateBytes, spillBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const devices =
     "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);

@@ -7,6 +7,7 @@
  *   and losses are the same for all patterns.
  * Losses are bit for bit those of full forward passes: chunks depend on nothing but positions.
  */
+import { tmpdir } from "node:os";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
@@ -16,7 +17,7 @@ import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import { chunkBytes } from "./chunks.ts";
-import { KeptStates, type Wanted } from "./kept-states.ts";
+import { KeptStates, type Sized, type Wanted } from "./kept-states.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import type { SessionSettings } from "./onnx-session.ts";
@@ -24,11 +25,14 @@ import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
+import { type Region, TemporaryFile } from "./temporary-file.ts";
 
 export interface StagedSettings {
   device: SessionSettings["device"];
   threads: number;
   stateBytes: number;
+  /** Bytes of a temporary file for the states of sequences that memory has no room for. */
+  spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
   /** What messages call the windows; 0 and up where absent. */
@@ -36,13 +40,19 @@ export interface StagedSettings {
   recording?: Recording;
 }
 
+/** Selected keys of one chunk, in memory or in the file. */
+interface KeptKeys {
+  indices: Int32Array | Region;
+  width: number;
+}
+
 /** What a pass of one pattern leaves of a sequence. */
 interface PatternStates {
   pattern: Pattern;
   /** By layer: the hidden states that enter it. Those below a first difference are the same arrays. */
-  boundaries: readonly Float32Array[];
+  boundaries: readonly (Float32Array | Region)[];
   /** By Full layer. */
-  selected: ReadonlyMap<number, readonly SelectedKeys[]>;
+  selected: ReadonlyMap<number, readonly KeptKeys[]>;
   loss: SequenceLoss;
 }
 
@@ -53,6 +63,8 @@ interface Sequence {
   rows: SequenceRows;
   embedded: Float32Array;
   states: KeptStates<PatternStates>;
+  /** Regions of the file that were written for it; undefined where its states are in memory. */
+  spilled: Set<Region> | undefined;
   /** The base of the last evaluation. */
   base: Pattern | undefined;
   /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
@@ -69,6 +81,7 @@ export class StagedLosses implements SequenceLosses {
   readonly #layers: number;
   /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
   readonly #own: OwnDistributions | undefined;
+  readonly #file = new TemporaryFile();
   #executions = noExecutions();
 
   private constructor(stages: StageModel, sequences: Sequence[], own: OwnDistributions | undefined, plan: string[]) {
@@ -92,11 +105,11 @@ export class StagedLosses implements SequenceLosses {
       const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
       const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
       const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
-      const limits = stateLimits(
-        windows.map(({ length }) => stateBytes(model, length)),
-        settings.stateBytes - ownLimit,
-        model.config.numHiddenLayers,
-      );
+      const layers = model.config.numHiddenLayers;
+      const sizes = windows.map(({ length }) => stateBytes(model, length));
+      const limits = stateLimits(sizes, settings.stateBytes - ownLimit, layers);
+      const beyond = sizes.map((size, index) => (limits[index] === 0 ? size : 0));
+      const spillLimits = stateLimits(beyond, settings.spillBytes ?? 0, layers);
       const sequences: Sequence[] = [];
       for (const [index, ids] of windows.entries()) {
         const { hidden: embedded, rows } = await stages.embed(ids);
@@ -106,7 +119,8 @@ export class StagedLosses implements SequenceLosses {
           ids,
           rows,
           embedded,
-          states: new KeptStates(limits[index] as number, arraysOf),
+          states: new KeptStates((limits[index] as number) + (spillLimits[index] as number), partsOf),
+          spilled: limits[index] === 0 && spillLimits[index] !== 0 ? new Set() : undefined,
           base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
@@ -131,12 +145,14 @@ export class StagedLosses implements SequenceLosses {
       await this.#requireOwn(sequence, pattern, base, signal);
       if (base !== undefined) await this.#rebase(sequence, base, signal);
       sequences.push(await this.#lossOf(sequence, pattern, { base, keep, newest: pattern }, signal));
+      this.#sweep(sequence);
     }
     return { sequences, executions: this.#executions };
   }
 
   async release(): Promise<void> {
     await this.#own?.release();
+    await this.#file.release();
     await this.#stages.release();
   }
 
@@ -208,9 +224,11 @@ export class StagedLosses implements SequenceLosses {
   ): Promise<PatternStates> {
     const { rows, states } = sequence;
     const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
-    let hidden = closest?.boundaries[from] ?? sequence.embedded;
-    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), hidden] : [];
+    const entering = closest?.boundaries[from] ?? sequence.embedded;
+    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), entering] : [];
     const selected = new Map([...(closest?.selected ?? [])].filter(([layer]) => layer < from));
+    let hidden = await this.#hidden(entering);
+    let keys = await this.#keys(selected.get(sourceLayer(pattern, from)) ?? []);
     for (let layer = from; layer < this.#layers; layer++) {
       // A run blocks the event loop; between layers a signal can arrive.
       await nextTurn();
@@ -218,21 +236,72 @@ export class StagedLosses implements SequenceLosses {
       if (isFull(pattern, layer)) {
         const known = sequence.indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
-        selected.set(layer, result.selected);
+        keys = result.selected;
+        if (keeps) selected.set(layer, await this.#keepKeys(sequence, keys));
         if (states.limit > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
         this.#executions.indexer++;
       }
-      const keys = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
-      const known = knownRows(sequence, layer, closest);
+      const known = await this.#knownRows(sequence, layer, closest);
       const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
       if (states.limit > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
       this.#count(rows, known !== undefined);
-      if (keeps) boundaries.push(hidden);
+      if (keeps) boundaries.push(await this.#keep(sequence, hidden));
     }
     this.#countKept(sequence, pattern, from);
     const loss = await this.#headLoss(sequence, pattern, hidden);
     return { pattern, boundaries, selected, loss };
+  }
+
+  /** The first rows behind a layer, where a pass of any pattern has left them. */
+  async #knownRows(
+    { latents, rows }: Sequence,
+    layer: number,
+    states: PatternStates | undefined,
+  ): Promise<KnownRows | undefined> {
+    const latent = latents.get(layer);
+    const behind = states?.boundaries[layer + 1];
+    if (latent === undefined || behind === undefined) return undefined;
+    return { latent, hidden: await this.#hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
+  }
+
+  /** An array as it is kept: itself, or its place in the file. */
+  async #keep<A extends ArrayBufferView>({ spilled }: Sequence, array: A): Promise<A | Region> {
+    if (spilled === undefined) return array;
+    const region = await this.#file.write(array);
+    spilled.add(region);
+    return region;
+  }
+
+  async #keepKeys(sequence: Sequence, chunks: readonly SelectedKeys[]): Promise<KeptKeys[]> {
+    const kept: KeptKeys[] = [];
+    for (const { indices, width } of chunks) kept.push({ indices: await this.#keep(sequence, indices), width });
+    return kept;
+  }
+
+  /** @param elements how many are wanted at least, where not all */
+  async #hidden(kept: Float32Array | Region, elements = kept.byteLength / 4): Promise<Float32Array> {
+    return kept instanceof Float32Array ? kept : await this.#file.read(kept, new Float32Array(elements));
+  }
+
+  async #keys(chunks: readonly KeptKeys[]): Promise<SelectedKeys[]> {
+    const keys: SelectedKeys[] = [];
+    for (const { indices, width } of chunks) {
+      const all = indices instanceof Int32Array ? indices : new Int32Array(indices.byteLength / 4);
+      keys.push({ indices: indices instanceof Int32Array ? indices : await this.#file.read(indices, all), width });
+    }
+    return keys;
+  }
+
+  /** Frees what was written for a sequence and is no part of any states now, an interrupted run's work as well. */
+  #sweep({ spilled, states }: Sequence): void {
+    if (spilled === undefined) return;
+    const inUse = states.parts;
+    for (const region of spilled) {
+      if (inUse.has(region)) continue;
+      spilled.delete(region);
+      this.#file.free(region);
+    }
   }
 
   /** Counts a layer body that ran over a sequence, over all its rows or only over those that a pattern decides. */
@@ -317,13 +386,6 @@ function distributionBytes({ config }: ModelFolder, length: number, top: number)
   return 4 * Math.max(0, length - 1 - config.indexTopk) * ownWidth(top);
 }
 
-/** The first rows behind a layer, where a pass of any pattern has left them. */
-function knownRows(sequence: Sequence, layer: number, states: PatternStates | undefined): KnownRows | undefined {
-  const latent = sequence.latents.get(layer);
-  const hidden = states?.boundaries[layer + 1];
-  return latent === undefined || hidden === undefined ? undefined : { latent, hidden };
-}
-
 /** Bytes of the base of one sequence: hidden states at every boundary, selected keys, first cache rows. */
 function stateBytes({ config }: ModelFolder, length: number): number {
   const indexers = fullLayers(config.indexerLayers).length;
@@ -340,7 +402,7 @@ function layerBytes(config: DsaConfig, length: number, pattern: Pattern, from: n
   return 4 * length * width;
 }
 
-function arraysOf({ boundaries, selected }: PatternStates): ArrayBufferView[] {
+function partsOf({ boundaries, selected }: PatternStates): Sized[] {
   return [...boundaries, ...[...selected.values()].flatMap((chunks) => chunks.map(({ indices }) => indices))];
 }
 
@@ -351,7 +413,7 @@ function arraysOf({ boundaries, selected }: PatternStates): ArrayBufferView[] {
 function stateLimits(bytes: readonly number[], limit: number, layers: number): number[] {
   let left = limit;
   const bases = bytes.map((size) => {
-    if (size > left) return 0;
+    if (size === 0 || size > left) return 0;
     left -= size;
     return size;
   });
@@ -365,12 +427,19 @@ function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[
   const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
   const kept = sequences.filter(({ states }) => states.limit > 0);
-  const bases = sum(kept.map(({ rows }) => stateBytes(model, rows.length)));
-  const room = sum(kept.map(({ states }) => states.limit)) - bases;
+  const describe = (sequences: readonly Sequence[], place: string): string => {
+    const bases = sum(sequences.map(({ rows }) => stateBytes(model, rows.length)));
+    const room = sum(sequences.map(({ states }) => states.limit)) - bases;
+    return `boundary states ${place}: ${sequences.length} sequences = ${megabytes(bases)}, and up to ${megabytes(room)} of candidates`;
+  };
+  const inMemory = kept.filter(({ spilled }) => spilled === undefined);
+  const inFile = kept.filter(({ spilled }) => spilled !== undefined);
+  const without = sequences.length - kept.length;
   return [
     `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
     `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
-    `boundary states: ${kept.length} of ${sequences.length} sequences = ${megabytes(bases)}`,
-    `states of candidates: up to ${megabytes(room)}`,
+    ...(inMemory.length > 0 ? [describe(inMemory, "in memory")] : []),
+    ...(inFile.length > 0 ? [describe(inFile, `in a temporary file in ${tmpdir()}`)] : []),
+    ...(without > 0 ? [`boundary states of ${without} sequences have no room: these run every layer each time`] : []),
   ];
 }

@@ -40,8 +40,9 @@ beforeAll(async () => {
   await evaluator.release();
 });
 
-function open(settings: { workers: number; stateBytes?: number; dtype?: "float16" }): Promise<PatternEvaluator> {
-  return openLossEvaluator(model, windows, { device: "cpu", threads: 1, stateBytes: plenty, ...settings });
+function open(settings: Partial<LossSettings> & { workers: number }): Promise<PatternEvaluator> {
+  const defaults = { device: "cpu", threads: 1, stateBytes: plenty, spillBytes: 0 } as const;
+  return openLossEvaluator(model, windows, { ...defaults, ...settings });
 }
 
 const lossesOf = ({ sequences }: { sequences: { loss: number }[] }): number[] => sequences.map(({ loss }) => loss);
@@ -78,7 +79,9 @@ describe.each([
   { workers: 1, stateBytes: 500_000 },
   { workers: 2, stateBytes: plenty },
   { workers: 4, stateBytes: 1_000_000 },
-])("$workers process(es) with $stateBytes bytes of states", (settings) => {
+  { workers: 1, stateBytes: 0, spillBytes: plenty },
+  { workers: 2, stateBytes: 200_000, spillBytes: 400_000 },
+])("%o", (settings) => {
   test("give the losses of full passes, in the order asked for", async () => {
     const evaluator = await open(settings);
     for (const { pattern, options } of race) {
@@ -139,7 +142,7 @@ describe("the states of candidates", () => {
   const flip = (layer: number): Pattern => withShared(full, layer);
 
   /** Every candidate of the full pattern, then layer 1 on the base that flipped layer 3. */
-  async function twoSteps(settings: { workers: number; stateBytes?: number }) {
+  async function twoSteps(settings: Partial<LossSettings> & { workers: number }) {
     const evaluator = await open(settings);
     for (const layer of [1, 2, 3, 4]) await evaluator.evaluate(flip(layer), { base: full });
     const pattern = withShared(flip(3), 1);
