@@ -7,17 +7,13 @@
  *   and losses are the same for all patterns.
  * Losses are bit for bit those of full forward passes: chunks depend on nothing but positions.
  */
-import { tmpdir } from "node:os";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
-import { latentWidth } from "../graph/contract.ts";
-import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
+import { divergenceWidth, keptTokens } from "../graph/divergence-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
-import { chunkBytes } from "./chunks.ts";
-import { KeptStates, type Sized, type Wanted } from "./kept-states.ts";
+import { KeptStates, type Wanted } from "./kept-states.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import type { SessionSettings } from "./onnx-session.ts";
@@ -25,7 +21,9 @@ import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
-import { type Region, TemporaryFile } from "./temporary-file.ts";
+import { distributionBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
+import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
+import { TemporaryFile } from "./temporary-file.ts";
 
 export interface StagedSettings {
   device: SessionSettings["device"];
@@ -40,31 +38,14 @@ export interface StagedSettings {
   recording?: Recording;
 }
 
-/** Selected keys of one chunk, in memory or in the file. */
-interface KeptKeys {
-  indices: Int32Array | Region;
-  width: number;
-}
-
-/** What a pass of one pattern leaves of a sequence. */
-interface PatternStates {
-  pattern: Pattern;
-  /** By layer: the hidden states that enter it. Those below a first difference are the same arrays. */
-  boundaries: readonly (Float32Array | Region)[];
-  /** By Full layer. */
-  selected: ReadonlyMap<number, readonly KeptKeys[]>;
-  loss: SequenceLoss;
-}
-
 interface Sequence {
   place: number;
   number: number;
   ids: Int32Array;
   rows: SequenceRows;
   embedded: Float32Array;
-  states: KeptStates<PatternStates>;
-  /** Regions of the file that were written for it; undefined where its states are in memory. */
-  spilled: Set<Region> | undefined;
+  states: KeptStates<StagedStates>;
+  storage: StateStorage;
   /** The base of the last evaluation. */
   base: Pattern | undefined;
   /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
@@ -81,14 +62,21 @@ export class StagedLosses implements SequenceLosses {
   readonly #layers: number;
   /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
   readonly #own: OwnDistributions | undefined;
-  readonly #file = new TemporaryFile();
+  readonly #file: TemporaryFile;
   #executions = noExecutions();
 
-  private constructor(stages: StageModel, sequences: Sequence[], own: OwnDistributions | undefined, plan: string[]) {
+  private constructor(
+    stages: StageModel,
+    sequences: Sequence[],
+    own: OwnDistributions | undefined,
+    file: TemporaryFile,
+    plan: string[],
+  ) {
     this.#stages = stages;
     this.#sequences = sequences;
     this.#layers = stages.config.numHiddenLayers;
     this.#own = own;
+    this.#file = file;
     this.plan = plan;
   }
 
@@ -102,16 +90,16 @@ export class StagedLosses implements SequenceLosses {
     const session = { device, threads, ...(recording === undefined ? {} : { recording }) };
     const stages = await StageModel.open(model, session, top);
     try {
-      const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
+      const lengths = windows.map(({ length }) => length);
+      const { config } = model;
+      const ownBytes = top === undefined ? 0 : sum(lengths.map((length) => distributionBytes(config, length, top)));
       const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
       const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
-      const layers = model.config.numHiddenLayers;
-      const sizes = windows.map(({ length }) => stateBytes(model, length));
-      const limits = stateLimits(sizes, settings.stateBytes - ownLimit, layers);
-      const beyond = sizes.map((size, index) => (limits[index] === 0 ? size : 0));
-      const spillLimits = stateLimits(beyond, settings.spillBytes ?? 0, layers);
+      const rooms = stateRooms(config, lengths, settings.stateBytes - ownLimit, settings.spillBytes ?? 0);
+      const file = new TemporaryFile();
       const sequences: Sequence[] = [];
       for (const [index, ids] of windows.entries()) {
+        const room = rooms[index] as StateRoom;
         const { hidden: embedded, rows } = await stages.embed(ids);
         sequences.push({
           place: index,
@@ -119,15 +107,19 @@ export class StagedLosses implements SequenceLosses {
           ids,
           rows,
           embedded,
-          states: new KeptStates((limits[index] as number) + (spillLimits[index] as number), partsOf),
-          spilled: limits[index] === 0 && spillLimits[index] !== 0 ? new Set() : undefined,
+          states: new KeptStates(room.limit, partsOf),
+          storage: new StateStorage(room.inFile ? file : undefined),
           base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
           firstLosses: undefined,
         });
       }
-      return new StagedLosses(stages, sequences, own, memoryPlan(model, sequences));
+      const plan = memoryPlan(
+        config,
+        rooms.map((room, index) => ({ ...room, length: lengths[index] as number })),
+      );
+      return new StagedLosses(stages, sequences, own, file, plan);
     } catch (error) {
       await stages.release();
       throw error;
@@ -145,7 +137,7 @@ export class StagedLosses implements SequenceLosses {
       await this.#requireOwn(sequence, pattern, base, signal);
       if (base !== undefined) await this.#rebase(sequence, base, signal);
       sequences.push(await this.#lossOf(sequence, pattern, { base, keep, newest: pattern }, signal));
-      this.#sweep(sequence);
+      sequence.storage.sweep(sequence.states.parts);
     }
     return { sequences, executions: this.#executions };
   }
@@ -221,14 +213,14 @@ export class StagedLosses implements SequenceLosses {
     signal: AbortSignal | undefined,
     keeps = true,
     closest = sequence.states.closest(pattern),
-  ): Promise<PatternStates> {
-    const { rows, states } = sequence;
+  ): Promise<StagedStates> {
+    const { rows, states, storage } = sequence;
     const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
     const entering = closest?.boundaries[from] ?? sequence.embedded;
     const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), entering] : [];
     const selected = new Map([...(closest?.selected ?? [])].filter(([layer]) => layer < from));
-    let hidden = await this.#hidden(entering);
-    let keys = await this.#keys(selected.get(sourceLayer(pattern, from)) ?? []);
+    let hidden = await storage.hidden(entering);
+    let keys = await storage.keys(selected.get(sourceLayer(pattern, from)) ?? []);
     for (let layer = from; layer < this.#layers; layer++) {
       // A run blocks the event loop; between layers a signal can arrive.
       await nextTurn();
@@ -237,7 +229,7 @@ export class StagedLosses implements SequenceLosses {
         const known = sequence.indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
         keys = result.selected;
-        if (keeps) selected.set(layer, await this.#keepKeys(sequence, keys));
+        if (keeps) selected.set(layer, await storage.keepKeys(keys));
         if (states.limit > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
         this.#executions.indexer++;
       }
@@ -246,7 +238,7 @@ export class StagedLosses implements SequenceLosses {
       if (states.limit > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
       this.#count(rows, known !== undefined);
-      if (keeps) boundaries.push(await this.#keep(sequence, hidden));
+      if (keeps) boundaries.push(await storage.keep(hidden));
     }
     this.#countKept(sequence, pattern, from);
     const loss = await this.#headLoss(sequence, pattern, hidden);
@@ -255,53 +247,14 @@ export class StagedLosses implements SequenceLosses {
 
   /** The first rows behind a layer, where a pass of any pattern has left them. */
   async #knownRows(
-    { latents, rows }: Sequence,
+    { latents, rows, storage }: Sequence,
     layer: number,
-    states: PatternStates | undefined,
+    states: StagedStates | undefined,
   ): Promise<KnownRows | undefined> {
     const latent = latents.get(layer);
     const behind = states?.boundaries[layer + 1];
     if (latent === undefined || behind === undefined) return undefined;
-    return { latent, hidden: await this.#hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
-  }
-
-  /** An array as it is kept: itself, or its place in the file. */
-  async #keep<A extends ArrayBufferView>({ spilled }: Sequence, array: A): Promise<A | Region> {
-    if (spilled === undefined) return array;
-    const region = await this.#file.write(array);
-    spilled.add(region);
-    return region;
-  }
-
-  async #keepKeys(sequence: Sequence, chunks: readonly SelectedKeys[]): Promise<KeptKeys[]> {
-    const kept: KeptKeys[] = [];
-    for (const { indices, width } of chunks) kept.push({ indices: await this.#keep(sequence, indices), width });
-    return kept;
-  }
-
-  /** @param elements how many are wanted at least, where not all */
-  async #hidden(kept: Float32Array | Region, elements = kept.byteLength / 4): Promise<Float32Array> {
-    return kept instanceof Float32Array ? kept : await this.#file.read(kept, new Float32Array(elements));
-  }
-
-  async #keys(chunks: readonly KeptKeys[]): Promise<SelectedKeys[]> {
-    const keys: SelectedKeys[] = [];
-    for (const { indices, width } of chunks) {
-      const all = indices instanceof Int32Array ? indices : new Int32Array(indices.byteLength / 4);
-      keys.push({ indices: indices instanceof Int32Array ? indices : await this.#file.read(indices, all), width });
-    }
-    return keys;
-  }
-
-  /** Frees what was written for a sequence and is no part of any states now, an interrupted run's work as well. */
-  #sweep({ spilled, states }: Sequence): void {
-    if (spilled === undefined) return;
-    const inUse = states.parts;
-    for (const region of spilled) {
-      if (inUse.has(region)) continue;
-      spilled.delete(region);
-      this.#file.free(region);
-    }
+    return { latent, hidden: await storage.hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
   }
 
   /** Counts a layer body that ran over a sequence, over all its rows or only over those that a pattern decides. */
@@ -379,67 +332,4 @@ export class StagedLosses implements SequenceLosses {
 /** One column of rows `[n, width]`. */
 function column(rows: Float32Array, index: number, width: number): Float32Array {
   return Float32Array.from({ length: rows.length / width }, (_, row) => rows[row * width + index] as number);
-}
-
-/** Bytes kept of the model's own distributions in one sequence. */
-function distributionBytes({ config }: ModelFolder, length: number, top: number): number {
-  return 4 * Math.max(0, length - 1 - config.indexTopk) * ownWidth(top);
-}
-
-/** Bytes of the base of one sequence: hidden states at every boundary, selected keys, first cache rows. */
-function stateBytes({ config }: ModelFolder, length: number): number {
-  const indexers = fullLayers(config.indexerLayers).length;
-  const firstRows = config.numHiddenLayers * latentWidth(config) + indexers * config.indexHeadDim;
-  const embedded = 4 * length * config.hiddenSize;
-  const states = embedded + layerBytes(config, length, config.indexerLayers, 0);
-  return states + 4 * Math.min(config.indexTopk, length) * firstRows;
-}
-
-/** Bytes that layers `from` and up add: hidden states behind each, selected keys of each Full one. */
-function layerBytes(config: DsaConfig, length: number, pattern: Pattern, from: number): number {
-  const indexers = fullLayers(pattern).filter((layer) => layer >= from).length;
-  const width = (pattern.length - from) * config.hiddenSize + indexers * Math.min(config.indexTopk, length);
-  return 4 * length * width;
-}
-
-function partsOf({ boundaries, selected }: PatternStates): Sized[] {
-  return [...boundaries, ...[...selected.values()].flatMap((chunks) => chunks.map(({ indices }) => indices))];
-}
-
-/**
- * Bytes for each sequence: the base's for as many as possible; what then is left is for candidates of these. A step has a
- * candidate for each layer at most, and half of the layers lie behind its flip: more would be of no use.
- */
-function stateLimits(bytes: readonly number[], limit: number, layers: number): number[] {
-  let left = limit;
-  const bases = bytes.map((size) => {
-    if (size === 0 || size > left) return 0;
-    left -= size;
-    return size;
-  });
-  const share = left === limit ? 0 : Math.min(left / (limit - left), (layers + 1) / 2);
-  return bases.map((size) => Math.floor(size * (1 + share)));
-}
-
-function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[] {
-  const { config } = model;
-  const longest = Math.max(...sequences.map((sequence) => sequence.rows.length));
-  const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
-  const kept = sequences.filter(({ states }) => states.limit > 0);
-  const describe = (sequences: readonly Sequence[], place: string): string => {
-    const bases = sum(sequences.map(({ rows }) => stateBytes(model, rows.length)));
-    const room = sum(sequences.map(({ states }) => states.limit)) - bases;
-    return `boundary states ${place}: ${sequences.length} sequences = ${megabytes(bases)}, and up to ${megabytes(room)} of candidates`;
-  };
-  const inMemory = kept.filter(({ spilled }) => spilled === undefined);
-  const inFile = kept.filter(({ spilled }) => spilled !== undefined);
-  const without = sequences.length - kept.length;
-  return [
-    `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
-    `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
-    ...(inMemory.length > 0 ? [describe(inMemory, "in memory")] : []),
-    ...(inFile.length > 0 ? [describe(inFile, `in a temporary file in ${tmpdir()}`)] : []),
-    ...(without > 0 ? [`boundary states of ${without} sequences have no room: these run every layer each time`] : []),
-  ];
 }

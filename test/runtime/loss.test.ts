@@ -38,7 +38,7 @@ beforeAll(async () => {
   const evaluator = await open({ workers: 1, stateBytes: 0 });
   for (const pattern of patterns) wanted.set(pattern, lossesOf(await evaluator.evaluate(pattern)));
   await evaluator.release();
-});
+}, 60_000);
 
 function open(settings: Partial<LossSettings> & { workers: number }): Promise<PatternEvaluator> {
   const defaults = { device: "cpu", threads: 1, stateBytes: plenty, spillBytes: 0 } as const;
@@ -152,14 +152,15 @@ describe("the states of candidates", () => {
     return measurement.executions;
   }
 
-  test.each([1, 3])(
-    "are the next base's, and start its candidates where the bases part (%i processes)",
-    async (workers) => {
-      const executions = await twoSteps({ workers });
-      expect(executions.body).toBe((5 - 3) * windows.length);
-      expect(executions.rows?.kept).toBe((5 - 3 + 3 - 1) * rows);
-    },
-  );
+  test.each<Partial<LossSettings> & { workers: number }>([
+    { workers: 1 },
+    { workers: 3 },
+    { workers: 1, stateBytes: 0, spillBytes: plenty },
+  ])("are the next base's, and start its candidates where the bases part (%o)", async (settings) => {
+    const executions = await twoSteps(settings);
+    expect(executions.body).toBe((5 - 3) * windows.length);
+    expect(executions.rows?.kept).toBe((5 - 3 + 3 - 1) * rows);
+  });
 
   test("are dropped for want of memory: the base runs again where it differs", async () => {
     const executions = await twoSteps({ workers: 1, stateBytes: 6 * statesOf(95) });
