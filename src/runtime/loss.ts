@@ -59,12 +59,20 @@ const loadedPerStored = 2.6;
 /** Default of `top`. */
 export const defaultTop = 128;
 
-/** Opens an evaluator over windows of token ids; each window starts at position 0. */
+/**
+ * Opens an evaluator over windows of token ids; each window starts at position 0.
+ * @throws RangeError for settings that are no sizes or counts
+ */
 export async function openLossEvaluator(
   model: ModelFolder,
   windows: readonly Int32Array[],
   settings: LossSettings,
 ): Promise<PatternEvaluator> {
+  for (const name of ["stateBytes", "spillBytes", "top"] as const) {
+    const value = settings[name] ?? 1;
+    const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
+    if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
+  }
   const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";

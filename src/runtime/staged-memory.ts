@@ -70,7 +70,7 @@ export function memoryPlan(config: DsaConfig, sequences: readonly (StateRoom & {
     const bases = sum(kept.map(({ length }) => stateBytes(config, length)));
     const candidates = sum(kept.map(({ limit }) => limit)) - bases;
     return [
-      `states ${place}: of ${kept.length} of ${sequences.length} sequences, ${megabytes(bases)} of the base and up to ${megabytes(candidates)} of candidates`,
+      `states ${place}: ${kept.length} of ${sequences.length} sequences, ${megabytes(bases)} for a base and up to ${megabytes(candidates)} for candidates`,
     ];
   };
   const without = sequences.filter(({ limit }) => limit === 0).length;
@@ -79,6 +79,8 @@ export function memoryPlan(config: DsaConfig, sequences: readonly (StateRoom & {
     `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
     ...describe(false, "in memory"),
     ...describe(true, `in a temporary file in ${tmpdir()}`),
-    ...(without > 0 ? [`no room for states of ${without} sequences: every layer of these runs each time`] : []),
+    ...(without > 0
+      ? [`states of ${without} of ${sequences.length} sequences have no room: all their layers run each time`]
+      : []),
   ];
 }

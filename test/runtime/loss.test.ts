@@ -204,7 +204,10 @@ test.each<Partial<LossSettings>>([
   await rm(folder, { recursive: true });
 });
 
-test("a window that is not there is refused", async () => {
+test("a window that is not there is refused, and so are sizes that are none", async () => {
+  for (const settings of [{ stateBytes: -1 }, { spillBytes: Number.POSITIVE_INFINITY }, { top: 0.5 }]) {
+    await expect(open({ workers: 1, ...settings })).rejects.toThrow(RangeError);
+  }
   const evaluator = await open({ workers: 1 });
   for (const sequences of [[], [6], [-1], [0.5]]) {
     await expect(evaluator.evaluate(full, { sequences })).rejects.toThrow(RangeError);
