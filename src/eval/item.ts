@@ -26,6 +26,10 @@ export interface EvalItem {
   goldAnswer: string;
   /** Labels of a multiple choice, in order, such as A to D; absent for other tasks. */
   choices?: readonly string[];
+  /** Multiple choice: `goldAnswer` without its label, such as "\nThe correct answer is (". */
+  choiceLead?: string;
+  /** A second turn (LongBench v2 with chain of thought): its output is scored instead of the first one. */
+  followUp?: { maxNewTokens: number; prompt(firstOutput: string): ItemPrompt };
   /** LongBench's list of classes. */
   classes?: readonly string[];
   /** Items that share an article or context, for clustered statistics. */
