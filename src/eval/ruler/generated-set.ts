@@ -121,8 +121,7 @@ function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSa
     });
   }
   const sample = made?.units === best.units ? made.sample : makeSample(settings, best.units, index);
-  const { answerAt } = sample;
-  const before = answerAt === undefined ? undefined : counter.encode(sample.input.slice(0, answerAt)).length;
+  const before = countBeforeAnswer(counter, sample, best.tokens);
   return [
     sample,
     {
@@ -132,6 +131,17 @@ function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSa
       ...(before === undefined ? {} : { tokens_before_answer: before }),
     },
   ];
+}
+
+/** Tokens before the first answer, counted over the shorter side of it; a token that spans both may go to either. */
+function countBeforeAnswer(
+  counter: TokenCounter,
+  { input, answerPrefix, answerAt }: RulerSample,
+  tokens: number,
+): number | undefined {
+  if (answerAt === undefined) return undefined;
+  if (answerAt < input.length / 2) return counter.encode(input.slice(0, answerAt)).length;
+  return tokens - counter.encode(input.slice(answerAt) + answerPrefix).length;
 }
 
 /** One search for a task and length, on a sample that is in no set. */
