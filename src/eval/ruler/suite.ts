@@ -3,7 +3,7 @@ import { UsageError } from "../../base/errors.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import type { SuiteOptions } from "../suites.ts";
 import { type Essays, readEssays } from "./essays.ts";
-import { fits, generateSet, requireFit, type SetSettings } from "./generated-set.ts";
+import { fits, generateSet, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { niahGenerator } from "./niah.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
@@ -42,6 +42,7 @@ export async function openGeneratedRuler(
     tasks,
     skipped,
     notes: [...describeData(tasks, data), ...describeSimplified(sets)],
+    total: sets.reduce((total, set) => total + sizeOf(set), 0),
     bad: [],
     async *items(): AsyncGenerator<EvalItem> {
       for (const set of sets) yield* generateSet(set);

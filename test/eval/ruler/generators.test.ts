@@ -116,6 +116,7 @@ describe("generated prompts", () => {
     expect(suite.notes).toEqual([expect.stringContaining("text of your own")]);
     const items = await collect(suite);
     expect(items.length).toBe(13 * 2 * 3);
+    expect(suite.total).toBe(items.length);
     for (const item of items) {
       const task = suite.tasks.find(({ name }) => name === item.task);
       const text = item.prompt.user;
