@@ -114,6 +114,9 @@ describe("generated prompts", () => {
     const suite = await open("ruler", { ...(await dataFiles()), lengths, counter });
     expect(suite.skipped).toEqual([]);
     expect(suite.notes).toEqual([expect.stringContaining("text of your own")]);
+    expect((await open("ruler", { ...(await dataFiles()), lengths, samples: 7, tasks: ["qa_2"] })).notes).toEqual([
+      "qa_2 has 6 questions, fewer than the 7 samples asked for",
+    ]);
     const items = await collect(suite);
     expect(items.length).toBe(13 * 2 * 3);
     expect(suite.total).toBe(items.length);
@@ -281,9 +284,12 @@ describe("what cannot be made is said:", () => {
       /SQuAD file ".*": "data\[0\].paragraphs\[0\].context"/,
     );
     expect(await failure(open("ruler", { hotpotqa: path }))).toMatch(/HotpotQA file ".*": .*expected array/);
-    await writeFile(path, Buffer.from([0x22, 0xff, 0x22]));
-    expect(await failure(open("ruler", { essays: path }))).toMatch(/Essays ".*" is not valid UTF-8/);
+    const latin1 = join(folder, "x.txt");
+    await writeFile(latin1, Buffer.from([0x22, 0xff, 0x22]));
+    expect(await failure(open("ruler", { essays: latin1 }))).toMatch(/Essays ".*" is not valid UTF-8/);
     expect(await failure(open("ruler", { essays: join(folder, "none") }))).toMatch(/no such file/);
+    await writeFile(path, '[{"text":"a"},{"txt":"b"}]');
+    expect(await failure(open("ruler", { essays: path }))).toMatch(/^File ".*", record 2 \(line 1\): "text": /);
     await writeFile(path, '{"text":" "}');
     expect(await failure(open("ruler", { essays: path }))).toMatch(/hold no text/);
   });
