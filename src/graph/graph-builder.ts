@@ -153,9 +153,9 @@ export class GraphBuilder {
     return this.#constant(OnnxType.int64, typeof values === "number" ? [] : [list.length], data);
   }
 
-  /** An int32 scalar. */
-  int32(value: number): Value {
-    return this.#constant(OnnxType.int32, [], Int32Array.of(value));
+  /** An int32 constant: a scalar, or a tensor where a shape is given with as many values. */
+  int32(values: number | number[], shape: number[] = typeof values === "number" ? [] : [values.length]): Value {
+    return this.#constant(OnnxType.int32, shape, Int32Array.from(typeof values === "number" ? [values] : values));
   }
 
   /** A float scalar, or a vector where a list is given. */
@@ -185,21 +185,19 @@ export class GraphBuilder {
   stored(weight: Weight): Value {
     const { name } = weight;
     if (!this.#initializers.has(name)) {
-      this.#initializers.set(
-        name,
-        create(TensorProtoSchema, {
-          name,
-          dims: weight.shape.map(BigInt),
-          dataType: weightTypes[weight.dtype] as OnnxType,
-          dataLocation: externalLocation,
-          externalData: [
-            { key: "location", value: weight.file },
-            { key: "offset", value: String(weight.offset) },
-            { key: "length", value: String(weight.length) },
-          ],
-        }),
-      );
+      const type = weightTypes[weight.dtype] as OnnxType;
+      this.#initializers.set(name, external(name, type, weight.shape, { ...weight, location: weight.file }));
     }
+    return name;
+  }
+
+  /**
+   * A tensor that lives as long as the session, in the outermost graph: an initializer whose bytes lie in `location`, from
+   * its start. What kernels write into it is there in the next run.
+   */
+  state(name: string, type: OnnxType, shape: number[], location: string, bytes: number): Value {
+    if (this.#outer !== undefined) return this.#outer.state(name, type, shape, location, bytes);
+    this.#initializers.set(name, external(name, type, shape, { location, offset: 0, length: bytes }));
     return name;
   }
 
@@ -246,6 +244,14 @@ export class GraphBuilder {
       epsilon: { float: eps },
       stash_type: 1,
     });
+  }
+
+  /** RMSNorm of `x + skip` in one operator: normed rows, and the sum. */
+  skipNorm(x: Value, skip: Value, weight: Weight, eps: number): [normed: Value, sum: Value] {
+    const outputs = [this.#fresh("normed"), "", "", this.#fresh("sum")];
+    const inputs = [x, skip, this.weight(weight)];
+    this.nodes("SkipSimplifiedLayerNormalization", inputs, { epsilon: { float: eps } }, outputs, contribDomain);
+    return [outputs[0] as Value, outputs[3] as Value];
   }
 
   reshape(x: Value, shape: number[]): Value {
@@ -344,6 +350,25 @@ function attribute(name: string, value: Attributes[string]): AttributeProto {
   }
   if ("float" in value) return create(AttributeProtoSchema, { name, type: attributeType.float, f: value.float });
   return create(AttributeProtoSchema, { name, type: attributeType.graph, g: value.graph });
+}
+
+function external(
+  name: string,
+  dataType: OnnxType,
+  shape: readonly number[],
+  { location, offset, length }: { location: string; offset: number; length: number },
+): TensorProto {
+  return create(TensorProtoSchema, {
+    name,
+    dims: shape.map(BigInt),
+    dataType,
+    dataLocation: externalLocation,
+    externalData: [
+      { key: "location", value: location },
+      { key: "offset", value: String(offset) },
+      { key: "length", value: String(length) },
+    ],
+  });
 }
 
 function valueInfo(name: string, type: OnnxType | undefined, shape: Dimension[] | undefined): ValueInfoProto {

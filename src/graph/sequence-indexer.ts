@@ -10,7 +10,7 @@ import { inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
  * Where every head's relu is 0 the score is exactly 0, and many keys tie. The CPU's top-k takes the lowest index then,
  * CUDA's any. This step per position, which no other score feels, makes the lowest win everywhere.
  */
-const tieStep = -1e-30;
+export const tieStep = -1e-30;
 
 /**
  * Indices of the selected keys, int32 `[rows, index_topk]`, in no order, of sequences longer than that. Scores are fp32
@@ -80,7 +80,7 @@ export function selectSequenceKeys(
 }
 
 /** relu(a b^T) of float16 matrices in float32. */
-function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
+export function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
   const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
   return graph.contrib("GemmFloat8", [a, b], attributes);
 }

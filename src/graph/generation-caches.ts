@@ -1,0 +1,104 @@
+/**
+ * Caches of a generation graph. *Resident*: the rows live in the session, on the device, from one run to the next, and
+ * nothing of them crosses to the host. ONNX has no state, but an initializer is a buffer, and PagedAttention writes new
+ * rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*: each run is given all
+ * rows and gives back the new ones.
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { GraphBuilder, Value } from "./graph-builder.ts";
+
+export type CacheForm = "resident" | "fed";
+
+/** Capacities, and the rows that a run reads, are multiples of this: PagedAttention's block. */
+export const cacheBlock = 256;
+/** More rows than a run brings. */
+export const maxRowsPerRun = 16384;
+/** Where resident caches take their first bytes from: a "file" of zeros that the runtime gives as memory. */
+export const zerosLocation = "indexcache-zeros";
+
+/** A cache with the rows of this run in it. */
+export interface WrittenCache {
+  /** Every row, `[capacity, width]`. */
+  all: () => Value;
+  /** The rows that this run reads, `[readable, width]`. */
+  readable: () => Value;
+}
+
+export interface CacheContext {
+  form: CacheForm;
+  precision: GraphBuilder["settings"]["precision"];
+  capacity: number;
+  /** int32 `[rows]`: the rows' places. */
+  slots: Value;
+  /** int32 `[2]`: 0 and the number of rows. */
+  rowEnds: Value;
+}
+
+/** Puts `rows` `[rows, width]` in their places in the cache `name`. `blocks`: readable rows / `cacheBlock`, int64 `[1]`. */
+export function writeCache(
+  graph: GraphBuilder,
+  context: CacheContext,
+  name: string,
+  width: number,
+  rows: Value,
+  blocks: Value,
+): WrittenCache {
+  return context.form === "resident"
+    ? writeResident(graph, context, name, width, rows, blocks)
+    : writeFed(graph, name, rows, blocks);
+}
+
+function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value): WrittenCache {
+  const places = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
+  const all = graph.node("ScatterND", [name, places, rows]);
+  const end = () => graph.node("Mul", [blocks, graph.int([cacheBlock])]);
+  return {
+    all: () => all,
+    readable: () => graph.node("Slice", [all, graph.int([0]), end(), graph.int([0])]),
+  };
+}
+
+/**
+ * PagedAttention in its latent layout with one head and one value column, a window of one key and a block table that
+ * stays in the first block: the attention is a few dot products, the write is what counts.
+ */
+function writeResident(
+  graph: GraphBuilder,
+  { precision, capacity, slots, rowEnds }: CacheContext,
+  name: string,
+  width: number,
+  rows: Value,
+  blocks: Value,
+): WrittenCache {
+  const shape = [capacity / cacheBlock, cacheBlock, 1, width];
+  const bytes = capacity * width * (precision === OnnxType.float16 ? 2 : 4);
+  const cache = graph.state(name, precision, shape, zerosLocation, bytes);
+  const table = graph.int32(
+    Array.from({ length: maxRowsPerRun / cacheBlock }, () => 0),
+    [1, maxRowsPerRun / cacheBlock],
+  );
+  const written = graph.contrib(
+    "PagedAttention",
+    [rows, rows, "", cache, "", rowEnds, graph.int32([0]), table, "", "", slots],
+    {
+      num_heads: 1,
+      kv_num_heads: 1,
+      kv_cache_layout: "LATENT",
+      v_head_size: 1,
+      scale: { float: 1 },
+      local_window_size: 1,
+    },
+  );
+  // Nothing but the shape of its output orders the write before what reads the cache: 0, of what is known after it.
+  const zero = graph.node("Sub", [graph.dimension(written, 0), graph.dimension(rows, 0)]);
+  return {
+    all: () => {
+      const flat = graph.node("Concat", [graph.node("Sub", [zero, graph.int([1])]), graph.int([width])], { axis: 0 });
+      return graph.node("Reshape", [cache, flat]);
+    },
+    readable: () => {
+      const end = graph.node("Add", [blocks, zero]);
+      return graph.reshape(graph.node("Slice", [cache, graph.int([0]), end, graph.int([0])]), [-1, width]);
+    },
+  };
+}

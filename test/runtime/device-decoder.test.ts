@@ -1,0 +1,107 @@
+/** The generation graph, run on the CPU with fed caches, against the decoder of the joined stages. */
+import { describe, expect, it } from "vitest";
+import { OnnxType } from "../../src/checkpoint/dtype.ts";
+import { farKeys } from "../../src/graph/generation-graph.ts";
+import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { readableLimit } from "../../src/graph/sequence-attention.ts";
+import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
+import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { openDecoder } from "../../src/runtime/decoder.ts";
+import { DeviceDecoder } from "../../src/runtime/device-decoder.ts";
+import { decodeRun, promptRuns } from "../../src/runtime/generation-runs.ts";
+import type { Decoder } from "../../src/runtime/measurement.ts";
+import { mostLikely } from "../../src/runtime/sampling.ts";
+import { fixturePath, largestDifference } from "../oracle.ts";
+
+function someIds(model: ModelFolder, length: number): number[] {
+  let state = 11;
+  return Array.from({ length }, () => {
+    state = (state * 1103515245 + 12345) % 2147483648;
+    return state % model.config.vocabSize;
+  });
+}
+
+const quarter = (pattern: Pattern) => parsePattern(`F${"S".repeat(pattern.length - 1)}`);
+
+/** Logits of a prompt and of greedy steps behind it. */
+async function generated(decoder: Decoder, prompt: number[], steps: number) {
+  const all = [await decoder.prefill(prompt)];
+  for (let step = 0; step < steps; step++) all.push(await decoder.decode(mostLikely(all.at(-1) as Float32Array)));
+  return all.map((logits) => Float32Array.from(logits));
+}
+
+async function compare(model: ModelFolder, pattern: Pattern, length: number, provider: "cpu" | "cuda") {
+  const steps = 6;
+  const prompt = someIds(model, length);
+  const device = { device: "cpu", dtype: "float32", threads: 2, capacity: length + steps, provider } as const;
+  const decoder = await DeviceDecoder.open(model, pattern, device);
+  const reference = await openDecoder(model, pattern, { device: "cpu", threads: 2 });
+  const expected = await generated(reference, prompt, steps);
+  const found = await generated(decoder, prompt, steps);
+  expect(decoder.cacheBytes).toEqual(reference.cacheBytes);
+  for (const [step, logits] of found.entries()) {
+    expect(mostLikely(logits)).toBe(mostLikely(expected[step] as Float32Array));
+    expect(largestDifference([...logits], [...(expected[step] as Float32Array)])).toBeLessThan(1e-4);
+  }
+  // The same steps again, from where the prompt ended.
+  decoder.rewind(length);
+  const again = await decoder.decode(mostLikely(found[0] as Float32Array));
+  expect(largestDifference([...again], [...(found[1] as Float32Array)])).toBe(0);
+  await Promise.all([decoder.release(), reference.release()]);
+}
+
+describe.each(["glm-groups", "glm-pattern", "glm-shared", "v32-yarn", "v32-fp8"])("%s", (fixture) => {
+  it.each(["cpu", "cuda"] as const)("has the logits of the joined stages in %s's graph", async (provider) => {
+    const model = await openModel(fixturePath(fixture));
+    const full = model.config.indexerLayers;
+    for (const pattern of new Set([full, quarter(full)])) {
+      // Shorter than index_topk, and longer with a remainder.
+      for (const length of [5, 77]) await compare(model, pattern, length, provider);
+    }
+  });
+});
+
+it("gathers and cuts top-k into pieces where the prompt is long", async () => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const { config } = model;
+  const kernels = kernelsOf("cuda", OnnxType.float);
+  const length = Math.max(readableLimit(config, kernels), farKeys(config)) + 100;
+  expect(promptRuns(config, kernels, 0, length).map(({ way }) => way)).toEqual(
+    expect.arrayContaining(["every", "read", "gather"]),
+  );
+  expect(decodeRun(config, length).way).toBe("far");
+  await compare(model, quarter(config.indexerLayers), length, "cuda");
+});
+
+it("cuts a prompt so that every row is in one run, and pads only behind its end", async () => {
+  const { config } = await openModel(fixturePath("glm-groups"));
+  const kernels = kernelsOf("cuda", OnnxType.float16);
+  for (const [start, end] of [
+    [0, 1],
+    [0, config.indexTopk],
+    [0, 1000],
+    [config.indexTopk + 3, 777],
+  ] as const) {
+    const runs = promptRuns(config, kernels, start, end);
+    expect(runs[0]?.start).toBe(start);
+    expect(runs.at(-1)?.end).toBe(end);
+    for (const [index, run] of runs.entries()) {
+      expect(run.start).toBe(index === 0 ? start : runs[index - 1]?.end);
+      expect(run.padding === 0 || index === runs.length - 1).toBe(true);
+      expect(run.blocks * 256).toBeGreaterThanOrEqual(run.end + run.padding);
+    }
+  }
+});
+
+it("refuses more tokens than the caches were made for", async () => {
+  const model = await openModel(fixturePath("glm-pattern"));
+  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+    device: "cpu",
+    dtype: "float32",
+    capacity: 4,
+  });
+  await decoder.prefill([1, 2, 3]);
+  await decoder.decode(4);
+  await expect(decoder.decode(5)).rejects.toThrow("made for 4 tokens, and 5 are needed");
+  await decoder.release();
+});
