@@ -13,10 +13,12 @@ import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
 import {
   addDeviceOptions,
+  addDtypeOption,
   addModelArgument,
   addOutputOptions,
   addPatternOptions,
   type DeviceFlags,
+  type DtypeFlags,
   decimalNumber,
   demoModel,
   type OutputFlags,
@@ -28,7 +30,7 @@ import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
 import { Terminal } from "./terminal.ts";
 
-interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, ProfileFlags, OutputFlags {
+interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;
   topK?: number;
   topP?: number;
@@ -65,6 +67,7 @@ export function addRunCommand(program: Command): void {
     .option("--stop <text>", "end before this text; may be given several times", collect, [])
     .option("--ignore-eos", "go on past the end of the text");
   addDeviceOptions(command);
+  addDtypeOption(command);
   addProfileOption(command);
   addOutputOptions(command);
   command
@@ -89,7 +92,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
-  const settings = { ...(await openDevice(flags, terminal)), capacity };
+  const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype, capacity };
   await withProfile(flags, terminal, async (recording) => {
     const decoder = await openDecoder(model, pattern, {
       ...settings,

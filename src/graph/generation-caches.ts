@@ -4,7 +4,6 @@
  * rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*: each run is given all
  * rows and gives back the new ones.
  */
-import { OnnxType } from "../checkpoint/dtype.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 
 export type CacheForm = "resident" | "fed";
@@ -13,8 +12,6 @@ export type CacheForm = "resident" | "fed";
 export const cacheBlock = 256;
 /** More rows than a run brings. */
 export const maxRowsPerRun = 16384;
-/** Where resident caches take their first bytes from: a "file" of zeros that the runtime gives as memory. */
-export const zerosLocation = "indexcache-zeros";
 
 /** A cache with the rows of this run in it. */
 export interface WrittenCache {
@@ -24,9 +21,15 @@ export interface WrittenCache {
   readable: () => Value;
 }
 
+/** Which cache, and how wide its rows are; no two caches of a graph have the same number. */
+export interface CacheName {
+  name: string;
+  number: number;
+  width: number;
+}
+
 export interface CacheContext {
   form: CacheForm;
-  precision: GraphBuilder["settings"]["precision"];
   capacity: number;
   /** int32 `[rows]`: the rows' places. */
   slots: Value;
@@ -34,18 +37,17 @@ export interface CacheContext {
   rowEnds: Value;
 }
 
-/** Puts `rows` `[rows, width]` in their places in the cache `name`. `blocks`: readable rows / `cacheBlock`, int64 `[1]`. */
+/** Puts `rows` `[rows, width]` in their places in a cache. `blocks`: readable rows / `cacheBlock`, int64 `[1]`. */
 export function writeCache(
   graph: GraphBuilder,
   context: CacheContext,
-  name: string,
-  width: number,
+  cache: CacheName,
   rows: Value,
   blocks: Value,
 ): WrittenCache {
   return context.form === "resident"
-    ? writeResident(graph, context, name, width, rows, blocks)
-    : writeFed(graph, name, rows, blocks);
+    ? writeResident(graph, context, cache, rows, blocks)
+    : writeFed(graph, cache.name, rows, blocks);
 }
 
 function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value): WrittenCache {
@@ -64,15 +66,12 @@ function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value)
  */
 function writeResident(
   graph: GraphBuilder,
-  { precision, capacity, slots, rowEnds }: CacheContext,
-  name: string,
-  width: number,
+  { capacity, slots, rowEnds }: CacheContext,
+  { name, number, width }: CacheName,
   rows: Value,
   blocks: Value,
 ): WrittenCache {
-  const shape = [capacity / cacheBlock, cacheBlock, 1, width];
-  const bytes = capacity * width * (precision === OnnxType.float16 ? 2 : 4);
-  const cache = graph.state(name, precision, shape, zerosLocation, bytes);
+  const cache = graph.state(name, [capacity / cacheBlock, cacheBlock, 1, width], number);
   const table = graph.int32(
     Array.from({ length: maxRowsPerRun / cacheBlock }, () => 0),
     [1, maxRowsPerRun / cacheBlock],

@@ -126,7 +126,6 @@ export function buildGenerationGraph(
   const rowEnds = graph.node("Concat", [graph.int([0]), graph.dimension("input_ids", 0)], { axis: 0 });
   const caches: CacheContext = {
     form: settings.caches,
-    precision,
     capacity,
     slots: graph.cast("position_ids", OnnxType.int32),
     rowEnds: graph.cast(rowEnds, OnnxType.int32),
@@ -178,7 +177,10 @@ function allLayers(
   let selection: Selection | undefined;
   const results: LayerResult[] = [];
   for (const [index, layer] of weights.layers.entries()) {
-    const names = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
+    const names = {
+      latent: { name: pastLatent(index), number: 2 * index + 1, width: latentWidth(config) },
+      indexKey: { name: pastIndexerKey(index), number: 2 * index + 2, width: config.indexHeadDim },
+    };
     const result = generationLayer(pass, layer, names, hidden, selection, pattern[index] === "F");
     ({ hidden, selection } = result);
     results.push(result);

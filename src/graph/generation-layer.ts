@@ -6,8 +6,7 @@ import { OnnxType } from "../checkpoint/dtype.ts";
 import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale } from "./attention-graph.ts";
-import { latentWidth } from "./contract.ts";
-import { type CacheContext, type WrittenCache, writeCache } from "./generation-caches.ts";
+import { type CacheContext, type CacheName, type WrittenCache, writeCache } from "./generation-caches.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { feedForward } from "./mlp-graph.ts";
 import { rotate } from "./rope-graph.ts";
@@ -82,7 +81,7 @@ export function startPass(pass: Omit<Pass, "blocks" | "places" | "row" | "visibl
 export function generationLayer(
   pass: Pass,
   layer: LayerWeights,
-  names: { latent: string; indexKey: string },
+  names: { latent: CacheName; indexKey: CacheName },
   hidden: Hidden,
   previous: Selection | undefined,
   indexes: boolean,
@@ -94,14 +93,14 @@ export function generationLayer(
       ? [graph.rmsNorm(hidden.residual, layer.inputNorm, eps), hidden.residual]
       : graph.skipNorm(hidden.residual, hidden.added, layer.inputNorm, eps);
   const latent = latentRows(pass, layer, h);
-  const cache = writeCache(graph, caches, names.latent, latentWidth(config), latent, blocks);
+  const cache = writeCache(graph, caches, names.latent, latent, blocks);
   const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
   const indexer = indexes ? (layer.indexer as IndexerWeights) : undefined;
   const indexKey = indexer === undefined ? undefined : indexKeys(pass, indexer, h);
   let selection = previous;
   if (indexer !== undefined && indexKey !== undefined) {
     // Keys are kept from the first token on, also by runs that select nothing.
-    const keys = writeCache(graph, caches, names.indexKey, config.indexHeadDim, indexKey, blocks);
+    const keys = writeCache(graph, caches, names.indexKey, indexKey, blocks);
     if (way !== "every") selection = select(pass, indexer, h, qLatent, keys);
   }
   const chosen = way === "every" ? undefined : (selection ?? mostRecent(pass));

@@ -192,13 +192,17 @@ export class GraphBuilder {
   }
 
   /**
-   * A tensor that lives as long as the session, in the outermost graph: an initializer whose bytes lie in `location`, from
-   * its start. What kernels write into it is there in the next run.
+   * A tensor of the graph's precision that lives as long as the session, in the outermost graph: what kernels write into it
+   * is there in the next run. It begins as the constant `fill`, spread: ONNX Runtime folds that when it loads the graph.
+   * Each needs a `fill` of its own, or they would be folded into one.
    */
-  state(name: string, type: OnnxType, shape: number[], location: string, bytes: number): Value {
-    if (this.#outer !== undefined) return this.#outer.state(name, type, shape, location, bytes);
-    this.#initializers.set(name, external(name, type, shape, { location, offset: 0, length: bytes }));
-    return name;
+  state(name: string, shape: number[], fill: number): Value {
+    if (this.#outer !== undefined) return this.#outer.state(name, shape, fill);
+    const known = this.#known.get(`state ${name}`);
+    if (known !== undefined) return known;
+    const spread = this.node("Expand", [this.#constant(OnnxType.float16, [], Uint16Array.of(fill)), this.int(shape)]);
+    this.#known.set(`state ${name}`, spread);
+    return spread;
   }
 
   /** A weight in the graph's precision, or in another one; dequantised where it carries block scales. */

@@ -15,8 +15,8 @@ import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
 
 /** What a layer's queries read. */
 export interface LayerKeys {
-  /** Normed hidden states of all rows, in the order of rows. */
-  normed: Value;
+  /** Compressed queries of all rows, in the order of rows, `[rows, q_lora_rank]`. */
+  compressed: Value;
   /** Queries that see more keys than this gather theirs. */
   readable: number;
   /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
@@ -57,7 +57,7 @@ export function layerKeys(
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
   const values = up(graph, config, layer, first(content), nope, nope + vHeadDim);
   return {
-    normed,
+    compressed: graph.rmsNorm(graph.linear(normed, layer.qA, layer.qABias), layer.qANorm, latentNormEps),
     readable,
     keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
     values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
@@ -119,7 +119,7 @@ export interface ChunkAttention {
   keys: LayerKeys;
 }
 
-/** Attention output of a chunk, `[chunk rows, hidden_size]`. */
+/** Attention of a chunk, before its output projection: `[chunk rows, H * dv]`. */
 export function attendChunk(
   chunk: Chunk,
   context: SequenceContext,
@@ -130,10 +130,8 @@ export function attendChunk(
   const { config, shape, cos, sin, positions } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
-  const h = rows(keys.normed);
-  const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
   const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
-  const projected = graph.node("Gemm", [qLatent, ropeFirst(graph, config, layer)], { transB: 1 });
+  const projected = graph.node("Gemm", [rows(keys.compressed), ropeFirst(graph, config, layer)], { transB: 1 });
   const queries = rotateAt(graph, projected, at, rotation);
   const own = selected === undefined ? undefined : rows(selected);
   const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
@@ -141,7 +139,7 @@ export function attendChunk(
   const gather = (inside: GraphBuilder) =>
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
   const gathers = own !== undefined && keys.readable < shape.length;
-  return graph.linear(gathers ? byLength(chunk, keys.readable, read, gather) : read(graph), layer.o, layer.oBias);
+  return gathers ? byLength(chunk, keys.readable, read, gather) : read(graph);
 }
 
 /** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */

@@ -40,6 +40,21 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
   return shape.length > config.indexTopk;
 }
 
+/** Bytes that a row takes behind attention at its widest: values of all heads, then the MLP. */
+function restRowBytes(config: DsaConfig): number {
+  const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, nRoutedExperts } = config;
+  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * nRoutedExperts);
+}
+
+/** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */
+const restBytes = 4 * 2 ** 30;
+
+/** Bytes of the tensors behind attention where those take all rows at once, 0 where they go chunk by chunk. */
+export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShape): number {
+  const bytes = batch * length * restRowBytes(config);
+  return bytes <= restBytes ? bytes : 0;
+}
+
 /** One chunk of query rows: the graph to add to, and what it covers. */
 export interface Chunk {
   graph: GraphBuilder;

@@ -7,7 +7,7 @@ import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import { type CacheForm, zerosLocation } from "../graph/generation-caches.ts";
+import type { CacheForm } from "../graph/generation-caches.ts";
 import {
   buildGenerationGraph,
   type GenerationSettings,
@@ -119,7 +119,6 @@ export class DeviceDecoder implements Decoder {
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: half,
-      ...(caches === "resident" ? { memoryFiles: [zeros(config, pattern, settings)] } : {}),
       ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
       ...(options.recording === undefined ? {} : { recording: options.recording }),
     });
@@ -205,12 +204,6 @@ export class DeviceDecoder implements Decoder {
   #int64(values: BigInt64Array): Tensor {
     return new this.#tensor("int64", values, [values.length]);
   }
-}
-
-/** What every resident cache begins with. Zeros that nothing has touched take no memory. */
-function zeros(config: DsaConfig, pattern: Pattern, { capacity }: GenerationSettings) {
-  const widest = Math.max(...generationCaches(config, pattern).map(({ width }) => width));
-  return { path: zerosLocation, data: new Uint8Array(2 * capacity * widest) };
 }
 
 function gib(bytes: number): string {

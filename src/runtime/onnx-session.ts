@@ -34,8 +34,6 @@ export interface SessionSettings {
    * fight for the cores, and each would keep the peak of its own buffers.
    */
   solo?: boolean;
-  /** External data that are no files of `folder` but these bytes. */
-  memoryFiles?: { path: string; data: Uint8Array }[];
   /** Float32 products on CUDA may round their factors to TF32, ten bits of mantissa. Never for results in float32. */
   tf32?: boolean;
 }
@@ -89,7 +87,6 @@ export class OnnxSession {
           ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
         },
       },
-      ...(settings.memoryFiles === undefined ? {} : { externalData: settings.memoryFiles }),
       ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
     try {
