@@ -82,10 +82,13 @@ export class DeviceDecoder implements Decoder {
     this.#settings = settings;
     this.#tokens = tokens;
     this.#fullLayers = fullLayers(pattern).length;
+    const half = settings.precision === OnnxType.float16;
     this.#caches =
       settings.caches === "resident"
         ? []
-        : generationCaches(config, pattern).map((names) => new FedCache(names, settings.capacity));
+        : generationCaches(config, pattern).map(
+            (names) => new FedCache(names, settings.capacity, half ? "float16" : "float32"),
+          );
   }
 
   /** @throws RuntimeFailure where the device has less memory than weights, caches and one run take */
