@@ -51,8 +51,9 @@ export function writeCache(
 }
 
 function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value): WrittenCache {
-  const places = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
-  const all = graph.node("ScatterND", [name, places, rows]);
+  const column = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
+  const places = graph.node("Expand", [column, graph.node("Shape", [rows])]);
+  const all = graph.node("ScatterElements", [name, places, rows], { axis: 0 });
   const end = () => graph.node("Mul", [blocks, graph.int([cacheBlock])]);
   return {
     all: () => all,
@@ -88,13 +89,11 @@ function writeResident(
       local_window_size: 1,
     },
   );
-  // Nothing but the shape of its output orders the write before what reads the cache: 0, of what is known after it.
+  // Nothing but the shape of its output orders the write before what reads the cache: 0, of what is known after it. Nor
+  // would ONNX Runtime read the cache at all if it could tell shapes ahead: a view of a constant is a constant.
   const zero = graph.node("Sub", [graph.dimension(written, 0), graph.dimension(rows, 0)]);
   return {
-    all: () => {
-      const flat = graph.node("Concat", [graph.node("Sub", [zero, graph.int([1])]), graph.int([width])], { axis: 0 });
-      return graph.node("Reshape", [cache, flat]);
-    },
+    all: () => graph.node("Reshape", [cache, graph.node("Add", [graph.int([-1, width]), zero])]),
     readable: () => {
       const end = graph.node("Add", [blocks, zero]);
       return graph.reshape(graph.node("Slice", [cache, graph.int([0]), end, graph.int([0])]), [-1, width]);

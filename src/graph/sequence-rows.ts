@@ -69,13 +69,13 @@ export interface Chunk {
 /** Runs `body` chunk by chunk and joins the results along the rows. */
 export function overChunks(
   graph: GraphBuilder,
-  { shape, kernels }: SequenceContext,
+  { config, shape, kernels }: SequenceContext,
   body: (chunk: Chunk) => Value,
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
   if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length), end: length });
-  if (kernels.loop) {
+  if (chunks * config.numHiddenLayers > kernels.writtenOut) {
     const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
