@@ -6,6 +6,7 @@ import { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder } from "../runtime/decoder.ts";
+import { providerOf } from "../runtime/execution-provider.ts";
 import { type GenerationResult, generate } from "../runtime/generation.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { createSampler } from "../runtime/sampling.ts";
@@ -100,6 +101,9 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
     });
     try {
       for (const line of decoder.plan) terminal.detail(line);
+      if (settings.dtype === "float32" && providerOf(settings.device) === "cuda") {
+        terminal.note("float32 caches cross to the GPU with every token: --dtype float16 keeps them there");
+      }
       const result = await stream(decoder, ids, flags.json === true, {
         maxNewTokens: flags.maxNewTokens,
         window,

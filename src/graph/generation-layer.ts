@@ -150,7 +150,7 @@ function select(pass: Pass, indexer: IndexerWeights, h: Value, qLatent: Value, k
   const one = isSingle(way);
   const turned = rotate(graph, graph.linear(qLatent, indexer.wqB), angles, indexRotation(config, heads));
   const queries = graph.reshape(turned, [-1, dim]);
-  const products = indexProducts(graph, kernels, queries, keys.readable());
+  const products = indexProducts(graph, kernels.reluProduct && !one, queries, keys.readable());
   const headWeights = weighHeads(graph, config, indexer, h);
   const scores = one
     ? graph.node("MatMul", [headWeights, products])
@@ -170,9 +170,12 @@ function select(pass: Pass, indexer: IndexerWeights, h: Value, qLatent: Value, k
   return { keys: chosen, closed };
 }
 
-/** relu(q . k), float `[rows * index_n_heads, readable]`. */
-function indexProducts(graph: GraphBuilder, kernels: Kernels, queries: Value, keys: Value): Value {
-  if (kernels.reluProduct) return reluProduct(graph, queries, keys);
+/**
+ * relu(q . k), float `[rows * index_n_heads, readable]`. The `fused` operator makes up its mind anew at every call, which
+ * takes the host longer than a single row's product takes the device (0.37 ms, docs/gpu.md).
+ */
+function indexProducts(graph: GraphBuilder, fused: boolean, queries: Value, keys: Value): Value {
+  if (fused) return reluProduct(graph, queries, keys);
   const [q, k] = [graph.cast(queries, OnnxType.float), graph.cast(keys, OnnxType.float)];
   return graph.node("Relu", [graph.contrib("FusedMatMul", [q, k], { transB: 1 })]);
 }
