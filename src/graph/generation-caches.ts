@@ -89,8 +89,8 @@ function writeResident(
       local_window_size: 1,
     },
   );
-  // Nothing but the shape of its output orders the write before what reads the cache: 0, of what is known after it. Nor
-  // would ONNX Runtime read the cache at all if it could tell shapes ahead: a view of a constant is a constant.
+  // 0, known when the write has begun: it orders the write before what reads the cache, and keeps views of the cache from
+  // being folded. No `Concat` with it: ONNX Runtime sees through those.
   const zero = graph.node("Sub", [graph.dimension(written, 0), graph.dimension(rows, 0)]);
   return {
     all: () => graph.node("Reshape", [cache, graph.node("Add", [graph.int([-1, width]), zero])]),

@@ -192,9 +192,10 @@ export class GraphBuilder {
   }
 
   /**
-   * A tensor of the graph's precision that lives as long as the session, in the outermost graph: what kernels write into it
-   * is there in the next run. It begins as the constant `fill`, spread: ONNX Runtime folds that when it loads the graph.
-   * Each needs a `fill` of its own, or they would be folded into one.
+   * A float16 tensor that lives as long as the session, in the outermost graph: what kernels write into it is there in the
+   * next run. It begins as one number, spread, of the bits `fill`: ONNX Runtime folds that when it loads the graph. Each
+   * needs a `fill` of its own, or they would be folded into one. Views of it need shapes that are not constant, or they
+   * would be folded as well, into copies.
    */
   state(name: string, shape: number[], fill: number): Value {
     if (this.#outer !== undefined) return this.#outer.state(name, shape, fill);

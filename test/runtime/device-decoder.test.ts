@@ -1,5 +1,9 @@
 /** The generation graph, run on the CPU with fed caches, against the decoder of the joined stages. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { RuntimeFailure } from "../../src/base/errors.ts";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import { farKeys } from "../../src/graph/generation-graph.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
@@ -12,6 +16,7 @@ import { decodeRun, promptRuns } from "../../src/runtime/generation-runs.ts";
 import type { Decoder } from "../../src/runtime/measurement.ts";
 import { mostLikely } from "../../src/runtime/sampling.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
+import { pathWithNvidiaSmi } from "./nvidia-smi.ts";
 
 function someIds(model: ModelFolder, length: number): number[] {
   let state = 11;
@@ -112,6 +117,23 @@ it("cuts a prompt so that every row is in one run, and pads only behind its end"
       expect(run.padding === 0 || index === runs.length - 1).toBe(true);
       expect(run.blocks * 256).toBeGreaterThanOrEqual(run.end + run.padding);
     }
+  }
+});
+
+it("refuses a model that the device cannot hold, before it loads anything", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-decoder-"));
+  const path = process.env.PATH;
+  try {
+    process.env.PATH = pathWithNvidiaSmi(folder, "0, NVIDIA L4, 23034, 100, 580.95.05, 8.9, GPU-aaaaaaaa-0000");
+    const model = await openModel(fixturePath("glm-pattern"));
+    const settings = { device: "cuda", dtype: "float16", capacity: 100_000 } as const;
+    const error = await DeviceDecoder.open(model, model.config.indexerLayers, settings).catch((reason) => reason);
+    expect(error).toBeInstanceOf(RuntimeFailure);
+    expect(error.message).toMatch(/needs about .* = weights .* \+ caches .* \+ one run .*; cuda has 0.10 GiB free/);
+    expect(error.hint).toContain("--max-new-tokens");
+  } finally {
+    process.env.PATH = path;
+    await rm(folder, { recursive: true, force: true });
   }
 });
 
