@@ -42,12 +42,12 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
 
 /** Bytes that a row takes behind attention at its widest: values of all heads, then the MLP. */
 function restRowBytes(config: DsaConfig): number {
-  const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, nRoutedExperts } = config;
-  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * nRoutedExperts);
+  const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, numExpertsPerTok } = config;
+  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * numExpertsPerTok);
 }
 
 /** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */
-const restBytes = 4 * 2 ** 30;
+const restBytes = 3 * 2 ** 30;
 
 /** Bytes of the tensors behind attention where those take all rows at once, 0 where they go chunk by chunk. */
 export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShape): number {
