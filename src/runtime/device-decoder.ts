@@ -19,6 +19,7 @@ import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { type Kernels, kernelsOf, type Provider } from "../graph/sequence-kernels.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { keepsWhatIsWritten } from "./cache-check.ts";
 import { providerOf } from "./execution-provider.ts";
 import { FedCache } from "./fed-cache.ts";
 import {
@@ -91,7 +92,10 @@ export class DeviceDecoder implements Decoder {
           );
   }
 
-  /** @throws RuntimeFailure where the device has less memory than weights, caches and one run take */
+  /**
+   * @throws RuntimeFailure where the device has less memory than weights, caches and one run take, or loses what is in its
+   *   caches
+   */
   static async open(model: ModelFolder, pattern: Pattern, options: DeviceDecoderSettings): Promise<DeviceDecoder> {
     const { config } = model;
     const { device, dtype } = options;
@@ -129,7 +133,14 @@ export class DeviceDecoder implements Decoder {
       `device memory: ${describe(need)}`,
       `caches of ${settings.capacity} tokens, ${dtype}, ${caches === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
     ];
-    return new DeviceDecoder(config, pattern, session, Tensor, settings, options.capacity, plan);
+    const decoder = new DeviceDecoder(config, pattern, session, Tensor, settings, options.capacity, plan);
+    if (caches === "resident" && options.capacity >= 2 && !(await keepsWhatIsWritten(decoder))) {
+      await decoder.release();
+      throw new RuntimeFailure("This ONNX Runtime does not keep caches on the device from one run to the next", {
+        hint: "use --dtype float32, or the version of onnxruntime-node that package.json names",
+      });
+    }
+    return decoder;
   }
 
   get indexerExecutions(): { made: number; saved: number } {

@@ -10,6 +10,7 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { readableLimit } from "../../src/graph/sequence-attention.ts";
 import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { keepsWhatIsWritten } from "../../src/runtime/cache-check.ts";
 import { openDecoder } from "../../src/runtime/decoder.ts";
 import { DeviceDecoder } from "../../src/runtime/device-decoder.ts";
 import { decodeRun, promptRuns } from "../../src/runtime/generation-runs.ts";
@@ -135,6 +136,27 @@ it("refuses a model that the device cannot hold, before it loads anything", asyn
     process.env.PATH = path;
     await rm(folder, { recursive: true, force: true });
   }
+});
+
+it("can tell caches that keep what is written from others", async () => {
+  const model = await openModel(fixturePath("glm-pattern"));
+  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+    device: "cpu",
+    dtype: "float32",
+    capacity: 8,
+  });
+  expect(await keepsWhatIsWritten(decoder)).toBe(true);
+  const fresh = Float32Array.from(await decoder.prefill([3, 1]));
+  decoder.rewind(0);
+  expect(largestDifference([...(await decoder.prefill([3, 1]))], [...fresh])).toBe(0);
+  await decoder.release();
+  // One that sees its last token alone.
+  const forgetful = {
+    vocabularySize: 64,
+    decode: async (id: number) => Float32Array.of(id, 1),
+    rewind: () => undefined,
+  };
+  expect(await keepsWhatIsWritten(forgetful)).toBe(false);
 });
 
 it("refuses more tokens than the caches were made for", async () => {
