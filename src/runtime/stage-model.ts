@@ -46,13 +46,17 @@ export class StageModel {
     this.#tensor = tensor;
   }
 
-  /** Loads the stages that loss evaluation needs. */
-  static async open(model: ModelFolder, settings: Omit<SessionSettings, "folder">): Promise<StageModel> {
+  /** Loads stages; by default those that loss evaluation needs. */
+  static async open(
+    model: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    names: readonly StageName[] = lossStages(model.config),
+  ): Promise<StageModel> {
     const { Tensor } = await loadRuntime();
     const sessions = new Map<StageName, OnnxSession>();
     const stages = new StageModel(model.config, sessions, Tensor);
     try {
-      for (const name of lossStages(model.config)) {
+      for (const name of names) {
         const graph = await model.stage(name);
         sessions.set(name, await OnnxSession.create(graph, name, { ...settings, folder: model.path }));
       }
@@ -84,15 +88,17 @@ export class StageModel {
   /**
    * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows.
    * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
+   * @param kept takes the keys of all rows, `[length, index_head_dim]`, where the caller wants them
    */
   async selectKeys(
     layer: number,
     hidden: Float32Array,
     rows: SequenceRows,
     knownKeys?: Float32Array,
+    kept?: Float32Array,
   ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
     const width = this.config.indexHeadDim;
-    const cache = this.#reserveIndexerKeys(rows.length * width);
+    const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
     if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
     for (const chunk of rows.chunks) {
@@ -114,6 +120,7 @@ export class StageModel {
   /**
    * Runs one layer's body over a sequence; gives the next hidden states and the latents of the invariant rows.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
+   * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
   async runBody(
     layer: number,
@@ -121,9 +128,10 @@ export class StageModel {
     rows: SequenceRows,
     selected: readonly SelectedKeys[],
     known?: KnownRows,
+    kept?: Float32Array,
   ): Promise<{ hidden: Float32Array; firstLatent: Float32Array }> {
     const width = latentWidth(this.config);
-    const cache = this.#reserveLatent(rows.length * width);
+    const cache = kept ?? this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
     if (known !== undefined) {
       cache.set(known.latent);
@@ -166,6 +174,13 @@ export class StageModel {
       losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
     }
     return losses;
+  }
+
+  /** Logits behind the last row, `[vocab_size]`. */
+  async lastLogits(hidden: Float32Array): Promise<Float32Array> {
+    const width = this.config.hiddenSize;
+    const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden.slice(-width), 0, 1, width) });
+    return floats(outputs.logits, "logits");
   }
 
   async release(): Promise<void> {
