@@ -42,6 +42,8 @@ export interface ArmRunner {
   /** Prompts that are worked on side by side. */
   readonly concurrency: number;
   readonly plan: string[];
+  /** Layers run in prefills, and those that every pattern alone would have run. */
+  readonly prefillLayers: { made: number; alone: number };
   /** Answers of `patterns`, in their order; several may be the same. */
   answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]>;
   release(): Promise<void>;
