@@ -35,10 +35,15 @@ export interface NiahTask extends Task {
   queries: string[];
 }
 
+/** A word of the corpus: an adjective and a thing. */
+function makeWord(random: Random): string {
+  return `${random.pick(adjectives)}-${random.pick(things)}`;
+}
+
 /** A number without a leading zero, a hyphenated pair of words, or a UUID of version 4. */
-export function makeNeedlePart(random: Random, type: NeedleType): string {
+export function makeNeedlePart(random: Random, type: NeedleType, word = makeWord): string {
   if (type === "numbers") return String(random.integer(1_000_000, 9_999_999));
-  if (type === "words") return `${random.pick(adjectives)}-${random.pick(things)}`;
+  if (type === "words") return word(random);
   const hex = Array.from({ length: 32 }, () => random.integer(0, 15).toString(16));
   hex[12] = "4";
   hex[16] = (8 + random.integer(0, 3)).toString(16);

@@ -69,6 +69,8 @@ export interface Suite {
   version: number;
   tasks: readonly EvalTask[];
   skipped: readonly SkippedTask[];
+  /** What a reader of the scores has to know: a haystack of one's own, a ratio that is not the official one. */
+  notes: readonly string[];
   /** Records that were bad and left out under --skip-bad; complete once `items` ends. */
   bad: { where: string; problem: string }[];
   /** Items in a fixed order, made or read one at a time; the caller may stop early. */

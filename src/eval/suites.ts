@@ -1,6 +1,8 @@
 /** Opens a suite by name, and lists what there is. */
 import { UsageError } from "../base/errors.ts";
-import type { Suite, TokenCounter } from "./item.ts";
+import type { EvalTask, Suite, TokenCounter } from "./item.ts";
+import { openGeneratedRuler } from "./ruler/suite.ts";
+import { coreTasks, rulerTasks } from "./ruler/tasks.ts";
 
 export const suiteNames = ["ruler-core", "ruler", "longbench", "longbench-e", "longbench-v2"] as const;
 export type SuiteName = (typeof suiteNames)[number];
@@ -61,8 +63,20 @@ export interface ListedTask {
  * @throws UsageError for an unknown suite or task and for options that do not go together
  * @throws InputError for data that cannot be read, and for a length in which even the smallest prompt does not fit
  */
-export async function openSuite(name: SuiteName, _options: SuiteOptions): Promise<Suite> {
+export async function openSuite(name: SuiteName, options: SuiteOptions): Promise<Suite> {
+  if (name === "ruler") return openGeneratedRuler(name, chooseTasks(rulerTasks, name, options), options);
+  if (name === "ruler-core") return openGeneratedRuler(name, chooseTasks(coreTasks, name, options), options);
   throw new UsageError(`Suite "${name}" is not built yet`);
+}
+
+function chooseTasks<T extends EvalTask>(all: readonly T[], suite: string, { tasks: wanted }: SuiteOptions): T[] {
+  if (wanted === undefined) return [...all];
+  const names = all.map((task) => task.name);
+  const unknown = wanted.find((task) => !names.includes(task));
+  if (unknown !== undefined) {
+    throw new UsageError(`Suite ${suite} has no task "${unknown}"`, { hint: `its tasks are ${names.join(", ")}` });
+  }
+  return all.filter((task) => wanted.includes(task.name));
 }
 
 /** Every task of every suite, in the order of the tables. */

@@ -1,0 +1,25 @@
+/** Whole text files, with their errors in words. */
+import { readFile } from "node:fs/promises";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { decodeUtf8 } from "./lines.ts";
+
+/**
+ * Runs an operation on a file.
+ * @param noun what the file is, for messages: `essays "a.txt"`
+ * @throws InputError where the system refuses
+ */
+export async function attemptRead<T>(noun: string, operation: () => Promise<T>): Promise<T> {
+  try {
+    return await operation();
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === undefined || code.startsWith("E_")) throw error;
+    throw new InputError(`Cannot read ${noun}: ${describeSystemError(code)}`, { cause: error });
+  }
+}
+
+/** The text of a UTF-8 file, without its byte order mark. */
+export async function readText(path: string, noun: string): Promise<string> {
+  return decodeUtf8(await attemptRead(noun, () => readFile(path)), noun);
+}
