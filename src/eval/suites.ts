@@ -1,8 +1,12 @@
 /** Opens a suite by name, and lists what there is. */
 import { UsageError } from "../base/errors.ts";
 import type { EvalTask, Suite, TokenCounter } from "./item.ts";
+import { openLongbench } from "./longbench/suite.ts";
+import { longbenchTasks, needsSegmentation } from "./longbench/tasks.ts";
+import { longbenchV2Task, openLongbenchV2 } from "./longbench/v2.ts";
+import { openPreparedRuler } from "./ruler/prepared.ts";
 import { openGeneratedRuler } from "./ruler/suite.ts";
-import { coreTasks, rulerTasks } from "./ruler/tasks.ts";
+import { coreTasks, type RulerTask, rulerTasks } from "./ruler/tasks.ts";
 
 export const suiteNames = ["ruler-core", "ruler", "longbench", "longbench-e", "longbench-v2"] as const;
 export type SuiteName = (typeof suiteNames)[number];
@@ -64,12 +68,40 @@ export interface ListedTask {
  * @throws InputError for data that cannot be read, and for a length in which even the smallest prompt does not fit
  */
 export async function openSuite(name: SuiteName, options: SuiteOptions): Promise<Suite> {
-  if (name === "ruler") return openGeneratedRuler(name, chooseTasks(rulerTasks, name, options), options);
-  if (name === "ruler-core") return openGeneratedRuler(name, chooseTasks(coreTasks, name, options), options);
-  throw new UsageError(`Suite "${name}" is not built yet`);
+  requireWhole(options.limit, "--limit");
+  requireWhole(options.maxLength, "--max-length");
+  switch (name) {
+    case "ruler-core":
+      return openRuler(name, choose(coreTasks, name, options), options);
+    case "ruler":
+      return openRuler(name, choose(rulerTasks, name, options), options);
+    case "longbench":
+      return openLongbench(name, "v1", (tasks) => choose(tasks, name, options), options);
+    case "longbench-e":
+      return openLongbench(name, "e", (tasks) => choose(tasks, name, options), options);
+    case "longbench-v2": {
+      const task = longbenchV2Task(options.cot ?? false);
+      choose([task], name, options);
+      return openLongbenchV2(name, task, options);
+    }
+    default:
+      throw new UsageError(`There is no suite "${String(name)}"`, { hint: `suites are ${suiteNames.join(", ")}` });
+  }
 }
 
-function chooseTasks<T extends EvalTask>(all: readonly T[], suite: string, { tasks: wanted }: SuiteOptions): T[] {
+function openRuler(name: SuiteName, tasks: readonly RulerTask[], options: SuiteOptions): Promise<Suite> {
+  return options.data === undefined
+    ? openGeneratedRuler(name, tasks, options)
+    : openPreparedRuler(name, tasks, options.data, options);
+}
+
+function requireWhole(value: number | undefined, flag: string): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) return;
+  throw new UsageError(`${flag} is ${value}: it must be a whole number from 1 up`);
+}
+
+/** The tasks of `--tasks`, or all. */
+function choose<T extends EvalTask>(all: readonly T[], suite: SuiteName, { tasks: wanted }: SuiteOptions): T[] {
   if (wanted === undefined) return [...all];
   const names = all.map((task) => task.name);
   const unknown = wanted.find((task) => !names.includes(task));
@@ -81,5 +113,23 @@ function chooseTasks<T extends EvalTask>(all: readonly T[], suite: string, { tas
 
 /** Every task of every suite, in the order of the tables. */
 export function listSuites(): ListedTask[] {
-  return [];
+  const list = (suite: SuiteName, tasks: readonly EvalTask[], data: (task: EvalTask) => string): ListedTask[] =>
+    tasks.map((task) => {
+      const { name, version, metric, scores, maxNewTokens } = task;
+      return { suite, task: name, version, metric, scores, maxNewTokens, data: data(task) };
+    });
+  const longbench = longbenchTasks({ codeRatio: "difflib" });
+  const dataOf = (task: EvalTask): string =>
+    needsSegmentation(task) ? "--data (and the package @node-rs/jieba)" : "--data";
+  return [
+    ...list("ruler-core", coreTasks, () => "nothing"),
+    ...rulerTasks.flatMap((task) => list("ruler", [task], () => task.flag ?? "nothing")),
+    ...list("longbench", longbench, dataOf),
+    ...list(
+      "longbench-e",
+      longbench.filter(({ inE }) => inE),
+      dataOf,
+    ),
+    ...list("longbench-v2", [longbenchV2Task(false), longbenchV2Task(true)], () => "--data"),
+  ];
 }
