@@ -43,7 +43,10 @@ export async function openEvalInputs(
   const suite = await chooseSuite(model, tokenizer, assembly, flags, signal);
   if (suite.tasks.length === 0) {
     const [first] = suite.skipped;
-    throw new InputError(`Suite ${suite.name} has no task to run`, first === undefined ? {} : { hint: `${first.task} ${first.reason}` });
+    throw new InputError(
+      `Suite ${suite.name} has no task to run`,
+      first === undefined ? {} : { hint: `${first.task} ${first.reason}` },
+    );
   }
   const place = await openDevice(flags, terminal);
   const identity = await identityRecord(model);
@@ -150,5 +153,7 @@ function describe(flags: EvalFlags): EvalResult["settings"] {
     squad: flags.squad,
     hotpotqa: flags.hotpotqa,
   };
-  return Object.fromEntries(Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
+  return Object.fromEntries(
+    Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
 }

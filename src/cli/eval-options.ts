@@ -4,9 +4,23 @@ import { join } from "node:path";
 import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
+import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
-import { addDeviceOptions, type DeviceFlags, decimalNumber, type OutputFlags, positiveNumber, wholeNumber } from "./options.ts";
+import {
+  addDeviceOptions,
+  type DeviceFlags,
+  decimalNumber,
+  type OutputFlags,
+  positiveNumber,
+  wholeNumber,
+} from "./options.ts";
+
+/** Draws of a sign-flip test. */
+const PERMUTATIONS = 10_000;
+
+/** The model as it was trained. */
+export const allFullBaseline = "full";
 
 export interface EvalFlags extends DeviceFlags, OutputFlags {
   pattern: string[];
@@ -52,7 +66,7 @@ export function addEvalOptions(command: Command): void {
       (value: string, previous: string[]) => [...previous, value],
       [],
     )
-    .option("--baseline <pattern>", "what every arm is compared with", "full")
+    .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
     .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
@@ -64,7 +78,11 @@ export function addEvalOptions(command: Command): void {
     .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD")
     .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA")
     .option("--skip-bad", "leave bad records out and count them")
-    .option("--max-length <n>", "cut prompts in the middle to this many tokens, answer included (default: the window)", positiveNumber)
+    .option(
+      "--max-length <n>",
+      "cut prompts in the middle to this many tokens, answer included (default: the window)",
+      positiveNumber,
+    )
     .option("--cot", "LongBench v2: think step by step, then answer in a second turn")
     .addOption(
       new Option("--code-ratio <name>", "LongBench's code tasks: as the official set-up or python-Levenshtein compare")
@@ -104,9 +122,14 @@ export function requireSensibleEvalFlags(flags: EvalFlags): void {
     throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE or --samples-file FILE`);
   }
   if (from === undefined && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
-    throw new UsageError(`--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`);
+    throw new UsageError(
+      `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
+    );
   }
-  if (from !== undefined && (resume === true || fresh === true || flags.samplesFile !== undefined || flags.dryRun === true)) {
+  if (
+    from !== undefined &&
+    (resume === true || fresh === true || flags.samplesFile !== undefined || flags.dryRun === true)
+  ) {
     throw new UsageError("--from runs nothing: --resume, --fresh, --samples-file and --dry-run do not go with it");
   }
 }
@@ -114,6 +137,10 @@ export function requireSensibleEvalFlags(flags: EvalFlags): void {
 /** Where samples are written as they are made; undefined where nothing is. */
 export function samplesPath({ output, samplesFile }: EvalFlags): string | undefined {
   return samplesFile ?? (output === undefined ? undefined : `${output}.samples.jsonl`);
+}
+
+export function statisticsOf({ margin, alpha, bootstrap, seed }: EvalFlags): StatisticsSettings {
+  return { margin: margin / 100, alpha, bootstrap, permutations: PERMUTATIONS, seed };
 }
 
 /** Where generated sets are remembered. */
@@ -133,7 +160,8 @@ function names(text: string): string[] {
 function lengths(text: string): number[] {
   const list = text.split(",").map((part) => {
     const match = /^([1-9]\d*)(k?)$/i.exec(part.trim());
-    if (match === null) throw new InvalidArgumentError("It must be whole numbers with commas between, such as 4096,8k.");
+    if (match === null)
+      throw new InvalidArgumentError("It must be whole numbers with commas between, such as 4096,8k.");
     return Number(match[1]) * (match[2] === "" ? 1 : 1024);
   });
   return [...new Set(list)];

@@ -1,6 +1,7 @@
 /** Where the result of `eval` goes, and whether it passes. */
-import { writeFileAtomically } from "../base/files.ts";
+
 import { GateFailure } from "../base/errors.ts";
+import { writeFileAtomically } from "../base/files.ts";
 import { type EvalResult, formatEvalResult, writeEvalResult } from "../formats/eval-result.ts";
 import { gateFailures } from "../report/eval-gate.ts";
 import { formatJunit } from "../report/eval-junit.ts";

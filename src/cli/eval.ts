@@ -2,7 +2,6 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
-import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { type AnsweredItem, evaluate } from "../eval/run/evaluation.ts";
 import { planEvaluation } from "../eval/run/plan.ts";
 import { EvalProgressTracker } from "../eval/run/progress.ts";
@@ -17,7 +16,7 @@ import type { ArmRunner } from "../runtime/arms.ts";
 import { openArms } from "../runtime/parallel-arms.ts";
 import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
-import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath } from "./eval-options.ts";
+import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
 import { interruptible, resumeCommand } from "./interruption.ts";
 import { addModelArgument, demoModel } from "./options.ts";
@@ -48,10 +47,7 @@ export function addEvalCommand(program: Command): void {
   command
     .addHelpText("after", help)
     .action((model: string | undefined, flags: EvalFlags) =>
-      interruptible(
-        (signal) => evalCommand(model ?? demoModel, flags, signal),
-        "Stopping; Ctrl-C again kills",
-      ),
+      interruptible((signal) => evalCommand(model ?? demoModel, flags, signal), "Stopping; Ctrl-C again kills"),
     );
 }
 
@@ -74,12 +70,7 @@ async function evalCommand(path: string, flags: EvalFlags, signal: AbortSignal):
   else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
 }
 
-async function run(
-  inputs: EvalInputs,
-  flags: EvalFlags,
-  terminal: Terminal,
-  signal: AbortSignal,
-): Promise<EvalResult> {
+async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<EvalResult> {
   const started = performance.now();
   const journal = await openJournal(inputs, flags);
   try {
@@ -130,7 +121,11 @@ async function answerAll(
 ): Promise<AnsweredItem[]> {
   const { suite, assembly, arms, model } = inputs;
   const display = await openDisplay(terminal, inputs, journal?.path);
-  const tracker = new EvalProgressTracker(arms.map(({ name }) => name), suite.total, seconds());
+  const tracker = new EvalProgressTracker(
+    arms.map(({ name }) => name),
+    suite.total,
+    seconds(),
+  );
   const ticker = setInterval(() => display.show(tracker.at(seconds())), TICK_MS);
   const answered: AnsweredItem[] = [];
   const window = model.config.maxPositionEmbeddings;
@@ -146,7 +141,8 @@ async function answerAll(
     clearInterval(ticker);
     display.close(tracker.at(seconds()));
   }
-  if (answered.length === 0) throw new InputError(`Suite ${suite.name} gave no item`, { hint: "see --tasks and --data" });
+  if (answered.length === 0)
+    throw new InputError(`Suite ${suite.name} gave no item`, { hint: "see --tasks and --data" });
   return answered.sort((left, right) => left.index - right.index);
 }
 
@@ -205,10 +201,6 @@ async function openDisplay(
   else process.env.FORCE_COLOR = "0";
   const { openEvalView } = await import("../tui/eval-view.tsx");
   return openEvalView(process.stderr, `${model.config.name}: ${suite.name}`, journal);
-}
-
-export function statisticsOf({ margin, alpha, bootstrap, seed }: EvalFlags): StatisticsSettings {
-  return { margin: margin / 100, alpha, bootstrap, permutations: 10_000, seed };
 }
 
 function seconds(): number {

@@ -1,9 +1,6 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
-
-import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
-import { z } from "zod";
 import { InterruptedError, UsageError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
@@ -36,6 +33,7 @@ import {
   type WorkerFlags,
 } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
+import { runtimeName } from "./runtime-name.ts";
 import { addStrategyOptions, type StrategyFlags, strategyOf } from "./strategy.ts";
 import { Terminal } from "./terminal.ts";
 
@@ -271,11 +269,6 @@ function toMeasurement({
     seconds,
     executions: { body, indexer, naiveBody, naiveIndexer },
   };
-}
-
-function runtimeName(): string {
-  const manifest: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json");
-  return `onnxruntime-node ${z.object({ version: z.string() }).parse(manifest).version}`;
 }
 
 function seconds(): number {

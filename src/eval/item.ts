@@ -71,6 +71,8 @@ export interface Suite {
   skipped: readonly SkippedTask[];
   /** What a reader of the scores has to know: a haystack of one's own, a ratio that is not the official one. */
   notes: readonly string[];
+  /** Items that `items` will give, where that is known beforehand. */
+  total?: number;
   /** Records that were bad and left out under --skip-bad; complete once `items` ends. */
   bad: { where: string; problem: string }[];
   /** Items in a fixed order, made or read one at a time; the caller may stop early. */

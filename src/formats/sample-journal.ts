@@ -5,6 +5,9 @@
 import { z } from "zod";
 import { AppendLog, type LogContent, type LogKind, type LogMode, readLog } from "./append-log.ts";
 
+/** What the first line of a samples file calls itself. */
+export const SAMPLES_KIND = "indexcache-eval-samples";
+
 const count = z.int().min(0);
 const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
 const share = z.number().min(0).max(1);
@@ -68,7 +71,7 @@ export type SampleFingerprint = z.infer<typeof fingerprintSchema>;
 export type Sample = z.infer<typeof sampleSchema>;
 
 const sampleJournal: LogKind<SampleFingerprint, Sample> = {
-  kind: "indexcache-eval-samples",
+  kind: SAMPLES_KIND,
   format: 1,
   fingerprint: fingerprintSchema,
   entry: sampleSchema,

@@ -8,12 +8,7 @@ export type Gate = (typeof gates)[number];
  * A row fails where it is inferior. Under `inconclusive` the primary row must be non-inferior or identical as well: that is
  * the one of all tasks together, because single tasks seldom have the items for it.
  */
-export function failsGate(
-  { rows }: EvalResult,
-  row: EvalRow,
-  { verdict }: EvalComparison,
-  gate: Gate,
-): boolean {
+export function failsGate({ rows }: EvalResult, row: EvalRow, { verdict }: EvalComparison, gate: Gate): boolean {
   if (verdict === "inferior") return true;
   return gate === "inconclusive" && verdict === "inconclusive" && row === primaryRow(rows);
 }

@@ -40,11 +40,14 @@ export function formatEvalPlan(plan: EvalPlanRecord): string {
     right("Too long"),
     right("New tokens at most"),
   ];
-  const time = plan.estimated_seconds === null ? "not known" : `at most about ${formatDuration(plan.estimated_seconds)}`;
+  const time =
+    plan.estimated_seconds === null ? "not known" : `at most about ${formatDuration(plan.estimated_seconds)}`;
   return [
     formatTable(columns, rows),
     "",
-    ...plan.arms.map(({ name, index_topk_pattern: pattern }, index) => `${index === 0 ? "baseline" : "arm"} ${name}: ${pattern}`),
+    ...plan.arms.map(
+      ({ name, index_topk_pattern: pattern }, index) => `${index === 0 ? "baseline" : "arm"} ${name}: ${pattern}`,
+    ),
     ...plan.skipped_tasks.map(({ task, reason }) => `Skipped ${task}: ${reason}`),
     `${formatCount(plan.items)} items under ${plan.arms.length} arms, ${plan.workers} at a time; time: ${time}`,
   ].join("\n");

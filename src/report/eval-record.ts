@@ -2,9 +2,9 @@
 import { hashBytes } from "../base/files.ts";
 import { sum } from "../base/sum.ts";
 import { toolVersion } from "../base/version.ts";
+import type { EvalTask, SkippedTask } from "../eval/item.ts";
 import type { Arm } from "../eval/run/evaluation.ts";
 import { evalRows, type StatisticsSettings } from "../eval/run/rows.ts";
-import type { EvalTask, SkippedTask } from "../eval/item.ts";
 import { EVAL_RESULT_VERSION, type EvalResult } from "../formats/eval-result.ts";
 import type { Sample, SampleFingerprint } from "../formats/sample-journal.ts";
 import { fullLayers } from "../pattern/pattern.ts";
@@ -46,7 +46,12 @@ export function evalRecord(findings: EvalFindings): EvalResult {
     },
     settings: { ...fingerprint.settings, ...findings.described },
     statistics: { margin, alpha, bootstrap, permutations, seed },
-    arms: arms.map((arm, index) => armRecord(arm, items.map((samples) => samples[index] as Sample))),
+    arms: arms.map((arm, index) =>
+      armRecord(
+        arm,
+        items.map((samples) => samples[index] as Sample),
+      ),
+    ),
     rows: evalRows(items, tasks, arms.length, statistics),
     notes: [...findings.notes],
     skipped_tasks: findings.skipped.map(({ task, reason }) => ({ task, reason })),

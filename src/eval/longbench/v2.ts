@@ -108,7 +108,13 @@ function toItem(
   };
 }
 
-function followUp({ question, choices }: { question: string; choices: readonly string[] }): NonNullable<EvalItem["followUp"]> {
+function followUp({
+  question,
+  choices,
+}: {
+  question: string;
+  choices: readonly string[];
+}): NonNullable<EvalItem["followUp"]> {
   // Without the document: a suite's items must not hold on to it.
   const asked = { document: "", question, choices };
   return {

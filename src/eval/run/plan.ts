@@ -37,7 +37,8 @@ export async function planEvaluation(evaluation: Evaluation): Promise<Evaluation
     else if (tokens > (longest?.tokens ?? 0)) longest = { item, tokens, budget: task.maxNewTokens };
   }
   const planned = [...cells.values()];
-  const estimated = longest === undefined ? null : (await secondsFor(evaluation, longest.item, planned)) / runner.concurrency;
+  const estimated =
+    longest === undefined ? null : (await secondsFor(evaluation, longest.item, planned)) / runner.concurrency;
   const items = planned.reduce((total, cell) => total + cell.items, 0);
   return { cells: planned, items, workers: runner.concurrency, estimated_seconds: estimated };
 }

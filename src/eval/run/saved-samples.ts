@@ -17,19 +17,19 @@ export interface SavedSamples {
 
 /**
  * @param baseline moves the arm of this pattern to the front; without it the first one of the file is the baseline
- * @param findTask scorer of a task by its name
+ * @param known tasks of the suite that the samples are of
  * @throws InputError for a file without samples, a task that is not known, samples of one item with different prompts
  */
 export function pairSaved(
   path: string,
   samples: readonly Sample[],
-  findTask: (name: string) => EvalTask | undefined,
+  known: readonly EvalTask[],
   baseline?: string,
 ): SavedSamples {
   if (samples.length === 0) throw new InputError(`Samples file "${path}" has no samples`);
   const tasks = new Map<string, EvalTask>();
   for (const { task: name } of samples) {
-    const task = tasks.get(name) ?? findTask(name);
+    const task = tasks.get(name) ?? known.find((one) => one.name === name);
     if (task === undefined)
       throw new InputError(`Samples file "${path}" has samples of task "${name}", which is unknown`);
     tasks.set(name, task);
