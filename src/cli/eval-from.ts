@@ -26,17 +26,12 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
   if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
   if (items.length === 0) throw new InputError(`Samples file "${path}" has no item that every arm has answered`);
   for (const { name, version } of tasks) {
-    const then = fingerprint.task_versions[name];
-    if (then !== version)
+    const then = entries.find(({ task, task_version: asked }) => task === name && asked !== version)?.task_version;
+    if (then !== undefined)
       terminal.warn(`task ${name} was version ${then} when it was asked, it is scored as version ${version}`);
   }
-  const versions = Object.fromEntries(tasks.map(({ name, version }) => [name, version]));
   return evalRecord({
-    fingerprint: {
-      ...fingerprint,
-      task_versions: versions,
-      settings: { ...fingerprint.settings, code_ratio: codeRatio },
-    },
+    fingerprint: { ...fingerprint, settings: { ...fingerprint.settings, code_ratio: codeRatio } },
     described: { scored_from: path },
     arms,
     tasks,

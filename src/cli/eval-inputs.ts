@@ -75,7 +75,6 @@ export async function openEvalInputs(
       chat_template_hash: assembly.templateHash ?? null,
       suite: suite.name,
       suite_version: suite.version,
-      task_versions: Object.fromEntries(suite.tasks.map(({ name, version }) => [name, version])),
       settings,
       tool_version: toolVersion,
     },

@@ -65,7 +65,7 @@ async function evalCommand(path: string, flags: EvalFlags, signal: AbortSignal):
     return;
   }
   const inputs = await openEvalInputs(path, flags, terminal, signal);
-  for (const note of inputs.suite.notes) terminal.warn(note);
+  for (const note of inputs.suite.notes) terminal.note(`note: ${note}`);
   if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
   else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
 }

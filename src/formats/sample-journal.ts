@@ -23,7 +23,6 @@ const fingerprintSchema = z.object({
   chat_template_hash: z.string().nullable(),
   suite: z.string(),
   suite_version: z.int(),
-  task_versions: z.record(z.string(), z.int()),
   /** What decides outputs or scores beside the above: seed, device, dtype, how the suite was asked for. */
   settings: z.record(z.string(), setting),
   tool_version: z.string(),
@@ -31,6 +30,7 @@ const fingerprintSchema = z.object({
 
 const sampleSchema = z.object({
   task: z.string(),
+  task_version: z.int(),
   length: count.optional(),
   id: z.string(),
   arm: z.object({
@@ -75,11 +75,11 @@ const sampleJournal: LogKind<SampleFingerprint, Sample> = {
   format: 1,
   fingerprint: fingerprintSchema,
   entry: sampleSchema,
-  // Left out: names, which say nothing that a hash does not. Patterns and items are no part of it: lines name their own.
-  compared: ({ model_name: _, chat_template: __, task_versions, settings, ...others }) =>
+  // Left out: names, which say nothing that a hash does not. Patterns, tasks and items are no part of it: each line names
+  // its own, so that a run can go on with more of them.
+  compared: ({ model_name: _, chat_template: __, settings, ...others }) =>
     new Map([
       ...Object.entries(others).map(([name, value]): [string, string] => [name, String(value)]),
-      ...Object.entries(task_versions).map(([task, value]): [string, string] => [`version of ${task}`, String(value)]),
       ...Object.entries(settings).map(([name, value]): [string, string] => [`settings.${name}`, String(value)]),
     ]),
 };

@@ -34,7 +34,7 @@ export function evalRecord(findings: EvalFindings): EvalResult {
     suite: {
       name: fingerprint.suite,
       version: fingerprint.suite_version,
-      task_versions: fingerprint.task_versions,
+      task_versions: Object.fromEntries(tasks.map(({ name, version }) => [name, version])),
     },
     model: {
       name: fingerprint.model_name,

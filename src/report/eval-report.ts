@@ -3,15 +3,15 @@ import type { EvalComparison, EvalResult, EvalRow } from "../formats/eval-result
 import { formatCount, formatDuration, formatRate } from "./quantities.ts";
 import { type Column, formatTable } from "./text-table.ts";
 
-/** The whole report for a terminal. */
+/** The whole report for a terminal: of intervals only that of the change, which the verdict is about. */
 export function formatEvalReport(result: EvalResult): string {
-  const { columns, rows } = tableOf(result);
+  const { columns, rows } = tableOf(result, result.arms.length === 1);
   return [formatTable(columns, rows), "", ...remarks(result)].join("\n");
 }
 
-/** The report as Markdown: the same table and remarks. */
+/** The report as Markdown: the same table with every interval, and the same remarks. */
 export function formatEvalMarkdown(result: EvalResult): string {
-  const { columns, rows } = tableOf(result);
+  const { columns, rows } = tableOf(result, true);
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
     line(columns.map(({ title }) => title)),
@@ -23,7 +23,7 @@ export function formatEvalMarkdown(result: EvalResult): string {
 }
 
 /** One line for each row and arm; what belongs to the row stands on its first line. */
-function tableOf(result: EvalResult): { columns: Column[]; rows: string[][] } {
+function tableOf(result: EvalResult, everyInterval: boolean): { columns: Column[]; rows: string[][] } {
   const confidence = `${percent(1 - result.statistics.alpha)} CI`;
   const right = (title: string): Column => ({ title, align: "right" });
   const compared = result.arms.length > 1;
@@ -32,10 +32,10 @@ function tableOf(result: EvalResult): { columns: Column[]; rows: string[][] } {
     right("n"),
     { title: "Arm" },
     right("Score"),
-    right(confidence),
+    ...(everyInterval ? [right(confidence)] : []),
     ...(compared ? [right("Change"), right(confidence), right("p")] : []),
     right("Gold loss"),
-    ...(compared ? [right("Change"), right(confidence), { title: "Verdict" }] : []),
+    ...(compared ? [right("Change"), ...(everyInterval ? [right(confidence)] : []), { title: "Verdict" }] : []),
   ];
   const rows = result.rows.flatMap((row) =>
     row.arms.map((arm, index) => {
@@ -46,10 +46,10 @@ function tableOf(result: EvalResult): { columns: Column[]; rows: string[][] } {
         index === 0 ? formatCount(items) : "",
         result.arms[index]?.name ?? "",
         items === 0 ? "-" : points(arm.score),
-        items === 0 ? "" : `${points(arm.interval.low)} to ${points(arm.interval.high)}`,
+        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, points)] : []),
         ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
         arm.gold_loss?.toFixed(4) ?? "-",
-        ...(compared ? lossCells(comparison) : []),
+        ...(compared ? lossCells(comparison, everyInterval) : []),
         ...(compared ? [comparison === undefined ? "" : verdictWords(comparison)] : []),
       ];
     }),
@@ -64,11 +64,11 @@ function changeCells(comparison: EvalComparison | undefined, alpha: number): str
   return [signedPoints(difference), range(interval, signedPoints), `${formatP(p)}${star}`];
 }
 
-function lossCells(comparison: EvalComparison | undefined): string[] {
+function lossCells(comparison: EvalComparison | undefined, everyInterval: boolean): string[] {
   const loss = comparison?.gold_loss;
-  if (loss === undefined) return ["", ""];
   const nats = (value: number) => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
-  return [nats(loss.difference), loss.interval === undefined ? "" : range(loss.interval, nats)];
+  const interval = loss?.interval === undefined ? "" : range(loss.interval, nats);
+  return [loss === undefined ? "" : nats(loss.difference), ...(everyInterval ? [interval] : [])];
 }
 
 /** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
@@ -105,7 +105,7 @@ function remarks(result: EvalResult): string[] {
       `Bad records left out: ${formatCount(result.bad_records.length)}; the first: ${bad.where}: ${bad.problem}`,
     );
   }
-  lines.push(`Wall time ${formatDuration(result.wall_seconds)}.`);
+  if (result.wall_seconds > 0) lines.push(`Wall time ${formatDuration(result.wall_seconds)}.`);
   return lines;
 }
 

@@ -79,7 +79,7 @@ async function answerItem(
   const { arms, assembly, window } = evaluation;
   const prompt = assembly.prompt(item);
   const known = arms.map((arm) => memo.find(item, arm));
-  for (const sample of known) if (sample !== undefined) requireSamePrompt(item, prompt, sample);
+  for (const sample of known) if (sample !== undefined) requireSameQuestion(task, item, prompt, sample);
   const missing = arms.filter((_, arm) => known[arm] === undefined);
   const answers =
     missing.length === 0
@@ -166,6 +166,7 @@ function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPro
   const { tokens, text, finish, thought, answerLoss, choices, prefillSeconds, decodeSeconds } = answer;
   return {
     task: item.task,
+    task_version: task.version,
     ...(item.length === undefined ? {} : { length: item.length }),
     id: item.id,
     arm: { name: arm.name, pattern: arm.pattern, repeat: arm.repeat },
@@ -193,12 +194,21 @@ function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPro
   };
 }
 
-/** Outputs of another prompt under the same name would be mixed with new ones. */
-function requireSamePrompt(item: EvalItem, prompt: AssembledPrompt, sample: Sample): void {
-  if (sample.prompt_sha256 === prompt.sha256) return;
+/** Outputs of another prompt, or scores of another version, would be mixed with new ones. */
+function requireSameQuestion(task: EvalTask, item: EvalItem, prompt: AssembledPrompt, sample: Sample): void {
   const where = item.length === undefined ? item.task : `${item.task} at ${item.length}`;
-  throw new ResumeMismatchError(
-    `Cannot resume: the prompt of item "${item.id}" (${where}) is not the one in the journal (${sample.prompt_sha256.slice(0, 12)}..., now ${prompt.sha256.slice(0, 12)}...)`,
-    { hint: "the data or the way of asking has changed: run it as before, or start anew with --fresh" },
-  );
+  const differs =
+    sample.task_version !== task.version
+      ? `task ${task.name} is version ${sample.task_version} in the journal, now ${task.version}`
+      : sample.prompt_sha256 !== prompt.sha256
+        ? `the prompt of item "${item.id}" (${where}) is another one than in the journal (${short(sample.prompt_sha256)}, now ${short(prompt.sha256)})`
+        : undefined;
+  if (differs === undefined) return;
+  throw new ResumeMismatchError(`Cannot resume: ${differs}`, {
+    hint: "the data or the way of asking has changed: run it as before, or start anew with --fresh",
+  });
+}
+
+function short(hash: string): string {
+  return `${hash.slice(0, 12)}...`;
 }

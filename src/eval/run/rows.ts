@@ -207,7 +207,10 @@ class RowMaker {
     const units = sum(strata.map((stratum) => stratum.units.length));
     // A bounded score spreads no more than right and wrong do, so Wilson's holds for graded ones too.
     const wilson = wilsonInterval(Math.min(Math.max(score, 0), 1), units, confidence);
-    return { score, interval: strata.length === 1 ? wilson : (clamped(studentInterval(strata, confidence)) ?? wilson) };
+    const student = strata.length === 1 ? undefined : studentInterval(strata, confidence);
+    // Scores that are all alike have no spread to go by.
+    const known = student !== undefined && student.low < student.high;
+    return { score, interval: known ? clamped(student) : wilson };
   }
 
   #comparison(cells: readonly Cell[], arm: number): EvalComparison {
@@ -310,6 +313,6 @@ function median(values: readonly number[]): number | undefined {
   return values.toSorted((left, right) => left - right)[Math.floor((values.length - 1) / 2)];
 }
 
-function clamped(interval: Interval | undefined): Interval | undefined {
-  return interval === undefined ? undefined : { low: Math.max(0, interval.low), high: Math.min(1, interval.high) };
+function clamped({ low, high }: Interval): Interval {
+  return { low: Math.max(0, low), high: Math.min(1, high) };
 }

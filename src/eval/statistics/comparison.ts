@@ -85,6 +85,7 @@ export function compare(
     sameOutputs === items.length &&
     items.every((item) => item.baseline === item.candidate && item.baselineLoss === item.candidateLoss);
   const test = binary ? mcnemar(lost, gained) : undefined;
+  const p = test?.exact ?? signFlipTest(scores, { permutations, seed });
   const discordance = sum(items.map((item) => (item.candidate - item.baseline) ** 2)) / items.length;
   return {
     items: items.length,
@@ -92,7 +93,7 @@ export function compare(
     interval: methods.of(1 - power.alpha),
     intervalMethod: methods.name,
     bounds,
-    p: test?.exact ?? signFlipTest(scores, { permutations, seed }),
+    p,
     test: binary ? "mcnemar" : "sign-flip",
     midP: test?.midP,
     lost,
@@ -102,7 +103,7 @@ export function compare(
     loss,
     ceiling: items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1),
     floor,
-    verdict: verdict({ strata: scores, bounds, margin, identical, floor, power }),
+    verdict: verdict({ strata: scores, bounds, p, margin, identical, floor, power }),
   };
 }
 

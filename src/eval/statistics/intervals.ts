@@ -36,7 +36,7 @@ export function studentInterval(strata: readonly Stratum[], confidence: number):
 export function agrestiMin(strata: readonly Stratum[], confidence: number): Interval {
   const { middle, error } = smoothedDifference(strata);
   const half = normalQuantile((1 + confidence) / 2) * error;
-  return { low: middle - half, high: middle + half };
+  return { low: Math.max(-1, middle - half), high: Math.min(1, middle + half) };
 }
 
 /** Middle and standard error of `agrestiMin`. */

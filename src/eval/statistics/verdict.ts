@@ -19,6 +19,8 @@ export interface VerdictQuestion {
   strata: readonly Stratum[];
   /** Bounds of the difference, each of one-sided confidence 1 - alpha. */
   bounds: Interval;
+  /** Two-sided, of no difference. */
+  p: number;
   /** Points as a share: 0.01. */
   margin: number;
   /** Every output the same and every score and loss equal to the last bit. */
@@ -28,20 +30,23 @@ export interface VerdictQuestion {
   power: PowerSettings;
 }
 
-export function verdict({ strata, bounds, margin, identical, floor, power }: VerdictQuestion): Verdict {
+export function verdict({ strata, bounds, p, margin, identical, floor, power }: VerdictQuestion): Verdict {
   if (identical) return { kind: "identical" };
   if (floor) return { kind: "inconclusive" };
   if (bounds.low > -margin) return { kind: "non-inferior" };
-  if (bounds.high < -margin) return { kind: "inferior" };
-  return { kind: "inconclusive", itemsNeeded: itemsNeeded(strata, bounds, margin, power) };
+  // Bounds are approximate, tests of few items exact: what is proven to be worse than the margin is worse at all.
+  if (bounds.high < -margin && p / 2 <= power.alpha) return { kind: "inferior" };
+  return { kind: "inconclusive", itemsNeeded: itemsNeeded(strata, margin, power) };
 }
 
-/** Supposes that there is no loss where none is proven, and otherwise that the loss is the observed one. */
-function itemsNeeded(strata: readonly Stratum[], bounds: Interval, margin: number, power: PowerSettings): number {
+/** Supposes that there is no difference, or the observed one where that would be settled sooner. */
+function itemsNeeded(strata: readonly Stratum[], margin: number, power: PowerSettings): number {
   const variance = variancePerItem(strata);
-  const items = itemCount(strata);
+  const more = (truth: number) =>
+    itemsForBound(variance, Math.max(Math.abs(truth + margin), 1e-4), power) - itemCount(strata);
   const observed = macroMean(strata);
-  const more = (truth: number) => itemsForBound(variance, Math.max(Math.abs(truth + margin), 1e-4), power) - items;
-  const plain = more(bounds.high < 0 ? observed : 0);
-  return Math.max(1, plain > 0 ? plain : more(observed));
+  const without = more(0);
+  const asObserved = Math.max(more(observed), 1);
+  // What would have been enough was not, with these items: then only what was observed says more.
+  return without > 0 && observed >= -margin ? without : Math.min(asObserved, without > 0 ? without : asObserved);
 }
