@@ -8,9 +8,9 @@ import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
 import {
-  addDeviceOptions,
   type DeviceFlags,
   decimalNumber,
+  deviceOption,
   type OutputFlags,
   positiveNumber,
   wholeNumber,
@@ -94,9 +94,18 @@ export function addEvalOptions(command: Command): void {
     .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
     .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
     .option("--bootstrap <n>", "resamples", positiveNumber, 10_000);
-  addDeviceOptions(command);
   command
-    .option("--workers <n>", "processes that share the items (default: one a thread, as memory allows)", positiveNumber)
+    .addOption(deviceOption("where to compute"))
+    .option(
+      "--threads <n>",
+      "CPU threads of each process (default: 1, or more where memory does not hold a process for each core)",
+      positiveNumber,
+    )
+    .option(
+      "--workers <n>",
+      "processes that share the items (default: one for each core, as memory allows)",
+      positiveNumber,
+    )
     .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
     .option("--no-cache", "remember no generated sets")
     .option("--dry-run", "say what would run, and after one item about how long")

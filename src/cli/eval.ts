@@ -88,6 +88,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       if (alone > 0) terminal.detail(`prefill: ${made} of ${alone} layer runs, the others are shared between arms`);
       return evalRecord({
         ...inputs,
+        described: { ...inputs.described, threads: runner.threads },
         tasks: inputs.suite.tasks,
         items: answered.map(({ samples }) => samples),
         statistics: statisticsOf(flags),

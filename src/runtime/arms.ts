@@ -9,7 +9,6 @@ import type { Pattern } from "../pattern/pattern.ts";
 import { openDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
 import { type Finish, type GenerationResult, generate } from "./generation.ts";
 import type { ComputeDevice, Decoder } from "./measurement.ts";
-import { defaultThreads } from "./onnx-session.ts";
 import { logProbability } from "./sampling.ts";
 import { SharedPrefill } from "./shared-prefill.ts";
 
@@ -41,6 +40,8 @@ export interface ArmAnswer {
 export interface ArmRunner {
   /** Prompts that are worked on side by side. */
   readonly concurrency: number;
+  /** CPU threads of each process: they decide the last bits. */
+  readonly threads: number;
   readonly plan: string[];
   /** Layers run in prefills, and those that every pattern alone would have run. */
   readonly prefillLayers: { made: number; alone: number };
@@ -51,11 +52,12 @@ export interface ArmRunner {
 
 export interface ArmSettings {
   device: ComputeDevice;
-  threads?: number;
+  threads: number;
 }
 
 export class Arms implements ArmRunner {
   readonly concurrency = 1;
+  readonly threads: number;
   readonly plan: string[];
   readonly #prefill: SharedPrefill;
   readonly #decoders: ReadonlyMap<Pattern, SharedDecoder>;
@@ -68,7 +70,9 @@ export class Arms implements ArmRunner {
     tokenizer: Tokenizer,
     prefill: SharedPrefill,
     decoders: ReadonlyMap<Pattern, SharedDecoder>,
+    threads: number,
   ) {
+    this.threads = threads;
     this.#prefill = prefill;
     this.#decoders = decoders;
     this.#tokenizer = tokenizer;
@@ -84,14 +88,14 @@ export class Arms implements ArmRunner {
     patterns: readonly Pattern[],
     settings: ArmSettings,
   ): Promise<Arms> {
-    const own = { device: settings.device, threads: settings.threads ?? defaultThreads() };
     const distinct = [...new Set(patterns)];
-    const prefill = await SharedPrefill.open(model, distinct, own);
+    const prefill = await SharedPrefill.open(model, distinct, settings);
     const decoders = new Map<Pattern, SharedDecoder>();
     try {
       // They are not alone in their process: no spinning threads.
-      for (const pattern of distinct) decoders.set(pattern, await openDecoder(model, pattern, { ...own, solo: false }));
-      return new Arms(model, tokenizer, prefill, decoders);
+      for (const pattern of distinct)
+        decoders.set(pattern, await openDecoder(model, pattern, { ...settings, solo: false }));
+      return new Arms(model, tokenizer, prefill, decoders, settings.threads);
     } catch (error) {
       for (const decoder of decoders.values()) await decoder.release();
       await prefill.release();

@@ -1,11 +1,12 @@
 /** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
-import { freemem } from "node:os";
+import { freemem, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import { InterruptedError } from "../base/errors.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+import type { ComputeDevice } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { ReplaceableProcess } from "./replaceable-process.ts";
 
@@ -22,8 +23,11 @@ export type ArmReply =
 type Opened = Extract<ArmReply, { kind: "opened" }>;
 type Answered = Extract<ArmReply, { kind: "answered" }>;
 
-export interface ParallelArmSettings extends ArmSettings {
-  /** Processes; by default as many as cores and memory suggest. With one there is no child. */
+export interface ParallelArmSettings {
+  device: ComputeDevice;
+  /** Of each process. */
+  threads?: number;
+  /** Processes; by default as many as cores and memory suggest. With one on the CPU there is no child. */
   workers?: number;
   onReplacement?: (words: string) => void;
   /** The child's program; another one in tests. */
@@ -40,31 +44,42 @@ export async function openArms(
   model: ModelFolder,
   tokenizer: Tokenizer,
   patterns: readonly Pattern[],
-  settings: ParallelArmSettings,
+  { workers: wanted, threads: given, ...settings }: ParallelArmSettings,
 ): Promise<ArmRunner> {
-  const workers = settings.workers ?? sensibleWorkers(model, patterns, settings);
+  const workers = wanted ?? (settings.device === "cpu" ? processesThatFit(model, patterns, freemem()) : 1);
+  const threads = given ?? threadsOfEach(model, patterns);
   // A GPU's native failure ends its process, and that is not to be this one.
-  if (workers === 1 && settings.device === "cpu") return Arms.open(model, tokenizer, patterns, settings);
-  return ParallelArms.open(model, patterns, { ...settings, workers });
+  if (workers === 1 && settings.device === "cpu")
+    return Arms.open(model, tokenizer, patterns, { ...settings, threads });
+  return ParallelArms.open(model, patterns, { ...settings, workers, threads });
+}
+
+/**
+ * Threads do not depend on the number of workers: sums over several threads round otherwise, and results are to be the
+ * same whoever computes them. They are the cores' share of what this machine's memory holds.
+ */
+function threadsOfEach(model: ModelFolder, patterns: readonly Pattern[]): number {
+  return Math.max(1, Math.floor(defaultThreads() / processesThatFit(model, patterns, totalmem())));
 }
 
 /** One process for each core: threads inside a layer's small products gain far less than prompts side by side. */
-function sensibleWorkers(model: ModelFolder, patterns: readonly Pattern[], settings: ParallelArmSettings): number {
-  if (settings.device !== "cpu") return 1;
+function processesThatFit(model: ModelFolder, patterns: readonly Pattern[], memory: number): number {
   const copies = new Set(patterns).size + 1;
-  const byMemory = Math.floor((weightShare * freemem()) / (loadedPerStored * model.weightBytes * copies));
-  return Math.max(1, Math.min(settings.threads ?? defaultThreads(), byMemory));
+  const byMemory = Math.floor((weightShare * memory) / (loadedPerStored * model.weightBytes * copies));
+  return Math.max(1, Math.min(defaultThreads(), byMemory));
 }
 
 class ParallelArms implements ArmRunner {
   readonly concurrency: number;
+  readonly threads: number;
   readonly plan: string[];
   readonly prefillLayers = { made: 0, alone: 0 };
   readonly #free: ReplaceableProcess<Opened>[];
   readonly #all: readonly ReplaceableProcess<Opened>[];
   readonly #waiting: ((worker: ReplaceableProcess<Opened>) => void)[] = [];
 
-  private constructor(workers: ReplaceableProcess<Opened>[], plan: string[]) {
+  private constructor(workers: ReplaceableProcess<Opened>[], threads: number, plan: string[]) {
+    this.threads = threads;
     this.#all = workers;
     this.#free = [...workers];
     this.concurrency = workers.length;
@@ -77,12 +92,11 @@ class ParallelArms implements ArmRunner {
     {
       workers: count,
       device,
-      threads: all = defaultThreads(),
+      threads,
       onReplacement,
       program,
-    }: ParallelArmSettings & { workers: number },
+    }: ParallelArmSettings & { workers: number; threads: number },
   ): Promise<ParallelArms> {
-    const threads = Math.max(1, Math.floor(all / count));
     const opening: ArmRequest = { kind: "open", path: model.path, patterns, settings: { device, threads } };
     const workers = Array.from(
       { length: count },
@@ -97,7 +111,10 @@ class ParallelArms implements ArmRunner {
     );
     try {
       const plans = await Promise.all(workers.map((worker) => worker.inTurn(async (_, { plan }) => plan)));
-      return new ParallelArms(workers, [`${count} processes of ${threads} thread(s); each:`, ...(plans[0] ?? [])]);
+      return new ParallelArms(workers, threads, [
+        `${count} processes of ${threads} thread(s); each:`,
+        ...(plans[0] ?? []),
+      ]);
     } catch (error) {
       for (const worker of workers) worker.end();
       throw error;

@@ -22,8 +22,9 @@ export function EvalView({ title, progress, journal }: EvalViewProps): ReactElem
       <Text bold>{title}</Text>
       <Text>
         {items.total === undefined ? "" : `${bar(items.done / Math.max(items.total, 1))} `}
-        {describeItems(progress)}, {formatDuration(elapsedSeconds)} elapsed
+        {formatDuration(elapsedSeconds)} elapsed
       </Text>
+      <Text>{describeItems(progress)}</Text>
       <Box flexDirection="column" marginTop={1} marginBottom={1}>
         {arms.map((name, arm) => {
           const score = scores[arm];
