@@ -28,6 +28,7 @@ const tokenizerConfigSchema = z.looseObject({
   bos_token: tokenText.nullish(),
   eos_token: tokenText.nullish(),
   add_bos_token: z.boolean().nullish(),
+  clean_up_tokenization_spaces: z.boolean().nullish(),
   chat_template: z.union([z.string(), z.array(z.object({ name: z.string(), template: z.string() }))]).nullish(),
 });
 
@@ -57,6 +58,8 @@ export class Tokenizer {
   /** SHA-256 of the content of tokenizer.json. */
   readonly hash: string;
   readonly #hub: HubTokenizer;
+  /** "a ." becomes "a.": only where the checkpoint asks for it, as in transformers 5. */
+  readonly #cleansBlanks: boolean;
   readonly #specialTexts: { bos_token: string; eos_token: string };
 
   private constructor(hub: HubTokenizer, parts: ModelFiles) {
@@ -75,6 +78,7 @@ export class Tokenizer {
       ...new Set([...(generation.eos_token_id ?? modelConfig.eos_token_id ?? []), ...idOf(config.eos_token)]),
     ];
     this.chatTemplate = parts.chatTemplate;
+    this.#cleansBlanks = config.clean_up_tokenization_spaces ?? false;
     this.hash = parts.hash;
     this.#specialTexts = { bos_token: config.bos_token ?? "", eos_token: config.eos_token ?? "" };
   }
@@ -144,7 +148,11 @@ export class Tokenizer {
 
   /** Text of ids, special tokens left out. */
   decode(sequence: readonly number[]): string {
-    return sequence.length === 0 ? "" : this.#hub.decode([...sequence], { skip_special_tokens: true });
+    if (sequence.length === 0) return "";
+    return this.#hub.decode([...sequence], {
+      skip_special_tokens: true,
+      clean_up_tokenization_spaces: this.#cleansBlanks,
+    });
   }
 
   /**

@@ -156,6 +156,7 @@ export function listSuites(): ListedTask[] {
       longbench.filter(({ inE }) => inE),
       dataOf,
     ),
-    ...list("longbench-v2", [longbenchV2Task(false), longbenchV2Task(true)], () => "--data"),
+    ...list("longbench-v2", [longbenchV2Task(false)], () => "--data"),
+    ...list("longbench-v2", [longbenchV2Task(true)], () => "--data, --cot"),
   ];
 }

@@ -3,8 +3,15 @@
 /** Precise mode with the model for unknown words, as `jieba.cut(text)`. */
 export type Segment = (text: string) => string[];
 
+let loading: Promise<Segment | undefined> | undefined;
+
 /** @returns undefined where @node-rs/jieba is not installed or does not run on this machine */
-export async function loadSegmentation(): Promise<Segment | undefined> {
+export function loadSegmentation(): Promise<Segment | undefined> {
+  loading ??= load();
+  return loading;
+}
+
+async function load(): Promise<Segment | undefined> {
   try {
     const { Jieba } = await import("@node-rs/jieba");
     const { dict } = await import("@node-rs/jieba/dict.js");

@@ -29,9 +29,11 @@ export async function openLongbench(
 ): Promise<Suite> {
   const { data, codeRatio = "difflib", skipBad = false } = options;
   if (data === undefined) throw new UsageError(`Suite ${name} needs --data: LongBench's zip, folder or files`);
-  const segment = await loadSegmentation();
+  const inEdition = ({ inE }: LongbenchTask): boolean => edition === "v1" || inE;
+  const names = choose(longbenchTasks({ codeRatio }).filter(inEdition));
+  const segment = names.some(needsSegmentation) ? await loadSegmentation() : undefined;
   const all = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
-  const wanted = choose(all.filter(({ inE }) => edition === "v1" || inE));
+  const wanted = all.filter(({ name }) => names.some((task) => task.name === name));
   const skipped: SkippedTask[] = [];
   const scorable = wanted.filter((task) => {
     const lacks = needsSegmentation(task) && segment === undefined;
@@ -118,9 +120,9 @@ async function* readItems(
       if (task === undefined || enough(task)) continue;
       const index = counts.get(task) ?? 0;
       const id = fields.id ?? String(index);
-      const problem = ids.has(`${task.name}/${id}`)
-        ? `"_id": ${id} is the id of an earlier record`
-        : whyBad(task, fields);
+      const problem =
+        whyBad(task, fields) ??
+        (ids.has(`${task.name}/${id}`) ? `"_id": ${id} is the id of an earlier record` : undefined);
       if (problem !== undefined) {
         bad.report(where, problem);
         continue;

@@ -4,8 +4,10 @@ import { basename, extname, join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
+import { capitalized } from "../../base/words.ts";
+import { listRecordFiles } from "../../formats/records/record-files.ts";
 import { attemptRead, readText } from "../../formats/text-file.ts";
-import { parseJson } from "../../formats/validation.ts";
+import { checkShape } from "../../formats/validation.ts";
 
 export interface Essays {
   /** SHA-256 of the text after its blanks are collapsed. */
@@ -19,10 +21,13 @@ export interface Essays {
   hide(needles: readonly string[], depths: readonly number[], words: number): string;
 }
 
+const recordKinds = new Set([".json", ".jsonl", ".parquet"]);
+
 const essaySchema = z.looseObject({ text: z.string() });
 
 /**
- * @param path PaulGrahamEssays.json or another JSON file with a "text", a text file, or a folder of .txt files
+ * @param path PaulGrahamEssays.json or another file of records with a "text" (JSON, JSONL, Parquet), a text file, or a
+ *   folder of .txt files
  * @throws InputError for a path that cannot be read or holds no text
  */
 export async function readEssays(path: string): Promise<Essays> {
@@ -69,6 +74,15 @@ async function readSource(path: string): Promise<string> {
     for (const name of names) texts.push(await readText(join(path, name), `essay "${join(path, name)}"`));
     return texts.join("\n");
   }
-  const text = await readText(path, `essays "${path}"`);
-  return extname(path).toLowerCase() === ".json" ? parseJson(text, essaySchema, `Essays "${path}"`).text : text;
+  if (!recordKinds.has(extname(path).toLowerCase())) return readText(path, `essays "${path}"`);
+  const texts: string[] = [];
+  for (const file of await listRecordFiles(path)) {
+    for await (const record of file.records()) {
+      if ("problem" in record) throw new InputError(`${capitalized(record.where)}: ${record.problem}`);
+      texts.push(
+        checkShape(record.value, essaySchema, capitalized(record.where), 'essays are records with a "text"').text,
+      );
+    }
+  }
+  return texts.join("\n");
 }

@@ -75,14 +75,19 @@ function smallestFit(settings: SetSettings): Fit {
   return { units: smallest, tokens: countTokens(settings, probe(settings, smallest)) };
 }
 
+/** Samples of the set: as many as were asked for, or as there are questions. */
+export function sizeOf({ samples, generator }: SetSettings): number {
+  return Math.min(samples, generator.available ?? samples);
+}
+
 /** The samples in order. What was found out about them is kept even if the caller stops early. */
 export async function* generateSet(settings: SetSettings): AsyncGenerator<EvalItem> {
-  const { generator, samples, signal } = settings;
+  const { signal } = settings;
   const path = cachePath(settings);
   const recipes = (await readRecipes(path, settings)) ?? size(settings);
   const known = recipes.samples.length;
   try {
-    for (let index = 0; index < Math.min(samples, generator.available ?? samples); index++) {
+    for (let index = 0; index < sizeOf(settings); index++) {
       signal?.throwIfAborted();
       // A signal handler gets its turn between samples.
       await setImmediate();

@@ -3,7 +3,7 @@ import { UsageError } from "../../base/errors.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import type { SuiteOptions } from "../suites.ts";
 import { type Essays, readEssays } from "./essays.ts";
-import { fits, generateSet, requireFit, type SetSettings } from "./generated-set.ts";
+import { fits, generateSet, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { niahGenerator } from "./niah.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
@@ -41,7 +41,8 @@ export async function openGeneratedRuler(
     version: RULER_VERSION,
     tasks,
     skipped,
-    notes: [...describeData(tasks, data), ...describeSimplified(sets)],
+    notes: [...describeData(tasks, data), ...describeSets(sets)],
+    total: sets.reduce((total, set) => total + sizeOf(set), 0),
     bad: [],
     async *items(): AsyncGenerator<EvalItem> {
       for (const set of sets) yield* generateSet(set);
@@ -102,12 +103,16 @@ function describeData(tasks: readonly RulerTask[], { essays }: RulerData): strin
   return ["The essay tasks use a text of your own: their scores do not compare with published RULER"];
 }
 
-function describeSimplified(sets: readonly SetSettings[]): string[] {
-  return sets.flatMap(({ task, length, generator: { simplified } }) =>
-    simplified === undefined
+function describeSets(sets: readonly SetSettings[]): string[] {
+  const simplified = sets.flatMap(({ task, length, generator }) =>
+    generator.simplified === undefined
       ? []
-      : [`RULER's ${task.name} does not fit into ${length} tokens as it is: it ${simplified}`],
+      : [`RULER's ${task.name} does not fit into ${length} tokens as it is: it ${generator.simplified}`],
   );
+  const short = sets
+    .filter((set) => sizeOf(set) < set.samples)
+    .map((set) => `${set.task.name} has ${sizeOf(set)} questions, fewer than the ${set.samples} samples asked for`);
+  return [...simplified, ...new Set(short)];
 }
 
 /** The set of a task and length, with the first of its generators that fits. */

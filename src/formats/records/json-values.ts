@@ -96,7 +96,7 @@ class Splitter {
         else if (this.#inArray && byte === CLOSE_ARRAY) {
           this.#leaveArray();
           start = ++i;
-        } else if (!this.#inArray && !this.#entered && byte === OPEN_ARRAY) {
+        } else if (!this.#entered && this.#number === 0 && byte === OPEN_ARRAY) {
           this.#enterArray();
           i++;
         } else {
