@@ -4,8 +4,9 @@ import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { readEvalResult } from "../../src/formats/eval-result.ts";
+import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
 import { readSamples, type Sample } from "../../src/formats/sample-journal.ts";
+import { writeLongbenchV2, writeLongbenchZip } from "../eval/longbench/synthetic-files.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
 let folder: string;
@@ -14,7 +15,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-const small = ["--tasks", "vt,fwe", "--lengths", "512", "--samples", "2", "--no-cache"];
+const small = ["--tasks", "vt,fwe", "--lengths", "512", "--samples", "1", "--no-cache"];
 const arms = ["eval", "-p", "uniform:4", "-p", "full", ...small];
 
 /** A result or samples without what time has to do with. */
@@ -48,7 +49,7 @@ describe("an evaluation", () => {
     const { suite, model, settings, arms: written, rows, prompts_sha256: prompts, tool } = await result();
     expect(suite.task_versions).toEqual({ vt: expect.any(Number), fwe: expect.any(Number) });
     expect(model.weight_hash).toMatch(/^[0-9a-f]{64}$/);
-    expect(settings).toMatchObject({ seed: 42, device: expect.any(String), lengths: "512", samples: 2 });
+    expect(settings).toMatchObject({ seed: 42, device: expect.any(String), lengths: "512", samples: 1, threads: 1 });
     expect(written.map((arm) => [arm.name, arm.full_layers])).toEqual([
       ["full", 12],
       ["uniform:4", 3],
@@ -56,9 +57,9 @@ describe("an evaluation", () => {
     ]);
     expect(written[0]?.generated_tokens).toBeGreaterThan(0);
     expect(rows.map(({ name, items }) => [name, items])).toEqual([
-      ["vt 512", 2],
-      ["fwe 512", 2],
-      ["overall", 4],
+      ["vt 512", 1],
+      ["fwe 512", 1],
+      ["overall", 2],
     ]);
     expect(prompts).toMatch(/^[0-9a-f]{64}$/);
     expect(tool.runtime).toContain("onnxruntime-node");
@@ -77,13 +78,13 @@ describe("an evaluation", () => {
     const samples = join(folder, "r.json.samples.jsonl");
     const before = (await readSamples(samples))?.entries.length ?? 0;
     expect(before).toBeGreaterThanOrEqual(3);
-    expect(before).toBeLessThan(12);
+    expect(before).toBeLessThan(6);
     await appendFile(samples, '{"task":"vt","torn');
     expect(await indexcache(folder, args)).toMatchObject({ status: 2, stderr: expect.stringContaining("--resume") });
     const resumed = await indexcache(folder, [...args, "--resume"]);
     expect(resumed).toMatchObject({ status: 0, stderr: expect.stringContaining(`resuming: ${before} samples`) });
     expect(await timelessFile(join(folder, "r.json"))).toEqual(await timelessFile(join(home, "r.json")));
-    expect((await readSamples(samples))?.entries).toHaveLength(12);
+    expect((await readSamples(samples))?.entries).toHaveLength(6);
   });
 
   test("can be scored again without the model, printed as Markdown, and written as JUnit", async () => {
@@ -136,7 +137,7 @@ describe("an evaluation", () => {
   test("is planned without being run", async () => {
     const planned = await indexcache(folder, ["eval", "-p", "uniform:4", ...small, "--dry-run", "--json"]);
     const plan = JSON.parse(planned.stdout);
-    expect(plan).toMatchObject({ suite: "ruler-core", items: 4, cells: [{ task: "vt", items: 2 }, { task: "fwe" }] });
+    expect(plan).toMatchObject({ suite: "ruler-core", items: 2, cells: [{ task: "vt", items: 1 }, { task: "fwe" }] });
     expect(plan.estimated_seconds).toBeGreaterThan(0);
   });
 });
@@ -161,6 +162,48 @@ test("items without room in the window are counted, not scored", async () => {
   const { status, stdout } = await indexcache(folder, args);
   expect(status).toBe(0);
   expect(JSON.parse(stdout).rows[0]).toMatchObject({ items: 1, counts: { too_long: 1 } });
+});
+
+describe("LongBench", () => {
+  test("v1 runs from the zip as it is published", async () => {
+    await writeLongbenchZip(join(folder, "data.zip"), 1);
+    const tasks = ["--tasks", "hotpotqa,trec,samsum", "--max-length", "400"];
+    const args = ["eval", "-p", "uniform:4", "--suite", "longbench", "--data", "data.zip", ...tasks, "--json", "-q"];
+    const { status, stdout, stderr } = await indexcache(folder, args);
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    const { rows, settings } = evalResultSchema.parse(JSON.parse(stdout));
+    expect(rows.filter(({ kind }) => kind === "task").map(({ name, metric }) => [name, metric])).toEqual([
+      ["hotpotqa", "qa_f1"],
+      ["trec", "classification"],
+      ["samsum", "rouge"],
+    ]);
+    expect(settings).toMatchObject({ max_length: 400, data: "data.zip" });
+  });
+
+  test("v2 gives accuracy by groups, on outputs and on the most likely choice, and thinks in a first turn", async () => {
+    await writeLongbenchV2(join(folder, "data.json"), 4, 3);
+    const args = ["eval", "-p", "uniform:4", "--suite", "longbench-v2", "--data", "data.json", "-o", "r.json", "-q"];
+    expect(await indexcache(folder, args)).toMatchObject({ status: 0, stderr: "" });
+    const { rows } = await readEvalResult(join(folder, "r.json"));
+    expect(rows.filter(({ kind }) => kind === "task").map(({ endpoint, items }) => [endpoint, items])).toEqual([
+      ["generation", 3],
+      ["choices", 3],
+    ]);
+    expect(rows.map(({ group }) => group?.name)).toContain("length");
+    const samples = (await readSamples(join(folder, "r.json.samples.jsonl")))?.entries ?? [];
+    expect(samples.every((sample) => sample.choice_log_probabilities?.length === 4)).toBe(true);
+  });
+
+  test("v2 with --cot scores the second turn and keeps the first", async () => {
+    await writeLongbenchV2(join(folder, "data.json"), 2, 1);
+    // The thought fills what the window leaves it: cut the prompt to leave it little.
+    const args = ["eval", "--suite", "longbench-v2", "--data", "data.json", "--cot", "--samples-file", "s.jsonl", "-q"];
+    const { status, stderr } = await indexcache(folder, args);
+    // The demo's window has no room for a thought of 1,024 tokens, and that is said.
+    expect(stderr).toMatch(/^error: /);
+    expect(status).toBe(2);
+  });
 });
 
 describe("bad input is one sentence and exit code 2:", () => {
