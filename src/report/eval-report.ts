@@ -74,7 +74,10 @@ function lossCells(comparison: EvalComparison | undefined, everyInterval: boolea
 /** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
 export function verdictWords({ verdict, items_needed: needed, note, items }: EvalComparison): string {
   if (note === "floor") return verdict === "identical" ? "identical (floor)" : "inconclusive (floor: no arm scores)";
-  const kind = needed === undefined ? verdict : `${verdict}: ${formatCount(needed)} more items needed`;
+  const kind =
+    needed === undefined
+      ? verdict
+      : `${verdict}: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
   return note === "ceiling" ? `${kind} (ceiling: ${formatCount(items)} of ${formatCount(items)} right)` : kind;
 }
 
