@@ -5,7 +5,7 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError } from "../base/errors.ts";
-import { bodyStage, indexerStage, latentWidth, type StageName } from "../graph/contract.ts";
+import { latentWidth } from "../graph/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
 import type { PrefilledCaches } from "./decoder.ts";
@@ -45,10 +45,7 @@ export class SharedPrefill {
     patterns: readonly Pattern[],
     settings: Omit<SessionSettings, "folder">,
   ): Promise<SharedPrefill> {
-    const layers = Array.from({ length: model.config.numHiddenLayers }, (_, layer): StageName[] =>
-      patterns.some((pattern) => isFull(pattern, layer)) ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
-    );
-    return new SharedPrefill(await StageModel.open(model, settings, ["embed", ...layers.flat(), "head"]));
+    return new SharedPrefill(await StageModel.openForPrefill(model, settings, patterns));
   }
 
   /**

@@ -2,7 +2,10 @@
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { bodyStage, indexerStage, latentWidth, type StageName } from "../graph/contract.ts";
+import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../graph/divergence-graph.ts";
+import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
+import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
 
@@ -32,33 +35,72 @@ export interface KnownRows {
 
 type TensorClass = typeof Tensor;
 
+/** The head that takes the place of "loss" where divergences are asked for. */
+const divergenceStage = "divergence";
+type LoadedStage = StageName | typeof divergenceStage;
+
 export class StageModel {
   readonly config: DsaConfig;
-  readonly #sessions: Map<StageName, OnnxSession>;
+  readonly #sessions: Map<LoadedStage, OnnxSession>;
   readonly #tensor: TensorClass;
+  /** Of a row of the model's own distribution. */
+  readonly #ownWidth: number;
   /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
   #latent = new Float32Array();
   #indexerKeys = new Float32Array();
 
-  private constructor(config: DsaConfig, sessions: Map<StageName, OnnxSession>, tensor: TensorClass) {
+  private constructor(
+    config: DsaConfig,
+    sessions: Map<LoadedStage, OnnxSession>,
+    tensor: TensorClass,
+    ownWidth: number,
+  ) {
     this.config = config;
     this.#sessions = sessions;
     this.#tensor = tensor;
+    this.#ownWidth = ownWidth;
   }
 
-  /** Loads stages; by default those that loss evaluation needs. */
-  static async open(
+  /**
+   * Loads the stages that loss evaluation needs.
+   * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
+   */
+  static open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
+    const head = top === undefined ? "loss" : divergenceStage;
+    const graph = (name: LoadedStage) => {
+      if (name !== divergenceStage) return model.stage(name);
+      return model.weights().then((weights) => encodeModel(buildDivergenceStage(model.config, weights, top as number)));
+    };
+    const names = [...layerStages(model.config, model.config.indexerLayers), head] as const;
+    return StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top));
+  }
+
+  /** Loads what prefills under these patterns need: layers with the indexers that one of them runs, and the head. */
+  static openForPrefill(
     model: ModelFolder,
     settings: Omit<SessionSettings, "folder">,
-    names: readonly StageName[] = lossStages(model.config),
+    patterns: readonly Pattern[],
+  ): Promise<StageModel> {
+    const some = Array.from({ length: model.config.numHiddenLayers }, (_, layer) =>
+      patterns.some((pattern) => isFull(pattern, layer)) ? "F" : "S",
+    );
+    const names = [...layerStages(model.config, some.join("")), "head"] as const;
+    return StageModel.#load(model, settings, names, (name) => model.stage(name as StageName), 0);
+  }
+
+  static async #load(
+    { config, path: folder }: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    names: readonly LoadedStage[],
+    graph: (name: LoadedStage) => Promise<Uint8Array>,
+    ownWidth: number,
   ): Promise<StageModel> {
     const { Tensor } = await loadRuntime();
-    const sessions = new Map<StageName, OnnxSession>();
-    const stages = new StageModel(model.config, sessions, Tensor);
+    const sessions = new Map<LoadedStage, OnnxSession>();
+    const stages = new StageModel(config, sessions, Tensor, ownWidth);
     try {
       for (const name of names) {
-        const graph = await model.stage(name);
-        sessions.set(name, await OnnxSession.create(graph, name, { ...settings, folder: model.path }));
+        sessions.set(name, await OnnxSession.create(await graph(name), name, { ...settings, folder }));
       }
     } catch (error) {
       await stages.release();
@@ -183,6 +225,44 @@ export class StageModel {
     return floats(outputs.logits, "logits");
   }
 
+  /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
+  ownDistribution(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, 0, this.#ownWidth, undefined);
+  }
+
+  /**
+   * Loss and KL divergence of each next token behind the invariant rows, `[length - 1 - invariant, 2]`, nats.
+   * @param own rows of the model's own distribution, from the first of these rows on
+   */
+  divergence(hidden: Float32Array, ids: Int32Array, rows: SequenceRows, own: Float32Array): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, rows.invariant, divergenceWidth, own);
+  }
+
+  async #divergence(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    from: number,
+    width: number,
+    own: Float32Array | undefined,
+  ): Promise<Float32Array> {
+    const { baseline, own: isOwn, output } = divergenceNames;
+    const results = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (start < from || last <= start) continue;
+      const [first, behind] = own === undefined ? [0, 0] : [start - from, last - from];
+      const outputs = await this.#run(divergenceStage, {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+        [baseline]: this.#matrix(own ?? new Float32Array(), first, behind, this.#ownWidth),
+        [isOwn]: new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []),
+      });
+      results.set(floats(outputs[output], output), (start - from) * width);
+    }
+    return results;
+  }
+
   async release(): Promise<void> {
     for (const session of this.#sessions.values()) await session.release();
     this.#sessions.clear();
@@ -221,7 +301,7 @@ export class StageModel {
     return this.#indexerKeys;
   }
 
-  #run(name: StageName, feeds: Feeds): Promise<Feeds> {
+  #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
     const session = this.#sessions.get(name);
     if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
     return session.run(feeds);
@@ -233,9 +313,10 @@ function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
-function lossStages(config: DsaConfig): StageName[] {
+/** @param indexers F for each layer whose indexer is wanted */
+function layerStages(config: DsaConfig, indexers: string): StageName[] {
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
-    config.indexerLayers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+    indexers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
   );
-  return ["embed", ...layers.flat(), "loss"];
+  return ["embed", ...layers.flat()];
 }

@@ -31,7 +31,7 @@ describe("an evaluation", () => {
   beforeAll(async () => {
     home = mkdtempSync(join(tmpdir(), "indexcache-eval-home-"));
     outcome = await indexcache(home, [...arms, "--workers", "1", "-o", "r.json"]);
-  }, 60_000);
+  });
   afterAll(() => rmSync(home, { recursive: true }));
   const result = () => readEvalResult(join(home, "r.json"));
 

@@ -49,7 +49,7 @@ beforeAll(async () => {
   const tokenizer = await Tokenizer.load(model.path);
   assembly = await openPromptAssembly(tokenizer, "none");
   runner = await Arms.open(model, tokenizer, [full, early], { device: "cpu", threads: 1 });
-}, 60_000);
+});
 afterAll(() => runner.release());
 
 async function run(items: readonly EvalItem[], changes: Partial<Evaluation> = {}): Promise<AnsweredItem[]> {
