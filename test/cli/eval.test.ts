@@ -226,6 +226,33 @@ describe("bad input is one sentence and exit code 2:", () => {
     expect(status).toBe(2);
   });
 
+  test("a pattern file of another model", async () => {
+    const hash = "0".repeat(64);
+    const none = { body: 0, indexer: 0, naive_body: 0, naive_indexer: 0 };
+    const file: PatternFile = {
+      schema_version: PATTERN_SCHEMA_VERSION,
+      index_topk_pattern: "FSSSFSSSFSSS",
+      model: {
+        name: "elsewhere",
+        architecture: "glm_moe_dsa",
+        layers: 12,
+        index_topk: 128,
+        config_hash: hash,
+        weight_hash: hash,
+      },
+      calibration: { source: "text.jsonl", hash, sequences: 1, tokens: 2 },
+      baseline_loss: 1,
+      loss: 1,
+      trajectory: [],
+      search: { strategy: "greedy", evaluations: 0, layer_executions: none, seconds: 0 },
+      tool: { version: "0", runtime: "none", device: "cpu" },
+    };
+    writeFileSync(join(folder, "elsewhere.json"), formatPatternFile(file));
+    const { status, stderr } = await indexcache(folder, ["eval", "-p", "elsewhere.json"]);
+    expect(stderr).toMatch(/^error: Pattern file "elsewhere\.json" is of model "elsewhere", not of /m);
+    expect(status).toBe(2);
+  });
+
   test("a model without a tokenizer", async () => {
     const { status, stderr } = await indexcache(folder, ["eval", tinyModel, "-p", "FSSSS"]);
     expect(stderr).toMatch(/^error: Model folder ".*" has no tokenizer\.json$/m);
