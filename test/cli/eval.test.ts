@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
+import { formatPatternFile, PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-file.ts";
 import { readSamples, type Sample } from "../../src/formats/sample-journal.ts";
 import { writeLongbenchV2, writeLongbenchZip } from "../eval/longbench/synthetic-files.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
