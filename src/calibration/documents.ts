@@ -4,11 +4,11 @@
  */
 import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
-import Papa from "papaparse";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { capitalized } from "../base/words.ts";
-import { decodeUtf8, readLines } from "../formats/lines.ts";
+import { decodeUtf8, readBlocks, readLines } from "../formats/lines.ts";
+import { readCsvRows } from "../formats/records/csv-rows.ts";
 import { readParquetRows } from "../formats/records/parquet.ts";
 import { attemptRead, readText as readWholeText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
@@ -79,19 +79,12 @@ async function* readJsonLines(path: string, column: string): AsyncGenerator<Docu
 }
 
 async function* readCsv(path: string, column: string): AsyncGenerator<Document> {
-  const { data, errors, meta } = Papa.parse<Record<string, string>>(await readWhole(path), {
-    header: true,
-    skipEmptyLines: true,
-  });
-  // A single column has no delimiter to detect, which is no error.
-  const error = errors.find(({ type }) => type !== "Delimiter");
-  if (error !== undefined) {
-    // papaparse counts the header as row 0 for a quote, and not at all for a number of fields.
-    const row = (error.row ?? 0) + (error.type === "FieldMismatch" ? 1 : 0);
-    throw new InputError(`Calibration file "${path}", row ${row}: ${error.message}`);
+  const what = `calibration file "${path}"`;
+  for await (const { number, fields, problem } of readCsvRows(readBlocks(path, what), what)) {
+    if (problem !== undefined) throw new InputError(`Calibration file "${path}", row ${number}: ${problem}`);
+    if (number === 1) requireColumn(Object.keys(fields), [column], path);
+    yield { where: `"${path}", row ${number}`, text: fields[column] ?? "" };
   }
-  requireColumn(meta.fields ?? [], [column], path);
-  for (const [index, row] of data.entries()) yield { where: `"${path}", row ${index + 1}`, text: row[column] ?? "" };
 }
 
 async function* readParquet(path: string, column: string): AsyncGenerator<Document> {

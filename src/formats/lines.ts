@@ -18,9 +18,14 @@ export interface Line {
  * Streams the lines of a file; memory is one line and one block.
  * @param what the noun of messages: `calibration file "a.jsonl"`
  */
-export async function* readLines(path: string, what: string): AsyncGenerator<Line> {
+export function readLines(path: string, what: string): AsyncGenerator<Line> {
+  return splitLines(readBlocks(path, what));
+}
+
+/** The bytes of a file, block by block. */
+export async function* readBlocks(path: string, what: string): AsyncGenerator<Buffer> {
   try {
-    yield* splitLines(createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>);
+    yield* createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>;
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined || code.startsWith("E_")) throw error;

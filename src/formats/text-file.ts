@@ -7,15 +7,16 @@ import { decodeUtf8 } from "./lines.ts";
 /**
  * Runs an operation on a file.
  * @param noun what the file is, for messages: `essays "a.txt"`
+ * @param verb what cannot be done with it
  * @throws InputError where the system refuses
  */
-export async function attemptRead<T>(noun: string, operation: () => Promise<T>): Promise<T> {
+export async function attemptRead<T>(noun: string, operation: () => Promise<T>, verb = "read"): Promise<T> {
   try {
     return await operation();
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined || code.startsWith("E_")) throw error;
-    throw new InputError(`Cannot read ${noun}: ${describeSystemError(code)}`, { cause: error });
+    throw new InputError(`Cannot ${verb} ${noun}: ${describeSystemError(code)}`, { cause: error });
   }
 }
 

@@ -1,7 +1,7 @@
 /** LongBench v1 and LongBench-E as suites over the user's files. */
 import { InputError, UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
+import { type DataRecord, listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { SuiteOptions } from "../suites.ts";
@@ -44,13 +44,14 @@ export async function openLongbench(
   const files = assignFiles(await listRecordFiles(data), all, edition).filter(
     ({ task }) => task === undefined || scorable.includes(task),
   );
-  const present = await findTasks(files, scorable);
+  const { used, present } = await findTasks(files, scorable);
   const tasks = scorable.filter((task) => present.has(task));
   for (const task of scorable) {
     if (!present.has(task)) skipped.push({ task: task.name, reason: `--data has no records of it` });
   }
   if (tasks.length === 0) {
-    throw new InputError(`"${data}" has no record of ${wanted.map((task) => task.name).join(", ")}`, {
+    const what = options.tasks === undefined ? "any of LongBench's tasks" : options.tasks.join(", ");
+    throw new InputError(`"${data}" has no record of ${what}`, {
       hint: `files are named after their task, such as hotpotqa${edition === "e" ? "_e" : ""}.jsonl, or each record names it as "dataset"`,
     });
   }
@@ -63,7 +64,7 @@ export async function openLongbench(
     notes:
       codeRatio === "indel" ? ["Code tasks are scored with --code-ratio indel, not as the official set-up does"] : [],
     bad: bad.list,
-    items: () => readItems(files, tasks, edition, bad, options),
+    items: () => readItems(used, tasks, edition, bad, options),
   };
 }
 
@@ -82,18 +83,35 @@ function assignFiles(files: readonly RecordFile[], tasks: readonly LongbenchTask
   });
 }
 
-/** Files of several tasks are read once to see which; the others only tell by their names. */
-async function findTasks(files: readonly TaskFile[], wanted: readonly LongbenchTask[]): Promise<Set<LongbenchTask>> {
-  const present = new Set(files.flatMap(({ task }) => (task === undefined ? [] : [task])));
-  for (const { file, task } of files) {
-    if (task !== undefined) continue;
-    for await (const record of file.records()) {
-      if (present.size === wanted.length) break;
-      const found = wanted.find(({ name }) => "value" in record && name === datasetOf(record.value));
-      if (found !== undefined) present.add(found);
-    }
+/** Files of several tasks are read once to see which they hold; those that hold none are left out. */
+async function findTasks(
+  files: readonly TaskFile[],
+  wanted: readonly LongbenchTask[],
+): Promise<{ used: TaskFile[]; present: Set<LongbenchTask> }> {
+  const used: TaskFile[] = [];
+  const present = new Set<LongbenchTask>();
+  for (const file of files) {
+    const found = file.task === undefined ? await tasksWithin(file.file, wanted) : [file.task];
+    for (const task of found) present.add(task);
+    if (found.length > 0) used.push(file);
   }
-  return present;
+  return { used, present };
+}
+
+async function tasksWithin(file: RecordFile, wanted: readonly LongbenchTask[]): Promise<LongbenchTask[]> {
+  const names = new Set<unknown>();
+  for await (const record of file.records()) {
+    if ("value" in record) names.add(datasetOf(record.value));
+    if (wanted.every(({ name }) => names.has(name))) break;
+  }
+  return wanted.filter(({ name }) => names.has(name));
+}
+
+/** The records of the given tasks; what no task claims is no bad record of LongBench. */
+async function* recordsOf(file: RecordFile, tasks: readonly LongbenchTask[]): AsyncGenerator<DataRecord> {
+  for await (const record of file.records()) {
+    if ("problem" in record || tasks.some(({ name }) => name === datasetOf(record.value))) yield record;
+  }
 }
 
 function datasetOf(value: unknown): unknown {
@@ -108,12 +126,13 @@ async function* readItems(
   options: SuiteOptions,
 ): AsyncGenerator<EvalItem> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
-  bad.list.length = 0;
+  bad.clear();
   const counts = new Map<LongbenchTask, number>();
   const ids = new Set<string>();
   const enough = (task: LongbenchTask): boolean => (counts.get(task) ?? 0) >= limit;
   for (const { file, task: named } of files) {
-    for await (const { where, fields } of checkRecords(file.records(), longbenchSchema, longbenchFields, bad)) {
+    const records = named === undefined ? recordsOf(file, tasks) : file.records();
+    for await (const { where, fields } of checkRecords(records, longbenchSchema, longbenchFields, bad)) {
       signal?.throwIfAborted();
       if (named === undefined ? tasks.every(enough) : enough(named)) break;
       const task = named ?? tasks.find(({ name }) => name === fields.dataset);
@@ -132,6 +151,7 @@ async function* readItems(
       yield toItem(task, id, fields, edition, options);
     }
   }
+  if (ids.size === 0) bad.refuseAll(`--data "${options.data}"`);
 }
 
 /** What a score would fail on. */

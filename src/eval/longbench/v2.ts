@@ -58,7 +58,7 @@ async function* readItems(
   options: SuiteOptions,
 ): AsyncGenerator<EvalItem> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
-  bad.list.length = 0;
+  bad.clear();
   notes.length = 0;
   const ids = new Set<string>();
   for (const file of files) {
@@ -74,6 +74,7 @@ async function* readItems(
       if (ids.size >= limit) return;
     }
   }
+  if (ids.size === 0) bad.refuseAll(`--data "${options.data}"`);
   if (ids.size !== PUBLISHED_ITEMS) notes.push(`The data has ${ids.size} items, LongBench v2 has ${PUBLISHED_ITEMS}`);
 }
 

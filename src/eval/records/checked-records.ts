@@ -21,13 +21,29 @@ export class BadRecords {
     this.#skips = skipBad;
   }
 
+  /** Begins a reading: a second one does not count twice. */
+  clear(): void {
+    this.list.length = 0;
+  }
+
+  /**
+   * Ends a reading that gave nothing.
+   * @param what the data, for the message
+   */
+  refuseAll(what: string): never {
+    const [first] = this.list;
+    if (first === undefined) throw new InputError(`${capitalized(what)} holds no record`);
+    throw new InputError(
+      `${capitalized(what)} holds no record that can be used, ${this.list.length} are bad: ${first.where}: ${first.problem}`,
+      { hint: "is it data of another suite?" },
+    );
+  }
+
   /** @throws InputError unless bad records are skipped */
   report(where: string, problem: string, cause?: unknown): void {
     if (!this.#skips) {
-      throw new InputError(`${capitalized(where)}: ${problem}`, {
-        hint: "--skip-bad leaves such records out and counts them",
-        cause,
-      });
+      const hint = "--skip-bad leaves such records out and counts them";
+      throw new InputError(`${capitalized(where)}: ${problem}`, { hint, cause });
     }
     this.list.push({ where, problem });
   }

@@ -3,13 +3,14 @@
  * on disk: a recipe of a few dozen bytes a sample. A sample is made from its recipe again and its hash compared; a
  * recipe that no longer makes the same sample is not used.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { access, constants, mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes, writeFileAtomically } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
+import { attemptRead } from "../../formats/text-file.ts";
 import type { EvalItem, TokenCounter } from "../item.ts";
 import { type Fit, findLargest, fitSample, startOf } from "./fitting.ts";
 import type { RulerGenerator, RulerSample } from "./generator.ts";
@@ -85,7 +86,7 @@ export async function* generateSet(settings: SetSettings): AsyncGenerator<EvalIt
   const { signal } = settings;
   const path = cachePath(settings);
   const recipes = (await readRecipes(path, settings)) ?? size(settings);
-  const known = recipes.samples.length;
+  const known = new Set(recipes.samples);
   try {
     for (let index = 0; index < sizeOf(settings); index++) {
       signal?.throwIfAborted();
@@ -94,7 +95,8 @@ export async function* generateSet(settings: SetSettings): AsyncGenerator<EvalIt
       yield nextItem(settings, recipes, index);
     }
   } finally {
-    if (path !== undefined && recipes.samples.length > known) await writeRecipes(path, recipes);
+    const learned = recipes.samples.some((recipe) => !known.has(recipe));
+    if (path !== undefined && learned) await writeFileAtomically(path, `${JSON.stringify(recipes)}\n`);
   }
 }
 
@@ -211,6 +213,18 @@ function contentKey({ task, length, seed, tokenizerHash, wrapperTokens, dataHash
   return hashBytes(JSON.stringify(parts));
 }
 
+/**
+ * Makes sure that sets can be remembered, before hours of work rather than after.
+ * @throws InputError where the folder cannot be made or written
+ */
+export async function requireCacheFolder(folder: string): Promise<void> {
+  const prepare = async (): Promise<void> => {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
+  };
+  await attemptRead(`cache folder "${folder}"`, prepare, "use");
+}
+
 function cachePath(settings: SetSettings): string | undefined {
   const { cacheFolder, task, length } = settings;
   if (cacheFolder === undefined) return undefined;
@@ -226,9 +240,4 @@ async function readRecipes(path: string | undefined, settings: SetSettings): Pro
   } catch {
     return undefined;
   }
-}
-
-async function writeRecipes(path: string, recipes: Recipes): Promise<void> {
-  await mkdir(join(path, ".."), { recursive: true });
-  await writeFileAtomically(path, `${JSON.stringify(recipes)}\n`);
 }

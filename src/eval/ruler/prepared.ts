@@ -101,9 +101,9 @@ function assign(file: RecordFile, data: string, wanted: readonly RulerTask[]): P
 async function* readItems(
   files: readonly PreparedFile[],
   bad: BadRecords,
-  { limit = Number.POSITIVE_INFINITY, lengths, signal }: SuiteOptions,
+  { data, limit = Number.POSITIVE_INFINITY, lengths, signal }: SuiteOptions,
 ): AsyncGenerator<EvalItem> {
-  bad.list.length = 0;
+  bad.clear();
   const counts = new Map<string, number>();
   for (const { file, task, length: ofFolder } of files) {
     for await (const { fields: record } of checkRecords(file.records(), schema, fields, bad)) {
@@ -117,6 +117,9 @@ async function* readItems(
       yield toItem(task, String(index), record, length);
     }
   }
+  if (counts.size > 0) return;
+  const ofLength = lengths === undefined ? "" : ` of --lengths ${lengths.join(", ")}`;
+  bad.refuseAll(`--data "${data}"${ofLength}`);
 }
 
 function toItem(task: RulerTask, id: string, record: PreparedRecord, length: number | undefined): EvalItem {

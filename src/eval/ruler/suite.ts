@@ -3,7 +3,7 @@ import { UsageError } from "../../base/errors.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import type { SuiteOptions } from "../suites.ts";
 import { type Essays, readEssays } from "./essays.ts";
-import { fits, generateSet, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
+import { fits, generateSet, requireCacheFolder, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { niahGenerator } from "./niah.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
@@ -33,6 +33,7 @@ export async function openGeneratedRuler(
 ): Promise<Suite> {
   const lengths = options.lengths ?? DEFAULT_LENGTHS;
   requireCounts(lengths, options);
+  if (options.cacheFolder !== undefined) await requireCacheFolder(options.cacheFolder);
   const data = await readData(wanted, options);
   const [tasks, skipped] = separate(wanted, data, options);
   const sets = lengths.flatMap((length) => tasks.map((task) => describeSet(task, length, data, options)));

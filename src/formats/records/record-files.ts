@@ -2,15 +2,13 @@
  * Data files of every kind that benchmarks come in: JSON, JSONL, CSV and Parquet, gzipped or not, in a zip or a folder.
  * Kinds are told by their first bytes, and by the name only where those say nothing. Records are streamed.
  */
-import { createReadStream } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { InputError } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { capitalized } from "../../base/words.ts";
-import { decodeUtf8, splitLines } from "../lines.ts";
+import { decodeUtf8, readBlocks, splitLines } from "../lines.ts";
 import { attemptRead } from "../text-file.ts";
 import { readCsvRows } from "./csv-rows.ts";
 import { splitJsonValues } from "./json-values.ts";
@@ -58,7 +56,7 @@ export async function listRecordFiles(path: string): Promise<RecordFile[]> {
       for (const { name, open } of await listZip(file.path, what)) {
         if (hasExtension(name, EXTENSIONS)) sources.push({ name, what: `file "${file.path}/${name}"`, open });
       }
-    } else sources.push({ ...file, what, open: () => readFileBlocks(file.path, what) });
+    } else sources.push({ ...file, what, open: () => readBlocks(file.path, what) });
   }
   if (sources.length === 0) throw new InputError(`"${path}" holds no data file`, { hint: SUPPORTED });
   return sources.map((source) => ({ name: source.name, records: () => readRecords(source) }));
@@ -94,18 +92,8 @@ function withoutGz(name: string): string {
 }
 
 async function isZip(path: string, what: string): Promise<boolean> {
-  for await (const block of readFileBlocks(path, what)) return block.subarray(0, 4).equals(Buffer.from("PK\x03\x04"));
+  for await (const block of readBlocks(path, what)) return block.subarray(0, 4).equals(Buffer.from("PK\x03\x04"));
   return false;
-}
-
-async function* readFileBlocks(path: string, what: string): AsyncGenerator<Buffer> {
-  try {
-    yield* createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>;
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined || code.startsWith("E_")) throw error;
-    throw new InputError(`Cannot read ${what}: ${describeSystemError(code)}`, { cause: error });
-  }
 }
 
 async function* readRecords(source: Source): AsyncGenerator<DataRecord> {

@@ -232,7 +232,11 @@ describe("a set on disk", () => {
     for (const wrong of ["{", content.replace(/"hash":"./, '"hash":"x'), content.replace(/"units":\d+/, '"units":5')]) {
       await writeFile(join(cacheFolder, name), wrong);
       expect(await collect(await open("ruler-core", options))).toEqual(whole);
+      expect(JSON.parse(await readFile(join(cacheFolder, name), "utf8")).samples.length).toBe(9);
     }
+    expect(await failure(open("ruler-core", { cacheFolder: join(cacheFolder, name) }))).toMatch(
+      /^Cannot use cache folder ".*json": there is a file of that name/,
+    );
   });
 });
 
