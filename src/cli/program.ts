@@ -3,6 +3,7 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import { addDoctorCommand } from "./doctor.ts";
+import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
@@ -40,6 +41,7 @@ function buildProgram(): Command {
   addSearchCommand(program);
   addRunCommand(program);
   addLossCommand(program);
+  addEvalCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addDoctorCommand(program);

@@ -1,8 +1,6 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
-import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
-import { z } from "zod";
 import { InputError, InterruptedError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
@@ -32,6 +30,7 @@ import { interruptible, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
 import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
+import { runtimeName } from "./runtime-name.ts";
 import { addMergeCommand } from "./search-merge.ts";
 import { addSearchOptions, requireSensibleFlags, type SearchFlags, splitSequences } from "./search-options.ts";
 import { showPlan } from "./search-plan.ts";
@@ -297,11 +296,6 @@ function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile
     tokens: sequences.length * sequenceLength,
     ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
   };
-}
-
-function runtimeName(): string {
-  const manifest: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json");
-  return `onnxruntime-node ${z.object({ version: z.string() }).parse(manifest).version}`;
 }
 
 function seconds(): number {
