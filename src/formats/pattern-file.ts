@@ -13,11 +13,11 @@ import { parseJson } from "./validation.ts";
 export const PATTERN_SCHEMA_VERSION = 1;
 
 const hash = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 as 64 lower-case hex digits");
-const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
-const count = z.int().min(0);
-const nats = z.number().describe("nats per token");
+export const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
+export const count = z.int().min(0);
+export const nats = z.number().describe("nats per token");
 
-const modelIdentity = z
+export const modelIdentity = z
   .object({
     name: z.string(),
     architecture: z.string().describe("model_type of config.json"),
@@ -27,6 +27,21 @@ const modelIdentity = z
     weight_hash: hash.describe("SHA-256 over the weights"),
   })
   .describe("The model that the pattern was searched on; a reader refuses it for another one");
+
+export const calibrationIdentity = z.object({
+  source: z.string(),
+  hash: hash.describe("SHA-256 over the token ids that were used"),
+  sequences: z.int().min(1),
+  tokens: z.int().min(1),
+});
+
+export const toolIdentity = z.object({
+  version: z.string(),
+  runtime: z.string(),
+  device: z.string(),
+  /** Absent in files from before there was a choice: float32. */
+  dtype: z.string().optional(),
+});
 
 const step = z.object({
   index_topk_pattern: letters.describe("the pattern after this step"),
@@ -76,12 +91,7 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: z.object({
-      source: z.string(),
-      hash: hash.describe("SHA-256 over the token ids that were used"),
-      sequences: z.int().min(1),
-      tokens: z.int().min(1),
-    }),
+    calibration: calibrationIdentity,
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
     trajectory: z.array(step).describe("the committed steps of greedy, first to last; empty for other searches"),
@@ -99,13 +109,7 @@ export const patternFileSchema = z
         .describe("of other searches than greedy: how the pattern came about, where trajectory is empty"),
       second_look: secondLook.optional(),
     }),
-    tool: z.object({
-      version: z.string(),
-      runtime: z.string(),
-      device: z.string(),
-      /** Absent in files from before there was a choice: float32. */
-      dtype: z.string().optional(),
-    }),
+    tool: toolIdentity,
   })
   .meta({ title: "IndexCache pattern file" });
 
