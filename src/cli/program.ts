@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
+import { addAnalyzeCommand } from "./analyze.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
@@ -40,6 +41,7 @@ function buildProgram(): Command {
   addSearchCommand(program);
   addRunCommand(program);
   addLossCommand(program);
+  addAnalyzeCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addDoctorCommand(program);

@@ -1,24 +1,28 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
 
-import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
-import { z } from "zod";
-import { InterruptedError, UsageError } from "../base/errors.ts";
+import { InterruptedError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
-import type { CalibrationSet } from "../calibration/calibration-set.ts";
-import { Journal, type JournalEntry } from "../formats/journal.ts";
-import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
+import type { Journal } from "../formats/journal.ts";
+import { formatPatternFile, writePatternFile } from "../formats/pattern-file.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
-import { parsePattern } from "../pattern/pattern.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
-import { executionsRecord, formatSearchReport, searchRecord } from "../report/search-report.ts";
+import { formatSearchReport, searchRecord } from "../report/search-report.ts";
 import { openLossEvaluator } from "../runtime/loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
 import type { SearchResult } from "../search/events.ts";
 import { ProgressTracker } from "../search/progress.ts";
 import { parseRetain } from "../search/retain.ts";
 import { requireFeasible, type Strategy, search as searchPatterns } from "../search/strategy.ts";
+import {
+  calibrationRecord,
+  openEvaluationJournal,
+  requireSensibleJournal,
+  toEntry,
+  toMeasurement,
+} from "./evaluation-journal.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, resumeCommand } from "./interruption.ts";
 import {
@@ -95,7 +99,7 @@ export function addSearchCommand(program: Command): void {
 }
 
 async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
-  requireSensibleFlags(flags);
+  requireSensibleJournal(flags);
   const strategy = strategyOf(flags);
   const terminal = new Terminal(flags);
   const model = await openModel(path);
@@ -105,7 +109,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   const set = await openCalibrationSet(model, flags, terminal, signal);
   const place = await openDevices(flags, terminal);
   const identity = await identityRecord(model);
-  const journal = await openJournal(flags, identity, set);
+  const journal = await openEvaluationJournal(flags, identity, set, flags.dtype);
   try {
     const replacements: string[] = [];
     const evaluator = await openLossEvaluator(model, set.windows, {
@@ -126,7 +130,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
         strategy,
         model: identity,
         calibration: calibrationRecord(set),
-        tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place), dtype: flags.dtype },
+        tool: { version: toolVersion, runtime: runtimeName, device: placeName(place), dtype: flags.dtype },
         measurements,
       });
       if (flags.output !== undefined) await writePatternFile(flags.output, file);
@@ -191,34 +195,6 @@ async function runSearch(
   }
 }
 
-function requireSensibleFlags({ resume, fresh, output }: SearchFlags): void {
-  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
-  if ((resume === true || fresh === true) && output === undefined) {
-    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
-  }
-}
-
-async function openJournal(
-  flags: SearchFlags,
-  identity: PatternFile["model"],
-  set: CalibrationSet,
-): Promise<Journal | undefined> {
-  if (flags.output === undefined) return undefined;
-  const fingerprint = {
-    model_name: identity.name,
-    model_config_hash: identity.config_hash,
-    weight_hash: identity.weight_hash,
-    calibration_hash: set.hash,
-    // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
-    // ran out of device memory can go on elsewhere. Nor is the strategy: losses do not depend on who asks for them, and
-    // what one strategy has measured another need not measure again.
-    settings: { dtype: flags.dtype },
-    tool_version: toolVersion,
-  };
-  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
-  return Journal.open(`${flags.output}.journal.jsonl`, fingerprint, mode);
-}
-
 async function openDisplay(
   terminal: Terminal,
   model: ModelFolder,
@@ -234,48 +210,6 @@ async function openDisplay(
   else process.env.FORCE_COLOR = "0";
   const { openSearchView } = await import("../tui/search-view.tsx");
   return openSearchView(process.stderr, model.config.name, journal?.path);
-}
-
-function calibrationRecord({ source, hash, windows, tokens }: CalibrationSet): PatternFile["calibration"] {
-  return { source, hash, sequences: windows.length, tokens };
-}
-
-function toEntry({ pattern, loss, standardError, tokens, sequences, seconds, executions }: Measurement): JournalEntry {
-  return {
-    pattern,
-    loss,
-    standard_error: standardError,
-    tokens,
-    sequences,
-    seconds,
-    executions: executionsRecord(executions),
-  };
-}
-
-function toMeasurement({
-  pattern,
-  loss,
-  standard_error,
-  tokens,
-  sequences,
-  seconds,
-  executions,
-}: JournalEntry): Measurement {
-  const { body, indexer, naive_body: naiveBody, naive_indexer: naiveIndexer } = executions;
-  return {
-    pattern: parsePattern(pattern),
-    loss,
-    standardError: standard_error,
-    tokens,
-    sequences,
-    seconds,
-    executions: { body, indexer, naiveBody, naiveIndexer },
-  };
-}
-
-function runtimeName(): string {
-  const manifest: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json");
-  return `onnxruntime-node ${z.object({ version: z.string() }).parse(manifest).version}`;
 }
 
 function seconds(): number {

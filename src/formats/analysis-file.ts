@@ -87,7 +87,8 @@ export const analysisFileSchema = z
   .meta({ title: "IndexCache analysis file" });
 
 export type AnalysisFile = z.infer<typeof analysisFileSchema>;
-export type Matrix = AnalysisFile["overlap"]["mean"];
+export type Statistic = AnalysisFile["overlap"];
+export type Matrix = Statistic["mean"];
 
 /**
  * Reads an analysis file and checks that its matrices have its layers and sources.

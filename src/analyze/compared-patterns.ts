@@ -1,0 +1,72 @@
+/** The patterns that are set side by side at each retention: optima of the statistics, a fixed schedule, a searched one. */
+import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
+import type { PatternFile } from "../formats/pattern-file.ts";
+import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { uniformPattern } from "../pattern/schedule.ts";
+import { bestSharing, meanSharing } from "./sharing-optimum.ts";
+
+type Origin = AnalysisFile["patterns"][number]["origin"];
+
+const statisticNames = ["overlap", "recall", "similarity"] as const;
+
+export interface Candidate {
+  origin: Origin;
+  pattern: Pattern;
+}
+
+export type PairStatisticsResult = Record<(typeof statisticNames)[number], Statistic>;
+
+/**
+ * Candidates with `full` Full layers.
+ * @param sources layers that own an indexer
+ * @param searched of the same model; its pattern of this size, where it has one
+ */
+export function candidatesOf(
+  full: number,
+  sources: readonly number[],
+  statistics: PairStatisticsResult,
+  searched: PatternFile | undefined,
+): Candidate[] {
+  const candidates: Candidate[] = [
+    { origin: "uniform", pattern: evenlySpread(statistics.overlap.mean.length, sources, full) },
+  ];
+  for (const origin of statisticNames) {
+    candidates.push({ origin, pattern: bestSharing({ sources, values: statistics[origin].mean }, full) });
+  }
+  const found = searched === undefined ? undefined : searchedPattern(searched, full);
+  if (found !== undefined) candidates.push({ origin: "searched", pattern: found });
+  return candidates;
+}
+
+/** The three statistics of a pattern's Shared layers; null without any. */
+export function sharedLayerMeans(
+  pattern: Pattern,
+  sources: readonly number[],
+  statistics: PairStatisticsResult,
+): AnalysisFile["patterns"][number]["mean_of_shared_layers"] {
+  const mean = (name: (typeof statisticNames)[number]) =>
+    meanSharing({ sources, values: statistics[name].mean }, pattern);
+  const [overlap, recall, similarity] = [mean("overlap"), mean("recall"), mean("similarity")];
+  if (overlap === undefined || recall === undefined || similarity === undefined) return null;
+  return { overlap, recall, similarity };
+}
+
+/** The pattern of `full` Full layers that a search went through, if it did. */
+export function searchedPattern(file: PatternFile, full: number): Pattern | undefined {
+  const steps = [...file.trajectory, ...(file.search.steps ?? []), file];
+  const found = steps
+    .filter(({ index_topk_pattern: letters }) => fullLayers(parsePattern(letters)).length === full)
+    .at(-1);
+  return found === undefined ? undefined : parsePattern(found.index_topk_pattern);
+}
+
+/** `uniform:N` where one has as many Full layers; otherwise Full layers at distances as even as they can be. */
+function evenlySpread(layers: number, sources: readonly number[], full: number): Pattern {
+  for (let every = 1; every <= layers; every++) {
+    const pattern = uniformPattern(layers, every);
+    const kept = fullLayers(pattern);
+    if (kept.length === full && kept.every((layer) => sources.includes(layer))) return pattern;
+  }
+  const kept = new Set(Array.from({ length: full }, (_, i) => sources[Math.floor((i * sources.length) / full)]));
+  return parsePattern(Array.from({ length: layers }, (_, layer) => (kept.has(layer) ? "F" : "S")).join(""));
+}
