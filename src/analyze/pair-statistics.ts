@@ -77,7 +77,7 @@ export class PairStatistics {
   add({ layer, firstQuery, queries, own, sources, recall, similarity }: LayerObservation): void {
     for (let query = 0; query < queries; query++) {
       const row = firstQuery + query;
-      const bucket = Math.floor(Math.log2((row + 1) / this.#indexTopk));
+      const bucket = this.#bucketOf(row + 1);
       if (layer === 0) this.#count(bucket);
       for (const [index, source] of sources.entries()) {
         const overlap = own.common(source.selection, row) / this.#indexTopk;
@@ -105,10 +105,17 @@ export class PairStatistics {
     };
   }
 
+  /** Up to 2, 4, 8... times `index_topk` keys. */
+  #bucketOf(visible: number): number {
+    let bucket = 0;
+    while (visible > this.#indexTopk * 2 ** (bucket + 1)) bucket++;
+    return bucket;
+  }
+
   #count(bucket: number): void {
     while (this.#buckets.length <= bucket) {
-      const from = this.#indexTopk * 2 ** this.#buckets.length;
-      this.#buckets.push({ from, to: 2 * from, queries: 0 });
+      const to = this.#indexTopk * 2 ** (this.#buckets.length + 1);
+      this.#buckets.push({ from: (this.#buckets.at(-1)?.to ?? this.#indexTopk - 1) + 1, to, queries: 0 });
     }
     (this.#buckets[bucket] as Bucket).queries++;
   }

@@ -22,13 +22,15 @@ const statistic = z.object({
   by_position: z
     .array(
       z.object({
-        from: z.int().min(1).describe("visible keys of the first queries in the bucket"),
-        to: z.int().min(1).describe("one past the visible keys of the last ones"),
+        from: z.int().min(1).describe("fewest visible keys of a query in the bucket"),
+        to: z.int().min(1).describe("most visible keys of one"),
         queries: count,
         mean: matrix,
       }),
     )
-    .describe("the same over queries that see from..to - 1 keys; buckets double from index_topk on"),
+    .describe(
+      "the same over queries that see from..to keys; each bucket ends at twice the one before, from 2 x index_topk on",
+    ),
 });
 
 /** How a layer's selection compares, averaged over the Shared layers of a pattern and their sources. */

@@ -47,7 +47,7 @@ function positions({ overlap, recall, similarity, sources }: AnalysisFile): stri
     return values.length === 0 ? "-" : (values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(3);
   };
   const rows = overlap.by_position.map(({ from, to, queries, mean }, index) => [
-    `${formatCount(from)} to ${formatCount(to - 1)}`,
+    `${formatCount(from)} to ${formatCount(to)}`,
     formatCount(queries),
     ...[mean, recall.by_position[index]?.mean ?? [], similarity.by_position[index]?.mean ?? []].map(neighbours),
   ]);
