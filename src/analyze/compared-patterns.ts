@@ -2,7 +2,7 @@
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
 import type { PatternFile } from "../formats/pattern-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
-import { uniformPattern } from "../pattern/schedule.ts";
+import { evenPattern } from "../pattern/schedule.ts";
 import { bestSharing, meanSharing } from "./sharing-optimum.ts";
 
 type Origin = AnalysisFile["patterns"][number]["origin"];
@@ -18,18 +18,17 @@ export type PairStatisticsResult = Record<(typeof statisticNames)[number], Stati
 
 /**
  * Candidates with `full` Full layers.
- * @param sources layers that own an indexer
+ * @param indexers F where the model owns an indexer
  * @param searched of the same model; its pattern of this size, where it has one
  */
 export function candidatesOf(
   full: number,
-  sources: readonly number[],
+  indexers: Pattern,
   statistics: PairStatisticsResult,
   searched: PatternFile | undefined,
 ): Candidate[] {
-  const candidates: Candidate[] = [
-    { origin: "uniform", pattern: evenlySpread(statistics.overlap.mean.length, sources, full) },
-  ];
+  const sources = fullLayers(indexers);
+  const candidates: Candidate[] = [{ origin: "uniform", pattern: evenPattern(full, indexers) }];
   for (const origin of statisticNames) {
     candidates.push({ origin, pattern: bestSharing({ sources, values: statistics[origin].mean }, full) });
   }
@@ -58,15 +57,4 @@ export function searchedPattern(file: PatternFile, full: number): Pattern | unde
     .filter(({ index_topk_pattern: letters }) => fullLayers(parsePattern(letters)).length === full)
     .at(-1);
   return found === undefined ? undefined : parsePattern(found.index_topk_pattern);
-}
-
-/** `uniform:N` where one has as many Full layers; otherwise Full layers at distances as even as they can be. */
-function evenlySpread(layers: number, sources: readonly number[], full: number): Pattern {
-  for (let every = 1; every <= layers; every++) {
-    const pattern = uniformPattern(layers, every);
-    const kept = fullLayers(pattern);
-    if (kept.length === full && kept.every((layer) => sources.includes(layer))) return pattern;
-  }
-  const kept = new Set(Array.from({ length: full }, (_, i) => sources[Math.floor((i * sources.length) / full)]));
-  return parsePattern(Array.from({ length: layers }, (_, layer) => (kept.has(layer) ? "F" : "S")).join(""));
 }

@@ -129,7 +129,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   try {
     const statistics = await comparePairs(model, pattern, set, flags.threads ?? defaultThreads(), terminal, signal);
     const pairStatistics = statistics.result();
-    const candidates = sizes.flatMap((full) => candidatesOf(full, sources, pairStatistics, searched));
+    const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);
     const losses = await measureLosses({ model, pattern, candidates, set, place, flags, journal, terminal, signal });
     const file: AnalysisFile = {
@@ -278,6 +278,7 @@ function flipRecords({ base, flips, pairs }: Losses): Pick<AnalysisFile, "sensit
   return {
     sensitivity: {
       base: base.pattern,
+      base_loss: base.loss,
       flips: flips.map(({ layer, measurement, change, standardError }) => ({
         layer,
         loss: measurement.loss,

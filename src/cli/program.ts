@@ -3,6 +3,7 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import { addAnalyzeCommand } from "./analyze.ts";
+import { addBenchCommand } from "./bench.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
@@ -42,6 +43,7 @@ function buildProgram(): Command {
   addRunCommand(program);
   addLossCommand(program);
   addAnalyzeCommand(program);
+  addBenchCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addDoctorCommand(program);

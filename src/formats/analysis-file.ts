@@ -81,7 +81,7 @@ export const analysisFileSchema = z
     recall: statistic.describe("share of the layer's dense attention mass that the source's selection covers"),
     similarity: statistic.describe("cosine of the layer's attention outputs with its own selection and the source's"),
     patterns: z.array(comparedPattern).describe("the model's own pattern first"),
-    sensitivity: z.object({ base: letters, flips: z.array(flip) }),
+    sensitivity: z.object({ base: letters, base_loss: nats, flips: z.array(flip) }),
     pairs: z.array(pair).optional().describe("with --pairs"),
     seconds: z.number().min(0),
     tool: toolIdentity,

@@ -65,7 +65,8 @@ const measured = z.object({
   context: positive.describe("tokens; decode appends one more"),
   chunks: z
     .object({ timed: positive, all: positive })
-    .describe("query chunks; where fewer are timed, the others are taken to be like their neighbours"),
+    .optional()
+    .describe("query chunks of a prefill; where fewer are timed, they stand for their neighbours"),
   arms: z.array(arm).min(1).describe("every layer Full first"),
   indexers: z.object({
     share: z.number().describe("1 - seconds without indexers / seconds with all of them: sets the limit"),

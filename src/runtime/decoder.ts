@@ -3,19 +3,17 @@
  * one token a step. Shared layers hold no indexer weights and store no indexer keys.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError } from "../base/errors.ts";
-import { sum } from "../base/sum.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { composeModel } from "../graph/compose.ts";
-import { latentWidth, newIndexerKey, newLatent, pastIndexerKey, pastLatent } from "../graph/contract.ts";
+import { latentWidth } from "../graph/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { CachedGraph } from "./cached-graph.ts";
 import { chunkBytes, chunksOf } from "./chunks.ts";
 import type { Decoder } from "./measurement.ts";
-import { defaultThreads, type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import { defaultThreads, type SessionSettings } from "./onnx-session.ts";
 import type { Recording } from "./recording.ts";
-import { RowCache } from "./row-cache.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];
@@ -30,24 +28,18 @@ const defaultCapacity = 1024;
 
 /** Opens a decoder for one sequence. */
 export async function openDecoder(model: ModelFolder, pattern: Pattern, settings: DecoderSettings): Promise<Decoder> {
-  const { Tensor } = await loadRuntime();
-  const graph = await composeModel(model.config, pattern, model.stage);
-  const session = await OnnxSession.create(graph, `${model.config.name} ${pattern}`, {
-    device: settings.device,
-    threads: settings.threads ?? defaultThreads(),
+  const { device, threads = defaultThreads(), capacity = defaultCapacity, profilePrefix, recording } = settings;
+  const encoded = await composeModel(model.config, pattern, model.stage);
+  const caches = { indexers: fullLayers(pattern), capacity };
+  const graph = await CachedGraph.open(model.config, encoded, `${model.config.name} ${pattern}`, caches, {
+    device,
+    threads,
     folder: model.path,
     solo: true,
-    ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
-    ...(settings.recording === undefined ? {} : { recording: settings.recording }),
+    ...(profilePrefix === undefined ? {} : { profilePrefix }),
+    ...(recording === undefined ? {} : { recording }),
   });
-  return new ComposedDecoder(model.config, pattern, session, Tensor, settings.capacity ?? defaultCapacity);
-}
-
-/** A cache and the names under which the graph reads it and gives its new rows. */
-interface NamedCache {
-  past: string;
-  fresh: string;
-  rows: RowCache;
+  return new ComposedDecoder(model.config, pattern, graph, capacity);
 }
 
 class ComposedDecoder implements Decoder {
@@ -55,32 +47,17 @@ class ComposedDecoder implements Decoder {
   readonly vocabularySize: number;
   readonly plan: string[];
   readonly #config: DsaConfig;
-  readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
-  readonly #latents: NamedCache[];
-  readonly #indexerKeys: NamedCache[];
+  readonly #graph: CachedGraph;
   readonly #fullLayers: number;
-  #position = 0;
   #made = 0;
   #saved = 0;
 
-  constructor(config: DsaConfig, pattern: Pattern, session: OnnxSession, tensor: typeof Tensor, capacity: number) {
+  constructor(config: DsaConfig, pattern: Pattern, graph: CachedGraph, capacity: number) {
     this.pattern = pattern;
     this.vocabularySize = config.vocabSize;
     this.#config = config;
-    this.#session = session;
-    this.#tensor = tensor;
+    this.#graph = graph;
     this.#fullLayers = fullLayers(pattern).length;
-    this.#latents = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
-      past: pastLatent(layer),
-      fresh: newLatent(layer),
-      rows: new RowCache(latentWidth(config), capacity),
-    }));
-    this.#indexerKeys = fullLayers(pattern).map((layer) => ({
-      past: pastIndexerKey(layer),
-      fresh: newIndexerKey(layer),
-      rows: new RowCache(config.indexHeadDim, capacity),
-    }));
     const perToken = 4 * (latentWidth(config) * config.numHiddenLayers + config.indexHeadDim * this.#fullLayers);
     this.plan = [
       `caches: ${perToken} bytes a token = 4 x (${config.numHiddenLayers} layers x ${latentWidth(config)} latent + ${this.#fullLayers} Full layers x ${config.indexHeadDim} indexer key)`,
@@ -93,14 +70,13 @@ class ComposedDecoder implements Decoder {
   }
 
   get cacheBytes(): { latent: number; indexerKey: number } {
-    const bytes = (caches: NamedCache[]) => sum(caches.map(({ rows }) => rows.bytes));
-    return { latent: bytes(this.#latents), indexerKey: bytes(this.#indexerKeys) };
+    return this.#graph.cacheBytes;
   }
 
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("The prompt has no tokens");
     let logits: Float32Array = new Float32Array();
-    const first = this.#position;
+    const first = this.#graph.position;
     for (const { start, end } of chunksOf(this.#config, first, first + ids.length)) {
       await nextTurn();
       if (signal?.aborted) throw new InterruptedError("Interrupted");
@@ -114,32 +90,16 @@ class ComposedDecoder implements Decoder {
   }
 
   async release(): Promise<void> {
-    await this.#session.release();
+    await this.#graph.release();
   }
 
   async #forward(ids: readonly number[]): Promise<Float32Array> {
-    const start = this.#position;
-    const feeds: Feeds = {
-      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
-      position_ids: this.#int64(BigInt64Array.from(ids, (_, i) => BigInt(start + i))),
-      logits_to_keep: this.#int64(BigInt64Array.of(1n)),
-    };
-    const caches = [...this.#latents, ...this.#indexerKeys];
-    for (const { past, rows } of caches) {
-      feeds[past] = new this.#tensor("float32", rows.view(), [rows.length, rows.width]);
-    }
-    const outputs = await this.#session.run(feeds);
-    for (const { fresh, rows } of caches) rows.append(floats(outputs[fresh], fresh));
-    this.#position += ids.length;
+    const logits = await this.#graph.forward(ids);
     // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
-    if (this.#position > this.#config.indexTopk) {
+    if (this.#graph.position > this.#config.indexTopk) {
       this.#made += this.#fullLayers;
       this.#saved += this.#config.numHiddenLayers - this.#fullLayers;
     }
-    return floats(outputs.logits, "logits");
-  }
-
-  #int64(values: BigInt64Array): Tensor {
-    return new this.#tensor("int64", values, [values.length]);
+    return logits;
   }
 }
