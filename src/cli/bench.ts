@@ -3,8 +3,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { cpus, freemem, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
+import { type ClockName, clockNames, clocks } from "../base/clock.ts";
 import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
 import { toolVersion } from "../base/version.ts";
@@ -51,6 +52,7 @@ interface BenchFlags extends Reduction, DeviceFlags, OutputFlags {
   repeats: number;
   decodeTokens: number;
   sampleChunks?: number;
+  clock: ClockName;
   latency?: string;
   output?: string;
 }
@@ -89,6 +91,11 @@ export function addBenchCommand(program: Command): void {
     .option("--repeats <n>", "how often to time everything", positiveNumber, 3)
     .option("--decode-tokens <n>", "tokens to decode in each repeat", positiveNumber, 16)
     .option("--sample-chunks <n>", "time only so many query chunks of a prefill, at even distances", positiveNumber)
+    .addOption(
+      new Option("--clock <name>", "wall, or cpu: time that this process computed, for --threads 1 on a busy machine")
+        .choices(clockNames)
+        .default("wall"),
+    )
     .option("--latency <file>", "write the cost of a Full and a Shared layer here, for search")
     .option("-o, --output <file>", "write the bench file here, exactly; after every context");
   addDeviceOptions(command);
@@ -140,7 +147,7 @@ async function timePatterns(
   const timer = await PatternTimer.open(
     model,
     patterns.map(({ pattern }) => pattern),
-    { device, threads, capacity },
+    { device, threads, capacity, clock: clocks[flags.clock] },
   );
   try {
     for (const context of flags.contexts) {
@@ -194,7 +201,7 @@ async function benchFile(
       memory_bytes: totalmem(),
       platform: `${process.platform} ${process.arch}`,
     },
-    settings: { repeats: flags.repeats, decode_tokens: flags.decodeTokens },
+    settings: { repeats: flags.repeats, decode_tokens: flags.decodeTokens, clock: flags.clock },
     patterns: patterns.map(({ name, pattern }) => ({
       name,
       index_topk_pattern: pattern,

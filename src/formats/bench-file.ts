@@ -1,5 +1,6 @@
 /** The bench file: what `bench -o FILE` writes and `report` reads. docs/bench-format.md explains it. */
 import { z } from "zod";
+import { clockNames } from "../base/clock.ts";
 import { count, letters, toolIdentity } from "./pattern-file.ts";
 import { readTextFile } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
@@ -85,7 +86,11 @@ export const benchFileSchema = z
     schema_version: z.literal(BENCH_SCHEMA_VERSION),
     model: benchModel,
     machine: benchMachine,
-    settings: z.object({ repeats: positive, decode_tokens: positive }),
+    settings: z.object({
+      repeats: positive,
+      decode_tokens: positive,
+      clock: z.enum(clockNames).describe("cpu: seconds that the process computed, all threads together"),
+    }),
     patterns: z
       .array(
         z.object({

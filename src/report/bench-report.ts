@@ -19,7 +19,10 @@ export function formatBenchReport(file: BenchFile): string {
         random === null ? undefined : `random, seed ${random.seed}${reduced === "" ? "" : `; smaller: ${reduced}`}`,
       ],
       ["Machine", `${machine.cpu}, ${machine.threads} threads, ${file.tool.device}`],
-      ["Repeats", `${settings.repeats}; medians, lowest and highest`],
+      [
+        "Repeats",
+        `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}`,
+      ],
     ]),
     phase("Prefill", file.prefill, patterns),
     phase("Decode, one token", file.decode, patterns),

@@ -1,5 +1,6 @@
 /** One indexer as a graph of its own, with its key cache: what it selects, and what it takes by itself. */
 import type { Tensor } from "onnxruntime-node";
+import type { Clock } from "../base/clock.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { indexerStage, type StageName } from "../graph/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -42,12 +43,12 @@ export class IndexerAlone {
     return new IndexerAlone(model.config, sessions, Tensor, new RowCache(model.config.indexHeadDim, capacity));
   }
 
-  /** Runs the next tokens. */
-  async forward(ids: readonly number[]): Promise<AloneResult> {
+  /** Runs the next tokens, timed by `clock`. */
+  async forward(ids: readonly number[], clock: Clock): Promise<AloneResult> {
     const start = this.#keys.length;
     const { hiddenSize } = this.#config;
     const positions = this.#int64(BigInt64Array.from(ids, (_, i) => BigInt(start + i)));
-    const begun = performance.now();
+    const begun = clock();
     const embedded = await this.#run("embed", {
       input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
       position_ids: positions,
@@ -56,19 +57,19 @@ export class IndexerAlone {
     await this.#run("head", {
       hidden_states: new this.#tensor("float32", hidden.subarray((ids.length - 1) * hiddenSize), [1, hiddenSize]),
     });
-    const between = performance.now();
+    const between = clock();
     const outputs = await this.#run(indexerStage(0), {
       ...embedded,
       position_ids: positions,
       past_indexer_key: new this.#tensor("float32", this.#keys.view(), [start, this.#keys.width]),
     });
     this.#keys.append(floats(outputs.indexer_key, "indexer_key"));
-    const ended = performance.now();
+    const ended = clock();
     const indices = outputs.topk_indices;
     return {
       selected: { indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 },
-      indexer: (ended - between) / 1000,
-      other: (between - begun) / 1000,
+      indexer: ended - between,
+      other: between - begun,
     };
   }
 

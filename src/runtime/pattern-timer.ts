@@ -5,6 +5,7 @@
  * the indexers take, in the graphs and at the time that the speed-ups are of.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Clock } from "../base/clock.ts";
 import { InterruptedError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { RandomNumbers } from "../base/random-numbers.ts";
@@ -15,10 +16,12 @@ import { CachedGraph } from "./cached-graph.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { IndexerAlone } from "./indexer-alone.ts";
 import type { SessionSettings } from "./onnx-session.ts";
+import type { SelectedKeys } from "./stage-model.ts";
 
 export interface TimerSettings extends Omit<SessionSettings, "folder"> {
   /** Rows that the caches hold before they first grow. */
   capacity: number;
+  clock: Clock;
 }
 
 export interface TimingPlan {
@@ -55,17 +58,19 @@ export class PatternTimer {
   readonly #arms: CachedGraph[];
   readonly #bare: CachedGraph;
   readonly #alone: IndexerAlone;
+  readonly #clock: Clock;
   readonly #numbers = new RandomNumbers(Random.forPart(0, "cache rows"));
 
-  private constructor(model: ModelFolder, arms: CachedGraph[], bare: CachedGraph, alone: IndexerAlone) {
+  private constructor(model: ModelFolder, arms: CachedGraph[], bare: CachedGraph, alone: IndexerAlone, clock: Clock) {
     this.#model = model;
     this.#arms = arms;
     this.#bare = bare;
     this.#alone = alone;
+    this.#clock = clock;
   }
 
   static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
-    const { capacity, ...rest } = settings;
+    const { capacity, clock, ...rest } = settings;
     const session = { ...rest, folder: model.path, solo: true };
     const { config, stage } = model;
     const open = (graph: Uint8Array, name: string, indexers: readonly number[]) =>
@@ -75,7 +80,8 @@ export class PatternTimer {
       arms.push(await open(await composeModel(config, pattern, stage), pattern, fullLayers(pattern)));
     }
     const bare = await open(await composeWithoutIndexers(config, stage), "without indexers", []);
-    return new PatternTimer(model, arms, bare, await IndexerAlone.open(model, capacity, { ...rest, solo: true }));
+    const alone = await IndexerAlone.open(model, capacity, { ...rest, solo: true });
+    return new PatternTimer(model, arms, bare, alone, clock);
   }
 
   /** Times prefills of `context` tokens, and tokens decoded behind them. */
@@ -128,33 +134,38 @@ export class PatternTimer {
     const tokens = Array.from({ length: calls }, (_, call) =>
       someIds(position + call * rows, rows, this.#model.config.vocabSize),
     );
-    const selections: Awaited<ReturnType<IndexerAlone["forward"]>>["selected"][] = [];
-    for (const ids of tokens) {
-      const { selected, indexer, other } = await this.#alone.forward(ids);
-      selections.push(selected);
-      timings.alone.push(weight * indexer);
-      timings.other.push(weight * other);
-    }
-    const works = [
-      ...this.#arms.map((arm, index) => ({
-        seconds: timings.patterns[index] as number[],
-        run: async () => {
+    // Untimed: it comes behind the filling of caches, whose garbage is still being collected.
+    const selections: SelectedKeys[] = [];
+    for (const ids of tokens) selections.push((await this.#alone.forward(ids, this.#clock)).selected);
+    this.#alone.rewind(position);
+    const inTurn = [
+      ...this.#arms.map((arm, index) => async () => {
+        const seconds = await this.#timed(async () => {
           for (const ids of tokens) await arm.forward(ids);
-        },
-      })),
-      {
-        seconds: timings.withoutIndexers,
-        run: async () => {
+        });
+        timings.patterns[index]?.push(weight * seconds);
+      }),
+      async () => {
+        const seconds = await this.#timed(async () => {
           for (const [call, ids] of tokens.entries()) await this.#bare.forward(ids, selections[call]);
-        },
+        });
+        timings.withoutIndexers.push(weight * seconds);
+      },
+      async () => {
+        for (const ids of tokens) {
+          const { indexer, other } = await this.#alone.forward(ids, this.#clock);
+          timings.alone.push(weight * indexer);
+          timings.other.push(weight * other);
+        }
       },
     ];
-    for (let index = 0; index < works.length; index++) {
-      const { seconds, run } = works[(index + turn) % works.length] as (typeof works)[number];
-      const begun = performance.now();
-      await run();
-      seconds.push((weight * (performance.now() - begun)) / 1000);
-    }
+    for (let index = 0; index < inTurn.length; index++) await inTurn[(index + turn) % inTurn.length]?.();
+  }
+
+  async #timed(work: () => Promise<void>): Promise<number> {
+    const begun = this.#clock();
+    await work();
+    return this.#clock() - begun;
   }
 
   #rewind(position: number): void {
