@@ -176,10 +176,10 @@ async function comparePairs(
   try {
     for (const [index, ids] of windows.entries()) {
       for await (const observation of observer.observe(ids, pattern, signal)) statistics.add(observation);
-      const left = ((performance.now() - started) / 1000 / (index + 1)) * (windows.length - index - 1);
-      terminal.note(
-        `compared layers on sequence ${index + 1} of ${windows.length}, about ${formatDuration(left)} left`,
-      );
+      const left = windows.length - index - 1;
+      const seconds = ((performance.now() - started) / 1000 / (index + 1)) * left;
+      const rest = left === 0 ? "" : `, about ${formatDuration(seconds)} left`;
+      terminal.note(`compared layers on sequence ${index + 1} of ${windows.length}${rest}`);
     }
   } finally {
     await observer.release();

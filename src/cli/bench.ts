@@ -139,11 +139,13 @@ async function timePatterns(
   const patterns = await choosePatterns(model, flags);
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
-  // Besides the patterns there is the graph without indexers, which is smaller than any of them.
-  const bytes = 2 * Math.max(...file.patterns.map((entry) => entry.weight_bytes));
-  const others = file.patterns.slice(1).reduce((total, entry) => total + entry.weight_bytes, 0);
-  requireMemory(bytes + others, `${patterns.length + 1} graphs side by side take`, freemem());
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;
+  // Besides the patterns there is the graph without indexers, which is smaller than any of them.
+  const graphs = [...file.patterns, ...file.patterns.slice(-1)].map(
+    (entry) => entry.weight_bytes + capacity * (entry.latent_bytes_per_token + entry.indexer_key_bytes_per_token),
+  );
+  const bytes = graphs.reduce((total, graph) => total + graph, 0);
+  requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, freemem());
   const timer = await PatternTimer.open(
     model,
     patterns.map(({ pattern }) => pattern),

@@ -1,9 +1,9 @@
 /** `bench` as users run it. Times are only ever looked at for being there. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { copyFile, readdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { readBenchFile } from "../../src/formats/bench-file.ts";
 import { readLatencyFile } from "../../src/formats/latency-file.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
@@ -55,6 +55,9 @@ describe("bench", () => {
       "50",
       ...quick,
     ];
+    const temporary = join(folder, "temporary");
+    await mkdir(temporary);
+    vi.stubEnv("TMPDIR", temporary);
     const outcome = await indexcache(folder, [
       ...words,
       "--contexts",
@@ -81,9 +84,9 @@ describe("bench", () => {
       patterns: [{ name: "full" }, { name: "uniform 1/4", index_topk_pattern: "FSSS" }],
       prefill: [{ context: 900, chunks: { timed: 2 } }],
     });
-    expect(
-      (await readdir(tmpdir())).filter((name) => name.startsWith("indexcache-bench-") && !folder.endsWith(name)),
-    ).toEqual([]);
+    vi.unstubAllEnvs();
+    // The weights are gone.
+    expect(await readdir(temporary)).toEqual([]);
   });
 
   test("Ctrl-C keeps the contexts that were finished", async () => {
