@@ -59,6 +59,8 @@ interface BenchFlags extends Reduction, DeviceFlags, OutputFlags {
 
 const anyValue = z.unknown();
 
+const PROGRESS_MS = 5000;
+
 const help = `
 Times prefill and decode with every indexer and with each pattern, all graphs open side by side and taking turns. The
 indexers' share is measured between them: the same graph with every layer's selection given to it. Amdahl's limit is the
@@ -84,8 +86,16 @@ export function addBenchCommand(program: Command): void {
     .option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber)
     .option("--vocabulary <n>", "with only so many tokens", positiveNumber)
     .option("--seed <n>", "seed of the random weights", wholeNumber, 0)
-    .option("--contexts <list>", "lengths of the context in tokens, with commas between", contextList, [1024, 8192])
-    .option("-p, --pattern <pattern>", "a pattern to time; may be given several times", collect, [])
+    .addOption(
+      new Option("--contexts <list>", "lengths of the context in tokens, with commas between")
+        .argParser(contextList)
+        .default([1024, 8192], "1024,8192"),
+    )
+    .addOption(
+      new Option("-p, --pattern <pattern>", "a pattern to time; may be given several times")
+        .argParser(collect)
+        .default([], "uniform ones"),
+    )
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4")
     .option("--repeats <n>", "how often to time everything", positiveNumber, 3)
@@ -116,7 +126,9 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
     return;
   }
   const reduced = await readConfig(flags.config, flags);
-  requireMemory(randomWeightBytes(reduced), "The random weights take", freemem());
+  // Before they are written: what is refused is refused at once. Exact sums, with the caches, come later.
+  const graphs = 2 + (flags.pattern.length || flags.retain.split(",").length);
+  requireMemory(graphs * randomWeightBytes(reduced), `${graphs} graphs of random weights take`, freemem());
   const folder = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
   try {
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
@@ -159,6 +171,7 @@ async function timePatterns(
         repeats: flags.repeats,
         decodeTokens: flags.decodeTokens,
         signal,
+        onChunk: progress(terminal, context),
         ...(flags.sampleChunks === undefined ? {} : { sampledChunks: flags.sampleChunks }),
       });
       file.prefill.push(benchMeasurement(patterns, { context, tokens: context, timings: prefill, chunks }));
@@ -175,6 +188,19 @@ async function timePatterns(
   if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
   terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));
   for (const written of [flags.output, flags.latency]) if (written !== undefined) terminal.note(`written: ${written}`);
+}
+
+/** Tells how far a context is, every few seconds. */
+function progress(terminal: Terminal, context: number): (timed: number, all: number) => void {
+  const started = performance.now();
+  let toldAt = started;
+  return (timed, all) => {
+    const now = performance.now();
+    if (now - toldAt < PROGRESS_MS) return;
+    toldAt = now;
+    const left = ((now - started) / 1000 / timed) * (all - timed);
+    terminal.note(`${formatCount(context)} tokens: ${timed} of ${all} chunks, about ${formatDuration(left)} left`);
+  };
 }
 
 /** A bench file without measurements. */

@@ -33,6 +33,8 @@ export interface TimingPlan {
   /** Chunks of the prefill that are timed; all where absent. */
   sampledChunks?: number;
   signal?: AbortSignal;
+  /** Hears of every chunk that was timed, of all repeats together. */
+  onChunk?: (timed: number, all: number) => void;
 }
 
 /** Seconds of one phase, an entry for each repeat. */
@@ -86,7 +88,7 @@ export class PatternTimer {
 
   /** Times prefills of `context` tokens, and tokens decoded behind them. */
   async measure(plan: TimingPlan): Promise<ContextTimings> {
-    const { context, repeats, decodeTokens, sampledChunks, signal } = plan;
+    const { context, repeats, decodeTokens, sampledChunks, signal, onChunk } = plan;
     const chunks = chunksOf(this.#model.config, 0, context);
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
     const prefill = this.#noTimings();
@@ -99,6 +101,7 @@ export class PatternTimer {
         await pause(signal);
         this.#fillTo(chunk.start);
         await this.#step(chunk.end - chunk.start, 1, repeat + index, weight, parts);
+        onChunk?.(repeat * sample.length + index + 1, repeats * sample.length);
       }
       this.#fillTo(context);
       addSums(prefill, parts);
