@@ -2,6 +2,8 @@
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
+import { addAnalyzeCommand } from "./analyze.ts";
+import { addBenchCommand } from "./bench.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
@@ -42,6 +44,8 @@ function buildProgram(): Command {
   addRunCommand(program);
   addLossCommand(program);
   addEvalCommand(program);
+  addAnalyzeCommand(program);
+  addBenchCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addDoctorCommand(program);

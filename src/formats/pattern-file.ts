@@ -13,11 +13,11 @@ import { parseJson } from "./validation.ts";
 export const PATTERN_SCHEMA_VERSION = 1;
 
 const hash = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 as 64 lower-case hex digits");
-const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
-const count = z.int().min(0);
-const nats = z.number().describe("nats per token");
+export const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
+export const count = z.int().min(0);
+export const nats = z.number().describe("nats per token");
 
-const modelIdentity = z
+export const modelIdentity = z
   .object({
     name: z.string(),
     architecture: z.string().describe("model_type of config.json"),
@@ -27,6 +27,22 @@ const modelIdentity = z
     weight_hash: hash.describe("SHA-256 over the weights"),
   })
   .describe("The model that the pattern was searched on; a reader refuses it for another one");
+
+export const calibrationIdentity = z.object({
+  source: z.string(),
+  hash: hash.describe("SHA-256 over the token ids that were used"),
+  sequences: z.int().min(1).describe("that losses are means over"),
+  tokens: z.int().min(1),
+  held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
+});
+
+export const toolIdentity = z.object({
+  version: z.string(),
+  runtime: z.string(),
+  device: z.string(),
+  /** Absent in files from before there was a choice: float32. */
+  dtype: z.string().optional(),
+});
 
 const error = z.number().min(0);
 const changeError = error.describe("standard error of that difference, sequence by sequence");
@@ -133,13 +149,7 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: z.object({
-      source: z.string(),
-      hash: hash.describe("SHA-256 over the token ids that were used"),
-      sequences: z.int().min(1).describe("that the search judged by"),
-      tokens: z.int().min(1),
-      held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of the search"),
-    }),
+    calibration: calibrationIdentity,
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
     trajectory: z
@@ -170,13 +180,7 @@ export const patternFileSchema = z
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),
-    tool: z.object({
-      version: z.string(),
-      runtime: z.string(),
-      device: z.string(),
-      /** Absent in files from before there was a choice: float32. */
-      dtype: z.string().optional(),
-    }),
+    tool: toolIdentity,
   })
   .meta({ title: "IndexCache pattern file" });
 

@@ -46,6 +46,9 @@ const ids: TensorSpec = { name: "input_ids", type: OnnxType.int64, shape: [rows]
 const positions: TensorSpec = { name: "position_ids", type: OnnxType.int64, shape: [rows] };
 const topk = (name: string): TensorSpec => ({ name, type: OnnxType.int32, shape: [rows, selected] });
 
+/** A selection that comes from outside, in graphs without an indexer. */
+export const givenSelection: TensorSpec = topk("topk_indices");
+
 /** Every stage that a model folder holds, with the inputs and outputs it must have. */
 export function stageSpecs(config: DsaConfig): Map<StageName, GraphSpec> {
   const { hiddenSize, qkRopeHeadDim, indexHeadDim, vocabSize } = config;

@@ -160,7 +160,8 @@ export class StageModel {
   }
 
   /**
-   * Runs one layer's body over a sequence; gives the next hidden states and the latents of the invariant rows.
+   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows, and all
+   * latents `[length, latentWidth]`, which are valid until the next layer runs.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
    * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
@@ -171,7 +172,7 @@ export class StageModel {
     selected: readonly SelectedKeys[],
     known?: KnownRows,
     kept?: Float32Array,
-  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array }> {
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array }> {
     const width = latentWidth(this.config);
     const cache = kept ?? this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
@@ -190,7 +191,11 @@ export class StageModel {
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
       next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
     }
-    return { hidden: next, firstLatent: cache.slice(0, rows.invariant * width) };
+    return {
+      hidden: next,
+      firstLatent: cache.slice(0, rows.invariant * width),
+      latent: cache.subarray(0, rows.length * width),
+    };
   }
 
   /**
