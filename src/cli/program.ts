@@ -7,6 +7,7 @@ import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
 import { addLossCommand } from "./loss.ts";
+import { addPatternCommand } from "./pattern.ts";
 import { addRunCommand } from "./run.ts";
 import { addSearchCommand } from "./search.ts";
 
@@ -42,6 +43,7 @@ function buildProgram(): Command {
   addLossCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
+  addPatternCommand(program);
   addDoctorCommand(program);
   return program;
 }
