@@ -7,6 +7,7 @@ import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { LayerWeights, ModelWeights } from "../checkpoint/weights.ts";
 import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "./contract.ts";
+import { divergence, divergenceNames, ownWidth } from "./divergence-graph.ts";
 import { GraphBuilder, type Value } from "./graph-builder.ts";
 import { feedForward } from "./mlp-graph.ts";
 import type { ModelProto } from "./onnx_pb.ts";
@@ -40,7 +41,15 @@ export function sequenceSpec(config: DsaConfig, shape: SequenceShape, settings: 
     type: OnnxType.int64,
     shape: [rows],
   }));
-  const outputs: TensorSpec[] = [{ name: "negative_log_likelihood", type: OnnxType.float, shape: [rows] }];
+  const outputs: TensorSpec[] = [];
+  if (settings.top === undefined) {
+    outputs.push({ name: "negative_log_likelihood", type: OnnxType.float, shape: [rows] });
+  } else {
+    const { own, baseline, output } = divergenceNames;
+    inputs.push(switchOf(own));
+    inputs.push({ name: baseline, type: OnnxType.float, shape: ["baseline_rows", ownWidth(settings.top)] });
+    outputs.push({ name: output, type: OnnxType.float, shape: [rows, "width"] });
+  }
   // Given sizes by name: where every layer runs they are fed without rows.
   if (boundaries) {
     inputs.push({ name: "hidden_states", type: precision, shape: ["boundary_rows", config.hiddenSize] });
@@ -91,7 +100,9 @@ export function buildSequenceGraph(
     hidden = settings.boundaries ? graph.either(runInput(layer), run, () => input) : run(graph);
     results.set(hiddenStates(layer + 1), hidden);
   }
-  results.set("negative_log_likelihood", lossOver(graph, context, weights, hidden));
+  const { top } = settings;
+  if (top === undefined) results.set("negative_log_likelihood", lossOver(graph, context, weights, hidden));
+  else results.set(divergenceNames.output, divergenceOver(graph, context, weights, hidden, top));
   for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
   return graph.model("dsa sequences", { architecture: config.modelType });
 }
@@ -138,12 +149,36 @@ function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelW
     const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
     if (kernels.logSoftmax) return negativeLogLikelihood(chunk, scores, rows("target_ids"));
     const axis = chunk.int([-1]);
-    const largest = chunk.node("ReduceMax", [scores, axis], { keepdims: 1 });
-    const total = chunk.node("ReduceSum", [chunk.node("Exp", [chunk.node("Sub", [scores, largest])]), axis]);
     const target = chunk.node("GatherElements", [scores, chunk.node("Unsqueeze", [rows("target_ids"), axis])], {
       axis: 1,
     });
-    const loss = chunk.node("Sub", [chunk.node("Add", [chunk.node("Log", [total]), largest]), target]);
-    return chunk.node("Squeeze", [loss, axis]);
+    return chunk.node("Squeeze", [chunk.node("Sub", [logSumExp(chunk, scores), target]), axis]);
   });
+}
+
+/** Loss and KL divergence of every row, or the distributions of the model's own pattern (`divergence-graph.ts`). */
+function divergenceOver(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  weights: ModelWeights,
+  hidden: Value,
+  top: number,
+): Value {
+  const { config, kernels } = context;
+  const { own, baseline } = divergenceNames;
+  return overChunks(graph, context, ({ graph: chunk, rows }) => {
+    const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
+    const logs = kernels.logSoftmax
+      ? chunk.node("LogSoftmax", [scores], { axis: -1 })
+      : chunk.node("Sub", [scores, logSumExp(chunk, scores)]);
+    return divergence(chunk, logs, rows("target_ids"), rows(baseline), own, top);
+  });
+}
+
+/** `[rows, 1]` */
+function logSumExp(graph: GraphBuilder, scores: Value): Value {
+  const axis = graph.int([-1]);
+  const largest = graph.node("ReduceMax", [scores, axis], { keepdims: 1 });
+  const total = graph.node("ReduceSum", [graph.node("Exp", [graph.node("Sub", [scores, largest])]), axis]);
+  return graph.node("Add", [graph.node("Log", [total]), largest]);
 }

@@ -20,6 +20,8 @@ export interface SequenceGraphSettings {
   provider: Provider;
   /** Layer boundaries are inputs and outputs, so that a run can start at any layer. */
   boundaries: boolean;
+  /** Tokens of the model's own distribution that are kept, where divergences from it come out beside losses. */
+  top?: number;
 }
 
 /** What every layer reads. */

@@ -91,7 +91,11 @@ export function logits(graph: GraphBuilder, config: DsaConfig, weights: ModelWei
 
 /** -log p(target) of each row, `[S]`. */
 export function negativeLogLikelihood(graph: GraphBuilder, scores: Value, targets: Value): Value {
-  const logProbabilities = graph.node("LogSoftmax", [scores], { axis: -1 });
+  return targetLoss(graph, graph.node("LogSoftmax", [scores], { axis: -1 }), targets);
+}
+
+/** The same from log-probabilities `[S, vocab]`. */
+export function targetLoss(graph: GraphBuilder, logProbabilities: Value, targets: Value): Value {
   const column = graph.node("Unsqueeze", [targets, graph.int([1])]);
   const chosen = graph.node("GatherElements", [logProbabilities, column], { axis: 1 });
   return graph.node("Squeeze", [graph.node("Neg", [chosen]), graph.int([1])]);

@@ -1,9 +1,9 @@
 /** The child of `loss-worker.ts`: opens the model, answers for its own windows, ends with its parent. */
 import { IndexCacheError, InputError } from "../base/errors.ts";
 import { openModel } from "../graph/model-folder.ts";
-import type { SequenceLosses } from "./loss.ts";
 import type { LossReply, LossRequest } from "./loss-worker.ts";
 import { openLosses } from "./open-losses.ts";
+import type { SequenceLosses } from "./sequence-losses.ts";
 
 let losses: SequenceLosses | undefined;
 
@@ -19,11 +19,10 @@ process.on("message", (request: LossRequest) => {
 async function answer(request: LossRequest): Promise<LossReply> {
   if (request.kind === "open") {
     losses = await openLosses(await openModel(request.path), request.windows, request.settings);
-    return { kind: "opened", plan: losses.plan };
+    return { kind: "opened", plan: losses.plan, sideBySide: losses.sideBySide };
   }
   if (losses === undefined) throw new Error("asked for a loss before the model was opened");
-  const { pattern, base } = request;
-  return { kind: "evaluated", ...(await losses.evaluate(pattern, base === undefined ? {} : { base })) };
+  return { kind: "evaluated", ...(await losses.evaluate(request.pattern, request.options)) };
 }
 
 function toReply(error: unknown): LossReply {

@@ -7,19 +7,20 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { ComputeDevice, LayerExecutions, SequenceLoss } from "./measurement.ts";
+import type { ComputeDevice, EvaluateOptions } from "./measurement.ts";
 import { keptWords, lastWords } from "./native-words.ts";
 import type { ProcessSettings } from "./open-losses.ts";
+import type { SequenceResults } from "./sequence-losses.ts";
 
 /** Parent to child. Everything passes through structured clone. */
 export type LossRequest =
   | { kind: "open"; path: string; windows: Int32Array[]; settings: ProcessSettings }
-  | { kind: "evaluate"; pattern: Pattern; base: Pattern | undefined };
+  | { kind: "evaluate"; pattern: Pattern; options: Omit<EvaluateOptions, "signal"> };
 
 /** Child to parent, one for each request. */
 export type LossReply =
-  | { kind: "opened"; plan: string[] }
-  | { kind: "evaluated"; sequences: SequenceLoss[]; executions: LayerExecutions }
+  | { kind: "opened"; plan: string[]; sideBySide: number }
+  | ({ kind: "evaluated" } & SequenceResults)
   | { kind: "failed"; error: "input" | "runtime" | "unknown"; message: string; hint: string | undefined };
 
 type Opened = Extract<LossReply, { kind: "opened" }>;
@@ -50,14 +51,13 @@ export class LossWorker {
     this.#settings = settings;
   }
 
-  /** Gives the memory plan. */
-  open(): Promise<string[]> {
-    return this.#inTurn(async (_, { plan }) => plan);
+  open(): Promise<Opened> {
+    return this.#inTurn(async (_, opened) => opened);
   }
 
   /** @throws the child's own error, or RuntimeFailure where children die one after the other */
-  evaluate(pattern: Pattern, base: Pattern | undefined): Promise<Evaluated> {
-    return this.#inTurn((process) => process.ask<Evaluated>({ kind: "evaluate", pattern, base }));
+  evaluate(pattern: Pattern, options: Omit<EvaluateOptions, "signal">): Promise<Evaluated> {
+    return this.#inTurn((process) => process.ask<Evaluated>({ kind: "evaluate", pattern, options }));
   }
 
   end(): void {

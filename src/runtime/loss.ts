@@ -6,18 +6,12 @@ import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type {
-  ComputeDevice,
-  Dtype,
-  LayerExecutions,
-  Measurement,
-  PatternEvaluator,
-  SequenceLoss,
-} from "./measurement.ts";
+import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, Objective, PatternEvaluator } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import type { Recording } from "./recording.ts";
+import type { SequenceLosses } from "./sequence-losses.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -29,6 +23,13 @@ export type LossPlace =
 export type LossSettings = LossPlace & {
   /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
   dtype?: Dtype;
+  /** `kl` measures divergences beside losses; default `nll`. */
+  objective?: Objective;
+  /**
+   * With `kl`: how many of a row's most likely tokens are kept of the model's own distribution, the others as one mass.
+   * The more, the closer the divergence comes to the whole one from below (docs/log.md).
+   */
+  top?: number;
   /** CPU threads in all. */
   threads?: number;
   /** Bytes that boundary states may take in all; sequences beyond it are run from the first layer each time. */
@@ -39,29 +40,15 @@ export type LossSettings = LossPlace & {
   onReplacement?: (words: string) => void;
 };
 
-/** Losses of each window for one pattern: what a process can answer. */
-export interface SequenceLosses {
-  evaluate(
-    pattern: Pattern,
-    options: EvaluateOptions,
-  ): Promise<{ sequences: SequenceLoss[]; executions: LayerExecutions }>;
-  readonly plan: string[];
-  release(): Promise<void>;
-}
-
-export interface EvaluateOptions {
-  base?: Pattern;
-  /** Uses nothing that earlier evaluations have left, for those who measure what one costs. One process only. */
-  afresh?: boolean;
-  signal?: AbortSignal;
-}
-
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
 const stateShare = 0.4;
 /** Share of the free memory that the weights of all processes together may take. */
 const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
 const loadedPerStored = 2.6;
+
+/** Default of `top`. */
+export const defaultTop = 128;
 
 /** Opens an evaluator over windows of token ids; each window starts at position 0. */
 export async function openLossEvaluator(
@@ -72,7 +59,8 @@ export async function openLossEvaluator(
   const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
-  const share = { dtype, threads, stateBytes };
+  const { objective = "nll", top = defaultTop } = settings;
+  const share = { dtype, threads, stateBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const devices =
     "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
@@ -82,16 +70,63 @@ export async function openLossEvaluator(
     "device" in settings && devices.length === 1 && inThisProcess
       ? await openLosses(model, windows, { ...share, ...recorded, device: settings.device })
       : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement: settings.onReplacement });
-  return {
-    plan: losses.plan,
-    release: () => losses.release(),
-    evaluate: async (pattern, options = {}): Promise<Measurement> => {
-      const started = performance.now();
-      const { sequences, executions } = await losses.evaluate(pattern, options);
-      const seconds = (performance.now() - started) / 1000;
-      return { pattern, ...meanLoss(sequences), sequences, seconds, executions };
-    },
-  };
+  return new LossEvaluator(losses, windows.length);
+}
+
+class LossEvaluator implements PatternEvaluator {
+  readonly #losses: SequenceLosses;
+  readonly #windows: number;
+  /** The candidate of the current base that does best over all windows. */
+  #leader: { base: Pattern; measurement: Measurement } | undefined;
+
+  constructor(losses: SequenceLosses, windows: number) {
+    this.#losses = losses;
+    this.#windows = windows;
+  }
+
+  get plan(): string[] {
+    return this.#losses.plan;
+  }
+
+  get sideBySide(): number {
+    return this.#losses.sideBySide;
+  }
+
+  async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
+    this.#requireWindows(options.sequences);
+    const { base, keep = this.#leaderOf(base) } = options;
+    const started = performance.now();
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep });
+    const seconds = (performance.now() - started) / 1000;
+    const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
+    if (options.sequences === undefined) this.#compare(base, measurement);
+    return measurement;
+  }
+
+  async release(): Promise<void> {
+    await this.#losses.release();
+  }
+
+  #leaderOf(base: Pattern | undefined): Pattern[] {
+    return this.#leader === undefined || this.#leader.base !== base ? [] : [this.#leader.measurement.pattern];
+  }
+
+  #compare(base: Pattern | undefined, measurement: Measurement): void {
+    if (base === undefined || measurement.pattern === base) return;
+    const leads = this.#leader?.base !== base || objective(measurement) < objective(this.#leader.measurement);
+    if (leads) this.#leader = { base, measurement };
+  }
+
+  #requireWindows(asked: readonly number[] | undefined): void {
+    if (asked === undefined) return;
+    if (asked.length === 0) throw new RangeError("an evaluation needs at least one sequence");
+    const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
+    if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
+  }
+}
+
+function objective({ loss, kl }: Measurement): number {
+  return kl ?? loss;
 }
 
 /**

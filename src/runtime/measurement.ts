@@ -6,7 +6,12 @@ export interface SequenceLoss {
   loss: number;
   /** Predicted tokens: the window's length less one. */
   tokens: number;
+  /** With the objective `kl`: mean KL divergence from the model's own pattern, in nats; never negative. */
+  kl?: number;
 }
+
+/** What a search minimises: the loss, or the KL divergence of next-token distributions from the model's own pattern. */
+export type Objective = "nll" | "kl";
 
 /** How often layers ran; `naive` is what full forward passes of the same patterns would have run. */
 export interface LayerExecutions {
@@ -14,6 +19,22 @@ export interface LayerExecutions {
   indexer: number;
   naiveBody: number;
   naiveIndexer: number;
+  /** Absent in what an earlier version has recorded. */
+  rows?: RowExecutions;
+}
+
+/**
+ * Token rows through layer bodies: those that ran, and those that each saving spared. Their sum is what full forward
+ * passes would have run. `prefix` is less than nothing where a new base costs more than its states have spared so far.
+ */
+export interface RowExecutions {
+  run: number;
+  /** Layers below the first difference to the base. */
+  prefix: number;
+  /** Rows below `index_topk` of the layers that ran. */
+  invariant: number;
+  /** Layers of a new base whose states were kept when it was a candidate. */
+  kept: number;
 }
 
 /** LM loss of one pattern on the calibration set. */
@@ -23,23 +44,41 @@ export interface Measurement {
   loss: number;
   /** Standard error of the mean over sequences; 0 with a single one. */
   standardError: number;
+  /** With the objective `kl`: nats per token as above. */
+  kl?: number;
+  klStandardError?: number;
   tokens: number;
+  /** Of the windows that were asked for, in that order. */
   sequences: SequenceLoss[];
   seconds: number;
   executions: LayerExecutions;
 }
 
-/**
- * Evaluates patterns on a fixed set of token windows.
- * `base` is the pattern that the next candidates depart from: its layer-boundary states are kept, and a candidate runs
- * only from its first difference to it. It changes the cost and never the result, and so does `afresh`, which uses nothing
- * of earlier evaluations.
- */
+/** What an evaluation may reuse, and which windows it is about. Only `sequences` changes the result. */
+export interface EvaluateOptions {
+  /**
+   * The pattern that the next candidates depart from: its states at layer boundaries are kept, and a candidate runs only
+   * from its first difference to it. States are made sequence by sequence, when a sequence is asked for.
+   */
+  base?: Pattern;
+  /**
+   * Patterns evaluated before that may become the next base, the likeliest first: their states stay as far as memory
+   * goes, and such a base costs nothing. Where absent, the pattern with the lowest objective since the base changed.
+   */
+  keep?: readonly Pattern[];
+  /** Uses nothing that earlier evaluations have left, for those who measure what one costs. */
+  afresh?: boolean;
+  /** Indices of windows; all where absent. */
+  sequences?: readonly number[];
+  signal?: AbortSignal;
+}
+
+/** Evaluates patterns on a fixed set of token windows. */
 export interface PatternEvaluator {
-  evaluate(
-    pattern: Pattern,
-    options?: { base?: Pattern; afresh?: boolean; signal?: AbortSignal },
-  ): Promise<Measurement>;
+  /** @throws RangeError for a window that is not there, or none at all */
+  evaluate(pattern: Pattern, options?: EvaluateOptions): Promise<Measurement>;
+  /** Windows that are computed side by side: blocks of consecutive indices, a multiple of it long, leave nobody idle. */
+  readonly sideBySide: number;
   /** The memory plan, one line for each part, for `--verbose`. */
   readonly plan: string[];
   release(): Promise<void>;

@@ -1,9 +1,9 @@
 /** Which way of computing losses a device and a dtype take; the command's process and its children ask here alike. */
 import type { ModelFolder } from "../graph/model-folder.ts";
-import type { SequenceLosses } from "./loss.ts";
 import type { ComputeDevice, Dtype } from "./measurement.ts";
 import type { Recording } from "./recording.ts";
 import { BatchedLosses } from "./sequence-loss.ts";
+import type { SequenceLosses } from "./sequence-losses.ts";
 import { StagedLosses } from "./staged-loss.ts";
 
 /** What one process is told about its share of the work. */
@@ -13,6 +13,10 @@ export interface ProcessSettings {
   threads: number;
   /** Bytes of host memory that boundary states may take. */
   stateBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
+  /** What messages call the windows; 0 and up where absent. */
+  numbers?: readonly number[];
 }
 
 /** Bytes of device memory for the working set of one query chunk. */

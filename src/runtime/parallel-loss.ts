@@ -1,14 +1,18 @@
 /**
  * Windows spread over processes of their own. Threads would not do: `session.run` blocks its event loop, and a worker
  * thread that is ended during a run takes the whole process with it (docs/log.md). Every window is computed by one process
- * alone, so that losses do not depend on who dies; `loss-worker.ts` replaces those.
+ * alone, so that losses do not depend on who dies; `loss-worker.ts` replaces those. Windows go round, so that any block of
+ * consecutive ones is work for every process.
  */
 import { InterruptedError } from "../base/errors.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
+import { noExecutions, sumExecutions } from "./layer-executions.ts";
 import { LossWorker, type WorkerSettings } from "./loss-worker.ts";
-import type { ComputeDevice, Dtype, LayerExecutions, SequenceLoss } from "./measurement.ts";
+import type { ComputeDevice, Dtype, EvaluateOptions, SequenceLoss } from "./measurement.ts";
+import { chosen, type SequenceLosses, type SequenceResults } from "./sequence-losses.ts";
+
+const idle: SequenceResults = { sequences: [], executions: noExecutions() };
 
 export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" | "program"> {
   /** One process for each, in the order of the windows. */
@@ -18,47 +22,56 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   threads: number;
   /** Bytes of boundary states of all processes together. */
   stateBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
+  top?: number;
 }
 
 export class ParallelLosses implements SequenceLosses {
   readonly plan: string[];
+  readonly sideBySide: number;
   readonly #workers: LossWorker[];
+  readonly #windows: number;
 
-  private constructor(workers: LossWorker[], plan: string[]) {
+  private constructor(workers: LossWorker[], windows: number, sideBySide: number, plan: string[]) {
     this.#workers = workers;
+    this.#windows = windows;
+    this.sideBySide = sideBySide;
     this.plan = plan;
   }
 
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
-    { devices: given, dtype, threads: allThreads, stateBytes, onReplacement, program }: ParallelSettings,
+    { devices: given, dtype, threads: allThreads, stateBytes, top, onReplacement, program }: ParallelSettings,
   ): Promise<ParallelLosses> {
     // A process without windows would load the model for nothing.
     const devices = given.slice(0, windows.length);
     const count = devices.length;
     const threads = Math.max(1, Math.floor(allThreads / count));
     const workers = devices.map((device, index) => {
-      const from = Math.floor((index * windows.length) / count);
-      const to = Math.floor(((index + 1) * windows.length) / count);
-      const settings = { device, dtype, threads, stateBytes: Math.floor(stateBytes / count) };
+      const numbers = [...windows.keys()].filter((window) => window % count === index);
+      const share = { dtype, threads, stateBytes: Math.floor(stateBytes / count) };
+      const settings = { device, ...share, numbers, ...(top === undefined ? {} : { top }) };
       return new LossWorker({
         name: `worker ${index + 1} of ${count} on ${device}`,
-        open: { kind: "open", path: model.path, windows: windows.slice(from, to), settings },
+        open: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings },
         onReplacement,
         program,
       });
     });
     try {
-      const plans = await Promise.all(workers.map((worker) => worker.open()));
-      return new ParallelLosses(workers, joinPlans(devices, plans, threads, given.length - count));
+      const opened = await Promise.all(workers.map((worker) => worker.open()));
+      const plans = opened.map(({ plan }) => plan);
+      const sideBySide = count * Math.max(...opened.map((worker) => worker.sideBySide));
+      const plan = joinPlans(devices, plans, threads, given.length - count);
+      return new ParallelLosses(workers, windows.length, sideBySide, plan);
     } catch (error) {
       for (const worker of workers) worker.end();
       throw error;
     }
   }
 
-  async evaluate(pattern: Pattern, { base, signal }: EvaluateOptions) {
+  async evaluate(pattern: Pattern, { signal, sequences: wanted, ...options }: EvaluateOptions) {
     if (signal?.aborted) throw new InterruptedError("Interrupted");
     let stop = (): void => undefined;
     const interrupted = new Promise<never>((_, reject) => {
@@ -66,16 +79,13 @@ export class ParallelLosses implements SequenceLosses {
     });
     signal?.addEventListener("abort", stop);
     try {
-      const asked = Promise.all(this.#workers.map((worker) => worker.evaluate(pattern, base)));
-      const replies = await Promise.race([asked, interrupted]);
-      const executions: LayerExecutions = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0 };
-      const sequences: SequenceLoss[] = [];
-      for (const reply of replies) {
-        sequences.push(...reply.sequences);
-        for (const key of Object.keys(executions) as (keyof LayerExecutions)[])
-          executions[key] += reply.executions[key];
-      }
-      return { sequences, executions };
+      const indices = wanted ?? [...Array(this.#windows).keys()];
+      const replies = await Promise.race([this.#ask(pattern, indices, options), interrupted]);
+      const sequences = indices.map((index): SequenceLoss => {
+        // Every reply has its windows in the order of the request.
+        return replies[index % this.#workers.length]?.sequences.shift() as SequenceLoss;
+      });
+      return { sequences, executions: sumExecutions(replies.map(({ executions }) => executions)) };
     } finally {
       // A search asks hundreds of times with one signal.
       signal?.removeEventListener("abort", stop);
@@ -84,6 +94,17 @@ export class ParallelLosses implements SequenceLosses {
 
   async release(): Promise<void> {
     for (const worker of this.#workers) worker.end();
+  }
+
+  /** Asks each process for its own among the windows; one that has none answers at once. */
+  #ask(pattern: Pattern, indices: readonly number[], options: EvaluateOptions): Promise<SequenceResults[]> {
+    const count = this.#workers.length;
+    return Promise.all(
+      this.#workers.map(async (worker, place) => {
+        const sequences = indices.filter((index) => index % count === place).map((index) => Math.floor(index / count));
+        return sequences.length === 0 ? idle : await worker.evaluate(pattern, { ...options, sequences });
+      }),
+    );
   }
 }
 

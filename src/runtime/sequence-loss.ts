@@ -10,17 +10,20 @@ import { sum } from "../base/sum.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { hiddenStates, topkIndices } from "../graph/contract.ts";
+import { divergenceNames, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
 import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../graph/sequence-graph.ts";
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import { providerOf } from "./execution-provider.ts";
-import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
-import type { Dtype, LayerExecutions, SequenceLoss } from "./measurement.ts";
+import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
+import type { Dtype, EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
+import type { SequenceLosses } from "./sequence-losses.ts";
 import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
 export interface SequenceLossSettings {
@@ -31,6 +34,10 @@ export interface SequenceLossSettings {
   stateBytes: number;
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
+  /** What messages call the windows; 0 and up where absent. */
+  numbers?: readonly number[];
   profilePrefix?: string;
   recording?: Recording;
 }
@@ -38,8 +45,12 @@ export interface SequenceLossSettings {
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
 
-/** States of the base pattern for one batch. */
+/**
+ * States of the base pattern for one batch. Those of candidates stay on the device: fetching them would take about as long
+ * as the run, and only one candidate of many is the next base.
+ */
 interface BaseStates {
+  pattern: Pattern;
   /** By layer: what enters it. Layer 0 has the token ids. */
   boundaries: Map<number, Tensor>;
   /** By Full layer. */
@@ -55,8 +66,12 @@ export class BatchedLosses implements SequenceLosses {
   readonly #shape: SequenceShape;
   readonly #settings: SequenceGraphSettings;
   readonly #batches: SequenceBatch[];
-  #base: Pattern | undefined;
-  #states = new Map<SequenceBatch, BaseStates>();
+  readonly #numbers: readonly number[];
+  readonly #states = new Map<SequenceBatch, BaseStates>();
+  /** Losses of the pattern at hand: its next sequences may be of the same batch. */
+  readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
+  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
+  readonly #own: OwnDistributions | undefined;
 
   private constructor(
     config: DsaConfig,
@@ -65,6 +80,8 @@ export class BatchedLosses implements SequenceLosses {
     shape: SequenceShape,
     settings: SequenceGraphSettings,
     batches: SequenceBatch[],
+    numbers: readonly number[],
+    own: OwnDistributions | undefined,
     plan: string[],
   ) {
     this.#config = config;
@@ -73,6 +90,8 @@ export class BatchedLosses implements SequenceLosses {
     this.#shape = shape;
     this.#settings = settings;
     this.#batches = batches;
+    this.#numbers = numbers;
+    this.#own = own;
     this.plan = plan;
   }
 
@@ -107,7 +126,9 @@ export class BatchedLosses implements SequenceLosses {
     }
     requireDeviceMemory(plan.need, memory?.free, settings.device);
     const { shape, states, boundaries } = plan;
-    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries };
+    const kept = boundaries ? states : 0;
+    const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
@@ -130,73 +151,119 @@ export class BatchedLosses implements SequenceLosses {
         ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
     ];
-    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, lines);
+    const numbers = settings.numbers ?? [...windows.keys()];
+    const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
+    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, numbers, own, lines);
   }
 
-  async evaluate(pattern: Pattern, { base, signal }: EvaluateOptions) {
+  get sideBySide(): number {
+    return this.#shape.batch;
+  }
+
+  async evaluate(pattern: Pattern, { base, afresh, sequences: asked, signal }: EvaluateOptions) {
+    if (afresh === true) for (const left of [this.#states, this.#latest, this.#own]) left?.clear();
+    const executions = noExecutions();
+    const indices = asked ?? [...this.#numbers.keys()];
     const layers = this.#config.numHiddenLayers;
-    const executions: LayerExecutions = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0 };
     const sequences: SequenceLoss[] = [];
-    if (base !== undefined && this.#settings.boundaries) await this.#rebase(base, executions, signal);
-    for (const batch of this.#batches) {
-      const states = this.#base === undefined ? undefined : this.#states.get(batch);
-      const from = states === undefined ? 0 : firstDifference(pattern, this.#base as Pattern);
-      executions.naiveBody += layers * batch.size;
-      executions.naiveIndexer += fullLayers(pattern).length * batch.size;
-      if (states !== undefined && from === layers) {
-        sequences.push(...states.losses);
-        continue;
+    const found = new Map<SequenceBatch, SequenceLoss[]>();
+    for (const index of indices) {
+      const batch = this.#batches[Math.floor(index / this.#shape.batch)] as SequenceBatch;
+      let losses = found.get(batch);
+      if (losses === undefined) {
+        await this.#requireOwn(batch, pattern, base, executions, signal);
+        if (base !== undefined && this.#settings.boundaries) await this.#rebase(batch, base, executions, signal);
+        losses = await this.#evaluateBatch(batch, pattern, executions, signal);
+        found.set(batch, losses);
       }
-      const outputs = await this.#run(batch, pattern, from, states, ["negative_log_likelihood"], executions, signal);
-      sequences.push(...this.#losses(batch, outputs));
+      sequences.push(losses[index % this.#shape.batch] as SequenceLoss);
+      executions.naiveBody += layers;
+      executions.naiveIndexer += fullLayers(pattern).length;
+      executions.rows.prefix += layers * this.#shape.length;
     }
     return { sequences, executions };
   }
 
   async release(): Promise<void> {
     this.#states.clear();
+    await this.#own?.release();
     await this.#session.release();
   }
 
+  async #evaluateBatch(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<SequenceLoss[]> {
+    const states = this.#states.get(batch);
+    if (states?.pattern === pattern) return states.losses;
+    const latest = this.#latest.get(batch);
+    if (latest?.pattern === pattern) return latest.losses;
+    const from = states === undefined ? 0 : firstDifference(pattern, states.pattern);
+    const outputs = await this.#run(batch, pattern, from, states, [], executions, signal);
+    const losses = await this.#losses(batch, pattern, outputs);
+    this.#latest.set(batch, { pattern, losses });
+    return losses;
+  }
+
+  /** Divergences are from the model's own pattern: it runs first. */
+  async #requireOwn(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    base: Pattern | undefined,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = this.#config.indexerLayers;
+    if (this.#own === undefined || this.#own.has(this.#batches.indexOf(batch))) return;
+    const runs = pattern === own || (base === own && this.#settings.boundaries);
+    if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
+  }
+
   /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */
-  async #rebase(base: Pattern, executions: LayerExecutions, signal: AbortSignal | undefined): Promise<void> {
-    if (base === this.#base) return;
-    const from = this.#base === undefined ? 0 : firstDifference(base, this.#base);
-    // Until every batch has followed, the states belong to no pattern: an interruption must not mix two.
-    this.#base = undefined;
+  async #rebase(
+    batch: SequenceBatch,
+    base: Pattern,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const old = this.#states.get(batch);
+    if (old?.pattern === base) return;
+    const from = old === undefined ? 0 : firstDifference(base, old.pattern);
     const layers = this.#config.numHiddenLayers;
-    const fetches = ["negative_log_likelihood"];
+    const fetches: string[] = [];
     for (let layer = from; layer < layers; layer++) {
       if (layer > from) fetches.push(hiddenStates(layer));
       if (isFull(base, layer) && selectsKeys(this.#config, this.#shape)) fetches.push(topkIndices(layer));
     }
-    for (const batch of this.#batches) {
-      const old = from === 0 ? undefined : this.#states.get(batch);
-      const outputs = await this.#run(batch, base, from, old, fetches, executions, signal);
-      const states: BaseStates = {
-        boundaries: new Map([...(old?.boundaries ?? [])].filter(([layer]) => layer <= from)),
-        selected: new Map([...(old?.selected ?? [])].filter(([layer]) => layer < from)),
-        losses: this.#losses(batch, outputs),
-      };
-      for (let layer = from; layer < layers; layer++) {
-        const entering = outputs[hiddenStates(layer)];
-        const chosen = outputs[topkIndices(layer)];
-        if (entering !== undefined) states.boundaries.set(layer, entering);
-        if (chosen !== undefined) states.selected.set(layer, chosen);
-      }
-      this.#states.set(batch, states);
+    const outputs = await this.#run(batch, base, from, old, fetches, executions, signal);
+    const states: BaseStates = {
+      pattern: base,
+      boundaries: new Map([...(old?.boundaries ?? [])].filter(([layer]) => layer <= from)),
+      selected: new Map([...(old?.selected ?? [])].filter(([layer]) => layer < from)),
+      losses: await this.#losses(batch, base, outputs),
+    };
+    for (let layer = from; layer < layers; layer++) {
+      const entering = outputs[hiddenStates(layer)];
+      const chosen = outputs[topkIndices(layer)];
+      if (entering !== undefined) states.boundaries.set(layer, entering);
+      if (chosen !== undefined) states.selected.set(layer, chosen);
     }
-    this.#base = base;
+    this.#states.set(batch, states);
   }
 
-  /** Runs layers `from` and up of one batch. */
+  /**
+   * Runs layers `from` and up of one batch.
+   * @param fetches outputs that are wanted beside the losses
+   */
   async #run(
     batch: SequenceBatch,
     pattern: Pattern,
     from: number,
     states: BaseStates | undefined,
     fetches: string[],
-    executions: LayerExecutions,
+    executions: CountedExecutions,
     signal: AbortSignal | undefined,
   ): Promise<Feeds> {
     // A run blocks the event loop; between runs a signal can arrive.
@@ -215,31 +282,53 @@ export class BatchedLosses implements SequenceLosses {
           : (states?.selected.get(sourceLayer(pattern, from - 1)) ??
             this.#noRows(OnnxType.int32, this.#config.indexTopk)),
     };
+    const { top } = this.#settings;
+    if (top !== undefined) {
+      const own = pattern === this.#config.indexerLayers;
+      const rows = own ? undefined : await this.#own?.get(this.#batches.indexOf(batch));
+      values[divergenceNames.own] = own;
+      values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
+    }
     for (let layer = 0; layer < layers; layer++) {
       values[runInput(layer)] = layer >= from;
       values[selectInput(layer)] = layer >= from && isFull(pattern, layer);
-      if (layer >= from) executions.body += batch.size;
       if (values[selectInput(layer)] === true) executions.indexer += batch.size;
     }
+    const rows = (layers - from) * batch.size * this.#shape.length;
+    executions.body += (layers - from) * batch.size;
+    executions.rows.run += rows;
+    executions.rows.prefix -= rows;
     const feeds: Feeds = {};
     for (const { name } of sequenceSpec(this.#config, this.#shape, this.#settings).inputs) {
       const value = values[name] as Tensor | boolean;
       feeds[name] = typeof value === "boolean" ? new this.#tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
     }
-    return await this.#session.run(feeds, fetches);
+    return await this.#session.run(feeds, [lossOutput(this.#settings), ...fetches]);
   }
 
-  #losses(batch: SequenceBatch, outputs: Feeds): SequenceLoss[] {
-    const rows = floats(outputs.negative_log_likelihood, "negative_log_likelihood");
+  /** Losses, with divergences where the graph has them; what the model's own pattern gives is kept for those of others. */
+  async #losses(batch: SequenceBatch, pattern: Pattern, outputs: Feeds): Promise<SequenceLoss[]> {
+    const output = lossOutput(this.#settings);
+    const rows = floats(outputs[output], output);
+    const width = rows.length / (this.#shape.batch * this.#shape.length);
+    const own = pattern === this.#config.indexerLayers;
+    if (own) await this.#own?.set(this.#batches.indexOf(batch), rows);
     return batch.lossRows.map((indices, index) => {
-      const loss = sum(indices.map((row) => rows[row] as number)) / indices.length;
-      if (!Number.isFinite(loss)) {
-        throw new RuntimeFailure(`The loss of a sequence is not finite (number ${index} of its batch)`, {
+      const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
+      const loss = mean(0);
+      const kl = this.#own === undefined ? {} : { kl: own ? 0 : mean(1) };
+      if (!Number.isFinite(loss) || !Number.isFinite(kl.kl ?? 0)) {
+        const place = this.#batches.indexOf(batch) * this.#shape.batch + index;
+        throw new RuntimeFailure(`Sequence ${this.#numbers[place]}: the loss is not finite`, {
           hint: "float16 overflows beyond 65504: try --dtype float32",
         });
       }
-      return { loss, tokens: indices.length };
+      return { loss, tokens: indices.length, ...kl };
     });
+  }
+
+  #ownRows(rows: Float32Array, width: number): Tensor {
+    return new this.#tensor("float32", rows, [rows.length / width, width]);
   }
 
   #int64(values: BigInt64Array): Tensor {
@@ -252,6 +341,11 @@ export class BatchedLosses implements SequenceLosses {
       ? new this.#tensor("float32", new Float32Array(), [0, width])
       : new this.#tensor("float16", new Uint16Array(), [0, width]);
   }
+}
+
+/** What every run fetches: a loss for each row, or a loss and what belongs to the divergence. */
+function lossOutput({ top }: SequenceGraphSettings): string {
+  return top === undefined ? "negative_log_likelihood" : divergenceNames.output;
 }
 
 /** Bytes of host memory for the boundary states of one batch. */

@@ -2,6 +2,8 @@
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { bodyStage, indexerStage, latentWidth, type StageName } from "../graph/contract.ts";
+import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../graph/divergence-graph.ts";
+import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
@@ -32,30 +34,46 @@ export interface KnownRows {
 
 type TensorClass = typeof Tensor;
 
+/** The head that takes the place of "loss" where divergences are asked for. */
+const divergenceStage = "divergence";
+type LossStage = StageName | typeof divergenceStage;
+
 export class StageModel {
   readonly config: DsaConfig;
-  readonly #sessions: Map<StageName, OnnxSession>;
+  readonly #sessions: Map<LossStage, OnnxSession>;
   readonly #tensor: TensorClass;
+  /** Of a row of the model's own distribution. */
+  readonly #ownWidth: number;
   /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
   #latent = new Float32Array();
   #indexerKeys = new Float32Array();
 
-  private constructor(config: DsaConfig, sessions: Map<StageName, OnnxSession>, tensor: TensorClass) {
+  private constructor(config: DsaConfig, sessions: Map<LossStage, OnnxSession>, tensor: TensorClass, ownWidth: number) {
     this.config = config;
     this.#sessions = sessions;
     this.#tensor = tensor;
+    this.#ownWidth = ownWidth;
   }
 
-  /** Loads the stages that loss evaluation needs. */
-  static async open(model: ModelFolder, settings: Omit<SessionSettings, "folder">): Promise<StageModel> {
+  /**
+   * Loads the stages that loss evaluation needs.
+   * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
+   */
+  static async open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
+    const { config, path: folder } = model;
     const { Tensor } = await loadRuntime();
-    const sessions = new Map<StageName, OnnxSession>();
-    const stages = new StageModel(model.config, sessions, Tensor);
+    const sessions = new Map<LossStage, OnnxSession>();
+    const stages = new StageModel(config, sessions, Tensor, top === undefined ? 0 : ownWidth(top));
     try {
-      for (const name of lossStages(model.config)) {
-        const graph = await model.stage(name);
-        sessions.set(name, await OnnxSession.create(graph, name, { ...settings, folder: model.path }));
+      for (const name of layerStages(config)) {
+        sessions.set(name, await OnnxSession.create(await model.stage(name), name, { ...settings, folder }));
       }
+      const head = top === undefined ? "loss" : divergenceStage;
+      const graph =
+        top === undefined
+          ? await model.stage("loss")
+          : encodeModel(buildDivergenceStage(config, await model.weights(), top));
+      sessions.set(head, await OnnxSession.create(graph, head, { ...settings, folder }));
     } catch (error) {
       await stages.release();
       throw error;
@@ -168,6 +186,44 @@ export class StageModel {
     return losses;
   }
 
+  /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
+  ownDistribution(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, 0, this.#ownWidth, undefined);
+  }
+
+  /**
+   * Loss and KL divergence of each next token behind the invariant rows, `[length - 1 - invariant, 2]`, nats.
+   * @param own rows of the model's own distribution, from the first of these rows on
+   */
+  divergence(hidden: Float32Array, ids: Int32Array, rows: SequenceRows, own: Float32Array): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, rows.invariant, divergenceWidth, own);
+  }
+
+  async #divergence(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    from: number,
+    width: number,
+    own: Float32Array | undefined,
+  ): Promise<Float32Array> {
+    const { baseline, own: isOwn, output } = divergenceNames;
+    const results = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (start < from || last <= start) continue;
+      const [first, behind] = own === undefined ? [0, 0] : [start - from, last - from];
+      const outputs = await this.#run(divergenceStage, {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+        [baseline]: this.#matrix(own ?? new Float32Array(), first, behind, this.#ownWidth),
+        [isOwn]: new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []),
+      });
+      results.set(floats(outputs[output], output), (start - from) * width);
+    }
+    return results;
+  }
+
   async release(): Promise<void> {
     for (const session of this.#sessions.values()) await session.release();
     this.#sessions.clear();
@@ -206,7 +262,7 @@ export class StageModel {
     return this.#indexerKeys;
   }
 
-  #run(name: StageName, feeds: Feeds): Promise<Feeds> {
+  #run(name: LossStage, feeds: Feeds): Promise<Feeds> {
     const session = this.#sessions.get(name);
     if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
     return session.run(feeds);
@@ -218,9 +274,9 @@ function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
-function lossStages(config: DsaConfig): StageName[] {
+function layerStages(config: DsaConfig): StageName[] {
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
     config.indexerLayers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
   );
-  return ["embed", ...layers.flat(), "loss"];
+  return ["embed", ...layers.flat()];
 }

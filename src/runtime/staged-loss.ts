@@ -1,7 +1,8 @@
 /**
  * Losses with exact reuse, in one process. Two things never change between patterns and are computed once:
  * - flipping layer i leaves everything below i as it was, so the hidden states at every layer boundary of a base pattern
- *   are kept and a candidate runs only from its first difference up;
+ *   are kept and a candidate runs only from its first difference up; those of the best candidate stay as well, because it
+ *   is the next base;
  * - a row at a position below `index_topk` selects every key that it sees, whatever the pattern, so its states, cache rows
  *   and losses are the same for all patterns.
  * Losses are bit for bit those of full forward passes: chunks depend on nothing but positions.
@@ -10,50 +11,73 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
 import { latentWidth } from "../graph/contract.ts";
+import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import { chunkBytes } from "./chunks.ts";
-import type { EvaluateOptions, SequenceLosses } from "./loss.ts";
-import type { LayerExecutions, SequenceLoss } from "./measurement.ts";
+import { KeptStates, type Wanted } from "./kept-states.ts";
+import { noExecutions } from "./layer-executions.ts";
+import type { EvaluateOptions, SequenceLoss } from "./measurement.ts";
 import type { SessionSettings } from "./onnx-session.ts";
+import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
+import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
+
+/** More would be more candidates than a race keeps. */
+const mostCopies = 16;
 
 export interface StagedSettings {
   device: SessionSettings["device"];
   threads: number;
   stateBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
+  /** What messages call the windows; 0 and up where absent. */
+  numbers?: readonly number[];
   recording?: Recording;
 }
 
+/** What a pass of one pattern leaves of a sequence. */
+interface PatternStates {
+  pattern: Pattern;
+  /** By layer: the hidden states that enter it. Those that a base has as well are the same arrays. */
+  boundaries: readonly Float32Array[];
+  /** By Full layer. */
+  selected: ReadonlyMap<number, SelectedKeys[]>;
+  loss: SequenceLoss;
+}
+
 interface Sequence {
+  place: number;
+  number: number;
   ids: Int32Array;
   rows: SequenceRows;
   embedded: Float32Array;
-  keepsStates: boolean;
-  /** States of the base pattern, where they are kept: `boundaries[i]` enters layer i. */
-  boundaries: Float32Array[];
-  selected: Map<number, SelectedKeys[]>;
+  states: KeptStates<PatternStates>;
+  /** The base of the last evaluation. */
+  base: Pattern | undefined;
   /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
   latents: Map<number, Float32Array>;
   indexerKeys: Map<number, Float32Array>;
   firstLosses: Float32Array | undefined;
-  /** Loss of the base pattern. */
-  loss: SequenceLoss | undefined;
 }
 
 export class StagedLosses implements SequenceLosses {
+  readonly sideBySide = 1;
   readonly plan: string[];
   readonly #stages: StageModel;
   readonly #sequences: Sequence[];
   readonly #layers: number;
-  #base: Pattern | undefined;
-  #executions: LayerExecutions = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0 };
+  /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
+  readonly #own: OwnDistributions | undefined;
+  #executions = noExecutions();
 
-  private constructor(stages: StageModel, sequences: Sequence[], plan: string[]) {
+  private constructor(stages: StageModel, sequences: Sequence[], own: OwnDistributions | undefined, plan: string[]) {
     this.#stages = stages;
     this.#sequences = sequences;
     this.#layers = stages.config.numHiddenLayers;
+    this.#own = own;
     this.plan = plan;
   }
 
@@ -62,108 +86,133 @@ export class StagedLosses implements SequenceLosses {
     windows: readonly Int32Array[],
     settings: StagedSettings,
   ): Promise<StagedLosses> {
-    const { device, threads, recording } = settings;
-    const stages = await StageModel.open(model, { device, threads, ...(recording === undefined ? {} : { recording }) });
+    const { device, threads, numbers, recording } = settings;
+    const top = settings.top === undefined ? undefined : keptTokens(model.config, settings.top);
+    const session = { device, threads, ...(recording === undefined ? {} : { recording }) };
+    const stages = await StageModel.open(model, session, top);
     try {
-      let kept = 0;
+      const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
+      const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
+      const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
+      const copies = stateCopies(
+        windows.map(({ length }) => stateBytes(model, length)),
+        settings.stateBytes - ownLimit,
+      );
       const sequences: Sequence[] = [];
-      for (const ids of windows) {
+      for (const [index, ids] of windows.entries()) {
         const { hidden: embedded, rows } = await stages.embed(ids);
-        kept += stateBytes(model, ids.length);
         sequences.push({
+          place: index,
+          number: numbers?.[index] ?? index,
           ids,
           rows,
           embedded,
-          keepsStates: kept <= settings.stateBytes,
-          boundaries: [],
-          selected: new Map(),
+          states: new KeptStates(copies[index] as number),
+          base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
           firstLosses: undefined,
-          loss: undefined,
         });
       }
-      return new StagedLosses(stages, sequences, memoryPlan(model, sequences));
+      return new StagedLosses(stages, sequences, own, memoryPlan(model, sequences));
     } catch (error) {
       await stages.release();
       throw error;
     }
   }
 
-  async evaluate(pattern: Pattern, { base, afresh, signal }: EvaluateOptions) {
-    this.#executions = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0 };
-    if (afresh === true) await this.#forget();
-    if (base !== undefined) await this.#rebase(base, signal);
+  async evaluate(pattern: Pattern, { base, keep = [], afresh, sequences: asked, signal }: EvaluateOptions) {
+    this.#executions = noExecutions();
     const sequences: SequenceLoss[] = [];
-    for (const [index, sequence] of this.#sequences.entries()) {
+    for (const sequence of chosen(this.#sequences, asked)) {
+      if (afresh === true) await this.#forget(sequence);
       this.#executions.naiveBody += this.#layers;
       this.#executions.naiveIndexer += fullLayers(pattern).length;
-      sequences.push(await this.#evaluateSequence(sequence, index, pattern, signal));
+      this.#executions.rows.prefix += this.#layers * sequence.rows.length;
+      await this.#requireOwn(sequence, pattern, base, signal);
+      if (base !== undefined) await this.#rebase(sequence, base, signal);
+      sequences.push(await this.#lossOf(sequence, pattern, { base, keep, newest: pattern }, signal));
     }
     return { sequences, executions: this.#executions };
   }
 
   async release(): Promise<void> {
+    await this.#own?.release();
     await this.#stages.release();
   }
 
   /** Back to what opening leaves, embeddings made anew. */
-  async #forget(): Promise<void> {
-    this.#base = undefined;
-    for (const sequence of this.#sequences) {
-      sequence.embedded = (await this.#stages.embed(sequence.ids)).hidden;
-      sequence.boundaries = [];
-      for (const kept of [sequence.selected, sequence.latents, sequence.indexerKeys]) kept.clear();
-      sequence.firstLosses = undefined;
-      sequence.loss = undefined;
-    }
+  async #forget(sequence: Sequence): Promise<void> {
+    sequence.embedded = (await this.#stages.embed(sequence.ids)).hidden;
+    sequence.states.clear();
+    sequence.base = undefined;
+    sequence.latents.clear();
+    sequence.indexerKeys.clear();
+    sequence.firstLosses = undefined;
+    this.#own?.delete(sequence.place);
   }
 
-  /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */
-  async #rebase(base: Pattern, signal: AbortSignal | undefined): Promise<void> {
-    if (base === this.#base) return;
-    const from = this.#base === undefined ? 0 : firstDifference(base, this.#base);
-    // Until every sequence has followed, the states belong to no pattern: an interruption must not mix two.
-    this.#base = undefined;
-    for (const [index, sequence] of this.#sequences.entries()) {
-      if (!sequence.keepsStates) continue;
-      sequence.loss = undefined;
-      for (const layer of [...sequence.selected.keys()]) if (layer >= from) sequence.selected.delete(layer);
-      const boundaries = from === 0 ? [sequence.embedded] : sequence.boundaries.slice(0, from + 1);
-      const hidden = await this.#runLayers(sequence, base, from, sequence.selected, signal, boundaries);
-      sequence.boundaries = boundaries;
-      sequence.loss = await this.#lossOf(sequence, index, hidden);
-    }
-    this.#base = base;
-  }
-
-  async #evaluateSequence(
+  /** Divergences are from the model's own pattern: it runs first, and a base that it is need not run again. */
+  async #requireOwn(
     sequence: Sequence,
-    index: number,
     pattern: Pattern,
+    base: Pattern | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = this.#stages.config.indexerLayers;
+    const keeps = base !== undefined && sequence.states.capacity > 0;
+    if (this.#own === undefined || this.#own.has(sequence.place) || pattern === own || (keeps && base === own)) return;
+    const states = await this.#run(sequence, own, signal, keeps);
+    if (keeps) sequence.states.add(states);
+  }
+
+  /** Sees to it that the states of `base` are kept: those that it left as a candidate, or a run from where they differ. */
+  async #rebase(sequence: Sequence, base: Pattern, signal: AbortSignal | undefined): Promise<void> {
+    const { states, rows } = sequence;
+    if (states.capacity === 0 || sequence.base === base) return;
+    const closest = states.closest(base);
+    const known = closest === undefined ? 0 : firstDifference(base, closest.pattern);
+    const sharedWithOld = sequence.base === undefined ? 0 : firstDifference(base, sequence.base);
+    if (states.get(base) === undefined) states.add(await this.#run(sequence, base, signal));
+    const spared = Math.max(0, known - sharedWithOld) * rows.length;
+    this.#executions.rows.kept += spared;
+    this.#executions.rows.prefix -= spared;
+    sequence.base = base;
+  }
+
+  async #lossOf(
+    sequence: Sequence,
+    pattern: Pattern,
+    wanted: Wanted,
     signal: AbortSignal | undefined,
   ): Promise<SequenceLoss> {
-    const reusable = sequence.keepsStates && this.#base !== undefined;
-    const from = reusable ? firstDifference(pattern, this.#base as Pattern) : 0;
-    if (reusable && from === this.#layers && sequence.loss !== undefined) return sequence.loss;
-    const selected = reusable ? new Map(sequence.selected) : new Map<number, SelectedKeys[]>();
-    return this.#lossOf(sequence, index, await this.#runLayers(sequence, pattern, from, selected, signal));
+    const { states } = sequence;
+    if (wanted.base !== undefined) states.retain(wanted);
+    const known = states.get(pattern);
+    if (known !== undefined) return known.loss;
+    // Without a base nobody departs from anywhere: a single evaluation need not hold what it passes.
+    const keeps = wanted.base !== undefined && states.hasRoom(wanted);
+    const result = await this.#run(sequence, pattern, signal, keeps);
+    if (keeps) states.add(result);
+    return result.loss;
   }
 
   /**
-   * Runs layers `from` and up; `selected` holds the keys of Full layers below and gets those of the layers that run.
-   * @param boundaries gets the hidden states behind every layer, where given
+   * Runs a pattern from the first layer in which it differs from every pattern whose states are there.
+   * @param keeps whether what comes back holds the boundaries
    */
-  async #runLayers(
+  async #run(
     sequence: Sequence,
     pattern: Pattern,
-    from: number,
-    selected: Map<number, SelectedKeys[]>,
     signal: AbortSignal | undefined,
-    boundaries?: Float32Array[],
-  ): Promise<Float32Array> {
-    const { rows } = sequence;
-    let hidden = (from === 0 ? sequence.embedded : sequence.boundaries[from]) as Float32Array;
+    keeps = true,
+  ): Promise<PatternStates> {
+    const { rows, states } = sequence;
+    const closest = states.closest(pattern);
+    const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
+    let hidden = closest?.boundaries[from] ?? sequence.embedded;
+    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), hidden] : [];
+    const selected = new Map([...(closest?.selected ?? [])].filter(([layer]) => layer < from));
     for (let layer = from; layer < this.#layers; layer++) {
       // A run blocks the event loop; between layers a signal can arrive.
       await nextTurn();
@@ -172,53 +221,100 @@ export class StagedLosses implements SequenceLosses {
         const known = sequence.indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
         selected.set(layer, result.selected);
-        if (sequence.keepsStates) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
+        if (states.capacity > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
         this.#executions.indexer++;
       }
       const keys = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
-      const known = this.#knownRows(sequence, layer);
+      const known = knownRows(sequence, layer, closest);
       const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
-      if (sequence.keepsStates) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
+      if (states.capacity > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
-      this.#executions.body++;
-      boundaries?.push(hidden);
+      this.#count(rows, known !== undefined);
+      if (keeps) boundaries.push(hidden);
     }
-    return hidden;
+    const loss = await this.#headLoss(sequence, pattern, hidden);
+    return { pattern, boundaries, selected, loss };
   }
 
-  /** The first rows behind a layer, where a pass of any pattern has left them. */
-  #knownRows(sequence: Sequence, layer: number): KnownRows | undefined {
-    const latent = sequence.latents.get(layer);
-    const hidden = sequence.boundaries[layer + 1];
-    return latent === undefined || hidden === undefined ? undefined : { latent, hidden };
+  /** Counts a layer body that ran over a sequence, over all its rows or only over those that a pattern decides. */
+  #count({ length, invariant }: SequenceRows, skipsInvariant: boolean): void {
+    const skipped = skipsInvariant ? invariant : 0;
+    const { rows } = this.#executions;
+    this.#executions.body++;
+    rows.run += length - skipped;
+    rows.invariant += skipped;
+    rows.prefix -= length;
   }
 
-  async #lossOf(sequence: Sequence, index: number, hidden: Float32Array): Promise<SequenceLoss> {
+  async #headLoss(sequence: Sequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
     const { ids, rows, firstLosses } = sequence;
-    const losses = await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses);
+    const { losses, divergences } =
+      this.#own === undefined
+        ? { losses: await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses), divergences: undefined }
+        : await this.#divergences(sequence, pattern, hidden, this.#own);
     const loss = sum(losses) / losses.length;
-    if (!Number.isFinite(loss)) await this.#blameLayer(sequence, index);
+    const kl = divergences === undefined ? undefined : sum(divergences) / losses.length;
     sequence.firstLosses ??= losses.slice(0, rows.invariant);
-    return { loss, tokens: losses.length };
+    if (!Number.isFinite(loss) || !Number.isFinite(kl ?? 0)) await this.#blameLayer(sequence, pattern);
+    return { loss, tokens: losses.length, ...(kl === undefined ? {} : { kl }) };
+  }
+
+  /** Losses of all rows and the divergences that are not 0 by nature: the invariant rows diverge in no pattern. */
+  async #divergences(
+    { place, ids, rows, firstLosses }: Sequence,
+    pattern: Pattern,
+    hidden: Float32Array,
+    kept: OwnDistributions,
+  ): Promise<{ losses: Float32Array; divergences: Float32Array }> {
+    if (pattern === this.#stages.config.indexerLayers) {
+      const found = await this.#stages.ownDistribution(hidden, ids, rows);
+      const width = found.length / (rows.length - 1);
+      if (!kept.has(place)) await kept.set(place, found.slice(rows.invariant * width));
+      return { losses: column(found, 0, width), divergences: new Float32Array() };
+    }
+    const own = await kept.get(place);
+    if (own === undefined || firstLosses === undefined) throw new Error("the model's own pattern has not run");
+    const found = await this.#stages.divergence(hidden, ids, rows, own);
+    const losses = new Float32Array(rows.length - 1);
+    losses.set(firstLosses);
+    losses.set(column(found, 0, divergenceWidth), firstLosses.length);
+    return { losses, divergences: column(found, 1, divergenceWidth) };
   }
 
   /** Finds the layer where a non-finite value first appears: slow, and only on the way to an error. */
-  async #blameLayer(sequence: Sequence, index: number): Promise<never> {
+  async #blameLayer(sequence: Sequence, pattern: Pattern): Promise<never> {
     let hidden = sequence.embedded;
     let keys: SelectedKeys[] = [];
     for (let layer = 0; layer < this.#layers; layer++) {
-      if (isFull(this.#stages.config.indexerLayers, layer)) {
+      if (isFull(pattern, layer)) {
         keys = (await this.#stages.selectKeys(layer, hidden, sequence.rows)).selected;
       }
       hidden = (await this.#stages.runBody(layer, hidden, sequence.rows, keys)).hidden;
       if (!hidden.every(Number.isFinite)) {
-        throw new RuntimeFailure(`Sequence ${index}: layer ${layer} gives values that are not finite`, {
+        throw new RuntimeFailure(`Sequence ${sequence.number}: layer ${layer} gives values that are not finite`, {
           hint: "check the checkpoint with indexcache export, which looks at every weight",
         });
       }
     }
-    throw new RuntimeFailure(`Sequence ${index}: the loss is not finite, though every layer's output is`);
+    throw new RuntimeFailure(`Sequence ${sequence.number}: the loss is not finite, though every layer's output is`);
   }
+}
+
+/** One column of rows `[n, width]`. */
+function column(rows: Float32Array, index: number, width: number): Float32Array {
+  return Float32Array.from({ length: rows.length / width }, (_, row) => rows[row * width + index] as number);
+}
+
+/** Bytes kept of the model's own distributions in one sequence. */
+function distributionBytes({ config }: ModelFolder, length: number, top: number): number {
+  return 4 * Math.max(0, length - 1 - config.indexTopk) * ownWidth(top);
+}
+
+/** The first rows behind a layer, where a pass of any pattern has left them. */
+function knownRows(sequence: Sequence, layer: number, states: PatternStates | undefined): KnownRows | undefined {
+  const latent = sequence.latents.get(layer);
+  const hidden = states?.boundaries[layer + 1];
+  return latent === undefined || hidden === undefined ? undefined : { latent, hidden };
 }
 
 /** Bytes kept of one sequence: hidden states at every boundary, selected keys of every Full layer, first cache rows. */
@@ -230,16 +326,38 @@ function stateBytes({ config }: ModelFolder, length: number): number {
   return 4 * (length * (hidden + indexers * selectable) + selectable * firstRows);
 }
 
+/**
+ * How many patterns' states of each sequence fit: a base for as many sequences as possible, then the best candidate and
+ * the one at hand for as many of those, then more candidates for all alike.
+ */
+function stateCopies(bytes: readonly number[], limit: number): number[] {
+  const copies = bytes.map(() => 0);
+  let left = limit;
+  const grow = (by: number): boolean => {
+    for (const [index, size] of bytes.entries()) {
+      if (by * size > left) return false;
+      copies[index] = (copies[index] as number) + by;
+      left -= by * size;
+    }
+    return true;
+  };
+  if (grow(1) && grow(2)) while ((copies[0] as number) < mostCopies && grow(1));
+  return copies;
+}
+
 function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[] {
   const { config } = model;
   const longest = Math.max(...sequences.map((sequence) => sequence.rows.length));
-  const kept = sequences.filter((sequence) => sequence.keepsStates);
   const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
-  const states = sum(kept.map((sequence) => stateBytes(model, sequence.rows.length)));
+  const states = (copies: number) => {
+    const kept = sequences.filter(({ states }) => states.capacity >= copies);
+    const bytes = sum(kept.map(({ rows }) => stateBytes(model, rows.length)));
+    return `${kept.length} of ${sequences.length} sequences = ${megabytes(bytes)}`;
+  };
   return [
     `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
     `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
-    `boundary states: ${kept.length} of ${sequences.length} sequences = ${megabytes(states)}`,
+    `boundary states: ${states(1)}`,
   ];
 }

@@ -7,21 +7,31 @@ import { pathToFileURL } from "node:url";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
-import type { ComputeDevice, Dtype } from "../../src/runtime/measurement.ts";
+import type { ComputeDevice, EvaluateOptions, SequenceLoss } from "../../src/runtime/measurement.ts";
 import { openLosses } from "../../src/runtime/open-losses.ts";
 import { ParallelLosses, type ParallelSettings } from "../../src/runtime/parallel-loss.ts";
 import { demoModel } from "../cli/indexcache.ts";
 
 const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss-process.js");
 
-/** A search's way through patterns: the baseline, candidates of a base, a new base that keeps the first layers. */
-const evaluations: { pattern: Pattern; base: Pattern }[] = [
+/**
+ * A search's way through patterns: the baseline, candidates of a base of which the best is kept, a new base that keeps the
+ * first layers, some of the windows.
+ */
+const evaluations: { pattern: Pattern; options: EvaluateOptions }[] = [
   ["FFFFFFFFFFFF", "FFFFFFFFFFFF"],
   ["FFFFFFSFFFFF", "FFFFFFFFFFFF"],
-  ["FFFFFFFFFFSF", "FFFFFFFFFFFF"],
-  ["FFFSFFFFFFSF", "FFFFFFFFFFSF"],
-  ["FFFFFFFSFFSF", "FFFFFFFFFFSF"],
-].map(([pattern, base]) => ({ pattern: pattern as Pattern, base: base as Pattern }));
+  ["FFFFFFFFFFSF", "FFFFFFFFFFFF", ["FFFFFFSFFFFF"]],
+  ["FFFSFFFFFFSF", "FFFFFFFFFFSF", [], [3, 0, 4]],
+  ["FFFFFFFSFFSF", "FFFFFFFFFFSF", ["FFFSFFFFFFSF"]],
+].map(([pattern, base, keep = [], sequences]) => ({
+  pattern: pattern as Pattern,
+  options: {
+    base: base as Pattern,
+    keep: keep as Pattern[],
+    ...(sequences === undefined ? {} : { sequences: sequences as number[] }),
+  },
+}));
 
 /** Longer than the 128 keys that the demo model selects. */
 const windows = Array.from({ length: 5 }, (_, index) =>
@@ -72,18 +82,21 @@ function open(devices: ComputeDevice[], settings: Partial<ParallelSettings> = {}
 }
 
 /** Losses of the whole search; `disturb` is called while evaluation `index` is under way. */
-async function search(losses: ParallelLosses, disturb: (index: number) => void = () => undefined): Promise<number[][]> {
-  const found: number[][] = [];
-  for (const [index, { pattern, base }] of evaluations.entries()) {
-    const evaluated = losses.evaluate(pattern, { base });
+async function search(
+  losses: ParallelLosses,
+  disturb: (index: number) => void = () => undefined,
+): Promise<SequenceLoss[][]> {
+  const found: SequenceLoss[][] = [];
+  for (const [index, { pattern, options }] of evaluations.entries()) {
+    const evaluated = losses.evaluate(pattern, options);
     disturb(index);
-    found.push((await evaluated).sequences.map(({ loss }) => loss));
+    found.push((await evaluated).sequences);
   }
   return found;
 }
 
-async function undisturbed(dtype: Dtype): Promise<number[][]> {
-  const losses = await open(["cpu", "cpu"], { dtype });
+async function undisturbed(settings: Partial<ParallelSettings>): Promise<SequenceLoss[][]> {
+  const losses = await open(["cpu", "cpu"], settings);
   try {
     return await search(losses);
   } finally {
@@ -94,12 +107,13 @@ async function undisturbed(dtype: Dtype): Promise<number[][]> {
 describe("processes of their own", () => {
   test("give the losses of one process, in the order of the windows", async () => {
     const alone = await openLosses(model, windows, { device: "cpu", dtype: "float32", threads: 1, stateBytes: 0 });
-    const wanted: number[][] = [];
-    for (const { pattern } of evaluations) {
-      wanted.push((await alone.evaluate(pattern, {})).sequences.map(({ loss }) => loss));
+    const wanted: SequenceLoss[][] = [];
+    for (const { pattern, options } of evaluations) {
+      const { sequences } = await alone.evaluate(pattern, {});
+      wanted.push(options.sequences?.map((index) => sequences[index] as SequenceLoss) ?? sequences);
     }
     await alone.release();
-    expect(await undisturbed("float32")).toEqual(wanted);
+    expect(await undisturbed({})).toEqual(wanted);
   });
 
   test("compute in float16 too, each in batches of its own windows", async () => {
@@ -108,9 +122,9 @@ describe("processes of their own", () => {
     expect(losses.plan.join("\n")).toContain("float16");
     const found = await search(losses);
     await losses.release();
-    for (const [index, full] of (await undisturbed("float32")).entries()) {
+    for (const [index, full] of (await undisturbed({})).entries()) {
       expect(found[index]).toHaveLength(full.length);
-      for (const [place, loss] of full.entries()) expect(found[index]?.[place]).toBeCloseTo(loss, 1);
+      for (const [place, { loss }] of full.entries()) expect(found[index]?.[place]?.loss).toBeCloseTo(loss, 1);
     }
   });
 
@@ -124,8 +138,8 @@ describe("processes of their own", () => {
   test("leave no listener on the signal", async () => {
     const losses = await open(["cpu", "cpu"]);
     const { signal } = new AbortController();
-    for (const { pattern, base } of evaluations) {
-      const evaluated = losses.evaluate(pattern, { base, signal });
+    for (const { pattern, options } of evaluations) {
+      const evaluated = losses.evaluate(pattern, { ...options, signal });
       expect(getEventListeners(signal, "abort")).toHaveLength(1);
       await evaluated;
       expect(getEventListeners(signal, "abort")).toHaveLength(0);
@@ -163,10 +177,15 @@ describe("processes of their own", () => {
 });
 
 describe("a child that dies", () => {
-  test.each(["float32", "float16"] as const)("is replaced, and no loss moves by a bit (%s)", async (dtype) => {
-    const wanted = await undisturbed(dtype);
+  test.each<Partial<ParallelSettings>>([
+    { dtype: "float32" },
+    { dtype: "float32", top: 16 },
+    { dtype: "float16", top: 16 },
+  ])("is replaced, and neither loss nor divergence moves by a bit (%o)", async (settings) => {
+    const wanted = await undisturbed(settings);
+    expect(wanted.flat().every(({ kl }) => (kl === undefined) === (settings.top === undefined))).toBe(true);
     rmSync(join(folder, "pids"));
-    const losses = await open(["cpu", "cpu"], { dtype });
+    const losses = await open(["cpu", "cpu"], settings);
     const found = await search(losses, (index) => {
       // A candidate of the first base, then one of a base that the new child has never seen; the last one is replaced itself.
       if (index === 1) process.kill(pids()[0] as number, "SIGKILL");
@@ -180,7 +199,7 @@ describe("a child that dies", () => {
   });
 
   test("in the middle of a run and between two runs is replaced alike", async () => {
-    const wanted = await undisturbed("float32");
+    const wanted = await undisturbed({});
     rmSync(join(folder, "pids"));
     // The first two children die while they follow to the second base.
     const middle = program(`

@@ -1,0 +1,106 @@
+/**
+ * The head of the KL objective: how far a pattern's next-token distribution is from that of the model's own pattern. Of
+ * the latter the `top` most likely tokens and the mass of all others are kept, row by row; the divergence between two
+ * such coarse distributions is at most that of the whole ones (data processing inequality).
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { ModelWeights } from "../checkpoint/weights.ts";
+import type { GraphSpec } from "./contract.ts";
+import { GraphBuilder, type Value } from "./graph-builder.ts";
+import type { ModelProto } from "./onnx_pb.ts";
+import { logits, targetLoss } from "./stages.ts";
+
+/** A sum of float32 probabilities is no closer to 1 than this: less mass than it is taken for it. */
+const leastMass = 1e-7;
+
+/** Width of a row of the model's own distribution: loss, log-probabilities, token ids. */
+export const ownWidth = (top: number): number => 1 + 2 * top;
+/** Width of a row of a divergence: loss, KL. */
+export const divergenceWidth = 2;
+
+/** What goes in and comes out beside hidden states; ids are exact in float32 up to 2^24. */
+export const divergenceNames = { own: "own_pattern", baseline: "own_distribution", output: "divergence" } as const;
+
+/** How many tokens can be kept. */
+export function keptTokens({ vocabSize }: DsaConfig, top: number): number {
+  return Math.min(top, vocabSize);
+}
+
+export function divergenceSpec(config: DsaConfig, top: number): GraphSpec {
+  const { own, baseline, output } = divergenceNames;
+  return {
+    inputs: [
+      { name: "hidden_states", type: OnnxType.float, shape: ["sequence_length", config.hiddenSize] },
+      { name: "target_ids", type: OnnxType.int64, shape: ["sequence_length"] },
+      { name: baseline, type: OnnxType.float, shape: ["baseline_rows", ownWidth(top)] },
+      { name: own, type: OnnxType.bool, shape: [] },
+    ],
+    outputs: [{ name: output, type: OnnxType.float, shape: ["sequence_length", "width"] }],
+  };
+}
+
+/** The head as a stage. It is no part of the contract: an exported folder has its weights as well. */
+export function buildDivergenceStage(config: DsaConfig, weights: ModelWeights, top: number): ModelProto {
+  const graph = new GraphBuilder();
+  const spec = divergenceSpec(config, top);
+  for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
+  const scores = logits(graph, config, weights, "hidden_states");
+  const logProbabilities = graph.node("LogSoftmax", [scores], { axis: -1 });
+  const { own, baseline } = divergenceNames;
+  const result = divergence(graph, logProbabilities, "target_ids", baseline, own, top);
+  for (const { name, type, shape } of spec.outputs) graph.output(name, result, type, shape);
+  return graph.model("divergence");
+}
+
+/**
+ * Rows of the model's own pattern, `[S, 1 + 2 top]`, which are the baseline of every other pattern's, `[S, 2]`.
+ * @param logProbabilities `[S, vocab]`
+ * @param baseline rows of the own pattern; without rows where these are asked for
+ * @param own bool: whether they are
+ */
+export function divergence(
+  graph: GraphBuilder,
+  logProbabilities: Value,
+  targets: Value,
+  baseline: Value,
+  own: Value,
+  top: number,
+): Value {
+  const loss = graph.node("Unsqueeze", [targetLoss(graph, logProbabilities, targets), graph.int([1])]);
+  return graph.either(
+    own,
+    (inside) => {
+      const [values, ids] = inside.nodes(
+        "TopK",
+        [logProbabilities, inside.int([top])],
+        { axis: -1, largest: 1, sorted: 0 },
+        2,
+      );
+      const asFloats = inside.cast(ids as Value, OnnxType.float);
+      return inside.node("Concat", [loss, values as Value, asFloats], { axis: 1 });
+    },
+    (inside) => inside.node("Concat", [loss, fromBaseline(inside, logProbabilities, baseline, top)], { axis: 1 }),
+  );
+}
+
+/** KL(baseline || pattern) of each row, nats, never negative: `[S, 1]`. */
+function fromBaseline(graph: GraphBuilder, logProbabilities: Value, baseline: Value, top: number): Value {
+  const last = graph.int([-1]);
+  const kept = graph.slice(baseline, 1, 1, 1 + top);
+  const ids = graph.cast(graph.slice(baseline, 1, 1 + top, ownWidth(top)), OnnxType.int64);
+  const found = graph.node("GatherElements", [logProbabilities, ids], { axis: 1 });
+  const [keptMass, foundMass] = [kept, found].map((logs) => graph.node("Exp", [logs])) as [Value, Value];
+  const terms = graph.node("Mul", [keptMass, graph.node("Sub", [kept, found])]);
+  const rest = ([keptMass, foundMass] as const).map((mass) =>
+    graph.node("Max", [
+      graph.node("Sub", [graph.float(1), graph.node("ReduceSum", [mass, last])]),
+      graph.float(leastMass),
+    ]),
+  ) as [Value, Value];
+  const [keptRest, foundRest] = rest.map((mass) => graph.node("Log", [mass])) as [Value, Value];
+  const restTerm = graph.node("Mul", [rest[0], graph.node("Sub", [keptRest, foundRest])]);
+  const sum = graph.node("Add", [graph.node("ReduceSum", [terms, last]), restTerm]);
+  // The sum is negative by rounding only; a search that stops early relies on terms that never are.
+  return graph.node("Max", [sum, graph.float(0)]);
+}
