@@ -8,6 +8,7 @@ import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
 import { addLossCommand } from "./loss.ts";
 import { addPatternCommand } from "./pattern.ts";
+import { addReportCommand } from "./report.ts";
 import { addRunCommand } from "./run.ts";
 import { addSearchCommand } from "./search.ts";
 
@@ -44,6 +45,7 @@ function buildProgram(): Command {
   addExportCommand(program);
   addInspectCommand(program);
   addPatternCommand(program);
+  addReportCommand(program);
   addDoctorCommand(program);
   return program;
 }

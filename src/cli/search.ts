@@ -1,89 +1,77 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
-
 import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
 import { z } from "zod";
-import { InterruptedError, UsageError } from "../base/errors.ts";
+import { InputError, InterruptedError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
-import { Journal, type JournalEntry } from "../formats/journal.ts";
+import {
+  type Journal,
+  type JournalEntry,
+  type JournalFingerprint,
+  openJournal,
+  readJournal,
+  requireSameNumbers,
+} from "../formats/journal.ts";
 import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
-import { parsePattern } from "../pattern/pattern.ts";
+import type { Pattern } from "../pattern/pattern.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
-import { executionsRecord, formatSearchReport, searchRecord } from "../report/search-report.ts";
-import { openLossEvaluator } from "../runtime/loss.ts";
-import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
+import { formatSearchReport, searchRecord } from "../report/search-report.ts";
+import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
+import type { PatternEvaluator } from "../runtime/measurement.ts";
 import type { SearchResult } from "../search/events.ts";
 import { ProgressTracker } from "../search/progress.ts";
-import { parseRetain } from "../search/retain.ts";
-import { requireFeasible, type Strategy, search as searchPatterns } from "../search/strategy.ts";
+import { parseTargets } from "../search/retain.ts";
+import type { PatternSpace } from "../search/space.ts";
+import { planOf, type Strategy, search as searchPatterns } from "../search/strategy.ts";
+import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
-import { interruptible, resumeCommand } from "./interruption.ts";
-import {
-  addCalibrationOptions,
-  addDeviceOptions,
-  addDtypeOption,
-  addModelArgument,
-  addOutputOptions,
-  addWorkersOptions,
-  type CalibrationFlags,
-  type DeviceFlags,
-  type DtypeFlags,
-  demoModel,
-  type OutputFlags,
-  type WorkerFlags,
-} from "./options.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
+import { Measuring } from "./measuring.ts";
+import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
-import { addStrategyOptions, type StrategyFlags, strategyOf } from "./strategy.ts";
+import { addMergeCommand } from "./search-merge.ts";
+import { addSearchOptions, requireSensibleFlags, type SearchFlags, splitSequences } from "./search-options.ts";
+import { showPlan } from "./search-plan.ts";
+import { showStatus } from "./search-status.ts";
+import { strategyOf, strategySettings } from "./strategy.ts";
 import { Terminal } from "./terminal.ts";
-
-interface SearchFlags extends CalibrationFlags, DeviceFlags, DtypeFlags, WorkerFlags, OutputFlags, StrategyFlags {
-  retain: string;
-  output?: string;
-  resume?: boolean;
-  fresh?: boolean;
-}
 
 const TICK_MS = 1000;
 
 const help = `
-Every layer starts Full but those that the model itself shares. Each step tries every Full layer but the first as Shared
-and keeps the one that costs least loss (among losses within 1e-5 nats the lowest layer). FILE gets the pattern and the
-whole trajectory; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a
-crash or a full disk. Without -o nothing is written, and an interrupted search begins anew.
+Every layer starts Full but those that the model itself shares. FILE gets the best pattern of each wanted retention and how
+it was found; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a crash or
+a full disk. Without -o nothing is written, and an interrupted search begins anew.
 
-That is --strategy greedy. The others try other patterns; each goes on from a journal of any of them:
-  forward     from only layer 0 Full up, each step the layer whose indexer lowers the loss most
+Strategies (losses within 1e-5 nats are ties, the lowest layer wins):
+  look-again  greedy, then for at most as many layer runs again: a forward beam of width 2, and exchanges of layers
+  greedy      the paper's: each step shares the layer that costs least
+  forward     from only the pinned layers Full up, each step the layer whose indexer lowers the loss most
+  blockwise   the paper's for pipelines: --blocks equal blocks in turn, the best flip of each
   beam        greedy, or forward by --direction, following the --beam-width best patterns of each size
   floating    greedy whose layers become Full again where that beats the best pattern known of that size
   exhaustive  every pattern, up to 5000 of them
-  look-again  greedy, then for as many layer runs again: a forward beam of width 2 if it fits, and swaps
 
---retain: a fraction of the layers (1/4, 0.25; rounded, at least one) or a count of Full layers (12).
+--retain: fractions of the layers (1/4, 0.25; rounded, at least one) or counts of Full layers (12).
 
 Examples:
   $ indexcache search -o demo-pattern.json              the demo model on its own calibration set
-  $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json
+  $ indexcache search ./model -c text.jsonl --retain 1/2,1/4,1/8 --holdout 1/4 -o patterns.json
   $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json --resume
-  $ indexcache search ./model -c text.jsonl --sequences 8 --json
-  $ indexcache search ./model -c text.jsonl --strategy beam --beam-width 4 --direction forward -o beam.json`;
+  $ indexcache search ./model -c text.jsonl --pipeline-stages 4 --engine vllm -o stages.json
+  $ indexcache search ./model -c text.jsonl --strategy greedy --race -o quick.json
+  $ indexcache search ./model -c text.jsonl --objective kl --dry-run
+  $ indexcache search --status quarter.json.journal.jsonl`;
 
 export function addSearchCommand(program: Command): void {
-  const command = program.command("search").description("Search the pattern that keeps the loss lowest");
-  addModelArgument(command);
-  command
-    .option("-r, --retain <share>", "how many layers stay Full", "1/4")
-    .option("-o, --output <file>", "write the pattern file here, exactly")
-    .option("--resume", "go on from the journal of an earlier run")
-    .option("--fresh", "begin anew where there is a journal already");
-  addStrategyOptions(command);
-  addCalibrationOptions(command);
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  addWorkersOptions(command);
-  addOutputOptions(command);
+  const command = program.command("search").description("Search the patterns that keep the loss lowest");
+  addSearchOptions(command);
+  // Options behind a subcommand are its own: merge has an -o as well.
+  command.enablePositionalOptions();
+  addMergeCommand(command);
   command
     .addHelpText("after", help)
     .action((model: string | undefined, flags: SearchFlags) =>
@@ -96,45 +84,56 @@ export function addSearchCommand(program: Command): void {
 
 async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
   requireSensibleFlags(flags);
-  const strategy = strategyOf(flags);
   const terminal = new Terminal(flags);
-  const model = await openModel(path);
-  const retain = parseRetain(flags.retain, model.config.numHiddenLayers);
-  requireFeasible(strategy, model.config.indexerLayers, retain);
-  if (flags.output !== undefined) await requireWritable(flags.output);
-  const set = await openCalibrationSet(model, flags, terminal, signal);
-  const place = await openDevices(flags, terminal);
-  const identity = await identityRecord(model);
-  const journal = await openJournal(flags, identity, set);
+  if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
+  const work = await prepare(path, flags, terminal, signal);
+  const settings = await evaluatorSettings(flags, terminal);
+  const { journal, reused } = flags.dryRun === true ? withoutJournal : await openJournals(flags, work);
   try {
-    const replacements: string[] = [];
-    const evaluator = await openLossEvaluator(model, set.windows, {
-      ...place,
-      dtype: flags.dtype,
-      onReplacement: (words) => replacements.push(words),
-    });
-    try {
+    const measuring = new Measuring(journal, reused, flags.objective);
+    const result = await withEvaluator(work, settings, flags.objective, terminal, async (evaluator) => {
       for (const line of evaluator.plan) terminal.detail(line);
-      const memo = new Map(journal?.entries.map((entry) => [entry.pattern, toMeasurement(entry)]));
-      if (memo.size > 0) terminal.note(`resuming: ${memo.size} evaluations are in ${journal?.path}`);
-      const display = await openDisplay(terminal, model, journal);
-      const work = { model, strategy, retain, evaluator, memo, journal, display, signal };
-      const { result, measurements } = await runSearch(work);
-      // Not while the view redraws itself over the same lines.
-      for (const words of replacements) terminal.warn(words);
-      const file = searchRecord(result, {
-        strategy,
-        model: identity,
-        calibration: calibrationRecord(set),
-        tool: { version: toolVersion, runtime: runtimeName(), device: placeName(place), dtype: flags.dtype },
-        measurements,
+      if (flags.dryRun === true) {
+        await showPlan({ ...work, evaluator, json: flags.json === true, terminal, signal });
+        return undefined;
+      }
+      if (journal !== undefined && measuring.known.size > 0) {
+        terminal.note(`resuming: ${measuring.known.size} patterns are in ${journal.path}`);
+      }
+      const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
+      const found = await runSearch({ ...work, evaluator, measuring, display, signal });
+      for (const pattern of reported(found)) {
+        await measuring.complete(evaluator, pattern, work.heldOut, "loss", signal);
+      }
+      return found;
+    });
+    if (result === undefined) return;
+    if (flags.objective !== "kl") {
+      // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
+      await withEvaluator(work, settings, "kl", terminal, async (evaluator) => {
+        const all = [...work.sequences, ...work.heldOut];
+        for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", signal);
       });
-      if (flags.output !== undefined) await writePatternFile(flags.output, file);
-      terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
-      if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
-    } finally {
-      await evaluator.release();
     }
+    const file = searchRecord(result, {
+      ...work,
+      objective: flags.objective,
+      model: work.identity,
+      baseline: work.space.start,
+      calibration: calibrationRecord(work),
+      tool: {
+        version: toolVersion,
+        runtime: runtimeName(),
+        device: placeName(settings),
+        dtype: flags.dtype,
+        command: recordedCommand(process.argv),
+      },
+      entries: measuring.entries,
+      losses: measuring.losses,
+    });
+    if (flags.output !== undefined) await writePatternFile(flags.output, file);
+    terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
+    if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
   } catch (error) {
     if (!(error instanceof InterruptedError) || journal === undefined) throw error;
     throw new InterruptedError(`Interrupted; every finished evaluation is in "${journal.path}"`, {
@@ -146,43 +145,92 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   }
 }
 
-interface SearchWork {
+/** What a search is about, read and checked before anything long begins. */
+export interface SearchWork {
   model: ModelFolder;
+  identity: PatternFile["model"];
   strategy: Strategy;
-  retain: number;
+  /** As the journal and the pattern file name them. */
+  settings: Record<string, string | number | boolean>;
+  space: PatternSpace;
+  targets: number[];
+  set: CalibrationSet;
+  sequences: number[];
+  heldOut: number[];
+}
+
+async function prepare(path: string, flags: SearchFlags, terminal: Terminal, signal: AbortSignal): Promise<SearchWork> {
+  const strategy = strategyOf(flags);
+  const model = await openModel(path);
+  const { indexerLayers, numHiddenLayers } = model.config;
+  const space = patternSpaceOf(indexerLayers, flags, strategy);
+  const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size });
+  // Refused before texts are read and weights are loaded.
+  planOf(strategy, space, targets, 1);
+  if (flags.output !== undefined && flags.dryRun !== true) await requireWritable(flags.output);
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const { search: sequences, heldOut } = splitSequences(set.windows.length, flags.holdout, flags.seed);
+  if (heldOut.length > 0) terminal.note(`held out: ${heldOut.length} of the sequences`);
+  const settings = {
+    ...strategySettings(strategy),
+    ...constraintSettings(flags),
+    ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
+  };
+  return { model, identity: await identityRecord(model), strategy, settings, space, targets, set, sequences, heldOut };
+}
+
+async function evaluatorSettings(flags: SearchFlags, terminal: Terminal): Promise<LossSettings> {
+  return {
+    ...(await openDevices(flags, terminal)),
+    dtype: flags.dtype,
+    ...(flags.memory === undefined ? {} : { stateBytes: flags.memory }),
+  };
+}
+
+async function withEvaluator<T>(
+  { model, set }: SearchWork,
+  settings: LossSettings,
+  objective: SearchFlags["objective"],
+  terminal: Terminal,
+  use: (evaluator: PatternEvaluator) => Promise<T>,
+): Promise<T> {
+  const replacements: string[] = [];
+  const evaluator = await openLossEvaluator(model, set.windows, {
+    ...settings,
+    objective,
+    onReplacement: (words) => replacements.push(words),
+  });
+  try {
+    return await use(evaluator);
+  } finally {
+    await evaluator.release();
+    // Not while the view redraws itself over the same lines.
+    for (const words of replacements) terminal.warn(words);
+  }
+}
+
+interface Running extends SearchWork {
   evaluator: PatternEvaluator;
-  memo: ReadonlyMap<string, Measurement>;
-  journal: Journal | undefined;
+  measuring: Measuring;
   display: SearchDisplay;
   signal: AbortSignal;
 }
 
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
-async function runSearch(
-  work: SearchWork,
-): Promise<{ result: SearchResult<Measurement>; measurements: Measurement[] }> {
-  const { model, strategy, retain, evaluator, memo, journal, display, signal } = work;
-  const measurements: Measurement[] = [];
+async function runSearch(work: Running): Promise<SearchResult> {
+  const { strategy, space, targets, sequences, evaluator, measuring, display, signal } = work;
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
     const progress = tracker.at(seconds());
     if (progress !== undefined) display.tick(progress);
   }, TICK_MS);
   try {
-    for await (const event of searchPatterns<Measurement>(strategy, {
-      start: model.config.indexerLayers,
-      retain,
-      memo,
-      signal,
-      evaluate: (pattern, options) => evaluator.evaluate(pattern, options),
-    })) {
-      if (event.kind === "evaluation done") {
-        measurements.push(event.evaluation);
-        if (!event.replayed) await journal?.append(toEntry(event.evaluation));
-      }
+    const evaluate = measuring.evaluateWith(evaluator);
+    const { known } = measuring;
+    for await (const event of searchPatterns(strategy, { space, targets, sequences, known, signal, evaluate })) {
       const progress = tracker.advance(event, seconds());
       if (progress !== undefined) display.show(event, progress);
-      if (event.kind === "done") return { result: event.result, measurements };
+      if (event.kind === "done") return event.result;
     }
     throw new Error("the search ended without a result");
   } finally {
@@ -191,38 +239,48 @@ async function runSearch(
   }
 }
 
-function requireSensibleFlags({ resume, fresh, output }: SearchFlags): void {
-  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
-  if ((resume === true || fresh === true) && output === undefined) {
-    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
-  }
+/** The patterns that a report compares: those that were wanted, greedy's where it was looked beyond, and the model's own. */
+function reported({ patterns, secondLooks = [], frontier }: SearchResult): Pattern[] {
+  const model = frontier[0] === undefined ? [] : [frontier[0].pattern];
+  return [
+    ...new Set([...model, ...patterns.map(({ pattern }) => pattern), ...secondLooks.map((look) => look.firstPattern)]),
+  ];
 }
 
-async function openJournal(
+const withoutJournal = { journal: undefined, reused: [] };
+
+async function openJournals(
   flags: SearchFlags,
-  identity: PatternFile["model"],
-  set: CalibrationSet,
-): Promise<Journal | undefined> {
-  if (flags.output === undefined) return undefined;
-  const fingerprint = {
+  { identity, set, strategy, settings }: SearchWork,
+): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
+  const fingerprint: JournalFingerprint = {
     model_name: identity.name,
     model_config_hash: identity.config_hash,
     weight_hash: identity.weight_hash,
     calibration_hash: set.hash,
     // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
-    // ran out of device memory can go on elsewhere. Nor is the strategy: losses do not depend on who asks for them, and
-    // what one strategy has measured another need not measure again.
+    // ran out of device memory can go on elsewhere.
     settings: { dtype: flags.dtype },
+    search: { strategy: strategy.name, objective: flags.objective, ...settings },
     tool_version: toolVersion,
   };
+  const reused: JournalEntry[] = [];
+  for (const path of flags.reuse ?? []) {
+    const other = await readJournal(path);
+    if (other === undefined) throw new InputError(`Journal "${path}" is empty`);
+    requireSameNumbers(path, other.fingerprint, fingerprint);
+    reused.push(...other.entries);
+  }
+  if (flags.output === undefined) return { journal: undefined, reused };
   const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
-  return Journal.open(`${flags.output}.journal.jsonl`, fingerprint, mode);
+  return { journal: await openJournal(`${flags.output}.journal.jsonl`, fingerprint, mode), reused };
 }
 
 async function openDisplay(
   terminal: Terminal,
   model: ModelFolder,
   journal: Journal | undefined,
+  sideBySide: number,
 ): Promise<SearchDisplay> {
   if (terminal.quiet) return new SilentDisplay();
   if (!terminal.isInteractive) {
@@ -233,43 +291,17 @@ async function openDisplay(
   if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
   else process.env.FORCE_COLOR = "0";
   const { openSearchView } = await import("../tui/search-view.tsx");
-  return openSearchView(process.stderr, model.config.name, journal?.path);
+  return openSearchView(process.stderr, model.config.name, journal?.path, sideBySide);
 }
 
-function calibrationRecord({ source, hash, windows, tokens }: CalibrationSet): PatternFile["calibration"] {
-  return { source, hash, sequences: windows.length, tokens };
-}
-
-function toEntry({ pattern, loss, standardError, tokens, sequences, seconds, executions }: Measurement): JournalEntry {
+function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile["calibration"] {
+  const { source, hash, sequenceLength } = set;
   return {
-    pattern,
-    loss,
-    standard_error: standardError,
-    tokens,
-    sequences,
-    seconds,
-    executions: executionsRecord(executions),
-  };
-}
-
-function toMeasurement({
-  pattern,
-  loss,
-  standard_error,
-  tokens,
-  sequences,
-  seconds,
-  executions,
-}: JournalEntry): Measurement {
-  const { body, indexer, naive_body: naiveBody, naive_indexer: naiveIndexer } = executions;
-  return {
-    pattern: parsePattern(pattern),
-    loss,
-    standardError: standard_error,
-    tokens,
-    sequences,
-    seconds,
-    executions: { body, indexer, naiveBody, naiveIndexer },
+    source,
+    hash,
+    sequences: sequences.length,
+    tokens: sequences.length * sequenceLength,
+    ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
   };
 }
 

@@ -1,10 +1,10 @@
 /** Config fields as a word of a shell command. */
-import { quote } from "shell-quote";
+import { quoteWord } from "../base/shell.ts";
 import type { IndexFields } from "./index-fields.ts";
 
 /** JSON with a blank after colons and commas, as engines' documentation writes it, quoted for the shell. */
 export function jsonArgument(value: object): string {
-  return quote([spacedJson(value)]);
+  return quoteWord(spacedJson(value));
 }
 
 /** vLLM and those that follow it. */

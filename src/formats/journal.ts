@@ -1,194 +1,106 @@
 /**
- * The journal of a search: append-only JSONL beside the output, one line for each evaluated pattern. It is what makes
- * hours of work survive Ctrl-C, kill -9 and a full disk: a resumed search replays it and goes on.
- * Its first line holds a fingerprint of everything that decides the numbers; a run with another one is refused.
+ * The journal of a search: a line for each time that a pattern was measured on some sequences. Losses do not depend on who
+ * asks for them: a search by another strategy may take them too, as long as `sameNumbers` says that they are the same
+ * model's on the same text.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { z } from "zod";
-import { InputError, ResumeMismatchError, RuntimeFailure } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { decodeUtf8, readLines } from "./lines.ts";
-import { parseJson } from "./validation.ts";
+import { AppendLog, type LogContent, type LogKind, type LogMode, readLog, requireEqual } from "./append-log.ts";
 
-const JOURNAL_KIND = "indexcache-search-journal";
-const JOURNAL_FORMAT = 1;
-
-/** A kill loses nothing that was written; a power cut loses at most the evaluations of this time. */
-const SYNC_INTERVAL_MS = 2000;
+const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
 const fingerprintSchema = z.object({
   model_name: z.string(),
   model_config_hash: z.string(),
   weight_hash: z.string(),
   calibration_hash: z.string(),
-  /** Settings that decide the numbers (the dtype), not those that only decide how far the search goes. */
-  settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
+  /** What decides the numbers (the dtype). */
+  settings: settingsSchema,
+  /** What decides which patterns are tried. The wanted retention does not: a search to 1/2 can go on to 1/4. */
+  search: settingsSchema,
   tool_version: z.string(),
-});
-
-const headerSchema = z.object({
-  kind: z.literal(JOURNAL_KIND),
-  format: z.literal(JOURNAL_FORMAT),
-  fingerprint: fingerprintSchema,
 });
 
 const count = z.int().min(0);
 
+const executionsSchema = z.object({
+  body: count,
+  indexer: count,
+  naive_body: count,
+  naive_indexer: count,
+  /** Token rows through layer bodies: run, and spared by each saving; `prefix` may be below 0. */
+  rows: z.object({ run: count, prefix: z.int(), invariant: count, kept: count }).optional(),
+});
+
 const entrySchema = z.object({
   pattern: z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F"),
-  loss: z.number(),
-  standard_error: z.number(),
-  tokens: count,
-  sequences: z.array(z.object({ loss: z.number(), tokens: count })),
+  sequences: z.array(
+    z.object({
+      /** Of the calibration set's sequences, from 0. */
+      index: count,
+      /** Mean NLL, nats per token. */
+      loss: z.number(),
+      tokens: count,
+      /** Mean KL from the model's own pattern, where it was measured. */
+      kl: z.number().optional(),
+    }),
+  ),
   seconds: z.number(),
-  executions: z.object({ body: count, indexer: count, naive_body: count, naive_indexer: count }),
+  executions: executionsSchema,
 });
 
 export type JournalFingerprint = z.infer<typeof fingerprintSchema>;
 export type JournalEntry = z.infer<typeof entrySchema>;
+export type Journal = AppendLog<JournalEntry>;
+export type JournalContent = LogContent<JournalFingerprint, JournalEntry>;
 
-export interface JournalContent {
-  fingerprint: JournalFingerprint;
-  entries: JournalEntry[];
-  /** Bytes up to the end of the last whole line; what follows was torn by a kill. */
-  wholeBytes: number;
+const searchJournal: LogKind<JournalFingerprint, JournalEntry> = {
+  kind: "indexcache-search-journal",
+  format: 2,
+  fingerprint: fingerprintSchema,
+  entry: entrySchema,
+  compared: (fingerprint) => new Map([...numbers(fingerprint), ...prefixed("search", fingerprint.search)]),
+};
+
+export function readJournal(path: string): Promise<JournalContent | undefined> {
+  return readLog(path, searchJournal);
+}
+
+export function openJournal(path: string, fingerprint: JournalFingerprint, mode: LogMode): Promise<Journal> {
+  return AppendLog.open(path, searchJournal, fingerprint, mode);
 }
 
 /**
- * Reads a journal. A last line without its newline is dropped: that is what a kill in mid-write leaves.
- * @returns undefined for a file that does not hold even a whole header
- * @throws InputError with the line number for any other bad line
+ * Refuses losses that another model, text, dtype or version of the tool has given.
+ * @throws ResumeMismatchError naming each field that differs
  */
-export async function readJournal(path: string): Promise<JournalContent | undefined> {
-  const noun = `journal "${path}"`;
-  let fingerprint: JournalFingerprint | undefined;
-  let wholeBytes = 0;
-  const entries: JournalEntry[] = [];
-  for await (const line of readLines(path, noun)) {
-    if (!line.complete) break;
-    const where = `Journal "${path}", line ${line.number}`;
-    const text = decodeUtf8(line.bytes, where);
-    if (fingerprint === undefined) {
-      fingerprint = parseJson(
-        text,
-        headerSchema,
-        where,
-        "is this the journal of a search by this version?",
-      ).fingerprint;
-    } else {
-      entries.push(parseJson(text, entrySchema, where, "remove the line, or start anew with --fresh"));
-    }
-    wholeBytes = line.end;
-  }
-  return fingerprint === undefined ? undefined : { fingerprint, entries, wholeBytes };
+export function requireSameNumbers(path: string, old: JournalFingerprint, current: JournalFingerprint): void {
+  requireEqual(numbers(old), numbers(current), `Cannot take losses from journal "${path}"`);
 }
 
-export type JournalMode = "create" | "resume" | "fresh";
-
-/** A journal that is open for appending. */
-export class Journal {
-  readonly path: string;
-  /** What an earlier run has measured; empty unless resumed. */
-  readonly entries: readonly JournalEntry[];
-  readonly #file: FileHandle;
-  #syncedAt = performance.now();
-
-  private constructor(path: string, file: FileHandle, entries: readonly JournalEntry[]) {
-    this.path = path;
-    this.#file = file;
-    this.entries = entries;
-  }
-
-  /**
-   * `create` refuses a file that exists, `fresh` overwrites it, `resume` goes on from it.
-   * @throws ResumeMismatchError that lists what differs between the journal's run and this one
-   */
-  static async open(path: string, fingerprint: JournalFingerprint, mode: JournalMode): Promise<Journal> {
-    const old = mode === "resume" ? await readJournal(path) : undefined;
-    if (old !== undefined) requireSameFingerprint(path, old.fingerprint, fingerprint);
-    const file = await openFile(path, mode);
-    const journal = new Journal(path, file, old?.entries ?? []);
-    try {
-      if (mode === "resume") await file.truncate(old?.wholeBytes ?? 0);
-      if (old === undefined) await journal.#write({ kind: JOURNAL_KIND, format: JOURNAL_FORMAT, fingerprint });
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
-    return journal;
-  }
-
-  /** Adds an evaluation; it is in the file when this returns. */
-  async append(entry: JournalEntry): Promise<void> {
-    await this.#write(entry);
-    if (performance.now() - this.#syncedAt < SYNC_INTERVAL_MS) return;
-    await this.#sync();
-  }
-
-  async close(): Promise<void> {
-    try {
-      await this.#sync();
-    } finally {
-      await this.#file.close();
-    }
-  }
-
-  async #write(line: object): Promise<void> {
-    await this.#attempt(() => this.#file.appendFile(`${JSON.stringify(line)}\n`));
-  }
-
-  async #sync(): Promise<void> {
-    await this.#attempt(() => this.#file.sync());
-    this.#syncedAt = performance.now();
-  }
-
-  async #attempt(operation: () => Promise<void>): Promise<void> {
-    try {
-      await operation();
-    } catch (error) {
-      const code = systemErrorCode(error);
-      // A device or pipe has nothing to sync.
-      if (code === "EINVAL" || code === "ENOTSUP") return;
-      if (code === undefined) throw error;
-      throw new RuntimeFailure(`Cannot write journal "${this.path}": ${describeSystemError(code)}`, {
-        hint: "what it holds so far is kept; make room and go on with --resume",
-        cause: error,
-      });
-    }
-  }
+/** Refuses to join journals of different runs. */
+export function requireSameRun(path: string, old: JournalFingerprint, current: JournalFingerprint): void {
+  requireEqual(searchJournal.compared(old), searchJournal.compared(current), `Cannot merge journal "${path}"`);
 }
 
-function requireSameFingerprint(path: string, old: JournalFingerprint, current: JournalFingerprint): void {
-  const before = flatten(old);
-  const now = flatten(current);
-  const differing = [...new Set([...before.keys(), ...now.keys()])]
-    .filter((field) => before.get(field) !== now.get(field))
-    .map((field) => `${field} (journal: ${before.get(field) ?? "none"}, now: ${now.get(field) ?? "none"})`);
-  if (differing.length === 0) return;
-  throw new ResumeMismatchError(`Cannot resume from journal "${path}", it is of another run: ${differing.join("; ")}`, {
-    hint: "run it as before, or start anew with --fresh",
-  });
+/** Losses by pattern and sequence. */
+export type KnownSequences = Map<string, Map<number, JournalEntry["sequences"][number]>>;
+
+/** What the entries say of each pattern. Of two lines on a sequence the first gives the loss, the later one may add KL. */
+export function knownSequences(entries: Iterable<JournalEntry>): KnownSequences {
+  const known: KnownSequences = new Map();
+  for (const { pattern, sequences } of entries) {
+    const of = known.get(pattern) ?? new Map();
+    for (const sequence of sequences) of.set(sequence.index, { ...sequence, ...of.get(sequence.index) });
+    known.set(pattern, of);
+  }
+  return known;
 }
 
 /** The name is left out: a model folder may be renamed, its hashes tell. */
-function flatten({ model_name: _, settings, ...hashes }: JournalFingerprint): Map<string, string> {
-  return new Map([
-    ...Object.entries(hashes),
-    ...Object.entries(settings).map(([name, value]): [string, string] => [`settings.${name}`, String(value)]),
-  ]);
+function numbers({ model_name: _, settings, search: __, ...hashes }: JournalFingerprint): Map<string, string> {
+  return new Map([...Object.entries(hashes), ...prefixed("settings", settings)]);
 }
 
-async function openFile(path: string, mode: JournalMode): Promise<FileHandle> {
-  try {
-    return await open(path, { create: "ax", resume: "a", fresh: "w" }[mode]);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    if (code === "EEXIST") {
-      throw new InputError(`Journal "${path}" exists already`, {
-        hint: "go on from it with --resume, or overwrite it with --fresh",
-      });
-    }
-    throw new RuntimeFailure(`Cannot write journal "${path}": ${describeSystemError(code)}`, { cause: error });
-  }
+function prefixed(name: string, values: Record<string, string | number | boolean>): [string, string][] {
+  return Object.entries(values).map(([key, value]) => [`${name}.${key}`, String(value)]);
 }

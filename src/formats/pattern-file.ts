@@ -15,10 +15,10 @@ export const PATTERN_SCHEMA_VERSION = 1;
 const hash = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 as 64 lower-case hex digits");
 /** The letters of a pattern, in every file that holds one. */
 export const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
-const count = z.int().min(0);
-const nats = z.number().describe("nats per token");
+export const count = z.int().min(0);
+export const nats = z.number().describe("nats per token");
 
-const modelIdentity = z
+export const modelIdentity = z
   .object({
     name: z.string(),
     architecture: z.string().describe("model_type of config.json"),
@@ -29,46 +29,120 @@ const modelIdentity = z
   })
   .describe("The model that the pattern was searched on; a reader refuses it for another one");
 
-const step = z.object({
-  index_topk_pattern: letters.describe("the pattern after this step"),
-  flipped_layer: z.int().min(1).describe("the layer that this step made Shared"),
+export const calibrationIdentity = z.object({
+  source: z.string(),
+  hash: hash.describe("SHA-256 over the token ids that were used"),
+  sequences: z.int().min(1).describe("that the losses are of"),
+  tokens: z.int().min(1),
+  held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of the search"),
+});
+
+export const toolIdentity = z.object({
+  version: z.string(),
+  runtime: z.string(),
+  device: z.string(),
+  /** Absent in files from before there was a choice: float32. */
+  dtype: z.string().optional(),
+  command: z.string().optional().describe("command line of the run that wrote the file"),
+});
+
+const error = z.number().min(0);
+const changeError = error.describe("standard error of that difference, sequence by sequence");
+
+const candidate = z.object({
+  layer: z.int().min(1),
   loss: nats,
-  standard_error: z.number().min(0).describe("of the mean over sequences"),
+  change_error: changeError.optional(),
+  sequences: z.int().min(1).optional().describe("that it was measured on; all where absent"),
+  dropped: z.boolean().optional().describe("shown not to be the best before all sequences were measured"),
+});
+
+const lead = z.object({
+  over: z.int().min(1).describe("layer of the next best candidate"),
+  nats: z.number().describe("how far the step's choice is ahead of it"),
+  standard_error: error.describe("of the lead, sequence by sequence"),
+  sequences: z.int().min(1),
+  within_noise: z.boolean().describe("the lead is less than twice its standard error"),
+});
+
+const measured = {
+  index_topk_pattern: letters.describe("the pattern after this step"),
+  loss: nats,
+  standard_error: error.describe("of the mean over sequences"),
+  change: z.number().optional().describe("loss less baseline_loss"),
+  change_error: changeError.optional(),
+  sequences: z.int().min(1).optional().describe("that it was measured on; all where absent"),
+  lead: lead.optional(),
+};
+
+const step = z.object({
+  ...measured,
+  flipped_layer: z.int().min(1).describe("the layer that this step made Shared"),
   candidates: z
-    .array(z.object({ layer: z.int().min(1), loss: nats }))
+    .array(candidate)
     .min(1)
     .describe("every layer that was tried in this step, with the loss it would have given"),
 });
 
-const settings = z
-  .object({
-    beam_width: z.int().min(1).optional(),
-    direction: z.enum(["backward", "forward"]).optional(),
-    swaps: z.boolean().optional().describe("single exchanges of layers behind the strategy"),
-  })
-  .describe("of the strategy; absent where it has none");
-
 const otherStep = z.object({
-  index_topk_pattern: letters.describe("the pattern after this step"),
+  ...measured,
   flipped_layers: z
     .array(z.int().min(1))
     .min(1)
     .describe("layers that this step changed, ascending; what they became is their letter in the pattern"),
-  loss: nats,
-  standard_error: z.number().min(0).describe("of the mean over sequences"),
   candidates: z.int().min(1).describe("how many patterns were tried from the same one"),
 });
+
+const heldOut = z
+  .object({
+    loss: nats,
+    change: z.number(),
+    change_error: changeError,
+    kl: nats.optional(),
+    kl_error: error.optional(),
+  })
+  .describe("on the sequences that the search did not see");
 
 const secondLook = z
   .object({
     first_pattern: letters.describe("greedy's"),
     first_loss: nats,
-    gain: z.number().min(0).describe("nats per token below first_loss; often 0"),
-    evaluations: count.describe("patterns evaluated after greedy"),
-    forward: z.boolean().describe("whether the forward beam fitted into the budget; where not, there were swaps only"),
-    finished: z.boolean().describe("whether the swaps came to their end before the budget did"),
+    gain: z.number().describe("first_loss less loss; 0 where greedy was confirmed"),
+    gain_error: error,
+    held_out_gain: z.number().optional().describe("the same on the held-out sequences"),
+    held_out_gain_error: error.optional(),
   })
-  .describe("of look-again");
+  .describe("of look-again: what it found beyond greedy");
+
+const found = z.object({
+  full_layers: z.int().min(1),
+  index_topk_pattern: letters,
+  loss: nats,
+  standard_error: error,
+  change: z.number().describe("loss less baseline_loss"),
+  change_error: changeError,
+  kl: nats.optional().describe("KL divergence from the model's own pattern"),
+  kl_error: error.optional(),
+  found_by: z.string().describe("the strategy, or the part of it, that found the pattern"),
+  steps: z.array(otherStep).optional().describe("how it came about, where that is no part of trajectory"),
+  held_out: heldOut.optional(),
+  second_look: secondLook.optional(),
+});
+
+const frontierPoint = z.object({
+  full_layers: z.int().min(1),
+  index_topk_pattern: letters,
+  loss: nats,
+  change: z.number(),
+  change_error: changeError,
+  sequences: z.int().min(1).optional().describe("that it was measured on; all where absent"),
+});
+
+const rows = z
+  .object({ run: count, prefix: z.int(), invariant: count, kept: count })
+  .describe(
+    "token rows through layer bodies: those that ran, and those that states below the first difference, rows below index_topk and kept winners spared",
+  );
 
 export const patternFileSchema = z
   .object({
@@ -77,36 +151,38 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: z.object({
-      source: z.string(),
-      hash: hash.describe("SHA-256 over the token ids that were used"),
-      sequences: z.int().min(1),
-      tokens: z.int().min(1),
-    }),
+    calibration: calibrationIdentity,
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
-    trajectory: z.array(step).describe("the committed steps of greedy, first to last; empty for other searches"),
+    trajectory: z
+      .array(step)
+      .describe("the committed steps of greedy and blockwise, first to last; empty for other searches"),
+    patterns: z
+      .array(found)
+      .min(1)
+      .optional()
+      .describe("the best pattern of each wanted retention, the most Full layers first"),
+    knee: z
+      .int()
+      .min(1)
+      .optional()
+      .describe("Full layers where the loss begins to rise faster than on average over frontier"),
     search: z.object({
       strategy: z.string(),
+      objective: z.enum(["nll", "kl"]).optional().describe("what was minimised; nll where absent"),
+      settings: z
+        .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
+        .optional()
+        .describe("of the strategy, and constraints"),
       evaluations: count.describe("patterns evaluated"),
+      sequence_evaluations: count.optional().describe("the same in sequences"),
+      frontier: z.array(frontierPoint).optional().describe("the best pattern of every size that was committed"),
       layer_executions: z
-        .object({ body: count, indexer: count, naive_body: count, naive_indexer: count })
+        .object({ body: count, indexer: count, naive_body: count, naive_indexer: count, rows: rows.optional() })
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
-      settings: settings.optional(),
-      steps: z
-        .array(otherStep)
-        .optional()
-        .describe("of other searches than greedy: how the pattern came about, where trajectory is empty"),
-      second_look: secondLook.optional(),
     }),
-    tool: z.object({
-      version: z.string(),
-      runtime: z.string(),
-      device: z.string(),
-      /** Absent in files from before there was a choice: float32. */
-      dtype: z.string().optional(),
-    }),
+    tool: toolIdentity,
   })
   .meta({ title: "IndexCache pattern file" });
 
@@ -155,7 +231,8 @@ export async function writePatternFile(path: string, file: PatternFile): Promise
 export function formatPatternFile(file: PatternFile): string {
   requireConsistency(patternFileSchema.parse(file), "Pattern file");
   const text = JSON.stringify(file, null, 2);
-  return `${text.replace(/\{\s+"layer": (\d+),\s+"loss": ([^\s}]+)\s+\}/g, '{ "layer": $1, "loss": $2 }')}\n`;
+  const flat = (whole: string): string => whole.replace(/\s+/g, " ");
+  return `${text.replace(/\{\s+"layer": \d+,[^{}]*\}/g, flat)}\n`;
 }
 
 /**
@@ -197,29 +274,49 @@ function requireConsistency(file: PatternFile, what: string): void {
     }
     previous = current;
   }
-  requireConsistentSteps(file, fail);
+  requireConsistentPatterns(file, fail);
   if (previous !== undefined && previous.index_topk_pattern !== file.index_topk_pattern) {
     fail(
-      `"index_topk_pattern" has ${fullLayers(parsePattern(file.index_topk_pattern)).length} F layers and is not the last pattern of "trajectory"`,
+      `"index_topk_pattern" has ${countFull(file.index_topk_pattern)} F layers and is not the last pattern of "trajectory"`,
     );
   }
 }
 
-/** Each step of `search.steps` changes the layers that it names, and nothing else, in the pattern before it. */
-function requireConsistentSteps(file: PatternFile, fail: (message: string) => never): void {
+/** Each pattern has the size that it names, the last is the file's, and steps change the layers that they name. */
+function requireConsistentPatterns({ patterns, model, ...file }: PatternFile, fail: (message: string) => never): void {
+  for (const [index, { index_topk_pattern: pattern, full_layers: full, steps }] of (patterns ?? []).entries()) {
+    const at = `"patterns[${index}]"`;
+    if (pattern.length !== model.layers) fail(`${at} has ${pattern.length} letters, "model.layers" is ${model.layers}`);
+    if (countFull(pattern) !== full) fail(`${at} has ${countFull(pattern)} F layers and says ${full}`);
+    requireConsistentSteps(steps ?? [], at, model.layers, fail);
+    const last = steps?.at(-1)?.index_topk_pattern;
+    if (last !== undefined && last !== pattern) fail(`${at} is not the last pattern of its "steps"`);
+  }
+  const last = patterns?.at(-1);
+  if (last !== undefined && last.index_topk_pattern !== file.index_topk_pattern) {
+    fail(`"index_topk_pattern" is not the last of "patterns"`);
+  }
+}
+
+function requireConsistentSteps(
+  steps: readonly z.infer<typeof otherStep>[],
+  where: string,
+  layers: number,
+  fail: (message: string) => never,
+): void {
   let before: string | undefined;
-  for (const [index, { index_topk_pattern: pattern, flipped_layers: flipped }] of (file.search.steps ?? []).entries()) {
-    const at = `"search.steps[${index}]"`;
-    const { layers } = file.model;
+  for (const [index, { index_topk_pattern: pattern, flipped_layers: flipped }] of steps.entries()) {
+    const at = `${where} step ${index}`;
     if (pattern.length !== layers) fail(`${at} has ${pattern.length} letters, "model.layers" is ${layers}`);
     const changed = [...pattern].flatMap((letter, layer) => (letter === before?.[layer] ? [] : [layer]));
     if (before !== undefined && changed.join() !== flipped.join())
       fail(`${at} says it flipped layers ${flipped.join(", ")}; those that differ are ${changed.join(", ") || "none"}`);
     before = pattern;
   }
-  if (before !== undefined && before !== file.index_topk_pattern) {
-    fail(`"index_topk_pattern" is not the last pattern of "search.steps"`);
-  }
+}
+
+function countFull(pattern: string): number {
+  return fullLayers(parsePattern(pattern)).length;
 }
 
 function short(value: string | number): string {

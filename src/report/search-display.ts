@@ -1,11 +1,11 @@
 /** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
-import type { Candidate, Evaluation, SearchEvent, SearchStep } from "../search/events.ts";
+import type { Candidate, SearchEvent, SearchStep } from "../search/events.ts";
 import type { SearchProgress } from "../search/progress.ts";
 import { formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
 
 export interface SearchDisplay {
   /** After each event of the search. */
-  show(event: SearchEvent<Evaluation>, progress: SearchProgress): void;
+  show(event: SearchEvent, progress: SearchProgress): void;
   /** Every second or so: time has passed. */
   tick(progress: SearchProgress): void;
   close(): void;
@@ -26,7 +26,7 @@ export class PlainDisplay implements SearchDisplay {
     this.#write = write;
   }
 
-  show(event: SearchEvent<Evaluation>, progress: SearchProgress): void {
+  show(event: SearchEvent, progress: SearchProgress): void {
     const { done, total, replayed } = progress.evaluations;
     switch (event.kind) {
       case "plan":
@@ -79,11 +79,13 @@ export class SilentDisplay implements SearchDisplay {
   close(): void {}
 }
 
-/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`. */
+/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` where no more is foreseen. */
 export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
-  const isOver = evaluations.done === evaluations.total;
-  const left = etaSeconds === undefined || isOver ? "" : `, about ${formatDuration(etaSeconds)} left`;
-  return `${evaluations.done} of ${evaluations.total} evaluations${left}`;
+  const { done, total } = evaluations;
+  // Nothing more is foreseen: it is over, or goes on as long as it finds something.
+  if (done >= total) return `${done} evaluations`;
+  const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  return `${done} of ${total} evaluations${left}`;
 }
 
 /** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */
@@ -96,7 +98,7 @@ export function describeLayers({ layer, others = [] }: Pick<Candidate, "layer" |
 }
 
 /** What became of the layers that a step flipped. */
-function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep<Evaluation>): string {
+function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep): string {
   const flipped = [flippedLayer, ...otherLayers];
   return (["S", "F"] as const)
     .flatMap((letter) => {

@@ -1,157 +1,339 @@
 /** What `search` gives: the pattern file's content, and the same as a table. */
+import type { JournalEntry, KnownSequences } from "../formats/journal.ts";
 import type { PatternFile } from "../formats/pattern-file.ts";
-import { fullLayers, parsePattern } from "../pattern/pattern.ts";
-import type { LayerExecutions, Measurement } from "../runtime/measurement.ts";
-import type { SearchResult, SecondLook } from "../search/events.ts";
+import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import type { LayerExecutions } from "../runtime/measurement.ts";
+import type { Found, SearchResult, SearchStep, SecondLook } from "../search/events.ts";
+import { knee } from "../search/frontier.ts";
+import type { Estimate, Evaluation } from "../search/losses.ts";
 import type { Strategy } from "../search/strategy.ts";
 import { formatCount, formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
+import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 import { formatFields, formatTable } from "./text-table.ts";
 
 export interface SearchContext {
   strategy: Strategy;
+  objective: "nll" | "kl";
+  settings: Record<string, string | number | boolean>;
   model: PatternFile["model"];
+  /** The model's own pattern. */
+  baseline: Pattern;
   calibration: PatternFile["calibration"];
   tool: PatternFile["tool"];
-  /** Every evaluation that the result rests on, those of an earlier run included. */
-  measurements: Iterable<Measurement>;
+  /** Indices of the sequences that the search judged by, and of those kept out of it. */
+  sequences: readonly number[];
+  heldOut: readonly number[];
+  /** All that the result rests on, an earlier run's part included. */
+  entries: readonly JournalEntry[];
+  losses: KnownSequences;
 }
 
-type OtherStep = NonNullable<PatternFile["search"]["steps"]>[number];
+type FoundRecord = NonNullable<PatternFile["patterns"]>[number];
+type StepRecord = NonNullable<FoundRecord["steps"]>[number];
 
 /** Flipped layers of a step that are named one by one. */
 const LISTED_FLIPS = 4;
 
 /** The pattern file of a finished search. */
-export function searchRecord(result: SearchResult<Measurement>, context: SearchContext): PatternFile {
-  const cost = { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0, seconds: 0 };
-  for (const { executions, seconds } of context.measurements) {
-    cost.body += executions.body;
-    cost.indexer += executions.indexer;
-    cost.naiveBody += executions.naiveBody;
-    cost.naiveIndexer += executions.naiveIndexer;
-    cost.seconds += seconds;
-  }
+export function searchRecord(result: SearchResult, context: SearchContext): PatternFile {
+  const { strategy, objective, settings, losses, baseline, sequences } = context;
+  const last = result.patterns.at(-1);
+  if (last === undefined) throw new Error("a search without patterns");
+  const nested = isNested(strategy);
+  const bend = knee(
+    result.frontier.map(({ pattern, evaluation }) => ({ size: countFull(pattern), loss: evaluation.loss })),
+  );
   return {
     schema_version: 1,
-    index_topk_pattern: result.pattern,
+    index_topk_pattern: last.pattern,
     model: context.model,
     calibration: context.calibration,
-    baseline_loss: result.baseline.loss,
-    loss: result.final.loss,
-    trajectory: isGreedy(context.strategy) ? trajectory(result) : [],
+    baseline_loss: patternLoss(losses, baseline, baseline, sequences).loss.mean,
+    loss: patternLoss(losses, last.pattern, baseline, sequences).loss.mean,
+    trajectory: nested ? last.steps.map((step) => trajectoryStep(step, sequences.length)) : [],
+    patterns: result.patterns.map((found) => foundRecord(found, result, context, nested)),
+    ...(bend === undefined ? {} : { knee: bend }),
     search: {
-      strategy: context.strategy.name,
+      strategy: strategy.name,
+      objective,
+      settings,
       evaluations: result.evaluations,
-      layer_executions: executionsRecord(cost),
-      seconds: cost.seconds,
-      ...settingsRecord(context.strategy),
-      ...(isGreedy(context.strategy) ? {} : { steps: otherSteps(result) }),
-      ...(result.secondLook === undefined ? {} : { second_look: secondLookRecord(result.secondLook) }),
+      sequence_evaluations: result.sequenceEvaluations,
+      frontier: result.frontier.map(({ pattern, evaluation }) => ({
+        full_layers: countFull(pattern),
+        index_topk_pattern: pattern,
+        loss: evaluation.loss,
+        change: evaluation.change,
+        change_error: evaluation.changeError,
+        ...partial(evaluation),
+      })),
+      layer_executions: sumExecutions(context.entries),
+      seconds: context.entries.reduce((total, { seconds }) => total + seconds, 0),
     },
     tool: context.tool,
   };
 }
 
-/** Only its steps are nested, one more Shared layer each, as readers expect of a trajectory. */
-function isGreedy({ name, swaps }: Strategy): boolean {
-  return name === "greedy" && swaps === undefined;
+/** Only their steps are nested, one more Shared layer each, as readers expect of a trajectory. */
+function isNested({ name, swaps }: Strategy): boolean {
+  return (name === "greedy" || name === "blockwise") && swaps === undefined;
 }
 
-function trajectory({ steps }: SearchResult<Measurement>): PatternFile["trajectory"] {
-  return steps.map(({ pattern, flippedLayer, evaluation, candidates }) => ({
+function trajectoryStep(step: SearchStep, sequences: number): PatternFile["trajectory"][number] {
+  return {
+    ...stepRecord(step),
+    flipped_layer: step.flippedLayer,
+    candidates: step.candidates.map(({ layer, loss, changeError, sequences: measured, dropped }) => ({
+      layer,
+      loss,
+      change_error: changeError,
+      ...(measured === sequences ? {} : { sequences: measured }),
+      ...(dropped ? { dropped } : {}),
+    })),
+  };
+}
+
+function otherStep(step: SearchStep): StepRecord {
+  const { flippedLayer, otherLayers = [], candidates } = step;
+  return { ...stepRecord(step), flipped_layers: [flippedLayer, ...otherLayers], candidates: candidates.length };
+}
+
+function stepRecord({ pattern, evaluation, lead }: SearchStep) {
+  return {
     index_topk_pattern: pattern,
-    flipped_layer: flippedLayer,
     loss: evaluation.loss,
     standard_error: evaluation.standardError,
-    candidates: candidates.map(({ layer, loss }) => ({ layer, loss })),
-  }));
+    change: evaluation.change,
+    change_error: evaluation.changeError,
+    ...partial(evaluation),
+    ...(lead === undefined
+      ? {}
+      : {
+          lead: {
+            over: lead.over,
+            nats: lead.mean,
+            standard_error: lead.standardError,
+            sequences: lead.sequences,
+            within_noise: lead.withinNoise,
+          },
+        }),
+  };
 }
 
-function otherSteps({ steps }: SearchResult<Measurement>): PatternFile["search"]["steps"] {
-  return steps.map(({ pattern, flippedLayer, otherLayers = [], evaluation, candidates }) => ({
+function partial({ complete, sequences }: Evaluation): { sequences?: number } {
+  return complete ? {} : { sequences };
+}
+
+function foundRecord(found: Found, result: SearchResult, context: SearchContext, nested: boolean): FoundRecord {
+  const { losses, baseline, sequences, heldOut } = context;
+  const { pattern, steps, by } = found;
+  const { loss, change, kl } = patternLoss(losses, pattern, baseline, sequences);
+  const look = result.secondLooks?.find(({ retain }) => retain === countFull(pattern));
+  return {
+    full_layers: countFull(pattern),
     index_topk_pattern: pattern,
-    flipped_layers: [flippedLayer, ...otherLayers],
-    loss: evaluation.loss,
-    standard_error: evaluation.standardError,
-    candidates: candidates.length,
-  }));
+    loss: loss.mean,
+    standard_error: loss.standardError,
+    change: change.mean,
+    change_error: change.standardError,
+    ...klRecord(kl),
+    found_by: by,
+    ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
+    ...(heldOut.length === 0 ? {} : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut)) }),
+    ...(look === undefined ? {} : { second_look: secondLookRecord(look, pattern, context) }),
+  };
 }
 
-function settingsRecord(strategy: Strategy): Pick<PatternFile["search"], "settings"> {
-  const beam = strategy.name === "beam" ? { beam_width: strategy.width, direction: strategy.direction } : {};
-  const settings = { ...beam, ...(strategy.swaps === undefined ? {} : { swaps: true }) };
-  return Object.keys(settings).length === 0 ? {} : { settings };
+function heldOutRecord({ loss, change, kl }: PatternLoss): NonNullable<FoundRecord["held_out"]> {
+  return { loss: loss.mean, change: change.mean, change_error: change.standardError, ...klRecord(kl) };
 }
 
-function secondLookRecord({ firstPattern, firstLoss, ...rest }: SecondLook): PatternFile["search"]["second_look"] {
-  return { first_pattern: firstPattern, first_loss: firstLoss, ...rest };
+function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number } {
+  return kl === undefined ? {} : { kl: kl.mean, kl_error: kl.standardError };
 }
 
-/** Layer executions in the words of the files. */
+function secondLookRecord(
+  { firstPattern, firstLoss, gain }: SecondLook,
+  pattern: Pattern,
+  { losses, heldOut }: SearchContext,
+): NonNullable<FoundRecord["second_look"]> {
+  const out = heldOut.length === 0 ? undefined : lossDifference(losses, firstPattern, pattern, heldOut);
+  return {
+    first_pattern: firstPattern,
+    first_loss: firstLoss,
+    gain: gain.mean,
+    gain_error: gain.standardError,
+    ...(out === undefined ? {} : { held_out_gain: out.mean, held_out_gain_error: out.standardError }),
+  };
+}
+
+/** As files spell it. */
 export function executionsRecord({
   body,
   indexer,
   naiveBody,
   naiveIndexer,
-}: LayerExecutions): PatternFile["search"]["layer_executions"] {
-  return { body, indexer, naive_body: naiveBody, naive_indexer: naiveIndexer };
+  rows,
+}: LayerExecutions): JournalEntry["executions"] {
+  return {
+    body,
+    indexer,
+    naive_body: naiveBody,
+    naive_indexer: naiveIndexer,
+    ...(rows === undefined ? {} : { rows }),
+  };
+}
+
+function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executions"] {
+  const total = { body: 0, indexer: 0, naive_body: 0, naive_indexer: 0 };
+  const rows = { run: 0, prefix: 0, invariant: 0, kept: 0 };
+  for (const { executions } of entries) {
+    for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += executions[key];
+    for (const key of Object.keys(rows) as (keyof typeof rows)[]) rows[key] += executions.rows?.[key] ?? 0;
+  }
+  return { ...total, rows };
 }
 
 export function formatSearchReport(file: PatternFile): string {
-  const { search, trajectory } = file;
-  const { body, naive_body: naiveBody } = search.layer_executions;
+  const sections = [formatSteps(file), formatPatterns(file), formatSummary(file)];
+  return sections.filter((section) => section !== "").join("\n\n");
+}
+
+/** The way to the sparsest pattern. */
+function formatSteps(file: PatternFile): string {
+  const last = file.patterns?.at(-1);
+  const steps = file.trajectory.length > 0 ? file.trajectory : (last?.steps ?? []);
+  if (steps.length === 0) return "";
   const columns = [
     { title: "Step", align: "right" },
-    { title: search.steps === undefined ? "Shared" : "Flipped", align: "right" },
+    { title: file.trajectory.length > 0 ? "Shared" : "Flipped", align: "right" },
+    { title: "Full", align: "right" },
+    { title: objectiveName(file), align: "right" },
+    { title: "Change", align: "right" },
+    { title: "+-", align: "right" },
+    { title: "Lead", align: "right" },
+    { title: "Pattern" },
+  ] as const;
+  const noise = steps.some(({ lead }) => lead?.within_noise === true);
+  const table = formatTable(
+    columns,
+    steps.map((step, index) => [
+      String(index + 1),
+      "flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step),
+      String(countFull(step.index_topk_pattern)),
+      formatLoss(step.loss),
+      formatLossChange(step.change ?? step.loss - file.baseline_loss),
+      step.change_error === undefined ? "" : formatLoss(step.change_error),
+      step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise ? "~" : " "}`,
+      step.index_topk_pattern,
+    ]),
+  );
+  return noise ? `${table}\n~ ahead of the next best layer by less than twice the standard error` : table;
+}
+
+/** What was wanted: one line a retention. */
+function formatPatterns({ patterns = [], model, search }: PatternFile): string {
+  const held = patterns.some(({ held_out: out }) => out !== undefined);
+  const kl = patterns.some((one) => one.kl !== undefined);
+  const look = patterns.some((one) => one.second_look !== undefined);
+  const columns = [
     { title: "Full", align: "right" },
     { title: "Loss", align: "right" },
     { title: "Change", align: "right" },
+    { title: "+-", align: "right" },
+    ...(kl ? ([{ title: "KL", align: "right" }] as const) : []),
+    ...(held
+      ? ([
+          { title: "Held out", align: "right" },
+          { title: "+-", align: "right" },
+        ] as const)
+      : []),
+    ...(look ? ([{ title: "Second look", align: "right" }] as const) : []),
     { title: "Pattern" },
   ] as const;
-  const steps = (search.steps ?? trajectory).map((step, index) => [
-    String(index + 1),
-    "flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step),
-    String(countFull(step.index_topk_pattern)),
-    formatLoss(step.loss),
-    formatLossChange(step.loss - file.baseline_loss),
-    step.index_topk_pattern,
+  const lines = patterns.map((one) => [
+    `${one.full_layers}/${model.layers}`,
+    formatLoss(one.loss),
+    formatLossChange(one.change),
+    formatLoss(one.change_error),
+    ...(kl ? [one.kl === undefined ? "" : formatLoss(one.kl)] : []),
+    ...(held
+      ? [
+          one.held_out === undefined ? "" : formatLossChange(one.held_out.change),
+          one.held_out === undefined ? "" : formatLoss(one.held_out.change_error),
+        ]
+      : []),
+    ...(look ? [formatSecondLook(one)] : []),
+    one.index_topk_pattern,
   ]);
-  const fields = formatFields([
+  const notes = search.objective === "kl" ? "\nsearched by KL; Loss and Change are of the LM loss" : "";
+  return `${formatTable(columns, lines)}${notes}`;
+}
+
+/** `confirmed`, or what was gained on the search's own text and, where it is known, on held-out text. */
+function formatSecondLook({ second_look: look, found_by: by }: FoundRecord): string {
+  if (look === undefined) return "";
+  if (look.gain === 0) return "confirmed";
+  const out = look.held_out_gain === undefined ? "" : `, held out ${formatLossChange(-look.held_out_gain)}`;
+  return `${formatLossChange(-look.gain)} (${by}${out})`;
+}
+
+function formatSummary(file: PatternFile): string {
+  const { search, patterns = [] } = file;
+  const { rows, body, naive_body: naive } = search.layer_executions;
+  const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
+  const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
+  const savings =
+    rows === undefined || total === 0
+      ? ""
+      : `; of their rows ${percent(rows.run)} ran, ${percent(rows.prefix)} were spared below the first difference, ` +
+        `${percent(rows.invariant)} below index_topk, ${percent(rows.kept)} by kept winners`;
+  const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
+  return formatFields([
     ["Pattern", file.index_topk_pattern],
     ["Full layers", `${countFull(file.index_topk_pattern)} of ${file.model.layers}`],
     [
       "Loss",
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
-    ["Standard error", formatLoss((search.steps ?? trajectory).at(-1)?.standard_error ?? 0)],
-    ...(search.steps === undefined ? [] : [["Strategy", formatStrategy(search)] as const]),
-    ...(search.second_look === undefined ? [] : [["Second look", formatSecondLook(search.second_look)] as const]),
-    ["Evaluations", `${formatCount(search.evaluations)} in ${formatDuration(search.seconds)}`],
-    ["Layers run", `${formatCount(body)} of the ${formatCount(naiveBody)} that full forward passes would run`],
+    ["Strategy", formatStrategy(search)],
+    ...(file.knee === undefined ? [] : [["Knee", `${file.knee} Full layers`] as const]),
+    ...(unseen.length === 0
+      ? []
+      : [
+          [
+            "Held out",
+            `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
+          ] as const,
+        ]),
+    [
+      "Evaluations",
+      `${formatCount(search.evaluations)} patterns` +
+        `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
+        ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
+    ],
+    ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} that full forward passes would run${savings}`],
   ]);
-  return steps.length === 0 ? fields : `${formatTable(columns, steps)}\n\n${fields}`;
+}
+
+function perEvaluation({ seconds, evaluations }: PatternFile["search"]): string {
+  return evaluations === 0 || seconds === 0 ? "" : `, ${(seconds / evaluations).toPrecision(2)} s each`;
 }
 
 /** `3F`, `2S 7F`; an exhaustive search has one step over many layers. */
-function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: OtherStep): string {
+function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: StepRecord): string {
   if (layers.length > LISTED_FLIPS) return `${layers.length} layers`;
   return layers.map((layer) => `${layer}${pattern[layer]}`).join(" ");
 }
 
-function formatStrategy({ strategy, settings }: PatternFile["search"]): string {
-  return [
-    strategy,
-    ...(settings?.beam_width === undefined ? [] : [`width ${settings.beam_width}`]),
-    ...(settings?.direction === undefined ? [] : [settings.direction]),
-    ...(settings?.swaps === true ? ["swaps"] : []),
-  ].join(", ");
+/** `beam, width 3, direction forward`. */
+export function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
+  const words = Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  return [strategy, ...(objective === "kl" ? ["objective kl"] : []), ...words].join(", ");
 }
 
-function formatSecondLook(look: NonNullable<PatternFile["search"]["second_look"]>): string {
-  const { first_pattern: pattern, first_loss: loss, gain, evaluations, forward, finished } = look;
-  const found = gain === 0 ? "nothing better than" : `${formatLoss(gain)} nats less than`;
-  const extent = `${forward ? "forward beam and swaps" : "swaps only"}${finished ? "" : " as far as the budget went"}`;
-  return `${found} greedy's ${pattern} at ${formatLoss(loss)}; ${formatCount(evaluations)} evaluations, ${extent}`;
+function objectiveName({ search }: PatternFile): string {
+  return search.objective === "kl" ? "KL" : "Loss";
 }
 
 function countFull(pattern: string): number {

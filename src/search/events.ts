@@ -3,27 +3,29 @@
  * they ask for, not in this: journal, progress and views follow any of them.
  */
 import type { Pattern } from "../pattern/pattern.ts";
+import type { Estimate, Evaluation, KnownLosses, SequenceLoss } from "./losses.ts";
+import type { PatternSpace } from "./space.ts";
 
-/** What the search has to know of a measurement. */
-export interface Evaluation {
-  /** Nats per token. */
-  loss: number;
-}
-
-/** `base` is the pattern that this one departs from: an evaluator may keep its states and run only what differs. */
-export type Evaluate<E extends Evaluation> = (
+/**
+ * Losses of a pattern on some sequences, in the order of their indices. `base` is the pattern that this one departs
+ * from: an evaluator may keep its states and run only what differs. `keep` are patterns measured before that may become
+ * the next base, the likeliest first: their states are worth keeping.
+ */
+export type Evaluate = (
   pattern: Pattern,
-  options: { base: Pattern; signal?: AbortSignal },
-) => Promise<E>;
+  sequences: readonly number[],
+  options: { base: Pattern; keep: readonly Pattern[]; signal?: AbortSignal },
+) => Promise<readonly SequenceLoss[]>;
 
-export interface SearchOptions<E extends Evaluation> {
-  /** The model's own pattern; its Shared layers have no indexer and stay Shared. */
-  start: Pattern;
-  /** Full layers at the end. */
-  retain: number;
-  evaluate: Evaluate<E>;
-  /** Evaluations of an earlier run by pattern, of whatever strategy: these are taken as they are. */
-  memo?: ReadonlyMap<string, E>;
+export interface SearchOptions {
+  space: PatternSpace;
+  /** Numbers of Full layers that patterns are wanted for, at least one. */
+  targets: readonly number[];
+  /** Indices of the sequences to judge by. */
+  sequences: readonly number[];
+  evaluate: Evaluate;
+  /** Losses of earlier runs, of whatever strategy: these are taken as they are. */
+  known?: KnownLosses;
   signal?: AbortSignal;
 }
 
@@ -33,46 +35,72 @@ export interface Candidate {
   /** The other flipped layers, ascending. */
   others?: readonly number[];
   loss: number;
+  /** Paired, against the search's start. */
+  changeError: number;
+  /** Sequences that it was measured on. */
+  sequences: number;
+  /** Not one of the best, shown before all sequences were measured. */
+  dropped: boolean;
+}
+
+/** How far the step's choice is ahead of the next best. */
+export interface Lead extends Estimate {
+  /** Layer of the next best, the lowest where there are several. */
+  over: number;
+  /** Whether the lead is within noise: less than twice its standard error. */
+  withinNoise: boolean;
 }
 
 /** One change of the pattern. Whether a flipped layer became Shared or Full is its letter in `pattern`. */
-export interface SearchStep<E extends Evaluation> {
+export interface SearchStep {
   /** The pattern after the step. */
   pattern: Pattern;
   flippedLayer: number;
   otherLayers?: readonly number[];
-  evaluation: E;
+  evaluation: Evaluation;
   /** Everything that was tried from the same pattern, ascending. */
   candidates: Candidate[];
+  /** Undefined for a step with one candidate. */
+  lead?: Lead;
 }
 
-/** What `look-again` found beyond its first, greedy, look. */
+/** The best pattern found with a number of Full layers, and how it came about, first step to last. */
+export interface Found {
+  pattern: Pattern;
+  evaluation: Evaluation;
+  steps: readonly SearchStep[];
+  /** The strategy that committed it. */
+  by: string;
+}
+
+/** What looking again found beyond greedy, for one number of Full layers. */
 export interface SecondLook {
+  retain: number;
   /** Greedy's pattern and loss. */
   firstPattern: Pattern;
   firstLoss: number;
-  /** Nats per token below greedy's loss; often 0. */
-  gain: number;
-  /** Patterns evaluated after greedy. */
-  evaluations: number;
-  /** Whether the forward beam fitted into the budget; where not, there were swaps only. */
-  forward: boolean;
-  /** Whether swaps came to their end before the budget did. */
-  finished: boolean;
+  /** Paired: greedy's loss less that of the pattern found; 0 where greedy was confirmed. */
+  gain: Estimate;
+  /** What found it. */
+  by: string;
 }
 
-export interface SearchResult<E extends Evaluation> {
-  pattern: Pattern;
-  baseline: E;
-  final: E;
-  /** How `pattern` came about, first to last: those of the way that led there, not of others that were followed. */
-  steps: SearchStep<E>[];
-  /** Patterns that were evaluated, replayed ones included. */
+export interface SearchResult {
+  baseline: Evaluation;
+  /** Of each target, the most Full layers first; every one measured on all sequences. */
+  patterns: Found[];
+  /** The best pattern of every size that the search committed, the most Full layers first. */
+  frontier: Found[];
+  /** Patterns that were measured, on some sequences or all, replayed ones included. */
   evaluations: number;
-  secondLook?: SecondLook;
+  /** The same in sequences. */
+  sequenceEvaluations: number;
+  /** Body layers of one sequence that this takes, by `LayerCost`. */
+  layers: number;
+  secondLooks?: SecondLook[];
 }
 
-/** How far the search is; `done` and `total` count evaluations. */
+/** How far the search is; `done` and `total` count calls of the evaluator. */
 interface Position {
   /** From 1; 0 is the baseline. */
   step: number;
@@ -86,9 +114,9 @@ interface Position {
   total: number;
 }
 
-export type SearchEvent<E extends Evaluation> =
-  | { kind: "plan"; strategy: string; start: Pattern; retain: number; steps: number; evaluations: number }
-  | ({ kind: "evaluation started" } & Position)
-  | ({ kind: "evaluation done"; evaluation: E; replayed: boolean } & Position)
-  | ({ kind: "step committed"; step: number; steps: number; done: number; total: number } & SearchStep<E>)
-  | { kind: "done"; result: SearchResult<E> };
+export type SearchEvent =
+  | { kind: "plan"; strategy: string; start: Pattern; targets: readonly number[]; steps: number; evaluations: number }
+  | ({ kind: "evaluation started"; sequences: readonly number[] } & Position)
+  | ({ kind: "evaluation done"; evaluation: Evaluation; replayed: boolean } & Position)
+  | ({ kind: "step committed"; step: number; steps: number; done: number; total: number } & SearchStep)
+  | { kind: "done"; result: SearchResult };

@@ -1,65 +1,40 @@
-/** Every pattern of the wanted size: the optimum beyond doubt, where the model is small enough. */
+/** Every pattern of the wanted sizes: the optimum beyond doubt, where the model is small enough. */
 import { UsageError } from "../base/errors.ts";
-import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
-import type { Evaluation } from "./events.ts";
-import { commit } from "./step.ts";
-import { candidate, chooseBest, flip, requireRetainable, type SearchPlan, type Trials } from "./trials.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import type { PatternSpace } from "./space.ts";
+import { follow } from "./step.ts";
+import { chooseBest } from "./ties.ts";
+import type { SearchPlan } from "./trials.ts";
 
 /** Evaluations that are made without a question. */
 export const EXHAUSTIVE_LIMIT = 5000;
 
-/**
- * @throws UsageError where there are more patterns than the limit, or the model has fewer Full layers than should remain
- */
-export function planExhaustive(start: Pattern, retain: number, limit = EXHAUSTIVE_LIMIT): SearchPlan {
-  requireRetainable(start, retain);
-  const evaluations = 1 + binomial(fullLayers(start).length - 1, retain - 1);
+/** @throws UsageError where there are more patterns than the limit */
+export function planExhaustive(space: PatternSpace, targets: readonly number[], limit = EXHAUSTIVE_LIMIT): SearchPlan {
+  const evaluations = 1 + targets.reduce((total, retain) => total + space.count(retain), 0);
   if (evaluations > limit) {
     throw new UsageError(
-      `An exhaustive search for ${retain} Full layers takes ${words(evaluations)} evaluations, the limit is ${words(limit)}`,
-      { hint: "choose another --strategy, or a --retain that leaves fewer patterns" },
+      `An exhaustive search for ${targets.join(", ")} Full layers takes ${words(evaluations)} evaluations, the limit is ${words(limit)}`,
+      { hint: "choose another --strategy, a --retain that leaves fewer patterns, or constraints" },
     );
   }
   return {
-    steps: 1,
+    steps: targets.length,
     evaluations,
-    async *run<E extends Evaluation>(trials: Trials<E>) {
-      const tried = [];
-      for (const pattern of patternsOfSize(start, retain)) {
-        // Neighbours in this order differ late. Each is its own base: what it shares with the one before is reused, and
-        // it is run once, where a base and a pattern beside it would be two.
-        const evaluation = yield* trials.evaluate(1, pattern, start, pattern);
-        tried.push(flip(start, pattern, evaluation));
+    async *run(trials, start) {
+      for (const [index, retain] of targets.entries()) {
+        const patterns: Pattern[] = [...space.patterns(retain)];
+        const tried = [];
+        for (const pattern of patterns) {
+          // Neighbours in this order differ late. Each is its own base: what it shares with the one before is reused, and
+          // it is run once, where a base and a pattern beside it would be two.
+          const evaluation = yield* trials.evaluate(index + 1, pattern, space.start, { base: pattern });
+          tried.push({ pattern, evaluation, dropped: false });
+        }
+        yield* trials.commit(index + 1, chooseBest(follow(trials, start, tried)));
       }
-      const { evaluation, ...best } = chooseBest(tried);
-      const step = { ...best, evaluation, candidates: tried.map(candidate) };
-      const found = { pattern: step.pattern, evaluation, steps: [step] };
-      yield* commit(trials, 1, found);
-      return found;
     },
   };
-}
-
-/** In the order of letters with S before F: of two that tie, the one wins that shares the lowest layer in which they differ. */
-function* patternsOfSize(start: Pattern, retain: number): Generator<Pattern> {
-  const owned = fullLayers(start);
-  /** Chooses from `index` on, `left` more Full layers. */
-  function* choose(letters: readonly string[], index: number, left: number): Generator<Pattern> {
-    const layer = owned[index];
-    if (layer === undefined) {
-      yield parsePattern(letters.join(""));
-      return;
-    }
-    if (owned.length - index > left) yield* choose(letters.with(layer, "S"), index + 1, left);
-    if (left > 0) yield* choose(letters.with(layer, "F"), index + 1, left - 1);
-  }
-  yield* choose([...start], 1, retain - 1);
-}
-
-function binomial(from: number, chosen: number): number {
-  let ways = 1;
-  for (let index = 1; index <= Math.min(chosen, from - chosen); index++) ways = (ways * (from - index + 1)) / index;
-  return Math.round(ways);
 }
 
 function words(count: number): string {

@@ -1,80 +1,73 @@
 /**
  * Sequential floating backward selection (Pudil et al. 1994): greedy steps backward, and after each one layers may get
- * their indexer back as long as that beats the best pattern known at the larger size. A table holds the best of each
- * size. It ends because every way back up improves an entry of the table by more than a tie.
+ * their indexer back as long as that beats the best pattern known at the larger size. It ends because every way back up
+ * improves what is known of a size by more than a tie.
  */
-import { fullLayers, type Pattern } from "../pattern/pattern.ts";
-import type { Evaluation } from "./events.ts";
-import { countEvaluations, planGreedy } from "./greedy.ts";
-import { commit, neighbours, tryFrom } from "./step.ts";
-import { chooseBest, type Found, improves, requireRetainable, type SearchPlan, type Trials } from "./trials.ts";
+import type { Found, SearchEvent } from "./events.ts";
+import { countCandidates, eliminate } from "./greedy.ts";
+import type { Selection } from "./selection.ts";
+import type { PatternSpace } from "./space.ts";
+import { tryFrom } from "./step.ts";
+import { chooseBest, improves } from "./ties.ts";
+import type { SearchPlan, Trials } from "./trials.ts";
 
-/** @throws UsageError where the model has fewer Full layers than should remain */
-export function planFloating(start: Pattern, retain: number): SearchPlan {
-  const steps = requireRetainable(start, retain);
-  const owned = fullLayers(start).length;
+export function planFloating(space: PatternSpace, retain: number, selection: Selection, sequences: number): SearchPlan {
+  const owned = space.size;
+  const calls = selection.callsEach(sequences);
   return {
-    steps,
-    evaluations: 1 + foreseen(owned, retain, owned),
-    async *run<E extends Evaluation>(trials: Trials<E>, from: Found<E>) {
-      const table = new Map<number, Found<E>>([[owned, from]]);
-      let current = from;
+    steps: owned - retain,
+    evaluations: 1 + foreseen(space, owned, retain, owned) * calls,
+    async *run(trials, from) {
+      const { frontier } = trials;
+      let current: Found = from;
       let size = owned;
       /** Where greedy would have gone on from, once the search has left its way. */
-      let left: Found<E> | undefined;
+      let left: { found: Found; size: number } | undefined;
       for (;;) {
         if (size > retain) {
           size--;
-          const greedys = left === undefined ? 0 : countEvaluations(left.pattern, retain) - 1;
-          trials.foresee(foreseen(owned, retain, size + 1) + greedys);
-          const shared = neighbours(start, current.pattern, "backward");
-          const next: Found<E> = chooseBest(yield* tryFrom(trials, owned - size, current, shared));
-          const known = table.get(size);
-          current = known === undefined || improves(next.evaluation, known.evaluation) ? next : known;
-          table.set(size, current);
-          yield* commit(trials, owned - size, current);
+          const greedys = left === undefined ? 0 : countCandidates(space, left.size, retain) * calls;
+          trials.foresee(foreseen(space, owned, retain, size + 1) * calls + greedys);
+          const shared = space.flips(current.pattern, "backward", retain);
+          const next: Found = chooseBest(yield* tryFrom(trials, owned - size, current, shared));
+          yield* trials.commit(owned - size, next);
+          current = frontier.at(size) ?? next;
         }
-        const up: Found<E> | undefined = yield* wayUp(trials, current, size, table.get(size + 1));
+        const up: Found | undefined = size < owned - 1 ? yield* wayUp(trials, current, size) : undefined;
         if (up !== undefined) {
-          left ??= current;
+          left ??= { found: current, size };
           size++;
-          table.set(size, up);
           current = up;
         } else if (size === retain) break;
       }
-      return left === undefined ? current : yield* noWorseThanGreedy(trials, current, left);
+      if (left === undefined) return current;
+      // A better pattern of a larger size may lead to a worse one of the final size: greedy's own way is walked as well.
+      trials.foresee(countCandidates(space, left.size, retain) * calls);
+      trials.stepsBefore += owned - left.size;
+      yield* eliminate(trials, left.found, retain);
+      trials.stepsBefore -= owned - left.size;
+      return frontier.at(retain) ?? current;
     },
   };
 
   /** The best pattern with one more Full layer, where it beats the one that is known. */
-  async function* wayUp<E extends Evaluation>(
-    trials: Trials<E>,
-    current: Found<E>,
-    size: number,
-    known: Found<E> | undefined,
-  ) {
-    if (size >= owned - 1 || known === undefined) return undefined;
+  async function* wayUp(trials: Trials, current: Found, size: number): AsyncGenerator<SearchEvent, Found | undefined> {
+    const known = trials.frontier.at(size + 1);
+    const patterns = space.flips(current.pattern, "forward", size + 1).filter((pattern) => space.allows(pattern));
+    if (known === undefined || patterns.length === 0) return undefined;
     const step = owned - size - 1;
-    const up = chooseBest(yield* tryFrom(trials, step, current, neighbours(start, current.pattern, "forward")));
+    const up = chooseBest(yield* tryFrom(trials, step, current, patterns));
     if (!improves(up.evaluation, known.evaluation)) return undefined;
-    yield* commit(trials, step, up);
+    yield* trials.commit(step, up);
     return up;
-  }
-
-  /** A better pattern of a larger size may lead to a worse one of the final size: greedy's own way is walked as well. */
-  async function* noWorseThanGreedy<E extends Evaluation>(trials: Trials<E>, found: Found<E>, left: Found<E>) {
-    const at = fullLayers(left.pattern).length;
-    trials.foresee(countEvaluations(left.pattern, retain) - 1);
-    trials.stepsBefore += owned - at;
-    const greedy = yield* planGreedy(left.pattern, retain).run(trials, left);
-    trials.stepsBefore -= owned - at;
-    return improves(found.evaluation, greedy.evaluation) ? found : greedy;
   }
 }
 
-/** Evaluations of steps backward from a size, with one look back up behind each, where no look succeeds. */
-function foreseen(owned: number, retain: number, from: number): number {
-  let evaluations = 0;
-  for (let size = from - 1; size >= retain; size--) evaluations += size + (size < owned - 1 ? owned - size : 0);
-  return evaluations;
+/** Candidates of steps backward from a size, with one look back up behind each, where no look succeeds. */
+function foreseen(space: PatternSpace, owned: number, retain: number, from: number): number {
+  let candidates = 0;
+  for (let size = from - 1; size >= retain; size--) {
+    candidates += size + 1 - space.pinned + (size < owned - 1 ? owned - size : 0);
+  }
+  return candidates;
 }

@@ -1,76 +1,126 @@
 /**
- * Greedy, and a second look at its result: greedy is often optimal and sometimes far off, and only looking again tells
- * which. The second look is a forward beam of width 2 to the same size and single swaps of the better pattern, all of it
- * within twice the layers that greedy runs. Costs are counted from patterns and bases, not from clocks: a resumed search
- * and one on another machine look at the same patterns.
+ * Greedy, and a second look at its results: greedy is often optimal and sometimes far off, and only looking again tells
+ * which. The second look exchanges layers of each wanted pattern and walks forward with a beam of width 2, which fails
+ * elsewhere than greedy does; all of it within twice the layers that greedy runs. It need not know what losers lose, so
+ * that a few sequences are enough for most of them (`challenge.ts`). Costs are counted from patterns and bases, not from
+ * clocks: a resumed search and one on another machine look at the same patterns. docs/log.md has what the parts and their
+ * shares were chosen by.
  */
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
-import { planBeam } from "./beam.ts";
-import type { Evaluation, SecondLook } from "./events.ts";
-import { planGreedy } from "./greedy.ts";
-import { countSwaps, swap } from "./swap.ts";
-import { type Found, improves, type SearchPlan, type Trials } from "./trials.ts";
+import { challenge } from "./challenge.ts";
+import type { Found, SearchEvent, SecondLook } from "./events.ts";
+import { exchangeLayers } from "./exchange.ts";
+import { eliminate, planGreedy } from "./greedy.ts";
+import { type RaceSettings, raced } from "./raced.ts";
+import type { Selection } from "./selection.ts";
+import type { PatternSpace } from "./space.ts";
+import { sparsest, tryFrom } from "./step.ts";
+import { chooseBestOnes } from "./ties.ts";
+import { BudgetSpent, type SearchPlan, type Trials } from "./trials.ts";
 
-/** Layers that greedy and the second look may run together, as a multiple of greedy's. */
-const BUDGET = 2;
+/** Where a stage has to stop, as a multiple of the layers that greedy runs when it measures every candidate whole. */
+const EXCHANGES_END = 1.5;
+const PAIRS_END = 1.7;
+const END = 2;
+
 const WIDTH = 2;
+/** The beam only has to find promising patterns; they are measured whole before they count. */
+const RACE: RaceSettings = { alpha: 0.1, block: 2, seed: 0 };
 
-/** @throws UsageError where the model has fewer Full layers than should remain */
-export function planLookAgain(start: Pattern, retain: number): SearchPlan {
-  const greedy = planGreedy(start, retain);
-  const beam = planBeam(start, retain, { width: WIDTH, direction: "forward" });
-  // The beam's plan counts the baseline, which greedy's has.
-  const beamEvaluations = beam.evaluations - 1;
-  const swaps = countSwaps(start, retain);
+export function planLookAgain(
+  space: PatternSpace,
+  targets: readonly number[],
+  selection: Selection,
+  sequences: number,
+): SearchPlan {
+  const fewest = Math.min(...targets);
+  const greedy = planGreedy(space, fewest, selection, sequences);
   return {
-    steps: greedy.steps + beam.steps + 1,
-    evaluations: greedy.evaluations + beamEvaluations + swaps,
-    async *run<E extends Evaluation>(trials: Trials<E>, from: Found<E>) {
-      trials.evaluationsAfter += beamEvaluations + swaps;
-      const first: Found<E> = yield* greedy.run(trials, from);
-      trials.evaluationsAfter -= beamEvaluations;
-      const firstDone = trials.done;
-      trials.budget = BUDGET * trials.cost;
+    steps: greedy.steps + 1,
+    // How far the budget goes depends on the losses; about as far as greedy went.
+    evaluations: 2 * greedy.evaluations,
+    async *run(trials, from) {
+      trials.evaluationsAfter += greedy.evaluations;
+      trials.by = "greedy";
+      const walked = yield* eliminate(trials, from, fewest);
+      trials.evaluationsAfter -= greedy.evaluations;
+      const first = targets.flatMap((retain) => trials.frontier.at(retain) ?? []);
+      const cost = layersOf(walked, from, sequences);
 
-      let best = first;
       trials.stepsBefore += greedy.steps;
-      // Half a beam gives no pattern: it is begun only where it is sure to come to its end.
-      const forward = trials.cost + highestBeamCost(start, retain) <= trials.budget;
-      if (forward) {
-        const other: Found<E> = yield* beam.run(trials, from);
-        if (improves(other.evaluation, first.evaluation)) best = other;
-      }
-      trials.evaluationsAfter -= swaps;
-      trials.stepsBefore += beam.steps;
-      const swapped = yield* swap(trials, best);
-      trials.stepsBefore -= greedy.steps + beam.steps;
+      yield* within(trials, EXCHANGES_END * cost, "exchange", exchangeLayers(trials, walked, 1));
+      yield* within(trials, PAIRS_END * cost, "exchange", exchangeLayers(trials, walked, 2));
+      yield* within(trials, END * cost, "forward beam", lookForward(trials, Math.max(...targets)));
+      yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 1));
+      yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 2));
       trials.budget = Number.POSITIVE_INFINITY;
-      trials.foresee(0);
-
-      const secondLook: SecondLook = {
-        firstPattern: first.pattern,
-        firstLoss: first.evaluation.loss,
-        gain: first.evaluation.loss - swapped.best.evaluation.loss,
-        evaluations: trials.done - firstDone,
-        forward,
-        finished: swapped.finished,
-      };
-      return { ...swapped.best, secondLook };
+      trials.secondLooks = first.map((found) => secondLook(trials, found));
     },
   };
 }
 
-/** Body layers that the forward beam runs at most: each parent once from layer 1 up, and all of its children. */
-function highestBeamCost(start: Pattern, retain: number): number {
-  const layers = start.length;
-  const owned = fullLayers(start).slice(1);
-  // A child that flips layer i runs the layers from i up; the dearest ones are the lowest.
-  const prices = owned.map((layer) => layers - layer);
-  let cost = layers;
-  for (let full = 1; full < retain; full++) {
-    const children = prices.slice(0, owned.length - full + 1).reduce((sum, price) => sum + price, 0);
-    // The first parent alone is the root, which is measured already.
-    cost += full === 1 ? children : WIDTH * (layers + children);
+/** Body layers of one sequence that greedy runs for these steps, each candidate on all sequences. */
+function layersOf({ steps }: Found, { pattern }: Found, sequences: number): number {
+  const layers = pattern.length;
+  const candidates = steps.flatMap((step) => step.candidates.map(({ layer }) => layers - layer));
+  return sequences * candidates.reduce((sum, each) => sum + each, layers);
+}
+
+/** Runs a stage as far as the budget goes. */
+async function* within(
+  trials: Trials,
+  budget: number,
+  by: string,
+  stage: AsyncGenerator<SearchEvent, void>,
+): AsyncGenerator<SearchEvent, void> {
+  const { selection } = trials;
+  trials.budget = budget;
+  trials.by = by;
+  try {
+    yield* stage;
+  } catch (error) {
+    if (!(error instanceof BudgetSpent)) throw error;
+  } finally {
+    trials.selection = selection;
   }
-  return cost;
+}
+
+/** A beam from the sparsest pattern up, whose best ones challenge what is known of their size. */
+async function* lookForward(trials: Trials, most: number): AsyncGenerator<SearchEvent, void> {
+  const { space, frontier, losses } = trials;
+  const race = raced(RACE);
+  let beam: Found[] = [yield* sparsest(trials)];
+  for (let size = space.pinned + 1; size <= most; size++) {
+    const children = new Map<Pattern, Found>();
+    trials.selection = race;
+    for (const parent of beam) {
+      for (const child of yield* tryFrom(trials, 1, parent, space.flips(parent.pattern, "forward", most), WIDTH)) {
+        if (!children.has(child.pattern)) children.set(child.pattern, child);
+      }
+    }
+    if (children.size === 0) return;
+    beam = chooseBestOnes([...children.values()], WIDTH);
+    for (const child of beam) {
+      const best = frontier.at(size);
+      if (best === undefined || best.pattern === child.pattern || !space.allows(child.pattern)) continue;
+      const parent = child.steps.at(-2)?.pattern ?? space.sparsest;
+      if (!(yield* challenge(trials, child.pattern, parent, best))) continue;
+      yield* trials.commit(1, { ...child, evaluation: losses.evaluation(child.pattern) });
+    }
+  }
+}
+
+function secondLook({ frontier, losses }: Trials, first: Found): SecondLook {
+  const retain = fullLayers(first.pattern).length;
+  const found = frontier.at(retain) ?? first;
+  const confirmed = found.pattern === first.pattern;
+  return {
+    retain,
+    firstPattern: first.pattern,
+    firstLoss: first.evaluation.loss,
+    gain: confirmed
+      ? { mean: 0, standardError: 0, sequences: losses.sequences.length }
+      : losses.difference(first.pattern, found.pattern),
+    by: found.by,
+  };
 }

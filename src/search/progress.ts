@@ -1,7 +1,13 @@
 /** How a search stands, folded from its events: what a person who watches it wants to know. */
 import type { Pattern } from "../pattern/pattern.ts";
-import type { Candidate, Evaluation, SearchEvent } from "./events.ts";
-import { differences } from "./trials.ts";
+import type { Candidate, SearchEvent } from "./events.ts";
+import { differences } from "./space.ts";
+
+/** A committed step, for a plot. */
+export interface PathPoint {
+  full: number;
+  loss: number;
+}
 
 export interface SearchProgress {
   /** The pattern that the current step departs from. */
@@ -9,11 +15,14 @@ export interface SearchProgress {
   /** From 1; 0 while the baseline is measured. */
   step: number;
   steps: number;
+  /** Calls of the evaluator. */
   evaluations: { done: number; total: number; replayed: number };
+  /** Sequences that the search judges by. */
+  sequences: number;
   baselineLoss: number | undefined;
   /** Loss of `pattern`. */
   loss: number | undefined;
-  /** Tried in the current step so far, ascending by layer. */
+  /** Tried in the current step so far, in the order of their first measurement. */
   candidates: Candidate[];
   /** The layer that is being tried. */
   trying: number | undefined;
@@ -21,6 +30,8 @@ export interface SearchProgress {
   tryingOthers?: readonly number[];
   /** Lowest loss among the candidates. */
   best: Candidate | undefined;
+  /** Committed steps, in their order. */
+  path: readonly PathPoint[];
   elapsedSeconds: number;
   /** Undefined before the first measured evaluation. */
   etaSeconds: number | undefined;
@@ -38,6 +49,7 @@ export class ProgressTracker {
   readonly #losses = new Map<Pattern, number>();
   #strategy = "";
   #evaluationStartedAt = 0;
+  #sequencesAsked = 0;
   #state: SearchProgress | undefined;
 
   constructor(nowSeconds: number) {
@@ -45,7 +57,7 @@ export class ProgressTracker {
   }
 
   /** The state after an event; undefined before the plan. */
-  advance(event: SearchEvent<Evaluation>, nowSeconds: number): SearchProgress | undefined {
+  advance(event: SearchEvent, nowSeconds: number): SearchProgress | undefined {
     const state = this.#state;
     if (event.kind === "plan") {
       this.#strategy = event.strategy;
@@ -63,30 +75,43 @@ export class ProgressTracker {
     return { ...state, elapsedSeconds: nowSeconds - this.#startedAt, etaSeconds: this.#estimate(state) };
   }
 
-  #next(state: SearchProgress, event: Exclude<SearchEvent<Evaluation>, { kind: "plan" }>, now: number): SearchProgress {
+  #next(state: SearchProgress, event: Exclude<SearchEvent, { kind: "plan" }>, now: number): SearchProgress {
     switch (event.kind) {
       case "evaluation started":
         this.#evaluationStartedAt = now;
+        this.#sequencesAsked = event.sequences.length;
         return { ...this.#departing(state, event.from), step: event.step, ...flippedLayers(event) };
       case "evaluation done": {
         const { evaluation, layer, replayed, done, total } = event;
-        if (!replayed) this.#record(now, workOf(state.pattern, layer));
+        if (!replayed) this.#record(now, workOf(state.pattern, layer) * this.#sequencesAsked);
         this.#losses.set(event.pattern, evaluation.loss);
         const counts = { done, total, replayed: state.evaluations.replayed + (replayed ? 1 : 0) };
         const { tryingOthers, ...others } = state;
         const next = { ...others, evaluations: counts, trying: undefined };
-        if (event.step === 0) return { ...next, baselineLoss: evaluation.loss, loss: evaluation.loss };
+        if (event.step === 0) {
+          const path = [{ full: countFull(event.pattern), loss: evaluation.loss }];
+          return {
+            ...next,
+            path,
+            baselineLoss: evaluation.loss,
+            loss: evaluation.loss,
+            sequences: evaluation.sequences,
+          };
+        }
         if (layer === undefined) return { ...next, loss: evaluation.loss };
-        const flipped = { layer, loss: evaluation.loss };
+        const { loss, changeError, sequences } = evaluation;
+        const flipped = { layer, loss, changeError, sequences, dropped: false };
         const candidate = tryingOthers === undefined ? flipped : { ...flipped, others: tryingOthers };
-        const best = state.best === undefined || candidate.loss < state.best.loss ? candidate : state.best;
-        return { ...next, candidates: [...state.candidates, candidate], best };
+        // Measured further: what was known of it before is replaced.
+        const candidates = [...state.candidates.filter((one) => !isSameFlip(one, candidate)), candidate];
+        return { ...next, candidates, best: lowest(candidates) };
       }
       case "step committed":
         return {
           ...state,
           evaluations: { ...state.evaluations, total: event.total },
           pattern: event.pattern,
+          path: [...state.path, { full: countFull(event.pattern), loss: event.evaluation.loss }],
           loss: event.evaluation.loss,
           candidates: [],
           best: undefined,
@@ -126,7 +151,7 @@ export class ProgressTracker {
     const here = free.filter((layer) => !tried.has(layer));
     const meanWork = free.length === 0 ? 0 : sumWork(state.pattern, free) / free.length;
     const work = sumWork(state.pattern, here.slice(0, left)) + Math.max(0, left - here.length) * meanWork;
-    return (total("seconds") / total("work")) * work;
+    return (total("seconds") / total("work")) * work * state.sequences;
   }
 }
 
@@ -136,6 +161,8 @@ function emptyProgress(plan: { start: Pattern; steps: number; evaluations: numbe
     step: 0,
     steps: plan.steps,
     evaluations: { done: 0, total: plan.evaluations, replayed: 0 },
+    sequences: 0,
+    path: [],
     baselineLoss: undefined,
     loss: undefined,
     candidates: [],
@@ -158,4 +185,20 @@ function workOf(pattern: Pattern, layer: number | undefined): number {
 
 function sumWork(pattern: Pattern, layers: readonly number[]): number {
   return layers.reduce((sum, layer) => sum + workOf(pattern, layer), 0);
+}
+
+function countFull(pattern: Pattern): number {
+  return [...pattern].filter((letter) => letter === "F").length;
+}
+
+/** What tells candidates of one step apart. */
+export function isSameFlip(left: Candidate, right: Candidate): boolean {
+  return left.layer === right.layer && (left.others ?? []).join() === (right.others ?? []).join();
+}
+
+function lowest(candidates: readonly Candidate[]): Candidate | undefined {
+  return candidates.reduce<Candidate | undefined>(
+    (best, one) => (best === undefined || one.loss < best.loss ? one : best),
+    undefined,
+  );
 }

@@ -1,5 +1,24 @@
-/** How many layers stay Full: the target of a search, as a fraction of the layers or as a count. */
+/** How many layers stay Full: the targets of a search, as fractions of the layers or as counts. */
 import { UsageError } from "../base/errors.ts";
+
+/**
+ * Reads a list of retentions, `1/2,1/4,1/8`; `all` is every number of Full layers that patterns can have.
+ * @param fewest Full layers of the sparsest pattern that is allowed
+ * @param most Full layers of the model itself
+ * @returns distinct numbers of Full layers, descending
+ * @throws UsageError as `parseRetain` does
+ */
+export function parseTargets(
+  text: string,
+  layers: number,
+  { fewest, most }: { fewest: number; most: number },
+): number[] {
+  const targets =
+    text === "all"
+      ? Array.from({ length: most - fewest + 1 }, (_, index) => fewest + index)
+      : text.split(",").map((part) => parseRetain(part.trim(), layers));
+  return [...new Set(targets)].sort((left, right) => right - left);
+}
 
 /**
  * Reads a retention: `1/4` and `0.25` are fractions, rounded to the nearest whole layer but never to none (12 of 47

@@ -1,73 +1,88 @@
 /** Single steps away from a pattern: trying some others, and taking the best of them. */
-import { fullLayers, type Pattern, parsePattern, withFull, withShared } from "../pattern/pattern.ts";
-import type { Evaluation, SearchEvent } from "./events.ts";
-import { candidate, chooseBest, type Flip, type Found, flip, type Stage, type Trials } from "./trials.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import type { Candidate, Found, Lead, SearchEvent, SearchStep } from "./events.ts";
+import type { Evaluation } from "./losses.ts";
+import type { Tried } from "./selection.ts";
+import { type Direction, differences } from "./space.ts";
+import { chooseBest } from "./ties.ts";
+import type { Trials } from "./trials.ts";
 
-export type Direction = "backward" | "forward";
+/** Leads below so many standard errors are within noise. */
+const NOISE_ERRORS = 2;
 
-/** Backward steps share a layer, forward steps give a Shared layer its indexer back: patterns by flipped layer, ascending. */
-export function neighbours(start: Pattern, from: Pattern, direction: Direction): Pattern[] {
-  if (direction === "backward") {
-    return fullLayers(from)
-      .slice(1)
-      .map((layer) => withShared(from, layer));
-  }
-  // A layer that the model itself shares has no indexer to come back to.
-  return fullLayers(start)
-    .filter((layer) => from[layer] === "S")
-    .map((layer) => withFull(from, layer));
-}
-
-/** Where forward steps begin: only layer 0 Full, which every pattern has. */
-export async function* sparsest<E extends Evaluation>(trials: Trials<E>): Stage<E> {
-  const pattern = parsePattern(`F${"S".repeat(trials.start.length - 1)}`);
+/** Where forward steps begin: only the pinned layers Full. */
+export async function* sparsest(trials: Trials): AsyncGenerator<SearchEvent, Found> {
+  const pattern = trials.space.sparsest;
   // Its own base: the next step departs from it, and a base is run once anyhow.
-  return { pattern, evaluation: yield* trials.evaluate(1, pattern, pattern), steps: [] };
+  const evaluation = yield* trials.evaluate(1, pattern, pattern);
+  const found = { pattern, evaluation, steps: [], by: trials.by };
+  yield* trials.commit(1, found);
+  return found;
 }
 
-/** Evaluates patterns that depart from one; each comes back with the step to it behind the steps before. */
-export async function* tryFrom<E extends Evaluation>(
-  trials: Trials<E>,
+/** Measures patterns that depart from one; those that may be among the `keep` best come back, in the given order. */
+export async function* tryFrom(
+  trials: Trials,
   step: number,
-  from: Found<E>,
+  from: Found,
   patterns: readonly Pattern[],
-): AsyncGenerator<SearchEvent<E>, Found<E>[]> {
-  const tried: Flip<E>[] = [];
-  for (const pattern of patterns) {
-    const evaluation = yield* trials.evaluate(step, pattern, from.pattern);
-    tried.push(flip(from.pattern, pattern, evaluation));
-  }
-  return follow(from, tried);
+  keep = 1,
+): AsyncGenerator<SearchEvent, Found[]> {
+  const tried = yield* trials.selection.run(trials, step, from.pattern, patterns, keep);
+  return follow(trials, from, tried);
 }
 
 /** Where each of the flips that were tried from one pattern leads. */
-export function follow<E extends Evaluation>(from: Found<E>, tried: readonly Flip<E>[]): Found<E>[] {
-  const candidates = tried.map(candidate);
-  return tried.map((taken) => ({
-    pattern: taken.pattern,
-    evaluation: taken.evaluation,
-    steps: [...from.steps, { ...taken, candidates }],
-  }));
+export function follow(trials: Trials, from: Found, tried: readonly Tried[]): Found[] {
+  const candidates = tried.map((one) => candidate(from.pattern, one));
+  return tried
+    .filter(({ dropped }) => !dropped)
+    .map((one) => {
+      const [flippedLayer = 0, ...otherLayers] = differences(from.pattern, one.pattern);
+      const lead = leadOf(trials, from.pattern, one, tried);
+      const step: SearchStep = {
+        pattern: one.pattern,
+        flippedLayer,
+        ...(otherLayers.length === 0 ? {} : { otherLayers }),
+        evaluation: one.evaluation,
+        candidates,
+        ...(lead === undefined ? {} : { lead }),
+      };
+      return { pattern: one.pattern, evaluation: one.evaluation, steps: [...from.steps, step], by: trials.by };
+    });
 }
 
-/** Tries every neighbour in one direction, takes the best. */
-export async function* takeStep<E extends Evaluation>(
-  trials: Trials<E>,
+/** Tries every flip in one direction, takes the best. */
+export async function* takeStep(
+  trials: Trials,
   step: number,
-  from: Found<E>,
+  from: Found,
   direction: Direction,
-): Stage<E> {
-  const best = chooseBest(yield* tryFrom(trials, step, from, neighbours(trials.start, from.pattern, direction)));
-  yield* commit(trials, step, best);
+  retain: number,
+): AsyncGenerator<SearchEvent, Found> {
+  const best = chooseBest(yield* tryFrom(trials, step, from, trials.space.flips(from.pattern, direction, retain)));
+  yield* trials.commit(step, best);
   return best;
 }
 
-/** Tells that the last step of a way was taken. */
-export async function* commit<E extends Evaluation>(
-  trials: Trials<E>,
-  step: number,
-  { steps }: Found<E>,
-): AsyncGenerator<SearchEvent<E>, void> {
-  const last = steps.at(-1);
-  if (last !== undefined) yield trials.committed(step, last);
+function candidate(from: Pattern, { pattern, evaluation, dropped }: Tried): Candidate {
+  const [layer = 0, ...others] = differences(from, pattern);
+  const { loss, changeError, sequences } = evaluation;
+  return { layer, ...(others.length === 0 ? {} : { others }), loss, changeError, sequences, dropped };
+}
+
+/** Ahead of the best of the others, on the sequences that both were measured on. */
+function leadOf({ losses }: Trials, from: Pattern, one: Tried, tried: readonly Tried[]): Lead | undefined {
+  const next = tried.reduce<Tried | undefined>(
+    (best, other) => (other !== one && (best === undefined || lossOf(other) < lossOf(best)) ? other : best),
+    undefined,
+  );
+  if (next === undefined) return undefined;
+  const lead = losses.difference(next.pattern, one.pattern);
+  const [over = 0] = differences(from, next.pattern);
+  return { ...lead, over, withinNoise: lead.mean < NOISE_ERRORS * lead.standardError };
+}
+
+function lossOf({ evaluation }: { evaluation: Evaluation }): number {
+  return evaluation.loss;
 }

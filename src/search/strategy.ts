@@ -1,69 +1,108 @@
 /** The strategies by name, with their settings: what `--strategy` and the options beside it stand for. */
-import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { UsageError } from "../base/errors.ts";
 import { type BeamSettings, planBeam } from "./beam.ts";
-import type { Evaluation, SearchEvent, SearchOptions } from "./events.ts";
+import { planBlockwise } from "./blockwise.ts";
+import { bounded } from "./bounded.ts";
+import { complete } from "./complete.ts";
+import type { SearchEvent, SearchOptions } from "./events.ts";
 import { planExhaustive } from "./exhaustive.ts";
 import { planFloating } from "./floating.ts";
 import { planForward } from "./forward.ts";
 import { planGreedy } from "./greedy.ts";
 import { planLookAgain } from "./look-again.ts";
+import { type RaceSettings, raced } from "./raced.ts";
+import type { Selection } from "./selection.ts";
+import type { PatternSpace } from "./space.ts";
 import { type SwapSettings, withSwaps } from "./swap.ts";
 import { runPlan, type SearchPlan } from "./trials.ts";
 
-export const strategyNames = ["greedy", "forward", "beam", "floating", "exhaustive", "look-again"] as const;
+export const strategyNames = [
+  "look-again",
+  "greedy",
+  "forward",
+  "blockwise",
+  "beam",
+  "floating",
+  "exhaustive",
+] as const;
 
 export type StrategyName = (typeof strategyNames)[number];
 
+/** Those whose steps may race: the others compare patterns of different steps, which takes whole measurements. */
+export const racingStrategies: readonly StrategyName[] = ["greedy", "forward", "blockwise", "beam"];
+
 export type Strategy = (
-  | { name: Exclude<StrategyName, "beam" | "exhaustive"> }
+  | { name: Exclude<StrategyName, "beam" | "blockwise" | "exhaustive"> }
   | ({ name: "beam" } & BeamSettings)
+  | { name: "blockwise"; blocks: number }
   | { name: "exhaustive"; limit?: number }
 ) & {
-  /** Refine the result by exchanges of layers. */
+  /** Refine the results by exchanges of layers. */
   swaps?: SwapSettings;
+  /** Judge candidates by as few sequences as a test asks for. */
+  race?: RaceSettings;
+  /** Losses are never negative and add up (KL): candidates may be dropped by what they have lost so far. */
+  bounded?: boolean;
 };
 
 /**
  * Runs a strategy. The consumer sees each evaluation before the next one begins, so that it can write it down.
- * @throws UsageError where the model has fewer Full layers than should remain, or an exhaustive search would be too long
+ * @throws UsageError where a target is out of reach, or an exhaustive search would be too long
  * @throws RuntimeFailure for a loss that is not a number
  */
-export async function* search<E extends Evaluation>(
-  strategy: Strategy,
-  options: SearchOptions<E>,
-): AsyncGenerator<SearchEvent<E>> {
-  const { start, retain } = options;
-  yield* runPlan(strategy.name, planOf(strategy, start, retain), options);
+export async function* search(strategy: Strategy, options: SearchOptions): AsyncGenerator<SearchEvent> {
+  const { space, targets, sequences } = options;
+  yield* runPlan(strategy.name, planOf(strategy, space, targets, sequences.length), options, selectionOf(strategy));
 }
 
 /**
- * Refuses what cannot be searched, before anything is opened for it.
+ * What there is to do, before anything is opened for it.
  * @throws UsageError as `search` does
  */
-export function requireFeasible(strategy: Strategy, start: Pattern, retain: number): void {
-  planOf(strategy, start, retain);
-}
-
-function planOf(strategy: Strategy, start: Pattern, retain: number): SearchPlan {
-  // There is only one pattern of this size, and greedy's plan of no steps measures it.
-  if (fullLayers(start).length === retain) return planGreedy(start, retain);
-  const plan = planOfName(strategy, start, retain);
-  return strategy.swaps === undefined ? plan : withSwaps(plan, start, retain, strategy.swaps);
-}
-
-function planOfName(strategy: Strategy, start: Pattern, retain: number): SearchPlan {
-  switch (strategy.name) {
-    case "greedy":
-      return planGreedy(start, retain);
-    case "forward":
-      return planForward(start, retain);
-    case "beam":
-      return planBeam(start, retain, strategy);
-    case "floating":
-      return planFloating(start, retain);
-    case "exhaustive":
-      return planExhaustive(start, retain, strategy.limit);
-    case "look-again":
-      return planLookAgain(start, retain);
+export function planOf(
+  strategy: Strategy,
+  space: PatternSpace,
+  targets: readonly number[],
+  sequences: number,
+): SearchPlan {
+  for (const retain of targets) space.requireReachable(retain);
+  if (strategy.race !== undefined && !racingStrategies.includes(strategy.name)) {
+    throw new UsageError(`--race goes with ${racingStrategies.join(", ")}, not with --strategy ${strategy.name}`);
   }
+  // With every indexer there is one pattern, and it is measured before the first step.
+  const open = targets.filter((retain) => retain < space.size);
+  if (open.length === 0) return { steps: 0, evaluations: 1, async *run() {} };
+  const plan = planOfName(strategy, space, open, sequences);
+  return strategy.swaps === undefined ? plan : withSwaps(plan, space, open, strategy.swaps);
+}
+
+function planOfName(
+  strategy: Strategy,
+  space: PatternSpace,
+  targets: readonly number[],
+  sequences: number,
+): SearchPlan {
+  const selection = selectionOf(strategy);
+  const fewest = Math.min(...targets);
+  switch (strategy.name) {
+    case "look-again":
+      return planLookAgain(space, targets, selection, sequences);
+    case "greedy":
+      return planGreedy(space, fewest, selection, sequences);
+    case "forward":
+      return planForward(space, targets, selection, sequences);
+    case "blockwise":
+      return planBlockwise(space, fewest, strategy.blocks, selection, sequences);
+    case "beam":
+      return planBeam(space, targets, strategy, selection, sequences);
+    case "floating":
+      return planFloating(space, fewest, selection, sequences);
+    case "exhaustive":
+      return planExhaustive(space, targets, strategy.limit);
+  }
+}
+
+function selectionOf({ race, bounded: isBounded }: Strategy): Selection {
+  if (race !== undefined) return raced(race);
+  return isBounded === true ? bounded : complete;
 }

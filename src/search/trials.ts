@@ -1,64 +1,73 @@
 /**
- * What strategies share: evaluating a pattern at most once (a pattern of an earlier run is replayed from the memo), the
- * events about it, the tie rule, and what the work costs in layers.
+ * What strategies share: measuring a pattern on a sequence at most once (losses of an earlier run are replayed), the
+ * events about it, what the work costs in layers, and the best pattern of each size so far.
  */
-import { RuntimeFailure, UsageError } from "../base/errors.ts";
-import { firstDifference, fullLayers, type Pattern } from "../pattern/pattern.ts";
-import type { Candidate, Evaluate, Evaluation, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
+import { RuntimeFailure } from "../base/errors.ts";
+import { firstDifference, type Pattern } from "../pattern/pattern.ts";
+import { LayerCost } from "./cost.ts";
+import type { Evaluate, Found, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
+import { Frontier } from "./frontier.ts";
+import { type Evaluation, type KnownLosses, LossTable } from "./losses.ts";
+import type { Selection } from "./selection.ts";
+import type { PatternSpace } from "./space.ts";
 
-/**
- * Losses closer than this are ties, and the lowest layer wins. Kernels and thread counts flip near ties of the top-k,
- * which moves a loss by up to about 1e-5: a smaller difference is not the model's, and a choice by it would differ
- * from machine to machine. Any fixed order would do; the lowest index is what the reference search in Python takes.
- */
-export const TIE_NATS = 1e-5;
-
-/** A pattern with its loss and the steps that led to it. */
-export interface Found<E extends Evaluation> {
-  pattern: Pattern;
-  evaluation: E;
-  steps: readonly SearchStep<E>[];
-  secondLook?: SecondLook;
-}
-
-export type Stage<E extends Evaluation> = AsyncGenerator<SearchEvent<E>, Found<E>>;
-
-/** A strategy for one model and target: how much there is to do, and doing it from the measured start. */
+/** A strategy for one space and targets: how much there is to do, and doing it from the measured start. */
 export interface SearchPlan {
   steps: number;
   /** Evaluations foreseen, the baseline included. */
   evaluations: number;
-  run<E extends Evaluation>(trials: Trials<E>, start: Found<E>): Stage<E>;
+  run(trials: Trials, start: Found): AsyncGenerator<SearchEvent, unknown>;
 }
 
-export class Trials<E extends Evaluation> {
-  readonly start: Pattern;
-  readonly retain: number;
+/** Tells a stage that works on a budget that there is no more; nothing is wrong. */
+export class BudgetSpent extends Error {}
+
+export class Trials {
+  readonly space: PatternSpace;
+  readonly targets: readonly number[];
+  readonly losses: LossTable;
+  readonly frontier = new Frontier();
+  /** How steps tell their best candidates. */
+  selection: Selection;
+  /** What commits, for the frontier. */
+  by = "";
   done = 0;
-  /** Body layers that the evaluations so far take, replayed ones as if they had run: a resumed search decides alike. */
-  cost = 0;
-  /** What `cost` may become; `affords` asks. */
+  sequenceEvaluations = 0;
+  /** What the work so far costs; replayed evaluations as if they had run, so that a resumed search decides alike. */
+  readonly cost = new LayerCost();
+  /** What it may come to. */
   budget = Number.POSITIVE_INFINITY;
   /** Steps of the stages before the one at work. */
   stepsBefore = 0;
   /** Evaluations foreseen for the stages after it. */
   evaluationsAfter = 0;
+  secondLooks: SecondLook[] | undefined;
   readonly #steps: number;
-  readonly #evaluate: Evaluate<E>;
-  readonly #memo: ReadonlyMap<string, E> | undefined;
+  readonly #evaluate: Evaluate;
+  readonly #known: KnownLosses | undefined;
   readonly #signal: AbortSignal | undefined;
-  readonly #known = new Map<Pattern, E>();
+  readonly #patterns = new Set<Pattern>();
   #left: number;
-  #base: Pattern | undefined;
 
-  constructor({ start, retain, evaluate, memo, signal }: SearchOptions<E>, plan: SearchPlan) {
-    this.start = start;
-    this.retain = retain;
-    this.#evaluate = evaluate;
-    this.#memo = memo;
-    this.#signal = signal;
+  constructor(options: SearchOptions, plan: SearchPlan, selection: Selection) {
+    this.space = options.space;
+    this.targets = options.targets;
+    this.losses = new LossTable(options.sequences, options.space.start);
+    this.selection = selection;
+    this.#evaluate = options.evaluate;
+    this.#known = options.known;
+    this.#signal = options.signal;
     this.#steps = plan.steps;
     this.#left = plan.evaluations;
+  }
+
+  /** Patterns measured so far. */
+  get evaluations(): number {
+    return this.#patterns.size;
+  }
+
+  get total(): number {
+    return this.done + this.#left;
   }
 
   /** Evaluations that the stage at work foresees from here on. */
@@ -67,122 +76,121 @@ export class Trials<E extends Evaluation> {
   }
 
   /**
-   * The evaluation of a pattern. One that this run knows already passes without an event.
+   * The evaluation of a pattern on some sequences, and on those that were measured before. What this run knows already
+   * passes without an event.
    * @param from the pattern that the step departs from
    * @param base whose states the evaluator reuses; usually `from`
+   * @param sequences all by default
    * @throws RuntimeFailure for a loss that is not a number
+   * @throws BudgetSpent before an evaluation that the budget does not allow
    */
-  async *evaluate(step: number, pattern: Pattern, from: Pattern, base = from): AsyncGenerator<SearchEvent<E>, E> {
+  async *evaluate(
+    step: number,
+    pattern: Pattern,
+    from: Pattern,
+    { base = from, sequences = this.losses.sequences }: { base?: Pattern; sequences?: readonly number[] } = {},
+  ): AsyncGenerator<SearchEvent, Evaluation> {
     const signal = this.#signal;
     signal?.throwIfAborted();
-    const known = this.#known.get(pattern);
-    if (known !== undefined) {
+    const wanted = this.losses.missing(pattern, sequences);
+    if (wanted.length === 0) {
       this.#left = Math.max(0, this.#left - 1);
-      return known;
+      return this.losses.evaluation(pattern);
     }
+    if (this.cost.total + this.cost.price(pattern, base, wanted) > this.budget) throw new BudgetSpent();
     this.#left = Math.max(1, this.#left);
     const layer = pattern === from ? undefined : firstDifference(pattern, from);
     const about = { step: this.stepsBefore + step, from, layer, pattern };
-    yield { kind: "evaluation started", ...about, done: this.done, total: this.total };
-    this.cost += this.price(pattern, base);
-    this.#base = base;
-    const replayed = this.#memo?.get(pattern);
-    const evaluation = replayed ?? (await this.#evaluate(pattern, signal === undefined ? { base } : { base, signal }));
-    if (!Number.isFinite(evaluation.loss))
-      throw new RuntimeFailure(`Pattern ${pattern} has the loss ${evaluation.loss}`);
-    this.#known.set(pattern, evaluation);
+    yield { kind: "evaluation started", ...about, sequences: wanted, done: this.done, total: this.total };
+    const measured = await this.#measure(pattern, wanted, base);
+    this.#patterns.add(pattern);
+    this.sequenceEvaluations += wanted.length;
     this.done++;
     this.#left--;
-    const replay = replayed !== undefined;
-    yield { kind: "evaluation done", ...about, done: this.done, total: this.total, evaluation, replayed: replay };
+    const evaluation = this.losses.evaluation(pattern);
+    this.cost.spend(pattern, base, wanted, evaluation.loss);
+    yield {
+      kind: "evaluation done",
+      ...about,
+      done: this.done,
+      total: this.total,
+      evaluation,
+      replayed: measured === 0,
+    };
     return evaluation;
   }
 
-  /** The event of a step that is taken. */
-  committed(step: number, taken: SearchStep<E>): SearchEvent<E> {
+  /** Takes a step: tells of it, and offers its pattern to the frontier. */
+  *commit(step: number, found: Found): Generator<SearchEvent, void> {
+    const taken = found.steps.at(-1);
+    if (this.space.allows(found.pattern)) this.frontier.offer(found);
+    if (taken !== undefined) yield this.#committed(step, taken);
+  }
+
+  /** @returns how many sequences had to be run */
+  async #measure(pattern: Pattern, wanted: readonly number[], base: Pattern): Promise<number> {
+    const signal = this.#signal;
+    const known = this.#known?.get(pattern);
+    const missing = wanted.filter((index) => known?.has(index) !== true);
+    const fresh =
+      missing.length === 0
+        ? []
+        : await this.#evaluate(pattern, missing, {
+            base,
+            keep: this.cost.leaders(base),
+            ...(signal === undefined ? {} : { signal }),
+          });
+    for (const index of wanted) {
+      const loss = known?.get(index) ?? fresh[missing.indexOf(index)];
+      if (loss === undefined) throw new Error(`the evaluator gave no loss of sequence ${index}`);
+      if (!Number.isFinite(loss.loss)) {
+        throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss.loss} on sequence ${index}`);
+      }
+      this.losses.add(pattern, index, loss);
+    }
+    return missing.length;
+  }
+
+  #committed(step: number, taken: SearchStep): SearchEvent {
     const position = { step: this.stepsBefore + step, steps: this.#steps, done: this.done, total: this.total };
     return { kind: "step committed", ...taken, ...position };
-  }
-
-  get total(): number {
-    return this.done + this.#left;
-  }
-
-  /** Body layers that an evaluation runs: a new base once from where it leaves the old one, then the pattern from its base. */
-  price(pattern: Pattern, base: Pattern): number {
-    if (this.#known.has(pattern)) return 0;
-    const old = this.#base;
-    const rebase = base.length - (old === undefined ? 0 : firstDifference(base, old));
-    return rebase + pattern.length - firstDifference(pattern, base);
-  }
-
-  affords(pattern: Pattern, base: Pattern): boolean {
-    return this.cost + this.price(pattern, base) <= this.budget;
   }
 }
 
 /** Runs a plan. The consumer sees each evaluation before the next one begins, so that it can write it down. */
-export async function* runPlan<E extends Evaluation>(
+export async function* runPlan(
   strategy: string,
   plan: SearchPlan,
-  options: SearchOptions<E>,
-): AsyncGenerator<SearchEvent<E>> {
-  const { start, retain } = options;
-  const trials = new Trials(options, plan);
-  yield { kind: "plan", strategy, start, retain, steps: plan.steps, evaluations: plan.evaluations };
+  options: SearchOptions,
+  selection: Selection,
+): AsyncGenerator<SearchEvent> {
+  const { space, targets } = options;
+  const trials = new Trials(options, plan, selection);
+  trials.by = strategy;
+  const { start } = space;
+  yield { kind: "plan", strategy, start, targets, steps: plan.steps, evaluations: plan.evaluations };
   const baseline = yield* trials.evaluate(0, start, start);
-  const found = yield* plan.run(trials, { pattern: start, evaluation: baseline, steps: [] });
-  const { pattern, evaluation: final, steps, secondLook } = found;
-  const result = { pattern, baseline, final, steps: [...steps], evaluations: trials.done };
-  yield { kind: "done", result: secondLook === undefined ? result : { ...result, secondLook } };
-}
-
-/**
- * The first among those within `TIE_NATS` of the lowest loss; `tried` is in ascending order of layers.
- */
-export function chooseBest<T extends { evaluation: Evaluation }>(tried: readonly T[]): T {
-  const lowest = tried.reduce((least, { evaluation }) => Math.min(least, evaluation.loss), Number.POSITIVE_INFINITY);
-  const best = tried.find(({ evaluation }) => evaluation.loss <= lowest + TIE_NATS);
-  if (best === undefined) throw new Error("a step without candidates");
-  return best;
-}
-
-/** Whether the new loss is lower by more than a tie. */
-export function improves(candidate: Evaluation, known: Evaluation): boolean {
-  return candidate.loss < known.loss - TIE_NATS;
-}
-
-/** A step without what else was tried. */
-export type Flip<E extends Evaluation> = Omit<SearchStep<E>, "candidates">;
-
-/** What differs between two patterns, as a step. */
-export function flip<E extends Evaluation>(from: Pattern, pattern: Pattern, evaluation: E): Flip<E> {
-  const [flippedLayer = 0, ...otherLayers] = differences(from, pattern);
-  const step = { pattern, flippedLayer, evaluation };
-  return otherLayers.length === 0 ? step : { ...step, otherLayers };
-}
-
-export function candidate({ flippedLayer, otherLayers, evaluation }: Flip<Evaluation>): Candidate {
-  const flipped = { layer: flippedLayer, loss: evaluation.loss };
-  return otherLayers === undefined ? flipped : { ...flipped, others: otherLayers };
-}
-
-/** Layers at which two patterns differ, ascending. */
-export function differences(left: Pattern, right: Pattern): number[] {
-  return [...left].flatMap((letter, layer) => (letter === right[layer] ? [] : [layer]));
-}
-
-/**
- * How many Full layers the model has beyond the target.
- * @throws UsageError where it has fewer than should remain
- */
-export function requireRetainable(start: Pattern, retain: number): number {
-  const steps = fullLayers(start).length - retain;
-  if (steps < 0) {
-    throw new UsageError(
-      `--retain asks for ${retain} Full layers, the model itself has only ${fullLayers(start).length}`,
-      { hint: `its own pattern is ${start}` },
-    );
+  const from: Found = { pattern: start, evaluation: baseline, steps: [], by: "model" };
+  trials.frontier.offer(from);
+  yield* plan.run(trials, from);
+  trials.foresee(0);
+  const patterns: Found[] = [];
+  for (const retain of [...new Set(targets)].sort((left, right) => right - left)) {
+    const found = trials.frontier.at(retain);
+    if (found === undefined) throw new Error(`the search committed no pattern with ${retain} Full layers`);
+    // A race may have told it before all sequences were measured.
+    const evaluation = yield* trials.evaluate(plan.steps, found.pattern, found.pattern);
+    patterns.push({ ...found, evaluation });
+    trials.frontier.refresh({ ...found, evaluation });
   }
-  return steps;
+  const { evaluations, sequenceEvaluations, secondLooks } = trials;
+  const result = {
+    baseline,
+    patterns,
+    frontier: trials.frontier.all,
+    evaluations,
+    sequenceEvaluations,
+    layers: trials.cost.total,
+  };
+  yield { kind: "done", result: secondLooks === undefined ? result : { ...result, secondLooks } };
 }

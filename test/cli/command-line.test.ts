@@ -1,11 +1,12 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { copyFile, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Random } from "../../src/base/random.ts";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
-import { indexcache, interrupt, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
+import { indexcache, interrupt, killAfter, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
 
 let shared: string;
 let folder: string;
@@ -26,18 +27,18 @@ beforeEach(async () => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 const set = ["-c", "ids.jsonl", "--sequence-length", "48"];
+const greedy = ["--strategy", "greedy"];
 /** Long enough to be interrupted. */
-const slow = ["search", tinyModel, "-c", "many.jsonl", "--sequence-length", "128", "--retain", "1"];
+const slow = [
+  ...["search", tinyModel, "-c", "many.jsonl", "--sequence-length", "128"],
+  ...["--strategy", "greedy", "--retain", "1"],
+];
 
-/** A pattern file without what depends on the clock and on where a run was cut: what ran again after a resume is counted. */
+/** A pattern file without its timings: seconds, and the layers that ran, some of them again after a resume. */
 async function timeless(name: string): Promise<unknown> {
   const { search, ...file } = await readPatternFile(join(folder, name));
-  return {
-    ...file,
-    strategy: search.strategy,
-    evaluations: search.evaluations,
-    naive: search.layer_executions.naive_body,
-  };
+  const { seconds: _, layer_executions: __, ...rest } = search;
+  return { ...file, search: rest };
 }
 
 describe("indexcache", () => {
@@ -69,7 +70,16 @@ describe("indexcache", () => {
 
 describe("search", () => {
   test("writes the file it was told to, and a journal; prints the result on stdout and the rest on stderr", async () => {
-    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "--retain", "1/4", "-o", "p.json"]);
+    const outcome = await indexcache(folder, [
+      "search",
+      tinyModel,
+      ...set,
+      ...greedy,
+      "--retain",
+      "1/4",
+      "-o",
+      "p.json",
+    ]);
     expect(outcome.status).toBe(0);
     const file = await readPatternFile(join(folder, "p.json"));
     expect(file).toMatchObject({
@@ -80,7 +90,7 @@ describe("search", () => {
     expect(file.index_topk_pattern).toBe("FSSSS");
     expect(outcome.stdout).toContain(`Pattern         ${file.index_topk_pattern}\n`);
     expect(outcome.stderr).toContain("step 4 of 4: layer ");
-    expect((await readFile(join(folder, "p.json.journal.jsonl"), "utf8")).split("\n")).toHaveLength(13);
+    expect((await readFile(join(folder, "p.json.journal.jsonl"), "utf8")).split("\n")).toHaveLength(2 + 11 + 2);
     expect((await readdir(folder)).sort()).toEqual([
       "ids.jsonl",
       "many.jsonl",
@@ -91,7 +101,7 @@ describe("search", () => {
   });
 
   test("prints the pattern file with --json and writes nothing without -o", async () => {
-    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "--retain", "4", "--json", "-q"]);
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...greedy, "--retain", "4", "--json", "-q"]);
     expect(outcome).toMatchObject({ status: 0, stderr: "" });
     expect(JSON.parse(outcome.stdout)).toMatchObject({
       schema_version: 1,
@@ -101,7 +111,7 @@ describe("search", () => {
   });
 
   test("does not touch the journal of another run without being told", async () => {
-    const args = ["search", tinyModel, ...set, "--retain", "4", "-o", "p.json", "-q"];
+    const args = ["search", tinyModel, ...set, ...greedy, "--retain", "4", "-o", "p.json", "-q"];
     expect((await indexcache(folder, args)).status).toBe(0);
     const journal = await readFile(join(folder, "p.json.journal.jsonl"));
     const again = await indexcache(folder, args);
@@ -132,7 +142,7 @@ describe("search", () => {
     expect(stopped.stderr).not.toContain("    at ");
     const command = /go on with: (.*)/.exec(stopped.stderr)?.[1] ?? "";
     const resumed = await shell(folder, command);
-    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringMatching(/resuming: \d evaluations/) });
+    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringMatching(/resuming: \d patterns/) });
     expect(await timeless("cut it.json")).toEqual(await timeless("whole.json"));
   });
 
@@ -141,6 +151,20 @@ describe("search", () => {
     expect(killed.status).toBe("SIGKILL");
     expect((await indexcache(folder, [...slow, "-o", "p.json", "--resume", "-q"])).status).toBe(0);
     expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
+    expect(await timeless("p.json")).toEqual(await timeless("whole.json"));
+  });
+
+  test("ends in the same file after twenty kills at random moments", async () => {
+    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
+    const random = new Random(7);
+    let begun = false;
+    for (let kill = 0; kill < 20; kill++) {
+      const words = [...slow, "-o", "p.json", begun ? "--resume" : "--fresh"];
+      const finished = await killAfter(folder, words, random.integer(150, 1500));
+      begun = !finished && existsSync(join(folder, "p.json.journal.jsonl"));
+    }
+    const end = await indexcache(folder, [...slow, "-o", "p.json", begun ? "--resume" : "--fresh", "-q"]);
+    expect(end).toMatchObject({ status: 0, stderr: "" });
     expect(await timeless("p.json")).toEqual(await timeless("whole.json"));
   });
 
@@ -193,6 +217,21 @@ describe("search", () => {
   });
 
   test.each([
+    ["--holdout of everything", ["--holdout", "6"], "at least one has to be left"],
+    ["--holdout that is no number", ["--holdout", "some"], "it must be a share like 1/4 or 0.25"],
+    ["--engine alone", ["--engine", "vllm"], "--engine needs --pipeline-stages"],
+    ["stages without an engine", ["--pipeline-stages", "2"], "--pipeline-stages needs --engine"],
+    [
+      "a target that stages leave no room for",
+      ["--pipeline-stages", "4", "--engine", "vllm", "--retain", "2"],
+      "at least 4 are needed: --pipeline-stages 4 --engine vllm keeps 1, 2, 3 Full",
+    ],
+    ["a pin outside the model", ["--pin-full", "5"], "--pin-full names layer 5, the model has 5 layers"],
+    ["a run limit that the target breaks", ["--max-shared-run", "1", "--retain", "2"], "--max-shared-run is 1"],
+    ["--memory without a size", ["--memory", "much"], "It must be a size like 512MiB"],
+    ["--race with the default strategy", ["--race"], "--race goes with greedy, forward, blockwise, beam"],
+    ["--alpha without a race", ["--alpha", "0.1"], "--alpha is an option of --race"],
+    ["--status of no file", ["--status", "none.jsonl"], "no such file"],
     ["--retain 0", ["--retain", "0"], "at least layer 0 has to stay Full"],
     ["--retain above the layers", ["--retain", "6"], "the model has 5 layers"],
     ["--resume without a file", ["--resume"], "--resume needs -o FILE"],

@@ -36,7 +36,7 @@ describe("--devices", () => {
   });
 
   test("search writes the list down; its journal knows no devices and goes on with others", async () => {
-    const args = ["search", ...set, "--retain", "4", "-o", "p.json", "-q"];
+    const args = ["search", ...set, "--strategy", "greedy", "--retain", "4", "-o", "p.json", "-q"];
     expect(await indexcache(folder, [...args, "--devices", "cpu,cpu,cpu"])).toMatchObject({ status: 0, stderr: "" });
     const file = await readPatternFile(join(folder, "p.json"));
     expect(file.tool.device).toBe("cpu,cpu,cpu");

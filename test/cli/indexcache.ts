@@ -68,6 +68,18 @@ export function interrupt(
   });
 }
 
+/** Runs for so long at most, then kills; says whether it had come to its end by itself. */
+export function killAfter(folder: string, args: readonly string[], milliseconds: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], { cwd: folder, stdio: "ignore" });
+    const timer = setTimeout(() => child.kill("SIGKILL"), milliseconds);
+    child.on("close", (code) => {
+      clearTimeout(timer);
+      resolve(code === 0);
+    });
+  });
+}
+
 /** Calibration windows of random ids below `vocabulary`; the same for the same arguments. */
 export async function writeIds(path: string, windows: number, length: number, vocabulary = 83): Promise<void> {
   let state = 12345;

@@ -1,6 +1,6 @@
-/** `search --strategy`: each strategy on a small model, and one journal for all of them. */
+/** `search` with its strategies, objectives, constraints and journals, on a small model. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { copyFile, readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -12,76 +12,150 @@ let folder: string;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "indexcache-strategies-"));
   await writeIds(join(folder, "ids.jsonl"), 6, 48);
-  expect((await indexcache(folder, [...words, "-q", "-o", "greedy.json"])).status).toBe(0);
+  expect((await indexcache(folder, [...words, "--strategy", "greedy", "-q", "-o", "greedy.json"])).status).toBe(0);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const words = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "3"];
 
 /** Lines of a journal behind its header. */
-async function journal(name: string): Promise<string[]> {
-  return (await readFile(join(folder, `${name}.journal.jsonl`), "utf8")).split("\n").slice(1, -1);
+async function journal(name: string): Promise<{ pattern: string; sequences: { index: number; kl?: number }[] }[]> {
+  const lines = (await readFile(join(folder, `${name}.journal.jsonl`), "utf8")).split("\n").slice(1, -1);
+  return lines.map((line) => JSON.parse(line) as Awaited<ReturnType<typeof journal>>[number]);
 }
 
 describe("search --strategy", () => {
   test.each([
-    [["--strategy", "forward"], { strategy: "forward" }, 9],
-    [["--strategy", "beam"], { strategy: "beam", settings: { beam_width: 2, direction: "backward" } }, 10],
+    [[], { strategy: "look-again", objective: "nll" }],
+    [["--strategy", "forward", "--race"], { strategy: "forward", settings: { race_alpha: 0.1 } }],
+    [["--strategy", "blockwise", "--blocks", "2"], { strategy: "blockwise", settings: { blocks: 2 } }],
     [
-      ["--strategy", "beam", "--beam-width", "3", "--direction", "forward", "--swaps"],
-      { strategy: "beam", settings: { beam_width: 3, direction: "forward", swaps: true } },
-      12,
+      ["--strategy", "beam", "--beam-width", "3", "--direction", "forward", "--swaps", "pairs"],
+      { strategy: "beam", settings: { beam_width: 3, direction: "forward", swaps: "pairs" } },
     ],
-    [["--strategy", "floating"], { strategy: "floating" }, 12],
-    [["--strategy", "exhaustive"], { strategy: "exhaustive" }, 7],
-    [["--strategy", "look-again"], { strategy: "look-again", second_look: { first_loss: expect.any(Number) } }, 16],
-    [["--swaps"], { strategy: "greedy", settings: { swaps: true } }, 16],
-  ])("%j writes a file that says so", async (options, search, most) => {
+    [["--strategy", "floating", "--objective", "kl"], { strategy: "floating", objective: "kl" }],
+    [["--strategy", "exhaustive"], { strategy: "exhaustive" }],
+    [["--strategy", "greedy", "--swaps"], { strategy: "greedy", settings: { swaps: "single" } }],
+  ])("%j writes a file that says so", async (options, search) => {
     const name = `${options.join("")}.json`;
     const outcome = await indexcache(folder, [...words, ...options, "-o", name]);
     expect(outcome).toMatchObject({ status: 0, stderr: expect.stringMatching(/\nbaseline: loss .*\n(.*\n)*step /) });
     const file = await readPatternFile(join(folder, name));
-    expect(file).toMatchObject({ trajectory: [], search });
+    expect(file).toMatchObject({ search });
     expect(file.index_topk_pattern).toMatch(/^F(S*F){2}S*$/);
-    expect(file.search.steps?.at(-1)?.loss).toBe(file.loss);
-    expect(file.search.evaluations).toBeLessThanOrEqual(most);
-    expect(await journal(name)).toHaveLength(file.search.evaluations);
-    expect(outcome.stdout).toContain(`Pattern         ${file.index_topk_pattern}\n`);
-    expect(outcome.stdout).toMatch(new RegExp(`^Strategy {8}${search.strategy}`, "m"));
-    const { loss } = await readPatternFile(join(folder, "greedy.json"));
-    if (search.strategy === "floating" || search.strategy === "look-again") expect(file.loss).toBeLessThan(loss + 1e-9);
+    const [found] = file.patterns ?? [];
+    // Both objectives are told, whichever the search went by.
+    expect(found).toMatchObject({
+      full_layers: 3,
+      loss: file.loss,
+      kl: expect.any(Number),
+      change_error: expect.any(Number),
+    });
+    expect(new Set((await journal(name)).map(({ pattern }) => pattern)).size).toBe(file.search.evaluations);
+    expect(outcome.stdout).toContain(`Pattern      ${file.index_topk_pattern}\n`);
+    expect(outcome.stdout).toMatch(new RegExp(`^Strategy {5}${search.strategy}`, "m"));
+    const greedy = await readPatternFile(join(folder, "greedy.json"));
+    if (["look-again", "exhaustive"].includes(search.strategy)) expect(file.loss).toBeLessThan(greedy.loss + 2e-5);
     // Not only a way of writing: what was found can be used.
     const used = await indexcache(folder, ["loss", tinyModel, ...words.slice(2, 6), "-p", name, "--json", "-q"]);
     expect(JSON.parse(used.stdout)).toMatchObject({ loss: expect.closeTo(file.loss, 6) as number });
   });
 
-  test("goes on from the journal of another strategy, and gives what it gives alone", async () => {
-    for (const end of ["", ".journal.jsonl"])
-      await copyFile(join(folder, `greedy.json${end}`), join(folder, `both.json${end}`));
+  test("holds text out, meets several targets at once, and measures what is reported on what was held out", async () => {
+    const args = [...words, "--retain", "4,2", "--holdout", "1/3", "--pin-full", "3", "--json", "-q"];
+    const file = JSON.parse((await indexcache(folder, args)).stdout) as Awaited<ReturnType<typeof readPatternFile>>;
+    expect(file.calibration).toMatchObject({ sequences: 4, held_out_sequences: 2, tokens: 4 * 48 });
+    expect(file.search.settings).toMatchObject({ pin_full: "3", holdout: "1/3", seed: 0 });
+    expect(file.patterns?.map((found) => found.full_layers)).toEqual([4, 2]);
+    for (const { index_topk_pattern: pattern, held_out: out, second_look: look } of file.patterns ?? []) {
+      expect(pattern[3]).toBe("F");
+      expect(out).toMatchObject({
+        loss: expect.any(Number),
+        change: expect.any(Number),
+        change_error: expect.any(Number),
+      });
+      expect(look).toMatchObject({ first_pattern: expect.stringMatching(/^F/), held_out_gain: expect.any(Number) });
+    }
+    expect(file.index_topk_pattern).toBe("FSSFS");
+  });
+
+  test("takes losses from other strategies' journals, and refuses to go on with them as its own", async () => {
     const floating = [...words, "--strategy", "floating", "-q"];
-    expect(await indexcache(folder, [...floating, "-o", "both.json", "--resume"])).toMatchObject({ status: 0 });
     expect((await indexcache(folder, [...floating, "-o", "alone.json"])).status).toBe(0);
+    const reuse = ["--reuse", "greedy.json.journal.jsonl"];
+    expect(await indexcache(folder, [...floating, "-o", "both.json", ...reuse])).toMatchObject({
+      status: 0,
+      stderr: "",
+    });
     const [both, alone] = [
       await readPatternFile(join(folder, "both.json")),
       await readPatternFile(join(folder, "alone.json")),
     ];
-    expect(both.search.evaluations).toBe(alone.search.evaluations);
-    expect(both.search.steps).toEqual(alone.search.steps);
-    const old = await journal("greedy.json");
-    const lines = await journal("both.json");
-    expect(lines.slice(0, old.length)).toEqual(old);
-    const patterns = lines.map((line) => (JSON.parse(line) as { pattern: string }).pattern);
-    expect(new Set(patterns).size).toBe(patterns.length);
+    expect(both.patterns).toEqual(alone.patterns);
+    const known = new Set((await journal("greedy.json")).map(({ pattern }) => pattern));
+    expect((await journal("both.json")).filter(({ pattern }) => known.has(pattern))).toEqual([]);
+    const resumed = await indexcache(folder, [...floating, "-o", "greedy.json", "--resume"]);
+    expect(resumed).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("search.strategy (journal: greedy, now: floating)"),
+    });
+    const shorter = await indexcache(folder, [...floating, ...reuse, "--sequences", "5"]);
+    expect(shorter).toMatchObject({ status: 2, stderr: expect.stringContaining("calibration_hash (journal: ") });
+  });
+
+  test("joins journals of one search, and says where it stands", async () => {
+    const lines = (await readFile(join(folder, "greedy.json.journal.jsonl"), "utf8")).split("\n");
+    await writeFile(join(folder, "one.jsonl"), `${[lines[0], ...lines.slice(1, 5)].join("\n")}\n`);
+    await writeFile(join(folder, "two.jsonl"), `${[lines[0], ...lines.slice(3, -1)].join("\n")}\n`);
+    const merge = ["search", "merge", "one.jsonl", "two.jsonl", "-o"];
+    const merged = await indexcache(folder, [...merge, "merged.json.journal.jsonl"]);
+    expect(merged).toMatchObject({
+      status: 0,
+      stdout: "",
+      stderr: expect.stringContaining("12 were in several journals"),
+    });
+    expect(await journal("merged.json")).toEqual(await journal("greedy.json"));
+    const resume = [...words, "--strategy", "greedy", "-q", "-o", "merged.json", "--resume"];
+    expect((await indexcache(folder, resume)).status).toBe(0);
+    expect(await journal("merged.json")).toEqual(await journal("greedy.json"));
+
+    const status = await indexcache(folder, ["search", "--status", "merged.json.journal.jsonl"]);
+    expect(status.stdout).toContain("Search    greedy, objective nll\n");
+    const file = await readPatternFile(join(folder, "greedy.json"));
+    expect(status.stdout).toContain(file.index_topk_pattern);
+    const record = JSON.parse((await indexcache(folder, ["search", "--status", "one.jsonl", "--json"])).stdout);
+    expect(record).toMatchObject({ strategy: "greedy", patterns: 4, sequence_evaluations: 24 });
+
+    for (const [args, message] of [
+      [["search", "merge", "one.jsonl", "-o", "x.jsonl"], "merge needs at least two journals"],
+      [[...merge, "one.jsonl"], "one of the journals to be joined"],
+      [[...merge, "merged.json.journal.jsonl"], "exists already"],
+    ] as const) {
+      expect(await indexcache(folder, args)).toMatchObject({ status: 2, stderr: expect.stringContaining(message) });
+    }
+  });
+
+  test("plans without searching", async () => {
+    const args = [...words, "--strategy", "greedy", "--dry-run", "-q"];
+    const { stdout, status } = await indexcache(folder, args);
+    expect(status).toBe(0);
+    // Five layers of six sequences: the baseline's 30, candidates from 4 + 3 + 2 + 1 and 3 of 4, 3, 2, 1 layers.
+    expect(stdout).toMatch(/^Patterns {8}8, each on up to 6 sequences$/m);
+    expect(stdout).toMatch(/^One evaluation {2}\S+ s, every layer Full$/m);
+    const plan = JSON.parse((await indexcache(folder, [...args, "--json", "--retain", "4,3"])).stdout);
+    expect(plan).toMatchObject({ targets: [4, 3], patterns: 8, exact: true, sequences: 6, naive_layers: 8 * 5 * 6 });
   });
 
   test.each([
-    [["--strategy", "best"], "Allowed choices are greedy, forward, beam"],
-    [["--beam-width", "4"], "--beam-width is an option of --strategy beam, not of --strategy greedy"],
+    [["--strategy", "best"], "Allowed choices are look-again, greedy, forward"],
+    [["--beam-width", "4"], "--beam-width is an option of --strategy beam, not of --strategy look-again"],
     [["--strategy", "floating", "--direction", "forward"], "--direction is an option of --strategy beam"],
     [["--strategy", "beam", "--beam-width", "0"], "It must be 1 or more"],
     [["--strategy", "beam", "--direction", "up"], "Allowed choices are backward, forward"],
+    [["--strategy", "blockwise", "--blocks", "9"], "--blocks is 9, the model has 5 layers"],
     [["--strategy", "exhaustive", "--swaps"], "--swaps has nothing to refine behind --strategy exhaustive"],
     [["--strategy", "exhaustive", "--retain", "9"], "the model has 5 layers"],
+    [["--retain", "1/2,x"], '--retain is "x": it must be a fraction'],
   ])("refuses %j with exit code 2", async (options, message) => {
     const outcome = await indexcache(folder, [...words, ...options]);
     expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(message) });

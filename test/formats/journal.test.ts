@@ -4,7 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError, ResumeMismatchError, RuntimeFailure } from "../../src/base/errors.ts";
-import { Journal, type JournalEntry, type JournalFingerprint, readJournal } from "../../src/formats/journal.ts";
+import {
+  type JournalEntry,
+  type JournalFingerprint,
+  knownSequences,
+  openJournal,
+  readJournal,
+  requireSameNumbers,
+} from "../../src/formats/journal.ts";
 
 let folder: string;
 let path: string;
@@ -19,19 +26,17 @@ const fingerprint: JournalFingerprint = {
   model_config_hash: "a",
   weight_hash: "b",
   calibration_hash: "c",
-  settings: { device: "cpu" },
+  settings: { dtype: "float32" },
+  search: { strategy: "greedy", objective: "nll" },
   tool_version: "0.1.0",
 };
 
 function entry(pattern: string, loss: number): JournalEntry {
   return {
     pattern,
-    loss,
-    standard_error: 0.01,
-    tokens: 14,
     sequences: [
-      { loss, tokens: 7 },
-      { loss, tokens: 7 },
+      { index: 0, loss, tokens: 7 },
+      { index: 3, loss: loss + 1, tokens: 7 },
     ],
     seconds: 0.5,
     executions: { body: 4, indexer: 3, naive_body: 8, naive_indexer: 7 },
@@ -41,7 +46,7 @@ function entry(pattern: string, loss: number): JournalEntry {
 const entries = [entry("FFFF", 0.1 + 0.2), entry("FSFF", 2.5), entry("FFSF", 1 / 3)];
 
 async function written(): Promise<void> {
-  const journal = await Journal.open(path, fingerprint, "create");
+  const journal = await openJournal(path, fingerprint, "create");
   for (const one of entries) await journal.append(one);
   await journal.close();
 }
@@ -55,7 +60,7 @@ describe("journals", () => {
 
   test("are never overwritten without being asked", async () => {
     await written();
-    const error = await Journal.open(path, fingerprint, "create").catch((reason: unknown) => reason);
+    const error = await openJournal(path, fingerprint, "create").catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(InputError);
     expect(error).toMatchObject({
       message: expect.stringContaining("exists already"),
@@ -66,7 +71,7 @@ describe("journals", () => {
 
   test("start anew with fresh", async () => {
     await written();
-    await (await Journal.open(path, fingerprint, "fresh")).close();
+    await (await openJournal(path, fingerprint, "fresh")).close();
     expect((await readJournal(path))?.entries).toEqual([]);
   });
 
@@ -76,7 +81,7 @@ describe("journals", () => {
     for (let cut = 0; cut <= whole.length; cut += 7) {
       await writeFile(path, whole.subarray(0, cut));
       const lines = whole.subarray(0, cut).toString().split("\n").length - 1;
-      const journal = await Journal.open(path, fingerprint, "resume");
+      const journal = await openJournal(path, fingerprint, "resume");
       expect(journal.entries).toEqual(entries.slice(0, Math.max(lines - 1, 0)));
       for (const one of entries.slice(journal.entries.length)) await journal.append(one);
       await journal.close();
@@ -87,7 +92,7 @@ describe("journals", () => {
   test("name the line that is bad", async () => {
     await written();
     await appendFile(path, '{"pattern":"FSSF"}\n');
-    await expect(readJournal(path)).rejects.toThrow(/line 5: "loss"/);
+    await expect(readJournal(path)).rejects.toThrow(/line 5: "sequences"/);
     const whole = (await readFile(path, "utf8")).split("\n");
     await writeFile(path, [whole[0], "torn in the middle", ...whole.slice(2)].join("\n"));
     await expect(readJournal(path)).rejects.toThrow(/line 2 is not JSON/);
@@ -97,7 +102,7 @@ describe("journals", () => {
 
   test("are told from other files", async () => {
     await writeFile(path, '{"text":"a calibration set"}\n');
-    await expect(Journal.open(path, fingerprint, "resume")).rejects.toThrow(/line 1: "kind"/);
+    await expect(openJournal(path, fingerprint, "resume")).rejects.toThrow(/line 1: "kind"/);
   });
 
   test("refuse to go on with other inputs and list each difference", async () => {
@@ -106,33 +111,52 @@ describe("journals", () => {
       ...fingerprint,
       weight_hash: "x",
       calibration_hash: "y",
-      settings: { device: "webgpu" },
+      settings: { dtype: "float16" },
+      search: { strategy: "greedy", objective: "kl" },
       tool_version: "0.2.0",
     };
-    const failure = expect(Journal.open(path, other, "resume")).rejects;
+    const failure = expect(openJournal(path, other, "resume")).rejects;
     await failure.toThrow(ResumeMismatchError);
-    const error = await Journal.open(path, other, "resume").catch((reason: unknown) => reason);
+    const error = await openJournal(path, other, "resume").catch((reason: unknown) => reason);
     expect(error).toMatchObject({
       message: expect.stringMatching(
-        /weight_hash \(journal: b, now: x\); calibration_hash \(journal: c, now: y\); tool_version \(journal: 0.1.0, now: 0.2.0\); settings.device \(journal: cpu, now: webgpu\)/,
+        /weight_hash \(journal: b, now: x\); calibration_hash \(journal: c, now: y\); tool_version \(journal: 0.1.0, now: 0.2.0\); settings.dtype \(journal: float32, now: float16\); search.objective \(journal: nll, now: kl\)/,
       ),
       hint: expect.stringContaining("--fresh"),
     });
-    await (await Journal.open(path, { ...fingerprint, model_name: "renamed" }, "resume")).close();
+    await (await openJournal(path, { ...fingerprint, model_name: "renamed" }, "resume")).close();
+  });
+
+  test("lend their losses to another search of the same model on the same text, and to no other", () => {
+    const other = { ...fingerprint, search: { strategy: "forward", objective: "nll" } };
+    expect(() => requireSameNumbers(path, fingerprint, other)).not.toThrow();
+    expect(() => requireSameNumbers(path, fingerprint, { ...other, calibration_hash: "y" })).toThrow(
+      /^Cannot take losses from journal .* calibration_hash \(journal: c, now: y\)$/,
+    );
   });
 
   test("a resume needs a journal", async () => {
-    await expect(Journal.open(path, fingerprint, "resume")).rejects.toThrow(/no such file/);
+    await expect(openJournal(path, fingerprint, "resume")).rejects.toThrow(/no such file/);
     await written();
     await truncate(path, 0);
-    const journal = await Journal.open(path, fingerprint, "resume");
+    const journal = await openJournal(path, fingerprint, "resume");
     await journal.close();
     expect((await readJournal(path))?.fingerprint).toEqual(fingerprint);
   });
 
   test.runIf(process.platform === "linux")("a full disk is a runtime failure", async () => {
-    const failure = expect(Journal.open("/dev/full", fingerprint, "fresh")).rejects;
+    const failure = expect(openJournal("/dev/full", fingerprint, "fresh")).rejects;
     await failure.toThrow(RuntimeFailure);
-    await expect(Journal.open("/dev/full", fingerprint, "fresh")).rejects.toThrow("the disk is full");
+    await expect(openJournal("/dev/full", fingerprint, "fresh")).rejects.toThrow("the disk is full");
   });
+});
+
+test("knownSequences() joins lines on one pattern: the first loss stays, KL may come later", () => {
+  const later: JournalEntry = { ...entry("FSFF", 7), sequences: [{ index: 0, loss: 7, tokens: 7, kl: 0.5 }] };
+  const known = knownSequences([...entries, later]);
+  expect([...known.keys()]).toEqual(["FFFF", "FSFF", "FFSF"]);
+  expect([...(known.get("FSFF") ?? [])]).toEqual([
+    [0, { index: 0, loss: 2.5, tokens: 7, kl: 0.5 }],
+    [3, { index: 3, loss: 3.5, tokens: 7 }],
+  ]);
 });

@@ -83,23 +83,26 @@ function otherwise(): PatternFile {
   return {
     ...file,
     trajectory: [],
-    search: {
-      ...search,
-      strategy: "look-again",
-      settings: { swaps: true },
-      steps: [
-        { ...step, index_topk_pattern: "FFSS", flipped_layers: [1] },
-        { ...step, index_topk_pattern: "FSSF", flipped_layers: [1, 3] },
-      ],
-      second_look: {
-        first_pattern: "FSFS",
-        first_loss: 2.75,
-        gain: 0.125,
-        evaluations: 6,
-        forward: true,
-        finished: true,
+    patterns: [
+      {
+        full_layers: 2,
+        index_topk_pattern: file.index_topk_pattern,
+        loss: file.loss,
+        standard_error: 0.01,
+        change: 0.125,
+        change_error: 0.001,
+        kl: 0.0625,
+        kl_error: 0.001,
+        found_by: "exchange",
+        steps: [
+          { ...step, index_topk_pattern: "FFSS", flipped_layers: [1] },
+          { ...step, index_topk_pattern: "FSSF", flipped_layers: [1, 3] },
+        ],
+        held_out: { loss: 2.5, change: 0.25, change_error: 0.01 },
+        second_look: { first_pattern: "FSFS", first_loss: 2.75, gain: 0.125, gain_error: 0.01 },
       },
-    },
+    ],
+    search: { ...search, strategy: "look-again", objective: "nll", settings: { swaps: "single", race_alpha: 0.1 } },
   };
 }
 
@@ -111,10 +114,10 @@ describe("pattern files of other strategies than greedy", () => {
   });
 
   test.each([
-    ["other layers than differ", '"flipped_layers":[1,3]', '"flipped_layers":[3]', /steps\[1\].* differ are 1, 3/],
-    ["a step of another length", '"FFSS","flipped', '"FFSSF","flipped', /steps\[0\].* has 5 letters/],
-    ["another end", '"index_topk_pattern":"FSSF","model"', '"index_topk_pattern":"FFSF","model"', /is not the last/],
-    ["a gain below nothing", '"gain":0.125', '"gain":-0.125', /gain/],
+    ["other layers than differ", '"flipped_layers":[1,3]', '"flipped_layers":[3]', /step 1 .* differ are 1, 3/],
+    ["a step of another length", '"FFSS","flipped', '"FFSSF","flipped', /step 0 has 5 letters/],
+    ["another end", '"index_topk_pattern":"FSSF","model"', '"index_topk_pattern":"FFSF","model"', /is not the last of/],
+    ["another size", '"full_layers":2', '"full_layers":3', /has 2 F layers and says 3/],
   ])("are refused with %s", async (_, part, by, words) => {
     const text = JSON.stringify(otherwise());
     expect(text).toContain(part);

@@ -1,9 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
 import { PlainDisplay } from "../../src/report/search-display.ts";
-import { searchGreedily } from "../../src/search/greedy.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
+import { PatternSpace } from "../../src/search/space.ts";
 import { search } from "../../src/search/strategy.ts";
+
+const space = new PatternSpace(fullPattern(4));
 
 /** Lines that the plain display writes for a search of four layers whose evaluations take `seconds` each. */
 async function lines(seconds: number): Promise<string[]> {
@@ -11,11 +13,11 @@ async function lines(seconds: number): Promise<string[]> {
   const display = new PlainDisplay((line) => written.push(line));
   let now = 0;
   const tracker = new ProgressTracker(now);
-  const evaluate = async (pattern: string): Promise<{ loss: number }> => {
+  const evaluate = async (pattern: string) => {
     now += seconds;
-    return { loss: 2 + pattern.lastIndexOf("S") / 8 + 1 / 8 };
+    return [{ loss: 2 + pattern.lastIndexOf("S") / 8 + 1 / 8, tokens: 1 }];
   };
-  for await (const event of searchGreedily({ start: fullPattern(4), retain: 2, evaluate })) {
+  for await (const event of search({ name: "greedy" }, { space, targets: [2], sequences: [0], evaluate })) {
     const progress = tracker.advance(event, now);
     if (progress !== undefined) display.show(event, progress);
   }
@@ -29,8 +31,8 @@ describe("the plain display", () => {
     const display = new PlainDisplay((line) => written.push(line));
     const tracker = new ProgressTracker(0);
     const losses = new Map(Object.entries({ FFSS: 2.5, FSFS: 3, FSSF: 2, FSSS: 4 }));
-    const evaluate = async (pattern: string): Promise<{ loss: number }> => ({ loss: losses.get(pattern) ?? 2.25 });
-    const patterns = { start: fullPattern(4), retain: 2, evaluate };
+    const evaluate = async (pattern: string) => [{ loss: losses.get(pattern) ?? 2.25, tokens: 1 }];
+    const patterns = { space, targets: [2], sequences: [0], evaluate };
     for (const strategy of [{ name: "forward" }, { name: "exhaustive" }] as const) {
       for await (const event of search(strategy, patterns)) {
         const progress = tracker.advance(event, 0);
@@ -40,11 +42,11 @@ describe("the plain display", () => {
     expect(written).toEqual([
       "forward: 1 steps, about 5 evaluations from FFFF",
       "baseline: loss 2.25000",
-      "step 1 of 1: layer 3 is Full, loss 2.00000 (-0.25000), FSSF, 5 of 5 evaluations",
+      "step 1 of 1: layer 3 is Full, loss 2.00000 (-0.25000), FSSF, 5 evaluations",
       "5 evaluations in 0 s",
       "exhaustive: 1 steps, about 4 evaluations from FFFF",
       "baseline: loss 2.25000",
-      "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 of 4 evaluations",
+      "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 evaluations",
       "4 evaluations in 0 s",
     ]);
   });
@@ -56,7 +58,7 @@ describe("the plain display", () => {
       expect.stringMatching(
         /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
       ),
-      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 of 6 evaluations",
+      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 evaluations",
       "6 evaluations in 6 s",
     ]);
   });

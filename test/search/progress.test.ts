@@ -1,24 +1,30 @@
 import { expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
-import { searchGreedily } from "../../src/search/greedy.ts";
+import type { KnownLosses } from "../../src/search/losses.ts";
 import { ProgressTracker, type SearchProgress } from "../../src/search/progress.ts";
+import { PatternSpace } from "../../src/search/space.ts";
+import { search } from "../../src/search/strategy.ts";
 
-/** Follows a search whose evaluations take one second for each layer that they run. */
-async function follow(memo = new Map<string, { loss: number }>()): Promise<SearchProgress[]> {
+/** Follows a greedy search whose evaluations take one second for each layer that they run. */
+async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]> {
   let now = 100;
   const tracker = new ProgressTracker(now);
   const states: SearchProgress[] = [];
-  const search = searchGreedily({
-    start: fullPattern(5),
-    retain: 2,
-    memo,
-    evaluate: async (pattern, { base }) => {
-      const first = [...pattern].findIndex((letter, layer) => letter !== base[layer]);
-      now += 5 - Math.max(first, 0);
-      return { loss: 2 + pattern.lastIndexOf("S") / 8 };
+  const work = search(
+    { name: "greedy" },
+    {
+      space: new PatternSpace(fullPattern(5)),
+      targets: [2],
+      sequences: [0],
+      known,
+      evaluate: async (pattern, _, { base }) => {
+        const first = [...pattern].findIndex((letter, layer) => letter !== base[layer]);
+        now += 5 - Math.max(first, 0);
+        return [{ loss: 2 + pattern.lastIndexOf("S") / 8, tokens: 1 }];
+      },
     },
-  });
-  for await (const event of search) {
+  );
+  for await (const event of work) {
     const state = tracker.advance(event, now);
     if (state !== undefined) states.push(state);
   }
@@ -61,8 +67,8 @@ test("the estimate counts layers, so that it is exact for the step at hand whate
 test("replayed evaluations are counted and do not make the estimate hopeful", async () => {
   const states = await follow(
     new Map([
-      ["FFFFF", { loss: 2 }],
-      ["FSFFF", { loss: 2.1 }],
+      ["FFFFF", new Map([[0, { loss: 2, tokens: 1 }]])],
+      ["FSFFF", new Map([[0, { loss: 2.1, tokens: 1 }]])],
     ]),
   );
   const third = states.find(({ evaluations }) => evaluations.done === 2);

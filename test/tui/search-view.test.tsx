@@ -2,8 +2,13 @@ import { PassThrough } from "node:stream";
 import { render } from "ink-testing-library";
 import { describe, expect, test } from "vitest";
 import { parsePattern } from "../../src/pattern/pattern.ts";
+import type { Candidate } from "../../src/search/events.ts";
 import type { SearchProgress } from "../../src/search/progress.ts";
 import { openSearchView, SearchView } from "../../src/tui/search-view.tsx";
+
+function tried(candidate: Pick<Candidate, "layer" | "others" | "loss"> & Partial<Candidate>): Candidate {
+  return { changeError: 0.001, sequences: 16, dropped: false, ...candidate };
+}
 
 const progress: SearchProgress = {
   pattern: parsePattern("FFSFFFFFFF"),
@@ -12,9 +17,14 @@ const progress: SearchProgress = {
   evaluations: { done: 17, total: 46, replayed: 0 },
   baselineLoss: 2.5,
   loss: 2.5625,
-  candidates: [1, 3, 4, 5, 6, 7, 8].map((layer) => ({ layer, loss: 3 - layer / 16 })),
+  sequences: 16,
+  candidates: [1, 3, 4, 5, 6, 7, 8].map((layer) => tried({ layer, loss: 3 - layer / 16 })),
   trying: 9,
-  best: { layer: 8, loss: 2.5 },
+  best: tried({ layer: 8, loss: 2.5 }),
+  path: [
+    { full: 10, loss: 2.5 },
+    { full: 9, loss: 2.5625 },
+  ],
   elapsedSeconds: 75,
   etaSeconds: 130,
 };
@@ -37,14 +47,15 @@ describe("SearchView", () => {
         "",
         "FFSFFFFFF[F]",
         "loss 2.56250 (+0.06250 against every indexer)",
+        "10 Full ▁█ 9 Full, highest +0.06250",
         "",
         "trying layer 9; candidates of this step, best first:",
-        "  layer  8  2.50000 (-0.06250)  best so far",
-        "  layer  7  2.56250 (+0.00000)",
-        "  layer  6  2.62500 (+0.06250)",
-        "  layer  5  2.68750 (+0.12500)",
-        "  layer  4  2.75000 (+0.18750)",
-        "  layer  3  2.81250 (+0.25000)",
+        "  layer  8  2.50000 ±0.00100 (-0.06250)  best so far",
+        "  layer  7  2.56250 ±0.00100 (+0.00000)",
+        "  layer  6  2.62500 ±0.00100 (+0.06250)",
+        "  layer  5  2.68750 ±0.00100 (+0.12500)",
+        "  layer  4  2.75000 ±0.00100 (+0.18750)",
+        "  layer  3  2.81250 ±0.00100 (+0.25000)",
         "  and 1 more",
         "",
         "Ctrl-C saves; journal p.json.journal.jsonl",
@@ -57,14 +68,17 @@ describe("SearchView", () => {
       trying: 2,
       tryingOthers: [5],
       candidates: [
-        { layer: 1, others: [2], loss: 2.625 },
-        { layer: 1, others: [6], loss: 2.5 },
+        tried({ layer: 1, others: [2], loss: 2.625, sequences: 4 }),
+        tried({ layer: 1, others: [6], loss: 2.5 }),
       ],
-      best: { layer: 1, others: [6], loss: 2.5 },
+      best: tried({ layer: 1, others: [6], loss: 2.5 }),
     });
     expect(text).toContain("FF[S]FF[F]FFFF");
     expect(text).toContain("trying layers 2 and 5; candidates of this step");
-    expect(text).toContain("  layers 1 and 6  2.50000 (-0.06250)  best so far\n  layers 1 and 2  2.62500 (+0.06250)\n");
+    expect(text).toContain(
+      "  layers 1 and 6  2.50000 ±0.00100 (-0.06250)  best so far\n" +
+        "  layers 1 and 2  2.62500 ±0.00100 (+0.06250), 4 of 16 sequences\n",
+    );
   });
 
   test("knows little at first and says so", () => {
@@ -81,6 +95,22 @@ describe("SearchView", () => {
     expect(text).toContain("loss not known yet");
     expect(text).toContain("none yet");
     expect(text).not.toContain("left");
+  });
+
+  test("lists more candidates where there is room", () => {
+    const candidates = Array.from({ length: 30 }, (_, index) => tried({ layer: index + 1, loss: 3 }));
+    const lines = (rows: number): number => {
+      const { lastFrame, unmount } = render(
+        <SearchView title="m" progress={{ ...progress, candidates }} journal="j" rows={rows} sideBySide={2} />,
+      );
+      const text = lastFrame() ?? "";
+      unmount();
+      expect(text).toContain("2 sequences at once");
+      return text.split("\n").length;
+    };
+    expect(lines(24)).toBeLessThan(24);
+    expect(lines(40)).toBeGreaterThan(30);
+    expect(lines(40)).toBeLessThan(40);
   });
 
   test("promises to save only where it does", () => {

@@ -258,8 +258,8 @@ class DemoModel(nn.Module):
             if load is not None:
                 layer.router_bias.add_(torch.sign(load.mean() - load), alpha=rate)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The checkpoint's tensors under their published names: matrices in bf16, vectors in fp32."""
+    def views(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers, or parts of them, under their published names."""
         g, m = self.g, {}
         m["model.embed_tokens.weight"], m["model.norm.weight"], m["lm_head.weight"] = (
             self.embed_tokens,
@@ -292,9 +292,13 @@ class DemoModel(nn.Module):
                 m[f"{name}gate_proj.weight"] = layer.gate_proj[part]
                 m[f"{name}up_proj.weight"] = layer.up_proj[part]
                 m[f"{name}down_proj.weight"] = layer.down_proj[:, part]
+        return m
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The checkpoint's tensors under their published names: matrices in bf16, vectors in fp32."""
         return {
             name: t.detach().to(torch.bfloat16 if t.ndim == 2 else torch.float32).contiguous().cpu().clone()
-            for name, t in m.items()
+            for name, t in self.views().items()
         }
 
 
@@ -332,6 +336,28 @@ def config(g: Geometry, bos: int = 0, eos: int = 1, pad: int = 2) -> dict:
         "eos_token_id": eos,
         "pad_token_id": pad,
     }
+
+
+def restore(folder) -> DemoModel:
+    """The model of a folder that `export` wrote, in fp32. Any other field or tensor is refused."""
+    from safetensors.torch import load_file
+
+    written = json.loads((folder / "config.json").read_text())
+    fields = {name: written[name] for name in asdict(Geometry()) if name in written}
+    rope = written["rope_parameters"]["rope_theta"]
+    g = Geometry(**fields, rope_theta=rope, window=written["max_position_embeddings"])
+    if config(g) != written:
+        raise SystemExit(f"{folder}/config.json is not one of train-demo's geometry")
+    model, tensors = DemoModel(g), load_file(str(folder / "model.safetensors"))
+    views = model.views()
+    if views.keys() != tensors.keys():
+        raise SystemExit(f"{folder}: tensors missing or unknown: {sorted(views.keys() ^ tensors.keys())[:5]}")
+    with torch.no_grad():
+        for name, view in views.items():
+            if view.shape != tensors[name].shape:
+                raise SystemExit(f"{folder}: {name} is {list(tensors[name].shape)}, not {list(view.shape)}")
+            view.copy_(tensors[name])
+    return model.requires_grad_(False)
 
 
 def export(model: DemoModel, folder) -> None:

@@ -5,12 +5,14 @@
 
 A stage is attention:steps:first rate:last rate, the learning rate moving on a line between the two. `dense` attends to
 every token while the indexers learn to imitate it; `sparse` attends to what each layer's own indexer selects. A stage's
-steps are counted from the run's beginning, so that a run cut off at --deadline seconds goes on where it stopped.
+steps are counted from the run's beginning, so that a run cut off at --deadline seconds goes on where it stopped. A stage
+of "90s" lasts 90 seconds however many steps that is, for runs that share a GPU; such a run cannot be resumed.
 """
 
 import argparse
 import json
 import lzma
+import sys
 import time
 from pathlib import Path
 
@@ -99,6 +101,13 @@ def score_tasks(model, tasks, sparse: bool, autocast) -> dict[str, float]:
     return found
 
 
+def shape(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if name == "window" or not isinstance(getattr(Geometry, name, None), int):
+        raise argparse.ArgumentTypeError(f"{name} is no whole number of the geometry")
+    return name, int(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--corpus", type=Path, required=True)
@@ -116,7 +125,12 @@ def main() -> None:
     parser.add_argument("--score-every", type=int, default=1000)
     parser.add_argument("--score-limit", type=int, default=64)
     parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--geometry", type=shape, nargs="*", default=[], help="num_hidden_layers=10 index_topk=64 ...")
+    parser.add_argument("--export-at", type=int, nargs="*", default=[], help="steps exported as OUT/step-N on the way")
     args = parser.parse_args()
+    timed = any(stage.split(":")[1].endswith("s") for stage in args.stage)
+    if timed and args.checkpoint.exists():
+        parser.error(f"a run with stages in seconds cannot go on from {args.checkpoint}")
     began = time.time()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,7 +138,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(args.seed)
     autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=cuda, cache_enabled=False)  # noqa: E731
-    g = Geometry(window=args.window)
+    g = Geometry(window=args.window, **dict(args.geometry))
     model = DemoModel(g).to(device)
     matrices = [p for p in model.parameters() if p.ndim == 2]
     vectors = [p for p in model.parameters() if p.ndim == 1]
@@ -194,7 +208,8 @@ def main() -> None:
     stopped = False
     for stage in args.stage:
         attention, steps, first, last = stage.split(":")
-        stage_start, stage_end = stage_end, stage_end + int(steps)
+        seconds = float(steps[:-1]) if steps.endswith("s") else None
+        stage_start, stage_end = (step, sys.maxsize) if seconds else (stage_end, stage_end + int(steps))
         if step >= stage_end:
             continue
         sparse = attention == "sparse"
@@ -215,8 +230,12 @@ def main() -> None:
             torch.cuda.synchronize()
         measured.zero_()
         since, since_step = time.time(), step
+        stage_began = since
         while step < stage_end:
-            share = (step - stage_start) / max(1, stage_end - stage_start)
+            if seconds:
+                share = min(1.0, (time.time() - stage_began) / seconds)
+            else:
+                share = (step - stage_start) / max(1, stage_end - stage_start)
             lr = (float(first) + (float(last) - float(first)) * share) * min(1.0, (step + 1) / 200)
             new_ids, new_flags = windows.draw(args.batch)
             ids.copy_(new_ids)
@@ -231,6 +250,13 @@ def main() -> None:
                 train_step(sparse)
                 optimizer.zero_grad(set_to_none=True)
             step += 1
+            if seconds:
+                if cuda:
+                    torch.cuda.synchronize()  # the clock counts steps done, not steps queued
+                if time.time() - stage_began >= seconds:
+                    stage_end = step
+            if step in args.export_at:
+                export(model, args.out / f"step-{step}")
             if step % args.log_every == 0 or step == stage_end:
                 loss, answer_loss, kl, kl_max, norm = (measured / (step - since_step)).tolist()
                 now = time.time()

@@ -1,0 +1,90 @@
+/** Measures patterns for a search: asks the evaluator, writes the journal before anything goes on, remembers all of it. */
+import type { Journal, JournalEntry, KnownSequences } from "../formats/journal.ts";
+import { knownSequences } from "../formats/journal.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { executionsRecord } from "../report/search-report.ts";
+import type { PatternEvaluator } from "../runtime/measurement.ts";
+import type { Evaluate } from "../search/events.ts";
+import type { KnownLosses, SequenceLoss } from "../search/losses.ts";
+import type { Objective } from "./strategy.ts";
+
+export class Measuring {
+  /** Of this run and of the one that it goes on from. */
+  readonly entries: JournalEntry[];
+  readonly losses: KnownSequences;
+  /** What the search may take as known. */
+  readonly known: KnownLosses;
+  readonly #journal: Journal | undefined;
+  readonly #objective: Objective;
+
+  /** @param reused entries of other searches */
+  constructor(journal: Journal | undefined, reused: readonly JournalEntry[], objective: Objective) {
+    this.#journal = journal;
+    this.#objective = objective;
+    this.entries = [...(journal?.entries ?? [])];
+    this.losses = knownSequences([...this.entries, ...reused]);
+    // A copy: what this run measures is no memory of an earlier one.
+    this.known = new Map(
+      [...this.losses].map(([pattern, sequences]) => [
+        pattern,
+        new Map(
+          [...sequences].flatMap(([index, sequence]) => {
+            const loss = this.#judged(sequence);
+            return loss === undefined ? [] : [[index, loss] as const];
+          }),
+        ),
+      ]),
+    );
+  }
+
+  /** What a search takes as its evaluator. */
+  evaluateWith(evaluator: PatternEvaluator): Evaluate {
+    return async (pattern, sequences, options) => {
+      const measured = await this.measure(evaluator, pattern, sequences, options);
+      return measured.map((sequence) => {
+        const loss = this.#judged(sequence);
+        if (loss === undefined) throw new Error("the evaluator gave no KL");
+        return loss;
+      });
+    };
+  }
+
+  /** Measures those of the sequences that are not known yet, for a report. */
+  async complete(
+    evaluator: PatternEvaluator,
+    pattern: Pattern,
+    sequences: readonly number[],
+    needs: "loss" | "kl",
+    signal: AbortSignal,
+  ): Promise<void> {
+    const known = this.losses.get(pattern);
+    const missing = sequences.filter((index) => known?.get(index)?.[needs] === undefined);
+    if (missing.length > 0) await this.measure(evaluator, pattern, missing, { signal });
+  }
+
+  async measure(
+    evaluator: PatternEvaluator,
+    pattern: Pattern,
+    sequences: readonly number[],
+    options: Parameters<PatternEvaluator["evaluate"]>[1],
+  ): Promise<JournalEntry["sequences"]> {
+    const measurement = await evaluator.evaluate(pattern, { ...options, sequences });
+    const entry: JournalEntry = {
+      pattern,
+      sequences: measurement.sequences.map((sequence, at) => ({ index: sequences[at] ?? 0, ...sequence })),
+      seconds: measurement.seconds,
+      executions: executionsRecord(measurement.executions),
+    };
+    await this.#journal?.append(entry);
+    this.entries.push(entry);
+    const known = this.losses.get(pattern) ?? new Map();
+    for (const sequence of entry.sequences) known.set(sequence.index, { ...sequence, ...known.get(sequence.index) });
+    this.losses.set(pattern, known);
+    return entry.sequences;
+  }
+
+  #judged({ loss, kl, tokens }: JournalEntry["sequences"][number]): SequenceLoss | undefined {
+    const judged = this.#objective === "kl" ? kl : loss;
+    return judged === undefined ? undefined : { loss: judged, tokens };
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * Append-only JSONL files that make hours of work survive Ctrl-C, kill -9 and a full disk: a resumed run replays the file
+ * and goes on. The first line holds a fingerprint of everything that decides the numbers; a run with another is refused.
+ * The journals of `search` and `eval` are of this kind.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { z } from "zod";
+import { InputError, ResumeMismatchError, RuntimeFailure } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { decodeUtf8, readLines } from "./lines.ts";
+import { parseJson } from "./validation.ts";
+
+/** A kill loses nothing that was written; a power cut loses at most what came in this time. */
+const SYNC_INTERVAL_MS = 2000;
+
+/** A kind of log: what its lines hold. */
+export interface LogKind<Fingerprint, Entry> {
+  /** Such as "indexcache-search-journal". */
+  kind: string;
+  /** Readers refuse any other number. */
+  format: number;
+  fingerprint: z.ZodType<Fingerprint>;
+  entry: z.ZodType<Entry>;
+  /** What must be equal for a run to go on, by the names that messages use. */
+  compared(fingerprint: Fingerprint): Map<string, string>;
+}
+
+export interface LogContent<Fingerprint, Entry> {
+  fingerprint: Fingerprint;
+  entries: Entry[];
+  /** Bytes up to the end of the last whole line; what follows was torn by a kill. */
+  wholeBytes: number;
+}
+
+/**
+ * Reads a log. A last line without its newline is dropped: that is what a kill in mid-write leaves.
+ * @returns undefined for a file that does not hold even a whole header
+ * @throws InputError with the line number for any other bad line
+ */
+export async function readLog<Fingerprint, Entry>(
+  path: string,
+  { kind, format, fingerprint: schema, entry }: LogKind<Fingerprint, Entry>,
+): Promise<LogContent<Fingerprint, Entry> | undefined> {
+  const header = z.object({ kind: z.literal(kind), format: z.literal(format), fingerprint: schema });
+  let fingerprint: Fingerprint | undefined;
+  let wholeBytes = 0;
+  const entries: Entry[] = [];
+  for await (const line of readLines(path, `journal "${path}"`)) {
+    if (!line.complete) break;
+    const where = `Journal "${path}", line ${line.number}`;
+    const text = decodeUtf8(line.bytes, where);
+    if (fingerprint === undefined) {
+      fingerprint = parseJson(text, header, where, "is this the journal of such a run, by this version?").fingerprint;
+    } else {
+      entries.push(parseJson(text, entry, where, "remove the line, or start anew with --fresh"));
+    }
+    wholeBytes = line.end;
+  }
+  return fingerprint === undefined ? undefined : { fingerprint, entries, wholeBytes };
+}
+
+export type LogMode = "create" | "resume" | "fresh";
+
+/** A log that is open for appending. */
+export class AppendLog<Entry extends object> {
+  readonly path: string;
+  /** What an earlier run has written; empty unless resumed. */
+  readonly entries: readonly Entry[];
+  readonly #file: FileHandle;
+  #syncedAt = performance.now();
+
+  private constructor(path: string, file: FileHandle, entries: readonly Entry[]) {
+    this.path = path;
+    this.#file = file;
+    this.entries = entries;
+  }
+
+  /**
+   * `create` refuses a file that exists, `fresh` overwrites it, `resume` goes on from it.
+   * @throws ResumeMismatchError that lists what differs between the file's run and this one
+   */
+  static async open<Fingerprint, Entry extends object>(
+    path: string,
+    kind: LogKind<Fingerprint, Entry>,
+    fingerprint: Fingerprint,
+    mode: LogMode,
+  ): Promise<AppendLog<Entry>> {
+    const old = mode === "resume" ? await readLog(path, kind) : undefined;
+    if (old !== undefined) {
+      requireEqual(kind.compared(old.fingerprint), kind.compared(fingerprint), `Cannot resume from journal "${path}"`);
+    }
+    const file = await openFile(path, mode);
+    const log = new AppendLog(path, file, old?.entries ?? []);
+    try {
+      if (mode === "resume") await file.truncate(old?.wholeBytes ?? 0);
+      if (old === undefined) await log.#write({ kind: kind.kind, format: kind.format, fingerprint });
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    return log;
+  }
+
+  /** Adds an entry; it is in the file when this returns. */
+  async append(entry: Entry): Promise<void> {
+    await this.#write(entry);
+    if (performance.now() - this.#syncedAt < SYNC_INTERVAL_MS) return;
+    await this.#sync();
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.#sync();
+    } finally {
+      await this.#file.close();
+    }
+  }
+
+  async #write(line: object): Promise<void> {
+    await this.#attempt(() => this.#file.appendFile(`${JSON.stringify(line)}\n`));
+  }
+
+  async #sync(): Promise<void> {
+    await this.#attempt(() => this.#file.sync());
+    this.#syncedAt = performance.now();
+  }
+
+  async #attempt(operation: () => Promise<void>): Promise<void> {
+    try {
+      await operation();
+    } catch (error) {
+      const code = systemErrorCode(error);
+      // A device or pipe has nothing to sync.
+      if (code === "EINVAL" || code === "ENOTSUP") return;
+      if (code === undefined) throw error;
+      throw new RuntimeFailure(`Cannot write journal "${this.path}": ${describeSystemError(code)}`, {
+        hint: "what it holds so far is kept; make room and go on with --resume",
+        cause: error,
+      });
+    }
+  }
+}
+
+/**
+ * Refuses to mix runs.
+ * @throws ResumeMismatchError naming each field that differs, with both values
+ */
+export function requireEqual(old: Map<string, string>, current: Map<string, string>, refusal: string): void {
+  const differing = [...new Set([...old.keys(), ...current.keys()])]
+    .filter((field) => old.get(field) !== current.get(field))
+    .map((field) => `${field} (journal: ${old.get(field) ?? "none"}, now: ${current.get(field) ?? "none"})`);
+  if (differing.length === 0) return;
+  throw new ResumeMismatchError(`${refusal}, it is of another run: ${differing.join("; ")}`, {
+    hint: "run it as before, or start anew with --fresh",
+  });
+}
+
+async function openFile(path: string, mode: LogMode): Promise<FileHandle> {
+  try {
+    return await open(path, { create: "ax", resume: "a", fresh: "w" }[mode]);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    if (code === "EEXIST") {
+      throw new InputError(`Journal "${path}" exists already`, {
+        hint: "go on from it with --resume, or overwrite it with --fresh",
+      });
+    }
+    throw new RuntimeFailure(`Cannot write journal "${path}": ${describeSystemError(code)}`, { cause: error });
+  }
+}

@@ -1,0 +1,156 @@
+/** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
+import type { EvalComparison, EvalResult, EvalRow } from "../formats/eval-result.ts";
+import { formatCount, formatDuration, formatRate } from "./quantities.ts";
+import { type Column, formatTable } from "./text-table.ts";
+
+/** The whole report for a terminal: of intervals only that of the change, which the verdict is about. */
+export function formatEvalReport(result: EvalResult): string {
+  const { columns, rows } = tableOf(result, result.arms.length === 1);
+  return [formatTable(columns, rows), "", ...remarks(result)].join("\n");
+}
+
+/** The report as Markdown: the same table with every interval, and the same remarks. */
+export function formatEvalMarkdown(result: EvalResult): string {
+  const { columns, rows } = tableOf(result, true);
+  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [
+    line(columns.map(({ title }) => title)),
+    line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
+    ...rows.map(line),
+    "",
+    ...remarks(result).map((remark) => `- ${remark}`),
+  ].join("\n");
+}
+
+/** One line for each row and arm; what belongs to the row stands on its first line. */
+function tableOf(result: EvalResult, everyInterval: boolean): { columns: Column[]; rows: string[][] } {
+  const confidence = `${percent(1 - result.statistics.alpha)} CI`;
+  const right = (title: string): Column => ({ title, align: "right" });
+  const compared = result.arms.length > 1;
+  const columns: Column[] = [
+    { title: "Task" },
+    right("n"),
+    { title: "Arm" },
+    right("Score"),
+    ...(everyInterval ? [right(confidence)] : []),
+    ...(compared ? [right("Change"), right(confidence), right("p")] : []),
+    right("Gold loss"),
+    ...(compared ? [right("Change"), ...(everyInterval ? [right(confidence)] : []), { title: "Verdict" }] : []),
+  ];
+  const rows = result.rows.flatMap((row) =>
+    row.arms.map((arm, index) => {
+      const comparison = row.comparisons.find((one) => one.arm === index);
+      const { items } = row;
+      return [
+        index === 0 ? rowName(row) : "",
+        index === 0 ? formatCount(items) : "",
+        result.arms[index]?.name ?? "",
+        items === 0 ? "-" : points(arm.score),
+        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, points)] : []),
+        ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
+        arm.gold_loss?.toFixed(4) ?? "-",
+        ...(compared ? lossCells(comparison, everyInterval) : []),
+        ...(compared ? [comparison === undefined ? "" : verdictWords(comparison)] : []),
+      ];
+    }),
+  );
+  return { columns, rows };
+}
+
+function changeCells(comparison: EvalComparison | undefined, alpha: number): string[] {
+  if (comparison === undefined) return ["", "", ""];
+  const { difference, interval, p, p_holm: corrected } = comparison;
+  const star = corrected !== undefined && corrected < alpha ? "*" : "";
+  return [signedPoints(difference), range(interval, signedPoints), `${formatP(p)}${star}`];
+}
+
+function lossCells(comparison: EvalComparison | undefined, everyInterval: boolean): string[] {
+  const loss = comparison?.gold_loss;
+  const nats = (value: number) => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
+  const interval = loss?.interval === undefined ? "" : range(loss.interval, nats);
+  return [loss === undefined ? "" : nats(loss.difference), ...(everyInterval ? [interval] : [])];
+}
+
+/** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
+export function verdictWords({ verdict, items_needed: needed, note, items }: EvalComparison): string {
+  if (note === "floor") return verdict === "identical" ? "identical (floor)" : "inconclusive (floor: no arm scores)";
+  const kind =
+    needed === undefined
+      ? verdict
+      : `${verdict}: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
+  return note === "ceiling" ? `${kind} (ceiling: ${formatCount(items)} of ${formatCount(items)} right)` : kind;
+}
+
+function rowName(row: EvalRow): string {
+  return row.endpoint === "choices" ? `${row.name} (most likely choice)` : row.name;
+}
+
+/** What the table does not say: how it was made, and what is missing in it. */
+function remarks(result: EvalResult): string[] {
+  const { statistics, arms, rows } = result;
+  const lines = arms.map((arm, index) => {
+    const role = index === 0 ? "baseline" : "arm";
+    const prefill = formatRate(arm.prompt_tokens, arm.prefill_seconds);
+    const decode = formatRate(arm.generated_tokens, arm.decode_seconds);
+    return `${role} ${arm.name}: ${arm.index_topk_pattern}, ${arm.full_layers} of ${arm.index_topk_pattern.length} layers Full; prefill ${prefill}, decode ${decode}`;
+  });
+  if (arms.length > 1) {
+    lines.push(
+      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${points(statistics.margin)} points, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks; ${formatCount(statistics.bootstrap)} resamples, seed ${statistics.seed}.`,
+    );
+  }
+  lines.push(...outputRemarks(rows, arms));
+  lines.push(...result.notes.map((note) => `${note}.`));
+  for (const { task, reason } of result.skipped_tasks) lines.push(`Skipped ${task}: ${reason}`);
+  const [bad] = result.bad_records;
+  if (bad !== undefined) {
+    lines.push(
+      `Bad records left out: ${formatCount(result.bad_records.length)}; the first: ${bad.where}: ${bad.problem}`,
+    );
+  }
+  if (result.wall_seconds > 0) lines.push(`Wall time ${formatDuration(result.wall_seconds)}.`);
+  return lines;
+}
+
+/** Counts over the task rows, each item once. */
+function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"]): string[] {
+  const tasks = rows.filter(({ kind, endpoint }) => kind === "task" && endpoint === "generation");
+  const total = (value: (row: EvalRow) => number) => tasks.reduce((before, row) => before + value(row), 0);
+  const items = total((row) => row.items);
+  const lines: string[] = [];
+  const truncated = total((row) => row.counts.truncated);
+  if (truncated > 0) lines.push(`Truncated in the middle: ${formatCount(truncated)} of ${formatCount(items)} prompts.`);
+  const tooLong = total((row) => row.counts.too_long);
+  if (tooLong > 0) lines.push(`Longer than the model's window, scored by no arm: ${formatCount(tooLong)} items.`);
+  const perArm = (name: string, value: (arm: EvalRow["arms"][number]) => number) => {
+    const counts = arms.map((_, index) => total((row) => value(row.arms[index] as EvalRow["arms"][number])));
+    if (counts.every((one) => one === 0)) return;
+    lines.push(
+      `${name}: ${arms.map((arm, index) => `${arm.name} ${formatCount(counts[index] as number)}`).join(", ")}.`,
+    );
+  };
+  perArm("Empty outputs", ({ empty }) => empty);
+  perArm("Outputs that the token budget ended", ({ cut_off: cut }) => cut);
+  return lines;
+}
+
+function range({ low, high }: { low: number; high: number }, format: (value: number) => string): string {
+  return `${format(low)} to ${format(high)}`;
+}
+
+function points(value: number): string {
+  return (100 * value).toFixed(1);
+}
+
+function signedPoints(value: number): string {
+  const text = (100 * Math.abs(value)).toFixed(1);
+  return `${value < 0 && text !== "0.0" ? "-" : "+"}${text}`;
+}
+
+function percent(value: number): string {
+  return `${Number((100 * value).toFixed(2))}%`;
+}
+
+function formatP(p: number): string {
+  return p < 0.0001 ? "<0.0001" : p.toFixed(4);
+}

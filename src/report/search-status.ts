@@ -1,0 +1,89 @@
+/** Where a search stands, by its journal: what was measured, and the best pattern of each size so far. */
+import { type JournalContent, knownSequences } from "../formats/journal.ts";
+import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { estimate } from "../search/losses.ts";
+import { formatCount, formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
+import { formatFields, formatTable } from "./text-table.ts";
+
+export interface SearchStatus {
+  model: string;
+  strategy: string;
+  objective: string;
+  settings: Record<string, string | number | boolean>;
+  tool_version: string;
+  patterns: number;
+  sequence_evaluations: number;
+  seconds: number;
+  /** Of patterns that were measured on as many sequences as the model's own. */
+  best: { full_layers: number; index_topk_pattern: string; loss: number; change: number }[];
+}
+
+export function statusRecord({ fingerprint, entries }: JournalContent): SearchStatus {
+  const { strategy = "", objective = "nll", ...settings } = fingerprint.search;
+  const known = knownSequences(entries);
+  const [start] = known.keys();
+  const searched = start === undefined ? [] : [...(known.get(start)?.keys() ?? [])];
+  const mean = (pattern: string): number | undefined => {
+    const losses = searched.flatMap((index) => {
+      const sequence = known.get(pattern)?.get(index);
+      const loss = objective === "kl" ? sequence?.kl : sequence?.loss;
+      return loss === undefined || sequence === undefined ? [] : [{ loss, tokens: sequence.tokens }];
+    });
+    return losses.length === searched.length && losses.length > 0 ? estimate(losses).mean : undefined;
+  };
+  const baseline = start === undefined ? 0 : (mean(start) ?? 0);
+  const best = new Map<number, { pattern: Pattern; loss: number }>();
+  for (const text of known.keys()) {
+    const loss = mean(text);
+    if (loss === undefined) continue;
+    const pattern = parsePattern(text);
+    const size = fullLayers(pattern).length;
+    if (loss < (best.get(size)?.loss ?? Number.POSITIVE_INFINITY)) best.set(size, { pattern, loss });
+  }
+  return {
+    model: fingerprint.model_name,
+    strategy: String(strategy),
+    objective: String(objective),
+    settings,
+    tool_version: fingerprint.tool_version,
+    patterns: known.size,
+    sequence_evaluations: [...known.values()].reduce((sum, sequences) => sum + sequences.size, 0),
+    seconds: entries.reduce((sum, { seconds }) => sum + seconds, 0),
+    best: [...best]
+      .sort(([left], [right]) => right - left)
+      .map(([size, { pattern, loss }]) => ({
+        full_layers: size,
+        index_topk_pattern: pattern,
+        loss,
+        change: loss - baseline,
+      })),
+  };
+}
+
+export function formatStatus(status: SearchStatus): string {
+  const settings = Object.entries(status.settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  const fields = formatFields([
+    ["Model", status.model],
+    ["Search", [status.strategy, `objective ${status.objective}`, ...settings].join(", ")],
+    [
+      "Measured",
+      `${formatCount(status.patterns)} patterns, ${formatCount(status.sequence_evaluations)} sequences in ${formatDuration(status.seconds)}`,
+    ],
+  ]);
+  if (status.best.length === 0) return fields;
+  const table = formatTable(
+    [
+      { title: "Full", align: "right" },
+      { title: status.objective === "kl" ? "KL" : "Loss", align: "right" },
+      { title: "Change", align: "right" },
+      { title: "Best pattern so far" },
+    ],
+    status.best.map((one) => [
+      String(one.full_layers),
+      formatLoss(one.loss),
+      formatLossChange(one.change),
+      one.index_topk_pattern,
+    ]),
+  );
+  return `${fields}\n\n${table}`;
+}

@@ -1,0 +1,139 @@
+/**
+ * What is known of patterns: the loss of each sequence, with the statistics over them. Between sequences losses spread
+ * by a nat, between patterns by a thousandth: whatever is compared here is compared sequence by sequence.
+ */
+import { CompensatedSum, sum } from "../base/sum.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+
+/** The objective on one sequence: mean nats per predicted token (NLL, or KL from the model's own pattern). */
+export interface SequenceLoss {
+  loss: number;
+  tokens: number;
+}
+
+/** A mean over sequences, in nats per token, and its standard error; 0 with a single sequence. */
+export interface Estimate {
+  mean: number;
+  standardError: number;
+  sequences: number;
+}
+
+/** What is known of one pattern. */
+export interface Evaluation {
+  /**
+   * Nats per token, token-weighted. Of a pattern that only some sequences have been measured on: the start's loss on all
+   * of them and the difference on those.
+   */
+  loss: number;
+  /** Of `loss` as a mean over sequences. It says how far another text may be, not how sure a comparison is. */
+  standardError: number;
+  /** Paired, against the search's start: `loss` less the start's, and the standard error of that difference. */
+  change: number;
+  changeError: number;
+  /** Sequences measured; `complete` where that is all of them. */
+  sequences: number;
+  complete: boolean;
+}
+
+/** Earlier losses: by pattern, then by index of the sequence. */
+export type KnownLosses = ReadonlyMap<string, ReadonlyMap<number, SequenceLoss>>;
+
+export class LossTable {
+  /** Indices of the search's sequences. */
+  readonly sequences: readonly number[];
+  readonly #start: Pattern;
+  readonly #losses = new Map<string, Map<number, SequenceLoss>>();
+
+  constructor(sequences: readonly number[], start: Pattern) {
+    this.sequences = sequences;
+    this.#start = start;
+  }
+
+  /** Those of the indices that are not known of a pattern. */
+  missing(pattern: Pattern, indices: readonly number[]): number[] {
+    const known = this.#losses.get(pattern);
+    return known === undefined ? [...indices] : indices.filter((index) => !known.has(index));
+  }
+
+  isComplete(pattern: Pattern): boolean {
+    return this.missing(pattern, this.sequences).length === 0;
+  }
+
+  /** Whether anything is known of a pattern. */
+  isMeasured(pattern: Pattern): boolean {
+    return this.#losses.has(pattern);
+  }
+
+  /** What one sequence adds to the sum over tokens; 0 where it is not known. */
+  weightedLoss(pattern: Pattern, index: number): number {
+    const known = this.#of(pattern, index);
+    return known === undefined ? 0 : known.loss * known.tokens;
+  }
+
+  add(pattern: Pattern, index: number, loss: SequenceLoss): void {
+    const known = this.#losses.get(pattern) ?? new Map<number, SequenceLoss>();
+    this.#losses.set(pattern, known.set(index, loss));
+  }
+
+  /** Token-weighted sum of the known losses over all tokens: a lower bound of the loss where no term is negative. */
+  lowerBound(pattern: Pattern): number {
+    const tokens = sum(this.sequences.map((index) => this.#of(this.#start, index)?.tokens ?? 0));
+    const known = this.#known(pattern);
+    return sum(known.map(({ loss }) => loss.loss * loss.tokens)) / tokens;
+  }
+
+  /** Mean difference of two patterns over the sequences that both were measured on. */
+  difference(pattern: Pattern, from: Pattern): Estimate {
+    const pairs = this.#known(pattern).flatMap(({ index, loss }) => {
+      const other = this.#of(from, index);
+      return other === undefined ? [] : [{ loss: loss.loss - other.loss, tokens: loss.tokens }];
+    });
+    return estimate(pairs);
+  }
+
+  /** @throws Error for a pattern or a start that nothing is known of */
+  evaluation(pattern: Pattern): Evaluation {
+    const known = this.#known(pattern).map(({ loss }) => loss);
+    if (known.length === 0) throw new Error(`nothing is known of ${pattern}`);
+    const complete = known.length === this.sequences.length;
+    const change = pattern === this.#start ? { mean: 0, standardError: 0 } : this.difference(pattern, this.#start);
+    const own = estimate(known);
+    const start = complete ? undefined : estimate(this.#known(this.#start).map(({ loss }) => loss));
+    return {
+      loss: start === undefined ? own.mean : start.mean + change.mean,
+      standardError: own.standardError,
+      // Of means, not a mean of differences: the same number as the two losses that a reader sees.
+      change: start === undefined ? own.mean - this.#startLoss() : change.mean,
+      changeError: change.standardError,
+      sequences: known.length,
+      complete,
+    };
+  }
+
+  #startLoss(): number {
+    return estimate(this.#known(this.#start).map(({ loss }) => loss)).mean;
+  }
+
+  #of(pattern: Pattern, index: number): SequenceLoss | undefined {
+    return this.#losses.get(pattern)?.get(index);
+  }
+
+  #known(pattern: Pattern): { index: number; loss: SequenceLoss }[] {
+    const known = this.#losses.get(pattern);
+    if (known === undefined) return [];
+    return this.sequences.flatMap((index) => {
+      const loss = known.get(index);
+      return loss === undefined ? [] : [{ index, loss }];
+    });
+  }
+}
+
+/** Token-weighted mean and its standard error (ratio estimator; s / sqrt(n) for equal lengths). */
+export function estimate(losses: readonly SequenceLoss[]): Estimate {
+  const n = losses.length;
+  const tokens = sum(losses.map((one) => one.tokens));
+  const mean = sum(losses.map((one) => one.loss * one.tokens)) / tokens;
+  const squares = new CompensatedSum();
+  for (const one of losses) squares.add((one.tokens * (one.loss - mean)) ** 2);
+  return { mean, standardError: n < 2 ? 0 : Math.sqrt((n / (n - 1)) * squares.value) / tokens, sequences: n };
+}

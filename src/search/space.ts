@@ -1,0 +1,222 @@
+/**
+ * The patterns that a search may try. A model fixes some layers (those it shares itself have no indexer to run), a
+ * deployment others: pipeline stages that must begin Full, layers that are pinned, runs of Shared layers that are too long.
+ */
+import { UsageError } from "../base/errors.ts";
+import { fullLayers, type Pattern, parsePattern, withFull, withShared } from "../pattern/pattern.ts";
+
+export type Direction = "backward" | "forward";
+
+export interface Constraints {
+  /** Layers that stay Full, each with what asks for it, for messages ("--pin-full"). Layer 0 always does. */
+  pinned?: ReadonlyMap<number, string>;
+  /** Shared layers that may stand in a row. */
+  maxSharedRun?: number;
+}
+
+export class PatternSpace {
+  /** The model's own pattern. */
+  readonly start: Pattern;
+  readonly #pinned: ReadonlyMap<number, string>;
+  readonly #maxSharedRun: number;
+  readonly #owned: readonly number[];
+
+  /** @throws UsageError for a pinned layer without an indexer, or where the model's own pattern breaks the run limit */
+  constructor(start: Pattern, { pinned = new Map(), maxSharedRun }: Constraints = {}) {
+    this.start = start;
+    this.#pinned = new Map([[0, "layer 0"], ...pinned]);
+    this.#maxSharedRun = maxSharedRun ?? start.length;
+    this.#owned = fullLayers(start);
+    for (const [layer, why] of pinned) {
+      if (layer >= start.length)
+        throw new UsageError(`${why} names layer ${layer}, the model has ${start.length} layers`);
+      if (start[layer] === "S") {
+        throw new UsageError(
+          `${why} asks for layer ${layer} to be Full, the model itself shares it and has no indexer there`,
+          {
+            hint: `its own pattern is ${start}`,
+          },
+        );
+      }
+    }
+    if (longestRun(start) > this.#maxSharedRun) {
+      throw new UsageError(
+        `--max-shared-run ${this.#maxSharedRun} cannot be met: the model itself shares ${longestRun(start)} layers in a row`,
+        { hint: `its own pattern is ${start}` },
+      );
+    }
+  }
+
+  /** Layers with an indexer. */
+  get size(): number {
+    return this.#owned.length;
+  }
+
+  /** Layers that stay Full in every pattern, layer 0 among them. */
+  get pinned(): number {
+    return this.#pinned.size;
+  }
+
+  /** Fewest Full layers of any pattern here. */
+  get fewest(): number {
+    return this.#fewest([...this.#pinned.keys()], this.#owned);
+  }
+
+  /**
+   * Refuses a number of Full layers that no pattern here has, naming what stands against it.
+   * @param where what asks for it
+   * @throws UsageError
+   */
+  requireReachable(retain: number, where = "--retain"): void {
+    if (retain > this.size) {
+      throw new UsageError(`${where} asks for ${retain} Full layers, the model itself has only ${this.size}`, {
+        hint: `its own pattern is ${this.start}`,
+      });
+    }
+    if (retain >= this.fewest) return;
+    const reasons = new Map<string, number[]>();
+    for (const [layer, why] of this.#pinned) if (layer > 0) reasons.set(why, [...(reasons.get(why) ?? []), layer]);
+    const pins = [...reasons].map(([why, layers]) => `${why} keeps ${layers.join(", ")} Full`);
+    const run = this.#maxSharedRun < this.start.length ? [`--max-shared-run is ${this.#maxSharedRun}`] : [];
+    throw new UsageError(
+      `${where} asks for ${retain} Full layers, at least ${this.fewest} are needed: ${[...pins, ...run].join(", ")} (layer 0 is always Full)`,
+      { hint: "ask for more Full layers, or drop a constraint" },
+    );
+  }
+
+  allows(pattern: Pattern): boolean {
+    return (
+      longestRun(pattern) <= this.#maxSharedRun && [...this.#pinned.keys()].every((layer) => pattern[layer] === "F")
+    );
+  }
+
+  /**
+   * Patterns one flip away, by flipped layer ascending, from which a pattern with `retain` Full layers can be reached.
+   * Backward flips share a layer, forward flips give a Shared layer its indexer back.
+   */
+  flips(from: Pattern, direction: Direction, retain: number): Pattern[] {
+    if (direction === "backward") {
+      return fullLayers(from)
+        .filter((layer) => !this.#pinned.has(layer))
+        .map((layer) => withShared(from, layer))
+        .filter((pattern) => this.allows(pattern) && this.#reachesDown(pattern, retain));
+    }
+    return this.#owned
+      .filter((layer) => from[layer] === "S")
+      .map((layer) => withFull(from, layer))
+      .filter((pattern) => this.#reachesUp(pattern, retain));
+  }
+
+  /** Only the pinned layers Full: where forward searches begin. It may have runs that are too long. */
+  get sparsest(): Pattern {
+    return parsePattern([...this.start].map((_, layer) => (this.#pinned.has(layer) ? "F" : "S")).join(""));
+  }
+
+  /**
+   * Patterns with `size` layers of each kind exchanged, by their lowest changed layers, the one that ties go to first.
+   */
+  exchanges(pattern: Pattern, size: number): Pattern[] {
+    const full = fullLayers(pattern).filter((layer) => !this.#pinned.has(layer));
+    const shared = this.#owned.filter((layer) => pattern[layer] === "S");
+    const patterns = choose(full, size).flatMap((out) =>
+      choose(shared, size).map((back) => back.reduce(withFull, out.reduce(withShared, pattern))),
+    );
+    const changed = new Map(patterns.map((one) => [one, differences(pattern, one)]));
+    return patterns
+      .filter((one) => this.allows(one))
+      .sort((left, right) => compare(changed.get(left) ?? [], changed.get(right) ?? []));
+  }
+
+  /** Exchanges of a pattern with `retain` Full layers, at most. */
+  countExchanges(retain: number, size: number): number {
+    return binomial(retain - this.#pinned.size, size) * binomial(this.size - retain, size);
+  }
+
+  /** Patterns with this many Full layers, at most: run limits leave fewer. */
+  count(retain: number): number {
+    return binomial(this.size - this.#pinned.size, retain - this.#pinned.size);
+  }
+
+  /**
+   * All patterns with this many Full layers, in the order of letters with S before F: of two that tie the one comes first
+   * that shares the lowest layer in which they differ.
+   */
+  *patterns(retain: number): Generator<Pattern> {
+    const free = this.#owned.filter((layer) => !this.#pinned.has(layer));
+    /** Chooses from `index` on, `left` more Full layers. */
+    function* choices(letters: readonly string[], index: number, left: number): Generator<Pattern> {
+      const layer = free[index];
+      if (layer === undefined) {
+        yield parsePattern(letters.join(""));
+        return;
+      }
+      if (free.length - index > left) yield* choices(letters.with(layer, "S"), index + 1, left);
+      if (left > 0) yield* choices(letters.with(layer, "F"), index + 1, left - 1);
+    }
+    if (retain < this.#pinned.size) return;
+    for (const pattern of choices([...this.start], 0, retain - this.#pinned.size)) {
+      if (this.allows(pattern)) yield pattern;
+    }
+  }
+
+  #reachesDown(pattern: Pattern, retain: number): boolean {
+    return this.#fewest([...this.#pinned.keys()], fullLayers(pattern)) <= retain;
+  }
+
+  #reachesUp(pattern: Pattern, retain: number): boolean {
+    return this.#fewest(fullLayers(pattern), this.#owned) <= retain;
+  }
+
+  /**
+   * Fewest Full layers of a pattern that has all the required ones, takes others only from the available ones, and keeps
+   * the run limit; Infinity where there is none. Going as far as the limit allows each time is optimal.
+   */
+  #fewest(required: readonly number[], available: readonly number[]): number {
+    const must = new Set(required);
+    const can = [...new Set([...required, ...available])].sort((left, right) => left - right);
+    let at = 0;
+    let count = 1;
+    const end = this.start.length;
+    for (;;) {
+      const reach = at + this.#maxSharedRun + 1;
+      const next = can.find((layer) => layer > at && must.has(layer)) ?? end;
+      if (next <= reach) {
+        if (next === end) return count;
+        at = next;
+      } else {
+        const jump = can.filter((layer) => layer > at && layer <= reach).at(-1);
+        if (jump === undefined) return Number.POSITIVE_INFINITY;
+        at = jump;
+      }
+      count++;
+    }
+  }
+}
+
+/** Layers at which two patterns differ, ascending. */
+export function differences(left: Pattern, right: Pattern): number[] {
+  return [...left].flatMap((letter, layer) => (letter === right[layer] ? [] : [layer]));
+}
+
+/** Ways to choose; 0 where there are fewer to choose from. */
+export function binomial(from: number, chosen: number): number {
+  if (chosen < 0 || chosen > from) return 0;
+  let ways = 1;
+  for (let index = 1; index <= Math.min(chosen, from - chosen); index++) ways = (ways * (from - index + 1)) / index;
+  return Math.round(ways);
+}
+
+function longestRun(pattern: Pattern): number {
+  return Math.max(...pattern.split("F").map((run) => run.length));
+}
+
+/** Every choice of `size` layers, ascending. */
+function choose(layers: readonly number[], size: number): number[][] {
+  if (size === 0) return [[]];
+  return layers.flatMap((layer, index) => choose(layers.slice(index + 1), size - 1).map((rest) => [layer, ...rest]));
+}
+
+function compare(left: readonly number[], right: readonly number[]): number {
+  const index = left.findIndex((layer, at) => layer !== right[at]);
+  return index < 0 ? 0 : (left[index] ?? 0) - (right[index] ?? 0);
+}
