@@ -42,6 +42,7 @@ export function describeSystemError(code: string): string {
     EROFS: "the file system is read-only",
     ENOENT: "no such file or folder",
     EISDIR: "it is a folder",
+    EEXIST: "there is a file of that name",
     ENOTDIR: "a part of the path is not a folder",
     EDQUOT: "the disk quota is used up",
     EFBIG: "the file would be too large",

@@ -2,15 +2,16 @@
  * Where calibration text comes from: .txt, .jsonl, .csv or .parquet files, or a folder of them. Every reader gives
  * documents in file order and names the file and line of what it cannot read; nothing is skipped without a word.
  */
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
-import Papa from "papaparse";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { decodeUtf8, readLines } from "../formats/lines.ts";
+import { capitalized } from "../base/words.ts";
+import { decodeUtf8, readBlocks, readLines } from "../formats/lines.ts";
+import { readCsvRows } from "../formats/records/csv-rows.ts";
+import { readParquetRows } from "../formats/records/parquet.ts";
+import { attemptRead, readText as readWholeText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
-import { readParquetRows } from "./parquet.ts";
 
 /** A text, or token ids that somebody else made, and where it stands. */
 export type Document = { where: string } & ({ text: string } | { ids: readonly number[] });
@@ -51,8 +52,8 @@ export async function* readDocuments(path: string, options: DocumentOptions = {}
 
 async function listFiles(path: string): Promise<string[]> {
   const noun = `calibration set "${path}"`;
-  if (!(await attempt(noun, () => stat(path))).isDirectory()) return [path];
-  const names = await attempt(noun, () => readdir(path));
+  if (!(await attemptRead(noun, () => stat(path))).isDirectory()) return [path];
+  const names = await attemptRead(noun, () => readdir(path));
   // By code unit, so that the order does not hang on the machine's locale.
   const files = names.filter((name) => extname(name).toLowerCase() in readers).sort();
   if (files.length === 0) {
@@ -78,28 +79,21 @@ async function* readJsonLines(path: string, column: string): AsyncGenerator<Docu
 }
 
 async function* readCsv(path: string, column: string): AsyncGenerator<Document> {
-  const { data, errors, meta } = Papa.parse<Record<string, string>>(await readWhole(path), {
-    header: true,
-    skipEmptyLines: true,
-  });
-  // A single column has no delimiter to detect, which is no error.
-  const error = errors.find(({ type }) => type !== "Delimiter");
-  if (error !== undefined) {
-    // papaparse counts the header as row 0 for a quote, and not at all for a number of fields.
-    const row = (error.row ?? 0) + (error.type === "FieldMismatch" ? 1 : 0);
-    throw new InputError(`Calibration file "${path}", row ${row}: ${error.message}`);
+  const what = `calibration file "${path}"`;
+  for await (const { number, fields, problem } of readCsvRows(readBlocks(path, what), what)) {
+    if (problem !== undefined) throw new InputError(`Calibration file "${path}", row ${number}: ${problem}`);
+    if (number === 1) requireColumn(Object.keys(fields), [column], path);
+    yield { where: `"${path}", row ${number}`, text: fields[column] ?? "" };
   }
-  requireColumn(meta.fields ?? [], [column], path);
-  for (const [index, row] of data.entries()) yield { where: `"${path}", row ${index + 1}`, text: row[column] ?? "" };
 }
 
 async function* readParquet(path: string, column: string): AsyncGenerator<Document> {
-  const file = await readParquetRows(path);
+  const file = await readParquetRows(path, `calibration file "${path}"`);
   requireColumn(file.columns, [column, "input_ids"], path);
   const used = file.columns.includes(column) ? column : "input_ids";
   const schema = rowSchema(column);
   let index = 0;
-  for await (const row of file.rows(used)) {
+  for await (const { [used]: row } of file.rows([used])) {
     index++;
     const where = `"${path}", row ${index}`;
     const result = schema.safeParse({ [used]: row });
@@ -131,21 +125,6 @@ function requireColumn(present: readonly string[], wanted: readonly string[], pa
   });
 }
 
-async function readWhole(path: string): Promise<string> {
-  const noun = `calibration file "${path}"`;
-  return decodeUtf8(await attempt(noun, () => readFile(path)), noun);
-}
-
-async function attempt<T>(noun: string, operation: () => Promise<T>): Promise<T> {
-  try {
-    return await operation();
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read ${noun}: ${describeSystemError(code)}`, { cause: error });
-  }
-}
-
-function capitalized(text: string): string {
-  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}`;
+function readWhole(path: string): Promise<string> {
+  return readWholeText(path, `calibration file "${path}"`);
 }

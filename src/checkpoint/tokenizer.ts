@@ -9,7 +9,7 @@ import { Template } from "@huggingface/jinja";
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { describeSystemError, hashBytes, systemErrorCode } from "../base/files.ts";
 import { parseJson } from "../formats/validation.ts";
 
 const tokenText = z
@@ -28,6 +28,7 @@ const tokenizerConfigSchema = z.looseObject({
   bos_token: tokenText.nullish(),
   eos_token: tokenText.nullish(),
   add_bos_token: z.boolean().nullish(),
+  clean_up_tokenization_spaces: z.boolean().nullish(),
   chat_template: z.union([z.string(), z.array(z.object({ name: z.string(), template: z.string() }))]).nullish(),
 });
 
@@ -52,8 +53,13 @@ export class Tokenizer {
   readonly bosId: number | undefined;
   /** Any of these ends a text. */
   readonly eosIds: readonly number[];
+  /** The checkpoint's Jinja template; undefined for a model without one. */
+  readonly chatTemplate: string | undefined;
+  /** SHA-256 of the content of tokenizer.json. */
+  readonly hash: string;
   readonly #hub: HubTokenizer;
-  readonly #chatTemplate: string | undefined;
+  /** "a ." becomes "a.": only where the checkpoint asks for it, as in transformers 5. */
+  readonly #cleansBlanks: boolean;
   readonly #specialTexts: { bos_token: string; eos_token: string };
 
   private constructor(hub: HubTokenizer, parts: ModelFiles) {
@@ -71,7 +77,9 @@ export class Tokenizer {
     this.eosIds = [
       ...new Set([...(generation.eos_token_id ?? modelConfig.eos_token_id ?? []), ...idOf(config.eos_token)]),
     ];
-    this.#chatTemplate = parts.chatTemplate;
+    this.chatTemplate = parts.chatTemplate;
+    this.#cleansBlanks = config.clean_up_tokenization_spaces ?? false;
+    this.hash = parts.hash;
     this.#specialTexts = { bos_token: config.bos_token ?? "", eos_token: config.eos_token ?? "" };
   }
 
@@ -102,27 +110,49 @@ export class Tokenizer {
 
   /** Ids of a chat, ready for the assistant's answer. */
   encodeChat(messages: readonly ChatMessage[]): number[] {
-    return this.#withOneBos(this.encodePlain(this.renderChat(messages)));
+    return this.encodeRendered(this.renderChat(messages));
   }
 
-  /** Text of the chat after the model's template. */
-  renderChat(messages: readonly ChatMessage[]): string {
-    if (this.#chatTemplate === undefined) {
+  /** Ids of a text that a template has given its special tokens, with the one BOS whether it wrote that or not. */
+  encodeRendered(text: string): number[] {
+    return this.#withOneBos(this.encodePlain(text));
+  }
+
+  /**
+   * Text of the chat after the model's template, or another one.
+   * @param options.variables further names that the template knows, such as `enable_thinking`
+   */
+  renderChat(
+    messages: readonly ChatMessage[],
+    options: { template?: string; variables?: Readonly<Record<string, unknown>> } = {},
+  ): string {
+    const { template = this.chatTemplate, variables = {} } = options;
+    if (template === undefined) {
       throw new InputError("The model has no chat template", {
         hint: "leave --chat away to continue the text as it is",
       });
     }
     try {
-      return new Template(this.#chatTemplate).render({ messages, add_generation_prompt: true, ...this.#specialTexts });
+      const names = { ...variables, ...this.#specialTexts };
+      return new Template(template).render({ messages, add_generation_prompt: true, ...names });
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new InputError(`Cannot render the model's chat template: ${reason}`, { cause: error });
     }
   }
 
+  /** The id of a token by its text; undefined where the vocabulary does not have it. */
+  idOf(token: string): number | undefined {
+    return this.#hub.token_to_id(token);
+  }
+
   /** Text of ids, special tokens left out. */
   decode(sequence: readonly number[]): string {
-    return sequence.length === 0 ? "" : this.#hub.decode([...sequence], { skip_special_tokens: true });
+    if (sequence.length === 0) return "";
+    return this.#hub.decode([...sequence], {
+      skip_special_tokens: true,
+      clean_up_tokenization_spaces: this.#cleansBlanks,
+    });
   }
 
   /**
@@ -163,6 +193,7 @@ interface ModelFiles {
   generation: z.infer<typeof generationSchema>;
   modelConfig: z.infer<typeof generationSchema>;
   chatTemplate: string | undefined;
+  hash: string;
 }
 
 async function readModelFiles(folder: string): Promise<ModelFiles> {
@@ -176,8 +207,10 @@ async function readModelFiles(folder: string): Promise<ModelFiles> {
   };
   const config = await read("tokenizer_config.json", tokenizerConfigSchema, {});
   const template = config.chat_template;
+  const tokenizer = await read("tokenizer.json", tokenizerSchema);
   return {
-    tokenizer: await read("tokenizer.json", tokenizerSchema),
+    tokenizer,
+    hash: hashBytes(JSON.stringify(tokenizer)),
     config,
     generation: await read("generation_config.json", generationSchema, {}),
     modelConfig: await read("config.json", generationSchema, {}),

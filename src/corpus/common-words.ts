@@ -3,6 +3,7 @@
  * whose word frequencies fall off as a zeta law (fwe). Templates: RULER (Apache-2.0, NVIDIA).
  */
 import type { Random } from "../base/random.ts";
+import { commonWordsPrompt, frequentWordsPrompt } from "./ruler-templates.ts";
 import type { Task } from "./task.ts";
 import { animals, foods, things, trades } from "./words.ts";
 
@@ -37,10 +38,7 @@ export function makeCommonWords(random: Random, options: CommonWordsOptions): Ta
     words.flatMap((word, i) => new Array<string>(i < common ? commonCount : otherCount).fill(word)),
   );
   return {
-    input:
-      "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones that " +
-      `appear most often.\n${numberedWords(listed)}\nQuestion: What are the ${common} most common words in the above list?`,
-    answerPrefix: ` Answer: The top ${common} words that appear most often in the list are:`,
+    ...commonWordsPrompt(numberedWords(listed), common),
     outputs: byFirstPlace(words.slice(0, common), listed),
   };
 }
@@ -58,11 +56,7 @@ export function makeFrequentWords(random: Random, options: { length: number; voc
     ranked.flatMap((word, i) => new Array<string>(Math.floor((options.length * (i + 1) ** -2) / zeta2)).fill(word)),
   );
   return {
-    input:
-      "Read the following coded text and track the frequency of each coded word. Find the three most frequently " +
-      `appeared coded words. ${text.join(" ")}\nQuestion: Do not provide any explanation. Please ignore the dots ` +
-      "'....'. What are the three most frequently appeared words in the above coded text?",
-    answerPrefix: " Answer: According to the coded text above, the three most frequently appeared words are:",
+    ...frequentWordsPrompt(text.join(" ")),
     outputs: ranked.slice(1, 4),
   };
 }

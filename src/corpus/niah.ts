@@ -5,10 +5,10 @@
 import type { Random } from "../base/random.ts";
 import { Draft } from "./draft.ts";
 import { makeSentences, noiseLine } from "./filler.ts";
+import { type Needle, type NeedleType, needleSentence, niahPrompt, niahTemplate } from "./ruler-templates.ts";
 import { joinWithAnd, type Task } from "./task.ts";
 import { adjectives, things } from "./words.ts";
 
-export type NeedleType = "numbers" | "words" | "uuids";
 export type Haystack = "essay" | "noise" | "needle";
 
 export interface NiahOptions {
@@ -27,11 +27,6 @@ export interface NiahOptions {
   depth?: number;
 }
 
-export interface Needle {
-  key: string;
-  value: string;
-}
-
 /** The task with what a test or a report by depth wants to know. */
 export interface NiahTask extends Task {
   /** All needles that are no distractors. */
@@ -40,42 +35,19 @@ export interface NiahTask extends Task {
   queries: string[];
 }
 
+/** A word of the corpus: an adjective and a thing. */
+function makeWord(random: Random): string {
+  return `${random.pick(adjectives)}-${random.pick(things)}`;
+}
+
 /** A number without a leading zero, a hyphenated pair of words, or a UUID of version 4. */
-export function makeNeedlePart(random: Random, type: NeedleType): string {
+export function makeNeedlePart(random: Random, type: NeedleType, word = makeWord): string {
   if (type === "numbers") return String(random.integer(1_000_000, 9_999_999));
-  if (type === "words") return `${random.pick(adjectives)}-${random.pick(things)}`;
+  if (type === "words") return word(random);
   const hex = Array.from({ length: 32 }, () => random.integer(0, 15).toString(16));
   hex[12] = "4";
   hex[16] = (8 + random.integer(0, 3)).toString(16);
   return hex.join("").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
-
-/** The needle sentence; RULER keeps the plural here whatever the count. */
-export function needleSentence(type: NeedleType, needle: Needle): string {
-  return `One of the special magic ${type} for ${needle.key} is: ${needle.value}.`;
-}
-
-/** RULER's rewrite of the template for a single answer. */
-function inSingular(text: string): string {
-  return text
-    .replace("Some", "A")
-    .replace("are all", "is")
-    .replaceAll(/\bare\b/g, "is")
-    .replaceAll("answers", "answer");
-}
-
-/** The three template parts for `query`: opening, question, answer prefix. */
-export function niahTemplate(type: NeedleType, query: string, single: boolean): [string, string, string] {
-  const rewrite = single ? inSingular : (text: string) => text;
-  const kind = single ? type.slice(0, -1) : type;
-  return [
-    rewrite(
-      "Some special magic @ are hidden within the following text. Make sure to memorize it. I will quiz you about the @ afterwards.\n",
-    ).replaceAll("@", kind),
-    rewrite("\nWhat are all the special magic @ for ").replaceAll("@", kind) +
-      `${query} mentioned in the provided text?`,
-    ` The special magic ${kind} for ${query} mentioned in the provided text ${single ? "is" : "are"}`,
-  ];
 }
 
 /** Distinct keys; a key never occurs twice in a task, so that every question has one answer. */
@@ -136,10 +108,8 @@ export function makeNiah(random: Random, options: NiahOptions): NiahTask {
   const { valueType = "numbers", values = 1, queries: asked = 1 } = options;
   const { keys, needles, context } = hideNeedles(random, options, Math.max(options.keys ?? 1, asked));
   const queries = keys.slice(0, asked);
-  const [opening, question, answerPrefix] = niahTemplate(valueType, joinWithAnd(queries), asked * values === 1);
   return {
-    input: opening + context + question,
-    answerPrefix,
+    ...niahPrompt(valueType, joinWithAnd(queries), context, asked * values === 1),
     outputs: queries.flatMap((key) => needles.filter((needle) => needle.key === key).map(({ value }) => value)),
     needles,
     queries,

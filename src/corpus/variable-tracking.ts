@@ -5,6 +5,7 @@
  */
 import type { Random } from "../base/random.ts";
 import { noiseLine } from "./filler.ts";
+import { variableTrackingPrompt } from "./ruler-templates.ts";
 import type { Task } from "./task.ts";
 
 export interface VariableTrackingOptions {
@@ -75,13 +76,10 @@ export function makeVariableTracking(random: Random, options: VariableTrackingOp
   const value = [...values][0] ?? "";
   const outputs = chains[0] ?? [];
   const solved = example ? makeExample(random, { hops, letters }) : "";
+  const prompt = variableTrackingPrompt(lines.join("\n"), value, outputs.length);
   return {
-    input:
-      `${solved}Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n` +
-      `${lines.join("\n")}\nQuestion: Find all variables that are assigned the value ${value} in the text above.`,
-    answerPrefix:
-      ` Answer: According to the chain(s) of variable assignment in the text above, ${outputs.length} variables are ` +
-      `assigned the value ${value}, they are: `,
+    ...prompt,
+    input: solved + prompt.input,
     outputs,
     value,
     chains,

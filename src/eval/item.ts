@@ -26,6 +26,10 @@ export interface EvalItem {
   goldAnswer: string;
   /** Labels of a multiple choice, in order, such as A to D; absent for other tasks. */
   choices?: readonly string[];
+  /** Multiple choice: `goldAnswer` without its label, such as "\nThe correct answer is (". */
+  choiceLead?: string;
+  /** A second turn (LongBench v2 with chain of thought): its output is scored instead of the first one. */
+  followUp?: { maxNewTokens: number; prompt(firstOutput: string): ItemPrompt };
   /** LongBench's list of classes. */
   classes?: readonly string[];
   /** Items that share an article or context, for clustered statistics. */
@@ -65,6 +69,10 @@ export interface Suite {
   version: number;
   tasks: readonly EvalTask[];
   skipped: readonly SkippedTask[];
+  /** What a reader of the scores has to know: a haystack of one's own, a ratio that is not the official one. */
+  notes: readonly string[];
+  /** Items that `items` will give, where that is known beforehand. */
+  total?: number;
   /** Records that were bad and left out under --skip-bad; complete once `items` ends. */
   bad: { where: string; problem: string }[];
   /** Items in a fixed order, made or read one at a time; the caller may stop early. */

@@ -2,6 +2,7 @@
 import { createReadStream } from "node:fs";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { capitalized } from "../base/words.ts";
 
 export interface Line {
   /** From 1. */
@@ -17,26 +18,48 @@ export interface Line {
  * Streams the lines of a file; memory is one line and one block.
  * @param what the noun of messages: `calibration file "a.jsonl"`
  */
-export async function* readLines(path: string, what: string): AsyncGenerator<Line> {
-  let pending: Buffer[] = [];
-  let number = 1;
-  let offset = 0;
+export function readLines(path: string, what: string): AsyncGenerator<Line> {
+  return splitLines(readBlocks(path, what));
+}
+
+/** The bytes of a file, block by block. */
+export async function* readBlocks(path: string, what: string): AsyncGenerator<Buffer> {
   try {
-    for await (const block of createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>) {
-      let start = 0;
-      for (let newline = block.indexOf(10, start); newline !== -1; newline = block.indexOf(10, start)) {
-        const bytes = Buffer.concat([...pending, block.subarray(start, newline)]);
-        pending = [];
-        start = newline + 1;
-        yield { number: number++, bytes, end: offset + start, complete: true };
-      }
-      if (start < block.length) pending.push(block.subarray(start));
-      offset += block.length;
-    }
+    yield* createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>;
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined || code.startsWith("E_")) throw error;
     throw new InputError(`Cannot read ${what}: ${describeSystemError(code)}`, { cause: error });
+  }
+}
+
+/**
+ * The lines of a stream of bytes.
+ * @throws InputError for a line of more than `longest` bytes
+ */
+export async function* splitLines(
+  blocks: AsyncIterable<Buffer>,
+  longest = Number.POSITIVE_INFINITY,
+  what = "the file",
+): AsyncGenerator<Line> {
+  let pending: Buffer[] = [];
+  let number = 1;
+  let offset = 0;
+  let lineStart = 0;
+  for await (const block of blocks) {
+    let start = 0;
+    for (let newline = block.indexOf(10, start); newline !== -1; newline = block.indexOf(10, start)) {
+      const bytes = Buffer.concat([...pending, block.subarray(start, newline)]);
+      pending = [];
+      start = newline + 1;
+      lineStart = offset + start;
+      yield { number: number++, bytes, end: offset + start, complete: true };
+    }
+    if (start < block.length) pending.push(block.subarray(start));
+    offset += block.length;
+    if (offset - lineStart > longest) {
+      throw new InputError(`Line ${number} of ${what} has more than ${longest} bytes`);
+    }
   }
   if (pending.length > 0) yield { number, bytes: Buffer.concat(pending), end: offset, complete: false };
 }
@@ -51,6 +74,6 @@ export function decodeUtf8(bytes: Uint8Array, what: string): string {
   try {
     return strict.decode(bytes);
   } catch (error) {
-    throw new InputError(`${what.slice(0, 1).toUpperCase()}${what.slice(1)} is not valid UTF-8`, { cause: error });
+    throw new InputError(`${capitalized(what)} is not valid UTF-8`, { cause: error });
   }
 }

@@ -1,19 +1,36 @@
-/** Result files are read whole: they are small, and a person may have edited them. */
+/** Whole text files, with their errors in words. */
 import { readFile } from "node:fs/promises";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { decodeUtf8 } from "./lines.ts";
 
 /**
- * Text of a file that the user named.
- * @param noun what messages call it: `analysis file`
- * @throws InputError where it cannot be read
+ * Runs an operation on a file.
+ * @param noun what the file is, for messages: `essays "a.txt"`
+ * @param verb what cannot be done with it
+ * @throws InputError where the system refuses
  */
-export async function readTextFile(path: string, noun: string, hint: string): Promise<string> {
+export async function attemptRead<T>(noun: string, operation: () => Promise<T>, verb = "read"): Promise<T> {
   try {
-    return await readFile(path, "utf8");
+    return await operation();
   } catch (error) {
     const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read ${noun} "${path}": ${describeSystemError(code)}`, { hint, cause: error });
+    if (code === undefined || code.startsWith("E_")) throw error;
+    throw new InputError(`Cannot ${verb} ${noun}: ${describeSystemError(code)}`, { cause: error });
+  }
+}
+
+/** The text of a UTF-8 file, without its byte order mark. */
+export async function readText(path: string, noun: string): Promise<string> {
+  return decodeUtf8(await attemptRead(noun, () => readFile(path)), noun);
+}
+
+/** As `readText`, for a file that a user has named: `hint` says where such files come from. */
+export async function readTextFile(path: string, noun: string, hint: string): Promise<string> {
+  try {
+    return await readText(path, `${noun} "${path}"`);
+  } catch (error) {
+    if (!(error instanceof InputError) || error.hint !== undefined) throw error;
+    throw new InputError(error.message, { hint, cause: error });
   }
 }

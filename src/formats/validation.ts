@@ -30,7 +30,8 @@ export function parseJson<T>(text: string, schema: z.ZodType<T>, what: string, h
   return checkShape(value, schema, what, hint);
 }
 
-function describeIssues(error: z.ZodError): string {
+/** The first thing that is wrong, with its field, and how many more there are. */
+export function describeIssues(error: z.ZodError): string {
   const [first, ...others] = error.issues;
   if (first === undefined) return "does not have the expected form";
   const rest = others.length === 0 ? "" : ` (and ${others.length} more)`;

@@ -52,6 +52,13 @@ describe("encode()", () => {
   });
 });
 
+test("decode() drops blanks before signs only where the checkpoint asks for it", async () => {
+  const text = "do n't , he said .";
+  expect((await load()).decode(Buffer.from(text).toJSON().data)).toBe(text);
+  const cleaning = await load({ config: { clean_up_tokenization_spaces: true } });
+  expect(cleaning.decode(Buffer.from(text).toJSON().data)).toBe("don't, he said.");
+});
+
 describe("eosIds", () => {
   test("join the generation config's and the tokenizer's", async () => {
     expect((await load({ generation: { eos_token_id: [3, 4] }, model: { eos_token_id: 9 } })).eosIds).toEqual([

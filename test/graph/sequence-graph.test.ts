@@ -123,3 +123,43 @@ it("selects all keys of sequences no longer than index_topk", async () => {
   expect(found).toBeCloseTo(expected, 5);
   await staged.release();
 });
+
+it.each(["cpu", "cuda", "webgpu"] as const)("%s's graph has the stages' divergences", async (provider) => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const { lengths, shape } = shapes["chunks of a batch"] as (typeof shapes)[string];
+  const [windows, top] = [someWindows(model, lengths), 20];
+  const own = model.config.indexerLayers;
+  const pattern = parsePattern("FSFSF");
+  const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0, top });
+  const expected = (await staged.evaluate(pattern, {})).sequences.map(({ kl }) => kl as number);
+  await staged.release();
+  const graphSettings = { ...settings(provider), top };
+  const { Tensor } = await loadRuntime();
+  const graph = encodeModel(buildSequenceGraph(model.config, await model.weights(), shape, graphSettings));
+  const session = await OnnxSession.create(graph, "test", {
+    device: "cpu",
+    threads: 2,
+    folder: model.path,
+    solo: true,
+  });
+  const batch = new SequenceBatch(windows, shape);
+  const flag = (value: boolean) => new Tensor("bool", Uint8Array.of(value ? 1 : 0), []);
+  const run = async (pattern: Pattern, baseline: Float32Array) => {
+    const feeds: Feeds = {
+      input_ids: new Tensor("int64", batch.ids, [batch.ids.length]),
+      target_ids: new Tensor("int64", batch.targets, [batch.ids.length]),
+      position_ids: new Tensor("int64", batch.positions, [batch.ids.length]),
+      own_pattern: flag(pattern === own),
+      own_distribution: new Tensor("float32", baseline, [baseline.length / (1 + 2 * top), 1 + 2 * top]),
+    };
+    for (const layer of [1, 2, 3, 4]) feeds[`select.${layer}`] = flag(isFull(pattern, layer));
+    return floats((await session.run(feeds)).divergence, "divergence");
+  };
+  const found = await run(pattern, await run(own, new Float32Array()));
+  await session.release();
+  for (const [index, rows] of batch.lossRows.entries()) {
+    const kl = rows.reduce((sum, row) => sum + (found[2 * row + 1] as number), 0) / rows.length;
+    expect(kl).toBeCloseTo(expected[index] as number, 5);
+    expect(kl).toBeGreaterThan(1e-3);
+  }
+});

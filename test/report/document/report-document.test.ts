@@ -87,7 +87,10 @@ describe("a report", () => {
     await writeFile(join(folder, "kl.json"), JSON.stringify(byKl));
     const { markdown, charts } = await make("kl.json", "analysis.json");
     expect(markdown).toContain("| Step | Layer | Full | KL |");
-    expect(charts.find(({ name }) => name === "loss.svg")?.svg).not.toContain("+0.0625");
+    const drawn = (all: ReportDocument["charts"]) => all.find(({ name }) => name === "loss.svg")?.svg ?? "";
+    expect(drawn(charts)).toContain("nats per token: 0.125; series: kl");
+    expect(drawn(charts)).not.toContain("nats per token: 0.0625;");
+    expect(drawn((await make("greedy.json")).charts)).toContain("nats per token: 0.0625; series: greedy");
   });
 
   test("does not draw losses on different text into one chart", async () => {

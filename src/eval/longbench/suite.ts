@@ -1,0 +1,221 @@
+/** LongBench v1 and LongBench-E as suites over the user's files. */
+import { InputError, UsageError } from "../../base/errors.ts";
+import { hashBytes } from "../../base/files.ts";
+import { type DataRecord, listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
+import type { EvalItem, SkippedTask, Suite } from "../item.ts";
+import { BadRecords, checkRecords } from "../records/checked-records.ts";
+import type { SuiteOptions } from "../suites.ts";
+import { fillPrompt } from "./prompts.ts";
+import { type LongbenchRecord, longbenchFields, longbenchSchema } from "./records.ts";
+import { loadSegmentation } from "./segmentation.ts";
+import { LONGBENCH_VERSION, type LongbenchTask, longbenchTasks, needsSegmentation } from "./tasks.ts";
+import { truncateMiddle } from "./truncation.ts";
+
+/** A file and its task; without one, every record names its own in `dataset`. */
+interface TaskFile {
+  file: RecordFile;
+  task?: LongbenchTask;
+}
+
+/**
+ * @param edition "e" for LongBench-E: files whose task ends with `_e`, and scores by length
+ * @throws InputError for data that cannot be read or holds none of the tasks
+ */
+export async function openLongbench(
+  name: string,
+  edition: "v1" | "e",
+  choose: (tasks: readonly LongbenchTask[]) => LongbenchTask[],
+  options: SuiteOptions,
+): Promise<Suite> {
+  const { data, codeRatio = "difflib", skipBad = false } = options;
+  if (data === undefined) throw new UsageError(`Suite ${name} needs --data: LongBench's zip, folder or files`);
+  const inEdition = ({ inE }: LongbenchTask): boolean => edition === "v1" || inE;
+  const names = choose(longbenchTasks({ codeRatio }).filter(inEdition));
+  const segment = names.some(needsSegmentation) ? await loadSegmentation() : undefined;
+  const all = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
+  const wanted = all.filter(({ name }) => names.some((task) => task.name === name));
+  const skipped: SkippedTask[] = [];
+  const scorable = wanted.filter((task) => {
+    const lacks = needsSegmentation(task) && segment === undefined;
+    if (lacks)
+      skipped.push({ task: task.name, reason: "needs the package @node-rs/jieba: npm install @node-rs/jieba" });
+    return !lacks;
+  });
+  const files = assignFiles(await listRecordFiles(data), all, edition).filter(
+    ({ task }) => task === undefined || scorable.includes(task),
+  );
+  const { used, present } = await findTasks(files, scorable);
+  const tasks = scorable.filter((task) => present.has(task));
+  for (const task of scorable) {
+    if (!present.has(task)) skipped.push({ task: task.name, reason: `--data has no records of it` });
+  }
+  if (tasks.length === 0) {
+    const what = options.tasks === undefined ? "any of LongBench's tasks" : options.tasks.join(", ");
+    throw new InputError(`"${data}" has no record of ${what}`, {
+      hint: `files are named after their task, such as hotpotqa${edition === "e" ? "_e" : ""}.jsonl, or each record names it as "dataset"`,
+    });
+  }
+  const bad = new BadRecords(skipBad);
+  return {
+    name,
+    version: LONGBENCH_VERSION,
+    tasks,
+    skipped,
+    notes:
+      codeRatio === "indel" ? ["Code tasks are scored with --code-ratio indel, not as the official set-up does"] : [],
+    bad: bad.list,
+    items: () => readItems(used, tasks, edition, bad, options),
+  };
+}
+
+/** The task that a file is named after: `hotpotqa.jsonl`, `data/hotpotqa_e.jsonl`, `hotpotqa/test-00000.parquet`. */
+function assignFiles(files: readonly RecordFile[], tasks: readonly LongbenchTask[], edition: "v1" | "e"): TaskFile[] {
+  const names = new Map<string, { task: LongbenchTask; edition: "v1" | "e" }>();
+  for (const task of tasks) {
+    names.set(task.name, { task, edition: "v1" });
+    if (task.inE) names.set(`${task.name}_e`, { task, edition: "e" });
+  }
+  return files.flatMap((file): TaskFile[] => {
+    const parts = file.name.split("/").reverse();
+    const found = parts.map((part) => names.get(part.replace(/\..*$/, ""))).find((entry) => entry !== undefined);
+    if (found === undefined) return [{ file }];
+    return found.edition === edition ? [{ file, task: found.task }] : [];
+  });
+}
+
+/** Files of several tasks are read once to see which they hold; those that hold none are left out. */
+async function findTasks(
+  files: readonly TaskFile[],
+  wanted: readonly LongbenchTask[],
+): Promise<{ used: TaskFile[]; present: Set<LongbenchTask> }> {
+  const used: TaskFile[] = [];
+  const present = new Set<LongbenchTask>();
+  for (const file of files) {
+    const found = file.task === undefined ? await tasksWithin(file.file, wanted) : [file.task];
+    for (const task of found) present.add(task);
+    if (found.length > 0) used.push(file);
+  }
+  return { used, present };
+}
+
+async function tasksWithin(file: RecordFile, wanted: readonly LongbenchTask[]): Promise<LongbenchTask[]> {
+  const names = new Set<unknown>();
+  for await (const record of file.records()) {
+    if ("value" in record) names.add(datasetOf(record.value));
+    if (wanted.every(({ name }) => names.has(name))) break;
+  }
+  return wanted.filter(({ name }) => names.has(name));
+}
+
+/** The records of the given tasks; what no task claims is no bad record of LongBench. */
+async function* recordsOf(file: RecordFile, tasks: readonly LongbenchTask[]): AsyncGenerator<DataRecord> {
+  for await (const record of file.records()) {
+    if ("problem" in record || tasks.some(({ name }) => name === datasetOf(record.value))) yield record;
+  }
+}
+
+function datasetOf(value: unknown): unknown {
+  return value !== null && typeof value === "object" && "dataset" in value ? value.dataset : undefined;
+}
+
+async function* readItems(
+  files: readonly TaskFile[],
+  tasks: readonly LongbenchTask[],
+  edition: "v1" | "e",
+  bad: BadRecords,
+  options: SuiteOptions,
+): AsyncGenerator<EvalItem> {
+  const { limit = Number.POSITIVE_INFINITY, signal } = options;
+  bad.clear();
+  const counts = new Map<LongbenchTask, number>();
+  const ids = new Set<string>();
+  const enough = (task: LongbenchTask): boolean => (counts.get(task) ?? 0) >= limit;
+  for (const { file, task: named } of files) {
+    const records = named === undefined ? recordsOf(file, tasks) : file.records();
+    for await (const { where, fields } of checkRecords(records, longbenchSchema, longbenchFields, bad)) {
+      signal?.throwIfAborted();
+      if (named === undefined ? tasks.every(enough) : enough(named)) break;
+      const task = named ?? tasks.find(({ name }) => name === fields.dataset);
+      if (task === undefined || enough(task)) continue;
+      const index = counts.get(task) ?? 0;
+      const id = fields.id ?? String(index);
+      const problem =
+        whyBad(task, fields) ??
+        (ids.has(`${task.name}/${id}`) ? `"_id": ${id} is the id of an earlier record` : undefined);
+      if (problem !== undefined) {
+        bad.report(where, problem);
+        continue;
+      }
+      ids.add(`${task.name}/${id}`);
+      counts.set(task, index + 1);
+      yield toItem(task, id, fields, edition, options);
+    }
+  }
+  if (ids.size === 0) bad.refuseAll(`--data "${options.data}"`);
+}
+
+/** What a score would fail on. */
+function whyBad({ metric }: LongbenchTask, { answers, classes }: LongbenchRecord): string | undefined {
+  if (answers.length === 0) return '"answers": is empty';
+  if (metric === "classification" && (classes === undefined || classes.length === 0)) {
+    return '"all_classes": expected a list of classes';
+  }
+  if (metric === "retrieval" && !answers.every((answer) => /Paragraph \d/.test(answer))) {
+    return '"answers": expected "Paragraph" and a number';
+  }
+  if (metric === "retrieval_zh" && !answers.every((answer) => /段落\d/.test(answer))) {
+    return '"answers": expected "段落" and a number';
+  }
+  return undefined;
+}
+
+function toItem(
+  task: LongbenchTask,
+  id: string,
+  record: LongbenchRecord,
+  edition: "v1" | "e",
+  { counter, maxLength, wrapperTokens = 0 }: SuiteOptions,
+): EvalItem {
+  const whole = fillPrompt(task.prompt, record);
+  const { text, truncated } =
+    maxLength === undefined
+      ? { text: whole }
+      : truncateMiddle(whole, promptLimit(task.name, maxLength, wrapperTokens, task.maxNewTokens), counter);
+  const { length, language, answers, classes, context } = record;
+  return {
+    id,
+    task: task.name,
+    prompt: { user: text, answerPrefix: "", chat: task.chat },
+    references: answers,
+    goldAnswer: leadOf(text) + (answers[0] ?? ""),
+    ...(classes === undefined ? {} : { classes }),
+    cluster: hashBytes(context).slice(0, 16),
+    groups: {
+      category: task.category,
+      language: language ?? task.language,
+      ...(edition === "e" && length !== undefined ? { bucket: bucketOf(length) } : {}),
+    },
+    ...(truncated === undefined ? {} : { truncated }),
+  };
+}
+
+/** @throws InputError where the answer leaves no room for a prompt */
+export function promptLimit(task: string, maxLength: number, wrapperTokens: number, maxNewTokens: number): number {
+  const limit = maxLength - wrapperTokens - maxNewTokens;
+  if (limit >= 64) return limit;
+  throw new InputError(
+    `${task} does not fit into ${maxLength} tokens: its answer may have ${maxNewTokens}, which leaves ${Math.max(0, limit)} for the prompt`,
+    { hint: "leave the task out with --tasks, or use a model with a longer window" },
+  );
+}
+
+/** The blank between prompt and answer, where the prompt does not end with one and its script has them. */
+function leadOf(prompt: string): string {
+  return /[\s\u3000-\u9fff\uff00-\uffef]$/u.test(prompt) ? "" : " ";
+}
+
+/** LongBench-E's classes of length in words. */
+function bucketOf(length: number): string {
+  if (length < 4000) return "0-4k";
+  return length < 8000 ? "4-8k" : "8k+";
+}

@@ -1,0 +1,138 @@
+/** LongBench's 21 tasks in the order of its paper. */
+import type { EvalTask } from "../item.ts";
+import { longbenchPrompts } from "./prompts.ts";
+import { rougeL } from "./rouge.ts";
+import {
+  classificationScore,
+  codeSimilarity,
+  countScore,
+  firstLine,
+  qaF1,
+  qaF1Chinese,
+  retrievalScore,
+  rougeChinese,
+} from "./scoring.ts";
+import type { Segment } from "./segmentation.ts";
+import type { CodeRatio } from "./similarity.ts";
+
+/** Changes whenever a prompt or a score does. */
+export const LONGBENCH_VERSION = 1;
+
+type Metric =
+  | "qa_f1"
+  | "qa_f1_zh"
+  | "rouge"
+  | "rouge_zh"
+  | "classification"
+  | "count"
+  | "retrieval"
+  | "retrieval_zh"
+  | "code_sim";
+
+export type LongbenchTaskName = keyof typeof longbenchPrompts;
+
+export interface LongbenchTask extends EvalTask {
+  name: LongbenchTaskName;
+  category: string;
+  language: "en" | "zh" | "code";
+  prompt: string;
+  /** False for the tasks that chat models too are to continue. */
+  chat: boolean;
+  /** In LongBench-E. */
+  inE: boolean;
+}
+
+/** What metrics need beside the texts. */
+export interface ScoringTools {
+  codeRatio: CodeRatio;
+  /** Absent where jieba is not installed; the tasks that need it are skipped then. */
+  segment?: Segment;
+}
+
+type Row = [LongbenchTaskName, category: string, maxNewTokens: number, Metric, LongbenchTask["language"], inE?: "E"];
+
+const rows: readonly Row[] = [
+  ["narrativeqa", "single-doc QA", 128, "qa_f1", "en"],
+  ["qasper", "single-doc QA", 128, "qa_f1", "en", "E"],
+  ["multifieldqa_en", "single-doc QA", 64, "qa_f1", "en", "E"],
+  ["multifieldqa_zh", "single-doc QA", 64, "qa_f1_zh", "zh"],
+  ["hotpotqa", "multi-doc QA", 32, "qa_f1", "en", "E"],
+  ["2wikimqa", "multi-doc QA", 32, "qa_f1", "en", "E"],
+  ["musique", "multi-doc QA", 32, "qa_f1", "en"],
+  ["dureader", "multi-doc QA", 128, "rouge_zh", "zh"],
+  ["gov_report", "summarization", 512, "rouge", "en", "E"],
+  ["qmsum", "summarization", 512, "rouge", "en"],
+  ["multi_news", "summarization", 512, "rouge", "en", "E"],
+  ["vcsum", "summarization", 512, "rouge_zh", "zh"],
+  ["trec", "few-shot", 64, "classification", "en", "E"],
+  ["triviaqa", "few-shot", 32, "qa_f1", "en", "E"],
+  ["samsum", "few-shot", 128, "rouge", "en", "E"],
+  ["lsht", "few-shot", 64, "classification", "zh"],
+  ["passage_count", "synthetic", 32, "count", "en", "E"],
+  ["passage_retrieval_en", "synthetic", 32, "retrieval", "en", "E"],
+  ["passage_retrieval_zh", "synthetic", 32, "retrieval_zh", "zh"],
+  ["lcc", "code", 64, "code_sim", "code", "E"],
+  ["repobench-p", "code", 64, "code_sim", "code", "E"],
+];
+
+/** Few-shot and code: completed without a template even by chat models. */
+const completed = new Set<LongbenchTaskName>(["trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"]);
+const scoredOnFirstLine = new Set<LongbenchTaskName>(["trec", "triviaqa", "samsum", "lsht"]);
+
+export function needsSegmentation({ metric }: EvalTask): boolean {
+  return metric === "qa_f1_zh" || metric === "rouge_zh";
+}
+
+export function longbenchTasks(tools: ScoringTools): LongbenchTask[] {
+  return rows.map(([name, category, maxNewTokens, metric, language, inE]) => ({
+    name,
+    category,
+    version: LONGBENCH_VERSION,
+    metric,
+    scores: "graded",
+    maxNewTokens,
+    language,
+    prompt: longbenchPrompts[name],
+    chat: !completed.has(name),
+    inE: inE !== undefined,
+    // The model would go on with another dialogue.
+    stop: name === "samsum" ? ["\n"] : [],
+    score(output, { references, classes = [] }) {
+      const prediction = scoredOnFirstLine.has(name) ? firstLine(output) : output;
+      return Math.max(0, ...references.map((gold) => scoreOne(metric, prediction, gold, classes, tools)));
+    },
+  }));
+}
+
+function scoreOne(
+  metric: Metric,
+  prediction: string,
+  gold: string,
+  classes: readonly string[],
+  { codeRatio, segment }: ScoringTools,
+): number {
+  const words = (): Segment => {
+    if (segment === undefined) throw new Error(`${metric} without segmentation`);
+    return segment;
+  };
+  switch (metric) {
+    case "qa_f1":
+      return qaF1(prediction, gold);
+    case "qa_f1_zh":
+      return qaF1Chinese(prediction, gold, words());
+    case "rouge":
+      return rougeL(prediction, gold);
+    case "rouge_zh":
+      return rougeChinese(prediction, gold, words());
+    case "classification":
+      return classificationScore(prediction, gold, classes);
+    case "count":
+      return countScore(prediction, gold);
+    case "retrieval":
+      return retrievalScore(prediction, gold, "Paragraph ");
+    case "retrieval_zh":
+      return retrievalScore(prediction, gold, "段落");
+    case "code_sim":
+      return codeSimilarity(prediction, gold, codeRatio);
+  }
+}

@@ -1,0 +1,125 @@
+/** LongBench v2 as a suite: 503 multiple choices over texts of up to two million words. */
+import { UsageError } from "../../base/errors.ts";
+import { hashBytes } from "../../base/files.ts";
+import { listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
+import type { EvalItem, EvalTask, Suite } from "../item.ts";
+import { BadRecords, checkRecords } from "../records/checked-records.ts";
+import type { SuiteOptions } from "../suites.ts";
+import { ANSWER_LEAD, extractAnswer, thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "./choice.ts";
+import { type LongbenchV2Record, labels, longbenchV2Fields, longbenchV2Schema } from "./records.ts";
+import { promptLimit } from "./suite.ts";
+import { truncateMiddle } from "./truncation.ts";
+
+/** Changes whenever a prompt or a score does. */
+export const LONGBENCH_V2_VERSION = 1;
+
+/** Items of the published file. */
+const PUBLISHED_ITEMS = 503;
+const ANSWER_TOKENS = 128;
+const THOUGHT_TOKENS = 1024;
+
+/** An output without an answer is wrong, an empty one too: the original leaves the latter out of its count. */
+export function longbenchV2Task(cot: boolean): EvalTask {
+  return {
+    name: cot ? "longbench_v2_cot" : "longbench_v2",
+    version: LONGBENCH_V2_VERSION,
+    metric: "accuracy",
+    scores: "binary",
+    maxNewTokens: cot ? THOUGHT_TOKENS : ANSWER_TOKENS,
+    stop: [],
+    score: (output, { references }) => (extractAnswer(output) === references[0] ? 1 : 0),
+  };
+}
+
+/** @throws InputError for data that cannot be read */
+export async function openLongbenchV2(name: string, task: EvalTask, options: SuiteOptions): Promise<Suite> {
+  const { data, skipBad = false } = options;
+  if (data === undefined)
+    throw new UsageError(`Suite ${name} needs --data: data.json of LongBench v2, or a copy of it`);
+  const files = await listRecordFiles(data);
+  const bad = new BadRecords(skipBad);
+  const notes: string[] = [];
+  return {
+    name,
+    version: LONGBENCH_V2_VERSION,
+    tasks: [task],
+    skipped: [],
+    notes,
+    bad: bad.list,
+    items: () => readItems(files, task, bad, notes, options),
+  };
+}
+
+async function* readItems(
+  files: readonly RecordFile[],
+  task: EvalTask,
+  bad: BadRecords,
+  notes: string[],
+  options: SuiteOptions,
+): AsyncGenerator<EvalItem> {
+  const { limit = Number.POSITIVE_INFINITY, signal } = options;
+  bad.clear();
+  notes.length = 0;
+  const ids = new Set<string>();
+  for (const file of files) {
+    for await (const { where, fields } of checkRecords(file.records(), longbenchV2Schema, longbenchV2Fields, bad)) {
+      signal?.throwIfAborted();
+      const id = fields.id ?? String(ids.size);
+      if (ids.has(id)) {
+        bad.report(where, `"_id": ${id} is the id of an earlier record`);
+        continue;
+      }
+      ids.add(id);
+      yield toItem(task, id, fields, options);
+      if (ids.size >= limit) return;
+    }
+  }
+  if (ids.size === 0) bad.refuseAll(`--data "${options.data}"`);
+  if (ids.size !== PUBLISHED_ITEMS) notes.push(`The data has ${ids.size} items, LongBench v2 has ${PUBLISHED_ITEMS}`);
+}
+
+function toItem(
+  task: EvalTask,
+  id: string,
+  record: LongbenchV2Record,
+  { counter, maxLength, wrapperTokens = 0, cot = false }: SuiteOptions,
+): EvalItem {
+  const choices = record.choices.map((choice) => choice ?? "");
+  const asked = { document: record.context, question: record.question, choices };
+  const whole = cot ? thoughtPrompt(asked) : zeroShotPrompt(asked);
+  const { text, truncated } =
+    maxLength === undefined
+      ? { text: whole }
+      : truncateMiddle(whole, promptLimit(task.name, maxLength, wrapperTokens, task.maxNewTokens), counter);
+  const { domain, subDomain, difficulty, length, answer, context } = record;
+  const groups = { difficulty, length, domain, sub_domain: subDomain };
+  return {
+    id,
+    task: task.name,
+    prompt: { user: text, answerPrefix: "", chat: true },
+    references: [answer],
+    goldAnswer: `\n${ANSWER_LEAD}${answer})`,
+    // With a chain of thought the choice is made in the second turn, which hangs on the first output.
+    ...(cot ? { followUp: followUp(asked) } : { choices: labels, choiceLead: `\n${ANSWER_LEAD}` }),
+    cluster: hashBytes(context).slice(0, 16),
+    groups: Object.fromEntries(
+      Object.entries(groups).filter((entry): entry is [string, string] => entry[1] !== undefined),
+    ),
+    ...(truncated === undefined ? {} : { truncated }),
+  };
+}
+
+function followUp({
+  question,
+  choices,
+}: {
+  question: string;
+  choices: readonly string[];
+}): NonNullable<EvalItem["followUp"]> {
+  // Without the document: a suite's items must not hold on to it.
+  const asked = { document: "", question, choices };
+  return {
+    maxNewTokens: ANSWER_TOKENS,
+    prompt: (thought) => ({ user: thoughtAnswerPrompt(asked, thought), answerPrefix: "", chat: true }),
+  };
+}

@@ -1,0 +1,183 @@
+/**
+ * From an item to the ids that a model is given: the chat template or none, the answer prefix behind it, exactly one BOS.
+ * More than one BOS has been seen to turn a comparison of two attentions around (evaluation.md has the case), so it is
+ * no warning.
+ */
+
+import { InputError } from "../base/errors.ts";
+import { hashBytes } from "../base/files.ts";
+import type { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { readText } from "../formats/text-file.ts";
+import type { EvalItem, ItemPrompt } from "./item.ts";
+
+export interface AssembledPrompt {
+  ids: number[];
+  /** SHA-256 over the ids as little-endian 32-bit integers: what pairs the arms and keys the journal. */
+  sha256: string;
+}
+
+/** Ids of prompt and gold answer together; the loss is taken over the ids from `answerStart` on. */
+export interface AssembledAnswer {
+  ids: number[];
+  /**
+   * At most the length of the prompt, with which `ids` agree up to here: a last blank of the prompt may be one token with
+   * the first word of the answer.
+   */
+  answerStart: number;
+}
+
+/** Continuations of a multiple choice: all begin with the ids of `shared`, then each label has its own. */
+export interface AssembledChoices {
+  /** Prompt and whatever leads the label ("The correct answer is ("). One prefill of this scores all labels. */
+  shared: number[];
+  /** Ids of each label of `item.choices`, in order; more than one id where the tokenizer splits a label. */
+  options: number[][];
+}
+
+export interface PromptAssembly {
+  /** For the record: "none", "model", "deepseek-v3.2", or the file's path. */
+  readonly template: string;
+  /** SHA-256 of the template's text; undefined without one. */
+  readonly templateHash: string | undefined;
+  /** Tokens that BOS and template add to a prompt. */
+  readonly wrapperTokens: number;
+  prompt(item: EvalItem): AssembledPrompt;
+  /** The prompt of a second turn (`EvalItem.followUp`). */
+  turn(prompt: ItemPrompt, where: string): AssembledPrompt;
+  answer(item: EvalItem): AssembledAnswer;
+  choices(item: EvalItem): AssembledChoices;
+}
+
+const DEEPSEEK_USER = "<｜User｜>";
+const DEEPSEEK_ASSISTANT = "<｜Assistant｜>";
+
+/** A turn of DeepSeek-V3.2 without thinking (its `encoding/encoding_dsv32.py`); the checkpoint ships no template. */
+export const deepseekTemplate =
+  "{{ bos_token }}{% for message in messages %}" +
+  `{% if message['role'] == 'user' %}{{ '${DEEPSEEK_USER}' + message['content'] }}` +
+  "{% else %}{{ message['content'] }}{% endif %}{% endfor %}" +
+  `{{ '${DEEPSEEK_ASSISTANT}</think>' }}`;
+
+/** How templates are told to leave the thinking out: GLM's name and DeepSeek's. The answer prefix has no place in it. */
+const withoutThinking = { enable_thinking: false, thinking: false };
+
+/**
+ * @param chatTemplate "auto" (the checkpoint's, or the preset for DeepSeek-V3.2's tokenizer, or none), "none",
+ *   "deepseek-v3.2", or the path of a Jinja file
+ * @throws InputError for a template that cannot be read or rendered; every method throws it for a prompt that does not
+ *   have exactly one BOS (none, where the tokenizer has none)
+ */
+export async function openPromptAssembly(tokenizer: Tokenizer, chatTemplate = "auto"): Promise<PromptAssembly> {
+  const [name, template] = await chooseTemplate(tokenizer, chatTemplate);
+  return new Assembly(tokenizer, name, template);
+}
+
+async function chooseTemplate(tokenizer: Tokenizer, wanted: string): Promise<[string, string | undefined]> {
+  if (wanted === "none") return ["none", undefined];
+  if (wanted === "deepseek-v3.2") {
+    requireDeepseekTokens(tokenizer);
+    return [wanted, deepseekTemplate];
+  }
+  if (wanted !== "auto") return [wanted, await readText(wanted, `chat template "${wanted}"`)];
+  if (tokenizer.chatTemplate !== undefined) return ["model", tokenizer.chatTemplate];
+  if (tokenizer.idOf(DEEPSEEK_USER) !== undefined) return ["deepseek-v3.2", deepseekTemplate];
+  return ["none", undefined];
+}
+
+function requireDeepseekTokens(tokenizer: Tokenizer): void {
+  for (const token of [DEEPSEEK_USER, DEEPSEEK_ASSISTANT]) {
+    if (tokenizer.idOf(token) !== undefined) continue;
+    throw new InputError(`The preset deepseek-v3.2 does not fit this model: its tokenizer has no token ${token}`, {
+      hint: "give --chat-template auto, none, or a file",
+    });
+  }
+}
+
+class Assembly implements PromptAssembly {
+  readonly template: string;
+  readonly templateHash: string | undefined;
+  readonly wrapperTokens: number;
+  readonly #tokenizer: Tokenizer;
+  readonly #template: string | undefined;
+
+  constructor(tokenizer: Tokenizer, name: string, source: string | undefined) {
+    this.#tokenizer = tokenizer;
+    this.template = name;
+    this.#template = source;
+    this.templateHash = source === undefined ? undefined : hashBytes(source);
+    const probe = { user: "x", answerPrefix: "", chat: true };
+    this.wrapperTokens = this.turn(probe, "of a probe").ids.length - tokenizer.encodePlain("x").length;
+  }
+
+  prompt(item: EvalItem): AssembledPrompt {
+    return this.turn(item.prompt, whereOf(item));
+  }
+
+  turn(prompt: ItemPrompt, where: string): AssembledPrompt {
+    const ids = this.#encode(prompt, "", where);
+    return { ids, sha256: hashIds(ids) };
+  }
+
+  answer(item: EvalItem): AssembledAnswer {
+    const prompt = this.#encode(item.prompt, "", whereOf(item));
+    const ids = this.#encode(item.prompt, this.#behind(item.prompt, item.goldAnswer), whereOf(item));
+    return { ids, answerStart: commonPrefix([prompt, ids]) };
+  }
+
+  choices(item: EvalItem): AssembledChoices {
+    const { prompt, choices = [], choiceLead = "" } = item;
+    const lead = this.#behind(prompt, choiceLead);
+    const all = choices.map((label) => this.#encode(prompt, lead + label, whereOf(item)));
+    const shared = Math.min(commonPrefix(all), ...all.map((ids) => ids.length - 1));
+    return { shared: (all[0] ?? []).slice(0, shared), options: all.map((ids) => ids.slice(shared)) };
+  }
+
+  /** A turn of the assistant begins without the blank that parts an answer from a prompt that goes on. */
+  #behind({ chat, answerPrefix }: ItemPrompt, answer: string): string {
+    return chat && this.#template !== undefined && answerPrefix === "" ? answer.trimStart() : answer;
+  }
+
+  #encode({ user, answerPrefix, chat }: ItemPrompt, behind: string, where: string): number[] {
+    const tokenizer = this.#tokenizer;
+    const end = answerPrefix + behind;
+    const template = chat ? this.#template : undefined;
+    const ids =
+      template === undefined
+        ? tokenizer.encode(user + end)
+        : tokenizer.encodeRendered(
+            tokenizer.renderChat([{ role: "user", content: user }], { template, variables: withoutThinking }) + end,
+          );
+    this.#requireOneBos(ids, where);
+    return ids;
+  }
+
+  #requireOneBos(ids: readonly number[], where: string): void {
+    const { bosId } = this.#tokenizer;
+    if (bosId === undefined) return;
+    const found = ids.filter((id) => id === bosId).length;
+    if (found === 1 && ids[0] === bosId) return;
+    throw new InputError(`The prompt ${where} has ${found} BOS tokens, it must begin with the only one`, {
+      hint:
+        this.#template === undefined
+          ? "does the text contain the token itself?"
+          : `does the chat template (${this.template}) write it twice, or the text contain it?`,
+    });
+  }
+}
+
+function whereOf({ task, length, id }: EvalItem): string {
+  return `of ${task}${length === undefined ? "" : ` (${length} tokens)`}, item ${id},`;
+}
+
+function commonPrefix(sequences: readonly (readonly number[])[]): number {
+  const [first = [], ...others] = sequences;
+  let length = 0;
+  while (length < first.length && others.every((ids) => ids[length] === first[length])) length++;
+  return length;
+}
+
+function hashIds(ids: readonly number[]): string {
+  const bytes = Buffer.alloc(4 * ids.length);
+  for (const [i, id] of ids.entries()) bytes.writeInt32LE(id, 4 * i);
+  return hashBytes(bytes);
+}

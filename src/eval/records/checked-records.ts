@@ -1,0 +1,86 @@
+/** From records of data files to checked ones, with what is bad either fatal or counted. */
+import type { z } from "zod";
+import { InputError } from "../../base/errors.ts";
+import { capitalized } from "../../base/words.ts";
+import type { DataRecord } from "../../formats/records/record-files.ts";
+import { describeIssues } from "../../formats/validation.ts";
+import type { Suite } from "../item.ts";
+
+/** A record whose fields are what they should be. */
+export interface CheckedRecord<T> {
+  where: string;
+  fields: T;
+}
+
+/** Collects bad records, or stops at the first. */
+export class BadRecords {
+  readonly list: Suite["bad"] = [];
+  readonly #skips: boolean;
+
+  constructor(skipBad: boolean) {
+    this.#skips = skipBad;
+  }
+
+  /** Begins a reading: a second one does not count twice. */
+  clear(): void {
+    this.list.length = 0;
+  }
+
+  /**
+   * Ends a reading that gave nothing.
+   * @param what the data, for the message
+   */
+  refuseAll(what: string): never {
+    const [first] = this.list;
+    if (first === undefined) throw new InputError(`${capitalized(what)} holds no record`);
+    throw new InputError(
+      `${capitalized(what)} holds no record that can be used, ${this.list.length} are bad: ${first.where}: ${first.problem}`,
+      { hint: "is it data of another suite?" },
+    );
+  }
+
+  /** @throws InputError unless bad records are skipped */
+  report(where: string, problem: string, cause?: unknown): void {
+    if (!this.#skips) {
+      const hint = "--skip-bad leaves such records out and counts them";
+      throw new InputError(`${capitalized(where)}: ${problem}`, { hint, cause });
+    }
+    this.list.push({ where, problem });
+  }
+}
+
+/**
+ * @param required fields without which it is another kind of data: all that are missing are named
+ */
+export async function* checkRecords<T>(
+  records: AsyncIterable<DataRecord>,
+  schema: z.ZodType<T>,
+  required: readonly (readonly string[])[],
+  bad: BadRecords,
+): AsyncGenerator<CheckedRecord<T>> {
+  for await (const record of records) {
+    const { where } = record;
+    if ("problem" in record) {
+      bad.report(where, record.problem);
+      continue;
+    }
+    const missing = missingFields(record.value, required);
+    if (missing !== undefined) {
+      bad.report(where, missing);
+      continue;
+    }
+    const result = schema.safeParse(record.value);
+    if (result.success) yield { where, fields: result.data };
+    else bad.report(where, describeIssues(result.error), result.error);
+  }
+}
+
+function missingFields(value: unknown, required: readonly (readonly string[])[]): string | undefined {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return "is no object with fields";
+  const missing = required.filter((names) => !names.some((name) => name in value)).map(([name]) => `"${name}"`);
+  if (missing.length === 0) return undefined;
+  const present = Object.keys(value)
+    .slice(0, 12)
+    .map((name) => `"${name}"`);
+  return `has no ${missing.join(", ")}; its fields are ${present.join(", ")}`;
+}

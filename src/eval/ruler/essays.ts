@@ -1,0 +1,88 @@
+/** The haystack of RULER's essay tasks: the user's text, because Paul Graham's essays may not be shipped. */
+import { readdir, stat } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import { z } from "zod";
+import { InputError } from "../../base/errors.ts";
+import { hashBytes } from "../../base/files.ts";
+import { capitalized } from "../../base/words.ts";
+import { listRecordFiles } from "../../formats/records/record-files.ts";
+import { attemptRead, readText } from "../../formats/text-file.ts";
+import { checkShape } from "../../formats/validation.ts";
+
+export interface Essays {
+  /** SHA-256 of the text after its blanks are collapsed. */
+  hash: string;
+  /** False for other text than PaulGrahamEssays.json: such results are not those of published RULER. */
+  published: boolean;
+  /**
+   * The first `words` words, over again where they end, with the sentences put between theirs.
+   * @param depths percent of the sentences before each of `needles`; they are taken in ascending order
+   */
+  hide(needles: readonly string[], depths: readonly number[], words: number): string;
+}
+
+const recordKinds = new Set([".json", ".jsonl", ".parquet"]);
+
+const essaySchema = z.looseObject({ text: z.string() });
+
+/**
+ * @param path PaulGrahamEssays.json or another file of records with a "text" (JSON, JSONL, Parquet), a text file, or a
+ *   folder of .txt files
+ * @throws InputError for a path that cannot be read or holds no text
+ */
+export async function readEssays(path: string): Promise<Essays> {
+  const words = (await readSource(path)).split(/\s+/u).filter((word) => word !== "");
+  if (words.length === 0) throw new InputError(`Essays "${path}" hold no text`);
+  const ends = words.map((word) => /[.!?]["'”’)\]]*$/u.test(word));
+  return {
+    hash: hashBytes(words.join(" ")),
+    published: basename(path) === "PaulGrahamEssays.json",
+    hide: (needles, depths, count) => hide(words, ends, needles, depths, count),
+  };
+}
+
+function hide(
+  words: readonly string[],
+  ends: readonly boolean[],
+  needles: readonly string[],
+  depths: readonly number[],
+  count: number,
+): string {
+  const text = Array.from({ length: count }, (_, i) => words[i % words.length] ?? "");
+  // Where each sentence ends, as a number of words; what is left over at the end is a sentence too.
+  const sentences: number[] = [];
+  for (let i = 0; i < count; i++) if (ends[i % words.length] || i === count - 1) sentences.push(i + 1);
+  const pieces: string[] = [];
+  let from = 0;
+  const ascending = [...depths].sort((a, b) => a - b);
+  for (const [i, needle] of needles.entries()) {
+    const before = Math.floor((sentences.length * (ascending[i] ?? 0)) / 100);
+    const to = before === 0 ? 0 : (sentences[before - 1] ?? count);
+    if (to > from) pieces.push(text.slice(from, to).join(" "));
+    pieces.push(needle);
+    from = Math.max(from, to);
+  }
+  if (from < count) pieces.push(text.slice(from).join(" "));
+  return pieces.join(" ");
+}
+
+async function readSource(path: string): Promise<string> {
+  if ((await attemptRead(`essays "${path}"`, () => stat(path))).isDirectory()) {
+    const names = (await readdir(path)).filter((name) => extname(name).toLowerCase() === ".txt").sort();
+    if (names.length === 0) throw new InputError(`Folder "${path}" of essays has no .txt file`);
+    const texts: string[] = [];
+    for (const name of names) texts.push(await readText(join(path, name), `essay "${join(path, name)}"`));
+    return texts.join("\n");
+  }
+  if (!recordKinds.has(extname(path).toLowerCase())) return readText(path, `essays "${path}"`);
+  const texts: string[] = [];
+  for (const file of await listRecordFiles(path)) {
+    for await (const record of file.records()) {
+      if ("problem" in record) throw new InputError(`${capitalized(record.where)}: ${record.problem}`);
+      texts.push(
+        checkShape(record.value, essaySchema, capitalized(record.where), 'essays are records with a "text"').text,
+      );
+    }
+  }
+  return texts.join("\n");
+}

@@ -1,0 +1,243 @@
+/**
+ * The samples of one task and length. What costs time is finding out how many units fit, so that is what is remembered
+ * on disk: a recipe of a few dozen bytes a sample. A sample is made from its recipe again and its hash compared; a
+ * recipe that no longer makes the same sample is not used.
+ */
+import { access, constants, mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import { z } from "zod";
+import { InputError } from "../../base/errors.ts";
+import { hashBytes, writeFileAtomically } from "../../base/files.ts";
+import { Random } from "../../base/random.ts";
+import { attemptRead } from "../../formats/text-file.ts";
+import type { EvalItem, TokenCounter } from "../item.ts";
+import { type Fit, findLargest, fitSample, startOf } from "./fitting.ts";
+import type { RulerGenerator, RulerSample } from "./generator.ts";
+import { RULER_VERSION, type RulerTask } from "./tasks.ts";
+
+export interface SetSettings {
+  task: RulerTask;
+  generator: RulerGenerator;
+  /** Target length in tokens: wrapper, prompt, prefix and answer budget. */
+  length: number;
+  samples: number;
+  seed: number;
+  counter: TokenCounter;
+  tokenizerHash: string;
+  wrapperTokens: number;
+  /** SHA-256 of the user's file that the task draws from, if it does. */
+  dataHash?: string;
+  cacheFolder?: string;
+  signal?: AbortSignal;
+}
+
+const recipeSchema = z.object({
+  units: z.int().min(1),
+  /** Of the prompt alone. */
+  tokens: z.int().min(1),
+  hash: z.string(),
+  tokens_before_answer: z.int().min(0).optional(),
+});
+
+const recipesSchema = z.object({
+  kind: z.literal("indexcache-ruler-recipes"),
+  key: z.string(),
+  start: z.int().min(1),
+  tokens_per_unit: z.number().positive(),
+  samples: z.array(recipeSchema),
+});
+
+type Recipe = z.infer<typeof recipeSchema>;
+type Recipes = z.infer<typeof recipesSchema>;
+
+/** Whether the smallest prompt fits. */
+export function fits(settings: SetSettings): boolean {
+  return smallestFit(settings).tokens <= promptLimit(settings);
+}
+
+/** Says that none of the sets of a task fits; the last has the smallest prompts. */
+export function requireFit(sets: readonly SetSettings[]): never {
+  const settings = sets.at(-1);
+  if (settings === undefined) throw new RangeError("no set");
+  const { task, length, wrapperTokens } = settings;
+  const { tokens } = smallestFit(settings);
+  const wrapper = wrapperTokens > 0 ? `, BOS and chat template ${wrapperTokens}` : "";
+  throw new InputError(
+    `RULER's ${task.name} does not fit into ${length} tokens: its smallest prompt has ${tokens}, its answer ${task.maxNewTokens}${wrapper}`,
+    {
+      hint: `give --lengths of ${tokens + task.maxNewTokens + wrapperTokens} or more, or leave the task out with --tasks`,
+    },
+  );
+}
+
+function smallestFit(settings: SetSettings): Fit {
+  const { smallest } = settings.generator;
+  return { units: smallest, tokens: countTokens(settings, probe(settings, smallest)) };
+}
+
+/** Samples of the set: as many as were asked for, or as there are questions. */
+export function sizeOf({ samples, generator }: SetSettings): number {
+  return Math.min(samples, generator.available ?? samples);
+}
+
+/** The samples in order. What was found out about them is kept even if the caller stops early. */
+export async function* generateSet(settings: SetSettings): AsyncGenerator<EvalItem> {
+  const { signal } = settings;
+  const path = cachePath(settings);
+  const recipes = (await readRecipes(path, settings)) ?? size(settings);
+  const known = new Set(recipes.samples);
+  try {
+    for (let index = 0; index < sizeOf(settings); index++) {
+      signal?.throwIfAborted();
+      // A signal handler gets its turn between samples.
+      await setImmediate();
+      yield nextItem(settings, recipes, index);
+    }
+  } finally {
+    const learned = recipes.samples.some((recipe) => !known.has(recipe));
+    if (path !== undefined && learned) await writeFileAtomically(path, `${JSON.stringify(recipes)}\n`);
+  }
+}
+
+function nextItem(settings: SetSettings, recipes: Recipes, index: number): EvalItem {
+  const recipe = recipes.samples[index];
+  if (recipe !== undefined) {
+    const sample = makeSample(settings, recipe.units, index);
+    if (hashSample(sample) === recipe.hash) return toItem(settings, sample, recipe, index);
+    // Made by another version of the generator: what follows is of no use either.
+    recipes.samples.length = index;
+  }
+  const [sample, found] = fitTo(settings, recipes, index);
+  recipes.samples.push(found);
+  return toItem(settings, sample, found, index);
+}
+
+function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSample, Recipe] {
+  const { generator, counter, task, length } = settings;
+  const limit = promptLimit(settings);
+  let made: { units: number; sample: RulerSample } | undefined;
+  const count = (units: number): number => {
+    made = { units, sample: makeSample(settings, units, index) };
+    return countTokens(settings, made.sample);
+  };
+  const best = fitSample(count, { start: recipes.start, ...generator }, limit, recipes.tokens_per_unit);
+  if (best === undefined) {
+    throw new InputError(`Sample ${index} of RULER's ${task.name} does not fit into ${length} tokens`, {
+      hint: "give a longer --lengths, or leave the task out with --tasks",
+    });
+  }
+  const sample = made?.units === best.units ? made.sample : makeSample(settings, best.units, index);
+  const before = countBeforeAnswer(counter, sample, best.tokens);
+  return [
+    sample,
+    {
+      units: best.units,
+      tokens: best.tokens,
+      hash: hashSample(sample),
+      ...(before === undefined ? {} : { tokens_before_answer: before }),
+    },
+  ];
+}
+
+/** Tokens before the first answer, counted over the shorter side of it; a token that spans both may go to either. */
+function countBeforeAnswer(
+  counter: TokenCounter,
+  { input, answerPrefix, answerAt }: RulerSample,
+  tokens: number,
+): number | undefined {
+  if (answerAt === undefined) return undefined;
+  if (answerAt < input.length / 2) return counter.encode(input.slice(0, answerAt)).length;
+  return tokens - counter.encode(input.slice(answerAt) + answerPrefix).length;
+}
+
+/** One search for a task and length, on a sample that is in no set. */
+function size(settings: SetSettings): Recipes {
+  const { generator } = settings;
+  const smallest = smallestFit(settings);
+  const largest = findLargest(
+    (units) => countTokens(settings, probe(settings, units)),
+    smallest,
+    promptLimit(settings),
+    generator.largest,
+  );
+  const grown = largest.units - smallest.units;
+  return {
+    kind: "indexcache-ruler-recipes",
+    key: contentKey(settings),
+    start: Math.max(generator.smallest, startOf(largest.units)),
+    tokens_per_unit: grown === 0 ? smallest.tokens : Math.max(1e-3, (largest.tokens - smallest.tokens) / grown),
+    samples: [],
+  };
+}
+
+function promptLimit({ length, wrapperTokens, task }: SetSettings): number {
+  return length - wrapperTokens - task.maxNewTokens;
+}
+
+function countTokens({ counter }: SetSettings, { input, answerPrefix }: RulerSample): number {
+  return counter.encode(input + answerPrefix).length;
+}
+
+function makeSample(settings: SetSettings, units: number, index: number): RulerSample {
+  const { generator, task, length, seed } = settings;
+  return generator.make(Random.forPart(seed, `${task.name}/${length}/${index}`), units, index);
+}
+
+/** A sample outside the set; RULER's QA too searches with the first question. */
+function probe({ generator, task, length, seed }: SetSettings, units: number): RulerSample {
+  return generator.make(Random.forPart(seed, `${task.name}/${length}/probe`), units, 0);
+}
+
+function hashSample({ input, answerPrefix }: RulerSample): string {
+  return hashBytes(input + answerPrefix).slice(0, 32);
+}
+
+function toItem({ task, length }: SetSettings, sample: RulerSample, recipe: Recipe, index: number): EvalItem {
+  const { tokens, tokens_before_answer: before } = recipe;
+  return {
+    id: String(index),
+    task: task.name,
+    length,
+    prompt: { user: sample.input, answerPrefix: sample.answerPrefix, chat: true },
+    references: sample.outputs,
+    goldAnswer: sample.goldAnswer,
+    ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
+    ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
+  };
+}
+
+/** All that decides the samples but their number: a larger set begins with the smaller one. */
+function contentKey({ task, length, seed, tokenizerHash, wrapperTokens, dataHash }: SetSettings): string {
+  const parts = [RULER_VERSION, task.name, task.version, length, seed, tokenizerHash, wrapperTokens, dataHash ?? ""];
+  return hashBytes(JSON.stringify(parts));
+}
+
+/**
+ * Makes sure that sets can be remembered, before hours of work rather than after.
+ * @throws InputError where the folder cannot be made or written
+ */
+export async function requireCacheFolder(folder: string): Promise<void> {
+  const prepare = async (): Promise<void> => {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
+  };
+  await attemptRead(`cache folder "${folder}"`, prepare, "use");
+}
+
+function cachePath(settings: SetSettings): string | undefined {
+  const { cacheFolder, task, length } = settings;
+  if (cacheFolder === undefined) return undefined;
+  return join(cacheFolder, `ruler-${task.name}-${length}-${contentKey(settings).slice(0, 16)}.json`);
+}
+
+/** Recipes of a cache are made anew where anything is odd about them: nothing but time is lost. */
+async function readRecipes(path: string | undefined, settings: SetSettings): Promise<Recipes | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    const recipes = recipesSchema.parse(JSON.parse(await readFile(path, "utf8")));
+    return recipes.key === contentKey(settings) ? recipes : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,106 @@
+/** Needles in a haystack: keys with their special magic values, hidden in text, noise or other needles. */
+import { Random } from "../../base/random.ts";
+import { noiseLine } from "../../corpus/filler.ts";
+import { makeNeedlePart } from "../../corpus/niah.ts";
+import { type Needle, type NeedleType, needleSentence, niahPrompt } from "../../corpus/ruler-templates.ts";
+import { joinWithAnd } from "../../corpus/task.ts";
+import type { Essays } from "./essays.ts";
+import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+import { adjectives, nouns } from "./wonderwords.ts";
+
+export interface NiahSettings {
+  haystack: "noise" | "needle" | Essays;
+  keyType: NeedleType;
+  valueType: NeedleType;
+  /** Keys with needles, at least `queries`. */
+  keys: number;
+  /** Values of each key. */
+  values: number;
+  /** Keys that are asked for. */
+  queries: number;
+}
+
+/** RULER's 40 depths in percent: linspace(0, 100, 40), rounded half to even. */
+export const depths: readonly number[] = Array.from({ length: 40 }, (_, i) => Math.round((i * 100) / 39));
+
+/** An adjective and a noun, drawn independently: the distribution of RULER's list of all 6.2 million pairs. */
+function makeWord(random: Random): string {
+  return `${random.pick(adjectives)}-${random.pick(nouns)}`;
+}
+
+export function niahGenerator(settings: NiahSettings, { seed }: GeneratorSettings): RulerGenerator {
+  const { haystack, keyType, valueType, keys: keyCount, values: valueCount, queries: asked } = settings;
+  const part = (random: Random, type: NeedleType): string => makeNeedlePart(random, type, makeWord);
+  const needleCount = keyCount * valueCount;
+
+  /** A key never occurs twice, so that every question has one answer. */
+  const makeKey = (random: Random, taken: ReadonlySet<string>): string => {
+    let key = part(random, keyType);
+    while (taken.has(key)) key = part(random, keyType);
+    return key;
+  };
+
+  const makeContext = (
+    random: Random,
+    needles: readonly Needle[],
+    taken: ReadonlySet<string>,
+    units: number,
+  ): string => {
+    // RULER shuffles the needles with a generator of its own: the same order in every sample.
+    const sentences = Random.forPart(seed, "needles").shuffled(
+      needles.map((needle) => needleSentence(valueType, needle)),
+    );
+    if (typeof haystack === "object") return haystack.hide(sentences, random.sample(depths, needleCount), units);
+    const lines =
+      haystack === "noise"
+        ? new Array<string>(units).fill(noiseLine)
+        : Array.from({ length: units }, () =>
+            needleSentence(valueType, { key: makeKey(random, taken), value: part(random, valueType) }),
+          );
+    return insertAt(lines, sentences, distinct(random, units, needleCount));
+  };
+
+  return {
+    smallest: typeof haystack === "object" ? 1 : needleCount,
+    make(random, units) {
+      const keys = new Set<string>();
+      while (keys.size < keyCount) keys.add(makeKey(random, keys));
+      const needles = [...keys].flatMap((key) =>
+        Array.from({ length: valueCount }, () => ({ key, value: part(random, valueType) })),
+      );
+      const context = makeContext(random, needles, keys, units);
+      const queries = random.sample([...keys], asked);
+      const outputs = queries.flatMap((query) => needles.filter(({ key }) => key === query).map(({ value }) => value));
+      const prompt = niahPrompt(valueType, joinWithAnd(queries), context, outputs.length === 1);
+      return {
+        ...prompt,
+        outputs,
+        goldAnswer: ` ${joinWithAnd(outputs)}`,
+        answerAt: prompt.input.indexOf(outputs[0] ?? ""),
+      };
+    },
+  };
+}
+
+/** `count` distinct integers below `end`, ascending, without a list of all of them. */
+export function distinct(random: Random, end: number, count: number): number[] {
+  const chosen = new Set<number>();
+  while (chosen.size < Math.min(count, end)) chosen.add(random.integer(0, end - 1));
+  return [...chosen].sort((a, b) => a - b);
+}
+
+/**
+ * Joins lines with sentences before the lines of the given indices. As in RULER, the first sentence goes to the highest
+ * index.
+ */
+function insertAt(lines: readonly string[], sentences: readonly string[], indices: readonly number[]): string {
+  const pieces: string[] = [];
+  let from = 0;
+  for (const [i, index] of indices.entries()) {
+    const sentence = sentences[indices.length - 1 - i];
+    for (; from < index; from++) pieces.push(lines[from] ?? "");
+    if (sentence !== undefined) pieces.push(sentence);
+  }
+  for (; from < lines.length; from++) pieces.push(lines[from] ?? "");
+  return pieces.join("\n");
+}

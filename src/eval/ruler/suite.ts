@@ -1,0 +1,163 @@
+/** RULER as a suite: its tasks, their data, and their samples length by length. */
+import { UsageError } from "../../base/errors.ts";
+import type { EvalItem, SkippedTask, Suite } from "../item.ts";
+import type { SuiteOptions } from "../suites.ts";
+import { type Essays, readEssays } from "./essays.ts";
+import { fits, generateSet, requireCacheFolder, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
+import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+import { niahGenerator } from "./niah.ts";
+import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
+import { RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { variableTrackingGenerators } from "./variable-tracking.ts";
+import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
+
+export const DEFAULT_LENGTHS: readonly number[] = [4096];
+export const DEFAULT_SAMPLES = 100;
+/** RULER's own. */
+export const DEFAULT_SEED = 42;
+
+interface RulerData {
+  essays?: Essays;
+  squad?: QuestionSet;
+  hotpotqa?: QuestionSet;
+}
+
+/**
+ * A suite of generated samples.
+ * @throws InputError for data that cannot be read and for a task that does not fit into one of the lengths
+ */
+export async function openGeneratedRuler(
+  name: string,
+  wanted: readonly RulerTask[],
+  options: SuiteOptions,
+): Promise<Suite> {
+  const lengths = options.lengths ?? DEFAULT_LENGTHS;
+  requireCounts(lengths, options);
+  if (options.cacheFolder !== undefined) await requireCacheFolder(options.cacheFolder);
+  const data = await readData(wanted, options);
+  const [tasks, skipped] = separate(wanted, data, options);
+  const sets = lengths.flatMap((length) => tasks.map((task) => describeSet(task, length, data, options)));
+  return {
+    name,
+    version: RULER_VERSION,
+    tasks,
+    skipped,
+    notes: [...describeData(tasks, data), ...describeSets(sets)],
+    total: sets.reduce((total, set) => total + sizeOf(set), 0),
+    bad: [],
+    async *items(): AsyncGenerator<EvalItem> {
+      for (const set of sets) yield* generateSet(set);
+    },
+  };
+}
+
+function requireCounts(lengths: readonly number[], { samples, limit }: SuiteOptions): void {
+  const whole = (value: number, least: number, flag: string): void => {
+    if (Number.isSafeInteger(value) && value >= least) return;
+    throw new UsageError(`${flag} is ${value}: it must be a whole number from ${least} up`);
+  };
+  if (lengths.length === 0) throw new UsageError("--lengths names no length");
+  for (const length of lengths) whole(length, 64, "--lengths");
+  if (new Set(lengths).size < lengths.length) throw new UsageError("--lengths names a length twice");
+  if (samples !== undefined) whole(samples, 1, "--samples");
+  if (limit !== undefined) whole(limit, 1, "--limit");
+}
+
+async function readData(tasks: readonly RulerTask[], options: SuiteOptions): Promise<RulerData> {
+  const { essays, squad, hotpotqa } = options;
+  const needs = (flag: RulerTask["flag"]): boolean => tasks.some((task) => task.flag === flag);
+  return {
+    ...(essays !== undefined && needs("--essays") ? { essays: await readEssays(essays) } : {}),
+    ...(squad !== undefined && needs("--squad") ? { squad: await readSquad(squad) } : {}),
+    ...(hotpotqa !== undefined && needs("--hotpotqa") ? { hotpotqa: await readHotpotQa(hotpotqa) } : {}),
+  };
+}
+
+const dataNames = {
+  "--essays": "PaulGrahamEssays.json, a folder of .txt files or any text",
+  "--squad": "SQuAD's dev-v2.0.json",
+  "--hotpotqa": "HotpotQA's hotpot_dev_distractor_v1.json",
+} as const;
+
+function separate(
+  wanted: readonly RulerTask[],
+  data: RulerData,
+  options: SuiteOptions,
+): [tasks: RulerTask[], skipped: SkippedTask[]] {
+  const given = { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa };
+  const tasks: RulerTask[] = [];
+  const skipped: SkippedTask[] = [];
+  for (const task of wanted) {
+    if (task.flag === undefined || given[task.flag] !== undefined) tasks.push(task);
+    else skipped.push({ task: task.name, reason: `needs ${task.flag}: ${dataNames[task.flag]}` });
+  }
+  const [first] = skipped;
+  // A task that was asked for by name is not left out.
+  if (first !== undefined && options.tasks !== undefined) {
+    throw new UsageError(`RULER's ${first.task} ${first.reason}`);
+  }
+  return [tasks, skipped];
+}
+
+function describeData(tasks: readonly RulerTask[], { essays }: RulerData): string[] {
+  if (essays === undefined || essays.published || !tasks.some(({ flag }) => flag === "--essays")) return [];
+  return ["The essay tasks use a text of your own: their scores do not compare with published RULER"];
+}
+
+function describeSets(sets: readonly SetSettings[]): string[] {
+  const simplified = sets.flatMap(({ task, length, generator }) =>
+    generator.simplified === undefined
+      ? []
+      : [`RULER's ${task.name} does not fit into ${length} tokens as it is: it ${generator.simplified}`],
+  );
+  const short = sets
+    .filter((set) => sizeOf(set) < set.samples)
+    .map((set) => `${set.task.name} has ${sizeOf(set)} questions, fewer than the ${set.samples} samples asked for`);
+  return [...simplified, ...new Set(short)];
+}
+
+/** The set of a task and length, with the first of its generators that fits. */
+function describeSet(task: RulerTask, length: number, data: RulerData, options: SuiteOptions): SetSettings {
+  const { counter, tokenizerHash, limit, cacheFolder, signal } = options;
+  const { seed = DEFAULT_SEED, wrapperTokens = 0, samples = DEFAULT_SAMPLES } = options;
+  const dataHash =
+    task.flag === undefined
+      ? undefined
+      : { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa }[task.flag]?.hash;
+  const sets = openGenerators(task, { length, seed }, data, options).map((generator) => ({
+    task,
+    generator,
+    length,
+    samples: Math.min(samples, limit ?? samples),
+    seed,
+    counter,
+    tokenizerHash,
+    wrapperTokens,
+    ...(dataHash === undefined ? {} : { dataHash }),
+    ...(cacheFolder === undefined ? {} : { cacheFolder }),
+    ...(signal === undefined ? {} : { signal }),
+  }));
+  return sets.find(fits) ?? requireFit(sets);
+}
+
+/** The generator of a task, or several of them from RULER's own to the easiest. */
+function openGenerators(
+  task: RulerTask,
+  settings: GeneratorSettings,
+  { essays, squad, hotpotqa }: RulerData,
+  { counter, wrapperTokens = 0 }: SuiteOptions,
+): RulerGenerator[] {
+  if (task.niah !== undefined) {
+    const { haystack, ...niah } = task.niah;
+    const given = haystack === "essay" ? essays : haystack;
+    if (given !== undefined) return [niahGenerator({ ...niah, haystack: given }, settings)];
+  }
+  if (task.family === "vt") return variableTrackingGenerators(settings, (text) => counter.encode(text).length);
+  if (task.family === "cwe") return commonWordsGenerators(settings);
+  if (task.family === "fwe") {
+    return [frequentWordsGenerator(settings, settings.length - wrapperTokens - task.maxNewTokens)];
+  }
+  if (task.family === "squad" && squad !== undefined) return [questionGenerator(squad, settings)];
+  if (task.family === "hotpotqa" && hotpotqa !== undefined) return [questionGenerator(hotpotqa, settings)];
+  throw new Error(`${task.name} has no generator`);
+}

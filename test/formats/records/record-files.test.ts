@@ -1,0 +1,229 @@
+import { spawnSync } from "node:child_process";
+import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { zipSync } from "fflate";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { InputError } from "../../../src/base/errors.ts";
+import { splitJsonValues } from "../../../src/formats/records/json-values.ts";
+import { listRecordFiles } from "../../../src/formats/records/record-files.ts";
+
+const root = join(import.meta.dirname, "..", "..", "..");
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-records-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text));
+
+/** Records of a path as `name: value` or `where: problem`; a content is written to a file of this name first. */
+async function read(name: string, content?: string | Uint8Array): Promise<string[]> {
+  const path = join(folder, name);
+  if (content !== undefined) {
+    await mkdir(join(path, ".."), { recursive: true });
+    await writeFile(path, content);
+  }
+  const found: string[] = [];
+  for (const file of await listRecordFiles(path)) {
+    for await (const record of file.records()) {
+      found.push(
+        "value" in record ? `${file.name}: ${JSON.stringify(record.value)}` : `${record.where}: ${record.problem}`,
+      );
+    }
+  }
+  return found.map((line) => line.replaceAll(folder, ""));
+}
+
+async function failure(promise: Promise<unknown>): Promise<string> {
+  const error: unknown = await promise.catch((reason: unknown) => reason);
+  if (error instanceof InputError) return `${error.message} | ${error.hint ?? ""}`.replaceAll(folder, "");
+  throw error instanceof Error ? error : new Error("nothing was thrown");
+}
+
+async function* inBlocks(content: Buffer, size: number): AsyncGenerator<Buffer> {
+  for (let i = 0; i < content.length; i += size) yield content.subarray(i, i + size);
+}
+
+describe("records come", () => {
+  const values = ['a: {"x":1}', 'a: {"x":"ü\\n"}'];
+  const two = values.map((value) => value.slice(3));
+  const named = (name: string): string[] => two.map((value) => `${name}: ${value}`);
+
+  test.each([
+    ["a.json", `[${two}]`],
+    ["b.json", `\ufeff [\r\n${two.join(" ,\r\n")}\r\n] `],
+    ["c.json", `{"version":"[1]","data":[${two}],"more":{"data":[3],"}":"]"}}`],
+    ["d.jsonl", `\ufeff${two.join("\r\n")}\r\n\r\n`],
+    ["e.ndjson", two.join("\n")],
+    ["f.json", two.join("\n")],
+    ["noextension", `[${two}]`],
+  ])("out of %s", async (name, content) => {
+    expect(await read(name, content)).toEqual(named(name));
+    expect(await read(`${name}.gz`, gzipSync(content))).toEqual(named(`${name}.gz`));
+  });
+
+  test("out of CSV, with quotes, a byte order mark, and what is wrong with a row", async () => {
+    expect(await read("a.csv", '\ufeffx,y\r\n1,"two\nlines, ü"\r\n3,4\r\n')).toEqual([
+      'a.csv: {"x":"1","y":"two\\nlines, ü"}',
+      'a.csv: {"x":"3","y":"4"}',
+    ]);
+    const many = Array.from({ length: 1000 }, (_, i) => `${i},y`).join("\n");
+    expect((await read("b.csv", `x,y\n${many}\n5\n`)).slice(-2)).toEqual([
+      'b.csv: {"x":"999","y":"y"}',
+      'file "/b.csv", row 1001: Too few fields: expected 2 fields but parsed 1',
+    ]);
+  });
+
+  test("out of Parquet, plain, gzipped, and in a zip", async () => {
+    const content = await readFile(join(root, "test", "calibration", "parquet", "text-snappy.parquet")).catch(
+      () => undefined,
+    );
+    const path = content === undefined ? undefined : "t.parquet";
+    if (content === undefined || path === undefined) throw new Error("the Parquet fixture has moved");
+    const plain = await read(path, content);
+    expect(plain.length).toBeGreaterThan(1);
+    expect(await read("g.parquet.gz", gzipSync(content))).toEqual(
+      plain.map((line) => line.replace("t.parquet", "g.parquet.gz")),
+    );
+    expect(await read("z.zip", zipSync({ "t.parquet": new Uint8Array(content) }))).toEqual(plain);
+  });
+
+  test("out of zips and folders in the order of names, other files aside", async () => {
+    const files = {
+      "data/b.jsonl": bytes('{"b":1}'),
+      "data/a.json.gz": new Uint8Array(gzipSync('[{"a":1}]')),
+      "README.md": bytes("no data"),
+      "__MACOSX/data/._b.jsonl": bytes("no data"),
+    };
+    expect(await read("z.zip", zipSync(files))).toEqual(['data/a.json.gz: {"a":1}', 'data/b.jsonl: {"b":1}']);
+    await read("f/z.zip", zipSync({ "in.jsonl": bytes("7") }));
+    await read("f/deep/er.jsonl", "8");
+    await writeFile(join(folder, "f", "notes.txt"), "no data");
+    expect(await read("f")).toEqual(["deep/er.jsonl: 8", "in.jsonl: 7"]);
+  });
+
+  test("whatever the blocks that a file is read in", async () => {
+    const json = fc.jsonValue({ maxDepth: 3 }).filter((value) => JSON.stringify(value) !== undefined);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.oneof(json, fc.constant('\\"]}{[\\\\'), fc.constant({ data: [1] })), { maxLength: 5 }),
+        fc.constantFrom("array", "data", "lines"),
+        fc.integer({ min: 1, max: 9 }),
+        fc.constantFrom(undefined, 1),
+        async (records, form, size, indent) => {
+          // The first of several values may not itself look like the object around the records.
+          fc.pre(
+            form !== "lines" ||
+              (records.length > 0 && !Array.isArray(records[0]) && !JSON.stringify(records[0]).includes('"data":[')),
+          );
+          const text =
+            form === "lines"
+              ? records.map((record) => JSON.stringify(record, null, indent)).join("\n")
+              : JSON.stringify(
+                  form === "array" ? records : { a: { data: "x" }, data: records, z: ["]"] },
+                  null,
+                  indent,
+                );
+          const found: unknown[] = [];
+          for await (const { bytes } of splitJsonValues(inBlocks(Buffer.from(text), size), "file", 1e6)) {
+            found.push(JSON.parse(bytes.toString()));
+          }
+          expect(found).toEqual(JSON.parse(JSON.stringify(records)));
+        },
+      ),
+    );
+  });
+});
+
+describe("bad files are told of:", () => {
+  test("a record that is no JSON or no UTF-8 is named and the next one read", async () => {
+    expect(await read("a.jsonl", '{"x":1}\n{"x":\n{"x":3}\n')).toEqual([
+      'a.jsonl: {"x":1}',
+      expect.stringMatching(/^file "\/a.jsonl", line 2: is not JSON: /),
+      'a.jsonl: {"x":3}',
+    ]);
+    expect(await read("b.json", '[{"x":1},\n\n{"x" 2},{"x":3}]')).toEqual([
+      'b.json: {"x":1}',
+      expect.stringMatching(/^file "\/b.json", record 2 \(line 3\): is not JSON: /),
+      'b.json: {"x":3}',
+    ]);
+    const latin1 = Buffer.concat([Buffer.from('"a"\n"'), Buffer.from([0xe9]), Buffer.from('"\n"b"')]);
+    expect(await read("c.jsonl", latin1)).toEqual([
+      'c.jsonl: "a"',
+      'file "/c.jsonl", line 2: is not valid UTF-8',
+      'c.jsonl: "b"',
+    ]);
+    expect(await failure(read("d.csv", Buffer.concat([Buffer.from("x\n"), Buffer.from([0xe9, 0x0a])])))).toMatch(
+      /^File "\/d.csv" is not valid UTF-8/,
+    );
+  });
+
+  test("files that are cut off", async () => {
+    expect(await failure(read("a.json", '[{"x":1},\n{"x":"'))).toBe(
+      'File "/a.json" ends within record 2 (line 2) | is it cut off?',
+    );
+    expect(await failure(read("b.json", '[{"x":1}'))).toMatch(/^File "\/b.json" ends within its array/);
+    expect(await failure(read("c.json", '{"data":[1,2]'))).toMatch(/ends within its array or object/);
+    const packed = gzipSync(JSON.stringify(Array.from({ length: 5000 }, (_, i) => i * 7919)));
+    expect(await failure(read("d.json.gz", packed.subarray(0, 2000)))).toMatch(
+      /^Cannot unpack file "\/d.json.gz": .* \| is it cut off/,
+    );
+    const zip = zipSync({ "a.jsonl": bytes('{"x":1}\n'.repeat(1000)) });
+    expect(await failure(read("e.zip", zip.subarray(0, zip.length - 30)))).toMatch(
+      /^Cannot read file "\/e.zip": .* \| is the zip complete/,
+    );
+    const broken = zip.slice();
+    broken.fill(0, 60, 70);
+    expect(await failure(read("f.zip", broken))).toMatch(/^Cannot read "a.jsonl" of file "\/f.zip"/);
+    const parquet = await readFile(join(root, "test", "calibration", "parquet", "text-snappy.parquet"));
+    expect(await failure(read("g.parquet", parquet.subarray(0, 300)))).toMatch(/^Cannot read file "\/g.parquet"/);
+  });
+
+  test("zips whose names lead elsewhere", async () => {
+    expect(await failure(read("a.zip", zipSync({ "../../etc/x.jsonl": bytes("1") })))).toMatch(/invalid relative path/);
+    expect(await failure(read("b.zip", zipSync({ "/etc/x.jsonl": bytes("1") })))).toMatch(/absolute path/);
+  });
+
+  test("kinds that are not known, and nothing at all", async () => {
+    expect(await failure(read("a.bin", "hello"))).toMatch(
+      /^File "\/a.bin" is of no kind that is known \| supported are json/,
+    );
+    expect(await failure(read("a.json.zst", Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0])))).toMatch(/packed with zstd/);
+    expect(await failure(read("b.gz", gzipSync(zipSync({ "a.json": bytes("1") }))))).toMatch(/zip within/);
+    expect(await failure(read("none.json"))).toMatch(/no such file/);
+    await mkdir(join(folder, "empty"));
+    expect(await failure(read("empty"))).toBe(
+      '"/empty" holds no data file | supported are json, jsonl, csv and parquet, each also as .gz, in a zip, or in a folder',
+    );
+    expect(await read("empty.json", "")).toEqual([]);
+  });
+
+  test("a record longer than allowed", async () => {
+    const values = splitJsonValues(inBlocks(Buffer.from(`["${"a".repeat(100)}"]`), 10), 'file "x"', 50);
+    expect(await failure(values.next())).toMatch(/^File "x", record 1 \(line 1\) has more than 50 bytes/);
+  });
+});
+
+test("a file of 120 MB in one array is read within 48 MB of heap", async () => {
+  const path = join(folder, "big.json");
+  const file = createWriteStream(path);
+  const record = JSON.stringify({ context: 'word "quoted" \\ and\n'.repeat(50_000) });
+  for (let i = 0; i < 100; i++) file.write(`${i === 0 ? "[" : ",\n"}${record}`);
+  await new Promise<void>((resolve) => void file.end("]", resolve));
+  const reader = pathToFileURL(join(root, "dist", "formats", "records", "record-files.js")).href;
+  const script = `
+    const { listRecordFiles } = await import(${JSON.stringify(reader)});
+    let records = 0, characters = 0;
+    for (const file of await listRecordFiles(${JSON.stringify(path)}))
+      for await (const { value } of file.records()) { records++; characters += value.context.length; }
+    console.log(records, characters);`;
+  const child = spawnSync(process.execPath, ["--max-old-space-size=48", "--input-type=module", "-e", script]);
+  expect(child.stderr.toString()).toBe("");
+  expect(child.stdout.toString().trim()).toBe(`100 ${100 * 50_000 * 'word "quoted" \\ and\n'.length}`);
+}, 60_000);
