@@ -10,6 +10,8 @@ import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
 import { addLossCommand } from "./loss.ts";
+import { addPatternCommand } from "./pattern.ts";
+import { addReportCommand } from "./report.ts";
 import { addRunCommand } from "./run.ts";
 import { addSearchCommand } from "./search.ts";
 
@@ -48,6 +50,8 @@ function buildProgram(): Command {
   addBenchCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
+  addPatternCommand(program);
+  addReportCommand(program);
   addDoctorCommand(program);
   return program;
 }

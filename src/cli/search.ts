@@ -21,7 +21,7 @@ import { planOf, type Strategy, search as searchPatterns } from "../search/strat
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "./evaluation-journal.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
-import { interruptible, resumeCommand } from "./interruption.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
 import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
@@ -114,7 +114,13 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       model: work.identity,
       baseline: work.space.start,
       calibration: calibrationRecord(work),
-      tool: { version: toolVersion, runtime: runtimeName, device: placeName(settings), dtype: flags.dtype },
+      tool: {
+        version: toolVersion,
+        runtime: runtimeName,
+        device: placeName(settings),
+        dtype: flags.dtype,
+        command: recordedCommand(process.argv),
+      },
       entries: measuring.entries,
       losses: measuring.losses,
     });
