@@ -4,7 +4,7 @@
  */
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import type { Dimension } from "./graph-builder.ts";
+import type { Dimension } from "./graph-parts.ts";
 
 /** Raised when a graph of an earlier tool would be misread. */
 export const contractVersion = 1;

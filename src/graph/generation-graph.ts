@@ -27,7 +27,8 @@ import {
   startPass,
   type Way,
 } from "./generation-layer.ts";
-import { type Dimension, GraphBuilder, type GraphSettings, type Value } from "./graph-builder.ts";
+import { GraphBuilder, type GraphSettings, type Value } from "./graph-builder.ts";
+import type { Dimension } from "./graph-parts.ts";
 import type { ModelProto } from "./onnx_pb.ts";
 import { rotaryAngles } from "./rope-graph.ts";
 import { readableLimit } from "./sequence-attention.ts";

@@ -6,9 +6,8 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { hashBytes } from "../base/files.ts";
 import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
 import type { BlockScale, Weight } from "../checkpoint/weights.ts";
+import { type Attributes, attribute, type Dimension, external, valueInfo } from "./graph-parts.ts";
 import {
-  type AttributeProto,
-  AttributeProtoSchema,
   type GraphProto,
   GraphProtoSchema,
   type ModelProto,
@@ -18,7 +17,6 @@ import {
   type TensorProto,
   TensorProtoSchema,
   type ValueInfoProto,
-  ValueInfoProtoSchema,
 } from "./onnx_pb.ts";
 
 /** ONNX opset and IR version of every graph; ONNX Runtime 1.17 and later load them. */
@@ -28,13 +26,6 @@ const irVersion = 10n;
 /** A tensor of the graph under construction, by name. */
 export type Value = string & { readonly value?: never };
 
-/** A number of rows that is known at run time only is written as a name. */
-export type Dimension = number | string;
-
-export type Attributes = Record<string, number | number[] | string | { float: number } | { graph: GraphProto }>;
-
-const attributeType = { float: 1, int: 2, string: 3, graph: 5, ints: 7 } as const;
-const externalLocation = 1;
 const contribDomain = "com.microsoft";
 
 export interface GraphSettings {
@@ -342,49 +333,4 @@ export type BranchBody = (branch: GraphBuilder) => Value[];
 
 export function encodeModel(model: ModelProto): Uint8Array {
   return toBinary(ModelProtoSchema, model);
-}
-
-function attribute(name: string, value: Attributes[string]): AttributeProto {
-  if (typeof value === "number")
-    return create(AttributeProtoSchema, { name, type: attributeType.int, i: BigInt(value) });
-  if (typeof value === "string") {
-    return create(AttributeProtoSchema, { name, type: attributeType.string, s: new TextEncoder().encode(value) });
-  }
-  if (Array.isArray(value)) {
-    return create(AttributeProtoSchema, { name, type: attributeType.ints, ints: value.map(BigInt) });
-  }
-  if ("float" in value) return create(AttributeProtoSchema, { name, type: attributeType.float, f: value.float });
-  return create(AttributeProtoSchema, { name, type: attributeType.graph, g: value.graph });
-}
-
-function external(
-  name: string,
-  dataType: OnnxType,
-  shape: readonly number[],
-  { location, offset, length }: { location: string; offset: number; length: number },
-): TensorProto {
-  return create(TensorProtoSchema, {
-    name,
-    dims: shape.map(BigInt),
-    dataType,
-    dataLocation: externalLocation,
-    externalData: [
-      { key: "location", value: location },
-      { key: "offset", value: String(offset) },
-      { key: "length", value: String(length) },
-    ],
-  });
-}
-
-function valueInfo(name: string, type: OnnxType | undefined, shape: Dimension[] | undefined): ValueInfoProto {
-  if (type === undefined || shape === undefined) return create(ValueInfoProtoSchema, { name });
-  const dim = shape.map((size) =>
-    typeof size === "number"
-      ? { value: { case: "dimValue" as const, value: BigInt(size) } }
-      : { value: { case: "dimParam" as const, value: size } },
-  );
-  return create(ValueInfoProtoSchema, {
-    name,
-    type: { tensorType: { elemType: type, shape: { dim } } },
-  });
 }
