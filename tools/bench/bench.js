@@ -3,6 +3,7 @@
  *
  *   npm run bench                                  the demo model: 1K, 8K and 32K tokens, a few minutes
  *   npm run bench -- --quick                       1K and 4K only
+ *   npm run bench -- search                        searches alone: what each saving is worth, some minutes
  *   npm run bench -- --model ./model --threads 4
  *   npm run bench -- --transformers .venv/bin/python   beside transformers on the same machine (requirements: tools/oracle)
  */
@@ -24,7 +25,8 @@ import { measurePeakMemory } from "./inference.js";
 import { measureSearch } from "./search.js";
 import { besideTransformers } from "./transformers.js";
 
-const { values: options } = parseArgs({
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
     threads: { type: "string", default: String(availableParallelism()) },
@@ -36,16 +38,20 @@ const { values: options } = parseArgs({
 const threads = Number(options.threads);
 const model = await openModel(options.model);
 const layers = model.config.numHiddenLayers;
+console.log(
+  `${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`,
+);
+if (positionals.includes("search")) {
+  await benchSearch();
+  process.exit();
+}
+
 const arms = {
   full: parsePattern("F".repeat(layers)),
   quarter: uniformPattern(layers, 4),
 };
 const prefillLengths = options.quick ? [1024, 4096] : [1024, 8192, 32768];
 const decodeTokens = 32;
-
-console.log(
-  `${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`,
-);
 
 const patterns = Object.entries(arms).map(([name, pattern]) => ({ name, pattern }));
 const longest = Math.max(...prefillLengths);
@@ -70,22 +76,7 @@ const columns = ["tokens", "all-F tok/s", "1/4 tok/s", "speed-up", "indexer shar
 print("Prefill", [...columns, "peak memory"], prefill);
 print("Decode", columns, decode);
 
-const search = await measureSearch(model, { threads, sequences: 2, length: 1024 });
-print(
-  `Greedy search to 1/4, ${search.evaluations} evaluations of ${search.sequences} x ${search.length} tokens`,
-  ["", "with prefix reuse", "full forward passes", "ratio"],
-  [
-    ["layer bodies", search.reuse.body, search.naive.body, ratio(search.reuse.body, search.naive.body)],
-    ["indexers", search.reuse.indexer, search.naive.indexer, ratio(search.reuse.indexer, search.naive.indexer)],
-    [
-      "seconds",
-      search.reuse.seconds.toFixed(1),
-      search.naive.seconds.toFixed(1),
-      ratio(search.reuse.seconds, search.naive.seconds),
-    ],
-  ],
-);
-console.log(`same losses to the last bit: ${search.identical ? "yes" : "NO"}`);
+await benchSearch();
 
 const scratch = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
 try {
@@ -112,6 +103,30 @@ function speedRow(length, { arms: [full, quarter], indexers }) {
     `${(100 * indexers.share).toFixed(0)}%`,
     `${quarter.limit.toFixed(2)}x`,
   ];
+}
+
+/** The shipped calibration set, and windows of which index_topk is half, where rows below it are half of the work. */
+async function benchSearch() {
+  for (const [length, sequences] of [
+    [1024, options.quick ? 2 : 8],
+    [256, options.quick ? 4 : 16],
+  ]) {
+    const { naive, rows, ...set } = await measureSearch(model, { sequences, length });
+    print(
+      `Searches to 1/4 over ${set.sequences} x ${set.length} tokens, as a share of greedy by full forward passes ` +
+        `(${naive.bodies} layer bodies, ${naive.cpu.toFixed(0)} s of CPU)`,
+      ["", "layer bodies", "rows of bodies", "CPU", "clock", "pattern", "the same"],
+      rows.map((row) => [
+        row.title,
+        ratio(row.bodies, naive.bodies),
+        ratio(row.rows, naive.rows),
+        ratio(row.cpu, naive.cpu),
+        ratio(row.seconds, naive.seconds),
+        row.pattern,
+        row.identical ? "yes" : "NO",
+      ]),
+    );
+  }
 }
 
 function ratio(part, whole) {
