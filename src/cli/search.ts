@@ -70,7 +70,6 @@ Examples:
 export function addSearchCommand(program: Command): void {
   const command = program.command("search").description("Search the patterns that keep the loss lowest");
   addSearchOptions(command);
-  // Options behind a subcommand are its own: merge has an -o as well.
   command.enablePositionalOptions();
   addMergeCommand(command);
   command
