@@ -31,14 +31,19 @@ export class RowCache {
 
   /** Adds whole rows; the storage doubles when it is full. */
   append(rows: Float32Array): void {
-    const count = rows.length / this.width;
-    const needed = (this.#length + count) * this.width;
+    this.extend(rows.length / this.width).set(rows);
+  }
+
+  /** Adds `count` rows of no particular content and gives them, `[count, width]`, to be written. */
+  extend(count: number): Float32Array {
+    const start = this.#length * this.width;
+    const needed = start + count * this.width;
     if (needed > this.#rows.length) {
       const larger = new Float32Array(Math.max(needed, 2 * this.#rows.length));
       larger.set(this.view());
       this.#rows = larger;
     }
-    this.#rows.set(rows, this.#length * this.width);
     this.#length += count;
+    return this.#rows.subarray(start, needed);
   }
 }
