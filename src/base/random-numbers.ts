@@ -15,13 +15,17 @@ export class RandomNumbers {
 
   /** The next `count` numbers. */
   next(count: number): Float32Array {
-    const numbers = new Float32Array(count);
-    for (let at = 0; at < count; ) {
-      const part = this.#block.subarray(this.#next, this.#next + count - at);
-      numbers.set(part, at);
+    return this.fill(new Float32Array(count));
+  }
+
+  /** Puts the next numbers into `target` and gives it back. */
+  fill(target: Float32Array): Float32Array {
+    for (let at = 0; at < target.length; ) {
+      const part = this.#block.subarray(this.#next, this.#next + target.length - at);
+      target.set(part, at);
       at += part.length;
       this.#next = (this.#next + part.length) % blockLength;
     }
-    return numbers;
+    return target;
   }
 }

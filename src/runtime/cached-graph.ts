@@ -95,9 +95,9 @@ export class CachedGraph {
     return floats(outputs.logits, "logits");
   }
 
-  /** Puts `count` rows into the caches without running anything: `row(width)` gives the content of one. */
-  fill(count: number, rows: (count: number, width: number) => Float32Array): void {
-    for (const { rows: cache } of [...this.#latents, ...this.#indexerKeys]) cache.append(rows(count, cache.width));
+  /** Adds `count` rows to the caches without running anything; `write` gives them their content. */
+  fill(count: number, write: (rows: Float32Array) => void): void {
+    for (const { rows } of [...this.#latents, ...this.#indexerKeys]) write(rows.extend(count));
     this.#position += count;
   }
 

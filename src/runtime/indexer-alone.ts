@@ -73,9 +73,9 @@ export class IndexerAlone {
     };
   }
 
-  /** Puts `count` keys into the cache without running anything. */
-  fill(count: number, rows: (count: number, width: number) => Float32Array): void {
-    this.#keys.append(rows(count, this.#keys.width));
+  /** Adds `count` keys to the cache without running anything; `write` gives them their content. */
+  fill(count: number, write: (rows: Float32Array) => void): void {
+    write(this.#keys.extend(count));
   }
 
   rewind(position: number): void {

@@ -137,7 +137,7 @@ export class PatternTimer {
     const tokens = Array.from({ length: calls }, (_, call) =>
       someIds(position + call * rows, rows, this.#model.config.vocabSize),
     );
-    // Untimed: it comes behind the filling of caches, whose garbage is still being collected.
+    // Untimed: whatever came before, such as garbage that is still being collected, is not to count as the indexer's.
     const selections: SelectedKeys[] = [];
     for (const ids of tokens) selections.push((await this.#alone.forward(ids, this.#clock)).selected);
     this.#alone.rewind(position);
@@ -179,8 +179,9 @@ export class PatternTimer {
   #fillTo(position: number): void {
     const count = position - this.#bare.position;
     if (count <= 0) return;
-    const rows = (rowCount: number, width: number) => this.#numbers.next(rowCount * width);
-    for (const graph of [...this.#arms, this.#bare, this.#alone]) graph.fill(count, rows);
+    for (const graph of [...this.#arms, this.#bare, this.#alone]) {
+      graph.fill(count, (rows) => this.#numbers.fill(rows));
+    }
   }
 
   #noTimings(): Timings {

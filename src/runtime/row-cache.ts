@@ -31,8 +31,13 @@ export class RowCache {
 
   /** Adds whole rows; the storage doubles when it is full. */
   append(rows: Float32Array): void {
-    const start = this.#length;
-    this.reserve(rows.length / this.width).set(rows, start * this.width);
+    this.extend(rows.length / this.width).set(rows);
+  }
+
+  /** Adds `count` rows of no particular content and gives them, `[count, width]`, to be written. */
+  extend(count: number): Float32Array {
+    const start = this.#length * this.width;
+    return this.reserve(count).subarray(start);
   }
 
   /** Takes `count` more rows into use, for the caller to fill; gives all rows in use. */
