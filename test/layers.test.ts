@@ -11,6 +11,9 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const forbidden = [
   ["base", "../../pattern/pattern.ts"],
   ["pattern", "../../formats/journal.ts"],
+  ["checkpoint", "../../engines/engines.ts"],
+  ["engines", "../../runtime/loss.ts"],
+  ["graph", "../../engines/engines.ts"],
   ["graph", "../../runtime/loss.ts"],
   ["search", "../../runtime/measurement.ts"],
   ["search", "../../calibration/windows.ts"],

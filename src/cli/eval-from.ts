@@ -7,8 +7,8 @@ import { suiteTasks } from "../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../formats/eval-result.ts";
 import { readSamples, SAMPLES_KIND } from "../formats/sample-journal.ts";
 import { evalRecord } from "../report/eval-record.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
 import { allFullBaseline, type EvalFlags, statisticsOf } from "./eval-options.ts";
-import { runtimeName } from "./runtime-name.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Enough of a file to know a header by. */
@@ -41,7 +41,7 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
     skipped: [],
     bad: [],
     wallSeconds: 0,
-    runtime: runtimeName(),
+    runtime: runtimeName,
   });
 }
 

@@ -14,13 +14,13 @@ import { formatEvalPlan } from "../report/eval-plan.ts";
 import { evalRecord } from "../report/eval-record.ts";
 import type { ArmRunner } from "../runtime/arms.ts";
 import { openArms } from "../runtime/parallel-arms.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
 import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
 import { interruptible, resumeCommand } from "./interruption.ts";
 import { addModelArgument, demoModel } from "./options.ts";
-import { runtimeName } from "./runtime-name.ts";
 import { Terminal } from "./terminal.ts";
 
 const TICK_MS = 1000;
@@ -96,7 +96,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         skipped: inputs.suite.skipped,
         bad: inputs.suite.bad,
         wallSeconds: (performance.now() - started) / 1000,
-        runtime: runtimeName(),
+        runtime: runtimeName,
       });
     } finally {
       await runner.release();

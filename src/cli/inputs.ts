@@ -1,7 +1,8 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
 import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
-import { type ModelIdentityRecord, readPatternFile, requireSameModel } from "../formats/pattern-file.ts";
+import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
+import { isPublished, readAnyPatternFile, requireSameShape } from "../formats/published-pattern.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
@@ -31,8 +32,10 @@ export async function choosePattern(model: ModelFolder, { pattern, offset }: Pat
   const resolve = (text: string, where: string): Pattern => resolvePattern(text, { layers, indexers, offset }, where);
   // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
   if (looksLikePattern(pattern) || /^[FSfs]{2,}$/.test(pattern)) return resolve(pattern, "--pattern");
-  const file = await readPatternFile(pattern);
-  requireSameModel(file, await identityRecord(model), pattern);
+  const file = await readAnyPatternFile(pattern);
+  const identity = await identityRecord(model);
+  if (isPublished(file)) requireSameShape(file, identity, pattern);
+  else requireSameModel(file, identity, pattern);
   return resolve(file.index_topk_pattern, `Pattern file "${pattern}"`);
 }
 

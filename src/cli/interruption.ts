@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import process from "node:process";
 import { InterruptedError } from "../base/errors.ts";
+import { quoteWord } from "../base/shell.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
@@ -32,10 +33,10 @@ export function resumeCommand(argv: readonly string[]): string {
   const [, script = "indexcache", ...given] = argv;
   const program = basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
   const kept = given.filter((word) => word !== "--fresh" && word !== "--resume");
-  return [...program, ...kept, "--resume"].map(quote).join(" ");
+  return [...program, ...kept, "--resume"].map(quoteWord).join(" ");
 }
 
-/** A word as a POSIX shell takes it back. */
-function quote(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+/** The command line as results keep it: how the program was started does not matter there. */
+export function recordedCommand(argv: readonly string[]): string {
+  return ["indexcache", ...argv.slice(2)].map(quoteWord).join(" ");
 }

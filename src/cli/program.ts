@@ -2,12 +2,16 @@
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
+import { addAnalyzeCommand } from "./analyze.ts";
+import { addBenchCommand } from "./bench.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
 import { addLossCommand } from "./loss.ts";
+import { addPatternCommand } from "./pattern.ts";
+import { addReportCommand } from "./report.ts";
 import { addRunCommand } from "./run.ts";
 import { addSearchCommand } from "./search.ts";
 
@@ -42,8 +46,12 @@ function buildProgram(): Command {
   addRunCommand(program);
   addLossCommand(program);
   addEvalCommand(program);
+  addAnalyzeCommand(program);
+  addBenchCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
+  addPatternCommand(program);
+  addReportCommand(program);
   addDoctorCommand(program);
   return program;
 }

@@ -13,11 +13,12 @@ import { parseJson } from "./validation.ts";
 export const PATTERN_SCHEMA_VERSION = 1;
 
 const hash = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 as 64 lower-case hex digits");
-const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
-const count = z.int().min(0);
-const nats = z.number().describe("nats per token");
+/** The letters of a pattern, in every file that holds one. */
+export const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
+export const count = z.int().min(0);
+export const nats = z.number().describe("nats per token");
 
-const modelIdentity = z
+export const modelIdentity = z
   .object({
     name: z.string(),
     architecture: z.string().describe("model_type of config.json"),
@@ -27,6 +28,23 @@ const modelIdentity = z
     weight_hash: hash.describe("SHA-256 over the weights"),
   })
   .describe("The model that the pattern was searched on; a reader refuses it for another one");
+
+export const calibrationIdentity = z.object({
+  source: z.string(),
+  hash: hash.describe("SHA-256 over the token ids that were used"),
+  sequences: z.int().min(1).describe("that losses are means over"),
+  tokens: z.int().min(1),
+  held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
+});
+
+export const toolIdentity = z.object({
+  version: z.string(),
+  runtime: z.string(),
+  device: z.string(),
+  /** Absent in files from before there was a choice: float32. */
+  dtype: z.string().optional(),
+  command: z.string().optional().describe("command line of the run that wrote the file"),
+});
 
 const error = z.number().min(0);
 const changeError = error.describe("standard error of that difference, sequence by sequence");
@@ -133,13 +151,7 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: z.object({
-      source: z.string(),
-      hash: hash.describe("SHA-256 over the token ids that were used"),
-      sequences: z.int().min(1).describe("that the search judged by"),
-      tokens: z.int().min(1),
-      held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of the search"),
-    }),
+    calibration: calibrationIdentity,
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
     trajectory: z
@@ -170,33 +182,36 @@ export const patternFileSchema = z
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),
-    tool: z.object({
-      version: z.string(),
-      runtime: z.string(),
-      device: z.string(),
-      /** Absent in files from before there was a choice: float32. */
-      dtype: z.string().optional(),
-    }),
+    tool: toolIdentity,
   })
   .meta({ title: "IndexCache pattern file" });
 
 export type PatternFile = z.infer<typeof patternFileSchema>;
 export type ModelIdentityRecord = PatternFile["model"];
 
-/** The JSON Schema that `docs/pattern.schema.json` holds. Unknown fields are allowed: newer files may add some. */
-export function patternJsonSchema(): string {
-  return `${JSON.stringify(z.toJSONSchema(patternFileSchema, { io: "input" }), null, 2)}\n`;
-}
-
 /**
- * Reads a pattern file and checks that it agrees with itself.
+ * Reads a pattern file of a search and checks that it agrees with itself.
  * @throws InputError naming the file and the field
  */
-export async function readPatternFile(path: string): Promise<PatternFile & { index_topk_pattern: Pattern }> {
+export async function readPatternFile(path: string): Promise<CheckedPatternFile> {
+  return parsePatternFile(await readPatternText(path), path);
+}
+
+/** A pattern file that agrees with itself. */
+export type CheckedPatternFile = PatternFile & { index_topk_pattern: Pattern };
+
+/** As `readPatternFile`, for a text that was read from `path`. */
+export function parsePatternFile(text: string, path: string): CheckedPatternFile {
   const what = `Pattern file "${path}"`;
-  let text: string;
+  const file = parseJson(text, patternFileSchema, what, "docs/pattern-format.md describes the file");
+  requireConsistency(file, what);
+  return { ...file, index_topk_pattern: parsePattern(file.index_topk_pattern, what) };
+}
+
+/** The text of a file that should hold a pattern. */
+export async function readPatternText(path: string): Promise<string> {
   try {
-    text = await readFile(path, "utf8");
+    return await readFile(path, "utf8");
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined) throw error;
@@ -205,9 +220,6 @@ export async function readPatternFile(path: string): Promise<PatternFile & { ind
       cause: error,
     });
   }
-  const file = parseJson(text, patternFileSchema, what, "docs/pattern-format.md describes the file");
-  requireConsistency(file, what);
-  return { ...file, index_topk_pattern: parsePattern(file.index_topk_pattern, what) };
 }
 
 /** Writes a pattern file, all or nothing. What would not be readable again is a defect and throws before writing. */

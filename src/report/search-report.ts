@@ -326,7 +326,8 @@ function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: St
   return layers.map((layer) => `${layer}${pattern[layer]}`).join(" ");
 }
 
-function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
+/** `beam, width 3, direction forward`. */
+export function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
   const words = Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   return [strategy, ...(objective === "kl" ? ["objective kl"] : []), ...words].join(", ");
 }

@@ -6,7 +6,7 @@ import { sum } from "../base/sum.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import { openDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
+import { openSharedDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
 import { type Finish, type GenerationResult, generate } from "./generation.ts";
 import type { ComputeDevice, Decoder } from "./measurement.ts";
 import { logProbability } from "./sampling.ts";
@@ -94,7 +94,7 @@ export class Arms implements ArmRunner {
     try {
       // They are not alone in their process: no spinning threads.
       for (const pattern of distinct)
-        decoders.set(pattern, await openDecoder(model, pattern, { ...settings, solo: false }));
+        decoders.set(pattern, await openSharedDecoder(model, pattern, { ...settings, solo: false }));
       return new Arms(model, tokenizer, prefill, decoders, settings.threads);
     } catch (error) {
       for (const decoder of decoders.values()) await decoder.release();

@@ -1,10 +1,11 @@
 /**
  * Inference with a fixed pattern: one graph joined for it, caches in JavaScript, the prompt in query chunks and then
- * one token a step. Shared layers hold no indexer weights and store no indexer keys.
+ * one token a step. Shared layers hold no indexer weights and store no indexer keys. CUDA has a decoder of its own,
+ * `device-decoder.ts`.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
-import { InputError, InterruptedError } from "../base/errors.ts";
+import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { composeModel } from "../graph/compose.ts";
@@ -12,7 +13,9 @@ import { latentWidth, newIndexerKey, newLatent, pastIndexerKey, pastLatent } fro
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { chunkBytes, chunksOf } from "./chunks.ts";
-import type { Decoder } from "./measurement.ts";
+import { DeviceDecoder } from "./device-decoder.ts";
+import { providerOf } from "./execution-provider.ts";
+import type { Decoder, Dtype } from "./measurement.ts";
 import { defaultThreads, type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
 import type { Recording } from "./recording.ts";
 import { RowCache } from "./row-cache.ts";
@@ -20,8 +23,10 @@ import { logProbability } from "./sampling.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];
+  /** float16 on CUDA only. */
+  dtype?: Dtype;
   threads?: number;
-  /** Rows that the caches hold before they first grow. */
+  /** Tokens that the caches are made for; on CUDA they do not grow. */
   capacity?: number;
   profilePrefix?: string;
   recording?: Recording;
@@ -65,23 +70,39 @@ export interface SharedDecoder extends Decoder {
 /** Floats of logits that one call of `lookAhead` may make: 64 MiB. */
 const logitBudget = 16 << 20;
 
-/** Opens a decoder for one sequence. */
-export async function openDecoder(
+/**
+ * Opens a decoder for one sequence.
+ * @throws UsageError for a dtype that the device does not generate in
+ */
+export async function openDecoder(model: ModelFolder, pattern: Pattern, settings: DecoderSettings): Promise<Decoder> {
+  const { device, dtype = "float32", capacity = defaultCapacity } = settings;
+  if (providerOf(device) === "cuda") {
+    return await DeviceDecoder.open(model, pattern, { ...settings, dtype, capacity });
+  }
+  if (dtype !== "float32") {
+    throw new UsageError(`--dtype ${dtype} generates on CUDA only, and this is ${device}: leave it out`);
+  }
+  return await openSharedDecoder(model, pattern, settings);
+}
+
+/** Opens a decoder whose caches can be handed over, on the graph that stages and decoders of the CPU share. */
+export async function openSharedDecoder(
   model: ModelFolder,
   pattern: Pattern,
   settings: DecoderSettings,
 ): Promise<SharedDecoder> {
+  const { device, capacity = defaultCapacity } = settings;
   const { Tensor } = await loadRuntime();
   const graph = await composeModel(model.config, pattern, model.stage);
   const session = await OnnxSession.create(graph, `${model.config.name} ${pattern}`, {
-    device: settings.device,
+    device,
     threads: settings.threads ?? defaultThreads(),
     folder: model.path,
     solo: settings.solo ?? true,
     ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     ...(settings.recording === undefined ? {} : { recording: settings.recording }),
   });
-  return new ComposedDecoder(model.config, pattern, session, Tensor, settings.capacity ?? defaultCapacity);
+  return new ComposedDecoder(model.config, pattern, session, Tensor, capacity);
 }
 
 /** A cache and the names under which the graph reads it and gives its new rows. */

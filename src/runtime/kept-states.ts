@@ -1,4 +1,7 @@
-/** States of one sequence at layer boundaries, of a few patterns: the base, and candidates that may become the next one. */
+/**
+ * States of one sequence at layer boundaries, of the base and of candidates. A candidate's states serve twice: it may be
+ * the next base, and a candidate of the next base that flips the same layer goes the same way up to where the bases part.
+ */
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
 
 /** Whose states an evaluation wants to find again. */
@@ -10,13 +13,25 @@ export interface Wanted {
   newest: Pattern;
 }
 
+/** An array, or where it lies in a file. */
+export interface Sized {
+  readonly byteLength: number;
+}
+
 export class KeptStates<S extends { pattern: Pattern }> {
-  /** Patterns whose states may be here at once; 0 keeps nothing. */
-  readonly capacity: number;
+  /** Bytes; 0 keeps nothing. */
+  readonly limit: number;
+  readonly #partsOf: (states: S) => Sized[];
   #entries: S[] = [];
 
-  constructor(capacity: number) {
-    this.capacity = capacity;
+  /** @param partsOf everything that is kept; states of patterns that begin alike may share parts */
+  constructor(limit: number, partsOf: (states: S) => Sized[]) {
+    this.limit = limit;
+    this.#partsOf = partsOf;
+  }
+
+  get parts(): Set<Sized> {
+    return new Set(this.#entries.flatMap((states) => this.#partsOf(states)));
   }
 
   get(pattern: Pattern): S | undefined {
@@ -34,32 +49,38 @@ export class KeptStates<S extends { pattern: Pattern }> {
     return best;
   }
 
-  /** Drops what nobody wants; beyond the capacity the base stays longest and the pattern at hand shortest. */
-  retain(wanted: Wanted): void {
-    const order = inOrder(wanted);
-    this.#entries = this.#entries
-      .map((states) => ({ states, place: order.indexOf(states.pattern) }))
-      .filter(({ place }) => place >= 0)
-      .sort((left, right) => left.place - right.place)
-      .slice(0, this.capacity)
-      .map(({ states }) => states);
+  /**
+   * Drops what nobody wants, and beyond the limit what is wanted least: the base and the likeliest next one stay before
+   * the pattern at hand, other candidates give way to it.
+   * @param coming bytes that the states of the pattern at hand will take
+   * @returns whether there is room for them
+   */
+  retain({ base, keep: [likeliest, ...others], newest }: Wanted, coming: number): boolean {
+    const parts = new Set<Sized>();
+    let bytes = 0;
+    const kept: S[] = [];
+    const consider = (pattern: Pattern | undefined, limit: number): void => {
+      const states = this.#entries.find((entry) => entry.pattern === pattern);
+      if (states === undefined || kept.includes(states)) return;
+      const more = this.#partsOf(states).filter((part) => !parts.has(part));
+      const total = bytes + more.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      if (total > limit) return;
+      bytes = total;
+      for (const part of more) parts.add(part);
+      kept.push(states);
+    };
+    for (const pattern of [base, likeliest, newest]) consider(pattern, this.limit);
+    for (const pattern of others) consider(pattern, this.limit - coming);
+    this.#entries = kept;
+    return bytes + coming <= this.limit;
   }
 
-  /** Whether `retain` would leave the states of the pattern at hand: otherwise nobody need make them. */
-  hasRoom(wanted: Wanted): boolean {
-    const others = inOrder(wanted).filter((pattern) => pattern !== wanted.newest && this.get(pattern) !== undefined);
-    return others.length < this.capacity;
-  }
-
-  add(states: S): void {
-    this.#entries = [...this.#entries.filter(({ pattern }) => pattern !== states.pattern), states];
+  /** @param instead states that have done their service */
+  add(states: S, instead?: S): void {
+    this.#entries = [...this.#entries.filter((entry) => entry !== instead && entry.pattern !== states.pattern), states];
   }
 
   clear(): void {
     this.#entries = [];
   }
-}
-
-function inOrder({ base, keep, newest }: Wanted): Pattern[] {
-  return [...new Set([...(base === undefined ? [] : [base]), ...keep, newest])];
 }

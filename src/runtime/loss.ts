@@ -5,6 +5,7 @@
 import { freemem } from "node:os";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { Candidates } from "./candidates.ts";
 import { meanLoss } from "./mean-loss.ts";
 import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, Objective, PatternEvaluator } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
@@ -12,6 +13,7 @@ import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import type { Recording } from "./recording.ts";
 import type { SequenceLosses } from "./sequence-losses.ts";
+import { freeTemporaryBytes } from "./temporary-file.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -32,8 +34,13 @@ export type LossSettings = LossPlace & {
   top?: number;
   /** CPU threads in all. */
   threads?: number;
-  /** Bytes that boundary states may take in all; sequences beyond it are run from the first layer each time. */
+  /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
   stateBytes?: number;
+  /**
+   * Bytes of temporary files for the states of sequences beyond it; sequences beyond both run every layer each time.
+   * Default: a share of what is free in the folder for temporary files, unless that is in memory itself.
+   */
+  spillBytes?: number;
   /** Profiles the sessions of this process: with `workers: 1` all there are. */
   recording?: Recording;
   /** Hears of a process that died and was replaced. */
@@ -42,6 +49,8 @@ export type LossSettings = LossPlace & {
 
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
 const stateShare = 0.4;
+/** Share of the free temporary space that states may take where `spillBytes` does not say. */
+const spillShare = 0.5;
 /** Share of the free memory that the weights of all processes together may take. */
 const weightShare = 0.5;
 /** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
@@ -50,17 +59,26 @@ const loadedPerStored = 2.6;
 /** Default of `top`. */
 export const defaultTop = 128;
 
-/** Opens an evaluator over windows of token ids; each window starts at position 0. */
+/**
+ * Opens an evaluator over windows of token ids; each window starts at position 0.
+ * @throws RangeError for settings that are no sizes or counts
+ */
 export async function openLossEvaluator(
   model: ModelFolder,
   windows: readonly Int32Array[],
   settings: LossSettings,
 ): Promise<PatternEvaluator> {
+  for (const name of ["stateBytes", "spillBytes", "top"] as const) {
+    const value = settings[name] ?? 1;
+    const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
+    if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
+  }
   const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
-  const share = { dtype, threads, stateBytes, ...(objective === "kl" ? { top } : {}) };
+  const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
+  const share = { dtype, threads, stateBytes, spillBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const devices =
     "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
@@ -76,8 +94,7 @@ export async function openLossEvaluator(
 class LossEvaluator implements PatternEvaluator {
   readonly #losses: SequenceLosses;
   readonly #windows: number;
-  /** The candidate of the current base that does best over all windows. */
-  #leader: { base: Pattern; measurement: Measurement } | undefined;
+  readonly #candidates = new Candidates();
 
   constructor(losses: SequenceLosses, windows: number) {
     this.#losses = losses;
@@ -94,27 +111,20 @@ class LossEvaluator implements PatternEvaluator {
 
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
     this.#requireWindows(options.sequences);
-    const { base, keep = this.#leaderOf(base) } = options;
+    const { base, keep = [] } = options;
+    const worth = base === undefined ? [] : this.#candidates.worthKeeping(base);
     const started = performance.now();
-    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep });
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: [...keep, ...worth] });
     const seconds = (performance.now() - started) / 1000;
     const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
-    if (options.sequences === undefined) this.#compare(base, measurement);
+    // What is known of some windows does not tell which candidate leads.
+    const overAll = options.sequences === undefined;
+    if (base !== undefined) this.#candidates.add(pattern, overAll ? objective(measurement) : undefined);
     return measurement;
   }
 
   async release(): Promise<void> {
     await this.#losses.release();
-  }
-
-  #leaderOf(base: Pattern | undefined): Pattern[] {
-    return this.#leader === undefined || this.#leader.base !== base ? [] : [this.#leader.measurement.pattern];
-  }
-
-  #compare(base: Pattern | undefined, measurement: Measurement): void {
-    if (base === undefined || measurement.pattern === base) return;
-    const leads = this.#leader?.base !== base || objective(measurement) < objective(this.#leader.measurement);
-    if (leads) this.#leader = { base, measurement };
   }
 
   #requireWindows(asked: readonly number[] | undefined): void {

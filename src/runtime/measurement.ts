@@ -33,7 +33,7 @@ export interface RowExecutions {
   prefix: number;
   /** Rows below `index_topk` of the layers that ran. */
   invariant: number;
-  /** Layers of a new base whose states were kept when it was a candidate. */
+  /** Layers that a candidate's states have spared: it became the base, or its flip was tried on the next base as well. */
   kept: number;
 }
 
@@ -62,8 +62,9 @@ export interface EvaluateOptions {
    */
   base?: Pattern;
   /**
-   * Patterns evaluated before that may become the next base, the likeliest first: their states stay as far as memory
-   * goes, and such a base costs nothing. Where absent, the pattern with the lowest objective since the base changed.
+   * Patterns evaluated before that may become the next base, the likeliest first: such a base costs nothing as long as
+   * memory has kept its states. Behind them stay those of other candidates; which lead is known of itself where every
+   * evaluation is over all windows.
    */
   keep?: readonly Pattern[];
   /** Uses nothing that earlier evaluations have left, for those who measure what one costs. */

@@ -13,6 +13,8 @@ export interface ProcessSettings {
   threads: number;
   /** Bytes of host memory that boundary states may take. */
   stateBytes: number;
+  /** Bytes of a temporary file for boundary states beyond that. */
+  spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
   /** What messages call the windows; 0 and up where absent. */

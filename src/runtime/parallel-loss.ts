@@ -22,6 +22,8 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   threads: number;
   /** Bytes of boundary states of all processes together. */
   stateBytes: number;
+  /** Bytes of the temporary files of all processes together. */
+  spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
   top?: number;
 }
@@ -42,7 +44,16 @@ export class ParallelLosses implements SequenceLosses {
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
-    { devices: given, dtype, threads: allThreads, stateBytes, top, onReplacement, program }: ParallelSettings,
+    {
+      devices: given,
+      dtype,
+      threads: allThreads,
+      stateBytes,
+      spillBytes = 0,
+      top,
+      onReplacement,
+      program,
+    }: ParallelSettings,
   ): Promise<ParallelLosses> {
     // A process without windows would load the model for nothing.
     const devices = given.slice(0, windows.length);
@@ -50,7 +61,8 @@ export class ParallelLosses implements SequenceLosses {
     const threads = Math.max(1, Math.floor(allThreads / count));
     const workers = devices.map((device, index) => {
       const numbers = [...windows.keys()].filter((window) => window % count === index);
-      const share = { dtype, threads, stateBytes: Math.floor(stateBytes / count) };
+      const [states, spill] = [stateBytes, spillBytes].map((bytes) => Math.floor(bytes / count)) as [number, number];
+      const share = { dtype, threads, stateBytes: states, spillBytes: spill };
       const settings = { device, ...share, numbers, ...(top === undefined ? {} : { top }) };
       return new LossWorker({
         name: `worker ${index + 1} of ${count} on ${device}`,

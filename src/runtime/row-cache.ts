@@ -24,6 +24,11 @@ export class RowCache {
     return this.#rows.subarray(0, this.#length * this.width);
   }
 
+  /** Forgets the rows from `length` on. */
+  truncate(length: number): void {
+    this.#length = Math.min(length, this.#length);
+  }
+
   /** Adds whole rows; the storage doubles when it is full. */
   append(rows: Float32Array): void {
     const start = this.#length;

@@ -313,18 +313,31 @@ export class BatchedLosses implements SequenceLosses {
     const width = rows.length / (this.#shape.batch * this.#shape.length);
     const own = pattern === this.#config.indexerLayers;
     if (own) await this.#own?.set(this.#batches.indexOf(batch), rows);
-    return batch.lossRows.map((indices, index) => {
+    const losses = batch.lossRows.map((indices) => {
       const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
       const loss = mean(0);
       const kl = this.#own === undefined ? {} : { kl: own ? 0 : mean(1) };
-      if (!Number.isFinite(loss) || !Number.isFinite(kl.kl ?? 0)) {
-        const place = this.#batches.indexOf(batch) * this.#shape.batch + index;
-        throw new RuntimeFailure(`Sequence ${this.#numbers[place]}: the loss is not finite`, {
-          hint: "float16 overflows beyond 65504: try --dtype float32",
-        });
-      }
       return { loss, tokens: indices.length, ...kl };
     });
+    const bad = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));
+    if (bad >= 0) await this.#blameLayer(batch, pattern, bad);
+    return losses;
+  }
+
+  /** Finds the layer where a non-finite value first appears, if layers can be looked at: only on the way to an error. */
+  async #blameLayer(batch: SequenceBatch, pattern: Pattern, index: number): Promise<never> {
+    const number = this.#numbers[this.#batches.indexOf(batch) * this.#shape.batch + index];
+    const hint = "float16 overflows beyond 65504: try --dtype float32";
+    if (this.#settings.boundaries) {
+      const layers = [...Array(this.#config.numHiddenLayers).keys()];
+      const fetches = layers.map((layer) => hiddenStates(layer + 1));
+      const outputs = await this.#run(batch, pattern, 0, undefined, fetches, noExecutions(), undefined);
+      const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
+      if (layer !== undefined) {
+        throw new RuntimeFailure(`Sequence ${number}: layer ${layer} gives values that are not finite`, { hint });
+      }
+    }
+    throw new RuntimeFailure(`Sequence ${number}: the loss is not finite`, { hint });
   }
 
   #ownRows(rows: Float32Array, width: number): Tensor {
@@ -341,6 +354,13 @@ export class BatchedLosses implements SequenceLosses {
       ? new this.#tensor("float32", new Float32Array(), [0, width])
       : new this.#tensor("float16", new Uint16Array(), [0, width]);
   }
+}
+
+/** Whether every element is finite; float16 comes as bits, whose exponent is all ones otherwise. */
+function allFinite(tensor: Tensor | undefined): boolean {
+  const data = tensor?.data;
+  if (data instanceof Uint16Array) return data.every((bits) => (bits & 0x7c00) !== 0x7c00);
+  return data instanceof Float32Array && data.every(Number.isFinite);
 }
 
 /** What every run fetches: a loss for each row, or a loss and what belongs to the divergence. */

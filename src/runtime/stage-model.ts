@@ -164,8 +164,8 @@ export class StageModel {
   }
 
   /**
-   * Runs one layer's body over a sequence; gives the next hidden states, and the latents of the invariant rows with the time
-   * that these took.
+   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows with the time that
+   * these took, and all latents `[length, latentWidth]`, which are valid until the next layer runs.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
    * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
@@ -176,7 +176,7 @@ export class StageModel {
     selected: readonly SelectedKeys[],
     known?: KnownRows,
     kept?: Float32Array,
-  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; firstSeconds: number }> {
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array; firstSeconds: number }> {
     const started = performance.now();
     const width = latentWidth(this.config);
     const cache = kept ?? this.#reserveLatent(rows.length * width);
@@ -198,7 +198,12 @@ export class StageModel {
       next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
       if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
-    return { hidden: next, firstLatent: cache.slice(0, rows.invariant * width), firstSeconds };
+    return {
+      hidden: next,
+      firstLatent: cache.slice(0, rows.invariant * width),
+      latent: cache.subarray(0, rows.length * width),
+      firstSeconds,
+    };
   }
 
   /**

@@ -10,11 +10,9 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
-import { latentWidth } from "../graph/contract.ts";
-import { divergenceWidth, keptTokens, ownWidth } from "../graph/divergence-graph.ts";
+import { divergenceWidth, keptTokens } from "../graph/divergence-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
-import { chunkBytes } from "./chunks.ts";
 import { KeptStates, type Wanted } from "./kept-states.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { EvaluateOptions, SequenceLoss } from "./measurement.ts";
@@ -23,29 +21,21 @@ import { OwnDistributions } from "./own-distributions.ts";
 import type { Recording } from "./recording.ts";
 import { chosen, type SequenceLosses } from "./sequence-losses.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
-
-/** More would be more candidates than a race keeps. */
-const mostCopies = 16;
+import { distributionBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
+import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
+import { TemporaryFile } from "./temporary-file.ts";
 
 export interface StagedSettings {
   device: SessionSettings["device"];
   threads: number;
   stateBytes: number;
+  /** Bytes of a temporary file for the states of sequences that memory has no room for. */
+  spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   recording?: Recording;
-}
-
-/** What a pass of one pattern leaves of a sequence. */
-interface PatternStates {
-  pattern: Pattern;
-  /** By layer: the hidden states that enter it. Those that a base has as well are the same arrays. */
-  boundaries: readonly Float32Array[];
-  /** By Full layer. */
-  selected: ReadonlyMap<number, SelectedKeys[]>;
-  loss: SequenceLoss;
 }
 
 interface Sequence {
@@ -54,7 +44,8 @@ interface Sequence {
   ids: Int32Array;
   rows: SequenceRows;
   embedded: Float32Array;
-  states: KeptStates<PatternStates>;
+  states: KeptStates<StagedStates>;
+  storage: StateStorage;
   /** The base of the last evaluation. */
   base: Pattern | undefined;
   /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
@@ -71,13 +62,21 @@ export class StagedLosses implements SequenceLosses {
   readonly #layers: number;
   /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
   readonly #own: OwnDistributions | undefined;
+  readonly #file: TemporaryFile;
   #executions = noExecutions();
 
-  private constructor(stages: StageModel, sequences: Sequence[], own: OwnDistributions | undefined, plan: string[]) {
+  private constructor(
+    stages: StageModel,
+    sequences: Sequence[],
+    own: OwnDistributions | undefined,
+    file: TemporaryFile,
+    plan: string[],
+  ) {
     this.#stages = stages;
     this.#sequences = sequences;
     this.#layers = stages.config.numHiddenLayers;
     this.#own = own;
+    this.#file = file;
     this.plan = plan;
   }
 
@@ -91,15 +90,16 @@ export class StagedLosses implements SequenceLosses {
     const session = { device, threads, ...(recording === undefined ? {} : { recording }) };
     const stages = await StageModel.open(model, session, top);
     try {
-      const ownBytes = top === undefined ? 0 : sum(windows.map(({ length }) => distributionBytes(model, length, top)));
+      const lengths = windows.map(({ length }) => length);
+      const { config } = model;
+      const ownBytes = top === undefined ? 0 : sum(lengths.map((length) => distributionBytes(config, length, top)));
       const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
       const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
-      const copies = stateCopies(
-        windows.map(({ length }) => stateBytes(model, length)),
-        settings.stateBytes - ownLimit,
-      );
+      const rooms = stateRooms(config, lengths, settings.stateBytes - ownLimit, settings.spillBytes ?? 0);
+      const file = new TemporaryFile();
       const sequences: Sequence[] = [];
       for (const [index, ids] of windows.entries()) {
+        const room = rooms[index] as StateRoom;
         const { hidden: embedded, rows } = await stages.embed(ids);
         sequences.push({
           place: index,
@@ -107,14 +107,19 @@ export class StagedLosses implements SequenceLosses {
           ids,
           rows,
           embedded,
-          states: new KeptStates(copies[index] as number),
+          states: new KeptStates(room.limit, partsOf),
+          storage: new StateStorage(room.inFile ? file : undefined),
           base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
           firstLosses: undefined,
         });
       }
-      return new StagedLosses(stages, sequences, own, memoryPlan(model, sequences));
+      const plan = memoryPlan(
+        config,
+        rooms.map((room, index) => ({ ...room, length: lengths[index] as number })),
+      );
+      return new StagedLosses(stages, sequences, own, file, plan);
     } catch (error) {
       await stages.release();
       throw error;
@@ -132,12 +137,14 @@ export class StagedLosses implements SequenceLosses {
       await this.#requireOwn(sequence, pattern, base, signal);
       if (base !== undefined) await this.#rebase(sequence, base, signal);
       sequences.push(await this.#lossOf(sequence, pattern, { base, keep, newest: pattern }, signal));
+      sequence.storage.sweep(sequence.states.parts);
     }
     return { sequences, executions: this.#executions };
   }
 
   async release(): Promise<void> {
     await this.#own?.release();
+    await this.#file.release();
     await this.#stages.release();
   }
 
@@ -160,7 +167,7 @@ export class StagedLosses implements SequenceLosses {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const own = this.#stages.config.indexerLayers;
-    const keeps = base !== undefined && sequence.states.capacity > 0;
+    const keeps = base !== undefined && sequence.states.limit > 0;
     if (this.#own === undefined || this.#own.has(sequence.place) || pattern === own || (keeps && base === own)) return;
     const states = await this.#run(sequence, own, signal, keeps);
     if (keeps) sequence.states.add(states);
@@ -168,15 +175,10 @@ export class StagedLosses implements SequenceLosses {
 
   /** Sees to it that the states of `base` are kept: those that it left as a candidate, or a run from where they differ. */
   async #rebase(sequence: Sequence, base: Pattern, signal: AbortSignal | undefined): Promise<void> {
-    const { states, rows } = sequence;
-    if (states.capacity === 0 || sequence.base === base) return;
-    const closest = states.closest(base);
-    const known = closest === undefined ? 0 : firstDifference(base, closest.pattern);
-    const sharedWithOld = sequence.base === undefined ? 0 : firstDifference(base, sequence.base);
+    const { states } = sequence;
+    if (states.limit === 0 || sequence.base === base) return;
     if (states.get(base) === undefined) states.add(await this.#run(sequence, base, signal));
-    const spared = Math.max(0, known - sharedWithOld) * rows.length;
-    this.#executions.rows.kept += spared;
-    this.#executions.rows.prefix -= spared;
+    else this.#countKept(sequence, base, this.#layers);
     sequence.base = base;
   }
 
@@ -186,19 +188,23 @@ export class StagedLosses implements SequenceLosses {
     wanted: Wanted,
     signal: AbortSignal | undefined,
   ): Promise<SequenceLoss> {
-    const { states } = sequence;
-    if (wanted.base !== undefined) states.retain(wanted);
+    const { states, rows } = sequence;
     const known = states.get(pattern);
     if (known !== undefined) return known.loss;
     // Without a base nobody departs from anywhere: a single evaluation need not hold what it passes.
-    const keeps = wanted.base !== undefined && states.hasRoom(wanted);
-    const result = await this.#run(sequence, pattern, signal, keeps);
-    if (keeps) states.add(result);
+    if (wanted.base === undefined) return (await this.#run(sequence, pattern, signal, false)).loss;
+    const closest = states.closest(pattern);
+    const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
+    const keeps = states.retain(wanted, layerBytes(this.#stages.config, rows.length, pattern, from));
+    const result = await this.#run(sequence, pattern, signal, keeps, closest);
+    // The same flip on the base before this one has served its only purpose, unless it may become a base itself.
+    const served = closest?.pattern === wanted.base || closest?.pattern === wanted.keep[0] ? undefined : closest;
+    if (keeps) states.add(result, served);
     return result.loss;
   }
 
   /**
-   * Runs a pattern from the first layer in which it differs from every pattern whose states are there.
+   * Runs a pattern from the first layer in which it differs from the states that it goes on from.
    * @param keeps whether what comes back holds the boundaries
    */
   async #run(
@@ -206,13 +212,15 @@ export class StagedLosses implements SequenceLosses {
     pattern: Pattern,
     signal: AbortSignal | undefined,
     keeps = true,
-  ): Promise<PatternStates> {
-    const { rows, states } = sequence;
-    const closest = states.closest(pattern);
+    closest = sequence.states.closest(pattern),
+  ): Promise<StagedStates> {
+    const { rows, states, storage } = sequence;
     const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
-    let hidden = closest?.boundaries[from] ?? sequence.embedded;
-    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), hidden] : [];
+    const entering = closest?.boundaries[from] ?? sequence.embedded;
+    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), entering] : [];
     const selected = new Map([...(closest?.selected ?? [])].filter(([layer]) => layer < from));
+    let hidden = await storage.hidden(entering);
+    let keys = await storage.keys(selected.get(sourceLayer(pattern, from)) ?? []);
     for (let layer = from; layer < this.#layers; layer++) {
       // A run blocks the event loop; between layers a signal can arrive.
       await nextTurn();
@@ -220,20 +228,33 @@ export class StagedLosses implements SequenceLosses {
       if (isFull(pattern, layer)) {
         const known = sequence.indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
-        selected.set(layer, result.selected);
-        if (states.capacity > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
+        keys = result.selected;
+        if (keeps) selected.set(layer, await storage.keepKeys(keys));
+        if (states.limit > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
         this.#executions.indexer++;
       }
-      const keys = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
-      const known = knownRows(sequence, layer, closest);
+      const known = await this.#knownRows(sequence, layer, closest);
       const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
-      if (states.capacity > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
+      if (states.limit > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
       this.#count(rows, known !== undefined);
-      if (keeps) boundaries.push(hidden);
+      if (keeps) boundaries.push(await storage.keep(hidden));
     }
+    this.#countKept(sequence, pattern, from);
     const loss = await this.#headLoss(sequence, pattern, hidden);
     return { pattern, boundaries, selected, loss };
+  }
+
+  /** The first rows behind a layer, where a pass of any pattern has left them. */
+  async #knownRows(
+    { latents, rows, storage }: Sequence,
+    layer: number,
+    states: StagedStates | undefined,
+  ): Promise<KnownRows | undefined> {
+    const latent = latents.get(layer);
+    const behind = states?.boundaries[layer + 1];
+    if (latent === undefined || behind === undefined) return undefined;
+    return { latent, hidden: await storage.hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
   }
 
   /** Counts a layer body that ran over a sequence, over all its rows or only over those that a pattern decides. */
@@ -244,6 +265,14 @@ export class StagedLosses implements SequenceLosses {
     rows.run += length - skipped;
     rows.invariant += skipped;
     rows.prefix -= length;
+  }
+
+  /** Counts the layers below `from` that a candidate's states have spared: the base's own would not have. */
+  #countKept({ base, rows }: Sequence, pattern: Pattern, from: number): void {
+    const spared = (from - (base === undefined ? 0 : firstDifference(pattern, base))) * rows.length;
+    if (spared <= 0) return;
+    this.#executions.rows.kept += spared;
+    this.#executions.rows.prefix -= spared;
   }
 
   async #headLoss(sequence: Sequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
@@ -303,61 +332,4 @@ export class StagedLosses implements SequenceLosses {
 /** One column of rows `[n, width]`. */
 function column(rows: Float32Array, index: number, width: number): Float32Array {
   return Float32Array.from({ length: rows.length / width }, (_, row) => rows[row * width + index] as number);
-}
-
-/** Bytes kept of the model's own distributions in one sequence. */
-function distributionBytes({ config }: ModelFolder, length: number, top: number): number {
-  return 4 * Math.max(0, length - 1 - config.indexTopk) * ownWidth(top);
-}
-
-/** The first rows behind a layer, where a pass of any pattern has left them. */
-function knownRows(sequence: Sequence, layer: number, states: PatternStates | undefined): KnownRows | undefined {
-  const latent = sequence.latents.get(layer);
-  const hidden = states?.boundaries[layer + 1];
-  return latent === undefined || hidden === undefined ? undefined : { latent, hidden };
-}
-
-/** Bytes kept of one sequence: hidden states at every boundary, selected keys of every Full layer, first cache rows. */
-function stateBytes({ config }: ModelFolder, length: number): number {
-  const selectable = Math.min(config.indexTopk, length);
-  const hidden = (config.numHiddenLayers + 1) * config.hiddenSize;
-  const indexers = fullLayers(config.indexerLayers).length;
-  const firstRows = config.numHiddenLayers * latentWidth(config) + indexers * config.indexHeadDim;
-  return 4 * (length * (hidden + indexers * selectable) + selectable * firstRows);
-}
-
-/**
- * How many patterns' states of each sequence fit: a base for as many sequences as possible, then the best candidate and
- * the one at hand for as many of those, then more candidates for all alike.
- */
-function stateCopies(bytes: readonly number[], limit: number): number[] {
-  const copies = bytes.map(() => 0);
-  let left = limit;
-  const grow = (by: number): boolean => {
-    for (const [index, size] of bytes.entries()) {
-      if (by * size > left) return false;
-      copies[index] = (copies[index] as number) + by;
-      left -= by * size;
-    }
-    return true;
-  };
-  if (grow(1) && grow(2)) while ((copies[0] as number) < mostCopies && grow(1));
-  return copies;
-}
-
-function memoryPlan(model: ModelFolder, sequences: readonly Sequence[]): string[] {
-  const { config } = model;
-  const longest = Math.max(...sequences.map((sequence) => sequence.rows.length));
-  const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
-  const states = (copies: number) => {
-    const kept = sequences.filter(({ states }) => states.capacity >= copies);
-    const bytes = sum(kept.map(({ rows }) => stateBytes(model, rows.length)));
-    return `${kept.length} of ${sequences.length} sequences = ${megabytes(bytes)}`;
-  };
-  return [
-    `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
-    `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
-    `boundary states: ${states(1)}`,
-  ];
 }

@@ -45,7 +45,7 @@ describe("indexcache", () => {
   test("explains itself", async () => {
     const help = await indexcache(folder, ["--help"]);
     expect(help).toMatchObject({ status: 0, stderr: "" });
-    for (const command of ["search", "run", "loss", "export", "inspect", "doctor"]) {
+    for (const command of ["search", "run", "loss", "analyze", "bench", "export", "inspect", "doctor"]) {
       expect(help.stdout).toContain(command);
       const own = await indexcache(folder, [command, "--help"]);
       expect(own).toMatchObject({ status: 0, stdout: expect.stringContaining("Examples:") });

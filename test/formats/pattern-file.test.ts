@@ -7,11 +7,11 @@ import { InputError, RuntimeFailure } from "../../src/base/errors.ts";
 import {
   formatPatternFile,
   type PatternFile,
-  patternJsonSchema,
   readPatternFile,
   requireSameModel,
   writePatternFile,
 } from "../../src/formats/pattern-file.ts";
+import { patternJsonSchema } from "../../src/formats/published-pattern.ts";
 
 let folder: string;
 beforeAll(() => {

@@ -6,7 +6,7 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { readableKeys } from "../../src/graph/sequence-attention.ts";
 import { buildSequenceGraph, sequenceSpec } from "../../src/graph/sequence-graph.ts";
 import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
-import type { SequenceGraphSettings, SequenceShape } from "../../src/graph/sequence-rows.ts";
+import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/sequence-rows.ts";
 import { isFull, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/onnx-session.ts";
 import { SequenceBatch } from "../../src/runtime/sequence-batch.ts";
@@ -101,14 +101,31 @@ it.each(["cpu", "cuda"] as const)("gathers the selected rows of late queries in 
   const model = await openModel(fixturePath("glm-groups"));
   const length = 1024;
   const windows = someWindows(model, [length]);
-  const shape = { batch: 1, length, chunks: 8, chunkRows: 128 };
+  const shape = { batch: 1, length, chunks: 16, chunkRows: 64 };
   const kernels = kernelsOf(provider, OnnxType.float);
+  // In a loop, where nothing is known before the run.
+  expect(shape.chunks * model.config.numHiddenLayers).toBeGreaterThan(kernels.writtenOut);
   expect(readableKeys({ config: model.config, shape, kernels })).toBeLessThan(length - 128);
   const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });
   const full = model.config.indexerLayers;
   const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
   const [found] = await lossesOf(model, windows, full, shape, settings(provider));
   expect(found).toBeCloseTo(expected, 4);
+  await staged.release();
+});
+
+it("takes what follows attention chunk by chunk where all rows would be too much", async () => {
+  const read = await openModel(fixturePath("glm-groups"));
+  const { lengths, shape } = shapes["padded chunks"] as (typeof shapes)[string];
+  const windows = someWindows(read, lengths);
+  const staged = await StagedLosses.open(read, windows, { device: "cpu", threads: 2, stateBytes: 0 });
+  const full = read.config.indexerLayers;
+  const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
+  const model = { ...read, config: { ...read.config, intermediateSize: 2 ** 40 } };
+  expect(restOfAllRows(read.config, shape)).toBeGreaterThan(0);
+  expect(restOfAllRows(model.config, shape)).toBe(0);
+  const [found] = await lossesOf(model, windows, full, shape, settings("cuda"));
+  expect(found).toBeCloseTo(expected, 5);
   await staged.release();
 });
 
@@ -122,4 +139,44 @@ it("selects all keys of sequences no longer than index_topk", async () => {
   const [found] = await lossesOf(model, windows, model.config.indexerLayers, shape, settings("cuda"));
   expect(found).toBeCloseTo(expected, 5);
   await staged.release();
+});
+
+it.each(["cpu", "cuda", "webgpu"] as const)("%s's graph has the stages' divergences", async (provider) => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const { lengths, shape } = shapes["chunks of a batch"] as (typeof shapes)[string];
+  const [windows, top] = [someWindows(model, lengths), 20];
+  const own = model.config.indexerLayers;
+  const pattern = parsePattern("FSFSF");
+  const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0, top });
+  const expected = (await staged.evaluate(pattern, {})).sequences.map(({ kl }) => kl as number);
+  await staged.release();
+  const graphSettings = { ...settings(provider), top };
+  const { Tensor } = await loadRuntime();
+  const graph = encodeModel(buildSequenceGraph(model.config, await model.weights(), shape, graphSettings));
+  const session = await OnnxSession.create(graph, "test", {
+    device: "cpu",
+    threads: 2,
+    folder: model.path,
+    solo: true,
+  });
+  const batch = new SequenceBatch(windows, shape);
+  const flag = (value: boolean) => new Tensor("bool", Uint8Array.of(value ? 1 : 0), []);
+  const run = async (pattern: Pattern, baseline: Float32Array) => {
+    const feeds: Feeds = {
+      input_ids: new Tensor("int64", batch.ids, [batch.ids.length]),
+      target_ids: new Tensor("int64", batch.targets, [batch.ids.length]),
+      position_ids: new Tensor("int64", batch.positions, [batch.ids.length]),
+      own_pattern: flag(pattern === own),
+      own_distribution: new Tensor("float32", baseline, [baseline.length / (1 + 2 * top), 1 + 2 * top]),
+    };
+    for (const layer of [1, 2, 3, 4]) feeds[`select.${layer}`] = flag(isFull(pattern, layer));
+    return floats((await session.run(feeds)).divergence, "divergence");
+  };
+  const found = await run(pattern, await run(own, new Float32Array()));
+  await session.release();
+  for (const [index, rows] of batch.lossRows.entries()) {
+    const kl = rows.reduce((sum, row) => sum + (found[2 * row + 1] as number), 0) / rows.length;
+    expect(kl).toBeCloseTo(expected[index] as number, 5);
+    expect(kl).toBeGreaterThan(1e-3);
+  }
 });

@@ -32,6 +32,7 @@ function open(settings: Partial<LossSettings> & { workers?: number } = {}): Prom
     workers: 1,
     threads: 1,
     stateBytes: 2 ** 30,
+    spillBytes: 0,
     objective: "kl",
     ...settings,
   });
@@ -119,7 +120,11 @@ test("is the same whatever is kept, in whatever order, by however many processes
   const wanted: number[][] = [];
   for (const pattern of patterns) wanted.push(divergencesOf(await evaluator.evaluate(pattern)));
   await evaluator.release();
-  for (const settings of [{ workers: 2 }, { stateBytes: 300_000 }, { workers: 2, stateBytes: 0 }]) {
+  for (const settings of [
+    { workers: 2 },
+    { stateBytes: 300_000, spillBytes: 2 ** 30 },
+    { workers: 2, stateBytes: 0 },
+  ]) {
     const other = await open(settings);
     // A search that is resumed begins with any base.
     for (const [index, pattern] of patterns.entries()) {

@@ -2,12 +2,15 @@
  * Losses of some of the windows: the same bits as those of all, whoever computes them and whatever is kept. The built
  * program opens the evaluators: it has the program of a child beside it.
  */
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
-import { firstDifference, type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
+import { type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
+import type { LossSettings } from "../../src/runtime/loss.ts";
 import type { EvaluateOptions, PatternEvaluator, RowExecutions } from "../../src/runtime/measurement.ts";
+import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath } from "../oracle.ts";
 
 /** Longer than `index_topk`, of lengths of their own. */
@@ -30,14 +33,16 @@ beforeAll(async () => {
   model = await openModel(fixturePath("glm-groups"));
   full = model.config.indexerLayers;
   const flips = [1, 2, 3, 4].map((layer) => withShared(full, layer));
-  const patterns = [full, ...flips, ...flips.map((pattern) => withShared(pattern, 2)), parsePattern("FSSSS")];
+  const pairs = flips.flatMap((pattern) => [2, 3].map((layer) => withShared(pattern, layer)));
+  const patterns = [full, ...flips, ...pairs, parsePattern("FSSSS")];
   const evaluator = await open({ workers: 1, stateBytes: 0 });
   for (const pattern of patterns) wanted.set(pattern, lossesOf(await evaluator.evaluate(pattern)));
   await evaluator.release();
-});
+}, 60_000);
 
-function open(settings: { workers: number; stateBytes?: number; dtype?: "float16" }): Promise<PatternEvaluator> {
-  return openLossEvaluator(model, windows, { device: "cpu", threads: 1, stateBytes: plenty, ...settings });
+function open(settings: Partial<LossSettings> & { workers: number }): Promise<PatternEvaluator> {
+  const defaults = { device: "cpu", threads: 1, stateBytes: plenty, spillBytes: 0 } as const;
+  return openLossEvaluator(model, windows, { ...defaults, ...settings });
 }
 
 const lossesOf = ({ sequences }: { sequences: { loss: number }[] }): number[] => sequences.map(({ loss }) => loss);
@@ -74,7 +79,9 @@ describe.each([
   { workers: 1, stateBytes: 500_000 },
   { workers: 2, stateBytes: plenty },
   { workers: 4, stateBytes: 1_000_000 },
-])("$workers process(es) with $stateBytes bytes of states", (settings) => {
+  { workers: 1, stateBytes: 0, spillBytes: plenty },
+  { workers: 2, stateBytes: 200_000, spillBytes: 400_000 },
+])("%o", (settings) => {
   test("give the losses of full passes, in the order asked for", async () => {
     const evaluator = await open(settings);
     for (const { pattern, options } of race) {
@@ -130,53 +137,77 @@ test("what each saving spared adds up to full passes", async () => {
   await evaluator.release();
 });
 
-describe("the states of the best candidate", () => {
-  const step = (base: Pattern, layers: number[]): Pattern[] => layers.map((layer) => withShared(base, layer));
+describe("the states of candidates", () => {
+  const rows = windows.reduce((sum, { length }) => sum + length, 0);
+  const flip = (layer: number): Pattern => withShared(full, layer);
 
-  /** Candidates of the full pattern, then those of the best of them; the executions of each. */
-  async function steps(settings: { workers: number; stateBytes?: number }, options: EvaluateOptions = {}) {
+  /** Every candidate of the full pattern, then layer 1 on the base that flipped layer 3. */
+  async function twoSteps(settings: Partial<LossSettings> & { workers: number }) {
     const evaluator = await open(settings);
-    const first: { pattern: Pattern; loss: number }[] = [];
-    for (const pattern of step(full, [1, 2, 3, 4])) {
-      first.push(await evaluator.evaluate(pattern, { base: full, ...options }));
-    }
-    const { pattern: base } = first.reduce((best, tried) => (tried.loss < best.loss ? tried : best));
-    const [next] = step(base, base === withShared(full, 4) ? [3] : [4]) as [Pattern];
-    const measurement = await evaluator.evaluate(next, { base, ...options });
+    for (const layer of [1, 2, 3, 4]) await evaluator.evaluate(flip(layer), { base: full });
+    const pattern = withShared(flip(3), 1);
+    const measurement = await evaluator.evaluate(pattern, { base: flip(3) });
     await evaluator.release();
-    expect(lossesOf(measurement)).toEqual(wanted.get(next));
-    return { base, flipped: base.indexOf("S"), from: firstDifference(next, base), ...measurement };
+    expect(lossesOf(measurement)).toEqual(wanted.get(pattern));
+    return measurement.executions;
   }
 
-  test.each([1, 3])("are there when it becomes the base (%i processes)", async (workers) => {
-    const { executions, from, flipped } = await steps({ workers });
-    expect(executions.body).toBe((5 - from) * windows.length);
-    const rows = windows.reduce((sum, { length }) => sum + length, 0);
-    expect(executions.rows?.kept).toBe((5 - flipped) * rows);
+  test.each<Partial<LossSettings> & { workers: number }>([
+    { workers: 1 },
+    { workers: 3 },
+    { workers: 1, stateBytes: 0, spillBytes: plenty },
+  ])("are the next base's, and start its candidates where the bases part (%o)", async (settings) => {
+    const executions = await twoSteps(settings);
+    expect(executions.body).toBe((5 - 3) * windows.length);
+    expect(executions.rows?.kept).toBe((5 - 3 + 3 - 1) * rows);
   });
 
-  test("are dropped for want of memory, and the base runs again where it differs", async () => {
-    const { executions, from, flipped } = await steps({ workers: 1, stateBytes: 6 * statesOf(95) });
-    expect(executions.body).toBe((5 - from + 5 - flipped) * windows.length);
+  test("are dropped for want of memory: the base runs again where it differs", async () => {
+    const executions = await twoSteps({ workers: 1, stateBytes: 6 * statesOf(95) });
+    expect(executions.body).toBe((5 - 3 + 5 - 1) * windows.length);
     expect(executions.rows?.kept).toBe(0);
   });
 
-  test("are those of the patterns that the caller names", async () => {
-    const evaluator = await open({ workers: 2 });
-    const [one, two, three] = step(full, [2, 3, 4]) as [Pattern, Pattern, Pattern];
-    await evaluator.evaluate(one, { base: full, keep: [], sequences: [0, 1, 2] });
-    await evaluator.evaluate(two, { base: full, keep: [one], sequences: [0, 1, 2] });
-    await evaluator.evaluate(three, { base: full, keep: [one], sequences: [0, 1, 2] });
-    const kept = await evaluator.evaluate(one, { base: one, keep: [two], sequences: [0, 1, 2] });
-    expect(kept.executions.body).toBe(0);
-    expect(lossesOf(kept)).toEqual(wanted.get(one)?.slice(0, 3));
-    const dropped = await evaluator.evaluate(two, { base: two, keep: [], sequences: [0, 1, 2] });
-    expect(dropped.executions.body).toBe(3 * 3);
+  test.each([
+    { named: true, runs: 0 },
+    { named: false, runs: 3 },
+  ])("stay first where the caller names them ($named)", async ({ named, runs }) => {
+    const bases = windows.reduce((sum, { length }) => sum + statesOf(length), 0);
+    const evaluator = await open({ workers: 1, stateBytes: 1.8 * bases });
+    const sequences = [0, 1, 2];
+    for (const layer of [2, 4]) await evaluator.evaluate(flip(layer), { base: full, sequences });
+    await evaluator.evaluate(flip(3), { base: full, sequences, keep: named ? [flip(4)] : [] });
+    const measurement = await evaluator.evaluate(flip(4), { base: flip(4), sequences });
+    expect(measurement.executions.body).toBe(runs);
+    expect(lossesOf(measurement)).toEqual(wanted.get(flip(4))?.slice(0, 3));
     await evaluator.release();
   });
 });
 
-test("a window that is not there is refused", async () => {
+test.each<Partial<LossSettings>>([
+  {},
+  { objective: "kl" },
+  { dtype: "float16" },
+  { dtype: "float16", objective: "kl" },
+])("a value that is not finite is found in its layer, and the sequence has its own number (%o)", async (settings) => {
+  const folder = await copyFixture("glm-groups");
+  const norm = "model.layers.3.input_layernorm.weight";
+  await pokeTensor(join(folder, "model.safetensors"), norm, 0, new Uint8Array(Float32Array.of(Number.NaN).buffer));
+  const damaged = await openModel(folder);
+  const place = { device: "cpu", workers: 2, threads: 1, stateBytes: plenty } as const;
+  const evaluator = await openLossEvaluator(damaged, windows, { ...place, ...settings });
+  await expect(evaluator.evaluate(full, { base: full, sequences: [5] })).rejects.toMatchObject({
+    code: "E_RUNTIME",
+    message: expect.stringMatching(/^Sequence [135]: layer 3 gives values that are not finite$/),
+  });
+  await evaluator.release();
+  await rm(folder, { recursive: true });
+});
+
+test("a window that is not there is refused, and so are sizes that are none", async () => {
+  for (const settings of [{ stateBytes: -1 }, { spillBytes: Number.POSITIVE_INFINITY }, { top: 0.5 }]) {
+    await expect(open({ workers: 1, ...settings })).rejects.toThrow(RangeError);
+  }
   const evaluator = await open({ workers: 1 });
   for (const sequences of [[], [6], [-1], [0.5]]) {
     await expect(evaluator.evaluate(full, { sequences })).rejects.toThrow(RangeError);

@@ -1,0 +1,377 @@
+/** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { text as readStream } from "node:stream/consumers";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { InputError, UsageError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { checkPattern, type EngineCheck, hasErrors, indexerLetters, isPipelineEngine } from "../engines/check.ts";
+import { patchConfig } from "../engines/config-patch.ts";
+import { type Dialect, type EngineName, engineNames } from "../engines/dialect.ts";
+import { dialects } from "../engines/engines.ts";
+import type { IndexFields } from "../engines/index-fields.ts";
+import { isInlinePattern, type PatternSource, readInlinePattern, readPatternText } from "../engines/pattern-source.ts";
+import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../engines/served-model.ts";
+import { isPublished } from "../formats/published-pattern.ts";
+import { parsePattern } from "../pattern/pattern.ts";
+import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
+import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
+import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
+import { addOutputOptions, type OutputFlags, positiveNumber, wholeNumber } from "./options.ts";
+import { Terminal } from "./terminal.ts";
+
+interface PatternFlags extends OutputFlags {
+  for?: EngineName;
+  engine?: EngineName;
+  model?: string;
+  layers?: number;
+  offset?: number;
+  check?: boolean;
+  explain?: boolean;
+  pipelineStages?: number;
+  pipelinePartition?: number[];
+  writeConfig?: string;
+  overwrite?: boolean;
+}
+
+const help = `
+PATTERN is a pattern file, letters F and S, uniform:N (FSSS for 4), freq:N (the engines' rule), a config.json or the folder
+of one, or text with an override in it: a whole command line of a server, a launch script, an options file. - reads stdin.
+
+Without --for, --check or --explain the letters are printed. --for prints what to paste; a pattern that the engine would not
+run as it stands is refused. --check prints errors and warnings apart; errors exit with 2.
+
+Examples:
+  $ indexcache pattern quarter.json --for vllm
+  $ indexcache pattern quarter.json --for transformers --model ./GLM-5 --write-config ./patched
+  $ indexcache pattern patterns/glm-5-half.json --check --engine vllm --pipeline-stages 4
+  $ indexcache pattern FFSF... --model config.json --check --engine sglang
+  $ indexcache pattern freq:4 --layers 61 --explain
+  $ indexcache pattern "vllm serve M --hf-overrides '{...}'" --for sglang`;
+
+export function addPatternCommand(program: Command): void {
+  const command = program
+    .command("pattern")
+    .description("Write a pattern as a serving engine takes it, or check one that is about to be served")
+    .argument("<pattern>", "a pattern in any form, see below")
+    .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
+    .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
+    .option("-m, --model <path>", "config.json of the model, or its folder")
+    .option("--layers <n>", "backbone layers, where there is no --model", positiveNumber)
+    .option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber)
+    .option("--check", "say what is wrong with the pattern")
+    .option("--explain", "show which layers each engine would make Full")
+    .option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", positiveNumber)
+    .addOption(
+      new Option("--pipeline-partition <list>", "their sizes, where they are set by hand: 16,15,15,15")
+        .argParser(partition)
+        .conflicts("pipelineStages"),
+    )
+    .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
+    .option("--overwrite", "let --write-config replace another config.json");
+  addOutputOptions(command);
+  command.addHelpText("after", help).action((pattern: string, flags: PatternFlags) => run(pattern, flags));
+}
+
+async function run(text: string, flags: PatternFlags): Promise<void> {
+  requireSensibleFlags(flags);
+  const terminal = new Terminal(flags);
+  const source = await readSource(text);
+  const model = await modelOf(source, flags);
+  if (flags.explain === true) {
+    explain(source, model, flags, terminal);
+    return;
+  }
+  const engine = flags.engine ?? flags.for;
+  const letters = lettersOf(source, model, engine, flags);
+  if (flags.check === true) {
+    check(letters, source, model, flags, terminal);
+    return;
+  }
+  if (flags.for === undefined) {
+    printLetters(letters, model, flags, terminal);
+    return;
+  }
+  await emit(letters, source, model, flags.for, flags, terminal);
+}
+
+function requireSensibleFlags(flags: PatternFlags): void {
+  if (flags.model !== undefined && flags.layers !== undefined) {
+    throw new UsageError("--layers is for a model without a config; --model says how many layers it has");
+  }
+  if (flags.writeConfig !== undefined && (flags.for === undefined || flags.model === undefined)) {
+    throw new UsageError("--write-config needs --model, whose config.json it copies, and --for, whose fields it sets");
+  }
+  if (flags.overwrite === true && flags.writeConfig === undefined)
+    throw new UsageError("--overwrite belongs to --write-config");
+  const engine = flags.engine ?? flags.for;
+  if ((flags.pipelineStages ?? flags.pipelinePartition) !== undefined && engine === undefined) {
+    throw new UsageError("--pipeline-stages needs --engine or --for: engines split layers in different ways");
+  }
+  if (flags.for !== undefined && flags.engine !== undefined && flags.for !== flags.engine) {
+    throw new UsageError(`--for ${flags.for} and --engine ${flags.engine} name two engines; one is enough`);
+  }
+}
+
+async function readSource(text: string): Promise<PatternSource> {
+  if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
+  if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
+  const path = (await exists(text)) ? await configPath(text) : text;
+  try {
+    return readPatternText(await readFile(path, "utf8"), path);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    throw new InputError(`Cannot read pattern "${path}": ${describeSystemError(code)}`, {
+      hint: "a pattern is letters F and S, uniform:N, freq:N, a pattern file, a config.json or a command line",
+      cause: error,
+    });
+  }
+}
+
+/** The model to look at: `--model`, the config that the pattern came from, or layers alone. */
+async function modelOf(source: PatternSource, flags: PatternFlags): Promise<ServedModel> {
+  if (flags.model !== undefined) return readServedModel(flags.model);
+  if (source.kind === "config") return source.model;
+  if (flags.layers !== undefined) return modelOfLayers(flags.layers);
+  if (source.kind === "file") {
+    const { file } = source;
+    return isPublished(file)
+      ? modelOfLayers(file.published.layers, file.published.architecture)
+      : modelOfLayers(file.model.layers, file.model.architecture);
+  }
+  const length = source.kind === "letters" ? source.letters.length : fieldLength(source);
+  if (length !== undefined) return modelOfLayers(length);
+  throw new UsageError("How many layers the pattern is for is not known", {
+    hint: "give --model config.json, or --layers N",
+  });
+}
+
+function fieldLength(source: PatternSource): number | undefined {
+  if (source.kind !== "override") return undefined;
+  return (source.fields.index_topk_pattern ?? source.fields.indexer_types)?.length;
+}
+
+/** The letters that the source stands for; of fields that are not letters, what the engine makes of them. */
+function lettersOf(
+  source: PatternSource,
+  model: ServedModel,
+  engine: EngineName | undefined,
+  flags: PatternFlags,
+): string {
+  switch (source.kind) {
+    case "letters":
+      return source.letters;
+    case "file":
+      return source.file.index_topk_pattern;
+    case "schedule": {
+      const count = model.indexers.length;
+      if (source.rule === "uniform") return uniformPattern(count, source.every);
+      return frequencyPattern(count, source.every, flags.offset);
+    }
+    case "override":
+    case "config": {
+      const written = source.fields.index_topk_pattern;
+      if (typeof written === "string" && (source.kind === "override" || source.fields.indexer_types == null))
+        return written;
+      return scheduleLetters(source, model, engine);
+    }
+  }
+}
+
+function scheduleLetters(
+  source: Extract<PatternSource, { kind: "override" | "config" }>,
+  model: ServedModel,
+  engine: EngineName | undefined,
+): string {
+  const flag = source.kind === "override" ? source.flag : undefined;
+  const reader =
+    engine ?? engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
+  // Whatever gate the engine has is for the check to see; here the question is what the fields mean.
+  const fields = { ...source.fields, use_index_cache: true };
+  const schedule = dialects[fields.indexer_types == null ? reader : "transformers"].schedule(fields, model);
+  if ("failure" in schedule) throw new InputError(`The pattern cannot be read: ${schedule.failure}`);
+  return schedule.letters;
+}
+
+function engineCheck(source: PatternSource, model: ServedModel, engine: EngineName, flags: PatternFlags): EngineCheck {
+  const starts = startsOf(model, engine, flags);
+  return {
+    dialect: dialects[engine],
+    ...(starts === undefined ? {} : { starts }),
+    // A pattern that somebody else wrote down is checked as it stands, not as we would write it.
+    ...(flags.for === undefined && source.kind === "override" ? { given: source } : {}),
+    ...(flags.for === undefined && source.kind === "config" ? { given: { fields: source.fields } } : {}),
+  };
+}
+
+function startsOf(model: ServedModel, engine: EngineName, flags: PatternFlags): number[] | undefined {
+  if (flags.pipelinePartition !== undefined) return partitionStarts(flags.pipelinePartition, model.layers);
+  if (flags.pipelineStages === undefined) return undefined;
+  if (!isPipelineEngine(engine))
+    throw new UsageError(`${dialects[engine].title} has no pipeline stages: ${dialects[engine].facts.pipeline}`);
+  return stageStarts(engine, model.layers, flags.pipelineStages);
+}
+
+function check(
+  letters: string,
+  source: PatternSource,
+  model: ServedModel,
+  flags: PatternFlags,
+  terminal: Terminal,
+): void {
+  const engine = flags.engine ?? flags.for;
+  const applied = engine === undefined ? undefined : engineCheck(source, model, engine, flags);
+  const findings = checkPattern(letters, model, applied);
+  const failed = hasErrors(findings);
+  if (flags.json === true) {
+    const record = {
+      index_topk_pattern: letters,
+      model: { name: model.name, model_type: model.modelType, layers: model.layers, indexers: model.indexers.length },
+      engine: engine ?? null,
+      read_from: engine === undefined ? null : dialects[engine].readFrom,
+      pipeline_stage_starts: applied?.starts ?? null,
+      errors: messages(findings, "error"),
+      warnings: messages(findings, "warning"),
+    };
+    terminal.result(JSON.stringify(record, null, 2));
+  } else {
+    const stages = applied?.starts === undefined ? "" : `, stages at layers ${applied.starts.join(", ")}`;
+    const by = engine === undefined ? "" : ` by ${dialects[engine].title}`;
+    const verdict = failed ? "not to be served" : "can be served";
+    const body = formatFindings(findings);
+    terminal.result(`${body === "" ? "" : `${body}\n`}${describe(letters, model)}: ${verdict}${by}${stages}`);
+  }
+  if (failed) {
+    const count = messages(findings, "error").length;
+    throw new InputError(`The pattern has ${count} error${count === 1 ? "" : "s"}`);
+  }
+}
+
+function messages(findings: ReturnType<typeof checkPattern>, severity: "error" | "warning"): string[] {
+  return findings.filter((finding) => finding.severity === severity).map(({ message }) => message);
+}
+
+function explain(source: PatternSource, model: ServedModel, flags: PatternFlags, terminal: Terminal): void {
+  const fields = requestedFields(source, model, flags);
+  const outcomes = engineOutcomes(fields, model);
+  if (flags.json === true) {
+    terminal.result(
+      JSON.stringify({ fields, layers: model.layers, indexers: model.indexers.length, engines: outcomes }, null, 2),
+    );
+    return;
+  }
+  const asked = Object.entries(fields).map(([name, value]) => `${name}=${String(value)}`);
+  terminal.result(`${asked.join(", ")}\n\n${formatOutcomes(outcomes, model)}`);
+  terminal.detail(formatFacts());
+}
+
+/** The config fields that a user would write for this: the frequency itself, not the letters that one engine makes of it. */
+function requestedFields(source: PatternSource, model: ServedModel, flags: PatternFlags): IndexFields {
+  if (source.kind === "override" || source.kind === "config") return source.fields;
+  if (source.kind === "schedule" && source.rule === "freq") {
+    const offset = flags.offset === undefined ? {} : { index_skip_topk_offset: flags.offset };
+    return { use_index_cache: true, index_topk_freq: source.every, ...offset };
+  }
+  return { use_index_cache: true, index_topk_pattern: lettersOf(source, model, undefined, flags) };
+}
+
+function printLetters(letters: string, model: ServedModel, flags: PatternFlags, terminal: Terminal): void {
+  const own = indexerLetters(letters, model);
+  if (flags.json === true) {
+    const full = model.indexers.filter((_, ordinal) => own[ordinal] === "F");
+    terminal.result(JSON.stringify({ index_topk_pattern: letters, layers: model.layers, full_layers: full }, null, 2));
+    return;
+  }
+  terminal.result(letters);
+  terminal.note(describe(letters, model));
+  if (flags.model === undefined) return;
+  for (const { message } of checkPattern(letters, model)) terminal.warn(message);
+}
+
+async function emit(
+  letters: string,
+  source: PatternSource,
+  model: ServedModel,
+  engine: EngineName,
+  flags: PatternFlags,
+  terminal: Terminal,
+): Promise<void> {
+  const dialect = dialects[engine];
+  const findings = checkPattern(letters, model, engineCheck(source, model, engine, flags));
+  const [fault] = messages(findings, "error");
+  if (fault !== undefined) {
+    throw new InputError(`This pattern is not to be served by ${dialect.title}: ${fault}`, {
+      hint: "--check lists all errors and warnings",
+    });
+  }
+  for (const message of messages(findings, "warning")) terminal.warn(message);
+  const fields = dialect.fields(parsePattern(indexerLetters(letters, model)), model);
+  if (flags.writeConfig !== undefined && flags.model !== undefined) {
+    const written = await writeConfig(flags.model, flags.writeConfig, dialect, fields, flags.overwrite === true);
+    terminal.note(`written: ${written}`);
+  }
+  const lines = dialect.argument(fields);
+  terminal.note(`${describe(letters, model)}, for ${dialect.title} (${dialect.readFrom})`);
+  terminal.result(
+    flags.json === true
+      ? JSON.stringify(
+          {
+            engine,
+            read_from: dialect.readFrom,
+            index_topk_pattern: letters,
+            fields,
+            argument: lines,
+            warnings: messages(findings, "warning"),
+          },
+          null,
+          2,
+        )
+      : lines.join("\n"),
+  );
+}
+
+/** A patched copy of the model's config.json in `folder`. An equal file is left alone, another one only replaced if asked. */
+async function writeConfig(
+  model: string,
+  folder: string,
+  dialect: Dialect,
+  fields: IndexFields,
+  overwrite: boolean,
+): Promise<string> {
+  const original = await readFile(await configPath(model), "utf8");
+  const patched = patchConfig(original, fields, dialect.configKeeps);
+  const target = join(folder, "config.json");
+  const present = await readFile(target, "utf8").catch((error: unknown) => {
+    if (systemErrorCode(error) === "ENOENT") return undefined;
+    throw error;
+  });
+  if (present === patched) return target;
+  if (present !== undefined && !overwrite) {
+    throw new InputError(`"${target}" exists already and says something else`, {
+      hint: "--overwrite replaces it; another folder keeps both",
+    });
+  }
+  await mkdir(folder, { recursive: true });
+  await writeFileAtomically(target, patched);
+  return target;
+}
+
+function describe(letters: string, model: ServedModel): string {
+  const own = indexerLetters(letters, model);
+  const full = [...own].filter((letter) => letter === "F").length;
+  const share = own.length === 0 ? "" : ` (${((100 * full) / own.length).toFixed(1)}%)`;
+  return `${full} of ${own.length} layers Full${share}`;
+}
+
+/** Parses `16,15,15,15`. */
+function partition(text: string): number[] {
+  if (!/^\d+(,\d+)*$/.test(text))
+    throw new InvalidArgumentError("It must be whole numbers with commas between: 16,15,15,15.");
+  return text.split(",").map(Number);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}

@@ -1,0 +1,107 @@
+/** Loss against retention. */
+import { type Chart, drawChart } from "./chart.ts";
+import { faintInk, rule } from "./palette.ts";
+
+export interface LossPoint {
+  /** Who found the pattern. */
+  series: string;
+  full: number;
+  /** Nats per token above the model's own pattern. */
+  change: number;
+  /** Of the change; undefined where it is not known. */
+  error: number | undefined;
+  /** Is the point one of a way that a search went, and to be joined with its neighbours? */
+  joined: boolean;
+}
+
+/** Changes below this are drawn on a linear scale, above it on a logarithmic one. */
+const LINEAR_BELOW = 0.01;
+
+/** Two-sided 95%. */
+const NORMAL_QUANTILE = 1.96;
+
+/** Between the points of two series, in layers. */
+const DODGE = 0.11;
+
+const ticks = [0, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3];
+
+/** @param tried every pattern that was measured, drawn small behind the points */
+export function lossChart(
+  name: string,
+  points: readonly LossPoint[],
+  tried: readonly { full: number; change: number }[],
+  layers: number,
+): Promise<Chart> {
+  const series = [...new Set(points.map((point) => point.series))];
+  const single = [...new Set(points.filter(({ joined }) => !joined).map((point) => point.series))];
+  const values = points.map(({ error, ...rest }) => {
+    // What is on no way stands beside the ways, not on them.
+    const point = { ...rest, at: rest.full - DODGE * (single.indexOf(rest.series) + 1) };
+    if (error === undefined) return point;
+    const half = NORMAL_QUANTILE * error;
+    return { ...point, low: point.change - half, high: point.change + half };
+  });
+  const highest = Math.max(
+    ...tried.map(({ change }) => change),
+    ...values.map((value) => ("high" in value ? value.high : value.change)),
+  );
+  const lowest = Math.min(
+    0,
+    ...tried.map(({ change }) => change),
+    ...values.map((value) => ("low" in value ? value.low : value.change)),
+  );
+  const fewest = Math.min(...points.map(({ full }) => full));
+  const x = {
+    field: "at",
+    type: "quantitative" as const,
+    title: `Full layers of ${layers}`,
+    scale: { reverse: true, domain: [fewest - DODGE * (single.length + 1), layers + DODGE], nice: false },
+    axis: { tickMinStep: 1, grid: false, labelOverlap: true },
+  };
+  const y = {
+    field: "change",
+    type: "quantitative" as const,
+    title: "loss change, nats per token",
+    scale: { type: "symlog" as const, constant: LINEAR_BELOW, domain: [lowest, highest], nice: false },
+    axis: {
+      values: [...ticks.map((tick) => -tick), ...ticks].filter((tick) => tick >= lowest && tick <= highest),
+      format: "~g",
+    },
+  };
+  const color = {
+    field: "series",
+    type: "nominal" as const,
+    title: null,
+    sort: series,
+    legend: { orient: "bottom" as const, columns: 2, labelLimit: 220 },
+  };
+  const shape = { field: "series", type: "nominal" as const, sort: series, title: null };
+  return drawChart(name, `Loss against the number of Full layers, for ${series.join(", ")}`, {
+    data: { values },
+    width: 440,
+    height: 300,
+    encoding: { x },
+    layer: [
+      {
+        data: { values: tried.map(({ full: at, change }) => ({ at, change })) },
+        mark: { type: "point", filled: true, size: 14, opacity: 0.45, color: faintInk },
+        encoding: { y },
+      },
+      {
+        mark: { type: "rule", color: rule, strokeWidth: 1 },
+        encoding: { y: { datum: 0 }, x: { value: 0 }, x2: { value: "width" } },
+      },
+      {
+        transform: [{ filter: "datum.joined" }],
+        mark: { type: "line", strokeWidth: 1.5 },
+        encoding: { y, color, order: { field: "full", sort: "descending" } },
+      },
+      {
+        transform: [{ filter: "isValid(datum.low)" }],
+        mark: { type: "rule", strokeWidth: 1.5, color: faintInk },
+        encoding: { y: { ...y, field: "low" }, y2: { field: "high" }, color },
+      },
+      { mark: { type: "point", filled: true, size: 60, opacity: 1 }, encoding: { y, color, shape } },
+    ],
+  });
+}

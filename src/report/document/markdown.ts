@@ -1,0 +1,41 @@
+/** Markdown of a report. Text from files is escaped: a model or a file may be called anything. */
+
+/** Text as it stands, with no letter of it read as Markdown or HTML. */
+export function text(value: string): string {
+  return value.replaceAll(/\s+/g, " ").replaceAll(/[\\`*_{}[\]<>#|&~!]/g, "\\$&");
+}
+
+/** `code` within a line; with a bar in it plain text, because tables and code read bars in different ways. */
+export function code(value: string): string {
+  if (value.includes("|")) return text(value);
+  const longest = Math.max(0, ...[...value.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  const pad = value.startsWith("`") || value.endsWith("`") ? " " : "";
+  return `${fence}${pad}${value.replaceAll(/\s+/g, " ")}${pad}${fence}`;
+}
+
+/** Lines of code. */
+export function codeBlock(language: string, lines: readonly string[]): string {
+  const longest = Math.max(2, ...[...lines.join("\n").matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}${language}\n${lines.join("\n")}\n${fence}`;
+}
+
+export interface TableColumn {
+  title: string;
+  align?: "right";
+}
+
+/** A table; cells are Markdown already. */
+export function table(columns: readonly TableColumn[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  return [
+    line(columns.map(({ title }) => title)),
+    line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
+    ...rows.map(line),
+  ].join("\n");
+}
+
+export function bullets(lines: readonly string[]): string {
+  return lines.map((line) => `- ${line}`).join("\n");
+}

@@ -1,0 +1,98 @@
+/** Where every number comes from: commands, versions and fingerprints. */
+import type { Evidence, Source } from "./evidence.ts";
+import { code, codeBlock, table, text } from "./markdown.ts";
+import { blocks, type Section } from "./section.ts";
+
+interface Origin extends Source {
+  kind: string;
+  tool: {
+    version: string;
+    runtime: string;
+    device?: string | undefined;
+    dtype?: string | undefined;
+    command?: string | undefined;
+  };
+  weights: string | undefined;
+  config: string | undefined;
+  calibration: string | undefined;
+}
+
+/** Hex digits of a hash that tables show. */
+const SHOWN = 16;
+
+export function provenanceSection(evidence: Evidence): Section {
+  const origins = originsOf(evidence);
+  const columns = [
+    { title: "File" },
+    { title: "Kind" },
+    { title: "SHA-256" },
+    { title: "Weights" },
+    { title: "Config" },
+    { title: "Calibration tokens" },
+    { title: "Made with" },
+  ];
+  const rows = origins.map(({ path, kind, sha256, weights, config, calibration, tool }) => [
+    code(fileName(path)),
+    kind,
+    hash(sha256),
+    hash(weights),
+    hash(config),
+    hash(calibration),
+    text(
+      [`indexcache ${tool.version}`, tool.runtime, tool.device, tool.dtype]
+        .filter((part) => part !== undefined)
+        .join(", "),
+    ),
+  ]);
+  const commands = origins.flatMap(({ tool }) => (tool.command === undefined ? [] : [tool.command]));
+  const silent = origins.filter(({ tool }) => tool.command === undefined).map(({ path }) => code(fileName(path)));
+  return {
+    heading: "How it was made",
+    body: blocks(
+      table(columns, rows),
+      `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights, config and calibration tokens of a search and of what is compared with it are the same, or this report would not exist.`,
+      commands.length === 0 ? undefined : blocks("Commands:", codeBlock("sh", commands)),
+      silent.length === 0 ? undefined : `No command is recorded in ${silent.join(", ")}.`,
+    ),
+    charts: [],
+  };
+}
+
+function originsOf({ searches, analyses, benches, evaluations }: Evidence): Origin[] {
+  return [
+    ...searches.map(({ file, ...source }) => ({ ...source, kind: "search", ...fingerprints(file), tool: file.tool })),
+    ...analyses.map(({ file, ...source }) => ({ ...source, kind: "analysis", ...fingerprints(file), tool: file.tool })),
+    ...benches.map(({ file, ...source }) => ({
+      ...source,
+      kind: "bench",
+      weights: undefined,
+      config: undefined,
+      calibration: undefined,
+      tool: file.tool,
+    })),
+    ...evaluations.map(({ file, ...source }) => ({
+      ...source,
+      kind: "evaluation",
+      weights: file.model.weight_hash,
+      config: file.model.config_hash,
+      calibration: undefined,
+      tool: file.tool,
+    })),
+  ];
+}
+
+function fingerprints(file: {
+  model: { weight_hash: string; config_hash: string };
+  calibration: { hash: string };
+}): Pick<Origin, "weights" | "config" | "calibration"> {
+  return { weights: file.model.weight_hash, config: file.model.config_hash, calibration: file.calibration.hash };
+}
+
+function hash(value: string | undefined): string {
+  return value === undefined ? "" : code(value.slice(0, SHOWN));
+}
+
+/** Only the name: where a file lies on the machine is nobody's business. */
+function fileName(path: string): string {
+  return path.split(/[\\/]/).at(-1) ?? path;
+}

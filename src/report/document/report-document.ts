@@ -1,0 +1,43 @@
+/** The report of an evidence: its Markdown, its charts, and the page that holds both. */
+import { analysisSections } from "./analysis-section.ts";
+import { benchSections } from "./bench-section.ts";
+import type { Chart } from "./chart.ts";
+import { evalSections } from "./eval-section.ts";
+import type { Evidence } from "./evidence.ts";
+import { text } from "./markdown.ts";
+import { provenanceSection } from "./provenance-section.ts";
+import { lossSection, patternSection } from "./search-section.ts";
+import { blocks, type Section } from "./section.ts";
+import { servingSection } from "./serving-section.ts";
+import { summary } from "./summary.ts";
+
+export interface ReportDocument {
+  title: string;
+  markdown: string;
+  charts: Chart[];
+}
+
+/** Sections whose file was not given are left out. */
+export async function reportDocument(evidence: Evidence): Promise<ReportDocument> {
+  const title = `IndexCache report: ${modelName(evidence)}`;
+  const sections: Section[] = [
+    await patternSection(evidence),
+    await lossSection(evidence),
+    ...(await benchSections(evidence)),
+    ...(await evalSections(evidence)),
+    ...(await analysisSections(evidence)),
+    servingSection(evidence),
+    provenanceSection(evidence),
+  ].filter((section) => section !== undefined);
+  const body = sections.map(({ heading, body: content }) => blocks(`## ${heading}`, content));
+  return {
+    title,
+    markdown: `${blocks(`# ${text(title)}`, summary(evidence), ...body)}\n`,
+    charts: sections.flatMap(({ charts }) => charts),
+  };
+}
+
+function modelName({ searches, analyses, evaluations, benches }: Evidence): string {
+  const [first] = [...searches, ...analyses, ...evaluations, ...benches];
+  return first?.file.model.name ?? "";
+}

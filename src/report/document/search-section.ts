@@ -1,0 +1,198 @@
+/** What searches found: strips, losses against retention, the way there. */
+import { knownSequences } from "../../formats/journal.ts";
+import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
+import { fullLayers, parsePattern } from "../../pattern/pattern.ts";
+import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { patternLoss } from "../search-losses.ts";
+import { formatStrategy } from "../search-report.ts";
+import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
+import { type LossPoint, lossChart } from "./loss-chart.ts";
+import { code, table, text } from "./markdown.ts";
+import { blocks, chartLine, type Section } from "./section.ts";
+import { stripChart } from "./strip-chart.ts";
+
+/** A pattern with what it costs: a step, a point of the frontier, a result. */
+interface Measured {
+  index_topk_pattern: string;
+  loss: number;
+  /** Loss less that of the model's own pattern; older files leave it to the reader. */
+  change?: number | undefined;
+  change_error?: number | undefined;
+}
+
+/** @returns undefined without a search */
+export async function patternSection({ searches }: Evidence): Promise<Section | undefined> {
+  if (searches.length === 0) return undefined;
+  const strip = await stripChart(searches.map(({ name, file }) => ({ name, pattern: file.index_topk_pattern })));
+  const rows = searches.flatMap(({ name, file }) =>
+    resultsOf(file).map((result, index) => [
+      index === 0 ? text(name) : "",
+      index === 0 ? text(formatStrategy(file.search)) : "",
+      `${countFull(result.index_topk_pattern)} of ${file.model.layers}`,
+      formatLoss(result.loss),
+      changeWithError(file, result),
+      heldOutOf(file, result.index_topk_pattern) ?? "",
+      index === 0 ? `${formatCount(file.search.evaluations)} in ${formatDuration(file.search.seconds)}` : "",
+      code(result.index_topk_pattern),
+    ]),
+  );
+  const columns = [
+    { title: "File" },
+    { title: "Strategy" },
+    { title: "Full", align: "right" },
+    { title: "Loss", align: "right" },
+    { title: "Change", align: "right" },
+    { title: "Held out", align: "right" },
+    { title: "Evaluations", align: "right" },
+    { title: "Pattern" },
+  ] as const;
+  return {
+    heading: "Patterns",
+    body: blocks(
+      "A Full layer (F) runs its lightning indexer; a Shared layer (S) reads with the tokens that the nearest Full layer before it has chosen.",
+      chartLine([strip]),
+      table(columns, rows),
+      "Losses are nats per token on the calibration set; changes are against every indexer of the model, ± one standard error, paired over sequences. Held out is the change on sequences that the search did not see.",
+    ),
+    charts: [strip],
+  };
+}
+
+/** One chart for each calibration set: losses on different text are not compared. */
+export async function lossSection({ searches, analyses }: Evidence): Promise<Section | undefined> {
+  const sets = [...new Set([...searches, ...analyses].map(({ file }) => file.calibration.hash))];
+  const parts: string[] = [];
+  const charts: Section["charts"] = [];
+  for (const [index, set] of sets.entries()) {
+    const own = searches.filter(({ file }) => file.calibration.hash === set);
+    const compared = analyses.filter(({ file }) => file.calibration.hash === set);
+    const points = [...own.flatMap(searchPoints), ...compared.flatMap(comparedPoints)];
+    const tried = own.flatMap(triedPatterns);
+    const first = (own[0] ?? compared[0])?.file;
+    if (points.length < 2 || first === undefined) continue;
+    const { calibration, model } = first;
+    const chart = await lossChart(sets.length === 1 ? "loss" : `loss-${index + 1}`, points, tried, model.layers);
+    charts.push(chart);
+    parts.push(
+      blocks(
+        `${calibration.sequences} sequences, ${formatCount(calibration.tokens)} tokens of ${code(calibration.source)}.${tried.length === 0 ? "" : ` Grey: all ${formatCount(tried.length)} patterns that the searches measured on each of them.`}`,
+        chartLine([chart]),
+      ),
+    );
+  }
+  if (charts.length === 0) return undefined;
+  return {
+    heading: "Loss against retention",
+    body: blocks(
+      "Bars are 95% intervals of the change, paired over sequences. The scale is linear up to 0.01 nats and logarithmic above.",
+      ...parts,
+      ...searches.map(stepsTable),
+    ),
+    charts,
+  };
+}
+
+/** Of each wanted retention, the most Full layers first; older files have one. */
+function resultsOf(file: CheckedPatternFile): Measured[] {
+  return file.patterns ?? [file];
+}
+
+function heldOutOf({ patterns = [] }: CheckedPatternFile, pattern: string): string | undefined {
+  const out = patterns.find((found) => found.index_topk_pattern === pattern)?.held_out;
+  return out === undefined ? undefined : `${formatLossChange(out.change)} ± ${formatLoss(out.change_error)}`;
+}
+
+function searchPoints({ file, name }: SearchEvidence): LossPoint[] {
+  // Steps of a search by KL say KL; only its results have the LM loss.
+  const way = file.search.objective === "kl" ? [] : stepsOf(file);
+  const isWay = isMonotone(way.map((step) => countFull(step.index_topk_pattern)));
+  const shown = isWay ? way : resultsOf(file);
+  const points = shown.map((one) => ({
+    series: name,
+    full: countFull(one.index_topk_pattern),
+    change: changeOf(file, one),
+    error: one.change_error,
+    joined: isWay,
+  }));
+  const start = file.trajectory[0];
+  if (start === undefined || !isWay) return points;
+  // Greedy sets out from the model's own pattern, at no change by definition.
+  const full = countFull(start.index_topk_pattern) + 1;
+  return [{ series: name, full, change: 0, error: undefined, joined: true }, ...points];
+}
+
+function comparedPoints({ file }: AnalysisEvidence): LossPoint[] {
+  return file.patterns.slice(1).map(({ origin, full_layers: full, change, change_standard_error: error }) => ({
+    series: origin === "uniform" || origin === "searched" ? origin : `optimum of ${origin}`,
+    full,
+    change,
+    error: error === 0 ? undefined : error,
+    joined: false,
+  }));
+}
+
+/** Every pattern that the journal has on as many sequences as the search judged by. */
+function triedPatterns({ file, journal }: SearchEvidence): { full: number; change: number }[] {
+  if (journal === undefined) return [];
+  const known = knownSequences(journal);
+  const baseline = [...known.keys()].find((pattern) => countFull(pattern) === mostFull(known.keys()));
+  if (baseline === undefined) return [];
+  return [...known].flatMap(([pattern, sequences]) => {
+    const indices = [...sequences.keys()].filter((index) => known.get(baseline)?.has(index) === true);
+    if (indices.length < file.calibration.sequences || pattern === baseline) return [];
+    const { change } = patternLoss(known, parsePattern(pattern), parsePattern(baseline), indices);
+    return [{ full: countFull(pattern), change: change.mean }];
+  });
+}
+
+/** The committed steps of the sparsest pattern: of greedy, or of another search. */
+function stepsOf(file: CheckedPatternFile): Measured[] {
+  return file.trajectory.length > 0 ? file.trajectory : (file.patterns?.at(-1)?.steps ?? []);
+}
+
+function stepsTable({ file, name }: SearchEvidence): string | undefined {
+  const steps = file.trajectory.length > 0 ? file.trajectory : (file.patterns?.at(-1)?.steps ?? []);
+  if (steps.length === 0) return undefined;
+  const rows = steps.map((step, index) => [
+    String(index + 1),
+    "flipped_layer" in step ? String(step.flipped_layer) : step.flipped_layers.join(" "),
+    String(countFull(step.index_topk_pattern)),
+    formatLoss(step.loss),
+    changeWithError(file, step),
+    step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise ? " (noise)" : ""}`,
+    code(step.index_topk_pattern),
+  ]);
+  const columns = [
+    { title: "Step", align: "right" },
+    { title: "Layer", align: "right" },
+    { title: "Full", align: "right" },
+    { title: file.search.objective === "kl" ? "KL" : "Loss", align: "right" },
+    { title: "Change", align: "right" },
+    { title: "Lead over the next layer", align: "right" },
+    { title: "Pattern" },
+  ] as const;
+  return blocks(`### Steps of ${text(name)}`, table(columns, rows));
+}
+
+function changeOf(file: CheckedPatternFile, { loss, change }: Measured): number {
+  return change ?? loss - file.baseline_loss;
+}
+
+function changeWithError(file: CheckedPatternFile, measured: Measured): string {
+  const change = formatLossChange(changeOf(file, measured));
+  return measured.change_error === undefined ? change : `${change} ± ${formatLoss(measured.change_error)}`;
+}
+
+/** Does each step have fewer Full layers than the one before it, or each more? Only then a line shows a way. */
+function isMonotone(counts: readonly number[]): boolean {
+  const signs = new Set(counts.slice(1).map((count, index) => Math.sign(count - (counts[index] ?? 0))));
+  return signs.size === 1 && !signs.has(0);
+}
+
+function mostFull(patterns: Iterable<string>): number {
+  return Math.max(...[...patterns].map(countFull));
+}
+
+function countFull(pattern: string): number {
+  return fullLayers(parsePattern(pattern)).length;
+}

@@ -1,0 +1,168 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { demoModel, indexcache, shell } from "./indexcache.ts";
+
+const published = join(import.meta.dirname, "..", "..", "patterns");
+const half = join(published, "glm-5-half.json");
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-pattern-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe("pattern --for", () => {
+  test("prints what a shell hands on as one argument", async () => {
+    const outcome = await shell(
+      folder,
+      `eval "set -- $($indexcache pattern FFSF --for vllm -q)" && printf '%s\\n' "$@"`,
+    );
+    expect(outcome).toEqual({
+      status: 0,
+      stdout: '--hf-overrides\n{"use_index_cache": true, "index_topk_pattern": "FFSF"}\n',
+      stderr: "",
+    });
+  });
+
+  test("of TensorRT-LLM writes the options file that its argument names", async () => {
+    const outcome = await shell(
+      folder,
+      `eval "$($indexcache pattern FFSF --for tensorrt-llm -q | head -1)"; cat indexcache.yaml`,
+    );
+    expect(outcome).toMatchObject({ status: 0, stdout: '{"model_kwargs": {"index_topk_pattern": "FFSF"}}\n' });
+    const back = await indexcache(folder, ["pattern", "indexcache.yaml", "-q"]);
+    expect(back).toEqual({ status: 0, stdout: "FFSF\n", stderr: "" });
+  });
+
+  test("turns one engine's command line into another's, from stdin too", async () => {
+    const vllm = await indexcache(folder, ["pattern", half, "--for", "vllm", "-q"]);
+    const sglang = await indexcache(folder, ["pattern", "-", "--for", "sglang", "-q"], `vllm serve M ${vllm.stdout}`);
+    expect(sglang).toEqual({
+      status: 0,
+      stdout: vllm.stdout.replace("--hf-overrides", "--json-model-override-args"),
+      stderr: "",
+    });
+  });
+
+  test("gives JSON, and writes a patched config that reads back", async () => {
+    const source = [join(published, "demo-quarter.json"), "--for", "vllm", "--model", demoModel];
+    const outcome = await indexcache(folder, ["pattern", ...source, "--write-config", "patched", "--json", "-q"]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(outcome.stdout)).toMatchObject({
+      engine: "vllm",
+      index_topk_pattern: "FSSFSSSSSFSS",
+      fields: { use_index_cache: true, index_topk_pattern: "FSSFSSSSSFSS" },
+    });
+    const back = await indexcache(folder, ["pattern", "patched", "-q"]);
+    expect(back.stdout).toBe("FSSFSSSSSFSS\n");
+
+    // The same again is no conflict; another pattern is, until --overwrite.
+    expect(await indexcache(folder, ["pattern", ...source, "--write-config", "patched", "-q"])).toMatchObject({
+      status: 0,
+    });
+    const other = [
+      "pattern",
+      "uniform:2",
+      "--for",
+      "transformers",
+      "--model",
+      demoModel,
+      "--write-config",
+      "patched",
+      "-q",
+    ];
+    const before = await readFile(join(folder, "patched", "config.json"), "utf8");
+    expect(await indexcache(folder, other)).toMatchObject({
+      status: 2,
+      stdout: "",
+      stderr: expect.stringContaining("--overwrite"),
+    });
+    expect(await readFile(join(folder, "patched", "config.json"), "utf8")).toBe(before);
+    expect(await indexcache(folder, [...other, "--overwrite"])).toMatchObject({ status: 0 });
+    const written: unknown = JSON.parse(await readFile(join(folder, "patched", "config.json"), "utf8"));
+    expect(written).toMatchObject({ indexer_types: Array.from({ length: 6 }, () => ["full", "shared"]).flat() });
+    expect(written).not.toHaveProperty("index_topk_pattern");
+  });
+
+  test("refuses what the engine would not run as it stands", async () => {
+    const unsafe = ["pattern", half, "--for", "vllm", "--pipeline-stages", "4"];
+    expect(await indexcache(folder, unsafe)).toMatchObject({
+      status: 2,
+      stdout: "",
+      stderr: expect.stringContaining("layer 19 (stage 1)"),
+    });
+    expect(
+      await indexcache(folder, ["pattern", half, "--for", "vllm", "--pipeline-partition", "20,20,20,18", "-q"]),
+    ).toMatchObject({ status: 0 });
+  });
+});
+
+describe("pattern --check", () => {
+  test("keeps errors and warnings apart, and exits with 2 on an error", async () => {
+    const args = ["pattern", half, "--check", "--engine", "tensorrt-llm", "--pipeline-stages", "8"];
+    const outcome = await indexcache(folder, args);
+    expect(outcome.status).toBe(2);
+    expect(outcome.stdout).toMatch(/^error {4}a pipeline stage begins with S: layer 69 .*\nwarning {2}model_kwargs/);
+    expect(outcome.stderr).toBe("error: The pattern has 1 error\n");
+    const json: unknown = JSON.parse((await indexcache(folder, [...args, "--json"])).stdout);
+    expect(json).toMatchObject({
+      errors: [expect.any(String)],
+      warnings: [expect.any(String)],
+      engine: "tensorrt-llm",
+    });
+  });
+
+  test("of a good pattern exits with 0", async () => {
+    const outcome = await indexcache(folder, [
+      "pattern",
+      "FSSFSSSSSFSS",
+      "--model",
+      demoModel,
+      "--check",
+      "--engine",
+      "vllm",
+    ]);
+    expect(outcome).toEqual({ status: 0, stdout: "3 of 12 layers Full (25.0%): can be served by vLLM\n", stderr: "" });
+  });
+
+  test("looks at a config with a pattern that its own indexer_types overrules", async () => {
+    await mkdir(join(folder, "both"), { recursive: true });
+    const config: object = JSON.parse(await readFile(join(demoModel, "config.json"), "utf8"));
+    await writeFile(
+      join(folder, "both", "config.json"),
+      JSON.stringify({ ...config, index_topk_pattern: "FSSFSSSSSFSS" }),
+    );
+    const pattern = ["pattern", "FSSFSSSSSFSS", "--check", "--engine"];
+    expect(await indexcache(folder, [...pattern, "transformers", "--model", "both"])).toMatchObject({ status: 0 });
+    const override = `vllm serve M --hf-overrides '{"use_index_cache": true, "index_topk_pattern": "FSSFSSSSSFSS"}'`;
+    const outcome = await indexcache(folder, ["pattern", override, "--check", "--engine", "atom", "--model", "both"]);
+    expect(outcome).toMatchObject({ status: 2, stdout: expect.stringContaining("indexer_types of config.json wins") });
+  });
+});
+
+describe("pattern --explain", () => {
+  test("shows each engine's layers of a frequency", async () => {
+    const outcome = await indexcache(folder, ["pattern", "freq:4", "--offset", "3", "--layers", "12", "--explain"]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    expect(outcome.stdout).toMatch(/vllm +5 of 12 {2}FFFSSSFSSSFS\n/);
+    expect(outcome.stdout).toMatch(/atom +6 of 12 {2}FFFFSSSFSSSF\n/);
+  });
+});
+
+test.each([
+  [["pattern", "nothing.json"], 'Cannot read pattern "nothing.json": no such file'],
+  [["pattern", "freq:4"], "How many layers the pattern is for is not known"],
+  [["pattern", "ffsf", "--for", "vllm"], "4 letters in lower case"],
+  [["pattern", "FFSF", "--write-config", "x"], "--write-config needs --model"],
+  [["pattern", "FFSF", "--pipeline-stages", "2", "--check"], "--pipeline-stages needs --engine"],
+  [["pattern", "FFSF", "--for", "vllm", "--pipeline-stages", "9"], "4 layers cannot be split into 9"],
+])("%j exits with 2: %s", async (args, words) => {
+  expect(await indexcache(folder, args)).toMatchObject({
+    status: 2,
+    stdout: "",
+    stderr: expect.stringContaining(words),
+  });
+});

@@ -1,0 +1,169 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { chartFile } from "../../../src/report/document/chart.ts";
+import { readEvidence } from "../../../src/report/document/evidence.ts";
+import { htmlPage } from "../../../src/report/document/html-page.ts";
+import { type ReportDocument, reportDocument } from "../../../src/report/document/report-document.ts";
+import { analysis, bench, evaluation, search, writeEvidence } from "./evidence.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-report-"));
+  await writeEvidence(folder);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function make(...names: string[]): Promise<ReportDocument> {
+  return readEvidence(names.map((name) => join(folder, name))).then(reportDocument);
+}
+
+function headings({ markdown }: ReportDocument): string[] {
+  return [...markdown.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading ?? "");
+}
+
+async function refusal(content: unknown): Promise<unknown> {
+  const path = join(folder, "other.json");
+  await writeFile(path, typeof content === "string" ? content : JSON.stringify(content));
+  return readEvidence([join(folder, "greedy.json"), path]).catch((error: unknown) => error);
+}
+
+describe("a report", () => {
+  test("has a section for every file, and says where numbers come from", async () => {
+    const report = await make("greedy.json", "analysis.json", "bench.json", "eval.json");
+    expect(headings(report)).toEqual([
+      "Patterns",
+      "Loss against retention",
+      "Speed",
+      "Quality: ruler-core",
+      "What layers select",
+      "What sharing costs",
+      "Serving",
+      "How it was made",
+    ]);
+    expect(report.charts.map(({ name }) => name)).toEqual([
+      "patterns.svg",
+      "loss.svg",
+      "prefill.svg",
+      "decode.svg",
+      "scores.svg",
+      "overlap.svg",
+      "recall.svg",
+      "similarity.svg",
+      "sensitivity.svg",
+      "interaction.svg",
+    ]);
+    for (const part of [
+      "keeps 2 of 4 indexers (50.0%); loss +0.12500 nats per token (+5.00%)",
+      "prefill of 4,096 tokens: 1.45x with greedy; Amdahl's limit 1.50x",
+      "-3.0 points of 100 over 50 items, inconclusive at a margin of 1.0",
+      "inconclusive: 400 more items needed",
+      "indexcache search -o greedy.json",
+      `--hf-overrides '{"use_index_cache": true, "index_topk_pattern": "FSSF"}'`,
+      `\`${"b".repeat(16)}\``,
+    ])
+      expect(report.markdown).toContain(part);
+  });
+
+  test("leaves out what it has no file for", async () => {
+    const report = await make("bench.json");
+    expect(headings(report)).toEqual(["Speed", "How it was made"]);
+    expect(report.markdown).toContain("No command is recorded in `bench.json`");
+  });
+
+  test("gives paired errors, held-out losses and, with a journal, every pattern that was tried", async () => {
+    const { markdown } = await make("greedy.json");
+    expect(markdown).toContain("| +0.06250 ± 0.00000 |");
+    expect(markdown).toContain("| +0.12500 ± 0.06250 | +0.25000 ± 0.12500 |");
+    expect(markdown).toContain("Grey: all 3 patterns");
+    await writeFile(join(folder, "alone.json"), JSON.stringify(search));
+    expect((await make("alone.json")).markdown).not.toContain("Grey");
+  });
+
+  test("of a search by KL draws its results, not its steps, which are KL", async () => {
+    const byKl = { ...search, search: { ...search.search, objective: "kl" } };
+    await writeFile(join(folder, "kl.json"), JSON.stringify(byKl));
+    const { markdown, charts } = await make("kl.json", "analysis.json");
+    expect(markdown).toContain("| Step | Layer | Full | KL |");
+    const drawn = (all: ReportDocument["charts"]) => all.find(({ name }) => name === "loss.svg")?.svg ?? "";
+    expect(drawn(charts)).toContain("nats per token: 0.125; series: kl");
+    expect(drawn(charts)).not.toContain("nats per token: 0.0625;");
+    expect(drawn((await make("greedy.json")).charts)).toContain("nats per token: 0.0625; series: greedy");
+  });
+
+  test("does not draw losses on different text into one chart", async () => {
+    const other = { ...search, calibration: { ...search.calibration, hash: "9".repeat(64) } };
+    await writeFile(join(folder, "elsewhere.json"), JSON.stringify(other));
+    const { charts } = await make("greedy.json", "elsewhere.json");
+    expect(charts.map(({ name }) => name)).toEqual(["patterns.svg", "loss-1.svg", "loss-2.svg"]);
+  });
+
+  test("is the same for the same files", async () => {
+    const files = ["greedy.json", "analysis.json", "bench.json", "eval.json"];
+    const [first, second] = [htmlPage(await make(...files)), htmlPage(await make(...files))];
+    // Not toBe(): nobody reads a difference of two pages.
+    expect(first === second).toBe(true);
+  });
+});
+
+describe("the page", () => {
+  test("fetches nothing, runs nothing, and takes names from files as text", async () => {
+    const page = htmlPage(await make("greedy.json", "analysis.json", "bench.json", "eval.json"));
+    expect(page).not.toMatch(/<script|<link|<img|<iframe|@import|src=|url\((?!#)/);
+    expect(page.match(/href="(?!#|https:)/g)).toBeNull();
+    expect(page).toContain("default-src 'none'");
+    expect(page).not.toContain("<b>&");
+    expect(page).toContain("tiny &lt;b&gt;&amp;&lt;/b&gt; *wild*");
+    expect(page.match(/<span class="chart" role="img" aria-label="[^"]{10,}"><svg/g)).toHaveLength(10);
+    // An id that two charts had would point into the wrong one.
+    const ids = [...page.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test("is dark where the reader's system is, and so are the charts beside it", async () => {
+    const report = await make("greedy.json");
+    const dark = /@media screen and \(prefers-color-scheme:dark\)\{svg \[fill="#1c2024"\]\{fill:#e8ebee\}/;
+    expect(htmlPage(report)).toMatch(dark);
+    for (const chart of report.charts) {
+      expect(chartFile(chart)).toMatch(/^<svg[^>]*><style>/);
+      expect(chartFile(chart)).toMatch(dark);
+    }
+  });
+});
+
+describe("files that do not belong into a report", () => {
+  test.each([
+    ["text", "{", "is not JSON"],
+    ["an object of something else", {}, "is no file that a report is made of"],
+    ["a journal", '{"kind":"indexcache-search-journal","format":2}\n', "is a journal"],
+    ["a published pattern", { schema_version: 1, published: {} }, "is a published pattern"],
+    [
+      "another model",
+      { ...analysis, model: { ...analysis.model, weight_hash: "0".repeat(64) } },
+      "their hashes differ",
+    ],
+    ["a broken analysis", { ...analysis, sources: [0] }, "overlap.mean"],
+    ["a broken bench", { ...bench, machine: {} }, "machine.cpu"],
+    ["a broken evaluation", { ...evaluation, arms: [] }, "arms"],
+  ])("%s is refused", async (_, content, words) => {
+    expect(await refusal(content)).toMatchObject({ code: "E_INPUT", message: expect.stringContaining(words) });
+  });
+
+  test("two files of one name would be one series", async () => {
+    const path = join(folder, "greedy.json");
+    await expect(readEvidence([path, path])).rejects.toThrow('Two files are called "greedy"');
+  });
+
+  test("the journal of another model is refused", async () => {
+    await writeFile(
+      join(folder, "moved.json"),
+      JSON.stringify({ ...search, model: { ...search.model, weight_hash: "1".repeat(64) } }),
+    );
+    const { journalText } = await import("./evidence.ts");
+    await writeFile(join(folder, "moved.json.journal.jsonl"), journalText());
+    await expect(readEvidence([join(folder, "moved.json")])).rejects.toThrow("of another model or calibration set");
+    await rm(join(folder, "moved.json"));
+  });
+});
