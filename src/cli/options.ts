@@ -15,6 +15,9 @@ export const demoCalibration = packageFile("calibration/demo.jsonl");
 
 export const demoCalibrationName = "indexcache:calibration/demo.jsonl";
 
+/** Patterns that were published, with where they come from. */
+export const publishedPatterns = packageFile("patterns");
+
 export interface DeviceFlags {
   device: Device;
   threads?: number;

@@ -1,32 +1,40 @@
 /** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import process from "node:process";
-import { text as readStream } from "node:stream/consumers";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
-import { checkPattern, type EngineCheck, hasErrors, indexerLetters, isPipelineEngine } from "../engines/check.ts";
+import { systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import {
+  checkPattern,
+  type EngineCheck,
+  type Finding,
+  hasErrors,
+  indexerLetters,
+  isPipelineEngine,
+} from "../engines/check.ts";
 import { patchConfig } from "../engines/config-patch.ts";
 import { type Dialect, type EngineName, engineNames } from "../engines/dialect.ts";
 import { dialects } from "../engines/engines.ts";
-import type { IndexFields } from "../engines/index-fields.ts";
-import { isInlinePattern, type PatternSource, readInlinePattern, readPatternText } from "../engines/pattern-source.ts";
-import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../engines/served-model.ts";
-import { isPublished } from "../formats/published-pattern.ts";
+import { type IndexFields, lettersOfTypes } from "../engines/index-fields.ts";
+import type { PatternSource } from "../engines/pattern-source.ts";
+import { configPath, type ServedModel } from "../engines/served-model.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
-import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
 import { addOutputOptions, type OutputFlags, positiveNumber, wholeNumber } from "./options.ts";
+import {
+  lettersOf,
+  modelOf,
+  originFindings,
+  type PatternInputFlags,
+  readSource,
+  requestedFields,
+} from "./pattern-input.ts";
 import { Terminal } from "./terminal.ts";
 
-interface PatternFlags extends OutputFlags {
+interface PatternFlags extends PatternInputFlags, OutputFlags {
   for?: EngineName;
   engine?: EngineName;
-  model?: string;
-  layers?: number;
-  offset?: number;
   check?: boolean;
   explain?: boolean;
   pipelineStages?: number;
@@ -85,15 +93,16 @@ async function run(text: string, flags: PatternFlags): Promise<void> {
   }
   const engine = flags.engine ?? flags.for;
   const letters = lettersOf(source, model, engine, flags);
+  const origin = await originFindings(letters, source, model);
   if (flags.check === true) {
-    check(letters, source, model, flags, terminal);
+    check(letters, source, model, origin, flags, terminal);
     return;
   }
   if (flags.for === undefined) {
-    printLetters(letters, model, flags, terminal);
+    printLetters(letters, model, origin, flags, terminal);
     return;
   }
-  await emit(letters, source, model, flags.for, flags, terminal);
+  await emit(letters, source, model, origin, flags.for, flags, terminal);
 }
 
 function requireSensibleFlags(flags: PatternFlags): void {
@@ -112,87 +121,6 @@ function requireSensibleFlags(flags: PatternFlags): void {
   if (flags.for !== undefined && flags.engine !== undefined && flags.for !== flags.engine) {
     throw new UsageError(`--for ${flags.for} and --engine ${flags.engine} name two engines; one is enough`);
   }
-}
-
-async function readSource(text: string): Promise<PatternSource> {
-  if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
-  if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
-  const path = (await exists(text)) ? await configPath(text) : text;
-  try {
-    return readPatternText(await readFile(path, "utf8"), path);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read pattern "${path}": ${describeSystemError(code)}`, {
-      hint: "a pattern is letters F and S, uniform:N, freq:N, a pattern file, a config.json or a command line",
-      cause: error,
-    });
-  }
-}
-
-/** The model to look at: `--model`, the config that the pattern came from, or layers alone. */
-async function modelOf(source: PatternSource, flags: PatternFlags): Promise<ServedModel> {
-  if (flags.model !== undefined) return readServedModel(flags.model);
-  if (source.kind === "config") return source.model;
-  if (flags.layers !== undefined) return modelOfLayers(flags.layers);
-  if (source.kind === "file") {
-    const { file } = source;
-    return isPublished(file)
-      ? modelOfLayers(file.published.layers, file.published.architecture)
-      : modelOfLayers(file.model.layers, file.model.architecture);
-  }
-  const length = source.kind === "letters" ? source.letters.length : fieldLength(source);
-  if (length !== undefined) return modelOfLayers(length);
-  throw new UsageError("How many layers the pattern is for is not known", {
-    hint: "give --model config.json, or --layers N",
-  });
-}
-
-function fieldLength(source: PatternSource): number | undefined {
-  if (source.kind !== "override") return undefined;
-  return (source.fields.index_topk_pattern ?? source.fields.indexer_types)?.length;
-}
-
-/** The letters that the source stands for; of fields that are not letters, what the engine makes of them. */
-function lettersOf(
-  source: PatternSource,
-  model: ServedModel,
-  engine: EngineName | undefined,
-  flags: PatternFlags,
-): string {
-  switch (source.kind) {
-    case "letters":
-      return source.letters;
-    case "file":
-      return source.file.index_topk_pattern;
-    case "schedule": {
-      const count = model.indexers.length;
-      if (source.rule === "uniform") return uniformPattern(count, source.every);
-      return frequencyPattern(count, source.every, flags.offset);
-    }
-    case "override":
-    case "config": {
-      const written = source.fields.index_topk_pattern;
-      if (typeof written === "string" && (source.kind === "override" || source.fields.indexer_types == null))
-        return written;
-      return scheduleLetters(source, model, engine);
-    }
-  }
-}
-
-function scheduleLetters(
-  source: Extract<PatternSource, { kind: "override" | "config" }>,
-  model: ServedModel,
-  engine: EngineName | undefined,
-): string {
-  const flag = source.kind === "override" ? source.flag : undefined;
-  const reader =
-    engine ?? engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
-  // Whatever gate the engine has is for the check to see; here the question is what the fields mean.
-  const fields = { ...source.fields, use_index_cache: true };
-  const schedule = dialects[fields.indexer_types == null ? reader : "transformers"].schedule(fields, model);
-  if ("failure" in schedule) throw new InputError(`The pattern cannot be read: ${schedule.failure}`);
-  return schedule.letters;
 }
 
 function engineCheck(source: PatternSource, model: ServedModel, engine: EngineName, flags: PatternFlags): EngineCheck {
@@ -218,12 +146,13 @@ function check(
   letters: string,
   source: PatternSource,
   model: ServedModel,
+  origin: readonly Finding[],
   flags: PatternFlags,
   terminal: Terminal,
 ): void {
   const engine = flags.engine ?? flags.for;
   const applied = engine === undefined ? undefined : engineCheck(source, model, engine, flags);
-  const findings = checkPattern(letters, model, applied);
+  const findings = [...checkPattern(letters, model, applied), ...origin];
   const failed = hasErrors(findings);
   if (flags.json === true) {
     const record = {
@@ -262,22 +191,21 @@ function explain(source: PatternSource, model: ServedModel, flags: PatternFlags,
     );
     return;
   }
-  const asked = Object.entries(fields).map(([name, value]) => `${name}=${String(value)}`);
+  const asked = Object.entries(fields).flatMap(([name, value]) =>
+    value == null ? [] : [`${name}=${Array.isArray(value) ? (lettersOfTypes(value) ?? value.join()) : value}`],
+  );
   terminal.result(`${asked.join(", ")}\n\n${formatOutcomes(outcomes, model)}`);
   terminal.detail(formatFacts());
 }
 
-/** The config fields that a user would write for this: the frequency itself, not the letters that one engine makes of it. */
-function requestedFields(source: PatternSource, model: ServedModel, flags: PatternFlags): IndexFields {
-  if (source.kind === "override" || source.kind === "config") return source.fields;
-  if (source.kind === "schedule" && source.rule === "freq") {
-    const offset = flags.offset === undefined ? {} : { index_skip_topk_offset: flags.offset };
-    return { use_index_cache: true, index_topk_freq: source.every, ...offset };
-  }
-  return { use_index_cache: true, index_topk_pattern: lettersOf(source, model, undefined, flags) };
-}
-
-function printLetters(letters: string, model: ServedModel, flags: PatternFlags, terminal: Terminal): void {
+function printLetters(
+  letters: string,
+  model: ServedModel,
+  origin: readonly Finding[],
+  flags: PatternFlags,
+  terminal: Terminal,
+): void {
+  for (const { message } of origin) terminal.warn(message);
   const own = indexerLetters(letters, model);
   if (flags.json === true) {
     const full = model.indexers.filter((_, ordinal) => own[ordinal] === "F");
@@ -294,12 +222,13 @@ async function emit(
   letters: string,
   source: PatternSource,
   model: ServedModel,
+  origin: readonly Finding[],
   engine: EngineName,
   flags: PatternFlags,
   terminal: Terminal,
 ): Promise<void> {
   const dialect = dialects[engine];
-  const findings = checkPattern(letters, model, engineCheck(source, model, engine, flags));
+  const findings = [...checkPattern(letters, model, engineCheck(source, model, engine, flags)), ...origin];
   const [fault] = messages(findings, "error");
   if (fault !== undefined) {
     throw new InputError(`This pattern is not to be served by ${dialect.title}: ${fault}`, {
@@ -370,8 +299,4 @@ function partition(text: string): number[] {
   if (!/^\d+(,\d+)*$/.test(text))
     throw new InvalidArgumentError("It must be whole numbers with commas between: 16,15,15,15.");
   return text.split(",").map(Number);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined;
 }

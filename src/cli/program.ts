@@ -41,6 +41,8 @@ function buildProgram(): Command {
     .showSuggestionAfterError()
     // Commander would exit the process with its own codes.
     .exitOverride()
+    // Options behind a command are its own, and those behind `search merge` are merge's, which has an -o as well.
+    .enablePositionalOptions()
     .addHelpText("after", help);
   addSearchCommand(program);
   addRunCommand(program);

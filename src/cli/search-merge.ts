@@ -33,9 +33,7 @@ export function addMergeCommand(search: Command): void {
     .option("--fresh", "overwrite a file that exists")
     .option("-q, --quiet", "say nothing on stderr but errors")
     .addHelpText("after", help)
-    .action((journals: string[], _: unknown, command: Command) =>
-      merge(journals, command.optsWithGlobals<MergeFlags>()),
-    );
+    .action((journals: string[], flags: MergeFlags) => merge(journals, flags));
 }
 
 async function merge(paths: readonly string[], flags: MergeFlags): Promise<void> {

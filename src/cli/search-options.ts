@@ -16,6 +16,7 @@ import {
   type OutputFlags,
   type WorkerFlags,
 } from "./options.ts";
+import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
 import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
 
 export interface SearchFlags
@@ -25,7 +26,8 @@ export interface SearchFlags
     WorkerFlags,
     OutputFlags,
     StrategyFlags,
-    ConstraintFlags {
+    ConstraintFlags,
+    LatencyFlags {
   retain: string;
   holdout?: string;
   output?: string;
@@ -40,7 +42,7 @@ export interface SearchFlags
 export function addSearchOptions(command: Command): void {
   addModelArgument(command);
   command
-    .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8 or all", "1/4")
+    .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4")
     .option(
       "--holdout <share>",
       "keep this share or number of the sequences out of the search, and report losses on them",
@@ -53,6 +55,7 @@ export function addSearchOptions(command: Command): void {
     .option("--status <journal>", "say where a search stands, and nothing else");
   addStrategyOptions(command);
   addConstraintOptions(command);
+  addLatencyOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);

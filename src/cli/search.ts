@@ -25,6 +25,13 @@ import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts
 import { Measuring } from "./measuring.ts";
 import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
+import {
+  fullLayersOfSpeedup,
+  type PredictedLatency,
+  readPredictedLatency,
+  withSpeedups,
+  writePareto,
+} from "./predicted-latency.ts";
 import { addMergeCommand } from "./search-merge.ts";
 import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
 import { showPlan } from "./search-plan.ts";
@@ -48,7 +55,8 @@ Strategies (losses within 1e-5 nats are ties, the lowest layer wins):
   floating    greedy whose layers become Full again where that beats the best pattern known of that size
   exhaustive  every pattern, up to 5000 of them
 
---retain: fractions of the layers (1/4, 0.25; rounded, at least one) or counts of Full layers (12).
+--retain: fractions of the layers (1/4, 0.25; rounded, at least one), counts of Full layers (12), or with --latency what is
+predicted to be so many times as fast as every layer Full (1.5x).
 
 Examples:
   $ indexcache search -o demo-pattern.json              the demo model on its own calibration set
@@ -62,7 +70,6 @@ Examples:
 export function addSearchCommand(program: Command): void {
   const command = program.command("search").description("Search the patterns that keep the loss lowest");
   addSearchOptions(command);
-  // Options behind a subcommand are its own: merge has an -o as well.
   command.enablePositionalOptions();
   addMergeCommand(command);
   command
@@ -108,7 +115,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
         for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", { signal });
       });
     }
-    const file = searchRecord(result, {
+    const record = searchRecord(result, {
       ...work,
       objective: flags.objective,
       model: work.identity,
@@ -124,7 +131,10 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       entries: measuring.entries,
       losses: measuring.losses,
     });
+    const file = withSpeedups(record, work.predicted);
     if (flags.output !== undefined) await writePatternFile(flags.output, file);
+    if (flags.pareto !== undefined && work.predicted !== undefined)
+      await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
   } catch (error) {
@@ -150,6 +160,7 @@ export interface SearchWork {
   set: CalibrationSet;
   sequences: number[];
   heldOut: number[];
+  predicted: PredictedLatency | undefined;
 }
 
 async function prepare(path: string, flags: SearchFlags, terminal: Terminal, signal: AbortSignal): Promise<SearchWork> {
@@ -157,10 +168,15 @@ async function prepare(path: string, flags: SearchFlags, terminal: Terminal, sig
   const model = await openModel(path);
   const { indexerLayers, numHiddenLayers } = model.config;
   const space = patternSpaceOf(indexerLayers, flags, strategy);
-  const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size });
+  const predicted = await readPredictedLatency(flags);
+  const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size }, (part) =>
+    fullLayersOfSpeedup(part, numHiddenLayers, predicted),
+  );
   // Refused before texts are read and weights are loaded.
   planOf(strategy, space, targets, 1);
-  if (flags.output !== undefined && flags.dryRun !== true) await requireWritable(flags.output);
+  for (const path of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
+    if (path !== undefined) await requireWritable(path);
+  }
   const set = await openCalibrationSet(model, flags, terminal, signal);
   const { search: sequences, heldOut } = splitSequences(set.windows.length, flags.holdout, flags.seed);
   if (heldOut.length > 0) terminal.note(`held out: ${heldOut.length} of the sequences`);
@@ -169,7 +185,8 @@ async function prepare(path: string, flags: SearchFlags, terminal: Terminal, sig
     ...constraintSettings(flags),
     ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
   };
-  return { model, identity: await identityRecord(model), strategy, settings, space, targets, set, sequences, heldOut };
+  const identity = await identityRecord(model);
+  return { model, identity, strategy, settings, space, targets, set, sequences, heldOut, predicted };
 }
 
 async function evaluatorSettings(flags: SearchFlags, terminal: Terminal): Promise<LossSettings> {

@@ -31,7 +31,8 @@ export interface OverrideSource {
 /** Where overrides are put one level down: composite configs, TensorRT-LLM's options file. */
 const wrappers = ["text_config", "model_kwargs"] as const;
 
-const forms =
+/** For messages: what a pattern may be given as. */
+export const patternForms =
   "a pattern is letters F and S, uniform:N, freq:N, a pattern file, a config.json, or a command line with an override of index_topk_pattern";
 
 /** Is the text itself a pattern or a command, rather than the path of a file? */
@@ -80,7 +81,7 @@ function readOverride(text: string, what: string): PatternSource {
   const [first, ...others] = found;
   if (first === undefined) {
     throw new InputError(`${what} holds no pattern: no index_topk_pattern, indexer_types or index_topk_freq is in it`, {
-      hint: forms,
+      hint: patternForms,
     });
   }
   const differing = others.find(({ fields }) => JSON.stringify(fields) !== JSON.stringify(first.fields));

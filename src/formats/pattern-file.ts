@@ -49,6 +49,8 @@ export const toolIdentity = z.object({
 const error = z.number().min(0);
 const changeError = error.describe("standard error of that difference, sequence by sequence");
 
+const predictedSpeedup = z.number().describe("against every layer Full, by the costs of a latency file");
+
 const candidate = z.object({
   layer: z.int().min(1),
   loss: nats,
@@ -123,6 +125,7 @@ const found = z.object({
   change_error: changeError,
   kl: nats.optional().describe("KL divergence from the model's own pattern"),
   kl_error: error.optional(),
+  predicted_speedup: predictedSpeedup.optional(),
   found_by: z.string().describe("the strategy, or the part of it, that found the pattern"),
   steps: z.array(otherStep).optional().describe("how it came about, where that is no part of trajectory"),
   held_out: heldOut.optional(),
@@ -136,6 +139,7 @@ const frontierPoint = z.object({
   change: z.number(),
   change_error: changeError,
   sequences: z.int().min(1).optional().describe("that it was measured on; all where absent"),
+  predicted_speedup: predictedSpeedup.optional(),
 });
 
 const rows = z
@@ -162,6 +166,10 @@ export const patternFileSchema = z
       .min(1)
       .optional()
       .describe("the best pattern of each wanted retention, the most Full layers first"),
+    predicted: z
+      .object({ phase: z.enum(["prefill", "decode"]), context: z.int().min(1) })
+      .optional()
+      .describe("what predicted_speedup is of"),
     knee: z
       .int()
       .min(1)

@@ -236,6 +236,7 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
   const held = patterns.some(({ held_out: out }) => out !== undefined);
   const kl = patterns.some((one) => one.kl !== undefined);
   const look = patterns.some((one) => one.second_look !== undefined);
+  const fast = patterns.some((one) => one.predicted_speedup !== undefined);
   const columns = [
     { title: "Full", align: "right" },
     { title: "Loss", align: "right" },
@@ -249,6 +250,7 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
         ] as const)
       : []),
     ...(look ? ([{ title: "Second look", align: "right" }] as const) : []),
+    ...(fast ? ([{ title: "Speed-up", align: "right" }] as const) : []),
     { title: "Pattern" },
   ] as const;
   const lines = patterns.map((one) => [
@@ -264,6 +266,7 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
         ]
       : []),
     ...(look ? [formatSecondLook(one)] : []),
+    ...(fast ? [`${(one.predicted_speedup ?? 1).toFixed(2)}x`] : []),
     one.index_topk_pattern,
   ]);
   const notes = search.objective === "kl" ? "\nsearched by KL; Loss and Change are of the LM loss" : "";
@@ -297,6 +300,11 @@ function formatSummary(file: PatternFile): string {
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
     ["Strategy", formatStrategy(search)],
+    ...(file.predicted === undefined
+      ? []
+      : [
+          ["Speed-ups", `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`] as const,
+        ]),
     ...(file.knee === undefined ? [] : [["Knee", `${file.knee} Full layers`] as const]),
     ...(unseen.length === 0
       ? []

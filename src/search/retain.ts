@@ -5,6 +5,7 @@ import { UsageError } from "../base/errors.ts";
  * Reads a list of retentions, `1/2,1/4,1/8`; `all` is every number of Full layers that patterns can have.
  * @param fewest Full layers of the sparsest pattern that is allowed
  * @param most Full layers of the model itself
+ * @param otherForm reads a part of a form of its own; undefined for other parts
  * @returns distinct numbers of Full layers, descending
  * @throws UsageError as `parseRetain` does
  */
@@ -12,11 +13,12 @@ export function parseTargets(
   text: string,
   layers: number,
   { fewest, most }: { fewest: number; most: number },
+  otherForm: (part: string) => number | undefined = () => undefined,
 ): number[] {
   const targets =
     text === "all"
       ? Array.from({ length: most - fewest + 1 }, (_, index) => fewest + index)
-      : text.split(",").map((part) => parseRetain(part.trim(), layers));
+      : text.split(",").map((part) => otherForm(part.trim()) ?? parseRetain(part.trim(), layers));
   return [...new Set(targets)].sort((left, right) => right - left);
 }
 

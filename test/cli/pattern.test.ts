@@ -143,6 +143,14 @@ describe("pattern --check", () => {
   });
 });
 
+test("a pattern that was searched on another model says so, by its letters alone too", async () => {
+  const borrowed = "FFSFSSSFSSFFFSSSFFFSFSSSSSSFFSFFSFFSSFFFFFFSFFFFFSFFSSSSSSFSF";
+  const outcome = await indexcache(folder, ["pattern", borrowed, "--for", "vllm", "-q"]);
+  expect(outcome).toMatchObject({ status: 0, stderr: expect.stringContaining("searched on GLM-5, not DeepSeek-V3.2") });
+  const json: unknown = JSON.parse((await indexcache(folder, ["pattern", borrowed, "--check", "--json"])).stdout);
+  expect(json).toMatchObject({ errors: [], warnings: [expect.stringContaining("first 61 letters of GLM-5's")] });
+});
+
 describe("pattern --explain", () => {
   test("shows each engine's layers of a frequency", async () => {
     const outcome = await indexcache(folder, ["pattern", "freq:4", "--offset", "3", "--layers", "12", "--explain"]);
@@ -154,6 +162,7 @@ describe("pattern --explain", () => {
 
 test.each([
   [["pattern", "nothing.json"], 'Cannot read pattern "nothing.json": no such file'],
+  [["pattern", ""], "The pattern is empty"],
   [["pattern", "freq:4"], "How many layers the pattern is for is not known"],
   [["pattern", "ffsf", "--for", "vllm"], "4 letters in lower case"],
   [["pattern", "FFSF", "--write-config", "x"], "--write-config needs --model"],

@@ -135,6 +135,39 @@ describe("search --strategy", () => {
     }
   });
 
+  test("takes speed-ups as targets, by the costs that bench has measured, and says which sizes are worth having", async () => {
+    const bench = ["bench", tinyModel, "--contexts", "64", "--repeats", "1", "--latency", "measured.json", "-q"];
+    expect((await indexcache(folder, bench)).status).toBe(0);
+    const measured = JSON.parse(await readFile(join(folder, "measured.json"), "utf8"));
+    const costs = [
+      { phase: "prefill", context: 64, other_seconds: 0, full_layer_seconds: 0.4, shared_layer_seconds: 0.1 },
+      { phase: "decode", context: 64, other_seconds: 0.5, full_layer_seconds: 0.3, shared_layer_seconds: 0.1 },
+    ];
+    await writeFile(join(folder, "costs.json"), JSON.stringify({ ...measured, costs }));
+    const fast = [...words, "--strategy", "greedy", "-q", "--latency", "costs.json", "--retain", "2x,1.3x"];
+    const outcome = await indexcache(folder, [...fast, "--json", "--pareto", "pareto.csv"]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    const file = JSON.parse(outcome.stdout) as Awaited<ReturnType<typeof readPatternFile>>;
+    // 2 s with five Full layers: 2x needs 1 s or less, which one Full layer takes (0.8 s); 1.3x leaves three (1.4 s).
+    expect(file.predicted).toEqual({ phase: "prefill", context: 64 });
+    expect(file.patterns?.map((one) => [one.full_layers, one.predicted_speedup])).toEqual([
+      [3, expect.closeTo(2 / 1.4, 9)],
+      [1, expect.closeTo(2.5, 9)],
+    ]);
+    const [header, ...lines] = (await readFile(join(folder, "pareto.csv"), "utf8")).trimEnd().split("\n");
+    expect(header).toBe("full_layers,index_topk_pattern,loss,change,change_error,predicted_seconds,predicted_speedup");
+    const losses = lines.map((line) => Number(line.split(",")[2]));
+    expect(losses).toEqual(losses.toSorted((left, right) => left - right));
+    for (const [args, message] of [
+      [[...fast, "--phase", "decode", "--retain", "3x"], "a single Full layer is predicted to give 1.67x decode"],
+      [[...words, "--retain", "1.5x"], "--retain 1.5x is a speed-up: it needs --latency FILE"],
+      [[...words, "--pareto", "p.csv"], "--pareto needs --latency FILE"],
+      [[...fast, "--context", "128"], "has no prefill at 128 tokens; it has 64"],
+    ] as const) {
+      expect(await indexcache(folder, args)).toMatchObject({ status: 2, stderr: expect.stringContaining(message) });
+    }
+  });
+
   test("plans without searching", async () => {
     const args = [...words, "--strategy", "greedy", "--dry-run", "-q"];
     const { stdout, status } = await indexcache(folder, args);

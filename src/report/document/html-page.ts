@@ -68,11 +68,13 @@ function pageStyle(): string {
 @media screen and (prefers-color-scheme:dark){:root{${variables(darkColor)}}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI","Liberation Sans",Arial,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 4rem}
+main{max-width:76rem;margin:0 auto;padding:1.5rem 1rem 4rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 1rem;overflow-wrap:anywhere}
 h2{font-size:1.25rem;margin:2.5rem 0 .75rem;padding-bottom:.25rem;border-bottom:1px solid var(--rule)}
 h3{font-size:1rem;margin:1.5rem 0 .5rem}
 p,ul{margin:.75rem 0}
+p,ul,pre{max-width:60rem}
+p:has(.chart){max-width:none}
 ul{padding-left:1.25rem}
 a{color:var(--link)}
 code,pre{font:.85em/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
@@ -81,8 +83,9 @@ pre{margin:.75rem 0;padding:.75rem;border:1px solid var(--rule);border-radius:6p
 .chart{display:inline-block;max-width:100%;margin:.5rem 1rem .5rem 0;vertical-align:top}
 .chart svg{display:block;max-width:100%;height:auto}
 .table{overflow-x:auto;margin:.75rem 0}
-table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .6rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top;white-space:nowrap}
+table{border-collapse:collapse;font-size:.8125rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .45rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top;white-space:nowrap}
+td:last-child{white-space:normal;min-width:9rem}
 th{font-weight:600;color:var(--faint)}
 .right{text-align:right}
 @media print{main{max-width:none;padding:0}h2,h3{break-after:avoid}.chart,tr,pre{break-inside:avoid}.table{overflow:visible}th,td{white-space:normal}}

@@ -33,10 +33,9 @@ export function lossChart(
   layers: number,
 ): Promise<Chart> {
   const series = [...new Set(points.map((point) => point.series))];
-  const single = [...new Set(points.filter(({ joined }) => !joined).map((point) => point.series))];
   const values = points.map(({ error, ...rest }) => {
-    // What is on no way stands beside the ways, not on them.
-    const point = { ...rest, at: rest.full - DODGE * (single.indexOf(rest.series) + 1) };
+    // Searches often agree: series stand beside each other, not on each other.
+    const point = { ...rest, at: rest.full - DODGE * series.indexOf(rest.series) };
     if (error === undefined) return point;
     const half = NORMAL_QUANTILE * error;
     return { ...point, low: point.change - half, high: point.change + half };
@@ -50,12 +49,12 @@ export function lossChart(
     ...tried.map(({ change }) => change),
     ...values.map((value) => ("low" in value ? value.low : value.change)),
   );
-  const fewest = Math.min(...points.map(({ full }) => full));
+  const fewest = Math.min(...[...points, ...tried].map(({ full }) => full));
   const x = {
     field: "at",
     type: "quantitative" as const,
     title: `Full layers of ${layers}`,
-    scale: { reverse: true, domain: [fewest - DODGE * (single.length + 1), layers + DODGE], nice: false },
+    scale: { reverse: true, domain: [fewest - DODGE * series.length, layers + DODGE], nice: false },
     axis: { tickMinStep: 1, grid: false, labelOverlap: true },
   };
   const y = {

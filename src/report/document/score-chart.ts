@@ -27,7 +27,7 @@ export async function scoreChart(name: string, result: EvalResult): Promise<Char
     type: "nominal" as const,
     sort: rows.map(({ name: task }) => task),
     title: null,
-    axis: { labelLimit: 150, ticks: false, domain: false },
+    axis: { labelLimit: 300, ticks: false, domain: false },
   };
   const color = {
     field: "arm",

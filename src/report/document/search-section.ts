@@ -24,6 +24,7 @@ interface Measured {
 export async function patternSection({ searches }: Evidence): Promise<Section | undefined> {
   if (searches.length === 0) return undefined;
   const strip = await stripChart(searches.map(({ name, file }) => ({ name, pattern: file.index_topk_pattern })));
+  const isHeldOut = searches.some(({ file }) => file.patterns?.some(({ held_out: out }) => out !== undefined) === true);
   const rows = searches.flatMap(({ name, file }) =>
     resultsOf(file).map((result, index) => [
       index === 0 ? text(name) : "",
@@ -31,7 +32,7 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
       `${countFull(result.index_topk_pattern)} of ${file.model.layers}`,
       formatLoss(result.loss),
       changeWithError(file, result),
-      heldOutOf(file, result.index_topk_pattern) ?? "",
+      ...(isHeldOut ? [heldOutOf(file, result.index_topk_pattern) ?? ""] : []),
       index === 0 ? `${formatCount(file.search.evaluations)} in ${formatDuration(file.search.seconds)}` : "",
       code(result.index_topk_pattern),
     ]),
@@ -42,7 +43,7 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
     { title: "Full", align: "right" },
     { title: "Loss", align: "right" },
     { title: "Change", align: "right" },
-    { title: "Held out", align: "right" },
+    ...(isHeldOut ? ([{ title: "Held out", align: "right" }] as const) : []),
     { title: "Evaluations", align: "right" },
     { title: "Pattern" },
   ] as const;
@@ -52,7 +53,8 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
       "A Full layer (F) runs its lightning indexer; a Shared layer (S) reads with the tokens that the nearest Full layer before it has chosen.",
       chartLine([strip]),
       table(columns, rows),
-      "Losses are nats per token on the calibration set; changes are against every indexer of the model, ± one standard error, paired over sequences. Held out is the change on sequences that the search did not see.",
+      "Losses are nats per token on the calibration set; changes are against every indexer of the model, ± one standard error, paired over sequences.",
+      isHeldOut ? "Held out is the change on sequences that the search did not see." : undefined,
     ),
     charts: [strip],
   };
@@ -67,7 +69,7 @@ export async function lossSection({ searches, analyses }: Evidence): Promise<Sec
     const own = searches.filter(({ file }) => file.calibration.hash === set);
     const compared = analyses.filter(({ file }) => file.calibration.hash === set);
     const points = [...own.flatMap(searchPoints), ...compared.flatMap(comparedPoints)];
-    const tried = own.flatMap(triedPatterns);
+    const tried = [...new Map(own.flatMap(triedPatterns)).values()];
     const first = (own[0] ?? compared[0])?.file;
     if (points.length < 2 || first === undefined) continue;
     const { calibration, model } = first;
@@ -132,7 +134,7 @@ function comparedPoints({ file }: AnalysisEvidence): LossPoint[] {
 }
 
 /** Every pattern that the journal has on as many sequences as the search judged by. */
-function triedPatterns({ file, journal }: SearchEvidence): { full: number; change: number }[] {
+function triedPatterns({ file, journal }: SearchEvidence): [pattern: string, { full: number; change: number }][] {
   if (journal === undefined) return [];
   const known = knownSequences(journal);
   const baseline = [...known.keys()].find((pattern) => countFull(pattern) === mostFull(known.keys()));
@@ -141,7 +143,7 @@ function triedPatterns({ file, journal }: SearchEvidence): { full: number; chang
     const indices = [...sequences.keys()].filter((index) => known.get(baseline)?.has(index) === true);
     if (indices.length < file.calibration.sequences || pattern === baseline) return [];
     const { change } = patternLoss(known, parsePattern(pattern), parsePattern(baseline), indices);
-    return [{ full: countFull(pattern), change: change.mean }];
+    return [[pattern, { full: countFull(pattern), change: change.mean }]];
   });
 }
 

@@ -25,7 +25,7 @@ export function speedChart(
     type: "quantitative" as const,
     title: "speed-up over every indexer",
     scale: { zero: false },
-    axis: { format: "~g" },
+    axis: { format: ".1f" },
   };
   const color = {
     field: "pattern",
@@ -59,7 +59,7 @@ export function speedChart(
     `Speed-up of ${patterns.join(", ")} at ${contexts.join(", ")} tokens of ${phase}, with Amdahl's limit`,
     {
       data: { values },
-      width: 380,
+      width: 350,
       height: 260,
       encoding: { x },
       layer: [

@@ -1,0 +1,144 @@
+/** From the arguments of `pattern` to letters: where they stand, of which model, and what is known of their origin. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { text as readStream } from "node:stream/consumers";
+import { InputError, UsageError } from "../base/errors.ts";
+import type { Finding } from "../engines/check.ts";
+import { type EngineName, engineNames } from "../engines/dialect.ts";
+import { dialects } from "../engines/engines.ts";
+import type { IndexFields } from "../engines/index-fields.ts";
+import {
+  isInlinePattern,
+  type PatternSource,
+  patternForms,
+  readInlinePattern,
+  readPatternText,
+} from "../engines/pattern-source.ts";
+import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../engines/served-model.ts";
+import { type CheckedPublishedPattern, isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
+import { readTextFile } from "../formats/text-file.ts";
+import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
+import { publishedPatterns } from "./options.ts";
+
+/** What the letters of a schedule, and the model, depend on. */
+export interface PatternInputFlags {
+  model?: string;
+  layers?: number;
+  offset?: number;
+}
+
+export async function readSource(text: string): Promise<PatternSource> {
+  if (text.trim() === "") throw new UsageError("The pattern is empty");
+  if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
+  if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
+  const path = (await exists(text)) ? await configPath(text) : text;
+  return readPatternText(await readTextFile(path, "pattern", patternForms), path);
+}
+
+/** The model to look at: `--model`, the config that the pattern came from, or layers alone. */
+export async function modelOf(source: PatternSource, flags: PatternInputFlags): Promise<ServedModel> {
+  if (flags.model !== undefined) return readServedModel(flags.model);
+  if (source.kind === "config") return source.model;
+  if (flags.layers !== undefined) return modelOfLayers(flags.layers);
+  if (source.kind === "file") {
+    const { file } = source;
+    return isPublished(file)
+      ? modelOfLayers(file.published.layers, file.published.architecture)
+      : modelOfLayers(file.model.layers, file.model.architecture);
+  }
+  const length = source.kind === "letters" ? source.letters.length : fieldLength(source);
+  if (length !== undefined) return modelOfLayers(length);
+  throw new UsageError("How many layers the pattern is for is not known", {
+    hint: "give --model config.json, or --layers N",
+  });
+}
+
+function fieldLength(source: PatternSource): number | undefined {
+  if (source.kind !== "override") return undefined;
+  return (source.fields.index_topk_pattern ?? source.fields.indexer_types)?.length;
+}
+
+/** The letters that the source stands for; of fields that are not letters, what the engine makes of them. */
+export function lettersOf(
+  source: PatternSource,
+  model: ServedModel,
+  engine: EngineName | undefined,
+  flags: PatternInputFlags,
+): string {
+  switch (source.kind) {
+    case "letters":
+      return source.letters;
+    case "file":
+      return source.file.index_topk_pattern;
+    case "schedule": {
+      const count = model.indexers.length;
+      if (source.rule === "uniform") return uniformPattern(count, source.every);
+      return frequencyPattern(count, source.every, flags.offset);
+    }
+    case "override":
+    case "config": {
+      const written = source.fields.index_topk_pattern;
+      if (typeof written === "string" && (source.kind === "override" || source.fields.indexer_types == null))
+        return written;
+      return scheduleLetters(source, model, engine);
+    }
+  }
+}
+
+function scheduleLetters(
+  source: Extract<PatternSource, { kind: "override" | "config" }>,
+  model: ServedModel,
+  engine: EngineName | undefined,
+): string {
+  const flag = source.kind === "override" ? source.flag : undefined;
+  const reader =
+    engine ?? engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
+  // Whatever gate the engine has is for the check to see; here the question is what the fields mean.
+  const fields = { ...source.fields, use_index_cache: true };
+  const schedule = dialects[fields.indexer_types == null ? reader : "transformers"].schedule(fields, model);
+  if ("failure" in schedule) throw new InputError(`The pattern cannot be read: ${schedule.failure}`);
+  return schedule.letters;
+}
+
+/** The config fields that a user would write for this: the frequency itself, not the letters that one engine makes of it. */
+export function requestedFields(source: PatternSource, model: ServedModel, flags: PatternInputFlags): IndexFields {
+  if (source.kind === "override" || source.kind === "config") return source.fields;
+  if (source.kind === "schedule" && source.rule === "freq") {
+    const offset = flags.offset === undefined ? {} : { index_skip_topk_offset: flags.offset };
+    return { use_index_cache: true, index_topk_freq: source.every, ...offset };
+  }
+  return { use_index_cache: true, index_topk_pattern: lettersOf(source, model, undefined, flags) };
+}
+
+/** What is known of where the letters come from, and speaks against them. */
+export async function originFindings(letters: string, source: PatternSource, model: ServedModel): Promise<Finding[]> {
+  const file = source.kind === "file" ? source.file : undefined;
+  const published = file !== undefined && isPublished(file) ? file : await publicationOf(letters);
+  const warnings: string[] = [];
+  if (published?.published.certainty === "misattributed") {
+    const { name, searched_on: searchedOn, remarks } = published.published;
+    warnings.push(`this is ${name}, searched on ${searchedOn}. ${remarks[0] ?? ""}`.trim());
+  }
+  const architecture =
+    file === undefined ? undefined : isPublished(file) ? file.published.architecture : file.model.architecture;
+  if (architecture !== undefined && model.modelType !== undefined && architecture !== model.modelType) {
+    warnings.push(
+      `the pattern is of a ${architecture} model, the config of a ${model.modelType}: on other weights it says nothing`,
+    );
+  }
+  return warnings.map((message) => ({ severity: "warning", message }));
+}
+
+/** The published pattern of the package that has these letters. */
+async function publicationOf(letters: string): Promise<CheckedPublishedPattern | undefined> {
+  for (const name of (await readdir(publishedPatterns)).filter((entry) => entry.endsWith(".json"))) {
+    const file = await readAnyPatternFile(join(publishedPatterns, name));
+    if (isPublished(file) && file.index_topk_pattern === letters) return file;
+  }
+  return undefined;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
