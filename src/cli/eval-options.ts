@@ -60,11 +60,13 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
 
 export function addEvalOptions(command: Command): void {
   command
-    .option(
-      "-p, --pattern <pattern>",
-      "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
-      (value: string, previous: string[]) => [...previous, value],
-      [],
+    .addOption(
+      new Option(
+        "-p, --pattern <pattern>",
+        "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
+      )
+        .argParser((value: string, previous: string[]) => [...previous, value])
+        .default([], "the baseline alone is scored"),
     )
     .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)

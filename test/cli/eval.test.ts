@@ -136,7 +136,16 @@ describe("an evaluation", () => {
   });
 
   test("is planned without being run", async () => {
-    const planned = await indexcache(folder, ["eval", "-p", "uniform:4", ...small, "--dry-run", "--json"]);
+    const planned = await indexcache(folder, [
+      "eval",
+      "-p",
+      "uniform:4",
+      ...small,
+      "--workers",
+      "1",
+      "--dry-run",
+      "--json",
+    ]);
     const plan = JSON.parse(planned.stdout);
     expect(plan).toMatchObject({ suite: "ruler-core", items: 2, cells: [{ task: "vt", items: 1 }, { task: "fwe" }] });
     expect(plan.estimated_seconds).toBeGreaterThan(0);
@@ -168,7 +177,7 @@ test("items without room in the window are counted, not scored", async () => {
 describe("LongBench", () => {
   test("v1 runs from the zip as it is published", async () => {
     await writeLongbenchZip(join(folder, "data.zip"), 1);
-    const tasks = ["--tasks", "hotpotqa,trec,samsum", "--max-length", "400"];
+    const tasks = ["--tasks", "hotpotqa,trec,passage_count", "--max-length", "400"];
     const args = ["eval", "-p", "uniform:4", "--suite", "longbench", "--data", "data.zip", ...tasks, "--json", "-q"];
     const { status, stdout, stderr } = await indexcache(folder, args);
     expect(stderr).toBe("");
@@ -177,32 +186,31 @@ describe("LongBench", () => {
     expect(rows.filter(({ kind }) => kind === "task").map(({ name, metric }) => [name, metric])).toEqual([
       ["hotpotqa", "qa_f1"],
       ["trec", "classification"],
-      ["samsum", "rouge"],
+      ["passage_count", "count"],
     ]);
     expect(settings).toMatchObject({ max_length: 400, data: "data.zip" });
   });
 
-  test("v2 gives accuracy by groups, on outputs and on the most likely choice, and thinks in a first turn", async () => {
-    await writeLongbenchV2(join(folder, "data.json"), 4, 3);
+  test("v2 gives accuracy by groups, on outputs and on the most likely choice", async () => {
+    await writeLongbenchV2(join(folder, "data.json"), 4, 2);
     const args = ["eval", "-p", "uniform:4", "--suite", "longbench-v2", "--data", "data.json", "-o", "r.json", "-q"];
     expect(await indexcache(folder, args)).toMatchObject({ status: 0, stderr: "" });
     const { rows } = await readEvalResult(join(folder, "r.json"));
     expect(rows.filter(({ kind }) => kind === "task").map(({ endpoint, items }) => [endpoint, items])).toEqual([
-      ["generation", 3],
-      ["choices", 3],
+      ["generation", 2],
+      ["choices", 2],
     ]);
     expect(rows.map(({ group }) => group?.name)).toContain("length");
     const samples = (await readSamples(join(folder, "r.json.samples.jsonl")))?.entries ?? [];
     expect(samples.every((sample) => sample.choice_log_probabilities?.length === 4)).toBe(true);
   });
 
-  test("v2 with --cot scores the second turn and keeps the first", async () => {
+  test("v2 with --cot is refused where the window has no room for a thought", async () => {
     await writeLongbenchV2(join(folder, "data.json"), 2, 1);
-    // The thought fills what the window leaves it: cut the prompt to leave it little.
     const args = ["eval", "--suite", "longbench-v2", "--data", "data.json", "--cot", "--samples-file", "s.jsonl", "-q"];
     const { status, stderr } = await indexcache(folder, args);
-    // The demo's window has no room for a thought of 1,024 tokens, and that is said.
-    expect(stderr).toMatch(/^error: /);
+    // 1,024 tokens, as many as the demo's window has.
+    expect(stderr).toMatch(/^error: .*1,?024/);
     expect(status).toBe(2);
   });
 });
@@ -212,14 +220,11 @@ describe("bad input is one sentence and exit code 2:", () => {
     ["zero samples", ["--samples", "0"], "--samples <n>' argument '0' is invalid. It must be 1 or more"],
     ["a length beyond the window", ["--lengths", "4k"], "--lengths has 4096, the model's window is 1024 tokens"],
     ["an unknown task", ["--tasks", "vt,songs"], 'has no task "songs"'],
-    ["LongBench without data", ["--suite", "longbench-v2"], "needs --data"],
     ["a pattern of another length", ["-p", "FSFS"], "has 4 letters, the model has 12 layers"],
     ["a gate without an arm", ["--fail-on", "inferior"], "--fail-on needs a --pattern"],
     ["--resume without a file", ["-p", "uniform:4", "--resume"], "--resume needs -o FILE"],
     ["--from with an arm", ["--from", "s.jsonl", "-p", "full"], "--from has its arms in the file"],
     ["--from a file that is none", ["--from", "nothing.jsonl"], 'Cannot read "nothing.jsonl"'],
-    ["an output in no folder", ["-p", "uniform:4", "-o", "no/such/r.json"], 'Cannot write "no/such/r.json"'],
-    ["two tasks with a comma too many", ["--tasks", "vt,,fwe"], "It must be names with commas between"],
   ];
   test.each(cases)("%s", async (_, args, message) => {
     const { status, stderr } = await indexcache(folder, ["eval", ...args]);
