@@ -52,6 +52,12 @@ export class ResumeMismatchError extends IndexCacheError {
   readonly exitCode = ExitCode.badInput;
 }
 
+/** The work is done, and its result is not what a gate asked for. */
+export class GateFailure extends IndexCacheError {
+  readonly code = "E_GATE";
+  readonly exitCode = ExitCode.gateFailed;
+}
+
 /** The machine or the runtime failed: disk full, a session that cannot be created, non-finite activations. */
 export class RuntimeFailure extends IndexCacheError {
   readonly code = "E_RUNTIME";

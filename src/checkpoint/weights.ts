@@ -77,6 +77,9 @@ export interface ModelWeights {
   layers: LayerWeights[];
 }
 
+/** What the name of a tensor's FP8 scales ends in. */
+const scaleSuffix = "_scale_inv";
+
 export function isRouted(mlp: MlpWeights | RoutedWeights): mlp is RoutedWeights {
   return "router" in mlp;
 }
@@ -86,13 +89,24 @@ export function isRouted(mlp: MlpWeights | RoutedWeights): mlp is RoutedWeights 
  *   or an FP8 weight without its scales
  */
 export function bindWeights(config: DsaConfig, checkpoint: CheckpointTensors): ModelWeights {
-  const binder = new Binder(config, checkpoint);
+  return bindModel(new Binder(config, checkpoint), config, checkpoint);
+}
+
+/** Names and shapes of the tensors that a checkpoint of this config holds, in order; experts one by one. */
+export function requiredTensors(config: DsaConfig): { name: string; shape: number[] }[] {
+  const nothing = { folder: "", files: [], bytes: 0, tensors: new Map() };
+  const listing = new Listing(config, nothing);
+  bindModel(listing, config, nothing);
+  return listing.tensors;
+}
+
+function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: CheckpointTensors): ModelWeights {
   const { vocabSize, hiddenSize } = config;
   const embedding = binder.weight("model.embed_tokens.weight", [vocabSize, hiddenSize]);
   return {
-    folder: checkpoint.folder,
-    files: checkpoint.files,
-    bytes: checkpoint.bytes,
+    folder,
+    files,
+    bytes,
     embedding,
     finalNorm: binder.weight("model.norm.weight", [hiddenSize]),
     lmHead: config.tieWordEmbeddings ? embedding : binder.weight("lm_head.weight", [vocabSize, hiddenSize]),
@@ -112,6 +126,15 @@ export function listWeights(weights: ModelWeights): Weight[] {
   };
   visit([weights.embedding, weights.finalNorm, weights.lmHead, weights.layers]);
   return [...found.values()];
+}
+
+/** Elements of the weights that a pattern's graph holds: indexers of Shared layers are not in it. */
+export function elementsOf(weights: ModelWeights, pattern: Pattern): number {
+  const layers = weights.layers.map((layer, index) =>
+    isFull(pattern, index) ? layer : { ...layer, indexer: undefined },
+  );
+  const held = listWeights({ ...weights, layers }).filter(({ name }) => !name.endsWith(scaleSuffix));
+  return held.reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
 }
 
 function bindLayer(binder: Binder, config: DsaConfig, layer: number): LayerWeights {
@@ -239,9 +262,9 @@ class Binder {
   /** FP8 is recognised by its scale tensor: lists of unquantised modules in config.json name modules that do not exist. */
   #scale(tensor: CheckpointTensor): BlockScale | undefined {
     if (tensor.dtype !== "F8_E4M3") return undefined;
-    const scale = this.#checkpoint.tensors.get(`${tensor.name}_scale_inv`);
+    const scale = this.#checkpoint.tensors.get(`${tensor.name}${scaleSuffix}`);
     if (scale === undefined) {
-      throw new InputError(`${this.#where(tensor)} is FP8 and has no "${tensor.name}_scale_inv"`);
+      throw new InputError(`${this.#where(tensor)} is FP8 and has no "${tensor.name}${scaleSuffix}"`);
     }
     const [rows, columns] = this.#config.weightBlockSize;
     const [height = 0, width = 0] = tensor.shape;
@@ -260,6 +283,16 @@ class Binder {
 
   #where(tensor: CheckpointTensor): string {
     return `"${this.#checkpoint.folder}/${tensor.file}", tensor "${tensor.name}"`;
+  }
+}
+
+/** Binds to nothing and writes down what it was asked for. */
+class Listing extends Binder {
+  readonly tensors: { name: string; shape: number[] }[] = [];
+
+  override weight(name: string, shape: number[]): Weight {
+    this.tensors.push({ name, shape });
+    return { name, dtype: "F32", shape, file: "", offset: 0, length: 0 };
   }
 }
 

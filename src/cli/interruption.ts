@@ -36,7 +36,8 @@ export function resumeCommand(argv: readonly string[]): string {
   return [...program, ...kept, "--resume"].map(quoteWord).join(" ");
 }
 
-/** The command line as results keep it: how the program was started does not matter there. */
+/** The command line as results keep it: neither how the program was started nor in how many parts it ran matters there. */
 export function recordedCommand(argv: readonly string[]): string {
-  return ["indexcache", ...argv.slice(2)].map(quoteWord).join(" ");
+  const given = argv.slice(2).filter((word) => word !== "--fresh" && word !== "--resume");
+  return ["indexcache", ...given].map(quoteWord).join(" ");
 }

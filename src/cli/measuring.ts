@@ -55,11 +55,11 @@ export class Measuring {
     pattern: Pattern,
     sequences: readonly number[],
     needs: "loss" | "kl",
-    signal: AbortSignal,
+    options: Parameters<PatternEvaluator["evaluate"]>[1],
   ): Promise<void> {
     const known = this.losses.get(pattern);
     const missing = sequences.filter((index) => known?.get(index)?.[needs] === undefined);
-    if (missing.length > 0) await this.measure(evaluator, pattern, missing, { signal });
+    if (missing.length > 0) await this.measure(evaluator, pattern, missing, options);
   }
 
   async measure(

@@ -2,7 +2,10 @@
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
+import { addAnalyzeCommand } from "./analyze.ts";
+import { addBenchCommand } from "./bench.ts";
 import { addDoctorCommand } from "./doctor.ts";
+import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
@@ -42,6 +45,9 @@ function buildProgram(): Command {
   addSearchCommand(program);
   addRunCommand(program);
   addLossCommand(program);
+  addEvalCommand(program);
+  addAnalyzeCommand(program);
+  addBenchCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addPatternCommand(program);

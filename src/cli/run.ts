@@ -6,6 +6,7 @@ import { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder } from "../runtime/decoder.ts";
+import { providerOf } from "../runtime/execution-provider.ts";
 import { type GenerationResult, generate } from "../runtime/generation.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { createSampler } from "../runtime/sampling.ts";
@@ -13,10 +14,12 @@ import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
 import {
   addDeviceOptions,
+  addDtypeOption,
   addModelArgument,
   addOutputOptions,
   addPatternOptions,
   type DeviceFlags,
+  type DtypeFlags,
   decimalNumber,
   demoModel,
   type OutputFlags,
@@ -28,7 +31,7 @@ import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
 import { Terminal } from "./terminal.ts";
 
-interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, ProfileFlags, OutputFlags {
+interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;
   topK?: number;
   topP?: number;
@@ -65,6 +68,7 @@ export function addRunCommand(program: Command): void {
     .option("--stop <text>", "end before this text; may be given several times", collect, [])
     .option("--ignore-eos", "go on past the end of the text");
   addDeviceOptions(command);
+  addDtypeOption(command);
   addProfileOption(command);
   addOutputOptions(command);
   command
@@ -89,7 +93,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
-  const settings = { ...(await openDevice(flags, terminal)), capacity };
+  const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype, capacity };
   await withProfile(flags, terminal, async (recording) => {
     const decoder = await openDecoder(model, pattern, {
       ...settings,
@@ -97,6 +101,9 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
     });
     try {
       for (const line of decoder.plan) terminal.detail(line);
+      if (settings.dtype === "float32" && providerOf(settings.device) === "cuda") {
+        terminal.note("float32 caches cross to the GPU with every token: --dtype float16 keeps them there");
+      }
       const result = await stream(decoder, ids, flags.json === true, {
         maxNewTokens: flags.maxNewTokens,
         window,

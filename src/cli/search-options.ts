@@ -65,14 +65,6 @@ export function addSearchOptions(command: Command): void {
   addOutputOptions(command);
 }
 
-/** @throws UsageError for options that exclude each other */
-export function requireSensibleFlags({ resume, fresh, output }: SearchFlags): void {
-  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
-  if ((resume === true || fresh === true) && output === undefined) {
-    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
-  }
-}
-
 /**
  * Which sequences a search judges by, and which are kept out of it.
  * @param holdout a share of the sequences (`1/4`, `0.25`) or a number of them

@@ -1,19 +1,10 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
-import { createRequire } from "node:module";
 import process from "node:process";
 import type { Command } from "commander";
-import { z } from "zod";
 import { InputError, InterruptedError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
-import {
-  type Journal,
-  type JournalEntry,
-  type JournalFingerprint,
-  openJournal,
-  readJournal,
-  requireSameNumbers,
-} from "../formats/journal.ts";
+import { type Journal, type JournalEntry, readJournal, requireSameNumbers } from "../formats/journal.ts";
 import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
@@ -21,19 +12,21 @@ import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/searc
 import { formatSearchReport, searchRecord } from "../report/search-report.ts";
 import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
 import type { SearchResult } from "../search/events.ts";
 import { ProgressTracker } from "../search/progress.ts";
 import { parseTargets } from "../search/retain.ts";
 import type { PatternSpace } from "../search/space.ts";
 import { planOf, type Strategy, search as searchPatterns } from "../search/strategy.ts";
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
+import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "./evaluation-journal.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
 import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
 import { addMergeCommand } from "./search-merge.ts";
-import { addSearchOptions, requireSensibleFlags, type SearchFlags, splitSequences } from "./search-options.ts";
+import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
 import { showPlan } from "./search-plan.ts";
 import { showStatus } from "./search-status.ts";
 import { strategyOf, strategySettings } from "./strategy.ts";
@@ -83,7 +76,7 @@ export function addSearchCommand(program: Command): void {
 }
 
 async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
-  requireSensibleFlags(flags);
+  requireSensibleJournal(flags);
   const terminal = new Terminal(flags);
   if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
   const work = await prepare(path, flags, terminal, signal);
@@ -103,7 +96,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       const found = await runSearch({ ...work, evaluator, measuring, display, signal });
       for (const pattern of reported(found)) {
-        await measuring.complete(evaluator, pattern, work.heldOut, "loss", signal);
+        await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
       }
       return found;
     });
@@ -112,7 +105,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
       await withEvaluator(work, settings, "kl", terminal, async (evaluator) => {
         const all = [...work.sequences, ...work.heldOut];
-        for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", signal);
+        for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", { signal });
       });
     }
     const file = searchRecord(result, {
@@ -123,7 +116,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       calibration: calibrationRecord(work),
       tool: {
         version: toolVersion,
-        runtime: runtimeName(),
+        runtime: runtimeName,
         device: placeName(settings),
         dtype: flags.dtype,
         command: recordedCommand(process.argv),
@@ -253,17 +246,8 @@ async function openJournals(
   flags: SearchFlags,
   { identity, set, strategy, settings }: SearchWork,
 ): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
-  const fingerprint: JournalFingerprint = {
-    model_name: identity.name,
-    model_config_hash: identity.config_hash,
-    weight_hash: identity.weight_hash,
-    calibration_hash: set.hash,
-    // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
-    // ran out of device memory can go on elsewhere.
-    settings: { dtype: flags.dtype },
-    search: { strategy: strategy.name, objective: flags.objective, ...settings },
-    tool_version: toolVersion,
-  };
+  const search = { strategy: strategy.name, objective: flags.objective, ...settings };
+  const fingerprint = journalFingerprint(identity, set, flags.dtype, search);
   const reused: JournalEntry[] = [];
   for (const path of flags.reuse ?? []) {
     const other = await readJournal(path);
@@ -271,9 +255,7 @@ async function openJournals(
     requireSameNumbers(path, other.fingerprint, fingerprint);
     reused.push(...other.entries);
   }
-  if (flags.output === undefined) return { journal: undefined, reused };
-  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
-  return { journal: await openJournal(`${flags.output}.journal.jsonl`, fingerprint, mode), reused };
+  return { journal: await openEvaluationJournal(flags, fingerprint), reused };
 }
 
 async function openDisplay(
@@ -303,11 +285,6 @@ function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile
     tokens: sequences.length * sequenceLength,
     ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
   };
-}
-
-function runtimeName(): string {
-  const manifest: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json");
-  return `onnxruntime-node ${z.object({ version: z.string() }).parse(manifest).version}`;
 }
 
 function seconds(): number {

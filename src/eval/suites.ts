@@ -1,6 +1,7 @@
 /** Opens a suite by name, and lists what there is. */
 import { UsageError } from "../base/errors.ts";
 import type { EvalTask, Suite, TokenCounter } from "./item.ts";
+import { loadSegmentation } from "./longbench/segmentation.ts";
 import { openLongbench } from "./longbench/suite.ts";
 import { longbenchTasks, needsSegmentation } from "./longbench/tasks.ts";
 import { longbenchV2Task, openLongbenchV2 } from "./longbench/v2.ts";
@@ -109,6 +110,31 @@ function choose<T extends EvalTask>(all: readonly T[], suite: SuiteName, { tasks
     throw new UsageError(`Suite ${suite} has no task "${unknown}"`, { hint: `its tasks are ${names.join(", ")}` });
   }
   return all.filter((task) => wanted.includes(task.name));
+}
+
+/**
+ * The tasks of a suite without its data, to score outputs again.
+ * @throws UsageError for an unknown suite
+ */
+export async function suiteTasks(
+  name: string,
+  { codeRatio }: Required<Pick<SuiteOptions, "codeRatio">>,
+): Promise<EvalTask[]> {
+  switch (name) {
+    case "ruler-core":
+    case "ruler":
+      return [...rulerTasks];
+    case "longbench":
+    case "longbench-e": {
+      const segment = await loadSegmentation();
+      const tasks = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
+      return tasks.filter((task) => segment !== undefined || !needsSegmentation(task));
+    }
+    case "longbench-v2":
+      return [longbenchV2Task(false), longbenchV2Task(true)];
+    default:
+      throw new UsageError(`There is no suite "${name}"`, { hint: `suites are ${suiteNames.join(", ")}` });
+  }
 }
 
 /** Every task of every suite, in the order of the tables. */

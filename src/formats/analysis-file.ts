@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { calibrationIdentity, count, letters, modelIdentity, nats, toolIdentity } from "./pattern-file.ts";
-import { readTextFile } from "./text-file.ts";
+import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
@@ -98,7 +98,7 @@ export type Matrix = Statistic["mean"];
  */
 export async function readAnalysisFile(path: string): Promise<AnalysisFile> {
   const what = `Analysis file "${path}"`;
-  const text = await readTextFile(path, "analysis file", "indexcache analyze -o FILE writes one");
+  const text = await readText(path, `analysis file "${path}"`, "indexcache analyze -o FILE writes one");
   const file = parseJson(text, analysisFileSchema, what, "docs/analysis-format.md describes the file");
   requireShapes(file, what);
   return file;

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { clockNames } from "../base/clock.ts";
 import { count, letters, toolIdentity } from "./pattern-file.ts";
-import { readTextFile } from "./text-file.ts";
+import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
@@ -114,7 +114,7 @@ export type BenchMeasurement = BenchFile["prefill"][number];
 
 /** @throws InputError naming the file and the field */
 export async function readBenchFile(path: string): Promise<BenchFile> {
-  const text = await readTextFile(path, "bench file", "indexcache bench -o FILE writes one");
+  const text = await readText(path, `bench file "${path}"`, "indexcache bench -o FILE writes one");
   return parseJson(text, benchFileSchema, `Bench file "${path}"`, "docs/bench-format.md describes the file");
 }
 

@@ -32,9 +32,9 @@ export const modelIdentity = z
 export const calibrationIdentity = z.object({
   source: z.string(),
   hash: hash.describe("SHA-256 over the token ids that were used"),
-  sequences: z.int().min(1).describe("that the losses are of"),
+  sequences: z.int().min(1).describe("that losses are means over"),
   tokens: z.int().min(1),
-  held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of the search"),
+  held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
 });
 
 export const toolIdentity = z.object({

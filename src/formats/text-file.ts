@@ -7,30 +7,32 @@ import { decodeUtf8 } from "./lines.ts";
 /**
  * Runs an operation on a file.
  * @param noun what the file is, for messages: `essays "a.txt"`
- * @param verb what cannot be done with it
+ * @param options.verb what cannot be done with it, "read" by default
+ * @param options.hint what to do then
  * @throws InputError where the system refuses
  */
-export async function attemptRead<T>(noun: string, operation: () => Promise<T>, verb = "read"): Promise<T> {
+export async function attemptRead<T>(
+  noun: string,
+  operation: () => Promise<T>,
+  { verb = "read", hint }: { verb?: string; hint?: string | undefined } = {},
+): Promise<T> {
   try {
     return await operation();
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined || code.startsWith("E_")) throw error;
-    throw new InputError(`Cannot ${verb} ${noun}: ${describeSystemError(code)}`, { cause: error });
+    throw new InputError(`Cannot ${verb} ${noun}: ${describeSystemError(code)}`, {
+      ...(hint === undefined ? {} : { hint }),
+      cause: error,
+    });
   }
 }
 
-/** The text of a UTF-8 file, without its byte order mark. */
-export async function readText(path: string, noun: string): Promise<string> {
-  return decodeUtf8(await attemptRead(noun, () => readFile(path)), noun);
-}
-
-/** As `readText`, for a file that a user has named: `hint` says where such files come from. */
-export async function readTextFile(path: string, noun: string, hint: string): Promise<string> {
-  try {
-    return await readText(path, `${noun} "${path}"`);
-  } catch (error) {
-    if (!(error instanceof InputError) || error.hint !== undefined) throw error;
-    throw new InputError(error.message, { hint, cause: error });
-  }
+/**
+ * The text of a UTF-8 file, without its byte order mark.
+ * @param noun what the file is, for messages: `analysis file "a.json"`
+ * @param hint what to do where it cannot be read
+ */
+export async function readText(path: string, noun: string, hint?: string): Promise<string> {
+  return decodeUtf8(await attemptRead(noun, () => readFile(path), { hint }), noun);
 }

@@ -30,18 +30,26 @@ export function attention(
   pastLatent: Value,
   chunk: ChunkInputs,
 ): { output: Value; latent: Value } {
-  const { numAttentionHeads: heads, qkNopeHeadDim: nope, vHeadDim, kvLoraRank } = config;
   const latent = latentRows(graph, config, weights, h, chunk);
   const queries = latentQueries(graph, config, weights, h, chunk);
   const mask = futureMask(graph, selected, chunk.positions);
   const context = attendSelected(graph, config, queries, selected, mask, pastLatent, latent);
+  const values = headValues(graph, config, context, valueUp(graph, config, weights));
+  return { output: graph.linear(values, weights.o, weights.oBias), latent };
+}
+
+/** Up projection of the values, `[H, r, dv]`; folded at load. */
+export function valueUp(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights): Value {
+  const { qkNopeHeadDim: nope, vHeadDim } = config;
+  return graph.node("Transpose", [keyValueUp(graph, config, kvB, nope, nope + vHeadDim)], { perm: [0, 2, 1] });
+}
+
+/** Attention output of all heads before the output projection, `[S, H * dv]`, of what they read, `[S, H, latentWidth]`. */
+export function headValues(graph: GraphBuilder, config: DsaConfig, context: Value, up: Value): Value {
   // [S, H, r] -> [H, S, r] x [H, r, dv] -> [S, H * dv]
-  const valueUp = graph.node("Transpose", [keyValueUp(graph, config, weights.kvB, nope, nope + vHeadDim)], {
-    perm: [0, 2, 1],
-  });
-  const byHead = graph.node("Transpose", [graph.slice(context, 2, 0, kvLoraRank)], { perm: [1, 0, 2] });
-  const values = graph.node("Transpose", [graph.node("MatMul", [byHead, valueUp])], { perm: [1, 0, 2] });
-  return { output: graph.linear(graph.reshape(values, [-1, heads * vHeadDim]), weights.o, weights.oBias), latent };
+  const byHead = graph.node("Transpose", [graph.slice(context, 2, 0, config.kvLoraRank)], { perm: [1, 0, 2] });
+  const values = graph.node("Transpose", [graph.node("MatMul", [byHead, up])], { perm: [1, 0, 2] });
+  return graph.reshape(values, [-1, config.numAttentionHeads * config.vHeadDim]);
 }
 
 /** New cache rows: RMS-normed c_kv, then k_pe rotated (the norm covers c_kv alone). */
@@ -70,7 +78,7 @@ function latentRows(
 }
 
 /** Queries in latent space, `[S, H, latentWidth]`: q_nope absorbed into the key up projection, q_pe rotated. */
-function latentQueries(
+export function latentQueries(
   graph: GraphBuilder,
   config: DsaConfig,
   weights: LayerWeights,
@@ -99,7 +107,7 @@ function keyValueUp(graph: GraphBuilder, config: DsaConfig, kvB: Weight, from: n
 }
 
 /** 0 where a selected key is visible and `masked` where it lies in the row's future, `[S, K]`. */
-function futureMask(graph: GraphBuilder, selected: Value, positions: Value): Value {
+export function futureMask(graph: GraphBuilder, selected: Value, positions: Value): Value {
   const rows = graph.node("Unsqueeze", [graph.cast(positions, OnnxType.int32), graph.int([1])]);
   return graph.node("Where", [graph.node("Greater", [selected, rows]), graph.float(masked), graph.float(0)]);
 }
@@ -143,7 +151,10 @@ function attendSelected(
       return chunk.branch(
         chunk.node("Squeeze", [isShort]),
         1,
-        (dense) => [attendAll(dense, config, queries, keys, total, selected, mask, scale)],
+        (dense) => {
+          const scores = scoresOfAll(dense, config, queries, keys, total);
+          return [attendAll(dense, config, scores, keys, total, selected, mask)];
+        },
         (sparse) => [
           attendGathered(sparse, queries, sparse.node("Gather", [keys, selected], { axis: 0 }), mask, scale),
         ],
@@ -166,29 +177,31 @@ function attendGathered(graph: GraphBuilder, queries: Value, gathered: Value, ma
   return graph.node("MatMul", [graph.node("Softmax", [visible], { axis: -1 }), gathered]);
 }
 
-/** All `keys` `[T, latentWidth]` under a mask that opens the selected, visible ones. */
-function attendAll(
+/** Scaled products of all queries with all `keys` `[T, latentWidth]`, `[S, H, T]`. */
+export function scoresOfAll(graph: GraphBuilder, config: DsaConfig, queries: Value, keys: Value, total: Value): Value {
+  const flat = graph.reshape(queries, [-1, latentWidth(config)]);
+  const scores = graph.contrib("FusedMatMul", [flat, keys], { transB: 1, alpha: { float: softmaxScale(config) } });
+  const shape = graph.node("Concat", [graph.int([-1, config.numAttentionHeads]), total], { axis: 0 });
+  return graph.node("Reshape", [scores, shape]);
+}
+
+/** All `keys` `[T, latentWidth]` under a mask that opens the selected, visible ones; `scores` is `[S, H, T]`. */
+export function attendAll(
   graph: GraphBuilder,
   config: DsaConfig,
-  queries: Value,
+  scores: Value,
   keys: Value,
   total: Value,
   selected: Value,
   mask: Value,
-  scale: number,
 ): Value {
-  const heads = config.numAttentionHeads;
-  const width = latentWidth(config);
-  const rows = graph.dimension(queries, 0);
+  const rows = graph.dimension(scores, 0);
   const closed = graph.node("Expand", [graph.float(masked), graph.node("Concat", [rows, total], { axis: 0 })]);
   const opened = graph.node("ScatterElements", [closed, selected, mask], { axis: 1 });
-  const flat = graph.reshape(queries, [-1, width]);
-  const scores = graph.contrib("FusedMatMul", [flat, keys], { transB: 1, alpha: { float: scale } });
-  const byHead = graph.node("Reshape", [scores, graph.node("Concat", [graph.int([-1, heads]), total], { axis: 0 })]);
-  const visible = graph.node("Add", [byHead, graph.node("Unsqueeze", [opened, graph.int([1])])]);
+  const visible = graph.node("Add", [scores, graph.node("Unsqueeze", [opened, graph.int([1])])]);
   const weights = graph.node("Reshape", [
     graph.node("Softmax", [visible], { axis: -1 }),
     graph.node("Concat", [graph.int([-1]), total], { axis: 0 }),
   ]);
-  return graph.reshape(graph.node("MatMul", [weights, keys]), [-1, heads, width]);
+  return graph.reshape(graph.node("MatMul", [weights, keys]), [-1, config.numAttentionHeads, latentWidth(config)]);
 }

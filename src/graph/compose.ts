@@ -5,11 +5,12 @@
 import { clone, create, fromBinary } from "@bufbuild/protobuf";
 import { InputError } from "../base/errors.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import { isFull, type Pattern, sourceLayer } from "../pattern/pattern.ts";
+import { fullLayers, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import {
   bodyStage,
   fullModelSpec,
   type GraphSpec,
+  givenSelection,
   hiddenStates,
   indexerStage,
   newIndexerKey,
@@ -23,7 +24,7 @@ import { encodeModel, GraphBuilder } from "./graph-builder.ts";
 import { type GraphProto, GraphProtoSchema, type ModelProto, ModelProtoSchema } from "./onnx_pb.ts";
 
 /** Inputs and outputs of the joined graph: those of `model.onnx` without bypass and without keys of Shared layers. */
-export function composedSpec(config: DsaConfig, pattern: Pattern): GraphSpec {
+export function composedSpec(config: DsaConfig, pattern: string): GraphSpec {
   const full = fullModelSpec(config);
   const unused = new Set(
     [...pattern].flatMap((letter, layer) => (letter === "S" ? [pastIndexerKey(layer), newIndexerKey(layer)] : [])),
@@ -38,15 +39,44 @@ export async function composeModel(
   pattern: Pattern,
   stage: (name: StageName) => Promise<Uint8Array>,
 ): Promise<Uint8Array> {
+  const indexers = fullLayers(pattern);
+  const selection = (layer: number) => topkIndices(sourceLayer(pattern, layer));
+  return await compose(config, `dsa ${pattern}`, composedSpec(config, pattern), indexers, selection, stage);
+}
+
+/**
+ * The same without any indexer: every layer reads its selection from the input `topk_indices`, int32 `[S, K]`. What a
+ * pattern takes beyond this is what its indexers take.
+ */
+export async function composeWithoutIndexers(
+  config: DsaConfig,
+  stage: (name: StageName) => Promise<Uint8Array>,
+): Promise<Uint8Array> {
+  const { inputs, outputs } = composedSpec(config, "S".repeat(config.numHiddenLayers));
+  const spec = { inputs: [...inputs, givenSelection], outputs };
+  return await compose(config, "dsa without indexers", spec, [], () => givenSelection.name, stage);
+}
+
+/**
+ * @param indexers layers whose indexer is in the graph
+ * @param selection the name of the selection that a layer's attention reads
+ */
+async function compose(
+  config: DsaConfig,
+  title: string,
+  spec: GraphSpec,
+  indexers: readonly number[],
+  selection: (layer: number) => string,
+  stage: (name: StageName) => Promise<Uint8Array>,
+): Promise<Uint8Array> {
   const outer = new GraphBuilder();
-  const spec = composedSpec(config, pattern);
   for (const { name, type, shape } of spec.inputs) outer.input(name, type, shape);
   const rows = "last_hidden_states";
   const start = outer.node("Sub", [outer.dimension(hiddenStates(config.numHiddenLayers), 0), "logits_to_keep"]);
   const end = outer.int([Number.MAX_SAFE_INTEGER]);
   outer.node("Slice", [hiddenStates(config.numHiddenLayers), start, end, outer.int([0])], {}, rows);
   for (const { name, type, shape } of spec.outputs) outer.output(name, name, type, shape);
-  const model = outer.model(`dsa ${pattern}`);
+  const model = outer.model(title);
   const target = model.graph ?? create(GraphProtoSchema);
   const cut = target.node.splice(0);
 
@@ -56,7 +86,7 @@ export async function composeModel(
   await append("embed", { ...shared, input_ids: "input_ids", hidden_states: hiddenStates(0) });
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
     const input = { ...shared, hidden_states: hiddenStates(layer) };
-    if (isFull(pattern, layer)) {
+    if (indexers.includes(layer)) {
       await append(indexerStage(layer), {
         ...input,
         past_indexer_key: pastIndexerKey(layer),
@@ -66,7 +96,7 @@ export async function composeModel(
     }
     await append(bodyStage(layer), {
       ...input,
-      topk_indices: topkIndices(sourceLayer(pattern, layer)),
+      topk_indices: selection(layer),
       past_latent: pastLatent(layer),
       next_hidden_states: hiddenStates(layer + 1),
       latent: newLatent(layer),

@@ -3,7 +3,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { InputError } from "../base/errors.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { GraphSpec, TensorSpec } from "./contract.ts";
-import type { Dimension } from "./graph-builder.ts";
+import type { Dimension } from "./graph-parts.ts";
 import {
   type GraphProto,
   type ModelProto,

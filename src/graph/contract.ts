@@ -4,7 +4,7 @@
  */
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
-import type { Dimension } from "./graph-builder.ts";
+import type { Dimension } from "./graph-parts.ts";
 
 /** Raised when a graph of an earlier tool would be misread. */
 export const contractVersion = 1;
@@ -45,6 +45,9 @@ export const bodyStage = (layer: number): StageName => `layer.${layer}.body`;
 const ids: TensorSpec = { name: "input_ids", type: OnnxType.int64, shape: [rows] };
 const positions: TensorSpec = { name: "position_ids", type: OnnxType.int64, shape: [rows] };
 const topk = (name: string): TensorSpec => ({ name, type: OnnxType.int32, shape: [rows, selected] });
+
+/** A selection that comes from outside, in graphs without an indexer. */
+export const givenSelection: TensorSpec = topk("topk_indices");
 
 /** Every stage that a model folder holds, with the inputs and outputs it must have. */
 export function stageSpecs(config: DsaConfig): Map<StageName, GraphSpec> {

@@ -6,9 +6,8 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { hashBytes } from "../base/files.ts";
 import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
 import type { BlockScale, Weight } from "../checkpoint/weights.ts";
+import { type Attributes, attribute, type Dimension, external, valueInfo } from "./graph-parts.ts";
 import {
-  type AttributeProto,
-  AttributeProtoSchema,
   type GraphProto,
   GraphProtoSchema,
   type ModelProto,
@@ -18,7 +17,6 @@ import {
   type TensorProto,
   TensorProtoSchema,
   type ValueInfoProto,
-  ValueInfoProtoSchema,
 } from "./onnx_pb.ts";
 
 /** ONNX opset and IR version of every graph; ONNX Runtime 1.17 and later load them. */
@@ -28,13 +26,6 @@ const irVersion = 10n;
 /** A tensor of the graph under construction, by name. */
 export type Value = string & { readonly value?: never };
 
-/** A number of rows that is known at run time only is written as a name. */
-export type Dimension = number | string;
-
-export type Attributes = Record<string, number | number[] | string | { float: number } | { graph: GraphProto }>;
-
-const attributeType = { float: 1, int: 2, string: 3, graph: 5, ints: 7 } as const;
-const externalLocation = 1;
 const contribDomain = "com.microsoft";
 
 export interface GraphSettings {
@@ -153,9 +144,9 @@ export class GraphBuilder {
     return this.#constant(OnnxType.int64, typeof values === "number" ? [] : [list.length], data);
   }
 
-  /** An int32 scalar. */
-  int32(value: number): Value {
-    return this.#constant(OnnxType.int32, [], Int32Array.of(value));
+  /** An int32 constant: a scalar, or a tensor where a shape is given with as many values. */
+  int32(values: number | number[], shape: number[] = typeof values === "number" ? [] : [values.length]): Value {
+    return this.#constant(OnnxType.int32, shape, Int32Array.from(typeof values === "number" ? [values] : values));
   }
 
   /** A float scalar, or a vector where a list is given. */
@@ -185,22 +176,25 @@ export class GraphBuilder {
   stored(weight: Weight): Value {
     const { name } = weight;
     if (!this.#initializers.has(name)) {
-      this.#initializers.set(
-        name,
-        create(TensorProtoSchema, {
-          name,
-          dims: weight.shape.map(BigInt),
-          dataType: weightTypes[weight.dtype] as OnnxType,
-          dataLocation: externalLocation,
-          externalData: [
-            { key: "location", value: weight.file },
-            { key: "offset", value: String(weight.offset) },
-            { key: "length", value: String(weight.length) },
-          ],
-        }),
-      );
+      const type = weightTypes[weight.dtype] as OnnxType;
+      this.#initializers.set(name, external(name, type, weight.shape, { ...weight, location: weight.file }));
     }
     return name;
+  }
+
+  /**
+   * A float16 tensor that lives as long as the session, in the outermost graph: what kernels write into it is there in the
+   * next run. It begins as one number, spread, of the bits `fill`: ONNX Runtime folds that when it loads the graph. Each
+   * needs a `fill` of its own, or they would be folded into one. Views of it need shapes that are not constant, or they
+   * would be folded as well, into copies.
+   */
+  state(name: string, shape: number[], fill: number): Value {
+    if (this.#outer !== undefined) return this.#outer.state(name, shape, fill);
+    const known = this.#known.get(`state ${name}`);
+    if (known !== undefined) return known;
+    const spread = this.node("Expand", [this.#constant(OnnxType.float16, [], Uint16Array.of(fill)), this.int(shape)]);
+    this.#known.set(`state ${name}`, spread);
+    return spread;
   }
 
   /** A weight in the graph's precision, or in another one; dequantised where it carries block scales. */
@@ -246,6 +240,14 @@ export class GraphBuilder {
       epsilon: { float: eps },
       stash_type: 1,
     });
+  }
+
+  /** RMSNorm of `x + skip` in one operator: normed rows, and the sum. */
+  skipNorm(x: Value, skip: Value, weight: Weight, eps: number): [normed: Value, sum: Value] {
+    const outputs = [this.#fresh("normed"), "", "", this.#fresh("sum")];
+    const inputs = [x, skip, this.weight(weight)];
+    this.nodes("SkipSimplifiedLayerNormalization", inputs, { epsilon: { float: eps } }, outputs, contribDomain);
+    return [outputs[0] as Value, outputs[3] as Value];
   }
 
   reshape(x: Value, shape: number[]): Value {
@@ -331,30 +333,4 @@ export type BranchBody = (branch: GraphBuilder) => Value[];
 
 export function encodeModel(model: ModelProto): Uint8Array {
   return toBinary(ModelProtoSchema, model);
-}
-
-function attribute(name: string, value: Attributes[string]): AttributeProto {
-  if (typeof value === "number")
-    return create(AttributeProtoSchema, { name, type: attributeType.int, i: BigInt(value) });
-  if (typeof value === "string") {
-    return create(AttributeProtoSchema, { name, type: attributeType.string, s: new TextEncoder().encode(value) });
-  }
-  if (Array.isArray(value)) {
-    return create(AttributeProtoSchema, { name, type: attributeType.ints, ints: value.map(BigInt) });
-  }
-  if ("float" in value) return create(AttributeProtoSchema, { name, type: attributeType.float, f: value.float });
-  return create(AttributeProtoSchema, { name, type: attributeType.graph, g: value.graph });
-}
-
-function valueInfo(name: string, type: OnnxType | undefined, shape: Dimension[] | undefined): ValueInfoProto {
-  if (type === undefined || shape === undefined) return create(ValueInfoProtoSchema, { name });
-  const dim = shape.map((size) =>
-    typeof size === "number"
-      ? { value: { case: "dimValue" as const, value: BigInt(size) } }
-      : { value: { case: "dimParam" as const, value: size } },
-  );
-  return create(ValueInfoProtoSchema, {
-    name,
-    type: { tensorType: { elemType: type, shape: { dim } } },
-  });
 }

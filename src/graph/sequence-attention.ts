@@ -15,8 +15,8 @@ import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
 
 /** What a layer's queries read. */
 export interface LayerKeys {
-  /** Normed hidden states of all rows, in the order of rows. */
-  normed: Value;
+  /** Compressed queries of all rows, in the order of rows, `[rows, q_lora_rank]`. */
+  compressed: Value;
   /** Queries that see more keys than this gather theirs. */
   readable: number;
   /** The first `readable` keys of every sequence, `[batch, readable, H * (rope + nope)]`, and values `[.., H * dv]`. */
@@ -57,7 +57,7 @@ export function layerKeys(
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
   const values = up(graph, config, layer, first(content), nope, nope + vHeadDim);
   return {
-    normed,
+    compressed: graph.rmsNorm(graph.linear(normed, layer.qA, layer.qABias), layer.qANorm, latentNormEps),
     readable,
     keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
     values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
@@ -69,22 +69,30 @@ export function layerKeys(
  * Up to how many keys queries read all of them: both ways cost the same where the multiply-adds of that take as long as
  * gathering `index_topk` latent rows.
  */
+export function readableLimit(config: DsaConfig, { gatherCost }: Kernels): number {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const perKey = heads * (rope + nope + vHeadDim);
+  return Math.max(Math.ceil((gatherCost * config.indexTopk * latentWidth(config)) / perKey), config.indexTopk);
+}
+
+/** The same of a sequence graph. */
 export function readableKeys({
   config,
   shape,
   kernels,
 }: Pick<SequenceContext, "config" | "shape" | "kernels">): number {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
-  const perKey = heads * (rope + nope + vHeadDim);
-  const limit = Math.ceil((kernels.gatherCost * config.indexTopk * latentWidth(config)) / perKey);
   // Several sequences at once are short ones: their rows would have to be gathered from one cache each.
-  return shape.batch > 1 || shape.chunks === 1
-    ? shape.length
-    : Math.min(shape.length, Math.max(limit, config.indexTopk));
+  return shape.batch > 1 || shape.chunks === 1 ? shape.length : Math.min(shape.length, readableLimit(config, kernels));
 }
 
 /** Rows `from` to `to` of every head's block of kv_b_proj, `[H, to - from, kv_lora_rank]`. */
-function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, from: number, to: number): Value {
+export function upBlock(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  { kvB }: LayerWeights,
+  from: number,
+  to: number,
+): Value {
   const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
   return graph.derived(`${kvB.name} ${from} to ${to}`, (outer) =>
     outer.slice(outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]), 1, from, to),
@@ -92,7 +100,7 @@ function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, 
 }
 
 /** The same rows applied to latents: `[rows, H * (to - from)]`. */
-function up(
+export function up(
   graph: GraphBuilder,
   config: DsaConfig,
   layer: LayerWeights,
@@ -111,7 +119,7 @@ export interface ChunkAttention {
   keys: LayerKeys;
 }
 
-/** Attention output of a chunk, `[chunk rows, hidden_size]`. */
+/** Attention of a chunk, before its output projection: `[chunk rows, H * dv]`. */
 export function attendChunk(
   chunk: Chunk,
   context: SequenceContext,
@@ -122,10 +130,8 @@ export function attendChunk(
   const { config, shape, cos, sin, positions } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
-  const h = rows(keys.normed);
-  const qLatent = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
   const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
-  const projected = graph.node("Gemm", [qLatent, ropeFirst(graph, config, layer)], { transB: 1 });
+  const projected = graph.node("Gemm", [rows(keys.compressed), ropeFirst(graph, config, layer)], { transB: 1 });
   const queries = rotateAt(graph, projected, at, rotation);
   const own = selected === undefined ? undefined : rows(selected);
   const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
@@ -133,7 +139,7 @@ export function attendChunk(
   const gather = (inside: GraphBuilder) =>
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
   const gathers = own !== undefined && keys.readable < shape.length;
-  return graph.linear(gathers ? byLength(chunk, keys.readable, read, gather) : read(graph), layer.o, layer.oBias);
+  return gathers ? byLength(chunk, keys.readable, read, gather) : read(graph);
 }
 
 /** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */
@@ -216,30 +222,44 @@ function readGathered(
 }
 
 /** Queries in latent space, `[rows, H, latentWidth]`, of rotated queries `[rows, H * (rope + nope)]`. */
-function absorbedQueries(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, queries: Value): Value {
+export function absorbedQueries(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  queries: Value,
+  swap: Swap = swapped,
+): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
   const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
-  const absorbed = graph.node("MatMul", [swapped(graph, content), upBlock(graph, config, layer, 0, nope)]);
-  return graph.node("Concat", [pe, swapped(graph, absorbed)], { axis: 2 });
+  const absorbed = graph.node("MatMul", [swap(graph, content, heads), upBlock(graph, config, layer, 0, nope)]);
+  return graph.node("Concat", [pe, swap(graph, absorbed, 1)], { axis: 2 });
 }
 
 /** Values `[rows, H * dv]` of mixed latent rows `[rows, H, latentWidth]`. */
-function valuesOf(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, mixed: Value): Value {
+export function valuesOf(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  mixed: Value,
+  swap: Swap = swapped,
+): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
-  const content = swapped(graph, graph.slice(mixed, 2, rope, rope + kvLoraRank));
+  const content = swap(graph, graph.slice(mixed, 2, rope, rope + kvLoraRank), heads);
   const block = upBlock(graph, config, layer, nope, nope + vHeadDim);
   const values = graph.contrib("FusedMatMul", [content, block], { transB: 1 });
-  return graph.reshape(swapped(graph, values), [-1, heads * vHeadDim]);
+  return graph.reshape(swap(graph, values, 1), [-1, heads * vHeadDim]);
 }
 
-/** Rows and heads change places. */
-function swapped(graph: GraphBuilder, x: Value): Value {
+/** Exchanges rows and heads; `first` is how many of those that come first there are, should there be one row. */
+export type Swap = (graph: GraphBuilder, x: Value, first: number) => Value;
+
+export function swapped(graph: GraphBuilder, x: Value): Value {
   return graph.node("Transpose", [x], { perm: [1, 0, 2] });
 }
 
 /** q_b_proj with each head's q_pe in front of its q_nope: one rotation then covers whole heads. */
-function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
+export function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, qLoraRank } = config;
   return graph.derived(`${qB.name} rope first`, (outer) => {
     const blocks = outer.reshape(outer.weight(qB), [heads, nope + rope, qLoraRank]);
@@ -251,7 +271,7 @@ function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights)
 }
 
 /** Finite, so that a row without visible keys among the read ones stays free of NaN. */
-function lowest(graph: GraphBuilder): Value {
+export function lowest(graph: GraphBuilder): Value {
   return graph.scalar(graph.settings.precision === OnnxType.float ? -1e30 : -65504);
 }
 

@@ -16,7 +16,9 @@ import { attendChunk, layerKeys } from "./sequence-attention.ts";
 import { selectSequenceKeys } from "./sequence-indexer.ts";
 import { kernelsOf } from "./sequence-kernels.ts";
 import {
+  type Chunk,
   overChunks,
+  restOfAllRows,
   type SequenceContext,
   type SequenceGraphSettings,
   type SequenceShape,
@@ -131,15 +133,28 @@ function layerOver(
   hidden: Value,
   selected: Value | undefined,
 ): Value {
-  const { config, kernels } = context;
+  const { config, shape } = context;
   const keys = layerKeys(graph, context, layer, hidden);
-  return overChunks(graph, context, (chunk) => {
-    const residual = chunk.rows(hidden);
-    const attended = attendChunk(chunk, context, layer, { selected, keys });
-    const middle = chunk.graph.node("Add", [residual, attended]);
-    const normed = chunk.graph.rmsNorm(middle, layer.postAttentionNorm, config.rmsNormEps);
-    return chunk.graph.node("Add", [middle, feedForward(chunk.graph, config, layer, normed, kernels.experts)]);
-  });
+  const attend = (chunk: Chunk) => attendChunk(chunk, context, layer, { selected, keys });
+  if (restOfAllRows(config, shape) > 0) {
+    return restOfLayer(graph, context, layer, hidden, overChunks(graph, context, attend));
+  }
+  return overChunks(graph, context, (chunk) =>
+    restOfLayer(chunk.graph, context, layer, chunk.rows(hidden), attend(chunk)),
+  );
+}
+
+/** What follows attention, of all rows or of a chunk's. */
+function restOfLayer(
+  graph: GraphBuilder,
+  { config, kernels }: SequenceContext,
+  layer: LayerWeights,
+  hidden: Value,
+  values: Value,
+): Value {
+  const attended = graph.linear(values, layer.o, layer.oBias);
+  const [normed, middle] = graph.skipNorm(hidden, attended, layer.postAttentionNorm, config.rmsNormEps);
+  return graph.node("Add", [middle, feedForward(graph, config, layer, normed, kernels.experts)]);
 }
 
 /** Loss of every row, float `[rows]`. */

@@ -4,13 +4,13 @@ import { latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotateAt } from "./rope-graph.ts";
-import { inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
+import { type Chunk, inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
 
 /**
  * Where every head's relu is 0 the score is exactly 0, and many keys tie. The CPU's top-k takes the lowest index then,
  * CUDA's any. This step per position, which no other score feels, makes the lowest win everywhere.
  */
-const tieStep = -1e-30;
+export const tieStep = -1e-30;
 
 /**
  * Indices of the selected keys, int32 `[rows, index_topk]`, in no order, of sequences longer than that. Scores are fp32
@@ -42,10 +42,12 @@ export function selectSequenceKeys(
   const every = graph.cast(range, OnnxType.int32);
   const order = graph.node("Mul", [graph.cast(range, OnnxType.float), graph.float(tieStep)]);
 
-  return overChunks(graph, context, ({ graph: chunk, rows, seen: visibleKeys }) => {
+  const compressed = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+
+  const score = ({ graph: chunk, rows, seen: visibleKeys }: Chunk): Value => {
     const own = rows(h);
     const at = { cos, sin, positions: rows(positions), together };
-    const qLatent = chunk.rmsNorm(chunk.linear(own, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+    const qLatent = rows(compressed);
     const turned = rotateAt(chunk, chunk.linear(qLatent, indexer.wqB), at, { ...rotation, heads });
     // Only keys up to the end of the chunk are scored; top-k needs as many as it selects.
     const end = chunk.node("Unsqueeze", [chunk.node("Max", [visibleKeys, chunk.int(topk)]), chunk.int([0])]);
@@ -76,11 +78,28 @@ export function selectSequenceKeys(
     const visible = chunk.node("Where", [future, chunk.float(Number.NEGATIVE_INFINITY), scores]);
     const [, chosen] = chunk.nodes("TopK", [visible, chunk.int([topk])], { axis: -1, largest: 1, sorted: 0 }, 2);
     return chunk.cast(chosen as Value, OnnxType.int32);
-  });
+  };
+  return overChunks(graph, context, (chunk) => everyOrSelected(chunk, context, score));
+}
+
+/** A chunk that ends within the first `index_topk` rows selects every key that it sees: these indices need no scores. */
+function everyOrSelected(chunk: Chunk, { config, shape }: SequenceContext, score: (chunk: Chunk) => Value): Value {
+  const { graph, seen, end } = chunk;
+  const { indexTopk: topk } = config;
+  const first = (inside: GraphBuilder) => {
+    const range = inside.node("Range", [inside.int(0), inside.int(topk), inside.int(1)]);
+    return inside.node("Expand", [
+      inside.cast(range, OnnxType.int32),
+      inside.int([shape.batch * shape.chunkRows, topk]),
+    ]);
+  };
+  const scored = (inside: GraphBuilder) => score({ ...chunk, graph: inside });
+  if (end !== undefined) return end <= topk ? first(graph) : scored(graph);
+  return graph.either(graph.node("LessOrEqual", [seen, graph.int(topk)]), first, scored);
 }
 
 /** relu(a b^T) of float16 matrices in float32. */
-function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
+export function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
   const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
   return graph.contrib("GemmFloat8", [a, b], attributes);
 }

@@ -9,8 +9,11 @@ import type { ExpertForm } from "./mlp-graph.ts";
 export type Provider = "cpu" | "cuda" | "webgpu";
 
 export interface Kernels {
-  /** Chunks as a `Loop`. WebGPU has no kernel for it: the body would run with every tensor fetched from the device. */
-  loop: boolean;
+  /**
+   * Up to how many chunks of all layers together are written out; more are a `Loop`. A GPU waits for the host whenever a
+   * body computes where its chunk begins; WebGPU has no kernel for loops, and would fetch every tensor from the device.
+   */
+  writtenOut: number;
   experts: ExpertForm;
   /** A product with a transposed matrix as one operator; two where it would fall back to the CPU. */
   fusedMatMul: boolean;
@@ -31,7 +34,7 @@ export interface Kernels {
 export function kernelsOf(provider: Provider, precision: GraphSettings["precision"]): Kernels {
   const half = precision === OnnxType.float16;
   return {
-    loop: provider !== "webgpu",
+    writtenOut: { cpu: 0, cuda: 64, webgpu: Number.POSITIVE_INFINITY }[provider],
     experts: provider === "webgpu" ? "dense" : "fused",
     fusedMatMul: provider !== "webgpu",
     logSoftmax: provider !== "webgpu",

@@ -42,6 +42,21 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
   return shape.length > config.indexTopk;
 }
 
+/** Bytes that a row takes behind attention at its widest: values of all heads, then the MLP. */
+function restRowBytes(config: DsaConfig): number {
+  const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, numExpertsPerTok } = config;
+  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * numExpertsPerTok);
+}
+
+/** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */
+const restBytes = 3 * 2 ** 30;
+
+/** Bytes of the tensors behind attention where those take all rows at once, 0 where they go chunk by chunk. */
+export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShape): number {
+  const bytes = batch * length * restRowBytes(config);
+  return bytes <= restBytes ? bytes : 0;
+}
+
 /** One chunk of query rows: the graph to add to, and what it covers. */
 export interface Chunk {
   graph: GraphBuilder;
@@ -56,13 +71,13 @@ export interface Chunk {
 /** Runs `body` chunk by chunk and joins the results along the rows. */
 export function overChunks(
   graph: GraphBuilder,
-  { shape, kernels }: SequenceContext,
+  { config, shape, kernels }: SequenceContext,
   body: (chunk: Chunk) => Value,
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
   if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length), end: length });
-  if (kernels.loop) {
+  if (chunks * config.numHiddenLayers > kernels.writtenOut) {
     const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);

@@ -4,7 +4,7 @@
  * the paper's text says FSSSFSSS (`uniform:4`), the engines' `index_topk_freq` says FFSSSFSSS (`freq:4`).
  */
 import { InputError, UsageError } from "../base/errors.ts";
-import { fullPattern, type Pattern, parsePattern, requireLayers } from "./pattern.ts";
+import { fullLayers, fullPattern, type Pattern, parsePattern, requireLayers } from "./pattern.ts";
 
 /** What vLLM, SGLang and transformers take for `index_skip_topk_offset` where a config does not give it. */
 export const DEFAULT_FREQUENCY_OFFSET = 2;
@@ -21,6 +21,22 @@ export interface PatternContext {
 /** Layer i is Full iff i mod `every` is 0: FSSSFSSS for 4. */
 export function uniformPattern(layers: number, every: number): Pattern {
   return parsePattern(letters(layers, (layer) => layer % every === 0));
+}
+
+/**
+ * `full` Full layers without a search: `uniform:N` where one has as many, otherwise at distances as even as they can be.
+ * @param indexers F where the model owns an indexer
+ */
+export function evenPattern(full: number, indexers: Pattern): Pattern {
+  const layers = indexers.length;
+  const owners = fullLayers(indexers);
+  for (let every = 1; every <= layers; every++) {
+    const pattern = uniformPattern(layers, every);
+    const kept = fullLayers(pattern);
+    if (kept.length === full && kept.every((layer) => owners.includes(layer))) return pattern;
+  }
+  const kept = new Set(Array.from({ length: full }, (_, i) => owners[Math.floor((i * owners.length) / full)]));
+  return parsePattern(letters(layers, (layer) => kept.has(layer)));
 }
 
 /** The engines' rule: layer i is Full iff max(i - offset + 1, 0) mod `frequency` is 0; FFSSSFSSS for 4 and offset 2. */

@@ -1,11 +1,11 @@
 /** The one door to ONNX Runtime. What its options mean and why they are set was measured; docs/log.md has the figures. */
 import { availableParallelism } from "node:os";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
-import { InputError, RuntimeFailure } from "../base/errors.ts";
+import { InputError } from "../base/errors.ts";
 import { executionProviders, providerOf } from "./execution-provider.ts";
 import type { ComputeDevice } from "./measurement.ts";
 import type { Recording } from "./recording.ts";
-import { explainRun, firstLine } from "./runtime-error.ts";
+import { explainLoad, explainRun } from "./runtime-error.ts";
 import { countRun, noTraffic, type Traffic } from "./traffic.ts";
 
 type Runtime = typeof import("onnxruntime-node");
@@ -62,7 +62,7 @@ export class OnnxSession {
     this.traffic = traffic;
   }
 
-  /** @throws RuntimeFailure with the runtime's own words where no session can be created */
+  /** @throws RuntimeFailure where no session can be created */
   static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
     const { InferenceSession } = await loadRuntime();
     // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once,
@@ -92,7 +92,7 @@ export class OnnxSession {
     try {
       return new OnnxSession(name, await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
     } catch (error) {
-      throw new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error });
+      throw explainLoad(error, name);
     }
   }
 

@@ -24,16 +24,33 @@ export class RowCache {
     return this.#rows.subarray(0, this.#length * this.width);
   }
 
+  /** Forgets the rows from `length` on. */
+  truncate(length: number): void {
+    this.#length = Math.min(length, this.#length);
+  }
+
   /** Adds whole rows; the storage doubles when it is full. */
   append(rows: Float32Array): void {
-    const count = rows.length / this.width;
+    const start = this.#length;
+    this.reserve(rows.length / this.width).set(rows, start * this.width);
+  }
+
+  /** Takes `count` more rows into use, for the caller to fill; gives all rows in use. */
+  reserve(count: number): Float32Array {
     const needed = (this.#length + count) * this.width;
     if (needed > this.#rows.length) {
       const larger = new Float32Array(Math.max(needed, 2 * this.#rows.length));
       larger.set(this.view());
       this.#rows = larger;
     }
-    this.#rows.set(rows, this.#length * this.width);
     this.#length += count;
+    return this.view();
+  }
+
+  /** Takes rows from `length` on out of use and gives a copy of them. */
+  cut(length: number): Float32Array {
+    const rows = this.#rows.slice(length * this.width, this.#length * this.width);
+    this.#length = Math.min(length, this.#length);
+    return rows;
   }
 }

@@ -6,8 +6,24 @@ export function firstLine(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).split("\n")[0]?.trim() ?? "";
 }
 
+/** What it means that a graph cannot be loaded. */
+export function explainLoad(error: unknown, name: string): RuntimeFailure {
+  return (
+    explainDevice(error, name) ??
+    new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error })
+  );
+}
+
 /** What a failed run of a graph means. */
 export function explainRun(error: unknown, name: string): RuntimeFailure {
+  return (
+    explainDevice(error, name) ??
+    new RuntimeFailure(`ONNX Runtime failed in "${name}": ${firstLine(error)}`, { cause: error })
+  );
+}
+
+/** What a device has to do with it, if it has. */
+function explainDevice(error: unknown, name: string): RuntimeFailure | undefined {
   const text = error instanceof Error ? error.message : String(error);
   if (/Failed to allocate memory|out of memory|bad_alloc|CUDA failure 2:/i.test(text)) {
     const wanted = /buffer of size (\d+)/.exec(text)?.[1];
@@ -25,5 +41,5 @@ export function explainRun(error: unknown, name: string): RuntimeFailure {
       cause: error,
     });
   }
-  return new RuntimeFailure(`ONNX Runtime failed in "${name}": ${firstLine(error)}`, { cause: error });
+  return undefined;
 }

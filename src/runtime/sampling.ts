@@ -49,6 +49,14 @@ export function mostLikely(logits: Float32Array): number {
   return best;
 }
 
+/** Natural logarithm of the probability that softmax gives a token. */
+export function logProbability(logits: Float32Array, id: number): number {
+  const highest = logits[mostLikely(logits)] ?? 0;
+  let total = 0;
+  for (let other = 0; other < logits.length; other++) total += Math.exp((logits[other] ?? 0) - highest);
+  return (logits[id] ?? Number.NaN) - highest - Math.log(total);
+}
+
 interface Choice {
   id: number;
   probability: number;

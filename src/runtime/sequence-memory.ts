@@ -3,7 +3,7 @@ import { RuntimeFailure } from "../base/errors.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { listWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { latentWidth } from "../graph/contract.ts";
-import { type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
+import { restOfAllRows, type SequenceShape, selectsKeys } from "../graph/sequence-rows.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { cudaIndex } from "./execution-provider.ts";
 import { queryGpus } from "./gpu.ts";
@@ -40,7 +40,12 @@ export function deviceNeed(
   const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
   return {
     weights: size * elements.reduce((sum, count) => sum + count, 0),
-    sequences: 4 * hidden + 1.5 * expanded + 2 * selected + rows * latentWidth(config) * size,
+    // What follows attention comes when the expanded keys are gone.
+    sequences:
+      4 * hidden +
+      Math.max(1.5 * expanded, restOfAllRows(config, shape)) +
+      2 * selected +
+      rows * latentWidth(config) * size,
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,

@@ -5,6 +5,7 @@ import { bodyStage, indexerStage, latentWidth, type StageName } from "../graph/c
 import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../graph/divergence-graph.ts";
 import { encodeModel } from "../graph/graph-builder.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
+import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
 
@@ -36,11 +37,11 @@ type TensorClass = typeof Tensor;
 
 /** The head that takes the place of "loss" where divergences are asked for. */
 const divergenceStage = "divergence";
-type LossStage = StageName | typeof divergenceStage;
+type LoadedStage = StageName | typeof divergenceStage;
 
 export class StageModel {
   readonly config: DsaConfig;
-  readonly #sessions: Map<LossStage, OnnxSession>;
+  readonly #sessions: Map<LoadedStage, OnnxSession>;
   readonly #tensor: TensorClass;
   /** Of a row of the model's own distribution. */
   readonly #ownWidth: number;
@@ -48,7 +49,12 @@ export class StageModel {
   #latent = new Float32Array();
   #indexerKeys = new Float32Array();
 
-  private constructor(config: DsaConfig, sessions: Map<LossStage, OnnxSession>, tensor: TensorClass, ownWidth: number) {
+  private constructor(
+    config: DsaConfig,
+    sessions: Map<LoadedStage, OnnxSession>,
+    tensor: TensorClass,
+    ownWidth: number,
+  ) {
     this.config = config;
     this.#sessions = sessions;
     this.#tensor = tensor;
@@ -59,21 +65,43 @@ export class StageModel {
    * Loads the stages that loss evaluation needs.
    * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
    */
-  static async open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
-    const { config, path: folder } = model;
+  static open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
+    const head = top === undefined ? "loss" : divergenceStage;
+    const graph = (name: LoadedStage) => {
+      if (name !== divergenceStage) return model.stage(name);
+      return model.weights().then((weights) => encodeModel(buildDivergenceStage(model.config, weights, top as number)));
+    };
+    const names = [...layerStages(model.config, model.config.indexerLayers), head] as const;
+    return StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top));
+  }
+
+  /** Loads what prefills under these patterns need: layers with the indexers that one of them runs, and the head. */
+  static openForPrefill(
+    model: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    patterns: readonly Pattern[],
+  ): Promise<StageModel> {
+    const some = Array.from({ length: model.config.numHiddenLayers }, (_, layer) =>
+      patterns.some((pattern) => isFull(pattern, layer)) ? "F" : "S",
+    );
+    const names = [...layerStages(model.config, some.join("")), "head"] as const;
+    return StageModel.#load(model, settings, names, (name) => model.stage(name as StageName), 0);
+  }
+
+  static async #load(
+    { config, path: folder }: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    names: readonly LoadedStage[],
+    graph: (name: LoadedStage) => Promise<Uint8Array>,
+    ownWidth: number,
+  ): Promise<StageModel> {
     const { Tensor } = await loadRuntime();
-    const sessions = new Map<LossStage, OnnxSession>();
-    const stages = new StageModel(config, sessions, Tensor, top === undefined ? 0 : ownWidth(top));
+    const sessions = new Map<LoadedStage, OnnxSession>();
+    const stages = new StageModel(config, sessions, Tensor, ownWidth);
     try {
-      for (const name of layerStages(config)) {
-        sessions.set(name, await OnnxSession.create(await model.stage(name), name, { ...settings, folder }));
+      for (const name of names) {
+        sessions.set(name, await OnnxSession.create(await graph(name), name, { ...settings, folder }));
       }
-      const head = top === undefined ? "loss" : divergenceStage;
-      const graph =
-        top === undefined
-          ? await model.stage("loss")
-          : encodeModel(buildDivergenceStage(config, await model.weights(), top));
-      sessions.set(head, await OnnxSession.create(graph, head, { ...settings, folder }));
     } catch (error) {
       await stages.release();
       throw error;
@@ -102,15 +130,17 @@ export class StageModel {
   /**
    * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows.
    * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
+   * @param kept takes the keys of all rows, `[length, index_head_dim]`, where the caller wants them
    */
   async selectKeys(
     layer: number,
     hidden: Float32Array,
     rows: SequenceRows,
     knownKeys?: Float32Array,
+    kept?: Float32Array,
   ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
     const width = this.config.indexHeadDim;
-    const cache = this.#reserveIndexerKeys(rows.length * width);
+    const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
     if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
     for (const chunk of rows.chunks) {
@@ -130,8 +160,10 @@ export class StageModel {
   }
 
   /**
-   * Runs one layer's body over a sequence; gives the next hidden states and the latents of the invariant rows.
+   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows, and all
+   * latents `[length, latentWidth]`, which are valid until the next layer runs.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
+   * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
   async runBody(
     layer: number,
@@ -139,9 +171,10 @@ export class StageModel {
     rows: SequenceRows,
     selected: readonly SelectedKeys[],
     known?: KnownRows,
-  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array }> {
+    kept?: Float32Array,
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array }> {
     const width = latentWidth(this.config);
-    const cache = this.#reserveLatent(rows.length * width);
+    const cache = kept ?? this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
     if (known !== undefined) {
       cache.set(known.latent);
@@ -158,7 +191,11 @@ export class StageModel {
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
       next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
     }
-    return { hidden: next, firstLatent: cache.slice(0, rows.invariant * width) };
+    return {
+      hidden: next,
+      firstLatent: cache.slice(0, rows.invariant * width),
+      latent: cache.subarray(0, rows.length * width),
+    };
   }
 
   /**
@@ -184,6 +221,13 @@ export class StageModel {
       losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
     }
     return losses;
+  }
+
+  /** Logits behind the last row, `[vocab_size]`. */
+  async lastLogits(hidden: Float32Array): Promise<Float32Array> {
+    const width = this.config.hiddenSize;
+    const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden.slice(-width), 0, 1, width) });
+    return floats(outputs.logits, "logits");
   }
 
   /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
@@ -262,7 +306,7 @@ export class StageModel {
     return this.#indexerKeys;
   }
 
-  #run(name: LossStage, feeds: Feeds): Promise<Feeds> {
+  #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
     const session = this.#sessions.get(name);
     if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
     return session.run(feeds);
@@ -274,9 +318,10 @@ function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
-function layerStages(config: DsaConfig): StageName[] {
+/** @param indexers F for each layer whose indexer is wanted */
+function layerStages(config: DsaConfig, indexers: string): StageName[] {
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
-    config.indexerLayers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+    indexers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
   );
   return ["embed", ...layers.flat()];
 }

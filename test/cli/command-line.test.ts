@@ -45,7 +45,19 @@ describe("indexcache", () => {
   test("explains itself", async () => {
     const help = await indexcache(folder, ["--help"]);
     expect(help).toMatchObject({ status: 0, stderr: "" });
-    for (const command of ["search", "run", "loss", "export", "inspect", "pattern", "report", "doctor"]) {
+    for (const command of [
+      "search",
+      "run",
+      "loss",
+      "analyze",
+      "bench",
+      "eval",
+      "export",
+      "inspect",
+      "pattern",
+      "report",
+      "doctor",
+    ]) {
       expect(help.stdout).toContain(command);
       const own = await indexcache(folder, [command, "--help"]);
       expect(own).toMatchObject({ status: 0, stdout: expect.stringContaining("Examples:") });

@@ -6,7 +6,7 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { readableKeys } from "../../src/graph/sequence-attention.ts";
 import { buildSequenceGraph, sequenceSpec } from "../../src/graph/sequence-graph.ts";
 import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
-import type { SequenceGraphSettings, SequenceShape } from "../../src/graph/sequence-rows.ts";
+import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/sequence-rows.ts";
 import { isFull, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/onnx-session.ts";
 import { SequenceBatch } from "../../src/runtime/sequence-batch.ts";
@@ -101,14 +101,31 @@ it.each(["cpu", "cuda"] as const)("gathers the selected rows of late queries in 
   const model = await openModel(fixturePath("glm-groups"));
   const length = 1024;
   const windows = someWindows(model, [length]);
-  const shape = { batch: 1, length, chunks: 8, chunkRows: 128 };
+  const shape = { batch: 1, length, chunks: 16, chunkRows: 64 };
   const kernels = kernelsOf(provider, OnnxType.float);
+  // In a loop, where nothing is known before the run.
+  expect(shape.chunks * model.config.numHiddenLayers).toBeGreaterThan(kernels.writtenOut);
   expect(readableKeys({ config: model.config, shape, kernels })).toBeLessThan(length - 128);
   const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 2, stateBytes: 0 });
   const full = model.config.indexerLayers;
   const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
   const [found] = await lossesOf(model, windows, full, shape, settings(provider));
   expect(found).toBeCloseTo(expected, 4);
+  await staged.release();
+});
+
+it("takes what follows attention chunk by chunk where all rows would be too much", async () => {
+  const read = await openModel(fixturePath("glm-groups"));
+  const { lengths, shape } = shapes["padded chunks"] as (typeof shapes)[string];
+  const windows = someWindows(read, lengths);
+  const staged = await StagedLosses.open(read, windows, { device: "cpu", threads: 2, stateBytes: 0 });
+  const full = read.config.indexerLayers;
+  const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
+  const model = { ...read, config: { ...read.config, intermediateSize: 2 ** 40 } };
+  expect(restOfAllRows(read.config, shape)).toBeGreaterThan(0);
+  expect(restOfAllRows(model.config, shape)).toBe(0);
+  const [found] = await lossesOf(model, windows, full, shape, settings("cuda"));
+  expect(found).toBeCloseTo(expected, 5);
   await staged.release();
 });
 

@@ -3,6 +3,7 @@
  *
  *   npm run bench                                  the demo model: 1K, 8K and 32K tokens, a few minutes
  *   npm run bench -- --quick                       1K and 4K only
+ *   npm run bench -- search                        searches alone: what each saving is worth, some minutes
  *   npm run bench -- --model ./model --threads 4
  *   npm run bench -- --transformers .venv/bin/python   beside transformers on the same machine (requirements: tools/oracle)
  */
@@ -11,17 +12,21 @@ import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { clocks } from "../../dist/base/clock.js";
 import { exportModel } from "../../dist/graph/export.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
+import { benchMeasurement } from "../../dist/report/bench-record.js";
 import { formatBytes } from "../../dist/report/quantities.js";
 import { formatTable } from "../../dist/report/text-table.js";
-import { measureDecode, measureIndexerShare, measurePeakMemory, measurePrefill } from "./inference.js";
+import { PatternTimer } from "../../dist/runtime/pattern-timer.js";
+import { measurePeakMemory } from "./inference.js";
 import { measureSearch } from "./search.js";
 import { besideTransformers } from "./transformers.js";
 
-const { values: options } = parseArgs({
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
     threads: { type: "string", default: String(availableParallelism()) },
@@ -33,70 +38,45 @@ const { values: options } = parseArgs({
 const threads = Number(options.threads);
 const model = await openModel(options.model);
 const layers = model.config.numHiddenLayers;
+console.log(
+  `${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`,
+);
+if (positionals.includes("search")) {
+  await benchSearch();
+  process.exit();
+}
+
 const arms = {
   full: parsePattern("F".repeat(layers)),
   quarter: uniformPattern(layers, 4),
 };
 const prefillLengths = options.quick ? [1024, 4096] : [1024, 8192, 32768];
-const decodeLengths = options.quick ? [1024, 4096] : [1024, 8192];
+const decodeTokens = 32;
 
-console.log(
-  `${model.config.name}: ${layers} layers, index_topk ${model.config.indexTopk}; ${cpus()[0]?.model}, ${threads} threads`,
-);
-
+const patterns = Object.entries(arms).map(([name, pattern]) => ({ name, pattern }));
+const longest = Math.max(...prefillLengths);
+const timer = await PatternTimer.open(model, Object.values(arms), {
+  device: "cpu",
+  threads,
+  capacity: longest + decodeTokens,
+  clock: clocks.wall,
+});
 const prefill = [];
-for (const length of prefillLengths) {
-  const repeats = length <= 8192 ? 3 : 1;
-  const seconds = await measurePrefill(model, arms, length, { threads, repeats });
-  const share = await measureIndexerShare(model, length, { threads });
-  const memory = {
-    full: measurePeakMemory(model.path, arms.full, length, threads),
-    quarter: measurePeakMemory(model.path, arms.quarter, length, threads),
-  };
-  prefill.push([
-    String(length),
-    (length / seconds.full).toFixed(0),
-    (length / seconds.quarter).toFixed(0),
-    `${(seconds.full / seconds.quarter).toFixed(2)}x`,
-    `${(100 * share).toFixed(0)}%`,
-    `${(1 / (1 - share * (1 - [...arms.quarter].filter((letter) => letter === "F").length / layers))).toFixed(2)}x`,
-    `${formatBytes(memory.full)} / ${formatBytes(memory.quarter)}`,
-  ]);
-}
-print(
-  "Prefill",
-  ["tokens", "all-F tok/s", "1/4 tok/s", "speed-up", "indexer share", "Amdahl limit", "peak memory"],
-  prefill,
-);
-
 const decode = [];
-for (const length of decodeLengths) {
-  const seconds = await measureDecode(model, arms, length, { threads, tokens: 32, repeats: 3 });
-  decode.push([
-    String(length),
-    (1 / seconds.full).toFixed(0),
-    (1 / seconds.quarter).toFixed(0),
-    `${(seconds.full / seconds.quarter).toFixed(2)}x`,
-  ]);
+for (const length of prefillLengths) {
+  const plan = { context: length, repeats: length <= 8192 ? 3 : 1, decodeTokens };
+  const timings = await timer.measure(plan);
+  const ofPrefill = benchMeasurement(patterns, { context: length, tokens: length, timings: timings.prefill });
+  const memory = Object.values(arms).map((pattern) => measurePeakMemory(model.path, pattern, length, threads));
+  prefill.push([...speedRow(length, ofPrefill), memory.map(formatBytes).join(" / ")]);
+  decode.push(speedRow(length, benchMeasurement(patterns, { context: length, tokens: 1, timings: timings.decode })));
 }
-print("Decode", ["context", "all-F tok/s", "1/4 tok/s", "speed-up"], decode);
+await timer.release();
+const columns = ["tokens", "all-F tok/s", "1/4 tok/s", "speed-up", "indexer share", "Amdahl limit"];
+print("Prefill", [...columns, "peak memory"], prefill);
+print("Decode", columns, decode);
 
-const search = await measureSearch(model, { threads, sequences: 2, length: 1024 });
-print(
-  `Greedy search to 1/4, ${search.evaluations} evaluations of ${search.sequences} x ${search.length} tokens`,
-  ["", "with prefix reuse", "full forward passes", "ratio"],
-  [
-    ["layer bodies", search.reuse.body, search.naive.body, ratio(search.reuse.body, search.naive.body)],
-    ["indexers", search.reuse.indexer, search.naive.indexer, ratio(search.reuse.indexer, search.naive.indexer)],
-    [
-      "seconds",
-      search.reuse.seconds.toFixed(1),
-      search.naive.seconds.toFixed(1),
-      ratio(search.reuse.seconds, search.naive.seconds),
-    ],
-  ],
-);
-console.log(`same losses to the last bit: ${search.identical ? "yes" : "NO"}`);
+await benchSearch();
 
 const scratch = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
 try {
@@ -112,6 +92,41 @@ if (options.transformers !== undefined) {
   const lengths = options.quick ? [1024, 4096] : [1024, 4096, 8192];
   const rows = await besideTransformers(model, options.transformers, arms.full, lengths, threads);
   print(`Prefill beside transformers, fp32, ${threads} threads, all-F`, rows.head, rows.body);
+}
+
+function speedRow(length, { arms: [full, quarter], indexers }) {
+  return [
+    String(length),
+    full.tokens_per_second.toFixed(0),
+    quarter.tokens_per_second.toFixed(0),
+    `${quarter.speedup.median.toFixed(2)}x`,
+    `${(100 * indexers.share).toFixed(0)}%`,
+    `${quarter.limit.toFixed(2)}x`,
+  ];
+}
+
+/** The shipped calibration set, and windows of which index_topk is half, where rows below it are half of the work. */
+async function benchSearch() {
+  for (const [length, sequences] of [
+    [1024, options.quick ? 2 : 8],
+    [256, options.quick ? 4 : 16],
+  ]) {
+    const { naive, rows, ...set } = await measureSearch(model, { sequences, length });
+    print(
+      `Searches to 1/4 over ${set.sequences} x ${set.length} tokens, as a share of greedy by full forward passes ` +
+        `(${naive.bodies} layer bodies, ${naive.cpu.toFixed(0)} s of CPU)`,
+      ["", "layer bodies", "rows of bodies", "CPU", "clock", "pattern", "the same"],
+      rows.map((row) => [
+        row.title,
+        ratio(row.bodies, naive.bodies),
+        ratio(row.rows, naive.rows),
+        ratio(row.cpu, naive.cpu),
+        ratio(row.seconds, naive.seconds),
+        row.pattern,
+        row.identical ? "yes" : "NO",
+      ]),
+    );
+  }
 }
 
 function ratio(part, whole) {

@@ -1,18 +1,13 @@
-/** Prefill and decode of fixed patterns: arms interleaved in one process, medians. */
+/** Whole prefills as `run` makes them: seconds beside other programs, and peak memory. */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { spreadOf } from "../../dist/base/spread.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openDecoder } from "../../dist/runtime/decoder.js";
-import { StageModel } from "../../dist/runtime/stage-model.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */
 export function someIds(count, vocabulary) {
   return Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocabulary);
-}
-
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
 }
 
 async function timed(work) {
@@ -32,47 +27,7 @@ export async function measurePrefill(model, arms, length, { threads, repeats }) 
       await decoder.release();
     }
   }
-  return Object.fromEntries(Object.entries(seconds).map(([name, values]) => [name, median(values)]));
-}
-
-/** Seconds of one decoded token after `length` tokens for each arm. */
-export async function measureDecode(model, arms, length, { threads, tokens, repeats }) {
-  const ids = someIds(length, model.config.vocabSize);
-  const decoders = {};
-  for (const [name, pattern] of Object.entries(arms)) {
-    decoders[name] = await openDecoder(model, pattern, { device: "cpu", threads, capacity: length + tokens * repeats });
-    await decoders[name].prefill(ids);
-  }
-  const seconds = Object.fromEntries(Object.keys(arms).map((name) => [name, []]));
-  for (let repeat = 0; repeat < repeats; repeat++) {
-    for (const [name, decoder] of Object.entries(decoders)) {
-      const steps = async () => {
-        for (let i = 0; i < tokens; i++) await decoder.decode(ids[i]);
-      };
-      seconds[name].push((await timed(steps)) / tokens);
-    }
-  }
-  for (const decoder of Object.values(decoders)) await decoder.release();
-  return Object.fromEntries(Object.entries(seconds).map(([name, values]) => [name, median(values)]));
-}
-
-/** Share of an all-F prefill that is spent in indexers: the stages of each layer timed apart. */
-export async function measureIndexerShare(model, length, { threads }) {
-  const stages = await StageModel.open(model, { device: "cpu", threads });
-  let { hidden, rows } = await stages.embed(Int32Array.from(someIds(length, model.config.vocabSize)));
-  let indexer = 0;
-  let body = 0;
-  for (let layer = 0; layer < model.config.numHiddenLayers; layer++) {
-    let selected;
-    indexer += await timed(async () => {
-      ({ selected } = await stages.selectKeys(layer, hidden, rows));
-    });
-    body += await timed(async () => {
-      ({ hidden } = await stages.runBody(layer, hidden, rows, selected));
-    });
-  }
-  await stages.release();
-  return indexer / (indexer + body);
+  return Object.fromEntries(Object.entries(seconds).map(([name, values]) => [name, spreadOf(values).median]));
 }
 
 /** Peak resident bytes of a process that loads the model and runs one prefill. */

@@ -1,44 +1,73 @@
-/** The paper's greedy search with exact prefix reuse, against the same search by full forward passes. */
+/** Searches against the paper's greedy by full forward passes: layers, CPU time and seconds, on the same windows in one run. */
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { packWindows } from "../../dist/calibration/windows.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
 import { openLossEvaluator } from "../../dist/runtime/loss.js";
-import { searchGreedily } from "../../dist/search/greedy.js";
 import { parseRetain } from "../../dist/search/retain.js";
-import { someIds } from "./inference.js";
+import { PatternSpace } from "../../dist/search/space.js";
+import { search } from "../../dist/search/strategy.js";
 
-export async function measureSearch(model, { threads, sequences, length }) {
-  const ids = someIds(sequences * length, model.config.vocabSize);
-  const windows = Array.from({ length: sequences }, (_, i) => Int32Array.from(ids.slice(i * length, (i + 1) * length)));
-  const run = async (reuse) => {
-    const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads });
-    const total = { body: 0, indexer: 0, seconds: 0, losses: [] };
-    const started = performance.now();
-    const evaluate = async (pattern, { base, signal }) => {
-      const measured = await evaluator.evaluate(pattern, reuse ? { base, signal } : { signal });
-      total.body += measured.executions.body;
-      total.indexer += measured.executions.indexer;
-      total.losses.push(measured.loss);
-      return measured;
-    };
-    const retain = parseRetain("1/4", model.config.numHiddenLayers);
-    for await (const event of searchGreedily({
-      start: model.config.indexerLayers,
-      retain,
-      memo: new Map(),
-      evaluate,
-    })) {
-      if (event.kind === "done") break;
-    }
-    total.seconds = (performance.now() - started) / 1000;
-    await evaluator.release();
-    return total;
+const RACE = { alpha: 0.1, block: 2, seed: 0 };
+
+/** Windows of the shipped calibration set, as `indexcache search` would cut them. */
+async function calibrationWindows(model, length, count) {
+  const tokenizer = await Tokenizer.load(model.path);
+  const text = readFileSync(fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)), "utf8");
+  async function* documents() {
+    for (const line of text.split("\n")) if (line !== "") yield tokenizer.encode(JSON.parse(line).text);
+  }
+  const { windows } = await packWindows(documents(), length);
+  return windows.slice(0, count);
+}
+
+export async function measureSearch(model, { sequences, length }) {
+  const windows = await calibrationWindows(model, length, sequences);
+  const naive = await run(model, windows, { name: "greedy" }, { reuse: false });
+  const rows = [];
+  for (const [title, strategy, objective] of [
+    ["greedy", { name: "greedy" }, "nll"],
+    ["greedy --race", { name: "greedy", race: RACE }, "nll"],
+    ["greedy --objective kl", { name: "greedy", bounded: true }, "kl"],
+    ["look-again (default)", { name: "look-again" }, "nll"],
+  ]) {
+    const ours = await run(model, windows, strategy, { objective });
+    rows.push({ title, ...ours, identical: isIdentical(ours, naive) });
+  }
+  return { sequences: windows.length, length, naive, rows };
+}
+
+/** One process and one thread: layers, rows and CPU time are then those of the search alone. */
+async function run(model, windows, strategy, { objective = "nll", reuse = true }) {
+  const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads: 1, workers: 1, objective });
+  const total = { bodies: 0, naiveBodies: 0, rows: 0, naiveRows: 0, losses: new Map() };
+  const evaluate = async (pattern, asked, { base, keep, signal }) => {
+    const options = reuse ? { base, keep, signal } : { afresh: true, signal };
+    const { executions, sequences: losses } = await evaluator.evaluate(pattern, { ...options, sequences: asked });
+    total.bodies += executions.body;
+    total.naiveBodies += executions.naiveBody;
+    total.rows += executions.rows.run;
+    total.naiveRows += Object.values(executions.rows).reduce((sum, rows) => sum + rows, 0);
+    for (const [at, { loss }] of losses.entries()) total.losses.set(`${pattern}/${asked[at]}`, loss);
+    return losses.map(({ loss, kl, tokens }) => ({ loss: objective === "kl" ? kl : loss, tokens }));
   };
-  const reuse = await run(true);
-  const naive = await run(false);
-  return {
-    sequences,
-    length,
-    evaluations: reuse.losses.length,
-    reuse,
-    naive,
-    identical: reuse.losses.length === naive.losses.length && reuse.losses.every((loss, i) => loss === naive.losses[i]),
-  };
+  const cpu = process.cpuUsage();
+  const started = performance.now();
+  const space = new PatternSpace(model.config.indexerLayers);
+  const targets = [parseRetain("1/4", model.config.numHiddenLayers)];
+  let result;
+  for await (const event of search(strategy, { space, targets, sequences: [...windows.keys()], evaluate })) {
+    if (event.kind === "done") result = event.result;
+  }
+  await evaluator.release();
+  const { user, system } = process.cpuUsage(cpu);
+  const pattern = result.patterns[0].pattern;
+  return { ...total, pattern, cpu: (user + system) / 1e6, seconds: (performance.now() - started) / 1000 };
+}
+
+/** The same pattern, and every loss that both measured the same to the last bit. */
+function isIdentical(ours, naive) {
+  return (
+    ours.pattern === naive.pattern && [...ours.losses].every(([key, loss]) => (naive.losses.get(key) ?? loss) === loss)
+  );
 }

@@ -222,7 +222,7 @@ export async function requireCacheFolder(folder: string): Promise<void> {
     await mkdir(folder, { recursive: true });
     await access(folder, constants.W_OK);
   };
-  await attemptRead(`cache folder "${folder}"`, prepare, "use");
+  await attemptRead(`cache folder "${folder}"`, prepare, { verb: "use" });
 }
 
 function cachePath(settings: SetSettings): string | undefined {

@@ -1,0 +1,341 @@
+/** `indexcache analyze`: what layers have in common, and why that does not tell which of them can share. */
+import process from "node:process";
+import type { Command } from "commander";
+import {
+  type Candidate,
+  candidatesOf,
+  type PairStatisticsResult,
+  sharedLayerMeans,
+} from "../analyze/compared-patterns.ts";
+import { type Evaluate, lossChange, measureFlips, measurePairs, type PatternLoss } from "../analyze/loss-change.ts";
+import { PairStatistics } from "../analyze/pair-statistics.ts";
+import { InputError, InterruptedError } from "../base/errors.ts";
+import { writeFileAtomically } from "../base/files.ts";
+import { toolVersion } from "../base/version.ts";
+import type { CalibrationSet } from "../calibration/calibration-set.ts";
+import { type AnalysisFile, formatAnalysisFile } from "../formats/analysis-file.ts";
+import type { Journal } from "../formats/journal.ts";
+import { type PatternFile, readPatternFile, requireSameModel } from "../formats/pattern-file.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { formatAnalysisReport } from "../report/analysis-report.ts";
+import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
+import { LayerObserver } from "../runtime/layer-observer.ts";
+import { type LossPlace, openLossEvaluator } from "../runtime/loss.ts";
+import { meanLoss } from "../runtime/mean-loss.ts";
+import type { PatternEvaluator } from "../runtime/measurement.ts";
+import { defaultThreads } from "../runtime/onnx-session.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
+import { parseRetain } from "../search/retain.ts";
+import {
+  type JournalFlags,
+  journalFingerprint,
+  openEvaluationJournal,
+  requireSensibleJournal,
+} from "./evaluation-journal.ts";
+import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
+import { Measuring } from "./measuring.ts";
+import {
+  addCalibrationOptions,
+  addDeviceOptions,
+  addDtypeOption,
+  addModelArgument,
+  addOutputOptions,
+  addPatternOptions,
+  addWorkersOptions,
+  type CalibrationFlags,
+  type DeviceFlags,
+  type DtypeFlags,
+  demoModel,
+  type OutputFlags,
+  type PatternFlags,
+  type WorkerFlags,
+} from "./options.ts";
+import { requireWritable } from "./output-file.ts";
+import { Terminal } from "./terminal.ts";
+
+interface AnalyzeFlags
+  extends PatternFlags,
+    CalibrationFlags,
+    DeviceFlags,
+    DtypeFlags,
+    WorkerFlags,
+    OutputFlags,
+    JournalFlags {
+  searched?: string;
+  retain: string;
+  pairs?: boolean;
+}
+
+const help = `
+Runs --pattern over the calibration set and compares all pairs of layers, on queries that see at least index_topk keys:
+  overlap     keys that both select
+  recall      attention mass of a layer that falls on keys that an earlier layer selects
+  similarity  cosine of a layer's attention output with its own selection and with an earlier layer's
+Then the loss of the patterns that are exactly best by each of these, beside uniform and --searched ones with as many Full
+layers, and of every single flip: similar layers are not the ones that can share. --device and --dtype are those of the
+losses; the comparison of layers runs on the CPU in float32. FILE.journal.jsonl gets every loss as it is measured.
+
+Examples:
+  $ indexcache analyze --sequences 8                    the demo model
+  $ indexcache analyze ./model -c text.jsonl --searched quarter.json --retain 1/2,1/4 -o analysis.json
+  $ indexcache analyze ./model -c text.jsonl --pairs --json`;
+
+export function addAnalyzeCommand(program: Command): void {
+  const command = program.command("analyze").description("Compare what layers select, and what sharing costs");
+  addModelArgument(command);
+  addPatternOptions(command);
+  command
+    .option("--searched <file>", "a pattern file of this model to set beside the others")
+    .option("-r, --retain <list>", "how many layers the compared patterns keep Full, with commas between", "1/2,1/4")
+    .option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations")
+    .option("-o, --output <file>", "write the analysis file here, exactly")
+    .option("--resume", "go on from the journal of an earlier run")
+    .option("--fresh", "begin anew where there is a journal already");
+  addCalibrationOptions(command);
+  addDeviceOptions(command);
+  addDtypeOption(command);
+  addWorkersOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: AnalyzeFlags) =>
+      interruptible(
+        (signal) => analyze(model ?? demoModel, flags, signal),
+        "Stopping after the layer at hand; Ctrl-C again kills",
+      ),
+    );
+}
+
+async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): Promise<void> {
+  requireSensibleJournal(flags);
+  const started = performance.now();
+  const terminal = new Terminal(flags);
+  const model = await openModel(path);
+  const { numHiddenLayers: layers, indexerLayers } = model.config;
+  const sources = fullLayers(indexerLayers);
+  const pattern = await choosePattern(model, flags);
+  const sizes = [...new Set(flags.retain.split(",").map((text) => parseRetain(text.trim(), layers)))];
+  requireIndexers(sizes, sources.length);
+  const identity = await identityRecord(model);
+  const searched = flags.searched === undefined ? undefined : await readPatternFile(flags.searched);
+  if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
+  if (flags.output !== undefined) await requireWritable(flags.output);
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  requireLongSequences(model, set);
+  const place = await openDevices(flags, terminal);
+  const fingerprint = journalFingerprint(identity, set, flags.dtype, { command: "analyze" });
+  const journal = await openEvaluationJournal(flags, fingerprint);
+  try {
+    const statistics = await comparePairs(model, pattern, set, flags.threads ?? defaultThreads(), terminal, signal);
+    const pairStatistics = statistics.result();
+    const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
+    tellOfSearched(searched, candidates, sizes, set, terminal);
+    const losses = await measureLosses({ model, pattern, candidates, set, place, flags, journal, terminal, signal });
+    const file: AnalysisFile = {
+      kind: "indexcache-analysis",
+      schema_version: 1,
+      model: identity,
+      calibration: { source: set.source, hash: set.hash, sequences: set.windows.length, tokens: set.tokens },
+      index_topk_pattern: pattern,
+      sources,
+      queries: statistics.queries,
+      ...pairStatistics,
+      patterns: comparedPatterns(candidates, losses, sources, pairStatistics),
+      ...flipRecords(losses),
+      seconds: (performance.now() - started) / 1000,
+      tool: {
+        version: toolVersion,
+        runtime: runtimeName,
+        device: placeName(place),
+        dtype: flags.dtype,
+        command: recordedCommand(process.argv),
+      },
+    };
+    if (flags.output !== undefined) await writeFileAtomically(flags.output, formatAnalysisFile(file));
+    terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file));
+    if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
+  } catch (error) {
+    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
+    throw new InterruptedError(`Interrupted; every measured loss is in "${journal.path}"`, {
+      hint: `go on with: ${resumeCommand(process.argv)}`,
+      cause: error,
+    });
+  } finally {
+    await journal?.close();
+  }
+}
+
+/** Looks at every layer of every sequence. */
+async function comparePairs(
+  model: ModelFolder,
+  pattern: Pattern,
+  { windows }: CalibrationSet,
+  threads: number,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<PairStatistics> {
+  const { numHiddenLayers, indexerLayers, indexTopk } = model.config;
+  const statistics = new PairStatistics(numHiddenLayers, fullLayers(indexerLayers), indexTopk);
+  const observer = await LayerObserver.open(model, threads);
+  const started = performance.now();
+  try {
+    for (const [index, ids] of windows.entries()) {
+      for await (const observation of observer.observe(ids, pattern, signal)) statistics.add(observation);
+      const left = windows.length - index - 1;
+      const seconds = ((performance.now() - started) / 1000 / (index + 1)) * left;
+      const rest = left === 0 ? "" : `, about ${formatDuration(seconds)} left`;
+      terminal.note(`compared layers on sequence ${index + 1} of ${windows.length}${rest}`);
+    }
+  } finally {
+    await observer.release();
+  }
+  return statistics;
+}
+
+interface LossWork {
+  model: ModelFolder;
+  pattern: Pattern;
+  candidates: readonly Candidate[];
+  set: CalibrationSet;
+  place: LossPlace & { threads?: number };
+  flags: AnalyzeFlags;
+  journal: Journal | undefined;
+  terminal: Terminal;
+  signal: AbortSignal;
+}
+
+interface Losses {
+  own: PatternLoss;
+  base: PatternLoss;
+  compared: PatternLoss[];
+  flips: Awaited<ReturnType<typeof measureFlips>>;
+  pairs: Awaited<ReturnType<typeof measurePairs>> | undefined;
+}
+
+/** Every loss of the analysis, each pattern once; what the journal has is not measured again. */
+async function measureLosses(work: LossWork): Promise<Losses> {
+  const { model, pattern, candidates, set, place, flags, journal, terminal } = work;
+  const evaluator = await openLossEvaluator(model, set.windows, {
+    ...place,
+    dtype: flags.dtype,
+    onReplacement: (words) => terminal.warn(words),
+  });
+  try {
+    for (const line of evaluator.plan) terminal.detail(line);
+    const measuring = new Measuring(journal, [], "nll");
+    if (measuring.losses.size > 0) terminal.note(`resuming: ${measuring.losses.size} patterns are in ${journal?.path}`);
+    const evaluate = evaluation(work, evaluator, measuring);
+    const own = await evaluate(model.config.indexerLayers, model.config.indexerLayers);
+    const compared: PatternLoss[] = [];
+    for (const candidate of candidates) compared.push(await evaluate(candidate.pattern, own.pattern));
+    const base = await evaluate(pattern, pattern);
+    const flips = await measureFlips(base, evaluate);
+    if (flags.pairs === true) terminal.note(`pairs: ${formatCount((flips.length * (flips.length - 1)) / 2)}`);
+    const pairs = flags.pairs === true ? await measurePairs(base, flips, evaluate) : undefined;
+    return { own, base, compared, flips, pairs };
+  } finally {
+    await evaluator.release();
+  }
+}
+
+function evaluation({ set, terminal, signal }: LossWork, evaluator: PatternEvaluator, measuring: Measuring): Evaluate {
+  const windows = [...set.windows.keys()];
+  return async (pattern, base) => {
+    const known = measuring.losses.get(pattern) !== undefined;
+    await measuring.complete(evaluator, pattern, windows, "loss", { base, signal });
+    const losses = measuring.losses.get(pattern);
+    const sequences = windows.flatMap((index) => {
+      const sequence = losses?.get(index);
+      return sequence === undefined ? [] : [{ loss: sequence.loss, tokens: sequence.tokens }];
+    });
+    const measured = { pattern, ...meanLoss(sequences), sequences };
+    if (!known) terminal.note(`loss ${formatLoss(measured.loss)}  ${pattern}`);
+    return measured;
+  };
+}
+
+function comparedPatterns(
+  candidates: readonly Candidate[],
+  { own, compared }: Losses,
+  sources: readonly number[],
+  statistics: PairStatisticsResult,
+): AnalysisFile["patterns"] {
+  const all: { origin: AnalysisFile["patterns"][number]["origin"]; measurement: PatternLoss }[] = [
+    { origin: "model", measurement: own },
+    ...candidates.map(({ origin }, index) => ({ origin, measurement: compared[index] as PatternLoss })),
+  ];
+  return all.map(({ origin, measurement }) => {
+    const { change, standardError } = lossChange(measurement, own);
+    return {
+      origin,
+      full_layers: fullLayers(measurement.pattern).length,
+      index_topk_pattern: measurement.pattern,
+      mean_of_shared_layers: sharedLayerMeans(measurement.pattern, sources, statistics),
+      loss: measurement.loss,
+      standard_error: measurement.standardError,
+      change,
+      change_standard_error: standardError,
+    };
+  });
+}
+
+function flipRecords({ base, flips, pairs }: Losses): Pick<AnalysisFile, "sensitivity" | "pairs"> {
+  return {
+    sensitivity: {
+      base: base.pattern,
+      base_loss: base.loss,
+      flips: flips.map(({ layer, measurement, change, standardError }) => ({
+        layer,
+        loss: measurement.loss,
+        change,
+        change_standard_error: standardError,
+      })),
+    },
+    ...(pairs === undefined
+      ? {}
+      : {
+          pairs: pairs.map(({ layers, measurement, change, interaction }) => ({
+            layers,
+            loss: measurement.loss,
+            change,
+            interaction: interaction.change,
+            interaction_standard_error: interaction.standardError,
+          })),
+        }),
+  };
+}
+
+function requireIndexers(sizes: readonly number[], indexers: number): void {
+  const tooMany = sizes.find((full) => full > indexers);
+  if (tooMany === undefined) return;
+  throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
+}
+
+function requireLongSequences(model: ModelFolder, { windows }: CalibrationSet): void {
+  const longest = Math.max(...windows.map(({ length }) => length));
+  if (longest > model.config.indexTopk) return;
+  throw new InputError(
+    `The longest sequence has ${longest} tokens; up to index_topk (${model.config.indexTopk}) every layer selects every key, and there is nothing to compare`,
+    { hint: "give longer ones with --sequence-length" },
+  );
+}
+
+function tellOfSearched(
+  searched: PatternFile | undefined,
+  candidates: readonly Candidate[],
+  sizes: readonly number[],
+  set: CalibrationSet,
+  terminal: Terminal,
+): void {
+  if (searched === undefined) return;
+  for (const full of sizes) {
+    if (candidates.some(({ origin, pattern }) => origin === "searched" && fullLayers(pattern).length === full))
+      continue;
+    terminal.warn(`the searched file has no pattern with ${full} Full layers`);
+  }
+  if (searched.calibration.hash !== set.hash) {
+    terminal.note("the searched pattern was found on other text than this; all losses here are on this one");
+  }
+}

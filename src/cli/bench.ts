@@ -1,0 +1,322 @@
+/** `indexcache bench`: what patterns save in time and memory, beside what they could save at most. */
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cpus, freemem, tmpdir, totalmem } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import process from "node:process";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { z } from "zod";
+import { type ClockName, clockNames, clocks } from "../base/clock.ts";
+import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { toolVersion } from "../base/version.ts";
+import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/random-checkpoint.ts";
+import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/reduced-config.ts";
+import { elementsOf } from "../checkpoint/weights.ts";
+import { type BenchFile, formatBenchFile } from "../formats/bench-file.ts";
+import { formatLatencyFile } from "../formats/latency-file.ts";
+import { parseJson } from "../formats/validation.ts";
+import { latentWidth } from "../graph/contract.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import { fullLayers } from "../pattern/pattern.ts";
+import { evenPattern } from "../pattern/schedule.ts";
+import { benchMeasurement, geometryRecord, latencyRecord, type NamedPattern } from "../report/bench-record.ts";
+import { formatBenchReport } from "../report/bench-report.ts";
+import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
+import { defaultThreads } from "../runtime/onnx-session.ts";
+import { PatternTimer } from "../runtime/pattern-timer.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
+import { parseRetain } from "../search/retain.ts";
+import { choosePattern, openDevice } from "./inputs.ts";
+import { interruptible, recordedCommand } from "./interruption.ts";
+import {
+  addDeviceOptions,
+  addModelArgument,
+  addOutputOptions,
+  type DeviceFlags,
+  demoModel,
+  type OutputFlags,
+  positiveNumber,
+  wholeNumber,
+} from "./options.ts";
+import { requireWritable } from "./output-file.ts";
+import { Terminal } from "./terminal.ts";
+
+interface BenchFlags extends Reduction, DeviceFlags, OutputFlags {
+  config?: string;
+  randomWeights?: boolean;
+  seed: number;
+  contexts: number[];
+  pattern: string[];
+  offset: number;
+  retain: string;
+  repeats: number;
+  decodeTokens: number;
+  sampleChunks?: number;
+  clock: ClockName;
+  latency?: string;
+  output?: string;
+}
+
+const anyValue = z.unknown();
+
+const PROGRESS_MS = 5000;
+
+const help = `
+Times prefill and decode with every indexer and with each pattern, all graphs open side by side and taking turns. The
+indexers' share is measured between them: the same graph with every layer's selection given to it. Amdahl's limit is the
+speed-up if Shared layers saved just that. In brackets the share by one indexer as a graph of its own.
+
+Without weights: --config with --random-weights makes a model of that shape. Attention and indexer are exact; --layers,
+--experts, --mlp-width and --vocabulary make the rest fit. With --layers, the kinds of the last layers are taken.
+
+Examples:
+  $ indexcache bench --contexts 1024,8192
+  $ indexcache bench ./model -p quarter.json -p uniform:4 --latency latency.json -o bench.json
+  $ indexcache bench --config GLM-5/config.json --random-weights --layers 4 --experts 8 --mlp-width 512 \\
+      --vocabulary 4096 --contexts 32768 --sample-chunks 6 --retain 1/4`;
+
+export function addBenchCommand(program: Command): void {
+  const command = program.command("bench").description("Time patterns, and what their indexers take");
+  addModelArgument(command);
+  command
+    .option("--config <file>", "time a model of this config.json instead, with random weights")
+    .option("--random-weights", "needed with --config: there are no others")
+    .option("--layers <n>", "make it only so many layers deep", positiveNumber)
+    .option("--experts <n>", "with only so many routed experts", positiveNumber)
+    .option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber)
+    .option("--vocabulary <n>", "with only so many tokens", positiveNumber)
+    .option("--seed <n>", "seed of the random weights", wholeNumber, 0)
+    .addOption(
+      new Option("--contexts <list>", "lengths of the context in tokens, with commas between")
+        .argParser(contextList)
+        .default([1024, 8192], "1024,8192"),
+    )
+    .addOption(
+      new Option("-p, --pattern <pattern>", "a pattern to time; may be given several times")
+        .argParser(collect)
+        .default([], "uniform ones"),
+    )
+    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
+    .option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4")
+    .option("--repeats <n>", "how often to time everything", positiveNumber, 3)
+    .option("--decode-tokens <n>", "tokens to decode in each repeat", positiveNumber, 16)
+    .option("--sample-chunks <n>", "time only so many query chunks of a prefill, at even distances", positiveNumber)
+    .addOption(
+      new Option("--clock <name>", "wall, or cpu: time that this process computed, for --threads 1 on a busy machine")
+        .choices(clockNames)
+        .default("wall"),
+    )
+    .option("--latency <file>", "write the cost of a Full and a Shared layer here, for search")
+    .option("-o, --output <file>", "write the bench file here, exactly; after every context");
+  addDeviceOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: BenchFlags) =>
+      interruptible((signal) => bench(model, flags, signal), "Stopping after the call at hand; Ctrl-C again kills"),
+    );
+}
+
+async function bench(path: string | undefined, flags: BenchFlags, signal: AbortSignal): Promise<void> {
+  requireSensibleFlags(path, flags);
+  const terminal = new Terminal(flags);
+  for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
+  if (flags.config === undefined) {
+    await timePatterns(await openModel(path ?? demoModel), null, flags, terminal, signal);
+    return;
+  }
+  const reduced = await readConfig(flags.config, flags);
+  // Before they are written: what is refused is refused at once. Exact sums, with the caches, come later.
+  const graphs = 2 + (flags.pattern.length || flags.retain.split(",").length);
+  requireMemory(graphs * randomWeightBytes(reduced), `${graphs} graphs of random weights take`, freemem());
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
+  try {
+    terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
+    await writeRandomCheckpoint(folder, reduced, flags.seed, signal);
+    const model = await openModel(folder);
+    const named = { ...model, config: { ...model.config, name: reduced.config.name } };
+    await timePatterns(named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal, signal);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function timePatterns(
+  model: ModelFolder,
+  random: BenchFile["model"]["random_weights"],
+  flags: BenchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const patterns = await choosePatterns(model, flags);
+  const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
+  const file = await benchFile(model, random, patterns, flags, { device, threads });
+  const capacity = Math.max(...flags.contexts) + flags.decodeTokens;
+  // Besides the patterns there is the graph without indexers, which is smaller than any of them.
+  const graphs = [...file.patterns, ...file.patterns.slice(-1)].map(
+    (entry) => entry.weight_bytes + capacity * (entry.latent_bytes_per_token + entry.indexer_key_bytes_per_token),
+  );
+  const bytes = graphs.reduce((total, graph) => total + graph, 0);
+  requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, freemem());
+  const timer = await PatternTimer.open(
+    model,
+    patterns.map(({ pattern }) => pattern),
+    { device, threads, capacity, clock: clocks[flags.clock] },
+  );
+  try {
+    for (const context of flags.contexts) {
+      const started = performance.now();
+      const { prefill, decode, chunks } = await timer.measure({
+        context,
+        repeats: flags.repeats,
+        decodeTokens: flags.decodeTokens,
+        signal,
+        onChunk: progress(terminal, context),
+        ...(flags.sampleChunks === undefined ? {} : { sampledChunks: flags.sampleChunks }),
+      });
+      file.prefill.push(benchMeasurement(patterns, { context, tokens: context, timings: prefill, chunks }));
+      file.decode.push(benchMeasurement(patterns, { context, tokens: 1, timings: decode }));
+      if (flags.output !== undefined) await writeFileAtomically(flags.output, formatBenchFile(file));
+      terminal.note(`timed ${formatCount(context)} tokens in ${formatDuration((performance.now() - started) / 1000)}`);
+    }
+  } catch (error) {
+    if (!(error instanceof InterruptedError) || flags.output === undefined || file.prefill.length === 0) throw error;
+    throw new InterruptedError(`Interrupted; "${flags.output}" has the contexts that were finished`, { cause: error });
+  } finally {
+    await timer.release();
+  }
+  if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
+  terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));
+  for (const written of [flags.output, flags.latency]) if (written !== undefined) terminal.note(`written: ${written}`);
+}
+
+/** Tells how far a context is, every few seconds. */
+function progress(terminal: Terminal, context: number): (timed: number, all: number) => void {
+  const started = performance.now();
+  let toldAt = started;
+  return (timed, all) => {
+    const now = performance.now();
+    if (now - toldAt < PROGRESS_MS) return;
+    toldAt = now;
+    const left = ((now - started) / 1000 / timed) * (all - timed);
+    terminal.note(`${formatCount(context)} tokens: ${timed} of ${all} chunks, about ${formatDuration(left)} left`);
+  };
+}
+
+/** A bench file without measurements. */
+async function benchFile(
+  model: ModelFolder,
+  random: BenchFile["model"]["random_weights"],
+  patterns: readonly NamedPattern[],
+  flags: BenchFlags,
+  { device, threads }: { device: string; threads: number },
+): Promise<BenchFile> {
+  const { config } = model;
+  const weights = await model.weights();
+  return {
+    kind: "indexcache-bench",
+    schema_version: 1,
+    model: {
+      name: config.name,
+      architecture: config.modelType,
+      layers: config.numHiddenLayers,
+      geometry: geometryRecord(config),
+      random_weights: random,
+    },
+    machine: {
+      cpu: cpus()[0]?.model.trim() ?? "unknown",
+      threads,
+      memory_bytes: totalmem(),
+      platform: `${process.platform} ${process.arch}`,
+    },
+    settings: { repeats: flags.repeats, decode_tokens: flags.decodeTokens, clock: flags.clock },
+    patterns: patterns.map(({ name, pattern }) => ({
+      name,
+      index_topk_pattern: pattern,
+      full_layers: fullLayers(pattern).length,
+      weight_bytes: 4 * elementsOf(weights, pattern),
+      latent_bytes_per_token: 4 * config.numHiddenLayers * latentWidth(config),
+      indexer_key_bytes_per_token: 4 * fullLayers(pattern).length * config.indexHeadDim,
+    })),
+    prefill: [],
+    decode: [],
+    tool: {
+      version: toolVersion,
+      runtime: runtimeName,
+      device,
+      dtype: "float32",
+      command: recordedCommand(process.argv),
+    },
+  };
+}
+
+/** Every indexer first, then what was asked for. */
+async function choosePatterns(model: ModelFolder, flags: BenchFlags): Promise<NamedPattern[]> {
+  const { numHiddenLayers: layers, indexerLayers } = model.config;
+  const patterns: NamedPattern[] = [{ name: "full", pattern: indexerLayers }];
+  for (const text of flags.pattern) {
+    const name = text.endsWith(".json") ? basename(text, ".json") : text;
+    patterns.push({ name, pattern: await choosePattern(model, { pattern: text, offset: flags.offset }) });
+  }
+  if (flags.pattern.length > 0) return patterns;
+  for (const text of flags.retain.split(",").map((part) => part.trim())) {
+    const full = parseRetain(text, layers);
+    if (full > fullLayers(indexerLayers).length) {
+      throw new InputError(
+        `--retain asks for ${full} Full layers; ${fullLayers(indexerLayers).length} layers of the model own an indexer`,
+      );
+    }
+    patterns.push({ name: `uniform ${text}`, pattern: evenPattern(full, indexerLayers) });
+  }
+  return patterns;
+}
+
+async function readConfig(path: string, reduction: Reduction): Promise<ReducedConfig> {
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, {
+      hint: "--config names the config.json of a model",
+      cause: error,
+    });
+  });
+  const { layers, experts, mlpWidth, vocabulary } = reduction;
+  const wanted = Object.fromEntries(
+    Object.entries({ layers, experts, mlpWidth, vocabulary }).filter(([, value]) => value !== undefined),
+  );
+  return reduceConfig(parseJson(text, anyValue, `"${path}"`), path, basename(dirname(resolve(path))), wanted);
+}
+
+function requireSensibleFlags(path: string | undefined, flags: BenchFlags): void {
+  if (flags.config !== undefined && path !== undefined) throw new UsageError("MODEL and --config exclude each other");
+  if (flags.config !== undefined && flags.randomWeights !== true) {
+    throw new UsageError("--config has no weights to time", { hint: "add --random-weights" });
+  }
+  if (flags.config !== undefined) return;
+  const foreign = (["randomWeights", "layers", "experts", "mlpWidth", "vocabulary"] as const).find(
+    (name) => flags[name] !== undefined,
+  );
+  if (foreign === undefined) return;
+  const option = foreign.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw new UsageError(`--${option} belongs to --config: a model with weights is timed as it is`);
+}
+
+/** Loading takes more than what is loaded: folded copies of one tensor at a time. */
+const loadingShare = 1.2;
+
+function requireMemory(bytes: number, what: string, free: number): void {
+  if (loadingShare * bytes <= free) return;
+  throw new RuntimeFailure(`${what} ${formatBytes(bytes)} of memory; ${formatBytes(free)} are free`, {
+    hint: "time fewer patterns at once, or a smaller model: --layers, --experts, --mlp-width, --vocabulary",
+  });
+}
+
+function contextList(text: string): number[] {
+  const lengths = [...new Set(text.split(",").map((part) => wholeNumber(part.trim())))].sort((a, b) => a - b);
+  if (lengths[0] === 0) throw new InvalidArgumentError("Every length must be 1 or more.");
+  return lengths;
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}

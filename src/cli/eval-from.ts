@@ -1,0 +1,65 @@
+/** `eval --from`: a result without a model, from saved samples (scored again) or from a result file. */
+
+import { type FileHandle, open } from "node:fs/promises";
+import process from "node:process";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { pairSaved } from "../eval/run/saved-samples.ts";
+import { suiteTasks } from "../eval/suites.ts";
+import { type EvalResult, readEvalResult } from "../formats/eval-result.ts";
+import { readSamples, SAMPLES_KIND } from "../formats/sample-journal.ts";
+import { evalRecord } from "../report/eval-record.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
+import { allFullBaseline, type EvalFlags, statisticsOf } from "./eval-options.ts";
+import { recordedCommand } from "./interruption.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Enough of a file to know a header by. */
+const HEADER_BYTES = 200;
+
+export async function resultFromFile(path: string, flags: EvalFlags, terminal: Terminal): Promise<EvalResult> {
+  if (!(await readStart(path)).includes(SAMPLES_KIND)) return readEvalResult(path);
+  const saved = await readSamples(path);
+  if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
+  const { fingerprint, entries } = saved;
+  const { codeRatio } = flags;
+  const baseline = flags.baseline === allFullBaseline ? undefined : flags.baseline;
+  const known = await suiteTasks(fingerprint.suite, { codeRatio });
+  const { arms, items, tasks, unpaired } = pairSaved(path, entries, known, baseline);
+  if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
+  if (items.length === 0) throw new InputError(`Samples file "${path}" has no item that every arm has answered`);
+  for (const { name, version } of tasks) {
+    const then = entries.find(({ task, task_version: asked }) => task === name && asked !== version)?.task_version;
+    if (then !== undefined)
+      terminal.warn(`task ${name} was version ${then} when it was asked, it is scored as version ${version}`);
+  }
+  return evalRecord({
+    fingerprint: { ...fingerprint, settings: { ...fingerprint.settings, code_ratio: codeRatio } },
+    described: { scored_from: path },
+    arms,
+    tasks,
+    items,
+    statistics: statisticsOf(flags),
+    notes: [],
+    skipped: [],
+    bad: [],
+    wallSeconds: 0,
+    runtime: runtimeName,
+    command: recordedCommand(process.argv),
+  });
+}
+
+async function readStart(path: string): Promise<string> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(HEADER_BYTES), 0, HEADER_BYTES, 0);
+    return buffer.toString("latin1", 0, bytesRead);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
+  } finally {
+    await file?.close();
+  }
+}

@@ -1,0 +1,158 @@
+/** From the flags of `eval` to what it works on: model, tokenizer, arms, suite, and the fingerprint of it all. */
+import { basename } from "node:path";
+import { InputError, UsageError } from "../base/errors.ts";
+import { toolVersion } from "../base/version.ts";
+import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import type { Suite } from "../eval/item.ts";
+import { openPromptAssembly, type PromptAssembly } from "../eval/prompt-assembly.ts";
+import type { Arm } from "../eval/run/evaluation.ts";
+import { openSuite } from "../eval/suites.ts";
+import type { EvalResult } from "../formats/eval-result.ts";
+import type { SampleFingerprint } from "../formats/sample-journal.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import type { ComputeDevice } from "../runtime/measurement.ts";
+import { cacheFolder, type EvalFlags } from "./eval-options.ts";
+import { choosePattern, identityRecord, openDevice } from "./inputs.ts";
+import type { Terminal } from "./terminal.ts";
+
+export interface EvalInputs {
+  model: ModelFolder;
+  tokenizer: Tokenizer;
+  assembly: PromptAssembly;
+  arms: Arm[];
+  suite: Suite;
+  place: { device: ComputeDevice; threads?: number };
+  fingerprint: SampleFingerprint;
+  described: EvalResult["settings"];
+}
+
+/** RULER's shortest length, where the model's window has room for it. */
+const usualLength = 4096;
+
+export async function openEvalInputs(
+  path: string,
+  flags: EvalFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<EvalInputs> {
+  const model = await openModel(path);
+  const arms = await chooseArms(model, flags);
+  const tokenizer = await Tokenizer.load(model.path);
+  const assembly = await openPromptAssembly(tokenizer, flags.chatTemplate);
+  const suite = await chooseSuite(model, tokenizer, assembly, flags, signal);
+  if (suite.tasks.length === 0) {
+    const [first] = suite.skipped;
+    throw new InputError(
+      `Suite ${suite.name} has no task to run`,
+      first === undefined ? {} : { hint: `${first.task} ${first.reason}` },
+    );
+  }
+  const place = await openDevice(flags, terminal);
+  const identity = await identityRecord(model);
+  const settings = {
+    seed: flags.seed,
+    // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
+    device: place.device.split(":")[0] as string,
+    dtype: "float32",
+    max_length: maxLength(model, flags),
+    cot: flags.cot === true,
+    code_ratio: flags.codeRatio,
+  };
+  return {
+    model,
+    tokenizer,
+    assembly,
+    arms,
+    suite,
+    place,
+    fingerprint: {
+      model_name: identity.name,
+      model_config_hash: identity.config_hash,
+      weight_hash: identity.weight_hash,
+      tokenizer_hash: tokenizer.hash,
+      chat_template: assembly.template,
+      chat_template_hash: assembly.templateHash ?? null,
+      suite: suite.name,
+      suite_version: suite.version,
+      settings,
+      tool_version: toolVersion,
+    },
+    described: describe(flags),
+  };
+}
+
+/** The baseline and the arms; names tell those of one pattern apart. */
+async function chooseArms(model: ModelFolder, { baseline, pattern: patterns, offset }: EvalFlags): Promise<Arm[]> {
+  const arms: Arm[] = [];
+  for (const text of [baseline, ...patterns]) {
+    const pattern: Pattern = await choosePattern(model, { pattern: text, offset });
+    const repeat = arms.filter((arm) => arm.pattern === pattern).length;
+    const name = basename(text);
+    const same = arms.filter((arm) => arm.name === name || arm.name.startsWith(`${name} (`)).length;
+    arms.push({ name: same === 0 ? name : `${name} (${same + 1})`, pattern, repeat });
+  }
+  return arms;
+}
+
+function chooseSuite(
+  model: ModelFolder,
+  tokenizer: Tokenizer,
+  assembly: PromptAssembly,
+  flags: EvalFlags,
+  signal: AbortSignal,
+): Promise<Suite> {
+  const { suite, tasks, limit, seed, samples, data, essays, squad, hotpotqa, cot, codeRatio, skipBad } = flags;
+  const window = model.config.maxPositionEmbeddings;
+  const lengths = flags.lengths ?? [Math.min(usualLength, window)];
+  const longest = Math.max(...lengths);
+  if (longest > window) {
+    throw new UsageError(`--lengths has ${longest}, the model's window is ${window} tokens`);
+  }
+  const folder = cacheFolder(flags);
+  return openSuite(suite, {
+    counter: { encode: (text) => tokenizer.encodePlain(text), decode: (ids) => tokenizer.decode(ids) },
+    tokenizerHash: tokenizer.hash,
+    wrapperTokens: assembly.wrapperTokens,
+    seed,
+    lengths,
+    maxLength: maxLength(model, flags),
+    codeRatio,
+    signal,
+    ...(tasks === undefined ? {} : { tasks }),
+    ...(limit === undefined ? {} : { limit }),
+    ...(samples === undefined ? {} : { samples }),
+    ...(data === undefined ? {} : { data }),
+    ...(essays === undefined ? {} : { essays }),
+    ...(squad === undefined ? {} : { squad }),
+    ...(hotpotqa === undefined ? {} : { hotpotqa }),
+    ...(cot === undefined ? {} : { cot }),
+    ...(skipBad === undefined ? {} : { skipBad }),
+    ...(folder === undefined ? {} : { cacheFolder: folder }),
+  });
+}
+
+function maxLength(model: ModelFolder, { maxLength: wanted }: EvalFlags): number {
+  const window = model.config.maxPositionEmbeddings;
+  if (wanted !== undefined && wanted > window) {
+    throw new UsageError(`--max-length is ${wanted}, the model's window is ${window} tokens`);
+  }
+  return wanted ?? window;
+}
+
+/** What was asked for, for the record; prompts are told apart by their own hashes. */
+function describe(flags: EvalFlags): EvalResult["settings"] {
+  const given = {
+    lengths: flags.lengths?.join(","),
+    samples: flags.samples,
+    limit: flags.limit,
+    tasks: flags.tasks?.join(","),
+    data: flags.data,
+    essays: flags.essays,
+    squad: flags.squad,
+    hotpotqa: flags.hotpotqa,
+  };
+  return Object.fromEntries(
+    Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
+}

@@ -1,0 +1,189 @@
+/** Options of `eval`. */
+import { homedir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { UsageError } from "../base/errors.ts";
+import type { StatisticsSettings } from "../eval/run/rows.ts";
+import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
+import { type Gate, gates } from "../report/eval-gate.ts";
+import {
+  type DeviceFlags,
+  decimalNumber,
+  deviceOption,
+  type OutputFlags,
+  positiveNumber,
+  wholeNumber,
+} from "./options.ts";
+
+/** Draws of a sign-flip test. */
+const PERMUTATIONS = 10_000;
+
+/** The model as it was trained. */
+export const allFullBaseline = "full";
+
+export interface EvalFlags extends DeviceFlags, OutputFlags {
+  pattern: string[];
+  baseline: string;
+  offset: number;
+  suite: SuiteName;
+  tasks?: string[];
+  lengths?: number[];
+  samples?: number;
+  limit?: number;
+  data?: string;
+  essays?: string;
+  squad?: string;
+  hotpotqa?: string;
+  maxLength?: number;
+  cot?: boolean;
+  codeRatio: "difflib" | "indel";
+  chatTemplate: string;
+  skipBad?: boolean;
+  seed: number;
+  margin: number;
+  alpha: number;
+  bootstrap: number;
+  workers?: number;
+  cache: string | boolean;
+  dryRun?: boolean;
+  list?: boolean;
+  from?: string;
+  markdown?: boolean;
+  output?: string;
+  samplesFile?: string;
+  junit?: string;
+  failOn?: Gate;
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+export function addEvalOptions(command: Command): void {
+  command
+    .option(
+      "-p, --pattern <pattern>",
+      "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
+      (value: string, previous: string[]) => [...previous, value],
+      [],
+    )
+    .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
+    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
+    .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
+    .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
+    .option("--lengths <list>", "RULER: target lengths in tokens: 4096,8k (default: 4096, or the window)", lengths)
+    .option("--samples <n>", "RULER: samples of every task and length (default: 100)", positiveNumber)
+    .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
+    .option("--data <path>", "prepared records: a .json, .jsonl, .csv, .parquet, .zip or .gz file, or a folder")
+    .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
+    .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD")
+    .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA")
+    .option("--skip-bad", "leave bad records out and count them")
+    .option(
+      "--max-length <n>",
+      "cut prompts in the middle to this many tokens, answer included (default: the window)",
+      positiveNumber,
+    )
+    .option("--cot", "LongBench v2: think step by step, then answer in a second turn")
+    .addOption(
+      new Option("--code-ratio <name>", "LongBench's code tasks: as the official set-up or python-Levenshtein compare")
+        .choices(["difflib", "indel"])
+        .default("difflib"),
+    )
+    .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
+    .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
+    .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
+    .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
+    .option("--bootstrap <n>", "resamples", positiveNumber, 10_000);
+  command
+    .addOption(deviceOption("where to compute"))
+    .option(
+      "--threads <n>",
+      "CPU threads of each process (default: 1, or more where memory does not hold a process for each core)",
+      positiveNumber,
+    )
+    .option(
+      "--workers <n>",
+      "processes that share the items (default: one for each core, as memory allows)",
+      positiveNumber,
+    )
+    .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
+    .option("--no-cache", "remember no generated sets")
+    .option("--dry-run", "say what would run, and after one item about how long")
+    .option("--list", "list suites, tasks, metrics, versions and the data that each one needs")
+    .option("--from <file>", "no model: score a samples file again, or print a result file")
+    .option("-o, --output <file>", "write the result as JSON here, exactly")
+    .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
+    .option("--junit <file>", "write the verdicts as JUnit XML")
+    .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates))
+    .option("--resume", "go on from the samples file of an earlier run")
+    .option("--fresh", "begin anew where there is a samples file already")
+    .option("--json", "print the result as JSON")
+    .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
+    .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
+    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+}
+
+/** @throws UsageError for flags that do not go together */
+export function requireSensibleEvalFlags(flags: EvalFlags): void {
+  const { resume, fresh, from, junit, failOn, pattern } = flags;
+  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
+  if ((resume === true || fresh === true) && samplesPath(flags) === undefined) {
+    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE or --samples-file FILE`);
+  }
+  if (from === undefined && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
+    throw new UsageError(
+      `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
+    );
+  }
+  if (
+    from !== undefined &&
+    (resume === true || fresh === true || flags.samplesFile !== undefined || flags.dryRun === true)
+  ) {
+    throw new UsageError("--from runs nothing: --resume, --fresh, --samples-file and --dry-run do not go with it");
+  }
+}
+
+/** Where samples are written as they are made; undefined where nothing is. */
+export function samplesPath({ output, samplesFile }: EvalFlags): string | undefined {
+  return samplesFile ?? (output === undefined ? undefined : `${output}.samples.jsonl`);
+}
+
+export function statisticsOf({ margin, alpha, bootstrap, seed }: EvalFlags): StatisticsSettings {
+  return { margin: margin / 100, alpha, bootstrap, permutations: PERMUTATIONS, seed };
+}
+
+/** Where generated sets are remembered. */
+export function cacheFolder({ cache }: EvalFlags): string | undefined {
+  if (typeof cache === "string") return cache;
+  if (!cache) return undefined;
+  const { XDG_CACHE_HOME: folder } = process.env;
+  return join(folder === undefined || folder === "" ? join(homedir(), ".cache") : folder, "indexcache");
+}
+
+function names(text: string): string[] {
+  const list = text.split(",").map((name) => name.trim());
+  if (list.includes("")) throw new InvalidArgumentError("It must be names with commas between.");
+  return [...new Set(list)];
+}
+
+function lengths(text: string): number[] {
+  const list = text.split(",").map((part) => {
+    const match = /^([1-9]\d*)(k?)$/i.exec(part.trim());
+    if (match === null)
+      throw new InvalidArgumentError("It must be whole numbers with commas between, such as 4096,8k.");
+    return Number(match[1]) * (match[2] === "" ? 1 : 1024);
+  });
+  return [...new Set(list)];
+}
+
+function margin(text: string): number {
+  const value = decimalNumber(text);
+  if (value < 0 || value > 100) throw new InvalidArgumentError("It must be points from 0 to 100.");
+  return value;
+}
+
+function probability(text: string): number {
+  const value = decimalNumber(text);
+  if (!(value > 0 && value < 0.5)) throw new InvalidArgumentError("It must be above 0 and below 0.5.");
+  return value;
+}

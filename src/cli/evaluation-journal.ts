@@ -1,0 +1,51 @@
+/** The journal beside `-o FILE`, for the commands that measure many patterns. */
+import { UsageError } from "../base/errors.ts";
+import { toolVersion } from "../base/version.ts";
+import type { CalibrationSet } from "../calibration/calibration-set.ts";
+import { type Journal, type JournalFingerprint, openJournal } from "../formats/journal.ts";
+import type { PatternFile } from "../formats/pattern-file.ts";
+import type { Dtype } from "../runtime/measurement.ts";
+
+export interface JournalFlags {
+  output?: string;
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+/** @throws UsageError for options that exclude each other */
+export function requireSensibleJournal({ resume, fresh, output }: JournalFlags): void {
+  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
+  if ((resume === true || fresh === true) && output === undefined) {
+    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
+  }
+}
+
+/** @param search what decides which patterns are measured; a run with other values is refused */
+export function journalFingerprint(
+  identity: PatternFile["model"],
+  { hash }: CalibrationSet,
+  dtype: Dtype,
+  search: JournalFingerprint["search"],
+): JournalFingerprint {
+  return {
+    model_name: identity.name,
+    model_config_hash: identity.config_hash,
+    weight_hash: identity.weight_hash,
+    calibration_hash: hash,
+    // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
+    // ran out of device memory can go on elsewhere.
+    settings: { dtype },
+    search,
+    tool_version: toolVersion,
+  };
+}
+
+/** The journal beside `-o FILE`; undefined without one. */
+export async function openEvaluationJournal(
+  { output, resume, fresh }: JournalFlags,
+  fingerprint: JournalFingerprint,
+): Promise<Journal | undefined> {
+  if (output === undefined) return undefined;
+  const mode = resume === true ? "resume" : fresh === true ? "fresh" : "create";
+  return openJournal(`${output}.journal.jsonl`, fingerprint, mode);
+}

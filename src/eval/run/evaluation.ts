@@ -1,0 +1,214 @@
+/**
+ * Items through the arms: every item is answered under all of them before its samples are given away, so that whatever
+ * part of a run there is, it is paired. What a journal holds is not run again.
+ */
+import { InterruptedError, ResumeMismatchError } from "../../base/errors.ts";
+import type { Sample } from "../../formats/sample-journal.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { ArmAnswer, ArmRunner, PromptRequest } from "../../runtime/arms.ts";
+import type { EvalItem, EvalTask, Suite } from "../item.ts";
+import type { AssembledPrompt, PromptAssembly } from "../prompt-assembly.ts";
+import { SampleMemo } from "./sample-memo.ts";
+
+/** A pattern under evaluation; the first arm is the baseline. */
+export interface Arm {
+  /** As the user calls it. */
+  name: string;
+  pattern: Pattern;
+  /** 0, or more for a pattern that an arm before it has as well. */
+  repeat: number;
+}
+
+export interface Evaluation {
+  suite: Suite;
+  assembly: PromptAssembly;
+  arms: readonly Arm[];
+  runner: ArmRunner;
+  /** Positions of the model. */
+  window: number;
+  /** What an earlier run has left. */
+  known: Iterable<Sample>;
+  signal?: AbortSignal;
+}
+
+/** One item under all arms. */
+export interface AnsweredItem {
+  /** Place in the suite's order, from 0; with several workers items finish in another one. */
+  index: number;
+  item: EvalItem;
+  /** In the order of the arms. */
+  samples: Sample[];
+  /** Those of them that were run now: the others are known. */
+  fresh: Sample[];
+}
+
+/** Gives every item once it is answered. */
+export async function* evaluate(evaluation: Evaluation): AsyncGenerator<AnsweredItem> {
+  const { suite, runner, signal } = evaluation;
+  const memo = new SampleMemo(evaluation.known);
+  const tasks = new Map(suite.tasks.map((task) => [task.name, task]));
+  const running = new Map<number, Promise<AnsweredItem>>();
+  let index = 0;
+  for await (const item of suite.items()) {
+    if (signal?.aborted) throw new InterruptedError("Interrupted");
+    const task = tasks.get(item.task);
+    if (task === undefined) throw new Error(`suite "${suite.name}" gave an item of unknown task "${item.task}"`);
+    const answered = answerItem(evaluation, memo, task, item, index);
+    // It may fail while the next item is being made, before anybody waits for it.
+    answered.catch(() => undefined);
+    running.set(index, answered);
+    index++;
+    if (running.size >= runner.concurrency) yield await takeFirst(running);
+  }
+  while (running.size > 0) yield await takeFirst(running);
+}
+
+async function takeFirst(running: Map<number, Promise<AnsweredItem>>): Promise<AnsweredItem> {
+  const first = await Promise.race(running.values());
+  running.delete(first.index);
+  return first;
+}
+
+async function answerItem(
+  evaluation: Evaluation,
+  memo: SampleMemo,
+  task: EvalTask,
+  item: EvalItem,
+  index: number,
+): Promise<AnsweredItem> {
+  const { arms, assembly, window } = evaluation;
+  const prompt = assembly.prompt(item);
+  const known = arms.map((arm) => memo.find(item, arm));
+  for (const sample of known) if (sample !== undefined) requireSameQuestion(task, item, prompt, sample);
+  const missing = arms.filter((_, arm) => known[arm] === undefined);
+  const answers =
+    missing.length === 0
+      ? []
+      : prompt.ids.length >= window
+        ? missing.map(() => tooLong)
+        : await answerMissing(evaluation, task, item, prompt, missing);
+  const fresh = missing.map((arm, at) => toSample(task, item, arm, prompt, answers[at] as Answer));
+  let next = 0;
+  return { index, item, samples: known.map((sample) => sample ?? (fresh[next++] as Sample)), fresh };
+}
+
+/** An answer as it is scored: of a second turn where the item has one. */
+interface Answer extends Omit<ArmAnswer, "finish"> {
+  finish: Sample["finish"];
+  thought?: string;
+}
+
+const tooLong: Answer = { tokens: [], text: "", finish: "too-long", prefillSeconds: 0, decodeSeconds: 0 };
+
+async function answerMissing(
+  { assembly, runner, window, signal }: Evaluation,
+  task: EvalTask,
+  item: EvalItem,
+  prompt: AssembledPrompt,
+  arms: readonly Arm[],
+): Promise<Answer[]> {
+  const patterns = arms.map(({ pattern }) => pattern);
+  const request = requestOf(assembly, task, item, prompt, window);
+  const answers: Answer[] = await runner.answer(request, patterns, signal);
+  const { followUp } = item;
+  if (followUp === undefined) return answers;
+  // Arms that thought the same share the second prompt.
+  for (const thought of new Set(answers.map(({ text }) => text))) {
+    const thinkers = answers.flatMap(({ text }, at) => (text === thought ? [at] : []));
+    const turn = assembly.turn(followUp.prompt(thought), `item "${item.id}", second turn`);
+    const second: Answer[] =
+      turn.ids.length >= window
+        ? thinkers.map(() => tooLong)
+        : await runner.answer(
+            { prompt: turn.ids, maxNewTokens: followUp.maxNewTokens, stop: task.stop },
+            thinkers.map((at) => patterns[at] as Pattern),
+            signal,
+          );
+    for (const [nth, at] of thinkers.entries()) {
+      const [first, last] = [answers[at] as Answer, second[nth] as Answer];
+      answers[at] = {
+        ...first,
+        ...last,
+        thought,
+        // What one turn alone would hide: the arms may part in their thoughts and meet again.
+        tokens: [...first.tokens, ...last.tokens],
+        prefillSeconds: first.prefillSeconds + last.prefillSeconds,
+        decodeSeconds: first.decodeSeconds + last.decodeSeconds,
+      };
+    }
+  }
+  return answers;
+}
+
+/** What is asked of the runner. Gold answers end at the window, and those that start behind it are left out. */
+function requestOf(
+  assembly: PromptAssembly,
+  task: EvalTask,
+  item: EvalItem,
+  prompt: AssembledPrompt,
+  window: number,
+): PromptRequest {
+  const { ids, answerStart } = assembly.answer(item);
+  const answer = { ids: ids.slice(0, window), start: answerStart };
+  const choices = item.choices === undefined ? undefined : assembly.choices(item);
+  const longest = Math.max(0, ...(choices?.options ?? []).map((option) => option.length));
+  const fits = choices !== undefined && choices.shared.length + longest <= window;
+  return {
+    prompt: prompt.ids,
+    maxNewTokens: task.maxNewTokens,
+    stop: task.stop,
+    ...(answer.ids.length > answer.start ? { answer } : {}),
+    ...(fits ? { choices } : {}),
+  };
+}
+
+function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPrompt, answer: Answer): Sample {
+  const { tokens, text, finish, thought, answerLoss, choices, prefillSeconds, decodeSeconds } = answer;
+  return {
+    task: item.task,
+    task_version: task.version,
+    ...(item.length === undefined ? {} : { length: item.length }),
+    id: item.id,
+    arm: { name: arm.name, pattern: arm.pattern, repeat: arm.repeat },
+    prompt_sha256: prompt.sha256,
+    prompt_tokens: prompt.ids.length,
+    finish,
+    output: text,
+    output_tokens: tokens,
+    ...(thought === undefined ? {} : { thought }),
+    score: finish === "too-long" ? 0 : task.score(text, item),
+    ...(answerLoss === undefined ? {} : { gold_loss: answerLoss }),
+    ...(choices === undefined ? {} : { choice_log_probabilities: choices }),
+    prefill_seconds: prefillSeconds,
+    decode_seconds: decodeSeconds,
+    item: {
+      references: [...item.references],
+      gold_answer: item.goldAnswer,
+      ...(item.choices === undefined ? {} : { choices: [...item.choices] }),
+      ...(item.classes === undefined ? {} : { classes: [...item.classes] }),
+      ...(item.cluster === undefined ? {} : { cluster: item.cluster }),
+      ...(item.groups === undefined ? {} : { groups: { ...item.groups } }),
+      ...(item.truncated === undefined ? {} : { truncated: item.truncated }),
+      ...(item.depth === undefined ? {} : { depth: item.depth }),
+    },
+  };
+}
+
+/** Outputs of another prompt, or scores of another version, would be mixed with new ones. */
+function requireSameQuestion(task: EvalTask, item: EvalItem, prompt: AssembledPrompt, sample: Sample): void {
+  const where = item.length === undefined ? item.task : `${item.task} at ${item.length}`;
+  const differs =
+    sample.task_version !== task.version
+      ? `task ${task.name} is version ${sample.task_version} in the journal, now ${task.version}`
+      : sample.prompt_sha256 !== prompt.sha256
+        ? `the prompt of item "${item.id}" (${where}) is another one than in the journal (${short(sample.prompt_sha256)}, now ${short(prompt.sha256)})`
+        : undefined;
+  if (differs === undefined) return;
+  throw new ResumeMismatchError(`Cannot resume: ${differs}`, {
+    hint: "the data or the way of asking has changed: run it as before, or start anew with --fresh",
+  });
+}
+
+function short(hash: string): string {
+  return `${hash.slice(0, 12)}...`;
+}

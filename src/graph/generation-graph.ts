@@ -1,0 +1,199 @@
+/**
+ * Generation with one pattern on a GPU: the rows of one run in, the logits of one of them out, caches as
+ * `generation-caches.ts` has them. One graph holds the ways of reading keys that a prompt and its continuation need; inputs
+ * choose, and all ways share one set of weights.
+ */
+import { OnnxType } from "../checkpoint/dtype.ts";
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { ModelWeights } from "../checkpoint/weights.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import {
+  type GraphSpec,
+  latentWidth,
+  newIndexerKey,
+  newLatent,
+  pastIndexerKey,
+  pastLatent,
+  type TensorSpec,
+} from "./contract.ts";
+import { type CacheContext, type CacheForm, cacheBlock } from "./generation-caches.ts";
+import {
+  farPieces,
+  generationLayer,
+  type Hidden,
+  type LayerResult,
+  type Pass,
+  type Selection,
+  startPass,
+  type Way,
+} from "./generation-layer.ts";
+import { GraphBuilder, type GraphSettings, type Value } from "./graph-builder.ts";
+import type { Dimension } from "./graph-parts.ts";
+import type { ModelProto } from "./onnx_pb.ts";
+import { rotaryAngles } from "./rope-graph.ts";
+import { readableLimit } from "./sequence-attention.ts";
+import { kernelsOf, type Provider } from "./sequence-kernels.ts";
+import { logits } from "./stages.ts";
+
+export interface GenerationSettings {
+  precision: GraphSettings["precision"];
+  provider: Provider;
+  caches: CacheForm;
+  /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
+  capacity: number;
+}
+
+/** Top-k takes `index_topk` of the rows that are readable, however few have been written. */
+export function leastCapacity(config: DsaConfig): number {
+  return Math.ceil(config.indexTopk / cacheBlock) * cacheBlock;
+}
+
+/** What a run has to be told for its way; every input is a bool scalar. */
+const ways = ["every", "read", "gather", "single", "far"] as const satisfies readonly Way[];
+
+export const wayInput = (way: Way) => `way.${way}`;
+
+/** The ways that caches of a capacity can need. The last one is taken where no other is chosen. */
+export function waysOf(config: DsaConfig, { precision, provider, capacity }: GenerationSettings): Way[] {
+  const gathers = capacity > readableLimit(config, kernelsOf(provider, precision));
+  const needed: Record<Way, boolean> = {
+    every: true,
+    read: capacity > config.indexTopk,
+    gather: gathers && capacity > config.indexTopk,
+    far: capacity >= farKeys(config),
+    single: true,
+  };
+  return ways.filter((way) => needed[way]);
+}
+
+/** From this many keys on, one row's top-k is worth cutting into pieces: each must hold `index_topk` keys. */
+export function farKeys(config: DsaConfig): number {
+  return farPieces * config.indexTopk;
+}
+
+/** Inputs and outputs. Row counts are known at run time only. */
+export function generationSpec(config: DsaConfig, pattern: Pattern, settings: GenerationSettings): GraphSpec {
+  const int64 = (name: string, ...shape: Dimension[]): TensorSpec => ({ name, type: OnnxType.int64, shape });
+  const cache = (name: string, rows: Dimension, width: number): TensorSpec => ({
+    name,
+    type: settings.precision,
+    shape: [rows, width],
+  });
+  const inputs: TensorSpec[] = [
+    int64("input_ids", "rows"),
+    int64("position_ids", "rows"),
+    // The row whose logits are wanted.
+    int64("logits_row", 1),
+    // Without elements: its first dimension is the number of blocks that are read. A graph can tell shapes without
+    // fetching anything from the device, in branches too.
+    { name: "readable_blocks", type: OnnxType.float, shape: ["blocks", 0] },
+    ...waysOf(config, settings)
+      .slice(0, -1)
+      .map((way) => ({ name: wayInput(way), type: OnnxType.bool, shape: [] })),
+  ];
+  const outputs: TensorSpec[] = [{ name: "logits", type: OnnxType.float, shape: [1, config.vocabSize] }];
+  if (settings.caches === "resident") return { inputs, outputs };
+  for (const { past, fresh, width } of generationCaches(config, pattern)) {
+    inputs.push(cache(past, settings.capacity, width));
+    outputs.push(cache(fresh, "rows", width));
+  }
+  return { inputs, outputs };
+}
+
+/** Every cache: where its rows are, where a run's new ones come out, and their width. Latents first. */
+export function generationCaches(config: DsaConfig, pattern: Pattern) {
+  const latents = [...pattern].map((_, layer) => ({
+    past: pastLatent(layer),
+    fresh: newLatent(layer),
+    width: latentWidth(config),
+  }));
+  const keys = [...pattern].flatMap((letter, layer) =>
+    letter === "F" ? [{ past: pastIndexerKey(layer), fresh: newIndexerKey(layer), width: config.indexHeadDim }] : [],
+  );
+  return [...latents, ...keys];
+}
+
+export function buildGenerationGraph(
+  config: DsaConfig,
+  weights: ModelWeights,
+  pattern: Pattern,
+  settings: GenerationSettings,
+): ModelProto {
+  const { precision, capacity } = settings;
+  const graph = new GraphBuilder({ precision, weights: "outer" });
+  const spec = generationSpec(config, pattern, settings);
+  for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
+  const angles = rotaryAngles(graph, config, "position_ids");
+  const rowEnds = graph.node("Concat", [graph.int([0]), graph.dimension("input_ids", 0)], { axis: 0 });
+  const caches: CacheContext = {
+    form: settings.caches,
+    capacity,
+    slots: graph.cast("position_ids", OnnxType.int32),
+    rowEnds: graph.cast(rowEnds, OnnxType.int32),
+  };
+  const embedded = graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 });
+  const shared = {
+    config,
+    kernels: kernelsOf(settings.provider, precision),
+    caches,
+    angles: { cos: graph.cast(angles.cos, precision), sin: graph.cast(angles.sin, precision) },
+  };
+  const run = (inside: GraphBuilder, way: Way): Value[] =>
+    allLayers(startPass({ ...shared, graph: inside, way }, cacheBlock), weights, pattern, settings, embedded);
+  const [last, ...fresh] = choose(graph, waysOf(config, settings), spec.outputs.length, run);
+  const scores = graph.cast(logits(graph, config, weights, last as Value), OnnxType.float);
+  for (const [index, { name, type, shape }] of spec.outputs.entries()) {
+    graph.output(name, index === 0 ? scores : (fresh[index - 1] as Value), type, shape);
+  }
+  return graph.model(`dsa generation ${pattern}`, { architecture: config.modelType });
+}
+
+/** An `If` for each way but the last. */
+function choose(
+  graph: GraphBuilder,
+  [way, ...others]: Way[],
+  outputs: number,
+  run: (inside: GraphBuilder, way: Way) => Value[],
+): Value[] {
+  if (way === undefined) throw new RangeError("a generation graph without a way");
+  if (others.length === 0) return run(graph, way);
+  return graph.branch(
+    wayInput(way),
+    outputs,
+    (inside) => run(inside, way),
+    (inside) => choose(inside, others, outputs, run),
+  );
+}
+
+/** The hidden state whose logits are wanted, `[1, hidden_size]`, and the new rows of fed caches. */
+function allLayers(
+  pass: Pass,
+  weights: ModelWeights,
+  pattern: Pattern,
+  settings: GenerationSettings,
+  embedded: Value,
+): Value[] {
+  const { graph, config } = pass;
+  let hidden: Hidden = { residual: embedded, added: undefined };
+  let selection: Selection | undefined;
+  const results: LayerResult[] = [];
+  for (const [index, layer] of weights.layers.entries()) {
+    const names = {
+      latent: { name: pastLatent(index), number: 2 * index + 1, width: latentWidth(config) },
+      indexKey: { name: pastIndexerKey(index), number: 2 * index + 2, width: config.indexHeadDim },
+    };
+    const result = generationLayer(pass, layer, names, hidden, selection, pattern[index] === "F");
+    ({ hidden, selection } = result);
+    results.push(result);
+  }
+  const rowOf = (x: Value) => graph.node("Gather", [x, "logits_row"], { axis: 0 });
+  const last = graph.node("Add", [rowOf(hidden.residual), rowOf(hidden.added as Value)]);
+  if (settings.caches === "resident") return [last];
+  const fresh = new Map(
+    results.flatMap(({ latent, indexKey }, index) => [
+      [newLatent(index), latent] as const,
+      ...(indexKey === undefined ? [] : [[newIndexerKey(index), indexKey] as const]),
+    ]),
+  );
+  return [last, ...generationCaches(config, pattern).map((cache) => fresh.get(cache.fresh) as Value)];
+}

@@ -1,0 +1,54 @@
+/** What `eval --dry-run` prints: what would run, and about how long. */
+import { formatCount, formatDuration } from "./quantities.ts";
+import { formatTable } from "./text-table.ts";
+
+export interface EvalPlanRecord {
+  suite: string;
+  arms: { name: string; index_topk_pattern: string }[];
+  cells: {
+    task: string;
+    length?: number;
+    items: number;
+    prompt_tokens: number;
+    longest_prompt: number;
+    too_long: number;
+    max_new_tokens: number;
+  }[];
+  skipped_tasks: { task: string; reason: string }[];
+  /** Items that the journal holds already are not counted out. */
+  items: number;
+  workers: number;
+  /** Of every item at its full token budget, from one that was timed; most end earlier. */
+  estimated_seconds: number | null;
+}
+
+export function formatEvalPlan(plan: EvalPlanRecord): string {
+  const rows = plan.cells.map((cell) => [
+    cell.length === undefined ? cell.task : `${cell.task} ${cell.length}`,
+    formatCount(cell.items),
+    formatCount(cell.prompt_tokens),
+    formatCount(cell.longest_prompt),
+    cell.too_long === 0 ? "" : formatCount(cell.too_long),
+    formatCount(cell.max_new_tokens),
+  ]);
+  const right = (title: string) => ({ title, align: "right" as const });
+  const columns = [
+    { title: "Task" },
+    right("Items"),
+    right("Prompt tokens"),
+    right("Longest"),
+    right("Too long"),
+    right("New tokens at most"),
+  ];
+  const time =
+    plan.estimated_seconds === null ? "not known" : `at most about ${formatDuration(plan.estimated_seconds)}`;
+  return [
+    formatTable(columns, rows),
+    "",
+    ...plan.arms.map(
+      ({ name, index_topk_pattern: pattern }, index) => `${index === 0 ? "baseline" : "arm"} ${name}: ${pattern}`,
+    ),
+    ...plan.skipped_tasks.map(({ task, reason }) => `Skipped ${task}: ${reason}`),
+    `${formatCount(plan.items)} items under ${plan.arms.length} arms, ${plan.workers} at a time; time: ${time}`,
+  ].join("\n");
+}

@@ -1,0 +1,169 @@
+/** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
+import { freemem, totalmem } from "node:os";
+import { fileURLToPath } from "node:url";
+import { InterruptedError } from "../base/errors.ts";
+import type { Tokenizer } from "../checkpoint/tokenizer.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+import type { ComputeDevice } from "./measurement.ts";
+import { defaultThreads } from "./onnx-session.ts";
+import { ReplaceableProcess } from "./replaceable-process.ts";
+
+/** Parent to child. */
+export type ArmRequest =
+  | { kind: "open"; path: string; patterns: readonly Pattern[]; settings: ArmSettings }
+  | { kind: "answer"; prompt: PromptRequest; patterns: readonly Pattern[] };
+
+/** Child to parent, one for each request. */
+export type ArmReply =
+  | { kind: "opened"; plan: string[] }
+  | { kind: "answered"; answers: ArmAnswer[]; layers: { made: number; alone: number } };
+
+type Opened = Extract<ArmReply, { kind: "opened" }>;
+type Answered = Extract<ArmReply, { kind: "answered" }>;
+
+export interface ParallelArmSettings {
+  device: ComputeDevice;
+  /** Of each process. */
+  threads?: number;
+  /** Processes; by default as many as cores and memory suggest. With one on the CPU there is no child. */
+  workers?: number;
+  onReplacement?: (words: string) => void;
+  /** The child's program; another one in tests. */
+  program?: string;
+}
+
+/** Share of the free memory that the weights of all processes together may take. */
+const weightShare = 0.5;
+/** Bytes of one loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
+const loadedPerStored = 2.6;
+
+/** Opens what answers prompts under these patterns. */
+export async function openArms(
+  model: ModelFolder,
+  tokenizer: Tokenizer,
+  patterns: readonly Pattern[],
+  { workers: wanted, threads: given, ...settings }: ParallelArmSettings,
+): Promise<ArmRunner> {
+  const workers = wanted ?? (settings.device === "cpu" ? processesThatFit(model, patterns, freemem()) : 1);
+  const threads = given ?? threadsOfEach(model, patterns);
+  // A GPU's native failure ends its process, and that is not to be this one.
+  if (workers === 1 && settings.device === "cpu")
+    return Arms.open(model, tokenizer, patterns, { ...settings, threads });
+  return ParallelArms.open(model, patterns, { ...settings, workers, threads });
+}
+
+/**
+ * Threads do not depend on the number of workers: sums over several threads round otherwise, and results are to be the
+ * same whoever computes them. They are the cores' share of what this machine's memory holds.
+ */
+function threadsOfEach(model: ModelFolder, patterns: readonly Pattern[]): number {
+  return Math.max(1, Math.floor(defaultThreads() / processesThatFit(model, patterns, totalmem())));
+}
+
+/** One process for each core: threads inside a layer's small products gain far less than prompts side by side. */
+function processesThatFit(model: ModelFolder, patterns: readonly Pattern[], memory: number): number {
+  const copies = new Set(patterns).size + 1;
+  const byMemory = Math.floor((weightShare * memory) / (loadedPerStored * model.weightBytes * copies));
+  return Math.max(1, Math.min(defaultThreads(), byMemory));
+}
+
+class ParallelArms implements ArmRunner {
+  readonly concurrency: number;
+  readonly threads: number;
+  readonly plan: string[];
+  readonly prefillLayers = { made: 0, alone: 0 };
+  readonly #free: ReplaceableProcess<Opened>[];
+  readonly #all: readonly ReplaceableProcess<Opened>[];
+  readonly #waiting: ((worker: ReplaceableProcess<Opened>) => void)[] = [];
+
+  private constructor(workers: ReplaceableProcess<Opened>[], threads: number, plan: string[]) {
+    this.threads = threads;
+    this.#all = workers;
+    this.#free = [...workers];
+    this.concurrency = workers.length;
+    this.plan = plan;
+  }
+
+  static async open(
+    model: ModelFolder,
+    patterns: readonly Pattern[],
+    {
+      workers: count,
+      device,
+      threads,
+      onReplacement,
+      program,
+    }: ParallelArmSettings & { workers: number; threads: number },
+  ): Promise<ParallelArms> {
+    const opening: ArmRequest = { kind: "open", path: model.path, patterns, settings: { device, threads } };
+    const workers = Array.from(
+      { length: count },
+      (_, index) =>
+        new ReplaceableProcess<Opened>({
+          name: `worker ${index + 1} of ${count} on ${device}`,
+          program: program ?? fileURLToPath(new URL("./arms-process.js", import.meta.url)),
+          opening,
+          hint: "if memory ran out, use fewer workers or fewer patterns; --resume goes on, its journal holds every finished item",
+          onReplacement,
+        }),
+    );
+    try {
+      const plans = await Promise.all(workers.map((worker) => worker.inTurn(async (_, { plan }) => plan)));
+      return new ParallelArms(workers, threads, [
+        `${count} processes of ${threads} thread(s); each:`,
+        ...(plans[0] ?? []),
+      ]);
+    } catch (error) {
+      for (const worker of workers) worker.end();
+      throw error;
+    }
+  }
+
+  async answer(prompt: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {
+    const worker = await this.#take();
+    try {
+      const request: ArmRequest = { kind: "answer", prompt, patterns };
+      const { answers, layers } = await orInterrupted(
+        worker.inTurn((child) => child.ask<Answered>(request)),
+        signal,
+      );
+      this.prefillLayers.made += layers.made;
+      this.prefillLayers.alone += layers.alone;
+      return answers;
+    } finally {
+      this.#giveBack(worker);
+    }
+  }
+
+  async release(): Promise<void> {
+    for (const worker of this.#all) worker.end();
+  }
+
+  #take(): Promise<ReplaceableProcess<Opened>> {
+    const free = this.#free.pop();
+    return free === undefined ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve(free);
+  }
+
+  #giveBack(worker: ReplaceableProcess<Opened>): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free.push(worker);
+    else next(worker);
+  }
+}
+
+/** A child in the middle of a prompt cannot be asked to stop; its parent need not wait for it. */
+async function orInterrupted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal?.aborted) throw new InterruptedError("Interrupted");
+  let stop = (): void => undefined;
+  const interrupted = new Promise<never>((_, reject) => {
+    stop = () => reject(new InterruptedError("Interrupted"));
+  });
+  signal?.addEventListener("abort", stop);
+  try {
+    return await Promise.race([work, interrupted]);
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}

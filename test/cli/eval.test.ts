@@ -1,0 +1,269 @@
+/** `eval` from outside, on the demo model at short lengths: results, resuming, gates, bad input. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { appendFile, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
+import { formatPatternFile, PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-file.ts";
+import { readSamples, type Sample } from "../../src/formats/sample-journal.ts";
+import { writeLongbenchV2, writeLongbenchZip } from "../eval/longbench/synthetic-files.ts";
+import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-eval-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const small = ["--tasks", "vt,fwe", "--lengths", "512", "--samples", "1", "--no-cache"];
+const arms = ["eval", "-p", "uniform:4", "-p", "full", ...small];
+
+/** A result or samples without what time has to do with. */
+function timeless(text: string): unknown {
+  return JSON.parse(text, (key, value) => (key.endsWith("_seconds") ? 0 : value));
+}
+
+const timelessFile = async (path: string): Promise<unknown> => timeless(await readFile(path, "utf8"));
+
+describe("an evaluation", () => {
+  let home: string;
+  let outcome: Awaited<ReturnType<typeof indexcache>>;
+  beforeAll(async () => {
+    home = mkdtempSync(join(tmpdir(), "indexcache-eval-home-"));
+    outcome = await indexcache(home, [...arms, "--workers", "1", "-o", "r.json"]);
+  });
+  afterAll(() => rmSync(home, { recursive: true }));
+  const result = () => readEvalResult(join(home, "r.json"));
+
+  test("ends with a table, and an arm that is the baseline again is identical", async () => {
+    expect(outcome).toMatchObject({ status: 0 });
+    expect(outcome.stdout).toMatch(/^Task +n +Arm/);
+    for (const row of (await result()).rows) {
+      const [, again] = row.comparisons;
+      expect(again).toMatchObject({ difference: 0, verdict: "identical", same_outputs: row.items });
+      expect(again?.gold_loss?.difference).toBe(0);
+    }
+  });
+
+  test("writes what is needed to audit it", async () => {
+    const { suite, model, settings, arms: written, rows, prompts_sha256: prompts, tool } = await result();
+    expect(suite.task_versions).toEqual({ vt: expect.any(Number), fwe: expect.any(Number) });
+    expect(model.weight_hash).toMatch(/^[0-9a-f]{64}$/);
+    expect(settings).toMatchObject({ seed: 42, device: expect.any(String), lengths: "512", samples: 1, threads: 1 });
+    expect(written.map((arm) => [arm.name, arm.full_layers])).toEqual([
+      ["full", 12],
+      ["uniform:4", 3],
+      ["full (2)", 12],
+    ]);
+    expect(written[0]?.generated_tokens).toBeGreaterThan(0);
+    expect(rows.map(({ name, items }) => [name, items])).toEqual([
+      ["vt 512", 1],
+      ["fwe 512", 1],
+      ["overall", 2],
+    ]);
+    expect(prompts).toMatch(/^[0-9a-f]{64}$/);
+    expect(tool.runtime).toContain("onnxruntime-node");
+  });
+
+  test("is the same with two workers", async () => {
+    const two = await indexcache(folder, [...arms, "--workers", "2", "-o", "r.json"]);
+    expect(two.status).toBe(0);
+    expect(await timelessFile(join(folder, "r.json"))).toEqual(await timelessFile(join(home, "r.json")));
+  });
+
+  test("that is killed goes on with --resume and comes to the same result; a torn line is dropped", async () => {
+    const args = [...arms, "--workers", "1", "-o", "r.json"];
+    const killed = await interrupt(folder, args, " items (", "SIGKILL");
+    expect(killed.status).toBe("SIGKILL");
+    const samples = join(folder, "r.json.samples.jsonl");
+    const before = (await readSamples(samples))?.entries.length ?? 0;
+    expect(before).toBeGreaterThanOrEqual(3);
+    expect(before).toBeLessThan(6);
+    await appendFile(samples, '{"task":"vt","torn');
+    expect(await indexcache(folder, args)).toMatchObject({ status: 2, stderr: expect.stringContaining("--resume") });
+    const resumed = await indexcache(folder, [...args, "--resume"]);
+    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringContaining(`resuming: ${before} samples`) });
+    expect(await timelessFile(join(folder, "r.json"))).toEqual(await timelessFile(join(home, "r.json")));
+    expect((await readSamples(samples))?.entries).toHaveLength(6);
+  });
+
+  test("can be scored again without the model, printed as Markdown, and written as JUnit", async () => {
+    const samples = join(home, "r.json.samples.jsonl");
+    const again = await indexcache(folder, ["eval", "--from", samples, "--json"]);
+    const [first, second] = [timeless(again.stdout), await timelessFile(join(home, "r.json"))] as { rows: unknown }[];
+    expect(first?.rows).toEqual(second?.rows);
+    const printed = await indexcache(folder, ["eval", "--from", join(home, "r.json"), "--markdown"]);
+    expect(printed.stdout).toMatch(/^\| Task \| n \| Arm \|/);
+    const other = await indexcache(folder, ["eval", "--from", samples, "--baseline", "uniform:4", "--junit", "j.xml"]);
+    expect(other.stdout).toContain("baseline uniform:4");
+    expect(readFileSync(join(folder, "j.xml"), "utf8")).toContain(
+      '<testsuite name="ruler-core: full against uniform:4"',
+    );
+  });
+
+  test("fails its gate with exit code 1", async () => {
+    const samples = join(home, "r.json.samples.jsonl");
+    const gated = await indexcache(folder, ["eval", "--from", samples, "--fail-on", "inconclusive"]);
+    expect(gated.status).toBe(1);
+    expect(gated.stderr).toMatch(/^error: --fail-on inconclusive: uniform:4 is (inferior|inconclusive) on/m);
+    expect(gated.stdout).toContain("identical");
+    const passed = await indexcache(folder, ["eval", "--from", samples, "--fail-on", "inferior", "--margin", "100"]);
+    expect(passed.status).toBe(0);
+  });
+
+  test("of another kind is refused by name when it would resume", async () => {
+    const text = await readFile(join(home, "r.json.samples.jsonl"), "utf8");
+    await writeFile(join(folder, "r.json.samples.jsonl"), text);
+    const seed = await indexcache(folder, [...arms, "-o", "r.json", "--resume", "--seed", "7"]);
+    expect(seed).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("settings.seed (journal: 42, now: 7)"),
+    });
+    const lines = text.trimEnd().split("\n");
+    const changed = { ...(JSON.parse(lines[1] as string) as Sample), prompt_sha256: "0".repeat(64) };
+    await writeFile(join(folder, "r.json.samples.jsonl"), `${[lines[0], JSON.stringify(changed)].join("\n")}\n`);
+    const prompt = await indexcache(folder, [...arms, "-o", "r.json", "--resume"]);
+    expect(prompt).toMatchObject({ status: 2, stderr: expect.stringContaining("is another one than in the journal") });
+  });
+
+  test("can be interrupted, says how it goes on, and exits with 130", async () => {
+    const stopped = await interrupt(folder, [...arms, "--workers", "1", "-o", "r.json"], " items (", "SIGINT");
+    expect(stopped.status).toBe(130);
+    expect(stopped.stderr).toMatch(
+      /every finished item is in "r\.json\.samples\.jsonl"\nhint: go on with: .* --resume/,
+    );
+  });
+
+  test("is planned without being run", async () => {
+    const planned = await indexcache(folder, ["eval", "-p", "uniform:4", ...small, "--dry-run", "--json"]);
+    const plan = JSON.parse(planned.stdout);
+    expect(plan).toMatchObject({ suite: "ruler-core", items: 2, cells: [{ task: "vt", items: 1 }, { task: "fwe" }] });
+    expect(plan.estimated_seconds).toBeGreaterThan(0);
+  });
+});
+
+test("tasks are listed", async () => {
+  const listed = await indexcache(folder, ["eval", "--list"]);
+  expect(listed.stdout).toMatch(/^ruler-core +vt +\d+ +string_match_all +graded +30 +nothing$/m);
+});
+
+test("items without room in the window are counted, not scored", async () => {
+  const record = (words: number) => ({
+    index: words,
+    input: `Remember this: the number is 4711. ${"The sky is blue. ".repeat(words)}What is the number?`,
+    outputs: ["4711"],
+    answer_prefix: " The number is",
+  });
+  writeFileSync(
+    join(folder, "niah_single_1.jsonl"),
+    [record(3), record(900)].map((one) => JSON.stringify(one)).join("\n"),
+  );
+  const args = ["eval", "-p", "uniform:4", "--data", "niah_single_1.jsonl", "--workers", "1", "--json", "-q"];
+  const { status, stdout } = await indexcache(folder, args);
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout).rows[0]).toMatchObject({ items: 1, counts: { too_long: 1 } });
+});
+
+describe("LongBench", () => {
+  test("v1 runs from the zip as it is published", async () => {
+    await writeLongbenchZip(join(folder, "data.zip"), 1);
+    const tasks = ["--tasks", "hotpotqa,trec,samsum", "--max-length", "400"];
+    const args = ["eval", "-p", "uniform:4", "--suite", "longbench", "--data", "data.zip", ...tasks, "--json", "-q"];
+    const { status, stdout, stderr } = await indexcache(folder, args);
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    const { rows, settings } = evalResultSchema.parse(JSON.parse(stdout));
+    expect(rows.filter(({ kind }) => kind === "task").map(({ name, metric }) => [name, metric])).toEqual([
+      ["hotpotqa", "qa_f1"],
+      ["trec", "classification"],
+      ["samsum", "rouge"],
+    ]);
+    expect(settings).toMatchObject({ max_length: 400, data: "data.zip" });
+  });
+
+  test("v2 gives accuracy by groups, on outputs and on the most likely choice, and thinks in a first turn", async () => {
+    await writeLongbenchV2(join(folder, "data.json"), 4, 3);
+    const args = ["eval", "-p", "uniform:4", "--suite", "longbench-v2", "--data", "data.json", "-o", "r.json", "-q"];
+    expect(await indexcache(folder, args)).toMatchObject({ status: 0, stderr: "" });
+    const { rows } = await readEvalResult(join(folder, "r.json"));
+    expect(rows.filter(({ kind }) => kind === "task").map(({ endpoint, items }) => [endpoint, items])).toEqual([
+      ["generation", 3],
+      ["choices", 3],
+    ]);
+    expect(rows.map(({ group }) => group?.name)).toContain("length");
+    const samples = (await readSamples(join(folder, "r.json.samples.jsonl")))?.entries ?? [];
+    expect(samples.every((sample) => sample.choice_log_probabilities?.length === 4)).toBe(true);
+  });
+
+  test("v2 with --cot scores the second turn and keeps the first", async () => {
+    await writeLongbenchV2(join(folder, "data.json"), 2, 1);
+    // The thought fills what the window leaves it: cut the prompt to leave it little.
+    const args = ["eval", "--suite", "longbench-v2", "--data", "data.json", "--cot", "--samples-file", "s.jsonl", "-q"];
+    const { status, stderr } = await indexcache(folder, args);
+    // The demo's window has no room for a thought of 1,024 tokens, and that is said.
+    expect(stderr).toMatch(/^error: /);
+    expect(status).toBe(2);
+  });
+});
+
+describe("bad input is one sentence and exit code 2:", () => {
+  const cases: [name: string, args: string[], message: string | RegExp][] = [
+    ["zero samples", ["--samples", "0"], "--samples <n>' argument '0' is invalid. It must be 1 or more"],
+    ["a length beyond the window", ["--lengths", "4k"], "--lengths has 4096, the model's window is 1024 tokens"],
+    ["an unknown task", ["--tasks", "vt,songs"], 'has no task "songs"'],
+    ["LongBench without data", ["--suite", "longbench-v2"], "needs --data"],
+    ["a pattern of another length", ["-p", "FSFS"], "has 4 letters, the model has 12 layers"],
+    ["a gate without an arm", ["--fail-on", "inferior"], "--fail-on needs a --pattern"],
+    ["--resume without a file", ["-p", "uniform:4", "--resume"], "--resume needs -o FILE"],
+    ["--from a file that is none", ["--from", "nothing.jsonl"], 'Cannot read "nothing.jsonl"'],
+    ["an output in no folder", ["-p", "uniform:4", "-o", "no/such/r.json"], 'Cannot write "no/such/r.json"'],
+    ["two tasks with a comma too many", ["--tasks", "vt,,fwe"], "It must be names with commas between"],
+  ];
+  test.each(cases)("%s", async (_, args, message) => {
+    const { status, stderr } = await indexcache(folder, ["eval", ...args]);
+    expect(stderr).toContain(message);
+    expect(stderr).not.toMatch(/^\s+at /m);
+    expect(status).toBe(2);
+  });
+
+  test("a pattern file of another model", async () => {
+    const hash = "0".repeat(64);
+    const none = { body: 0, indexer: 0, naive_body: 0, naive_indexer: 0 };
+    const file: PatternFile = {
+      schema_version: PATTERN_SCHEMA_VERSION,
+      index_topk_pattern: "FSSSFSSSFSSS",
+      model: {
+        name: "elsewhere",
+        architecture: "glm_moe_dsa",
+        layers: 12,
+        index_topk: 128,
+        config_hash: hash,
+        weight_hash: hash,
+      },
+      calibration: { source: "text.jsonl", hash, sequences: 1, tokens: 2 },
+      baseline_loss: 1,
+      loss: 1,
+      trajectory: [],
+      search: { strategy: "greedy", evaluations: 0, layer_executions: none, seconds: 0 },
+      tool: { version: "0", runtime: "none", device: "cpu" },
+    };
+    writeFileSync(join(folder, "elsewhere.json"), formatPatternFile(file));
+    const { status, stderr } = await indexcache(folder, ["eval", "-p", "elsewhere.json"]);
+    expect(stderr).toMatch(/^error: Pattern file "elsewhere\.json" is of model "elsewhere", not of /m);
+    expect(status).toBe(2);
+  });
+
+  test("a model without a tokenizer", async () => {
+    const { status, stderr } = await indexcache(folder, ["eval", tinyModel, "-p", "FSSSS"]);
+    expect(stderr).toMatch(/^error: Model folder ".*" has no tokenizer\.json$/m);
+    expect(status).toBe(2);
+  });
+
+  test("a result file with a wrong field", async () => {
+    writeFileSync(join(folder, "r.json"), '{"schema_version":1,"suite":3}');
+    const { status, stderr } = await indexcache(folder, ["eval", "--from", "r.json"]);
+    expect(stderr).toContain('error: Result file "r.json": "suite"');
+    expect(status).toBe(2);
+  });
+});

@@ -1,0 +1,112 @@
+import { describe, expect, test } from "vitest";
+import { evalResultSchema, formatEvalResult } from "../../src/formats/eval-result.ts";
+import type { Sample } from "../../src/formats/sample-journal.ts";
+import { parsePattern } from "../../src/pattern/pattern.ts";
+import { gateFailures } from "../../src/report/eval-gate.ts";
+import { formatJunit } from "../../src/report/eval-junit.ts";
+import { evalRecord } from "../../src/report/eval-record.ts";
+import { formatEvalMarkdown, formatEvalReport } from "../../src/report/eval-report.ts";
+import { binaryTask, pair } from "../eval/run/samples.ts";
+
+function result(items: readonly Sample[][]) {
+  return evalRecord({
+    fingerprint: {
+      model_name: "tiny",
+      model_config_hash: "a",
+      weight_hash: "b",
+      tokenizer_hash: "c",
+      chat_template: "none",
+      chat_template_hash: null,
+      suite: "ruler-core",
+      suite_version: 1,
+      settings: { seed: 42 },
+      tool_version: "0",
+    },
+    described: { samples: items.length },
+    arms: [
+      { name: "full", pattern: parsePattern("FFFF"), repeat: 0 },
+      { name: "a<b>&.json", pattern: parsePattern("FSFS"), repeat: 0 },
+    ],
+    tasks: [binaryTask],
+    items,
+    statistics: { margin: 0.01, alpha: 0.05, bootstrap: 100, permutations: 100, seed: 42 },
+    notes: ["A note"],
+    skipped: [{ task: "qa_1", reason: "needs --squad" }],
+    bad: [{ where: "x.jsonl, line 3", problem: "no answer" }],
+    wallSeconds: 12,
+    runtime: "onnxruntime-node 1",
+    command: "indexcache eval -o e.json",
+  });
+}
+
+const many = (lost: number, items: number, length?: number): Sample[][] =>
+  Array.from({ length: items }, (_, id) =>
+    pair({ id: String(id), ...(length === undefined ? {} : { length }) }, id < lost ? { score: 0 } : {}),
+  );
+
+describe("the report", () => {
+  const bad = result(many(30, 40));
+
+  test("has scores, change and verdict in a table, and what it cannot show below", () => {
+    const text = formatEvalReport(bad);
+    const [title, first, second] = text.split("\n");
+    expect(title).toMatch(/^Task +n +Arm +Score +Change +95% CI +p +Gold loss +Change +Verdict$/);
+    expect(first).toMatch(/^needle +40 +full +100\.0 +0\.5000$/);
+    expect(second).toMatch(
+      /^ +a<b>&\.json +25\.0 +-75\.0 +-8\d\.\d to -5\d\.\d +<0\.0001\* +0\.5000 +\+0\.0000 +inferior$/,
+    );
+    for (const words of [
+      "A note.",
+      "Skipped qa_1: needs --squad",
+      "Bad records left out: 1",
+      "x.jsonl, line 3",
+      "Wall time 12 s.",
+    ]) {
+      expect(text).toContain(words);
+    }
+  });
+
+  test("is a record that its own schema takes back", () => {
+    expect(evalResultSchema.parse(JSON.parse(formatEvalResult(bad)))).toEqual(bad);
+  });
+
+  test("is Markdown with every interval", () => {
+    const [title, line] = formatEvalMarkdown(bad).split("\n");
+    expect(title?.split("|").length).toBe(line?.split("|").length);
+    expect(title).toContain("| Score | 95% CI | Change | 95% CI | p |");
+  });
+
+  test("says the items that are needed, ceilings and floors", () => {
+    expect(formatEvalReport(result(many(0, 40)))).toMatch(/identical \(ceiling: 40 of 40 right\)/);
+    expect(formatEvalReport(result(many(1, 40)))).toMatch(/inconclusive: [\d,]+ more items needed/);
+    const floor = many(0, 40).map((samples) =>
+      samples.map((one, arm) => ({ ...one, score: 0, gold_loss: { nats: 4 + arm, tokens: 4 } })),
+    );
+    expect(formatEvalReport(result(floor))).toContain("inconclusive (floor: no arm scores)");
+  });
+
+  test("fails a gate by what it says", () => {
+    expect(gateFailures(bad, "inferior")).toEqual(["a<b>&.json is inferior on needle"]);
+    const open = result(many(1, 40));
+    expect(gateFailures(open, "inferior")).toEqual([]);
+    expect(gateFailures(open, "inconclusive")).toEqual(["a<b>&.json is inconclusive on needle"]);
+    expect(gateFailures(result(many(0, 40)), "inconclusive")).toEqual([]);
+    // With several cells the row over all of them decides.
+    const cells = result([...many(0, 2000, 1024), ...many(1, 40, 2048)]);
+    expect(cells.rows.map(({ comparisons }) => comparisons[0]?.verdict)).toEqual([
+      "identical",
+      "inconclusive",
+      "inconclusive",
+    ]);
+    expect(gateFailures(cells, "inconclusive")).toEqual(["a<b>&.json is inconclusive on overall"]);
+  });
+
+  test("is JUnit XML in which names are escaped", () => {
+    const xml = formatJunit(bad, "inferior");
+    expect(xml).toContain(
+      '<testsuite name="ruler-core: a&lt;b&gt;&amp;.json against full" tests="2" failures="1" skipped="1"',
+    );
+    expect(xml).toContain('<failure message="inferior: -75.00 points');
+    expect(xml).toContain('name="qa_1"><skipped message="needs --squad"/>');
+  });
+});

@@ -1,0 +1,128 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { InterruptedError } from "../../src/base/errors.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { parsePattern } from "../../src/pattern/pattern.ts";
+import { Arms, type PromptRequest } from "../../src/runtime/arms.ts";
+import { openSharedDecoder } from "../../src/runtime/decoder.ts";
+import { generate } from "../../src/runtime/generation.ts";
+import { logProbability } from "../../src/runtime/sampling.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+const full = parsePattern("FFFFFFFFFFFF");
+const late = parsePattern("FFFFFFFFFFSS");
+const early = parsePattern("FSSSFSSSFSSS");
+const settings = { device: "cpu", threads: 2 } as const;
+
+let model: ModelFolder;
+let tokenizer: Tokenizer;
+let arms: Arms;
+let prompt: number[];
+beforeAll(async () => {
+  model = await openModel(join(root, "models", "demo"));
+  tokenizer = await Tokenizer.load(model.path);
+  arms = await Arms.open(model, tokenizer, [full, late, early, full], settings);
+  const text = readFileSync(join(root, "calibration", "demo-prompt.txt"), "utf8");
+  prompt = tokenizer.encode(text.repeat(3)).slice(0, 400);
+});
+afterAll(() => arms.release());
+
+const request = (more: Partial<PromptRequest> = {}): PromptRequest => ({ prompt, maxNewTokens: 12, stop: [], ...more });
+
+describe("arms that share a prefill", () => {
+  test("generate what each pattern generates alone", async () => {
+    const patterns = [early, full, late];
+    const answers = await arms.answer(request(), patterns);
+    for (const [index, pattern] of patterns.entries()) {
+      const decoder = await openSharedDecoder(model, pattern, settings);
+      let alone: number[] = [];
+      const options = { maxNewTokens: 12, window: 1024, eosIds: tokenizer.eosIds };
+      for await (const event of generate(decoder, prompt, options))
+        if (event.kind === "done") alone = event.result.tokens;
+      await decoder.release();
+      expect(answers[index]?.tokens).toEqual(alone);
+      expect(answers[index]?.text).toBe(tokenizer.decode(alone));
+    }
+  });
+
+  test("answer to the last bit as without the others", async () => {
+    const answer = { ids: [...prompt, 5, 6, 7], start: prompt.length };
+    const [together] = await arms.answer(request({ answer }), [early, full, late]);
+    const [alone] = await arms.answer(request({ answer }), [early]);
+    expect(together?.answerLoss).toEqual(alone?.answerLoss);
+    expect(together?.tokens).toEqual(alone?.tokens);
+  });
+
+  test("of one pattern are equal to the last bit", async () => {
+    const answer = { ids: [...prompt, 5, 6, 7], start: prompt.length };
+    const [one, other] = await arms.answer(request({ answer }), [full, full]);
+    const exact = (given: typeof one) => ({ ...given, prefillSeconds: 0, decodeSeconds: 0 });
+    expect(exact(one)).toEqual(exact(other));
+  });
+
+  test("run the layers that they agree on once", async () => {
+    const before = { ...arms.prefillLayers };
+    await arms.answer(request({ maxNewTokens: 1 }), [full, late, early]);
+    // All: layer 0. full and late: 1 to 9, then 2 each; early: 11.
+    expect(arms.prefillLayers.made - before.made).toBe(1 + 9 + 2 * 2 + 11);
+    expect(arms.prefillLayers.alone - before.alone).toBe(3 * 12);
+  });
+});
+
+describe("teacher forcing", () => {
+  test("gives the loss of the gold answer, from its first token that is not the prompt's", async () => {
+    const gold = [17, 300, 42];
+    const decoder = await openSharedDecoder(model, full, settings);
+    let expected = 0;
+    let logits = await decoder.prefill(prompt);
+    for (const id of gold) {
+      expected -= logProbability(logits, id);
+      logits = await decoder.decode(id);
+    }
+    await decoder.release();
+    const [answer] = await arms.answer(request({ answer: { ids: [...prompt, ...gold], start: prompt.length } }), [
+      full,
+    ]);
+    expect(answer?.answerLoss?.tokens).toBe(3);
+    expect(answer?.answerLoss?.nats).toBeCloseTo(expected, 3);
+    const merged = { ids: [...prompt.slice(0, -2), 9, ...gold], start: prompt.length - 2 };
+    expect((await arms.answer(request({ answer: merged }), [full]))[0]?.answerLoss?.tokens).toBe(4);
+  });
+
+  test("does not disturb decoding", async () => {
+    const [plain] = await arms.answer(request(), [early]);
+    const answer = { ids: [...prompt.slice(0, -3), 1, 2, 3, 4, 5, 6, 7, 8], start: prompt.length - 3 };
+    const choices = { shared: [...prompt, 11], options: [[1], [2, 3]] };
+    const [scored] = await arms.answer(request({ answer, choices }), [early]);
+    expect(scored?.tokens).toEqual(plain?.tokens);
+  });
+
+  test("gives the log-probability of every label, of one token or more", async () => {
+    const options = [[300], [17, 42], [17]];
+    const [bare] = await arms.answer(request({ choices: { shared: prompt, options } }), [full]);
+    const loss = async (option: readonly number[]) => {
+      const answer = { ids: [...prompt, ...option], start: prompt.length };
+      return -((await arms.answer(request({ answer }), [full]))[0]?.answerLoss?.nats ?? Number.NaN);
+    };
+    for (const [index, option] of options.entries()) expect(bare?.choices?.[index]).toBeCloseTo(await loss(option), 4);
+    const [led] = await arms.answer(request({ choices: { shared: [...prompt, 7], options: [[42]] } }), [full]);
+    expect(led?.choices?.[0]).toBeCloseTo((await loss([7, 42])) - (await loss([7])), 4);
+  });
+});
+
+describe("a generation ends", () => {
+  test("before a stop string, without it", async () => {
+    const [free] = await arms.answer(request(), [full]);
+    const stop = (free?.text ?? "").slice(5, 8);
+    const [stopped] = await arms.answer(request({ stop: [stop] }), [full]);
+    expect(stopped).toMatchObject({ finish: "stop", text: free?.text.slice(0, free.text.indexOf(stop)) });
+  });
+
+  test("with a signal", async () => {
+    const controller = new AbortController();
+    controller.abort(new InterruptedError("Interrupted"));
+    await expect(arms.answer(request(), [full], controller.signal)).rejects.toBeInstanceOf(InterruptedError);
+  });
+});

@@ -1,0 +1,173 @@
+/** The generation graph, run on the CPU with fed caches, against the decoder of the joined stages. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { RuntimeFailure } from "../../src/base/errors.ts";
+import { OnnxType } from "../../src/checkpoint/dtype.ts";
+import { farKeys } from "../../src/graph/generation-graph.ts";
+import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { readableLimit } from "../../src/graph/sequence-attention.ts";
+import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
+import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { keepsWhatIsWritten } from "../../src/runtime/cache-check.ts";
+import { openDecoder } from "../../src/runtime/decoder.ts";
+import { DeviceDecoder } from "../../src/runtime/device-decoder.ts";
+import { decodeRun, promptRuns } from "../../src/runtime/generation-runs.ts";
+import type { Decoder } from "../../src/runtime/measurement.ts";
+import { mostLikely } from "../../src/runtime/sampling.ts";
+import { fixturePath, largestDifference } from "../oracle.ts";
+import { pathWithNvidiaSmi } from "./nvidia-smi.ts";
+
+function someIds(model: ModelFolder, length: number): number[] {
+  let state = 11;
+  return Array.from({ length }, () => {
+    state = (state * 1103515245 + 12345) % 2147483648;
+    return state % model.config.vocabSize;
+  });
+}
+
+const quarter = (pattern: Pattern) => parsePattern(`F${"S".repeat(pattern.length - 1)}`);
+
+/** Logits of a prompt and of greedy steps behind it. */
+async function generated(decoder: Decoder, prompt: number[], steps: number) {
+  const all = [await decoder.prefill(prompt)];
+  for (let step = 0; step < steps; step++) all.push(await decoder.decode(mostLikely(all.at(-1) as Float32Array)));
+  return all.map((logits) => Float32Array.from(logits));
+}
+
+async function compare(model: ModelFolder, pattern: Pattern, length: number, provider: "cpu" | "cuda") {
+  const steps = 6;
+  const prompt = someIds(model, length);
+  const device = { device: "cpu", dtype: "float32", threads: 2, capacity: length + steps, provider } as const;
+  const decoder = await DeviceDecoder.open(model, pattern, device);
+  const reference = await openDecoder(model, pattern, { device: "cpu", threads: 2 });
+  const expected = await generated(reference, prompt, steps);
+  const found = await generated(decoder, prompt, steps);
+  expect(decoder.cacheBytes).toEqual(reference.cacheBytes);
+  for (const [step, logits] of found.entries()) {
+    expect(mostLikely(logits)).toBe(mostLikely(expected[step] as Float32Array));
+    expect(largestDifference([...logits], [...(expected[step] as Float32Array)])).toBeLessThan(1e-4);
+  }
+  // The same steps again, from where the prompt ended.
+  decoder.rewind(length);
+  const again = await decoder.decode(mostLikely(found[0] as Float32Array));
+  expect(largestDifference([...again], [...(found[1] as Float32Array)])).toBe(0);
+  await Promise.all([decoder.release(), reference.release()]);
+}
+
+describe.each([
+  ["glm-groups", "cuda"],
+  ["glm-pattern", "cpu"],
+  ["glm-shared", "cuda"],
+  ["v32-yarn", "cuda"],
+  ["v32-fp8", "cpu"],
+] as const)("%s in %s's graph", (fixture, provider) => {
+  // Shorter than index_topk, and longer with a remainder.
+  it.each([5, 77])("has the logits of the joined stages behind %i tokens", async (length) => {
+    const model = await openModel(fixturePath(fixture));
+    const full = model.config.indexerLayers;
+    for (const pattern of new Set([full, quarter(full)])) await compare(model, pattern, length, provider);
+  });
+});
+
+it("generates in float16 what it does in float32", async () => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const pattern = model.config.indexerLayers;
+  const settings = { device: "cpu", threads: 2, capacity: 90 } as const;
+  const half = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float16" });
+  const single = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float32" });
+  const logitsOf = async (decoder: DeviceDecoder, length: number) => {
+    decoder.rewind(0);
+    const prefilled = Float32Array.from(await decoder.prefill(someIds(model, length)));
+    return [...prefilled, ...(await decoder.decode(7))];
+  };
+  // Where every key is selected, rounding is all that differs.
+  expect(largestDifference(await logitsOf(half, 5), await logitsOf(single, 5))).toBeLessThan(0.02);
+  // Where keys are chosen, rounding chooses others now and then.
+  expect(largestDifference(await logitsOf(half, 77), await logitsOf(single, 77))).toBeLessThan(1);
+  await Promise.all([half.release(), single.release()]);
+});
+
+it("gathers and cuts top-k into pieces where the prompt is long", async () => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const { config } = model;
+  const kernels = kernelsOf("cuda", OnnxType.float);
+  const length = Math.max(readableLimit(config, kernels), farKeys(config)) + 100;
+  expect(promptRuns(config, kernels, 0, length).map(({ way }) => way)).toEqual(
+    expect.arrayContaining(["every", "read", "gather"]),
+  );
+  expect(decodeRun(config, length).way).toBe("far");
+  await compare(model, quarter(config.indexerLayers), length, "cuda");
+});
+
+it("cuts a prompt so that every row is in one run, and pads only behind its end", async () => {
+  const { config } = await openModel(fixturePath("glm-groups"));
+  const kernels = kernelsOf("cuda", OnnxType.float16);
+  for (const [start, end] of [
+    [0, 1],
+    [0, config.indexTopk],
+    [0, 1000],
+    [config.indexTopk + 3, 777],
+  ] as const) {
+    const runs = promptRuns(config, kernels, start, end);
+    expect(runs[0]?.start).toBe(start);
+    expect(runs.at(-1)?.end).toBe(end);
+    for (const [index, run] of runs.entries()) {
+      expect(run.start).toBe(index === 0 ? start : runs[index - 1]?.end);
+      expect(run.padding === 0 || index === runs.length - 1).toBe(true);
+      expect(run.blocks * 256).toBeGreaterThanOrEqual(run.end + run.padding);
+    }
+  }
+});
+
+it("refuses a model that the device cannot hold, before it loads anything", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-decoder-"));
+  const path = process.env.PATH;
+  try {
+    process.env.PATH = pathWithNvidiaSmi(folder, "0, NVIDIA L4, 23034, 100, 580.95.05, 8.9, GPU-aaaaaaaa-0000");
+    const model = await openModel(fixturePath("glm-pattern"));
+    const settings = { device: "cuda", dtype: "float16", capacity: 100_000 } as const;
+    const error = await DeviceDecoder.open(model, model.config.indexerLayers, settings).catch((reason) => reason);
+    expect(error).toBeInstanceOf(RuntimeFailure);
+    expect(error.message).toMatch(/needs about .* = weights .* \+ caches .* \+ one run .*; cuda has 0.10 GiB free/);
+    expect(error.hint).toContain("--max-new-tokens");
+  } finally {
+    process.env.PATH = path;
+    await rm(folder, { recursive: true, force: true });
+  }
+});
+
+it("can tell caches that keep what is written from others", async () => {
+  const model = await openModel(fixturePath("glm-pattern"));
+  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+    device: "cpu",
+    dtype: "float32",
+    capacity: 8,
+  });
+  expect(await keepsWhatIsWritten(decoder)).toBe(true);
+  const fresh = Float32Array.from(await decoder.prefill([3, 1]));
+  decoder.rewind(0);
+  expect(largestDifference([...(await decoder.prefill([3, 1]))], [...fresh])).toBe(0);
+  await decoder.release();
+  // One that sees its last token alone.
+  const forgetful = {
+    vocabularySize: 64,
+    decode: async (id: number) => Float32Array.of(id, 1),
+    rewind: () => undefined,
+  };
+  expect(await keepsWhatIsWritten(forgetful)).toBe(false);
+});
+
+it("refuses more tokens than the caches were made for", async () => {
+  const model = await openModel(fixturePath("glm-pattern"));
+  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+    device: "cpu",
+    dtype: "float32",
+    capacity: 4,
+  });
+  await decoder.prefill([1, 2, 3]);
+  await decoder.decode(4);
+  await expect(decoder.decode(5)).rejects.toThrow("made for 4 tokens, and 5 are needed");
+  await decoder.release();
+});

@@ -1,0 +1,104 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { clocks } from "../../src/base/clock.ts";
+import { composeModel, composeWithoutIndexers } from "../../src/graph/compose.ts";
+import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
+import { CachedGraph } from "../../src/runtime/cached-graph.ts";
+import { openDecoder } from "../../src/runtime/decoder.ts";
+import { IndexerAlone } from "../../src/runtime/indexer-alone.ts";
+import { PatternTimer } from "../../src/runtime/pattern-timer.ts";
+import { fixturePath, readOracle } from "../oracle.ts";
+
+const cpu = { device: "cpu", threads: 1 } as const;
+const pattern = parsePattern("FSSSS");
+
+describe("glm-groups", () => {
+  let model: ModelFolder;
+  beforeAll(async () => {
+    model = await openModel(fixturePath("glm-groups"));
+  });
+
+  test("without indexers, given the selection of layer 0, it computes what FSSSS computes", async () => {
+    const ids = readOracle("glm-groups").sequences[0] ?? [];
+    const decoder = await openDecoder(model, pattern, cpu);
+    const alone = await IndexerAlone.open(model, 8, cpu);
+    const encoded = await composeWithoutIndexers(model.config, model.stage);
+    const bare = await CachedGraph.open(
+      model.config,
+      encoded,
+      "bare",
+      { indexers: [], capacity: 8 },
+      {
+        ...cpu,
+        folder: model.path,
+      },
+    );
+    for (const [start, end] of [
+      [0, 20],
+      [20, 21],
+      [21, 40],
+    ] as const) {
+      const part = ids.slice(start, end);
+      const wanted = await decoder.prefill(part);
+      const { selected } = await alone.forward(part, clocks.wall);
+      // The decoder cuts the prompt at index_topk, and whole rows of a product may differ in the last bit.
+      const found = await bare.forward(part, selected);
+      expect(Math.max(...found.map((value, index) => Math.abs(value - (wanted[index] ?? 0))))).toBeLessThan(1e-5);
+    }
+    expect(bare.cacheBytes.indexerKey).toBe(0);
+    expect(decoder.cacheBytes.latent).toBe(bare.cacheBytes.latent);
+    for (const open of [decoder, alone, bare]) await open.release();
+  });
+
+  test("a graph rewound to an earlier row goes on from there as it did before", async () => {
+    const ids = readOracle("glm-groups").sequences[0] ?? [];
+    const caches = { indexers: fullLayers(pattern), capacity: 8 };
+    const encoded = await composeModel(model.config, pattern, model.stage);
+    const graph = await CachedGraph.open(model.config, encoded, "rewound", caches, { ...cpu, folder: model.path });
+    await graph.forward(ids.slice(0, 20));
+    const once = await graph.forward(ids.slice(20, 24));
+    graph.rewind(20);
+    expect(graph.position).toBe(20);
+    expect(await graph.forward(ids.slice(20, 24))).toEqual(once);
+    await graph.release();
+  });
+});
+
+describe("the timer", () => {
+  let timer: PatternTimer;
+  beforeAll(async () => {
+    const model = await openModel(fixturePath("glm-groups"));
+    const settings = { ...cpu, capacity: 700, clock: countingClock() };
+    timer = await PatternTimer.open(model, [parsePattern("FFFFF"), pattern], settings);
+  });
+  afterAll(() => timer.release());
+
+  test("times every chunk in every graph, once a repeat", async () => {
+    const timed = await timer.measure({ context: 600, repeats: 2, decodeTokens: 3 });
+    // Borders at index_topk, then chunks of at most 256 rows.
+    expect(timed.chunks).toEqual({ timed: 4, all: 4 });
+    // Every timed piece is one tick of the clock: 4 chunks a repeat; 1 of 3 tokens together, which is a third a token.
+    expect(timed.prefill.patterns).toEqual([
+      [4, 4],
+      [4, 4],
+    ]);
+    expect(timed.prefill.withoutIndexers).toEqual([4, 4]);
+    expect(timed.prefill.alone).toEqual([4, 4]);
+    expect(timed.decode.patterns.flat()).toEqual(Array(4).fill(expect.closeTo(1 / 3, 10)));
+    expect(timed.decode.alone).toEqual([expect.closeTo(1, 10), expect.closeTo(1, 10)]);
+  });
+
+  test("lets some chunks stand for all rows", async () => {
+    const timed = await timer.measure({ context: 600, repeats: 1, decodeTokens: 1, sampledChunks: 2 });
+    expect(timed.chunks).toEqual({ timed: 2, all: 4 });
+    // Rows of the stretches over rows of their middle chunks, at one tick each: what is left out is made up for.
+    const [[sum]] = timed.prefill.patterns as [[number]];
+    expect(sum).toBeGreaterThan(2);
+  });
+});
+
+/** A clock on which nothing takes time but reading it: every timed piece is one second. */
+function countingClock(): () => number {
+  let now = 0;
+  return () => now++;
+}

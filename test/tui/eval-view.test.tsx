@@ -1,0 +1,49 @@
+import { render } from "ink-testing-library";
+import { describe, expect, test } from "vitest";
+import type { EvalProgress } from "../../src/eval/run/progress.ts";
+import { PlainEvalDisplay } from "../../src/report/eval-display.ts";
+import { EvalView } from "../../src/tui/eval-view.tsx";
+
+const progress: EvalProgress = {
+  arms: ["full", "quarter.json"],
+  scores: [0.812, 0.799],
+  items: { done: 45, total: 600, replayed: 5 },
+  task: "vt",
+  length: 1024,
+  elapsedSeconds: 75,
+  etaSeconds: 130,
+};
+
+describe("the view of an evaluation", () => {
+  test("shows how far it is, and each arm against the baseline", () => {
+    const { lastFrame, unmount } = render(<EvalView title="demo: ruler-core" progress={progress} journal="r.jsonl" />);
+    expect(lastFrame()).toBe(
+      [
+        "demo: ruler-core",
+        `[###${".".repeat(37)}] 1 min 15 s elapsed`,
+        "45 of 600 items (vt at 1024), about 2 min 10 s left",
+        "",
+        "full          81.2  baseline",
+        "quarter.json  79.9  -1.3 points so far",
+        "",
+        "Ctrl-C saves; journal r.jsonl",
+      ].join("\n"),
+    );
+    unmount();
+  });
+
+  test("is lines, one in a while, where there is no terminal", () => {
+    const lines: string[] = [];
+    const display = new PlainEvalDisplay((line) => lines.push(line));
+    display.show({ ...progress, items: { ...progress.items, done: 0 } });
+    display.show(progress);
+    display.show({ ...progress, elapsedSeconds: 80 });
+    display.show({ ...progress, elapsedSeconds: 90, items: { done: 50, total: undefined, replayed: 0 } });
+    display.close({ ...progress, elapsedSeconds: 91 });
+    expect(lines).toEqual([
+      "45 of 600 items (vt at 1024), about 2 min 10 s left; full 81.2, quarter.json 79.9",
+      "50 items (vt at 1024), about 2 min 10 s left; full 81.2, quarter.json 79.9",
+      "45 items in 1 min 31 s, 5 from the journal",
+    ]);
+  });
+});

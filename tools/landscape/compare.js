@@ -1,0 +1,238 @@
+/**
+ * Strategies on the landscapes, as Markdown: what each finds, what it runs for it, and what that is worth on other text.
+ *
+ *   npm run build && node tools/landscape/compare.js            every model: greedy, and what is composed of it
+ *   npm run build && node tools/landscape/compare.js demo       one model: all strategies, random patterns, stability
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Random } from "../../dist/base/random.js";
+import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
+import { uniformPattern } from "../../dist/pattern/schedule.js";
+import { blockStarts } from "../../dist/search/blockwise.js";
+import { PatternSpace } from "../../dist/search/space.js";
+import { search } from "../../dist/search/strategy.js";
+
+const folder = fileURLToPath(new URL("../../test/fixtures/landscapes", import.meta.url));
+const RANDOM_PATTERNS = 200;
+
+/** See landscape.py for the format. */
+function readLandscape(name) {
+  const bytes = readFileSync(join(folder, `${name}.landscape`));
+  const end = bytes.indexOf(10);
+  const header = JSON.parse(bytes.subarray(0, end).toString());
+  const patterns = 2 ** (header.layers - 1);
+  let offset = end + 1;
+  const sets = {};
+  for (const { name: set, sequences } of header.sets) {
+    sets[set] = { sequences };
+    for (const quantity of ["nll", "kl"]) {
+      sets[set][quantity] = Float32Array.from({ length: patterns * sequences }, (_, index) =>
+        bytes.readFloatLE(offset + 4 * index),
+      );
+      offset += 4 * patterns * sequences;
+    }
+  }
+  return { name, layers: header.layers, patterns, sets };
+}
+
+function indexOf(pattern) {
+  return [...pattern].slice(1).reduce((bits, letter, at) => bits | (letter === "F" ? 1 << at : 0), 0);
+}
+
+function patternAt(index, layers) {
+  return parsePattern(`F${Array.from({ length: layers - 1 }, (_, at) => ((index >> at) & 1 ? "F" : "S")).join("")}`);
+}
+
+const all = (count) => Array.from({ length: count }, (_, index) => index);
+
+function mean(set, pattern, sequences = all(set.sequences), quantity = "nll") {
+  const start = indexOf(pattern) * set.sequences;
+  return sequences.reduce((sum, index) => sum + set[quantity][start + index], 0) / sequences.length;
+}
+
+async function run(
+  landscape,
+  strategy,
+  targets,
+  { set = landscape.sets.calibration, sequences, quantity = "nll" } = {},
+) {
+  const evaluate = async (pattern, asked) =>
+    asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 }));
+  const starts = strategy.name === "blockwise" ? blockStarts(landscape.layers, strategy.blocks).slice(1) : [];
+  const pinned = new Map(starts.map((layer) => [layer, "a block"]));
+  const space = new PatternSpace(fullPattern(landscape.layers), { pinned });
+  for await (const event of search(strategy, {
+    space,
+    targets,
+    sequences: sequences ?? all(set.sequences),
+    evaluate,
+  })) {
+    if (event.kind === "done") return event.result;
+  }
+}
+
+function optimum(landscape, size) {
+  let best;
+  for (let index = 0; index < landscape.patterns; index++) {
+    const pattern = patternAt(index, landscape.layers);
+    if (fullLayers(pattern).length !== size) continue;
+    const loss = mean(landscape.sets.calibration, pattern);
+    if (best === undefined || loss < best.loss) best = { pattern, loss };
+  }
+  return best;
+}
+
+const milli = (nats) => (1000 * nats).toFixed(1);
+const row = (cells) => console.log(`| ${cells.join(" | ")} |`);
+
+async function compareModels(names) {
+  row([
+    "model",
+    "sizes",
+    "greedy: not optimal at (1e-3 nats)",
+    "default, one size a run",
+    "all sizes in one run",
+    "layers, of greedy's",
+  ]);
+  row(all(6).map(() => "---"));
+  for (const name of names) {
+    const landscape = readLandscape(name);
+    const sizes = all(landscape.layers - 2).map((index) => index + 2);
+    const best = new Map(sizes.map((size) => [size, optimum(landscape, size).loss]));
+    const misses = (found) =>
+      found
+        .map(({ pattern, evaluation }) => [fullLayers(pattern).length, evaluation.loss])
+        .filter(([size, loss]) => loss > best.get(size) + 1.5e-5)
+        .map(([size, loss]) => `${size}: ${milli(loss - best.get(size))}`)
+        .join(", ") || "-";
+    const greedy = await run(landscape, { name: "greedy" }, sizes);
+    const single = [];
+    const ratios = [];
+    for (const size of sizes) {
+      const again = await run(landscape, { name: "look-again" }, [size]);
+      ratios.push(again.layers / (await run(landscape, { name: "greedy" }, [size])).layers);
+      single.push(...again.patterns);
+    }
+    const together = await run(landscape, { name: "look-again" }, sizes);
+    row([
+      name,
+      `${sizes[0]}-${sizes.at(-1)}`,
+      misses(greedy.patterns),
+      misses(single),
+      misses(together.patterns),
+      `${Math.min(...ratios).toFixed(2)}-${Math.max(...ratios).toFixed(2)}`,
+    ]);
+  }
+}
+
+async function compareStrategies(name) {
+  const landscape = readLandscape(name);
+  const { layers } = landscape;
+  const { calibration, "held-out": heldOut } = landscape.sets;
+  const targets = [2, 4, 8].map((part) => Math.max(2, Math.round(layers / part)));
+  const base = mean(calibration, fullPattern(layers));
+  const outBase = heldOut === undefined ? 0 : mean(heldOut, fullPattern(layers));
+  const cell = (pattern) =>
+    `${milli(mean(calibration, pattern) - base)}${heldOut === undefined ? "" : ` / ${milli(mean(heldOut, pattern) - outBase)}`}`;
+  console.log(`\n${name}: 1e-3 nats above every indexer, calibration / held out\n`);
+  row([
+    "strategy",
+    ...targets.map((size) => `${size} of ${layers}`),
+    "patterns",
+    "sequences",
+    "layers, of naive greedy",
+  ]);
+  row(all(targets.length + 4).map(() => "---"));
+  const plain = await run(landscape, { name: "greedy" }, targets);
+  const naive = plain.sequenceEvaluations * layers;
+  const race = { alpha: 0.1, block: 2, seed: 0 };
+  for (const [title, strategy, quantity] of [
+    ["greedy", { name: "greedy" }],
+    ["greedy, race", { name: "greedy", race }],
+    ["greedy, kl", { name: "greedy", bounded: true }, "kl"],
+    ["blockwise, 2 blocks", { name: "blockwise", blocks: 2 }],
+    ["forward", { name: "forward" }],
+    ["forward, race", { name: "forward", race }],
+    ["beam 2, backward", { name: "beam", width: 2, direction: "backward" }],
+    ["beam 2, forward", { name: "beam", width: 2, direction: "forward" }],
+    ["beam 4, forward", { name: "beam", width: 4, direction: "forward" }],
+    ["floating", { name: "floating" }],
+    ["greedy, swaps", { name: "greedy", swaps: {} }],
+    ["look-again (default)", { name: "look-again" }],
+    ["look-again, kl", { name: "look-again", bounded: true }, "kl"],
+    ["exhaustive", { name: "exhaustive" }],
+  ]) {
+    const result = await run(landscape, strategy, targets, { quantity });
+    const found = targets.map((size) => result.patterns.find(({ pattern }) => fullLayers(pattern).length === size));
+    row([
+      title,
+      ...found.map(({ pattern }) => cell(pattern)),
+      result.evaluations,
+      result.sequenceEvaluations,
+      (result.layers / naive).toFixed(3),
+    ]);
+  }
+  row(["uniform", ...[2, 4, 8].map((every) => cell(uniformPattern(layers, every))), "-", "-", "-"]);
+  const random = Random.forPart(0, "random patterns");
+  const drawn = targets.map((size) => {
+    const losses = all(RANDOM_PATTERNS).map(() => {
+      const full = new Set([0, ...random.sample(all(layers - 1), size - 1).map((layer) => layer + 1)]);
+      return (
+        mean(
+          calibration,
+          parsePattern(
+            all(layers)
+              .map((layer) => (full.has(layer) ? "F" : "S"))
+              .join(""),
+          ),
+        ) - base
+      );
+    });
+    losses.sort((left, right) => left - right);
+    return `${milli(losses[0])}, median ${milli(losses[RANDOM_PATTERNS / 2])}`;
+  });
+  row([`best of ${RANDOM_PATTERNS} random`, ...drawn, RANDOM_PATTERNS, "-", "-"]);
+  if (heldOut !== undefined) await showStability(landscape, targets);
+}
+
+/** Disjoint samples of the text, the patterns they give, and what each is worth on the others. */
+async function showStability({ sets, ...landscape }, targets) {
+  const joined = joinSets(sets.calibration, sets["held-out"], landscape.patterns);
+  const order = Random.forPart(0, "stability").shuffled(all(joined.sequences));
+  const third = Math.floor(joined.sequences / 3);
+  const samples = [0, 1, 2].map((part) => order.slice(part * third, (part + 1) * third));
+  console.log(
+    `\n${landscape.name}: three disjoint samples of ${third} sequences; 1e-3 nats above every indexer on each\n`,
+  );
+  row(["found on", "Full", "pattern", ...samples.map((_, part) => `on ${part + 1}`)]);
+  row(all(6).map(() => "---"));
+  for (const [part, sequences] of samples.entries()) {
+    const { patterns } = await run({ ...landscape, sets }, { name: "look-again" }, targets, { set: joined, sequences });
+    for (const { pattern } of patterns) {
+      const losses = samples.map(
+        (sample) => mean(joined, pattern, sample) - mean(joined, fullPattern(landscape.layers), sample),
+      );
+      row([part + 1, fullLayers(pattern).length, `\`${pattern}\``, ...losses.map(milli)]);
+    }
+  }
+}
+
+function joinSets(left, right, patterns) {
+  const sequences = left.sequences + right.sequences;
+  const nll = new Float32Array(patterns * sequences);
+  for (let pattern = 0; pattern < patterns; pattern++) {
+    nll.set(left.nll.subarray(pattern * left.sequences, (pattern + 1) * left.sequences), pattern * sequences);
+    const start = pattern * sequences + left.sequences;
+    nll.set(right.nll.subarray(pattern * right.sequences, (pattern + 1) * right.sequences), start);
+  }
+  return { sequences, nll };
+}
+
+const [chosen] = process.argv.slice(2);
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".landscape"))
+  .map((file) => basename(file, ".landscape"));
+if (chosen === undefined) await compareModels(names);
+else await compareStrategies(chosen);
