@@ -7,7 +7,7 @@ import { planEvaluation } from "../eval/run/plan.ts";
 import { EvalProgressTracker } from "../eval/run/progress.ts";
 import { listSuites } from "../eval/suites.ts";
 import type { EvalResult } from "../formats/eval-result.ts";
-import { openSampleJournal, type SampleJournal } from "../formats/sample-journal.ts";
+import { openSampleJournal, type Sample, type SampleJournal } from "../formats/sample-journal.ts";
 import { type EvalDisplay, PlainEvalDisplay, SilentEvalDisplay } from "../report/eval-display.ts";
 import { formatTaskList, taskListRecord } from "../report/eval-list.ts";
 import { formatEvalPlan } from "../report/eval-plan.ts";
@@ -81,7 +81,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
     const runner = await openRunner(inputs, flags, (words) => replacements.push(words));
     try {
       for (const line of runner.plan) terminal.detail(line);
-      const answered = await answerAll(inputs, runner, journal, terminal, signal);
+      const items = await answerAll(inputs, runner, journal, terminal, signal);
       // Not while the view redraws itself over the same lines.
       for (const words of replacements) terminal.warn(words);
       const { made, alone } = runner.prefillLayers;
@@ -90,7 +90,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         ...inputs,
         described: { ...inputs.described, threads: runner.threads },
         tasks: inputs.suite.tasks,
-        items: answered.map(({ samples }) => samples),
+        items,
         statistics: statisticsOf(flags),
         notes: inputs.suite.notes,
         skipped: inputs.suite.skipped,
@@ -113,14 +113,14 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
   }
 }
 
-/** Answers every item; its samples are in the journal before they count. Gives them in the suite's order. */
+/** Answers every item; its samples are in the journal before they count. Gives the samples in the suite's order. */
 async function answerAll(
   inputs: EvalInputs,
   runner: ArmRunner,
   journal: SampleJournal | undefined,
   terminal: Terminal,
   signal: AbortSignal,
-): Promise<AnsweredItem[]> {
+): Promise<Sample[][]> {
   const { suite, assembly, arms, model } = inputs;
   const display = await openDisplay(terminal, inputs, journal?.path);
   const tracker = new EvalProgressTracker(
@@ -129,13 +129,14 @@ async function answerAll(
     seconds(),
   );
   const ticker = setInterval(() => display.show(tracker.at(seconds())), TICK_MS);
-  const answered: AnsweredItem[] = [];
+  // Not the items themselves: a prompt may be a megabyte.
+  const answered: Pick<AnsweredItem, "index" | "samples">[] = [];
   const window = model.config.maxPositionEmbeddings;
   try {
     const known = journal?.entries ?? [];
     for await (const item of evaluate({ suite, assembly, arms, runner, window, known, signal })) {
       for (const sample of item.fresh) await journal?.append(sample);
-      answered.push(item);
+      answered.push({ index: item.index, samples: item.samples });
       tracker.advance(item);
       display.show(tracker.at(seconds()));
     }
@@ -145,7 +146,7 @@ async function answerAll(
   }
   if (answered.length === 0)
     throw new InputError(`Suite ${suite.name} gave no item`, { hint: "see --tasks and --data" });
-  return answered.sort((left, right) => left.index - right.index);
+  return answered.sort((left, right) => left.index - right.index).map(({ samples }) => samples);
 }
 
 async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {

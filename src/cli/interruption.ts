@@ -32,12 +32,16 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
 export function resumeCommand(argv: readonly string[]): string {
   const [, script = "indexcache", ...given] = argv;
   const program = basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
-  const kept = given.filter((word) => word !== "--fresh" && word !== "--resume");
+  const kept = withoutJournalMode(given);
   return [...program, ...kept, "--resume"].map(quoteWord).join(" ");
 }
 
-/** The command line as results keep it: neither how the program was started nor in how many parts it ran matters there. */
+/** The command line as results keep it: how the program was started does not matter there. */
 export function recordedCommand(argv: readonly string[]): string {
-  const given = argv.slice(2).filter((word) => word !== "--fresh" && word !== "--resume");
-  return ["indexcache", ...given].map(quoteWord).join(" ");
+  return ["indexcache", ...withoutJournalMode(argv.slice(2))].map(quoteWord).join(" ");
+}
+
+/** A run that goes on gives the same file as one that was never cut. */
+function withoutJournalMode(words: readonly string[]): string[] {
+  return words.filter((word) => word !== "--fresh" && word !== "--resume");
 }

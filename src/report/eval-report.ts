@@ -72,13 +72,9 @@ function lossCells(comparison: EvalComparison | undefined, everyInterval: boolea
 }
 
 /** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
-export function verdictWords({ verdict, items_needed: needed, note, items }: EvalComparison): string {
-  if (note === "floor") return verdict === "identical" ? "identical (floor)" : "inconclusive (floor: no arm scores)";
-  const kind =
-    needed === undefined
-      ? verdict
-      : `${verdict}: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
-  return note === "ceiling" ? `${kind} (ceiling: ${formatCount(items)} of ${formatCount(items)} right)` : kind;
+export function verdictWords({ verdict, items_needed: needed, note }: EvalComparison): string {
+  const more = needed === undefined ? "" : `: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
+  return `${verdict}${more}${note === undefined ? "" : ` (${note})`}`;
 }
 
 function rowName(row: EvalRow): string {

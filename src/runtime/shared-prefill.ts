@@ -1,7 +1,8 @@
 /**
  * One prompt under several patterns. Layers run one after the other over the whole prompt, and patterns that agree on the
- * first layers share them: hidden states, selected keys and caches up to the layer where they part are computed once. What
- * each pattern gets is what it would get alone, to the last bit, because chunks depend on nothing but positions.
+ * first layers share them: hidden states, selected keys and caches up to the layer where they part are computed once. So
+ * are, in every layer, the rows below `index_topk`, which select all that they see under any pattern. What each pattern gets
+ * is what it would get alone, to the last bit, because chunks depend on nothing but positions.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError } from "../base/errors.ts";
@@ -11,11 +12,11 @@ import { isFull, type Pattern } from "../pattern/pattern.ts";
 import type { PrefilledCaches } from "./decoder.ts";
 import type { SessionSettings } from "./onnx-session.ts";
 import { RowCache } from "./row-cache.ts";
-import { type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
+import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
 
 export interface PrefilledPrompt extends PrefilledCaches {
   pattern: Pattern;
-  /** Time of this pattern's layers, those that it shares counted in full. */
+  /** Time of this pattern's layers and rows, those that it shares counted in full. */
   seconds: number;
 }
 
@@ -28,6 +29,12 @@ interface Branch {
   latents: readonly RowCache[];
   indexerKeys: ReadonlyMap<number, RowCache>;
   seconds: number;
+}
+
+/** What the first branch through a layer has left of the rows that no pattern changes. */
+interface InvariantRows {
+  body?: { known: KnownRows; seconds: number };
+  keys?: { known: Float32Array; seconds: number };
 }
 
 export class SharedPrefill {
@@ -63,6 +70,7 @@ export class SharedPrefill {
     const { hidden, rows } = await this.#stages.embed(Int32Array.from(prompt));
     const root = { layer: 0, hidden, selected: [], latents: [], indexerKeys: new Map(), seconds: since(started) };
     const branches: Branch[] = [{ ...root, patterns }];
+    const invariant: InvariantRows[] = this.#stages.config.indexerLayers.split("").map(() => ({}));
     for (let branch = branches.pop(); branch !== undefined; branch = branches.pop()) {
       let state = branch;
       while (state.layer < this.#stages.config.numHiddenLayers) {
@@ -73,7 +81,8 @@ export class SharedPrefill {
         const full = state.patterns.filter((pattern) => isFull(pattern, layer));
         const shared = state.patterns.filter((pattern) => !isFull(pattern, layer));
         if (full.length > 0 && shared.length > 0) branches.push({ ...state, patterns: shared });
-        state = await this.#runLayer({ ...state, patterns: full.length > 0 ? full : shared }, rows, room);
+        const kept = invariant[layer] as InvariantRows;
+        state = await this.#runLayer({ ...state, patterns: full.length > 0 ? full : shared }, rows, room, kept);
       }
       const headStarted = performance.now();
       const logits = await this.#stages.lastLogits(state.hidden);
@@ -89,28 +98,38 @@ export class SharedPrefill {
   }
 
   /** The branch behind its next layer. What it held is left as it was: another branch may start from there. */
-  async #runLayer(branch: Branch, rows: SequenceRows, room: number): Promise<Branch> {
+  async #runLayer(branch: Branch, rows: SequenceRows, room: number, kept: InvariantRows): Promise<Branch> {
     const { config } = this.#stages;
-    const { layer, hidden } = branch;
+    const { layer, hidden, patterns } = branch;
     const started = performance.now();
-    let { selected, indexerKeys } = branch;
-    if (branch.patterns.some((pattern) => isFull(pattern, layer))) {
+    let { selected, indexerKeys, seconds } = branch;
+    if (patterns.some((pattern) => isFull(pattern, layer))) {
       const keys = new RowCache(config.indexHeadDim, rows.length + room);
-      ({ selected } = await this.#stages.selectKeys(layer, hidden, rows, undefined, keys.reserve(rows.length)));
+      const result = await this.#stages.selectKeys(layer, hidden, rows, kept.keys?.known, keys.reserve(rows.length));
+      selected = result.selected;
       indexerKeys = new Map([...indexerKeys, [layer, keys]]);
+      seconds += kept.keys?.seconds ?? 0;
+      kept.keys ??= { known: result.firstKeys, seconds: result.firstSeconds };
     }
     const latents = new RowCache(latentWidth(config), rows.length + room);
-    const body = await this.#stages.runBody(layer, hidden, rows, selected, undefined, latents.reserve(rows.length));
+    const storage = latents.reserve(rows.length);
+    const body = await this.#stages.runBody(layer, hidden, rows, selected, kept.body?.known, storage);
+    seconds += kept.body?.seconds ?? 0;
+    kept.body ??= {
+      // A copy: the whole states of every layer would stay in memory.
+      known: { latent: body.firstLatent, hidden: body.hidden.slice(0, rows.invariant * config.hiddenSize) },
+      seconds: body.firstSeconds,
+    };
     this.executions.made++;
-    this.executions.alone += branch.patterns.length;
+    this.executions.alone += patterns.length;
     return {
-      patterns: branch.patterns,
+      patterns,
       layer: layer + 1,
       hidden: body.hidden,
       selected,
       latents: [...branch.latents, latents],
       indexerKeys,
-      seconds: branch.seconds + since(started),
+      seconds: seconds + since(started),
     };
   }
 }

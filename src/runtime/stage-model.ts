@@ -128,7 +128,8 @@ export class StageModel {
   }
 
   /**
-   * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows.
+   * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows with the
+   * time that these took.
    * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
    * @param kept takes the keys of all rows, `[length, index_head_dim]`, where the caller wants them
    */
@@ -138,11 +139,13 @@ export class StageModel {
     rows: SequenceRows,
     knownKeys?: Float32Array,
     kept?: Float32Array,
-  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
+  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array; firstSeconds: number }> {
+    const started = performance.now();
     const width = this.config.indexHeadDim;
     const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
     if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
+    let firstSeconds = 0;
     for (const chunk of rows.chunks) {
       if (knownKeys !== undefined && chunk.end <= rows.invariant) {
         selected.push(everyKey(chunk));
@@ -155,13 +158,14 @@ export class StageModel {
       cache.set(floats(outputs.indexer_key, "indexer_key"), chunk.start * width);
       const indices = outputs.topk_indices;
       selected.push({ indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 });
+      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
-    return { selected, firstKeys: cache.slice(0, rows.invariant * width) };
+    return { selected, firstKeys: cache.slice(0, rows.invariant * width), firstSeconds };
   }
 
   /**
-   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows, and all
-   * latents `[length, latentWidth]`, which are valid until the next layer runs.
+   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows with the time that
+   * these took, and all latents `[length, latentWidth]`, which are valid until the next layer runs.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
    * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
@@ -172,7 +176,8 @@ export class StageModel {
     selected: readonly SelectedKeys[],
     known?: KnownRows,
     kept?: Float32Array,
-  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array }> {
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array; firstSeconds: number }> {
+    const started = performance.now();
     const width = latentWidth(this.config);
     const cache = kept ?? this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
@@ -180,6 +185,7 @@ export class StageModel {
       cache.set(known.latent);
       next.set(known.hidden.subarray(0, rows.invariant * this.config.hiddenSize));
     }
+    let firstSeconds = 0;
     for (const [index, chunk] of rows.chunks.entries()) {
       if (known !== undefined && chunk.end <= rows.invariant) continue;
       const { indices, width: selectedWidth } = selected[index] as SelectedKeys;
@@ -190,11 +196,13 @@ export class StageModel {
       });
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
       next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
+      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
     return {
       hidden: next,
       firstLatent: cache.slice(0, rows.invariant * width),
       latent: cache.subarray(0, rows.length * width),
+      firstSeconds,
     };
   }
 

@@ -216,6 +216,7 @@ describe("bad input is one sentence and exit code 2:", () => {
     ["a pattern of another length", ["-p", "FSFS"], "has 4 letters, the model has 12 layers"],
     ["a gate without an arm", ["--fail-on", "inferior"], "--fail-on needs a --pattern"],
     ["--resume without a file", ["-p", "uniform:4", "--resume"], "--resume needs -o FILE"],
+    ["--from with an arm", ["--from", "s.jsonl", "-p", "full"], "--from has its arms in the file"],
     ["--from a file that is none", ["--from", "nothing.jsonl"], 'Cannot read "nothing.jsonl"'],
     ["an output in no folder", ["-p", "uniform:4", "-o", "no/such/r.json"], 'Cannot write "no/such/r.json"'],
     ["two tasks with a comma too many", ["--tasks", "vt,,fwe"], "It must be names with commas between"],

@@ -77,12 +77,12 @@ describe("the report", () => {
   });
 
   test("says the items that are needed, ceilings and floors", () => {
-    expect(formatEvalReport(result(many(0, 40)))).toMatch(/identical \(ceiling: 40 of 40 right\)/);
+    expect(formatEvalReport(result(many(0, 40)))).toMatch(/identical \(ceiling\)/);
     expect(formatEvalReport(result(many(1, 40)))).toMatch(/inconclusive: [\d,]+ more items needed/);
     const floor = many(0, 40).map((samples) =>
       samples.map((one, arm) => ({ ...one, score: 0, gold_loss: { nats: 4 + arm, tokens: 4 } })),
     );
-    expect(formatEvalReport(result(floor))).toContain("inconclusive (floor: no arm scores)");
+    expect(formatEvalReport(result(floor))).toContain("inconclusive (floor)");
   });
 
   test("fails a gate by what it says", () => {
