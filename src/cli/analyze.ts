@@ -34,7 +34,7 @@ import {
   requireSensibleJournal,
 } from "./evaluation-journal.ts";
 import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
-import { interruptible, resumeCommand } from "./interruption.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
 import {
   addCalibrationOptions,
@@ -145,7 +145,13 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
       patterns: comparedPatterns(candidates, losses, sources, pairStatistics),
       ...flipRecords(losses),
       seconds: (performance.now() - started) / 1000,
-      tool: { version: toolVersion, runtime: runtimeName, device: placeName(place), dtype: flags.dtype },
+      tool: {
+        version: toolVersion,
+        runtime: runtimeName,
+        device: placeName(place),
+        dtype: flags.dtype,
+        command: recordedCommand(process.argv),
+      },
     };
     if (flags.output !== undefined) await writeFileAtomically(flags.output, formatAnalysisFile(file));
     terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file));

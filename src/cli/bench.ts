@@ -27,7 +27,7 @@ import { PatternTimer } from "../runtime/pattern-timer.ts";
 import { runtimeName } from "../runtime/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
-import { interruptible } from "./interruption.ts";
+import { interruptible, recordedCommand } from "./interruption.ts";
 import {
   addDeviceOptions,
   addModelArgument,
@@ -240,7 +240,13 @@ async function benchFile(
     })),
     prefill: [],
     decode: [],
-    tool: { version: toolVersion, runtime: runtimeName, device, dtype: "float32" },
+    tool: {
+      version: toolVersion,
+      runtime: runtimeName,
+      device,
+      dtype: "float32",
+      command: recordedCommand(process.argv),
+    },
   };
 }
 

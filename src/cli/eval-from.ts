@@ -1,5 +1,7 @@
 /** `eval --from`: a result without a model, from saved samples (scored again) or from a result file. */
+
 import { type FileHandle, open } from "node:fs/promises";
+import process from "node:process";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
 import { pairSaved } from "../eval/run/saved-samples.ts";
@@ -9,6 +11,7 @@ import { readSamples, SAMPLES_KIND } from "../formats/sample-journal.ts";
 import { evalRecord } from "../report/eval-record.ts";
 import { runtimeName } from "../runtime/runtime-name.ts";
 import { allFullBaseline, type EvalFlags, statisticsOf } from "./eval-options.ts";
+import { recordedCommand } from "./interruption.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Enough of a file to know a header by. */
@@ -42,6 +45,7 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
     bad: [],
     wallSeconds: 0,
     runtime: runtimeName,
+    command: recordedCommand(process.argv),
   });
 }
 

@@ -19,7 +19,7 @@ import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
-import { interruptible, resumeCommand } from "./interruption.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { addModelArgument, demoModel } from "./options.ts";
 import { Terminal } from "./terminal.ts";
 
@@ -97,6 +97,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         bad: inputs.suite.bad,
         wallSeconds: (performance.now() - started) / 1000,
         runtime: runtimeName,
+        command: recordedCommand(process.argv),
       });
     } finally {
       await runner.release();

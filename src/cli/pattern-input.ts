@@ -17,7 +17,7 @@ import {
 } from "../engines/pattern-source.ts";
 import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../engines/served-model.ts";
 import { type CheckedPublishedPattern, isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
-import { readTextFile } from "../formats/text-file.ts";
+import { readText } from "../formats/text-file.ts";
 import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
 import { publishedPatterns } from "./options.ts";
 
@@ -33,7 +33,7 @@ export async function readSource(text: string): Promise<PatternSource> {
   if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
   const path = (await exists(text)) ? await configPath(text) : text;
-  return readPatternText(await readTextFile(path, "pattern", patternForms), path);
+  return readPatternText(await readText(path, `pattern "${path}"`, patternForms), path);
 }
 
 /** The model to look at: `--model`, the config that the pattern came from, or layers alone. */

@@ -10,12 +10,18 @@ export const atom: Dialect = {
   title: "ROCm ATOM",
   readFrom: "main at ffdf3bb5 (August 2026): atom/models/deepseek_v2.py, deepseek_v4.py, model_engine/model_runner.py",
   refusal: () => undefined,
-  caveats: (model) =>
-    model.fields.indexer_types == null
-      ? []
-      : [
-          "config.json has indexer_types, which ATOM prefers: the override replaces it too. Layers that become shared get no indexer module; whether the loader then accepts their tensors was not checked",
-        ],
+  caveats: ({ path, fields }) => {
+    if (fields.indexer_types != null) {
+      return [
+        "config.json has indexer_types, which ATOM prefers: the override replaces it too. Layers that become shared get no indexer module; whether the loader then accepts their tensors was not checked",
+      ];
+    }
+    return path === undefined
+      ? [
+          "ATOM prefers indexer_types, where config.json has it, to a pattern: give --model, and the override replaces it",
+        ]
+      : [];
+  },
   fields: (pattern, model) =>
     model.family === "v4"
       ? { use_index_cache: true, index_topk_pattern: absolutePattern(pattern, model) }

@@ -113,7 +113,11 @@ export const evalResultSchema = z
     bad_records: z.array(z.object({ where: z.string(), problem: z.string() })),
     prompts_sha256: z.string().describe("SHA-256 over the prompts' own, in order: equal for equal prompts"),
     wall_seconds: seconds.describe("of this run; what was replayed from the journal took none"),
-    tool: z.object({ version: z.string(), runtime: z.string() }),
+    tool: z.object({
+      version: z.string(),
+      runtime: z.string(),
+      command: z.string().optional().describe("command line of the run that wrote the file"),
+    }),
   })
   .meta({ title: "IndexCache evaluation result" });
 

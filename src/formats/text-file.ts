@@ -36,13 +36,3 @@ export async function attemptRead<T>(
 export async function readText(path: string, noun: string, hint?: string): Promise<string> {
   return decodeUtf8(await attemptRead(noun, () => readFile(path), { hint }), noun);
 }
-
-/** As `readText`, for a file that a user has named: `hint` says where such files come from. */
-export async function readTextFile(path: string, noun: string, hint: string): Promise<string> {
-  try {
-    return await readText(path, `${noun} "${path}"`);
-  } catch (error) {
-    if (!(error instanceof InputError) || error.hint !== undefined) throw error;
-    throw new InputError(error.message, { hint, cause: error });
-  }
-}

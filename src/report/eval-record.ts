@@ -24,6 +24,8 @@ export interface EvalFindings {
   bad: EvalResult["bad_records"];
   wallSeconds: number;
   runtime: string;
+  /** The command line, as the file keeps it. */
+  command: string;
 }
 
 export function evalRecord(findings: EvalFindings): EvalResult {
@@ -58,7 +60,7 @@ export function evalRecord(findings: EvalFindings): EvalResult {
     bad_records: [...findings.bad],
     prompts_sha256: hashBytes(items.map(([first]) => first?.prompt_sha256 ?? "").join("\n")),
     wall_seconds: findings.wallSeconds,
-    tool: { version: toolVersion, runtime: findings.runtime },
+    tool: { version: toolVersion, runtime: findings.runtime, command: findings.command },
   };
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { resumeCommand } from "../../src/cli/interruption.ts";
+import { recordedCommand, resumeCommand } from "../../src/cli/interruption.ts";
 
 test("resumeCommand() is the command line as given, quoted, with --resume", () => {
   expect(resumeCommand(["/usr/bin/node", "/usr/local/bin/indexcache", "search", "-o", "my p.json", "--fresh"])).toBe(
@@ -8,4 +8,10 @@ test("resumeCommand() is the command line as given, quoted, with --resume", () =
   expect(resumeCommand(["/usr/bin/node", "/home/a/bin/indexcache.js", "search", "it's", "--resume"])).toBe(
     "node /home/a/bin/indexcache.js search 'it'\\''s' --resume",
   );
+});
+
+test("recordedCommand() is the same for a run in one part and in several", () => {
+  const given = ["/usr/bin/node", "/home/a/bin/indexcache.js", "search", "-o", "my p.json"];
+  expect(recordedCommand(given)).toBe("indexcache search -o 'my p.json'");
+  expect(recordedCommand([...given, "--resume"])).toBe(recordedCommand(given));
 });

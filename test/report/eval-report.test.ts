@@ -35,6 +35,7 @@ function result(items: readonly Sample[][]) {
     bad: [{ where: "x.jsonl, line 3", problem: "no answer" }],
     wallSeconds: 12,
     runtime: "onnxruntime-node 1",
+    command: "indexcache eval -o e.json",
   });
 }
 

@@ -9,7 +9,7 @@ import { type BenchFile, readBenchFile } from "../../formats/bench-file.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import { type JournalEntry, readJournal } from "../../formats/journal.ts";
 import { type CheckedPatternFile, parsePatternFile } from "../../formats/pattern-file.ts";
-import { readTextFile } from "../../formats/text-file.ts";
+import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 
 /** A file that was read. */
@@ -54,7 +54,7 @@ export async function readEvidence(paths: readonly string[]): Promise<Evidence> 
 }
 
 async function addFile(evidence: Evidence, path: string): Promise<void> {
-  const content = await readTextFile(path, "file", expected);
+  const content = await readText(path, `file "${path}"`, expected);
   const source: Source = { path, name: basename(path, extname(path)), sha256: hashBytes(content) };
   if (/^\{"kind":"indexcache-[a-z-]+","format":/.test(content)) {
     throw new InputError(`"${path}" is a journal`, {

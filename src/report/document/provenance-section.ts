@@ -50,7 +50,7 @@ export function provenanceSection(evidence: Evidence): Section {
     heading: "How it was made",
     body: blocks(
       table(columns, rows),
-      `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights, config and calibration tokens of a search and of what is compared with it are the same, or this report would not exist.`,
+      `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights and config are the same in all but bench files, or this report would not exist; losses on other calibration tokens have a chart of their own.`,
       commands.length === 0 ? undefined : blocks("Commands:", codeBlock("sh", commands)),
       silent.length === 0 ? undefined : `No command is recorded in ${silent.join(", ")}.`,
     ),
