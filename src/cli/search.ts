@@ -102,6 +102,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       const found = await runSearch({ ...work, evaluator, measuring, display, signal });
+      if (work.heldOut.length > 0) terminal.note(`measuring ${reported(found).length} patterns on held-out sequences`);
       for (const pattern of reported(found)) {
         await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
       }
@@ -110,6 +111,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
     if (result === undefined) return;
     if (flags.objective !== "kl") {
       // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
+      terminal.note(`measuring KL of ${reported(result).length} patterns`);
       await withEvaluator(work, settings, "kl", terminal, async (evaluator) => {
         const all = [...work.sequences, ...work.heldOut];
         for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", { signal });

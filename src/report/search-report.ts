@@ -286,11 +286,16 @@ function formatSummary(file: PatternFile): string {
   const { rows, body, naive_body: naive } = search.layer_executions;
   const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
   const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
-  const savings =
+  const spared: readonly (readonly [string, string])[] =
     rows === undefined || total === 0
-      ? ""
-      : `; of their rows ${percent(rows.run)} ran, ${percent(rows.prefix)} were spared below the first difference, ` +
-        `${percent(rows.invariant)} below index_topk, ${percent(rows.kept)} by kept winners`;
+      ? []
+      : [
+          [
+            "Rows",
+            `${percent(rows.run)} ran; spared: ${percent(rows.prefix)} below the first difference, ` +
+              `${percent(rows.kept)} as kept candidates, ${percent(rows.invariant)} below index_topk`,
+          ],
+        ];
   const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
   return formatFields([
     ["Pattern", file.index_topk_pattern],
@@ -320,7 +325,8 @@ function formatSummary(file: PatternFile): string {
         `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
-    ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} that full forward passes would run${savings}`],
+    ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
+    ...spared,
   ]);
 }
 

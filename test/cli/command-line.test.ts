@@ -101,7 +101,7 @@ describe("search", () => {
       search: { strategy: "greedy", evaluations: 11 },
     });
     expect(file.index_topk_pattern).toBe("FSSSS");
-    expect(outcome.stdout).toContain(`Pattern         ${file.index_topk_pattern}\n`);
+    expect(outcome.stdout).toContain(`Pattern      ${file.index_topk_pattern}\n`);
     expect(outcome.stderr).toContain("step 4 of 4: layer ");
     expect((await readFile(join(folder, "p.json.journal.jsonl"), "utf8")).split("\n")).toHaveLength(2 + 11 + 2);
     expect((await readdir(folder)).sort()).toEqual([
@@ -237,7 +237,7 @@ describe("search", () => {
     [
       "a target that stages leave no room for",
       ["--pipeline-stages", "4", "--engine", "vllm", "--retain", "2"],
-      "at least 4 are needed: --pipeline-stages 4 --engine vllm keeps 1, 2, 3 Full",
+      "at least 4 are needed: --pipeline-stages 4 --engine vllm keeps 1, 2, 4 Full",
     ],
     ["a pin outside the model", ["--pin-full", "5"], "--pin-full names layer 5, the model has 5 layers"],
     ["a run limit that the target breaks", ["--max-shared-run", "1", "--retain", "2"], "--max-shared-run is 1"],
@@ -271,7 +271,7 @@ describe("loss", () => {
     expect(records[0]).toEqual({
       index_topk_pattern: file.index_topk_pattern,
       loss: expect.closeTo(file.loss, 6),
-      standard_error: expect.closeTo(file.trajectory.at(-1)?.standard_error ?? 0, 6),
+      standard_error: expect.closeTo(file.patterns?.at(-1)?.standard_error ?? 0, 6),
       perplexity: expect.closeTo(Math.exp(file.loss), 3),
       tokens: 6 * 47,
       sequences: Array.from({ length: 6 }, () => ({ loss: expect.any(Number), tokens: 47 })),

@@ -56,7 +56,7 @@ describe("SearchView", () => {
         "  layer  5  2.68750 ±0.00100 (+0.12500)",
         "  layer  4  2.75000 ±0.00100 (+0.18750)",
         "  layer  3  2.81250 ±0.00100 (+0.25000)",
-        "  and 1 more",
+        "  layer  1  2.93750 ±0.00100 (+0.37500)",
         "",
         "Ctrl-C saves; journal p.json.journal.jsonl",
       ].join("\n"),
