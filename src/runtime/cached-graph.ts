@@ -28,26 +28,27 @@ export interface GraphCaches {
   capacity: number;
 }
 
+/** Caches that others have filled: one of latents a layer and one of keys a layer that keeps them, all equally long. */
+export interface FilledCaches {
+  latents: readonly RowCache[];
+  indexerKeys: ReadonlyMap<number, RowCache>;
+}
+
 export class CachedGraph {
+  readonly #config: DsaConfig;
   readonly #session: OnnxSession;
   readonly #tensor: typeof Tensor;
-  readonly #latents: NamedCache[];
-  readonly #indexerKeys: NamedCache[];
+  readonly #settings: GraphCaches;
+  #latents: NamedCache[] = [];
+  #indexerKeys: NamedCache[] = [];
   #position = 0;
 
   private constructor(config: DsaConfig, session: OnnxSession, tensor: typeof Tensor, caches: GraphCaches) {
+    this.#config = config;
     this.#session = session;
     this.#tensor = tensor;
-    this.#latents = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
-      past: pastLatent(layer),
-      fresh: newLatent(layer),
-      rows: new RowCache(latentWidth(config), caches.capacity),
-    }));
-    this.#indexerKeys = caches.indexers.map((layer) => ({
-      past: pastIndexerKey(layer),
-      fresh: newIndexerKey(layer),
-      rows: new RowCache(config.indexHeadDim, caches.capacity),
-    }));
+    this.#settings = caches;
+    this.restart();
   }
 
   static async open(
@@ -71,21 +72,43 @@ export class CachedGraph {
     return { latent: bytes(this.#latents), indexerKey: bytes(this.#indexerKeys) };
   }
 
+  /** Begins a sequence in caches of its own. */
+  restart(): void {
+    const { capacity } = this.#settings;
+    this.#use(
+      () => new RowCache(latentWidth(this.#config), capacity),
+      () => new RowCache(this.#config.indexHeadDim, capacity),
+      0,
+    );
+  }
+
+  /** Works on these caches from now on, and appends to them. */
+  adopt({ latents, indexerKeys }: FilledCaches): void {
+    this.#use(
+      (layer) => latents[layer] as RowCache,
+      (layer) => indexerKeys.get(layer) as RowCache,
+      latents[0]?.length ?? 0,
+    );
+  }
+
   /**
-   * Runs the next tokens; gives the logits of the last one, `[vocab]`.
+   * Runs the next tokens; gives the logits of the last `keep` of them, `[keep, vocab]`.
    * @param given the selection of these rows, for a graph without indexers
    */
-  async forward(ids: readonly number[], given?: SelectedKeys): Promise<Float32Array> {
+  async forward(
+    ids: readonly number[],
+    { given, keep = 1 }: { given?: SelectedKeys | undefined; keep?: number } = {},
+  ): Promise<Float32Array> {
     const start = this.#position;
     const feeds: Feeds = {
       input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
       position_ids: this.#int64(BigInt64Array.from(ids, (_, i) => BigInt(start + i))),
-      logits_to_keep: this.#int64(BigInt64Array.of(1n)),
+      logits_to_keep: this.#int64(BigInt64Array.of(BigInt(keep))),
     };
     if (given !== undefined) {
       feeds[givenSelection.name] = new this.#tensor("int32", given.indices, [ids.length, given.width]);
     }
-    const caches = [...this.#latents, ...this.#indexerKeys];
+    const caches = this.#caches();
     for (const { past, rows } of caches) {
       feeds[past] = new this.#tensor("float32", rows.view(), [rows.length, rows.width]);
     }
@@ -97,18 +120,50 @@ export class CachedGraph {
 
   /** Adds `count` rows to the caches without running anything; `write` gives them their content. */
   fill(count: number, write: (rows: Float32Array) => void): void {
-    for (const { rows } of [...this.#latents, ...this.#indexerKeys]) write(rows.extend(count));
+    for (const { rows } of this.#caches()) write(rows.extend(count));
     this.#position += count;
   }
 
   /** Back to `position` rows in the caches. */
   rewind(position: number): void {
-    for (const { rows } of [...this.#latents, ...this.#indexerKeys]) rows.truncate(position);
+    for (const { rows } of this.#caches()) rows.truncate(position);
     this.#position = Math.min(position, this.#position);
+  }
+
+  /** Takes the rows from `position` on off; gives what puts them back in the place of whatever has come since. */
+  setAside(position: number): () => void {
+    const before = this.#position;
+    const taken = this.#caches().map(({ rows }) => ({ rows, kept: rows.cut(position) }));
+    this.#position = position;
+    return () => {
+      for (const { rows, kept } of taken) {
+        rows.truncate(position);
+        rows.append(kept);
+      }
+      this.#position = before;
+    };
   }
 
   async release(): Promise<void> {
     await this.#session.release();
+  }
+
+  #use(latents: (layer: number) => RowCache, keys: (layer: number) => RowCache, position: number): void {
+    this.#latents = Array.from({ length: this.#config.numHiddenLayers }, (_, layer) => ({
+      past: pastLatent(layer),
+      fresh: newLatent(layer),
+      rows: latents(layer),
+    }));
+    this.#indexerKeys = this.#settings.indexers.map((layer) => ({
+      past: pastIndexerKey(layer),
+      fresh: newIndexerKey(layer),
+      rows: keys(layer),
+    }));
+    this.#position = position;
+  }
+
+  #caches(): NamedCache[] {
+    return [...this.#latents, ...this.#indexerKeys];
   }
 
   #int64(values: BigInt64Array): Tensor {

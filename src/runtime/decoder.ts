@@ -4,21 +4,19 @@
  * `device-decoder.ts`.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
-import { sum } from "../base/sum.ts";
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { composeModel } from "../graph/compose.ts";
-import { latentWidth, newIndexerKey, newLatent, pastIndexerKey, pastLatent } from "../graph/contract.ts";
+import { latentWidth } from "../graph/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { CachedGraph, type FilledCaches } from "./cached-graph.ts";
 import { chunkBytes, chunksOf } from "./chunks.ts";
 import { DeviceDecoder } from "./device-decoder.ts";
 import { providerOf } from "./execution-provider.ts";
 import type { Decoder, Dtype } from "./measurement.ts";
-import { defaultThreads, type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import { defaultThreads, type SessionSettings } from "./onnx-session.ts";
 import type { Recording } from "./recording.ts";
-import { RowCache } from "./row-cache.ts";
 import { logProbability } from "./sampling.ts";
 
 export interface DecoderSettings {
@@ -36,10 +34,8 @@ export interface DecoderSettings {
 
 const defaultCapacity = 1024;
 
-/** What a prefill leaves: one latent cache a layer and one key cache a Full layer, all of the same number of rows. */
-export interface PrefilledCaches {
-  latents: readonly RowCache[];
-  indexerKeys: ReadonlyMap<number, RowCache>;
+/** What a prefill leaves. */
+export interface PrefilledCaches extends FilledCaches {
   /** Logits of the last row, `[vocab]`. */
   logits: Float32Array;
 }
@@ -92,9 +88,9 @@ export async function openSharedDecoder(
   settings: DecoderSettings,
 ): Promise<SharedDecoder> {
   const { device, capacity = defaultCapacity } = settings;
-  const { Tensor } = await loadRuntime();
-  const graph = await composeModel(model.config, pattern, model.stage);
-  const session = await OnnxSession.create(graph, `${model.config.name} ${pattern}`, {
+  const encoded = await composeModel(model.config, pattern, model.stage);
+  const caches = { indexers: fullLayers(pattern), capacity };
+  const graph = await CachedGraph.open(model.config, encoded, `${model.config.name} ${pattern}`, caches, {
     device,
     threads: settings.threads ?? defaultThreads(),
     folder: model.path,
@@ -102,14 +98,7 @@ export async function openSharedDecoder(
     ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     ...(settings.recording === undefined ? {} : { recording: settings.recording }),
   });
-  return new ComposedDecoder(model.config, pattern, session, Tensor, capacity);
-}
-
-/** A cache and the names under which the graph reads it and gives its new rows. */
-interface NamedCache {
-  past: string;
-  fresh: string;
-  rows: RowCache;
+  return new ComposedDecoder(model.config, pattern, graph, capacity);
 }
 
 class ComposedDecoder implements SharedDecoder {
@@ -117,26 +106,17 @@ class ComposedDecoder implements SharedDecoder {
   readonly vocabularySize: number;
   readonly plan: string[];
   readonly #config: DsaConfig;
-  readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
-  readonly #capacity: number;
-  #latents: NamedCache[];
-  #indexerKeys: NamedCache[];
+  readonly #graph: CachedGraph;
   readonly #fullLayers: number;
-  #position = 0;
   #made = 0;
   #saved = 0;
 
-  constructor(config: DsaConfig, pattern: Pattern, session: OnnxSession, tensor: typeof Tensor, capacity: number) {
+  constructor(config: DsaConfig, pattern: Pattern, graph: CachedGraph, capacity: number) {
     this.pattern = pattern;
     this.vocabularySize = config.vocabSize;
     this.#config = config;
-    this.#session = session;
-    this.#tensor = tensor;
+    this.#graph = graph;
     this.#fullLayers = fullLayers(pattern).length;
-    this.#capacity = capacity;
-    this.#latents = this.#namedLatents(() => new RowCache(latentWidth(config), capacity));
-    this.#indexerKeys = this.#namedKeys(() => new RowCache(config.indexHeadDim, capacity));
     const perToken = 4 * (latentWidth(config) * config.numHiddenLayers + config.indexHeadDim * this.#fullLayers);
     this.plan = [
       `caches: ${perToken} bytes a token = 4 x (${config.numHiddenLayers} layers x ${latentWidth(config)} latent + ${this.#fullLayers} Full layers x ${config.indexHeadDim} indexer key)`,
@@ -149,14 +129,13 @@ class ComposedDecoder implements SharedDecoder {
   }
 
   get cacheBytes(): { latent: number; indexerKey: number } {
-    const bytes = (caches: NamedCache[]) => sum(caches.map(({ rows }) => rows.bytes));
-    return { latent: bytes(this.#latents), indexerKey: bytes(this.#indexerKeys) };
+    return this.#graph.cacheBytes;
   }
 
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("The prompt has no tokens");
     let logits: Float32Array = new Float32Array();
-    const first = this.#position;
+    const first = this.#graph.position;
     for (const { start, end } of chunksOf(this.#config, first, first + ids.length)) {
       await nextTurn();
       if (signal?.aborted) throw new InterruptedError("Interrupted");
@@ -169,30 +148,23 @@ class ComposedDecoder implements SharedDecoder {
     return await this.#forward([id]);
   }
 
-  adopt({ latents, indexerKeys }: PrefilledCaches): void {
-    this.#latents = this.#namedLatents((layer) => latents[layer] as RowCache);
-    this.#indexerKeys = this.#namedKeys((layer) => indexerKeys.get(layer) as RowCache);
-    this.#position = latents[0]?.length ?? 0;
+  adopt(caches: PrefilledCaches): void {
+    this.#graph.adopt(caches);
   }
 
   rewind(length: number): void {
-    for (const { rows } of this.#caches()) rows.cut(length);
-    this.#position = length;
+    this.#graph.rewind(length);
   }
 
   restart(): void {
-    this.#latents = this.#namedLatents(() => new RowCache(latentWidth(this.#config), this.#capacity));
-    this.#indexerKeys = this.#namedKeys(() => new RowCache(this.#config.indexHeadDim, this.#capacity));
-    this.#position = 0;
+    this.#graph.restart();
   }
 
   async lookAhead(ids: readonly number[], start: number, signal?: AbortSignal) {
-    const position = this.#position;
     const counts = [this.#made, this.#saved] as const;
     // The row before `start` runs again: nobody keeps the logits of rows inside a prompt.
     const first = start - 1;
-    const taken = this.#caches().map(({ rows }) => ({ rows, kept: rows.cut(first) }));
-    this.#position = first;
+    const putBack = this.#graph.setAside(first);
     try {
       const logProbabilities: number[] = [];
       let logits: Float32Array = new Float32Array();
@@ -212,63 +184,23 @@ class ComposedDecoder implements SharedDecoder {
       }
       return { logProbabilities, logits };
     } finally {
-      for (const { rows, kept } of taken) {
-        rows.cut(first);
-        rows.append(kept);
-      }
-      this.#position = position;
+      putBack();
       [this.#made, this.#saved] = counts;
     }
   }
 
   async release(): Promise<void> {
-    await this.#session.release();
+    await this.#graph.release();
   }
 
-  #namedLatents(rows: (layer: number) => RowCache): NamedCache[] {
-    return Array.from({ length: this.#config.numHiddenLayers }, (_, layer) => ({
-      past: pastLatent(layer),
-      fresh: newLatent(layer),
-      rows: rows(layer),
-    }));
-  }
-
-  #namedKeys(rows: (layer: number) => RowCache): NamedCache[] {
-    return fullLayers(this.pattern).map((layer) => ({
-      past: pastIndexerKey(layer),
-      fresh: newIndexerKey(layer),
-      rows: rows(layer),
-    }));
-  }
-
-  #caches(): NamedCache[] {
-    return [...this.#latents, ...this.#indexerKeys];
-  }
-
-  /** @param kept how many rows' logits are wanted, from the last one back */
-  async #forward(ids: readonly number[], kept = 1): Promise<Float32Array> {
-    const start = this.#position;
-    const feeds: Feeds = {
-      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
-      position_ids: this.#int64(BigInt64Array.from(ids, (_, i) => BigInt(start + i))),
-      logits_to_keep: this.#int64(BigInt64Array.of(BigInt(kept))),
-    };
-    const caches = this.#caches();
-    for (const { past, rows } of caches) {
-      feeds[past] = new this.#tensor("float32", rows.view(), [rows.length, rows.width]);
-    }
-    const outputs = await this.#session.run(feeds);
-    for (const { fresh, rows } of caches) rows.append(floats(outputs[fresh], fresh));
-    this.#position += ids.length;
+  /** @param keep how many rows' logits are wanted, from the last one back */
+  async #forward(ids: readonly number[], keep = 1): Promise<Float32Array> {
+    const logits = await this.#graph.forward(ids, { keep });
     // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
-    if (this.#position > this.#config.indexTopk) {
+    if (this.#graph.position > this.#config.indexTopk) {
       this.#made += this.#fullLayers;
       this.#saved += this.#config.numHiddenLayers - this.#fullLayers;
     }
-    return floats(outputs.logits, "logits");
-  }
-
-  #int64(values: BigInt64Array): Tensor {
-    return new this.#tensor("int64", values, [values.length]);
+    return logits;
   }
 }

@@ -150,7 +150,7 @@ export class PatternTimer {
       }),
       async () => {
         const seconds = await this.#timed(async () => {
-          for (const [call, ids] of tokens.entries()) await this.#bare.forward(ids, selections[call]);
+          for (const [call, ids] of tokens.entries()) await this.#bare.forward(ids, { given: selections[call] });
         });
         timings.withoutIndexers.push(weight * seconds);
       },

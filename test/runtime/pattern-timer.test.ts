@@ -42,7 +42,7 @@ describe("glm-groups", () => {
       const wanted = await decoder.prefill(part);
       const { selected } = await alone.forward(part, clocks.wall);
       // The decoder cuts the prompt at index_topk, and whole rows of a product may differ in the last bit.
-      const found = await bare.forward(part, selected);
+      const found = await bare.forward(part, { given: selected });
       expect(Math.max(...found.map((value, index) => Math.abs(value - (wanted[index] ?? 0))))).toBeLessThan(1e-5);
     }
     expect(bare.cacheBytes.indexerKey).toBe(0);
