@@ -63,7 +63,7 @@ export function addPatternOptions(command: Command): Command {
   return command
     .option(
       "-p, --pattern <pattern>",
-      "a pattern file, an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
+      "a pattern file (p.json, or p.json@1/2 for one of its sizes), an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
       "full",
     )
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2);

@@ -77,6 +77,21 @@ describe("search --strategy", () => {
       expect(look).toMatchObject({ first_pattern: expect.stringMatching(/^F/), held_out_gain: expect.any(Number) });
     }
     expect(file.index_topk_pattern).toBe("FSSFS");
+    // Each of them can be used by its size.
+    await writeFile(join(folder, "both.json"), JSON.stringify(file));
+    const loss = ["loss", tinyModel, ...words.slice(2, 6), "--json", "-q", "-p"];
+    for (const [size, at] of [
+      ["4", 0],
+      ["0.8", 0],
+      ["2", 1],
+    ] as const) {
+      const used = JSON.parse((await indexcache(folder, [...loss, `both.json@${size}`])).stdout);
+      expect(used.index_topk_pattern).toBe(file.patterns?.[at]?.index_topk_pattern);
+    }
+    expect(await indexcache(folder, [...loss, "both.json@1"])).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/has no pattern with 1 Full layers; it has 5, 4, 3, 2\n/),
+    });
   });
 
   test("takes losses from other strategies' journals, and refuses to go on with them as its own", async () => {
