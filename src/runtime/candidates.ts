@@ -3,10 +3,8 @@
  * one of them is the next base, then all others of the base and of the one before it, because a flip that is tried on the
  * next base goes the same way up to the layer in which the bases differ.
  */
+import { TIE_NATS } from "../base/near-tie.ts";
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
-
-/** Losses closer than this are near ties, of which a search may take either. */
-const nearTie = 1e-5;
 
 export class Candidates {
   #base: Pattern | undefined;
@@ -26,7 +24,7 @@ export class Candidates {
     const leaders: Pattern[] = [];
     const others: Pattern[] = [];
     for (const [pattern, value] of this.#current) {
-      const leads = value !== undefined && value <= lowest + nearTie;
+      const leads = value !== undefined && value <= lowest + TIE_NATS;
       (leads ? leaders : others).push(pattern);
     }
     others.push(...this.#earlier);

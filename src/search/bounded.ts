@@ -4,9 +4,10 @@
  * those that are complete lie below every bound. It chooses what measuring everything chooses, ties included, and no
  * order of work measures less.
  */
+
+import { TIE_NATS } from "../base/near-tie.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { blocksOf, type Selection } from "./selection.ts";
-import { TIE_NATS } from "./ties.ts";
 import type { Trials } from "./trials.ts";
 
 /** Blocks that the sequences are measured in, at most: more drop candidates earlier and leave less for a batch. */

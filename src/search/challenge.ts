@@ -3,11 +3,13 @@
  * block, until a paired t test says so, or until what it has lost exceeds what the best one loses (objectives without
  * negative terms). One that wins has been measured on every sequence.
  */
+
+import { TIE_NATS } from "../base/near-tie.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
 import { isBehind } from "./raced.ts";
 import { blocksOf } from "./selection.ts";
-import { improves, TIE_NATS } from "./ties.ts";
+import { improves } from "./ties.ts";
 import type { Trials } from "./trials.ts";
 
 /** Error rate of a test. A winner that it drops is a pity and no error: what is known gets no worse by it. */

@@ -2,7 +2,8 @@
  * What is known of patterns: the loss of each sequence, with the statistics over them. Between sequences losses spread
  * by a nat, between patterns by a thousandth: whatever is compared here is compared sequence by sequence.
  */
-import { CompensatedSum, sum } from "../base/sum.ts";
+import { sum } from "../base/sum.ts";
+import { weightedMean } from "../base/weighted-mean.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 
 /** The objective on one sequence: mean nats per predicted token (NLL, or KL from the model's own pattern). */
@@ -128,12 +129,8 @@ export class LossTable {
   }
 }
 
-/** Token-weighted mean and its standard error (ratio estimator; s / sqrt(n) for equal lengths). */
+/** Over sequences, weighted by their tokens. */
 export function estimate(losses: readonly SequenceLoss[]): Estimate {
-  const n = losses.length;
-  const tokens = sum(losses.map((one) => one.tokens));
-  const mean = sum(losses.map((one) => one.loss * one.tokens)) / tokens;
-  const squares = new CompensatedSum();
-  for (const one of losses) squares.add((one.tokens * (one.loss - mean)) ** 2);
-  return { mean, standardError: n < 2 ? 0 : Math.sqrt((n / (n - 1)) * squares.value) / tokens, sequences: n };
+  const values = losses.map(({ loss, tokens }) => ({ value: loss, tokens }));
+  return { ...weightedMean(values), sequences: losses.length };
 }

@@ -3,12 +3,14 @@
  * is dropped once a paired t test says that it is behind. Not exact: with probability about `alpha` a test drops what would
  * have won. Differences between sequences cancel in pairs, so that a few sequences tell most candidates apart.
  */
+
+import { TIE_NATS } from "../base/near-tie.ts";
 import { Random } from "../base/random.ts";
 import { studentQuantile } from "../base/student-t.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Estimate } from "./losses.ts";
 import { blocksOf, type Selection } from "./selection.ts";
-import { chooseBestOnes, TIE_NATS } from "./ties.ts";
+import { chooseBestOnes } from "./ties.ts";
 import type { Trials } from "./trials.ts";
 
 export interface RaceSettings {

@@ -1,11 +1,9 @@
-/** When two losses count as equal, and who wins then. */
-
 /**
- * Losses closer than this are ties, and the lowest layer wins. Kernels and thread counts flip near ties of the top-k,
- * which moves a loss by up to about 1e-5: a smaller difference is not the model's, and a choice by it would differ
- * from machine to machine. Any fixed order would do; the lowest index is what the reference search in Python takes.
+ * Who wins where losses are equal: the lowest layer. Any fixed order would do; the lowest index is what the reference
+ * search in Python takes.
  */
-export const TIE_NATS = 1e-5;
+
+import { TIE_NATS } from "../base/near-tie.ts";
 
 interface WithLoss {
   evaluation: { loss: number };

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { countCandidates } from "../../src/search/greedy.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { TIE_NATS } from "../../src/search/ties.ts";
 import { run } from "./synthetic.ts";
 
 /** A loss like a model's: each Shared layer costs its own weight times the distance to the layer that it reads. */

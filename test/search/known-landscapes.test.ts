@@ -1,9 +1,9 @@
 /** Strategies on models whose every pattern is known: nine landscapes of trained models, two quantities each. */
 import { describe, expect, test } from "vitest";
+import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern } from "../../src/pattern/pattern.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { type Strategy, search } from "../../src/search/strategy.ts";
-import { TIE_NATS } from "../../src/search/ties.ts";
 import { landscapeNames, type Quantity, readLandscape } from "./landscape.ts";
 import { indices } from "./synthetic.ts";
 

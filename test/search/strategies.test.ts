@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { RuntimeFailure, UsageError } from "../../src/base/errors.ts";
+import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
 import type { SearchEvent } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
 import type { Strategy } from "../../src/search/strategy.ts";
-import { TIE_NATS } from "../../src/search/ties.ts";
 import { everyLoss, indices, knownOf, layersRun, noise, type Problem, problems, run } from "./synthetic.ts";
 
 const race = { alpha: 0.05, block: 2, seed: 1 };
