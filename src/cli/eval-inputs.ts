@@ -11,9 +11,9 @@ import type { EvalResult } from "../formats/eval-result.ts";
 import type { SampleFingerprint } from "../formats/sample-journal.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { ComputeDevice } from "../runtime/measurement.ts";
+import type { LossPlace } from "../runtime/loss.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
-import { choosePattern, identityRecord, openDevice } from "./inputs.ts";
+import { choosePattern, identityRecord, openDevices } from "./inputs.ts";
 import type { Terminal } from "./terminal.ts";
 
 export interface EvalInputs {
@@ -22,9 +22,20 @@ export interface EvalInputs {
   assembly: PromptAssembly;
   arms: Arm[];
   suite: Suite;
-  place: { device: ComputeDevice; threads?: number };
+  place: LossPlace & { threads?: number };
   fingerprint: SampleFingerprint;
   described: EvalResult["settings"];
+}
+
+/** @throws UsageError for devices of several kinds */
+function kindOfDevices(place: LossPlace): string {
+  const devices = "devices" in place ? place.devices : [place.device];
+  const kinds = [...new Set(devices.map((device) => device.split(":")[0]))];
+  const [kind = "cpu"] = kinds;
+  if (kinds.length === 1) return kind;
+  throw new UsageError(
+    `--devices names ${kinds.join(" and ")}: samples of different kinds of devices cannot be paired`,
+  );
 }
 
 /** RULER's shortest length, where the model's window has room for it. */
@@ -48,12 +59,12 @@ export async function openEvalInputs(
       first === undefined ? {} : { hint: `${first.task} ${first.reason}` },
     );
   }
-  const place = await openDevice(flags, terminal);
+  const place = await openDevices(flags, terminal);
   const identity = await identityRecord(model);
   const settings = {
     seed: flags.seed,
     // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
-    device: place.device.split(":")[0] as string,
+    device: kindOfDevices(place),
     dtype: "float32",
     max_length: maxLength(model, flags),
     cot: flags.cot === true,

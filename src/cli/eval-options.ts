@@ -7,10 +7,12 @@ import { UsageError } from "../base/errors.ts";
 import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
+import type { DeviceList } from "../runtime/measurement.ts";
 import {
   type DeviceFlags,
   decimalNumber,
   deviceOption,
+  devicesOption,
   type OutputFlags,
   positiveNumber,
   wholeNumber,
@@ -45,6 +47,7 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
   alpha: number;
   bootstrap: number;
   workers?: number;
+  devices?: DeviceList;
   cache: string | boolean;
   dryRun?: boolean;
   list?: boolean;
@@ -108,6 +111,7 @@ export function addEvalOptions(command: Command): void {
       "processes that share the items (default: one for each core, as memory allows)",
       positiveNumber,
     )
+    .addOption(devicesOption("several devices share the items, a process each"))
     .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
     .option("--no-cache", "remember no generated sets")
     .option("--dry-run", "say what would run, and after one item about how long")

@@ -78,7 +78,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       terminal.note(`resuming: ${journal.entries.length} samples are in ${journal.path}`);
     }
     const replacements: string[] = [];
-    const runner = await openRunner(inputs, flags, (words) => replacements.push(words));
+    const runner = await openRunner(inputs, (words) => replacements.push(words));
     try {
       for (const line of runner.plan) terminal.detail(line);
       const items = await answerAll(inputs, runner, journal, terminal, signal);
@@ -150,7 +150,7 @@ async function answerAll(
 }
 
 async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
-  const runner = await openRunner(inputs, flags);
+  const runner = await openRunner(inputs);
   try {
     for (const line of runner.plan) terminal.detail(line);
     const { suite, assembly, arms, model } = inputs;
@@ -170,13 +170,11 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
 
 function openRunner(
   { model, tokenizer, arms, place }: EvalInputs,
-  { workers }: EvalFlags,
   onReplacement?: (words: string) => void,
 ): Promise<ArmRunner> {
   const patterns = arms.map(({ pattern }) => pattern);
   return openArms(model, tokenizer, patterns, {
     ...place,
-    ...(workers === undefined ? {} : { workers }),
     ...(onReplacement === undefined ? {} : { onReplacement }),
   });
 }

@@ -118,14 +118,14 @@ export function addWorkersOptions(command: Command): Command {
       "processes that share the sequences (default: one a thread, as far as memory allows)",
       positiveNumber,
     )
-    .addOption(
-      new Option(
-        "--devices <list>",
-        "several devices share the sequences, a process each: cuda:0,cuda:1 or all GPUs: all",
-      )
-        .argParser(deviceList)
-        .conflicts(["device", "workers"]),
-    );
+    .addOption(devicesOption("several devices share the sequences, a process each"));
+}
+
+/** `--devices`, in the place of `--device` and `--workers`. */
+export function devicesOption(purpose: string): Option {
+  return new Option("--devices <list>", `${purpose}: cuda:0,cuda:1 or all GPUs: all`)
+    .argParser(deviceList)
+    .conflicts(["device", "workers"]);
 }
 
 export function addOutputOptions(command: Command): Command {

@@ -6,6 +6,7 @@ import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+import type { LossPlace } from "./loss.ts";
 import type { ComputeDevice } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { ReplaceableProcess } from "./replaceable-process.ts";
@@ -23,16 +24,13 @@ export type ArmReply =
 type Opened = Extract<ArmReply, { kind: "opened" }>;
 type Answered = Extract<ArmReply, { kind: "answered" }>;
 
-export interface ParallelArmSettings {
-  device: ComputeDevice;
+export type ParallelArmSettings = LossPlace & {
   /** Of each process. */
   threads?: number;
-  /** Processes; by default as many as cores and memory suggest. With one on the CPU there is no child. */
-  workers?: number;
   onReplacement?: (words: string) => void;
   /** The child's program; another one in tests. */
   program?: string;
-}
+};
 
 /** Share of the free memory that the weights of all processes together may take. */
 const weightShare = 0.5;
@@ -44,14 +42,24 @@ export async function openArms(
   model: ModelFolder,
   tokenizer: Tokenizer,
   patterns: readonly Pattern[],
-  { workers: wanted, threads: given, ...settings }: ParallelArmSettings,
+  settings: ParallelArmSettings,
 ): Promise<ArmRunner> {
-  const workers = wanted ?? (settings.device === "cpu" ? processesThatFit(model, patterns, freemem()) : 1);
-  const threads = given ?? threadsOfEach(model, patterns);
+  const threads = settings.threads ?? threadsOfEach(model, patterns);
+  const devices = "devices" in settings ? settings.devices : processDevices(model, patterns, settings);
+  const [device] = devices;
   // A GPU's native failure ends its process, and that is not to be this one.
-  if (workers === 1 && settings.device === "cpu")
-    return Arms.open(model, tokenizer, patterns, { ...settings, threads });
-  return ParallelArms.open(model, patterns, { ...settings, workers, threads });
+  if (devices.length === 1 && device === "cpu") return Arms.open(model, tokenizer, patterns, { device, threads });
+  return ParallelArms.open(model, patterns, { ...settings, devices, threads });
+}
+
+/** By default as many processes as cores and memory suggest; a GPU has one. With one on the CPU there is no child. */
+function processDevices(
+  model: ModelFolder,
+  patterns: readonly Pattern[],
+  { device, workers }: { device: ComputeDevice; workers?: number },
+): ComputeDevice[] {
+  const sensible = device === "cpu" ? processesThatFit(model, patterns, freemem()) : 1;
+  return Array.from({ length: workers ?? sensible }, () => device);
 }
 
 /**
@@ -90,21 +98,25 @@ class ParallelArms implements ArmRunner {
     model: ModelFolder,
     patterns: readonly Pattern[],
     {
-      workers: count,
-      device,
+      devices,
       threads,
       onReplacement,
       program,
-    }: ParallelArmSettings & { workers: number; threads: number },
+    }: Pick<ParallelArmSettings, "onReplacement" | "program"> & {
+      devices: readonly ComputeDevice[];
+      threads: number;
+    },
   ): Promise<ParallelArms> {
-    const opening: ArmRequest = { kind: "open", path: model.path, patterns, settings: { device, threads } };
-    const workers = Array.from(
-      { length: count },
-      (_, index) =>
+    const count = devices.length;
+    const opening = (device: ComputeDevice): ArmRequest => {
+      return { kind: "open", path: model.path, patterns, settings: { device, threads } };
+    };
+    const workers = devices.map(
+      (device, index) =>
         new ReplaceableProcess<Opened>({
           name: `worker ${index + 1} of ${count} on ${device}`,
           program: program ?? fileURLToPath(new URL("./arms-process.js", import.meta.url)),
-          opening,
+          opening: opening(device),
           hint: "if memory ran out, use fewer workers or fewer patterns; --resume goes on, its journal holds every finished item",
           onReplacement,
         }),

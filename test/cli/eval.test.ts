@@ -22,7 +22,7 @@ const arms = ["eval", "-p", "uniform:4", "-p", "full", ...small];
 /** A result or samples without what time has to do with, and how many processes were asked for. */
 function timeless(text: string): unknown {
   return JSON.parse(text, (key, value) => {
-    if (key === "command") return String(value).replace(/ --workers \d+/, "");
+    if (key === "command") return String(value).replace(/ --(workers|devices) \S+/, "");
     return key.endsWith("_seconds") ? 0 : value;
   });
 }
@@ -69,8 +69,11 @@ describe("an evaluation", () => {
     expect(tool.runtime).toContain("onnxruntime-node");
   });
 
-  test("is the same with two workers", async () => {
-    const two = await indexcache(folder, [...arms, "--workers", "2", "-o", "r.json"]);
+  test.each([
+    ["--workers", "2"],
+    ["--devices", "cpu,cpu"],
+  ])("is the same with two processes by %s %s", async (...processes) => {
+    const two = await indexcache(folder, [...arms, ...processes, "-o", "r.json"]);
     expect(two.status).toBe(0);
     expect(await timelessFile(join(folder, "r.json"))).toEqual(await timelessFile(join(home, "r.json")));
   });
