@@ -1,11 +1,11 @@
 /** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
 import { freemem, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
-import { InterruptedError } from "../base/errors.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+import { orInterrupted } from "./interruption.ts";
 import type { LossPlace } from "./loss.ts";
 import type { ComputeDevice } from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
@@ -138,7 +138,7 @@ class ParallelArms implements ArmRunner {
     try {
       const request: ArmRequest = { kind: "answer", prompt, patterns };
       const { answers, layers } = await orInterrupted(
-        worker.inTurn((child) => child.ask<Answered>(request)),
+        () => worker.inTurn((child) => child.ask<Answered>(request)),
         signal,
       );
       this.prefillLayers.made += layers.made;
@@ -162,20 +162,5 @@ class ParallelArms implements ArmRunner {
     const next = this.#waiting.shift();
     if (next === undefined) this.#free.push(worker);
     else next(worker);
-  }
-}
-
-/** A child in the middle of a prompt cannot be asked to stop; its parent need not wait for it. */
-async function orInterrupted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal?.aborted) throw new InterruptedError("Interrupted");
-  let stop = (): void => undefined;
-  const interrupted = new Promise<never>((_, reject) => {
-    stop = () => reject(new InterruptedError("Interrupted"));
-  });
-  signal?.addEventListener("abort", stop);
-  try {
-    return await Promise.race([work, interrupted]);
-  } finally {
-    signal?.removeEventListener("abort", stop);
   }
 }

@@ -4,9 +4,9 @@
  * alone, so that losses do not depend on who dies; `loss-worker.ts` replaces those. Windows go round, so that any block of
  * consecutive ones is work for every process.
  */
-import { InterruptedError } from "../base/errors.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { orInterrupted } from "./interruption.ts";
 import { noExecutions, sumExecutions } from "./layer-executions.ts";
 import { LossWorker, type WorkerSettings } from "./loss-worker.ts";
 import type { ComputeDevice, Dtype, EvaluateOptions, SequenceLoss } from "./measurement.ts";
@@ -84,24 +84,13 @@ export class ParallelLosses implements SequenceLosses {
   }
 
   async evaluate(pattern: Pattern, { signal, sequences: wanted, ...options }: EvaluateOptions) {
-    if (signal?.aborted) throw new InterruptedError("Interrupted");
-    let stop = (): void => undefined;
-    const interrupted = new Promise<never>((_, reject) => {
-      stop = () => reject(new InterruptedError("Interrupted"));
+    const indices = wanted ?? [...Array(this.#windows).keys()];
+    const replies = await orInterrupted(() => this.#ask(pattern, indices, options), signal);
+    const sequences = indices.map((index): SequenceLoss => {
+      // Every reply has its windows in the order of the request.
+      return replies[index % this.#workers.length]?.sequences.shift() as SequenceLoss;
     });
-    signal?.addEventListener("abort", stop);
-    try {
-      const indices = wanted ?? [...Array(this.#windows).keys()];
-      const replies = await Promise.race([this.#ask(pattern, indices, options), interrupted]);
-      const sequences = indices.map((index): SequenceLoss => {
-        // Every reply has its windows in the order of the request.
-        return replies[index % this.#workers.length]?.sequences.shift() as SequenceLoss;
-      });
-      return { sequences, executions: sumExecutions(replies.map(({ executions }) => executions)) };
-    } finally {
-      // A search asks hundreds of times with one signal.
-      signal?.removeEventListener("abort", stop);
-    }
+    return { sequences, executions: sumExecutions(replies.map(({ executions }) => executions)) };
   }
 
   async release(): Promise<void> {

@@ -4,9 +4,9 @@
  * have won. Differences between sequences cancel in pairs, so that a few sequences tell most candidates apart.
  */
 
+import { studentQuantile } from "../base/distributions.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
 import { Random } from "../base/random.ts";
-import { studentQuantile } from "../base/student-t.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Estimate } from "./losses.ts";
 import { blocksOf, type Selection } from "./selection.ts";
@@ -59,5 +59,6 @@ function survivors({ losses }: Trials, alive: readonly Pattern[], keep: number, 
 /** Whether a paired difference is above a tie and beyond chance. */
 export function isBehind({ mean, standardError, sequences }: Estimate, alpha: number): boolean {
   if (mean <= TIE_NATS || sequences < 2) return false;
-  return mean > studentQuantile(alpha, sequences - 1) * standardError;
+  // The upper quantile by symmetry: 1 - alpha would round.
+  return mean > -studentQuantile(alpha, sequences - 1) * standardError;
 }

@@ -1,6 +1,7 @@
 /** Confidence intervals. `confidence` is two-sided: 0.95 leaves 2.5% on either side. */
+
+import { normalQuantile, studentQuantile } from "../../base/distributions.ts";
 import { sum } from "../../base/sum.ts";
-import { normalQuantile, studentQuantile } from "./distributions.ts";
 import { contributions, itemCount, macroMean, macroStandardError, type Stratum } from "./strata.ts";
 
 export interface Interval {

@@ -1,5 +1,5 @@
 /** How many items a statement takes, and how small a difference a number of items can show. */
-import { normalQuantile } from "./distributions.ts";
+import { normalQuantile } from "../../base/distributions.ts";
 
 export interface PowerSettings {
   /** Two-sided for differences, one-sided for margins. */

@@ -1,9 +1,9 @@
 /** Vectors: published tables and formulas executed with SciPy; properties: what must hold for any scores. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { normalCdf, normalQuantile, studentCdf, studentQuantile } from "../../../src/base/distributions.ts";
 import { Bootstrap } from "../../../src/eval/statistics/bootstrap.ts";
 import { compare, type PairedItem, type PairedStratum } from "../../../src/eval/statistics/comparison.ts";
-import { normalCdf, normalQuantile, studentCdf, studentQuantile } from "../../../src/eval/statistics/distributions.ts";
 import { holm } from "../../../src/eval/statistics/holm.ts";
 import { agrestiMin, studentInterval, wilsonInterval } from "../../../src/eval/statistics/intervals.ts";
 import { mcnemar } from "../../../src/eval/statistics/mcnemar.ts";

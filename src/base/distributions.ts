@@ -1,4 +1,4 @@
-/** The two distributions that intervals and tests need. Accurate to about 1e-12, which bisection then keeps. */
+/** The two distributions that races, intervals and tests need. Accurate to about 1e-12, which bisection then keeps. */
 
 /** P(Z <= z) of a standard normal Z. */
 export function normalCdf(z: number): number {
@@ -28,7 +28,11 @@ export function studentCdf(t: number, degrees: number): number {
 
 /** The t with P(T <= t) = p. */
 export function studentQuantile(p: number, degrees: number): number {
-  return bisect((t) => studentCdf(t, degrees), p, 1e5);
+  const cdf = (t: number) => studentCdf(t, degrees);
+  let limit = 1e5;
+  // With one degree of freedom the tails are long.
+  while (cdf(-limit) > Math.min(p, 1 - p)) limit *= 2;
+  return bisect(cdf, p, limit);
 }
 
 function bisect(cdf: (x: number) => number, p: number, limit: number): number {
