@@ -21,8 +21,10 @@ export interface SearchStatus {
 export function statusRecord({ fingerprint, entries }: JournalContent): SearchStatus {
   const { strategy = "", objective = "nll", ...settings } = fingerprint.search;
   const known = knownSequences(entries);
-  const [start] = known.keys();
-  const searched = start === undefined ? [] : [...(known.get(start)?.keys() ?? [])];
+  // A search begins with the model's own pattern on all its sequences; held-out ones come at the end.
+  const [first] = entries;
+  const start = first?.pattern;
+  const searched = (first?.sequences ?? []).map(({ index }) => index);
   const mean = (pattern: string): number | undefined => {
     const losses = searched.flatMap((index) => {
       const sequence = known.get(pattern)?.get(index);
