@@ -1,17 +1,15 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
-import { InputError, UsageError } from "../base/errors.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
-import { type ModelIdentityRecord, type PatternFile, requireSameModel } from "../formats/pattern-file.ts";
+import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../formats/published-pattern.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import type { Pattern } from "../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
 import { formatCount } from "../report/quantities.ts";
 import { type ChosenDevice, chooseDevice, chooseDevices } from "../runtime/device.ts";
 import type { LossPlace } from "../runtime/loss.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
-import { parseRetain } from "../search/retain.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -20,6 +18,7 @@ import {
   type PatternFlags,
   type WorkerFlags,
 } from "./options.ts";
+import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** What files call the model. */
@@ -37,32 +36,9 @@ export async function choosePattern(model: ModelFolder, { pattern, offset }: Pat
   const { path, retain } = splitRetain(pattern);
   const file = await readAnyPatternFile(path);
   const identity = await identityRecord(model);
-  if (isPublished(file)) {
-    requireSameShape(file, identity, path);
-    if (retain !== undefined) throw new UsageError(`"${path}" holds one published pattern: leave out @${retain}`);
-    return resolve(file.index_topk_pattern, `Pattern file "${path}"`);
-  }
-  requireSameModel(file, identity, path);
-  const letters =
-    retain === undefined ? file.index_topk_pattern : patternOfSize(file, parseRetain(retain, layers), path);
-  return resolve(letters, `Pattern file "${path}"`);
-}
-
-/** `p.json@1/2` is the pattern of that retention in the file, whose own is the one with the fewest Full layers. */
-function splitRetain(text: string): { path: string; retain?: string } {
-  const { path, retain } = /^(?<path>.+)@(?<retain>\d+(?:\/\d+)?|\d*\.\d+)$/.exec(text)?.groups ?? {};
-  return path === undefined || retain === undefined ? { path: text } : { path, retain };
-}
-
-/** The pattern that the search wanted at this size, or passed on its way: those were measured on all sequences. */
-function patternOfSize(file: PatternFile, full: number, path: string): string {
-  const way = [...file.trajectory, ...(file.search.frontier ?? [])].filter(({ sequences }) => sequences === undefined);
-  const all = [...(file.patterns ?? []), ...way, file].map(({ index_topk_pattern: letters }) => letters);
-  const sizeOf = (letters: string): number => fullLayers(parsePattern(letters)).length;
-  const found = all.find((letters) => sizeOf(letters) === full);
-  if (found !== undefined) return found;
-  const sizes = [...new Set(all.map(sizeOf))].sort((left, right) => right - left);
-  throw new InputError(`Pattern file "${path}" has no pattern with ${full} Full layers; it has ${sizes.join(", ")}`);
+  if (isPublished(file)) requireSameShape(file, identity, path);
+  else requireSameModel(file, identity, path);
+  return resolve(patternOfSize(file, retain, path), `Pattern file "${path}"`);
 }
 
 /** Reads the calibration set and tells of it. The tokenizer is loaded at the first text, a set of ids needs none. */

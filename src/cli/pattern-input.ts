@@ -20,6 +20,7 @@ import { type CheckedPublishedPattern, isPublished, readAnyPatternFile } from ".
 import { readText } from "../formats/text-file.ts";
 import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
 import { publishedPatterns } from "./options.ts";
+import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
 
 /** What the letters of a schedule, and the model, depend on. */
 export interface PatternInputFlags {
@@ -32,8 +33,11 @@ export async function readSource(text: string): Promise<PatternSource> {
   if (text.trim() === "") throw new UsageError("The pattern is empty");
   if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
-  const path = (await exists(text)) ? await configPath(text) : text;
-  return readPatternText(await readText(path, `pattern "${path}"`, patternForms), path);
+  const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
+  const path = (await exists(named)) ? await configPath(named) : named;
+  const source = readPatternText(await readText(path, `pattern "${path}"`, patternForms), path);
+  if (source.kind !== "file") return source;
+  return { ...source, file: { ...source.file, index_topk_pattern: patternOfSize(source.file, retain, path) } };
 }
 
 /** The model to look at: `--model`, the config that the pattern came from, or layers alone. */

@@ -88,6 +88,8 @@ describe("search --strategy", () => {
       const used = JSON.parse((await indexcache(folder, [...loss, `both.json@${size}`])).stdout);
       expect(used.index_topk_pattern).toBe(file.patterns?.[at]?.index_topk_pattern);
     }
+    const serving = await indexcache(folder, ["pattern", "both.json@4", "--for", "vllm", "-q"]);
+    expect(serving.stdout).toContain(`"index_topk_pattern": "${file.patterns?.[0]?.index_topk_pattern}"`);
     expect(await indexcache(folder, [...loss, "both.json@1"])).toMatchObject({
       status: 2,
       stderr: expect.stringMatching(/has no pattern with 1 Full layers; it has 5, 4, 3, 2\n/),
