@@ -12,15 +12,16 @@ async function searchOn(
   strategy: Strategy,
   targets: readonly number[],
   quantity: Quantity = "nll",
+  set = landscape.calibration,
 ) {
-  const { calibration, layers } = landscape;
+  const { layers } = landscape;
   const work = search(strategy, {
     space: new PatternSpace(fullPattern(layers)),
     targets,
-    sequences: indices(calibration.sequences),
+    sequences: indices(set.sequences),
     evaluate: async (pattern, sequences) => {
-      const losses = calibration.perSequence(pattern, quantity);
-      return sequences.map((index) => ({ loss: losses[index] ?? Number.NaN, tokens: calibration.tokens - 1 }));
+      const losses = set.perSequence(pattern, quantity);
+      return sequences.map((index) => ({ loss: losses[index] ?? Number.NaN, tokens: set.tokens - 1 }));
     },
   });
   for await (const event of work) if (event.kind === "done") return event.result;
@@ -40,6 +41,20 @@ describe.each(landscapeNames)("%s", (name) => {
       expect(layers).toBeLessThanOrEqual(2 * greedy.layers);
     }
   });
+
+  // The default's shares were chosen on the calibration text: this is other text.
+  test.runIf(landscape.heldOut !== undefined)(
+    "the default finds the optimum of every size on held-out text",
+    async () => {
+      const { heldOut } = landscape;
+      if (heldOut === undefined) return;
+      for (const size of sizes) {
+        const best = landscape.optimum(size, (pattern) => heldOut.loss(pattern));
+        const { patterns } = await searchOn(landscape, { name: "look-again" }, [size], "nll", heldOut);
+        expect(patterns[0]?.evaluation.loss).toBeLessThanOrEqual(heldOut.loss(best) + 1.5 * TIE_NATS);
+      }
+    },
+  );
 
   test("the default is never worse than greedy when all sizes are asked for at once, and near the optimum", async () => {
     const { patterns } = await searchOn(landscape, { name: "look-again" }, sizes);
