@@ -49,6 +49,11 @@ export class Measuring {
     };
   }
 
+  /** Those of the patterns that are not known on all of the sequences. */
+  incomplete(patterns: readonly Pattern[], sequences: readonly number[], needs: "loss" | "kl"): Pattern[] {
+    return patterns.filter((pattern) => this.#missing(pattern, sequences, needs).length > 0);
+  }
+
   /** Measures those of the sequences that are not known yet, for a report. */
   async complete(
     evaluator: PatternEvaluator,
@@ -57,8 +62,7 @@ export class Measuring {
     needs: "loss" | "kl",
     options: Parameters<PatternEvaluator["evaluate"]>[1],
   ): Promise<void> {
-    const known = this.losses.get(pattern);
-    const missing = sequences.filter((index) => known?.get(index)?.[needs] === undefined);
+    const missing = this.#missing(pattern, sequences, needs);
     if (missing.length > 0) await this.measure(evaluator, pattern, missing, options);
   }
 
@@ -81,6 +85,11 @@ export class Measuring {
     for (const sequence of entry.sequences) known.set(sequence.index, { ...sequence, ...known.get(sequence.index) });
     this.losses.set(pattern, known);
     return entry.sequences;
+  }
+
+  #missing(pattern: Pattern, sequences: readonly number[], needs: "loss" | "kl"): number[] {
+    const known = this.losses.get(pattern);
+    return sequences.filter((index) => known?.get(index)?.[needs] === undefined);
   }
 
   #judged({ loss, kl, tokens }: JournalEntry["sequences"][number]): SequenceLoss | undefined {

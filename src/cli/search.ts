@@ -102,19 +102,19 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       const found = await runSearch({ ...work, evaluator, measuring, display, signal });
-      if (work.heldOut.length > 0) terminal.note(`measuring ${reported(found).length} patterns on held-out sequences`);
-      for (const pattern of reported(found)) {
-        await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
-      }
+      const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
+      if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
+      for (const pattern of open) await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
       return found;
     });
     if (result === undefined) return;
-    if (flags.objective !== "kl") {
-      // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
-      terminal.note(`measuring KL of ${reported(result).length} patterns`);
+    // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
+    const all = [...work.sequences, ...work.heldOut];
+    const open = measuring.incomplete(reported(work.space.start, result), all, "kl");
+    if (open.length > 0) {
+      terminal.note(`measuring KL of ${open.length} patterns`);
       await withEvaluator(work, settings, "kl", terminal, async (evaluator) => {
-        const all = [...work.sequences, ...work.heldOut];
-        for (const pattern of reported(result)) await measuring.complete(evaluator, pattern, all, "kl", { signal });
+        for (const pattern of open) await measuring.complete(evaluator, pattern, all, "kl", { signal });
       });
     }
     const record = searchRecord(result, {
@@ -251,11 +251,10 @@ async function runSearch(work: Running): Promise<SearchResult> {
   }
 }
 
-/** The patterns that a report compares: those that were wanted, greedy's where it was looked beyond, and the model's own. */
-function reported({ patterns, secondLooks = [], frontier }: SearchResult): Pattern[] {
-  const model = frontier[0] === undefined ? [] : [frontier[0].pattern];
+/** The patterns that a report compares: the model's own, those that were wanted, and greedy's where it was looked beyond. */
+function reported(start: Pattern, { patterns, secondLooks = [] }: SearchResult): Pattern[] {
   return [
-    ...new Set([...model, ...patterns.map(({ pattern }) => pattern), ...secondLooks.map((look) => look.firstPattern)]),
+    ...new Set([start, ...patterns.map(({ pattern }) => pattern), ...secondLooks.map((look) => look.firstPattern)]),
   ];
 }
 

@@ -1,19 +1,12 @@
 /** What `eval --dry-run` prints: what would run, and about how long. */
+import type { PlannedCell } from "../eval/run/plan.ts";
 import { formatCount, formatDuration } from "./quantities.ts";
 import { formatTable } from "./text-table.ts";
 
 export interface EvalPlanRecord {
   suite: string;
   arms: { name: string; index_topk_pattern: string }[];
-  cells: {
-    task: string;
-    length?: number;
-    items: number;
-    prompt_tokens: number;
-    longest_prompt: number;
-    too_long: number;
-    max_new_tokens: number;
-  }[];
+  cells: PlannedCell[];
   skipped_tasks: { task: string; reason: string }[];
   /** Items that the journal holds already are not counted out. */
   items: number;

@@ -3,7 +3,6 @@
  * block, until a paired t test says so, or until what it has lost exceeds what the best one loses (objectives without
  * negative terms). One that wins has been measured on every sequence.
  */
-
 import { TIE_NATS } from "../base/near-tie.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";

@@ -73,15 +73,12 @@ async function* within(
   by: string,
   stage: AsyncGenerator<SearchEvent, void>,
 ): AsyncGenerator<SearchEvent, void> {
-  const { selection } = trials;
   trials.budget = budget;
   trials.by = by;
   try {
     yield* stage;
   } catch (error) {
     if (!(error instanceof BudgetSpent)) throw error;
-  } finally {
-    trials.selection = selection;
   }
 }
 
@@ -92,9 +89,9 @@ async function* lookForward(trials: Trials, most: number): AsyncGenerator<Search
   let beam: Found[] = [yield* sparsest(trials)];
   for (let size = space.pinned + 1; size <= most; size++) {
     const children = new Map<Pattern, Found>();
-    trials.selection = race;
     for (const parent of beam) {
-      for (const child of yield* tryFrom(trials, 1, parent, space.flips(parent.pattern, "forward", most), WIDTH)) {
+      const flips = space.flips(parent.pattern, "forward", most);
+      for (const child of yield* tryFrom(trials, 1, parent, flips, WIDTH, race)) {
         if (!children.has(child.pattern)) children.set(child.pattern, child);
       }
     }

@@ -20,15 +20,19 @@ export async function* sparsest(trials: Trials): AsyncGenerator<SearchEvent, Fou
   return found;
 }
 
-/** Measures patterns that depart from one; those that may be among the `keep` best come back, in the given order. */
+/**
+ * Measures patterns that depart from one; those that may be among the `keep` best come back, in the given order.
+ * @param selection how the best are told; as the search does it by default
+ */
 export async function* tryFrom(
   trials: Trials,
   step: number,
   from: Found,
   patterns: readonly Pattern[],
   keep = 1,
+  selection = trials.selection,
 ): AsyncGenerator<SearchEvent, Found[]> {
-  const tried = yield* trials.selection.run(trials, step, from.pattern, patterns, keep);
+  const tried = yield* selection.run(trials, step, from.pattern, patterns, keep);
   return follow(trials, from, tried);
 }
 

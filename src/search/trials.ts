@@ -28,7 +28,7 @@ export class Trials {
   readonly losses: LossTable;
   readonly frontier = new Frontier();
   /** How steps tell their best candidates. */
-  selection: Selection;
+  readonly selection: Selection;
   /** What commits, for the frontier. */
   by = "";
   done = 0;
