@@ -1,8 +1,9 @@
 /**
  * Every error that the tool expects. A known error is one sentence for a person: what is wrong, where, and (as
  * `hint`) what to do; the command line prints it without a stack. Anything else that is thrown is a defect and is
- * never swallowed.
+ * never swallowed. What a message repeats of files is escaped and cut here at the latest (`quoted.ts`).
  */
+import { messageLine } from "./quoted.ts";
 
 /** Exit codes of the command line; documented in `--help`. */
 export const ExitCode = {
@@ -28,9 +29,9 @@ export abstract class IndexCacheError extends Error {
   readonly hint: string | undefined;
 
   constructor(message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    super(messageLine(message), details.cause === undefined ? undefined : { cause: details.cause });
     this.name = new.target.name;
-    this.hint = details.hint;
+    this.hint = details.hint === undefined ? undefined : messageLine(details.hint);
   }
 }
 

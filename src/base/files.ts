@@ -1,6 +1,5 @@
 /** Files that are never half written: temp file beside the target, fsync, rename. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { RuntimeFailure } from "./errors.ts";
@@ -47,15 +46,13 @@ export function describeSystemError(code: string): string {
     EDQUOT: "the disk quota is used up",
     EFBIG: "the file would be too large",
     EMFILE: "too many open files",
+    ELOOP: "its links lead in a circle",
+    ENAMETOOLONG: "the name is too long",
+    ENXIO: "it is a socket or a device without anything behind it",
+    EIO: "the disk or device failed",
+    ERR_FS_FILE_TOO_LARGE: "it is too large",
   };
   return words[code] ?? code;
-}
-
-/** SHA-256 of a file as lower-case hex, streamed. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const block of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(block);
-  return hash.digest("hex");
 }
 
 /** SHA-256 of text or bytes as lower-case hex. */

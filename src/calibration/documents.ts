@@ -6,11 +6,12 @@ import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
+import { attemptRead, LARGEST_WHOLE_FILE, readUserBlocks } from "../base/user-files.ts";
 import { capitalized } from "../base/words.ts";
-import { decodeUtf8, readBlocks, readLines } from "../formats/lines.ts";
+import { decodeUtf8, readLines } from "../formats/lines.ts";
 import { readCsvRows } from "../formats/records/csv-rows.ts";
 import { readParquetRows } from "../formats/records/parquet.ts";
-import { attemptRead, readText as readWholeText } from "../formats/text-file.ts";
+import { readText as readWholeText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 
 /** A text, or token ids that somebody else made, and where it stands. */
@@ -80,7 +81,7 @@ async function* readJsonLines(path: string, column: string): AsyncGenerator<Docu
 
 async function* readCsv(path: string, column: string): AsyncGenerator<Document> {
   const what = `calibration file "${path}"`;
-  for await (const { number, fields, problem } of readCsvRows(readBlocks(path, what), what)) {
+  for await (const { number, fields, problem } of readCsvRows(readUserBlocks(path, what), what)) {
     if (problem !== undefined) throw new InputError(`Calibration file "${path}", row ${number}: ${problem}`);
     if (number === 1) requireColumn(Object.keys(fields), [column], path);
     yield { where: `"${path}", row ${number}`, text: fields[column] ?? "" };
@@ -126,5 +127,5 @@ function requireColumn(present: readonly string[], wanted: readonly string[], pa
 }
 
 function readWhole(path: string): Promise<string> {
-  return readWholeText(path, `calibration file "${path}"`);
+  return readWholeText(path, `calibration file "${path}"`, { limit: LARGEST_WHOLE_FILE });
 }

@@ -2,11 +2,10 @@
  * `config.json` of the supported architectures, checked once and turned into the numbers that the graphs need.
  * Follows transformers' GlmMoeDsaConfig and DeepseekV32Config, including what they do with absent and ignored fields.
  */
-import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
 import { fullPattern, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import { frequencyPattern } from "../pattern/schedule.ts";
@@ -127,13 +126,8 @@ type RawConfig = z.infer<typeof configSchema>;
  */
 export async function readModelConfig(folder: string): Promise<DsaConfig> {
   const path = join(folder, "config.json");
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, {
-      cause: error,
-      hint: "MODEL is a Hugging Face checkpoint folder or one that indexcache export wrote",
-    });
+  const text = await readText(path, `"${path}"`, {
+    hint: "MODEL is a Hugging Face checkpoint folder or one that indexcache export wrote",
   });
   const json = parseJson(text, z.unknown(), `"${path}"`);
   return parseModelConfig(json, path, basename(resolve(folder)));

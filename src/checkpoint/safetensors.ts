@@ -3,10 +3,9 @@
  * the file before it has been compared with the file's real size. Format: u64 little-endian header length, JSON header
  * of that length, then the data; offsets in the header count from the start of the data.
  */
-import { open } from "node:fs/promises";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { openUserFile } from "../base/user-files.ts";
 import { dtypeBytes } from "./dtype.ts";
 
 /** The format's own limit on the header. */
@@ -34,11 +33,7 @@ const entrySchema = z.object({
  * @throws InputError naming the file, and the tensor where there is one
  */
 export async function readSafetensorsHeader(path: string): Promise<Map<string, StoredTensor>> {
-  const file = await open(path, "r").catch((error: unknown) => {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
-  });
+  const file = await openUserFile(path, `"${path}"`);
   try {
     const { size } = await file.stat();
     if (size < 8)

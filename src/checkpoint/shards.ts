@@ -1,8 +1,9 @@
 /** The tensors of a checkpoint folder: one `model.safetensors`, or shards under `model.safetensors.index.json`. */
-import { access, readFile, stat } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
+import { readTextIfPresent } from "../formats/text-file.ts";
 import { readSafetensorsHeader, type StoredTensor } from "./safetensors.ts";
 
 /** A tensor and the file of the checkpoint folder that holds it. */
@@ -29,7 +30,7 @@ const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
  *   file name that leads out of the folder
  */
 export async function openTensors(folder: string): Promise<CheckpointTensors> {
-  const index = await readFile(join(folder, indexName), "utf8").catch(() => undefined);
+  const index = await readTextIfPresent(join(folder, indexName), `"${join(folder, indexName)}"`);
   if (index === undefined) {
     const path = join(folder, singleName);
     await access(path).catch(() => {

@@ -3,13 +3,13 @@
  * A prompt or a document begins with exactly one BOS wherever the model has one: none costs quality without a message,
  * and two is what a template that writes BOS gives with a tokenizer that adds it.
  */
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, hashBytes, systemErrorCode } from "../base/files.ts";
+import { hashBytes } from "../base/files.ts";
+import { readTextIfPresent } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 
 const tokenText = z
@@ -221,12 +221,5 @@ async function readModelFiles(folder: string): Promise<ModelFiles> {
 }
 
 async function readOptional(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === "ENOENT") return undefined;
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
-  }
+  return readTextIfPresent(path, `"${path}"`);
 }

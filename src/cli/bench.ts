@@ -1,5 +1,5 @@
 /** `indexcache bench`: what patterns save in time and memory, beside what they could save at most. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, freemem, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
@@ -7,13 +7,14 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { type ClockName, clockNames, clocks } from "../base/clock.ts";
 import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { writeFileAtomically } from "../base/files.ts";
 import { toolVersion } from "../base/version.ts";
 import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/random-checkpoint.ts";
 import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/reduced-config.ts";
 import { elementsOf } from "../checkpoint/weights.ts";
 import { type BenchFile, formatBenchFile } from "../formats/bench-file.ts";
 import { formatLatencyFile } from "../formats/latency-file.ts";
+import { readText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 import { latentWidth } from "../graph/contract.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
@@ -272,14 +273,7 @@ async function choosePatterns(model: ModelFolder, flags: BenchFlags): Promise<Na
 }
 
 async function readConfig(path: string, reduction: Reduction): Promise<ReducedConfig> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, {
-      hint: "--config names the config.json of a model",
-      cause: error,
-    });
-  });
+  const text = await readText(path, `"${path}"`, { hint: "--config names the config.json of a model" });
   const { layers, experts, mlpWidth, vocabulary } = reduction;
   const wanted = Object.fromEntries(
     Object.entries({ layers, experts, mlpWidth, vocabulary }).filter(([, value]) => value !== undefined),

@@ -1,9 +1,7 @@
 /** `eval --from`: a result without a model, from saved samples (scored again) or from a result file. */
-
-import { type FileHandle, open } from "node:fs/promises";
 import process from "node:process";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { openUserFile } from "../base/user-files.ts";
 import { pairSaved } from "../eval/run/saved-samples.ts";
 import { suiteTasks } from "../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../formats/eval-result.ts";
@@ -50,16 +48,11 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
 }
 
 async function readStart(path: string): Promise<string> {
-  let file: FileHandle | undefined;
+  const file = await openUserFile(path, `"${path}"`);
   try {
-    file = await open(path);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(HEADER_BYTES), 0, HEADER_BYTES, 0);
     return buffer.toString("latin1", 0, bytesRead);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
   } finally {
-    await file?.close();
+    await file.close();
   }
 }

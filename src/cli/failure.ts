@@ -2,6 +2,10 @@
 import process from "node:process";
 import { CommanderError } from "commander";
 import { ExitCode, IndexCacheError } from "../base/errors.ts";
+import { escapeForTerminal } from "../base/quoted.ts";
+
+/** Characters of a stack; a message in it can repeat a file. */
+const LONGEST_STACK = 16_000;
 
 /**
  * Tells of an error on stderr. Known ones are one line and a hint; anything else is a defect of this program and comes
@@ -16,6 +20,6 @@ export function reportFailure(error: unknown): ExitCode {
     return error.exitCode;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  process.stderr.write(`error: this is a defect of indexcache\n${text}\n`);
+  process.stderr.write(`error: this is a defect of indexcache\n${escapeForTerminal(text.slice(0, LONGEST_STACK))}\n`);
   return ExitCode.runtimeFailure;
 }

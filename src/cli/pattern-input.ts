@@ -35,7 +35,7 @@ export async function readSource(text: string): Promise<PatternSource> {
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
   const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
   const path = (await exists(named)) ? await configPath(named) : named;
-  const source = readPatternText(await readText(path, `pattern "${path}"`, patternForms), path);
+  const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
   if (source.kind !== "file") return source;
   return { ...source, file: { ...source.file, index_topk_pattern: patternOfSize(source.file, retain, path) } };
 }

@@ -1,9 +1,9 @@
 /** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../base/errors.ts";
-import { systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { writeFileAtomically } from "../base/files.ts";
 import {
   checkPattern,
   type EngineCheck,
@@ -18,6 +18,7 @@ import { dialects } from "../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../engines/index-fields.ts";
 import type { PatternSource } from "../engines/pattern-source.ts";
 import { configPath, type ServedModel } from "../engines/served-model.ts";
+import { readText, readTextIfPresent } from "../formats/text-file.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
@@ -269,13 +270,11 @@ async function writeConfig(
   fields: IndexFields,
   overwrite: boolean,
 ): Promise<string> {
-  const original = await readFile(await configPath(model), "utf8");
+  const source = await configPath(model);
+  const original = await readText(source, `"${source}"`);
   const patched = patchConfig(original, fields, dialect.configKeeps);
   const target = join(folder, "config.json");
-  const present = await readFile(target, "utf8").catch((error: unknown) => {
-    if (systemErrorCode(error) === "ENOENT") return undefined;
-    throw error;
-  });
+  const present = await readTextIfPresent(target, `"${target}"`);
   if (present === patched) return target;
   if (present !== undefined && !overwrite) {
     throw new InputError(`"${target}" exists already and says something else`, {

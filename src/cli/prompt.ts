@@ -1,11 +1,9 @@
 /** The prompt of `run`: from one place, as text or as ids. */
-import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { text as readStream } from "node:stream/consumers";
 import { z } from "zod";
-import { InputError, UsageError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { decodeUtf8 } from "../formats/lines.ts";
+import { UsageError } from "../base/errors.ts";
+import { readText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 
 export interface PromptFlags {
@@ -25,13 +23,12 @@ export async function readPrompt({ prompt, promptFile, tokensFile, chat }: Promp
   );
   if (named.length > 1) throw new UsageError(`${named.map(([flag]) => flag).join(" and ")} exclude each other`);
   if (prompt !== undefined) return { text: prompt };
-  if (promptFile !== undefined) return { text: decodeUtf8(await read(promptFile), `prompt file "${promptFile}"`) };
+  if (promptFile !== undefined) return { text: await readText(promptFile, `prompt file "${promptFile}"`) };
   if (tokensFile !== undefined) {
     if (chat === true) throw new UsageError("--chat needs text: token ids are used as they are");
     const what = `Tokens file "${tokensFile}"`;
-    return {
-      ids: parseJson((await read(tokensFile)).toString(), z.array(z.int()), what, "it holds a JSON array of token ids"),
-    };
+    const text = await readText(tokensFile, `tokens file "${tokensFile}"`);
+    return { ids: parseJson(text, z.array(z.int()), what, "it holds a JSON array of token ids") };
   }
   if (process.stdin.isTTY) {
     throw new UsageError("There is no prompt", {
@@ -39,14 +36,4 @@ export async function readPrompt({ prompt, promptFile, tokensFile, chat }: Promp
     });
   }
   return { text: await readStream(process.stdin) };
-}
-
-async function read(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${path}": ${describeSystemError(code)}`, { cause: error });
-  }
 }

@@ -2,6 +2,7 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError } from "../base/errors.ts";
+import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
@@ -132,7 +133,8 @@ async function stream(
   options: Parameters<typeof generate>[2],
 ): Promise<GenerationResult> {
   const write = (text: string): void => {
-    if (!silent) process.stdout.write(text);
+    // A model can write control characters: a file gets them as they are, a terminal does not obey them.
+    if (!silent) process.stdout.write(process.stdout.isTTY ? escapeForTerminal(text) : text);
   };
   for await (const event of generate(decoder, ids, options)) {
     if (event.kind === "prefilled") continue;

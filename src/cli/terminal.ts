@@ -1,6 +1,7 @@
 /** Where words go: results to stdout, everything else to stderr. */
 import process from "node:process";
 import { ExitCode } from "../base/errors.ts";
+import { escapeForTerminal, messageLine } from "../base/quoted.ts";
 
 export interface Verbosity {
   verbose?: boolean;
@@ -10,7 +11,10 @@ export interface Verbosity {
 /** Ink clears the screen, scrollback included, when a view does not fit: on lower terminals there are lines instead. */
 const LOWEST_VIEW_ROWS = 20;
 
-/** Messages of a command, at the loudness that the user asked for. */
+/**
+ * Messages of a command, at the loudness that the user asked for. What files have put into them has no power over the
+ * terminal: control characters are written as escapes, which in JSON are the same strings.
+ */
 export class Terminal {
   readonly #verbosity: Verbosity;
 
@@ -24,22 +28,23 @@ export class Terminal {
 
   /** The result, and nothing else. */
   result(text: string): void {
-    process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+    const shown = escapeForTerminal(text);
+    process.stdout.write(shown.endsWith("\n") ? shown : `${shown}\n`);
   }
 
   /** Progress and statistics; silent with `--quiet`. */
   note(text: string): void {
-    if (!this.quiet) process.stderr.write(`${text}\n`);
+    if (!this.quiet) process.stderr.write(`${escapeForTerminal(text)}\n`);
   }
 
   /** With `--verbose` only. */
   detail(text: string): void {
-    if (this.#verbosity.verbose === true) process.stderr.write(`${text}\n`);
+    if (this.#verbosity.verbose === true) process.stderr.write(`${escapeForTerminal(text)}\n`);
   }
 
   /** Something that makes the result worth less than it looks: even `--quiet` does not hide it. */
   warn(text: string): void {
-    process.stderr.write(`warning: ${text}\n`);
+    process.stderr.write(`warning: ${messageLine(text)}\n`);
   }
 
   /** Can stderr show a view that redraws itself? */

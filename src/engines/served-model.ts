@@ -2,12 +2,13 @@
  * What a serving engine sees of a model: enough of config.json to tell which layers have an indexer and what the config
  * itself says about sharing. Looser than the `checkpoint` room: engines serve models that indexcache cannot run.
  */
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
 import { openTensors } from "../checkpoint/shards.ts";
+import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
 import { type IndexFields, indexFieldsSchema } from "./index-fields.ts";
 
@@ -85,7 +86,7 @@ export async function configPath(path: string): Promise<string> {
  */
 export async function readServedModel(path: string): Promise<ServedModel> {
   const file = await configPath(path);
-  const model = parseServedModel(await readText(file), file);
+  const model = parseServedModel(await readConfigText(file), file);
   if (file === path) return model;
   const shipped = await shippedIndexers(path, model.layers);
   return shipped === undefined ? model : { ...model, shipped };
@@ -145,15 +146,6 @@ async function shippedIndexers(folder: string, layers: number): Promise<string |
   return Array.from({ length: layers }, (_, layer) => (owners.has(layer) ? "F" : "S")).join("");
 }
 
-async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read "${file}": ${describeSystemError(code)}`, {
-      hint: "--model is a config.json or the folder of a checkpoint",
-      cause: error,
-    });
-  }
+async function readConfigText(file: string): Promise<string> {
+  return readText(file, `"${file}"`, { hint: "--model is a config.json or the folder of a checkpoint" });
 }

@@ -98,7 +98,7 @@ export type Matrix = Statistic["mean"];
  */
 export async function readAnalysisFile(path: string): Promise<AnalysisFile> {
   const what = `Analysis file "${path}"`;
-  const text = await readText(path, `analysis file "${path}"`, "indexcache analyze -o FILE writes one");
+  const text = await readText(path, `analysis file "${path}"`, { hint: "indexcache analyze -o FILE writes one" });
   const file = parseJson(text, analysisFileSchema, what, "docs/analysis-format.md describes the file");
   requireShapes(file, what);
   return file;

@@ -114,7 +114,7 @@ export type BenchMeasurement = BenchFile["prefill"][number];
 
 /** @throws InputError naming the file and the field */
 export async function readBenchFile(path: string): Promise<BenchFile> {
-  const text = await readText(path, `bench file "${path}"`, "indexcache bench -o FILE writes one");
+  const text = await readText(path, `bench file "${path}"`, { hint: "indexcache bench -o FILE writes one" });
   return parseJson(text, benchFileSchema, `Bench file "${path}"`, "docs/bench-format.md describes the file");
 }
 

@@ -2,10 +2,10 @@
  * The result file of an evaluation: everything that is needed to audit it. One JSON object, snake_case; docs/eval.md
  * explains it. Scores are shares (0 to 1), margins and differences too; only tables print points.
  */
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { writeFileAtomically } from "../base/files.ts";
+import { LARGEST_WHOLE_FILE } from "../base/user-files.ts";
+import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
@@ -141,13 +141,6 @@ export async function writeEvalResult(path: string, result: EvalResult): Promise
 
 /** @throws InputError naming the file and the field */
 export async function readEvalResult(path: string): Promise<EvalResult> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read result file "${path}": ${describeSystemError(code)}`, { cause: error });
-  }
+  const text = await readText(path, `result file "${path}"`, { limit: LARGEST_WHOLE_FILE });
   return parseJson(text, evalResultSchema, `Result file "${path}"`, "docs/eval.md describes the file");
 }

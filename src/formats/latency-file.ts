@@ -43,7 +43,7 @@ export type LatencyFile = z.infer<typeof latencyFileSchema>;
 
 /** @throws InputError naming the file and the field */
 export async function readLatencyFile(path: string): Promise<LatencyFile> {
-  const text = await readText(path, `latency file "${path}"`, "indexcache bench --latency FILE writes one");
+  const text = await readText(path, `latency file "${path}"`, { hint: "indexcache bench --latency FILE writes one" });
   return parseJson(text, latencyFileSchema, `Latency file "${path}"`, "docs/bench-format.md describes the file");
 }
 

@@ -1,7 +1,6 @@
 /** Lines of a file as bytes, for JSONL: only `\n` ends a line (U+2028 may stand inside a JSON string). */
-import { createReadStream } from "node:fs";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { readUserBlocks } from "../base/user-files.ts";
 import { capitalized } from "../base/words.ts";
 
 export interface Line {
@@ -19,18 +18,7 @@ export interface Line {
  * @param what the noun of messages: `calibration file "a.jsonl"`
  */
 export function readLines(path: string, what: string): AsyncGenerator<Line> {
-  return splitLines(readBlocks(path, what));
-}
-
-/** The bytes of a file, block by block. */
-export async function* readBlocks(path: string, what: string): AsyncGenerator<Buffer> {
-  try {
-    yield* createReadStream(path, { highWaterMark: 1 << 18 }) as AsyncIterable<Buffer>;
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined || code.startsWith("E_")) throw error;
-    throw new InputError(`Cannot read ${what}: ${describeSystemError(code)}`, { cause: error });
-  }
+  return splitLines(readUserBlocks(path, what));
 }
 
 /**

@@ -2,11 +2,11 @@
  * The pattern file: what `search` writes and everything else reads. One JSON object, snake_case like the configs that
  * it is pasted into; `docs/pattern-format.md` explains it and `docs/pattern.schema.json` is generated from here.
  */
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { writeFileAtomically } from "../base/files.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
@@ -218,16 +218,9 @@ export function parsePatternFile(text: string, path: string): CheckedPatternFile
 
 /** The text of a file that should hold a pattern. */
 export async function readPatternText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot read pattern file "${path}": ${describeSystemError(code)}`, {
-      hint: "a pattern is a file, letters F and S, full, uniform:N or freq:N",
-      cause: error,
-    });
-  }
+  return readText(path, `pattern file "${path}"`, {
+    hint: "a pattern is a file, letters F and S, full, uniform:N or freq:N",
+  });
 }
 
 /** Writes a pattern file, all or nothing. What would not be readable again is a defect and throws before writing. */

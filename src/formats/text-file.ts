@@ -1,38 +1,31 @@
 /** Whole text files, with their errors in words. */
-import { readFile } from "node:fs/promises";
-import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { type ReadingDetails, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { decodeUtf8 } from "./lines.ts";
 
-/**
- * Runs an operation on a file.
- * @param noun what the file is, for messages: `essays "a.txt"`
- * @param options.verb what cannot be done with it, "read" by default
- * @param options.hint what to do then
- * @throws InputError where the system refuses
- */
-export async function attemptRead<T>(
-  noun: string,
-  operation: () => Promise<T>,
-  { verb = "read", hint }: { verb?: string; hint?: string | undefined } = {},
-): Promise<T> {
-  try {
-    return await operation();
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined || code.startsWith("E_")) throw error;
-    throw new InputError(`Cannot ${verb} ${noun}: ${describeSystemError(code)}`, {
-      ...(hint === undefined ? {} : { hint }),
-      cause: error,
-    });
-  }
+export interface TextDetails extends ReadingDetails {
+  /** Bytes above which the file is refused. */
+  limit?: number;
 }
+
+/** Bytes of a pattern, config, report or result file; the largest that are known have some MiB. */
+export const LARGEST_DOCUMENT = 64 * 2 ** 20;
 
 /**
  * The text of a UTF-8 file, without its byte order mark.
  * @param noun what the file is, for messages: `analysis file "a.json"`
- * @param hint what to do where it cannot be read
+ * @param details what to do where it cannot be read
+ * @throws InputError for what is no regular file, too large, or not UTF-8
  */
-export async function readText(path: string, noun: string, hint?: string): Promise<string> {
-  return decodeUtf8(await attemptRead(noun, () => readFile(path), { hint }), noun);
+export async function readText(path: string, noun: string, details: TextDetails = {}): Promise<string> {
+  return decodeUtf8(await readUserFile(path, noun, { limit: LARGEST_DOCUMENT, ...details }), noun);
+}
+
+/** As `readText`; undefined where there is no such file. */
+export async function readTextIfPresent(
+  path: string,
+  noun: string,
+  details: TextDetails = {},
+): Promise<string | undefined> {
+  const bytes = await readUserFileIfPresent(path, noun, { limit: LARGEST_DOCUMENT, ...details });
+  return bytes === undefined ? undefined : decodeUtf8(bytes, noun);
 }

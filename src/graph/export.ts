@@ -6,10 +6,11 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { copyFile, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
-import { describeSystemError, hashFile, systemErrorCode } from "../base/files.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { hashFile, openUserFile } from "../base/user-files.ts";
 import { toolVersion } from "../base/version.ts";
 import { dtypeBytes, firstNonFinite, weightTypes } from "../checkpoint/dtype.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
@@ -187,7 +188,7 @@ async function readShard(
   const ordered = [...tensors.values()].filter((tensor) => tensor.file === file).sort((a, b) => a.offset - b.offset);
   const hash = createHash("sha256");
   const block = Buffer.alloc(blockBytes);
-  const source = await open(path, "r");
+  const source = await openUserFile(path, `"${path}"`);
   const pass = async (from: number, to: number, look?: (bytes: Uint8Array, at: number) => void) => {
     for (let at = from; at < to; ) {
       const { bytesRead } = await source.read(block, 0, Math.min(blockBytes, to - at), at);

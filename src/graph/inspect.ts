@@ -1,7 +1,7 @@
 /** What `indexcache inspect` tells of a model: its shape, its weights, what it costs in memory, and whether it keeps the contract. */
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
-import { hashFile } from "../base/files.ts";
+import { hashFile } from "../base/user-files.ts";
 import { weightTypes } from "../checkpoint/dtype.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";

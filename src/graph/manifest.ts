@@ -1,8 +1,8 @@
 /** `indexcache.json`, the manifest of an exported model folder: what the folder is and the hash of every file in it. */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
+import { readTextIfPresent } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 import { contractVersion, manifestName } from "./contract.ts";
 
@@ -29,7 +29,7 @@ export type Manifest = z.infer<typeof manifestSchema>;
  */
 export async function readManifest(folder: string): Promise<Manifest | undefined> {
   const path = join(folder, manifestName);
-  const text = await readFile(path, "utf8").catch(() => undefined);
+  const text = await readTextIfPresent(path, `"${path}"`);
   if (text === undefined) return undefined;
   const manifest = parseJson(text, manifestSchema, `"${path}"`);
   if (manifest.contract_version !== contractVersion) {

@@ -2,9 +2,10 @@
  * A model that can be run: either a folder that follows the contract (its graphs are files), or a plain Hugging Face
  * checkpoint, whose graphs are built when they are asked for. The rest of the tool does not see the difference.
  */
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { hashBytes, hashFile } from "../base/files.ts";
+import { hashBytes } from "../base/files.ts";
+import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { bindWeights, indexerLayers, type ModelWeights } from "../checkpoint/weights.ts";
@@ -53,7 +54,7 @@ export async function openModel(path: string): Promise<ModelFolder> {
     architecture: read.modelType,
     layers: read.numHiddenLayers,
     indexTopk: read.indexTopk,
-    configHash: hashBytes(await readFile(join(path, "config.json"))),
+    configHash: hashBytes(await readUserFile(join(path, "config.json"), `"${join(path, "config.json")}"`)),
     weightHash: await weightHash(path, manifest),
   });
   if (manifest !== undefined) {
@@ -78,9 +79,9 @@ export async function openModel(path: string): Promise<ModelFolder> {
 
 /** A graph file of an exported folder. */
 export async function readGraph(path: string, name: string): Promise<Uint8Array> {
-  return await readFile(join(path, name)).catch(() => {
-    throw breaks("C4", `"${join(path, name)}" is missing`);
-  });
+  const graph = await readUserFileIfPresent(join(path, name), `graph "${join(path, name)}"`);
+  if (graph === undefined) throw breaks("C4", `"${join(path, name)}" is missing`);
+  return graph;
 }
 
 /** Sizes of the weight files, as the manifest states them. */

@@ -1,4 +1,5 @@
 /** Plain-text tables: no lines, no colour, so that they read the same on a terminal, in a log and in an issue. */
+import { cellText } from "../base/quoted.ts";
 
 export interface Column {
   title: string;
@@ -8,7 +9,7 @@ export interface Column {
 
 /** Rows under titles, columns two blanks apart, no blanks at line ends. */
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
-  const lines = [columns.map(({ title }) => title), ...rows];
+  const lines = [columns.map(({ title }) => title), ...rows].map((line) => line.map(cellText));
   const widths = columns.map((_, index) => Math.max(...lines.map((line) => displayWidth(line[index] ?? ""))));
   return lines
     .map((line) =>
@@ -26,7 +27,7 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
 
 /** Names on the left, values on the right of them; entries without a value are left out. */
 export function formatFields(fields: readonly (readonly [name: string, value: string | undefined])[]): string {
-  const present = fields.filter(([, value]) => value !== undefined);
+  const present = fields.flatMap(([name, value]) => (value === undefined ? [] : [[name, cellText(value)] as const]));
   const width = Math.max(0, ...present.map(([name]) => name.length));
   return present.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { hashFile } from "../../src/base/files.ts";
+import { hashFile } from "../../src/base/user-files.ts";
 import { randomWeightBytes, writeRandomCheckpoint } from "../../src/checkpoint/random-checkpoint.ts";
 import { reduceConfig } from "../../src/checkpoint/reduced-config.ts";
 import { elementsOf } from "../../src/checkpoint/weights.ts";

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { hashFile } from "../../src/base/files.ts";
+import { hashFile } from "../../src/base/user-files.ts";
 import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";

@@ -4,9 +4,10 @@ import { basename, extname, join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
+import { attemptRead } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
 import { listRecordFiles } from "../../formats/records/record-files.ts";
-import { attemptRead, readText } from "../../formats/text-file.ts";
+import { readText } from "../../formats/text-file.ts";
 import { checkShape } from "../../formats/validation.ts";
 
 export interface Essays {

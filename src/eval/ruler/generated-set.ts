@@ -3,14 +3,14 @@
  * on disk: a recipe of a few dozen bytes a sample. A sample is made from its recipe again and its hash compared; a
  * recipe that no longer makes the same sample is not used.
  */
-import { access, constants, mkdir, readFile } from "node:fs/promises";
+import { access, constants, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes, writeFileAtomically } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
-import { attemptRead } from "../../formats/text-file.ts";
+import { attemptRead, readUserFile } from "../../base/user-files.ts";
 import type { EvalItem, TokenCounter } from "../item.ts";
 import { type Fit, findLargest, fitSample, startOf } from "./fitting.ts";
 import type { RulerGenerator, RulerSample } from "./generator.ts";
@@ -235,7 +235,7 @@ function cachePath(settings: SetSettings): string | undefined {
 async function readRecipes(path: string | undefined, settings: SetSettings): Promise<Recipes | undefined> {
   if (path === undefined) return undefined;
   try {
-    const recipes = recipesSchema.parse(JSON.parse(await readFile(path, "utf8")));
+    const recipes = recipesSchema.parse(JSON.parse((await readUserFile(path, `"${path}"`)).toString()));
     return recipes.key === contentKey(settings) ? recipes : undefined;
   } catch {
     return undefined;

@@ -2,6 +2,7 @@
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { InputError } from "../../base/errors.ts";
+import { requireRegularFile } from "../../base/user-files.ts";
 
 export interface ParquetRows {
   columns: string[];
@@ -23,6 +24,7 @@ export async function readParquetRows(source: string | ArrayBuffer, what: string
       throw new InputError(`Cannot read ${what}: ${reason}`, { cause: error });
     }
   };
+  if (typeof source === "string") await requireRegularFile(source, what);
   const file = typeof source === "string" ? await attempt(() => asyncBufferFromFile(source)) : source;
   const metadata = await attempt(() => parquetMetadataAsync(file));
   return {

@@ -7,9 +7,9 @@ import { basename, extname, join } from "node:path";
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { InputError } from "../../base/errors.ts";
+import { attemptRead, readUserBlocks } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
-import { decodeUtf8, readBlocks, splitLines } from "../lines.ts";
-import { attemptRead } from "../text-file.ts";
+import { decodeUtf8, splitLines } from "../lines.ts";
 import { readCsvRows } from "./csv-rows.ts";
 import { splitJsonValues } from "./json-values.ts";
 import { readParquetRows } from "./parquet.ts";
@@ -56,7 +56,7 @@ export async function listRecordFiles(path: string): Promise<RecordFile[]> {
       for (const { name, open } of await listZip(file.path, what)) {
         if (hasExtension(name, EXTENSIONS)) sources.push({ name, what: `file "${file.path}/${name}"`, open });
       }
-    } else sources.push({ ...file, what, open: () => readBlocks(file.path, what) });
+    } else sources.push({ ...file, what, open: () => readUserBlocks(file.path, what) });
   }
   if (sources.length === 0) throw new InputError(`"${path}" holds no data file`, { hint: SUPPORTED });
   return sources.map((source) => ({ name: source.name, records: () => readRecords(source) }));
@@ -92,7 +92,7 @@ function withoutGz(name: string): string {
 }
 
 async function isZip(path: string, what: string): Promise<boolean> {
-  for await (const block of readBlocks(path, what)) return block.subarray(0, 4).equals(Buffer.from("PK\x03\x04"));
+  for await (const block of readUserBlocks(path, what)) return block.subarray(0, 4).equals(Buffer.from("PK\x03\x04"));
   return false;
 }
 

@@ -1,5 +1,5 @@
 /** What a report is made of: the files that search, analyze, bench and eval write, each known by what is in it. */
-import { readFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { basename, extname } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
@@ -54,7 +54,7 @@ export async function readEvidence(paths: readonly string[]): Promise<Evidence> 
 }
 
 async function addFile(evidence: Evidence, path: string): Promise<void> {
-  const content = await readText(path, `file "${path}"`, expected);
+  const content = await readText(path, `file "${path}"`, { hint: expected });
   const source: Source = { path, name: basename(path, extname(path)), sha256: hashBytes(content) };
   if (/^\{"kind":"indexcache-[a-z-]+","format":/.test(content)) {
     throw new InputError(`"${path}" is a journal`, {
@@ -74,7 +74,7 @@ async function addFile(evidence: Evidence, path: string): Promise<void> {
 async function searchEvidence(source: Source, content: string): Promise<SearchEvidence> {
   const file = parsePatternFile(content, source.path);
   const path = `${source.path}.journal.jsonl`;
-  const found = await readFile(path).then(
+  const found = await access(path).then(
     () => true,
     () => false,
   );
