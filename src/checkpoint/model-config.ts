@@ -9,10 +9,9 @@ import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
 import { fullPattern, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import { frequencyPattern } from "../pattern/schedule.ts";
-import { type RopeParameters, readRopeParameters, ropeSchema } from "./rope.ts";
-
-export const supportedModelTypes = ["glm_moe_dsa", "deepseek_v32"] as const;
-export type ModelType = (typeof supportedModelTypes)[number];
+import { identifyConfig, type ModelType } from "./architecture.ts";
+import { configSchema, type RawConfig } from "./config-schema.ts";
+import { hasTwoRopes, type RopeParameters, readRopeParameters } from "./rope.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
 export const latentNormEps = 1e-6;
@@ -63,62 +62,9 @@ export interface DsaConfig {
   bosTokenId: number | undefined;
   eosTokenIds: number[];
   padTokenId: number | undefined;
+  /** What was concluded from config.json rather than read in it, for people. */
+  notes: string[];
 }
-
-const count = z.number().int().positive();
-const tokenIds = z.union([z.number().int(), z.array(z.number().int())]).nullish();
-
-const configSchema = z.object({
-  vocab_size: count,
-  hidden_size: count,
-  num_hidden_layers: count,
-  num_attention_heads: count,
-  num_key_value_heads: count.optional(),
-  q_lora_rank: count.nullish(),
-  kv_lora_rank: count,
-  qk_nope_head_dim: count,
-  qk_rope_head_dim: count.refine((dim) => dim % 2 === 0, "must be even"),
-  v_head_dim: count,
-  intermediate_size: count,
-  moe_intermediate_size: count.optional(),
-  n_routed_experts: count.optional(),
-  num_local_experts: count.optional(),
-  num_experts: count.optional(),
-  n_shared_experts: z.number().int().nonnegative().nullish(),
-  num_experts_per_tok: count.optional(),
-  n_group: count.nullish(),
-  topk_group: count.nullish(),
-  routed_scaling_factor: z.number().optional(),
-  norm_topk_prob: z.boolean().optional(),
-  scoring_func: z.literal("sigmoid").nullish(),
-  topk_method: z.literal("noaux_tc").nullish(),
-  hidden_act: z.literal("silu").optional(),
-  first_k_dense_replace: z.number().int().nonnegative().optional(),
-  mlp_layer_types: z.array(z.enum(["dense", "sparse"])).nullish(),
-  rms_norm_eps: z.number().positive().optional(),
-  attention_bias: z.boolean().optional(),
-  tie_word_embeddings: z.boolean().optional(),
-  max_position_embeddings: count.optional(),
-  rope_theta: z.number().positive().optional(),
-  rope_parameters: ropeSchema.nullish(),
-  rope_scaling: ropeSchema.nullish(),
-  index_topk: count,
-  index_head_dim: count,
-  index_n_heads: count,
-  indexer_rope_interleave: z.boolean().optional(),
-  indexer_types: z.array(z.enum(["full", "shared"])).nullish(),
-  index_topk_pattern: z.union([z.string(), z.array(z.enum(["full", "shared"]))]).nullish(),
-  index_topk_freq: z.number().int().nullish(),
-  index_skip_topk_offset: z.number().int().nonnegative().nullish(),
-  quantization_config: z
-    .object({ quant_method: z.string().optional(), weight_block_size: z.tuple([count, count]).nullish() })
-    .nullish(),
-  bos_token_id: z.number().int().nullish(),
-  eos_token_id: tokenIds,
-  pad_token_id: z.number().int().nullish(),
-});
-
-type RawConfig = z.infer<typeof configSchema>;
 
 /**
  * Reads `config.json` of a folder.
@@ -135,27 +81,33 @@ export async function readModelConfig(folder: string): Promise<DsaConfig> {
 
 /** Checks the content of a `config.json`; `path` is for messages, `name` is what the model is called in results. */
 export function parseModelConfig(json: unknown, path: string, name: string): DsaConfig {
-  const typed = z.object({ model_type: z.string() }).safeParse(json);
-  if (!typed.success) throw new InputError(`"${path}" has no model_type`);
-  const modelType = supportedModelTypes.find((type) => type === typed.data.model_type);
-  if (modelType === undefined) {
-    throw new InputError(
-      `"${path}": model_type "${typed.data.model_type}" is not supported; supported are ${supportedModelTypes.join(" and ")}`,
-    );
+  const { modelType, fields, notes } = identifyConfig(json, path);
+  const raw = checkShape(fields, configSchema, `"${path}"`);
+  if (hasTwoRopes(raw)) {
+    notes.push(`"${path}": rope_scaling and rope_parameters differ; rope_scaling is used, as transformers does`);
   }
-  return normalise(checkShape(json, configSchema, `"${path}"`), modelType, path, name);
+  return { ...normalise(raw, modelType, path, name), notes };
 }
 
-function normalise(raw: RawConfig, modelType: ModelType, path: string, name: string): DsaConfig {
+/** What transformers assumes where a field is absent. */
+const defaults = {
+  glm_moe_dsa: { normEps: 1e-5, positions: 202752, indexHeads: 32, groups: 1, keptGroups: 1 },
+  deepseek_v32: { normEps: 1e-6, positions: 163840, indexHeads: 64, groups: 8, keptGroups: 4 },
+} satisfies Record<ModelType, Record<string, number>>;
+
+function normalise(raw: RawConfig, modelType: ModelType, path: string, name: string): Omit<DsaConfig, "notes"> {
   const refuse = (field: string, why: string): never => {
     throw new InputError(`"${path}": ${field} ${why}`);
   };
+  const assumed = defaults[modelType];
   const layers = raw.num_hidden_layers;
   const heads = raw.num_attention_heads;
-  const experts = raw.n_routed_experts ?? raw.num_local_experts ?? raw.num_experts ?? 256;
+  const experts = routedExperts(raw, refuse);
   const perToken = raw.num_experts_per_tok ?? 8;
-  const groups = raw.n_group ?? 1;
-  const keptGroups = raw.topk_group ?? 1;
+  // An explicit null is a model without groups.
+  const groups = raw.n_group === undefined ? assumed.groups : (raw.n_group ?? 1);
+  const keptGroups = raw.topk_group === undefined ? Math.min(assumed.keptGroups, groups) : (raw.topk_group ?? 1);
+  const indexHeadDim = raw.index_head_dim ?? 128;
   const qLoraRank = raw.q_lora_rank ?? refuse("q_lora_rank", "is missing: the indexer reads the query latent");
   if ((raw.num_key_value_heads ?? heads) !== heads)
     refuse("num_key_value_heads", `must equal num_attention_heads (${heads})`);
@@ -164,9 +116,10 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
   if (groups > 1 && experts / groups < 2) refuse("n_group", "leaves fewer than 2 experts a group");
   if (keptGroups > groups) refuse("topk_group", `is ${keptGroups}, there are ${groups} groups`);
   if (perToken > (experts / groups) * keptGroups) refuse("topk_group", "leaves fewer experts than num_experts_per_tok");
-  if (raw.index_head_dim < raw.qk_rope_head_dim) refuse("index_head_dim", "is smaller than qk_rope_head_dim");
+  if (indexHeadDim < raw.qk_rope_head_dim) refuse("index_head_dim", "is smaller than qk_rope_head_dim");
   const eos = raw.eos_token_id ?? [];
   const native = nativePattern(raw, modelType, path);
+  const maxPositions = raw.max_position_embeddings ?? assumed.positions;
   return {
     name,
     modelType,
@@ -189,15 +142,15 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
     routedScalingFactor: raw.routed_scaling_factor ?? 2.5,
     normTopkProb: raw.norm_topk_prob ?? true,
     sparseLayers: sparseLayers(raw, refuse),
-    rmsNormEps: raw.rms_norm_eps ?? (modelType === "glm_moe_dsa" ? 1e-5 : 1e-6),
+    rmsNormEps: raw.rms_norm_eps ?? assumed.normEps,
     attentionBias: raw.attention_bias ?? false,
     tieWordEmbeddings: raw.tie_word_embeddings ?? false,
-    maxPositionEmbeddings: raw.max_position_embeddings ?? (modelType === "glm_moe_dsa" ? 202752 : 163840),
-    rope: readRopeParameters(raw, path),
+    maxPositionEmbeddings: maxPositions,
+    rope: readRopeParameters(raw, maxPositions, path),
     indexerRopeInterleave: raw.indexer_rope_interleave ?? modelType === "glm_moe_dsa",
-    indexTopk: raw.index_topk,
-    indexHeadDim: raw.index_head_dim,
-    indexNHeads: raw.index_n_heads,
+    indexTopk: raw.index_topk ?? 2048,
+    indexHeadDim,
+    indexNHeads: raw.index_n_heads ?? assumed.indexHeads,
     nativePattern: native,
     indexerLayers: native,
     weightBlockSize: raw.quantization_config?.weight_block_size ?? [128, 128],
@@ -205,6 +158,17 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
     eosTokenIds: typeof eos === "number" ? [eos] : eos,
     padTokenId: raw.pad_token_id ?? undefined,
   };
+}
+
+/** The number of routed experts under any of its names; transformers knows all three. */
+function routedExperts(raw: RawConfig, refuse: (field: string, why: string) => never): number {
+  const names = ["n_routed_experts", "num_local_experts", "num_experts"] as const;
+  const stated = names.flatMap((name) => (raw[name] == null ? [] : [{ name, value: raw[name] }]));
+  const [first, ...others] = stated;
+  const other = others.find(({ value }) => value !== first?.value);
+  if (first !== undefined && other !== undefined)
+    refuse(first.name, `is ${first.value} and ${other.name} is ${other.value}: they mean the same`);
+  return first?.value ?? 256;
 }
 
 /** `mlp_layer_types` decides where present; otherwise the first `first_k_dense_replace` layers are dense. */

@@ -2,9 +2,8 @@
  * A model's config.json made small enough for random weights on this machine: fewer layers and experts, narrower MLPs, a
  * smaller vocabulary. Attention and indexer keep their shapes.
  */
-import { z } from "zod";
 import { UsageError } from "../base/errors.ts";
-import { checkShape } from "../formats/validation.ts";
+import { identifyConfig } from "./architecture.ts";
 import { type DsaConfig, parseModelConfig } from "./model-config.ts";
 
 /** What is to be made smaller; absent ones stay. */
@@ -62,11 +61,11 @@ export function reduceConfig(json: unknown, path: string, name: string, reductio
     reduction.mlpWidth === undefined || from <= reduction.mlpWidth
       ? from
       : smaller(field, from, reduction.mlpWidth, "--mlp-width");
-  const kept = Object.entries(checkShape(json, z.record(z.string(), z.unknown()), `"${path}"`)).filter(
-    ([field]) => !droppedFields.includes(field),
-  );
+  const { fields, modelType } = identifyConfig(json, path);
+  const kept = Object.entries(fields).filter(([field]) => !droppedFields.includes(field));
   const small = {
     ...Object.fromEntries(kept),
+    model_type: modelType,
     num_hidden_layers: layers,
     mlp_layer_types: sparse.map((routes) => (routes ? "sparse" : "dense")),
     n_routed_experts: experts,

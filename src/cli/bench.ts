@@ -36,6 +36,7 @@ import {
   type DeviceFlags,
   demoModel,
   type OutputFlags,
+  layerCount,
   positiveNumber,
   wholeNumber,
 } from "./options.ts";
@@ -82,7 +83,7 @@ export function addBenchCommand(program: Command): void {
   command
     .option("--config <file>", "time a model of this config.json instead, with random weights")
     .option("--random-weights", "needed with --config: there are no others")
-    .option("--layers <n>", "make it only so many layers deep", positiveNumber)
+    .option("--layers <n>", "make it only so many layers deep", layerCount)
     .option("--experts <n>", "with only so many routed experts", positiveNumber)
     .option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber)
     .option("--vocabulary <n>", "with only so many tokens", positiveNumber)

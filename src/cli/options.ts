@@ -1,6 +1,7 @@
 /** Arguments and options that several commands share, so that they are spelled and explained once. */
 import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { largestSizes } from "../checkpoint/config-schema.ts";
 import { parseDevice } from "../runtime/execution-provider.ts";
 import type { ComputeDevice, Device, DeviceList, Dtype } from "../runtime/measurement.ts";
 
@@ -116,7 +117,7 @@ export function addWorkersOptions(command: Command): Command {
     .option(
       "--workers <n>",
       "processes that share the sequences (default: one a thread, as far as memory allows)",
-      positiveNumber,
+      numberUpTo(1024),
     )
     .addOption(devicesOption("several devices share the sequences, a process each"));
 }
@@ -168,6 +169,18 @@ export function positiveNumber(text: string): number {
   if (value === 0) throw new InvalidArgumentError("It must be 1 or more.");
   return value;
 }
+
+/** Parses a whole number from 1 to `largest`. */
+export function numberUpTo(largest: number): (text: string) => number {
+  return (text) => {
+    const value = positiveNumber(text);
+    if (value > largest) throw new InvalidArgumentError(`It must be at most ${largest.toLocaleString("en-US")}.`);
+    return value;
+  };
+}
+
+/** Parses a number of layers. */
+export const layerCount = numberUpTo(largestSizes.layers);
 
 /** Parses a number. */
 export function decimalNumber(text: string): number {

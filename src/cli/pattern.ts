@@ -22,7 +22,7 @@ import { readText, readTextIfPresent } from "../formats/text-file.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
-import { addOutputOptions, type OutputFlags, positiveNumber, wholeNumber } from "./options.ts";
+import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "./options.ts";
 import {
   lettersOf,
   modelOf,
@@ -67,11 +67,11 @@ export function addPatternCommand(program: Command): void {
     .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
     .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
     .option("-m, --model <path>", "config.json of the model, or its folder")
-    .option("--layers <n>", "backbone layers, where there is no --model", positiveNumber)
+    .option("--layers <n>", "backbone layers, where there is no --model", layerCount)
     .option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber)
     .option("--check", "say what is wrong with the pattern")
     .option("--explain", "show which layers each engine would make Full")
-    .option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", positiveNumber)
+    .option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", layerCount)
     .addOption(
       new Option("--pipeline-partition <list>", "their sizes, where they are set by hand: 16,15,15,15")
         .argParser(partition)

@@ -7,6 +7,9 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { modelTypeOf } from "../checkpoint/architecture.ts";
+import { largestSizes } from "../checkpoint/config-schema.ts";
+import { sizeUpTo } from "../checkpoint/numbers.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
@@ -43,12 +46,12 @@ const families: Record<string, IndexerFamily> = {
   deepseek_v4: "v4",
 };
 
-const count = z.int().min(1);
+const count = sizeUpTo(largestSizes.layers);
 
 const servedConfigSchema = indexFieldsSchema.extend({
-  model_type: z.string(),
+  model_type: z.string({ error: (issue) => (issue.input === undefined ? "is missing" : undefined) }),
   num_hidden_layers: count,
-  num_nextn_predict_layers: z.int().min(0).nullish(),
+  num_nextn_predict_layers: z.int().min(0).max(largestSizes.layers).nullish(),
   compress_ratios: z.array(z.number()).nullish(),
 });
 
@@ -96,7 +99,7 @@ export async function readServedModel(path: string): Promise<ServedModel> {
 export function parseServedModel(text: string, file: string): ServedModel {
   const what = `"${file}"`;
   const json = parseJson(text, z.record(z.string(), z.unknown()), what);
-  const raw = checkShape(json, servedConfigSchema, what);
+  const raw = checkShape({ ...json, model_type: modelTypeOf(json) }, servedConfigSchema, what);
   const family = families[raw.model_type];
   if (family === undefined) {
     throw new InputError(

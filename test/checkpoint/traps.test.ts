@@ -12,6 +12,7 @@ import { copyFixture, editHeader } from "./safetensors-file.ts";
 
 const glm = JSON.parse(await readFile(join(fixturePath("glm-groups"), "config.json"), "utf8"));
 const parse = (changes: object) => parseModelConfig({ ...glm, ...changes }, "config.json", "test");
+const v32 = { model_type: "deepseek_v32", architectures: ["DeepseekV32ForCausalLM"] };
 const folders: string[] = [];
 const damaged = async (name: string) => {
   const folder = await copyFixture(name);
@@ -56,7 +57,7 @@ describe("config.json", () => {
   test("indexer RoPE is interleaved for GLM and half-split for V3.2, unless the config says", () => {
     const unset = { indexer_rope_interleave: undefined };
     expect(parse({ ...unset }).indexerRopeInterleave).toBe(true);
-    expect(parse({ ...unset, model_type: "deepseek_v32" }).indexerRopeInterleave).toBe(false);
+    expect(parse({ ...unset, ...v32 }).indexerRopeInterleave).toBe(false);
     expect(parse({ indexer_rope_interleave: false }).indexerRopeInterleave).toBe(false);
   });
 
