@@ -35,8 +35,8 @@ import {
   addOutputOptions,
   type DeviceFlags,
   demoModel,
-  type OutputFlags,
   layerCount,
+  type OutputFlags,
   positiveNumber,
   wholeNumber,
 } from "./options.ts";

@@ -82,7 +82,11 @@ describe("RoPE", () => {
 describe("identity", () => {
   const kinds: [string, object, string | RegExp][] = [
     ["V3.2 that calls itself V3", { model_type: "deepseek_v3" }, "deepseek_v32"],
-    ["V3.2 by index_topk alone", { model_type: "deepseek_v3", architectures: ["DeepseekV3ForCausalLM"] }, "deepseek_v32"],
+    [
+      "V3.2 by index_topk alone",
+      { model_type: "deepseek_v3", architectures: ["DeepseekV3ForCausalLM"] },
+      "deepseek_v32",
+    ],
     ["V3.2 by index_topk without architectures", { model_type: "deepseek_v3", architectures: null }, "deepseek_v32"],
     ["a class and no model_type", { model_type: undefined }, "deepseek_v32"],
     ["the class of the bare model", { architectures: ["DeepseekV32Model"] }, "deepseek_v32"],
