@@ -4,6 +4,8 @@
  * subsequences of all pairs of sentences together.
  */
 
+import { pythonSplit } from "../python-whitespace.ts";
+
 /** F of hypothesis and reference; 0 where either has no sentence. */
 export function rougeL(hypothesis: string, reference: string): number {
   const hypotheses = sentences(hypothesis);
@@ -21,7 +23,7 @@ function sentences(text: string): string[][] {
   return text
     .split(".")
     .filter((sentence) => sentence.length > 0)
-    .map((sentence) => sentence.trim().replace(/\s+/gu, " ").split(" "));
+    .map((sentence) => pythonSplit(sentence).join(" ").split(" "));
 }
 
 /**

@@ -1,4 +1,5 @@
 /** LongBench's scores of one output against one answer, 0 to 1 (`LongBench/metrics.py`, MIT), quirks included. */
+import { pythonSplit } from "../python-whitespace.ts";
 import { rougeL } from "./rouge.ts";
 import type { Segment } from "./segmentation.ts";
 import { type CodeRatio, fuzzRatio } from "./similarity.ts";
@@ -19,12 +20,12 @@ const ARTICLES = /(?<![\p{L}\p{N}_])(?:a|an|the)(?![\p{L}\p{N}_])/gu;
 
 function englishTokens(text: string): string[] {
   const bare = without(text.toLowerCase(), asciiPunctuation).replace(ARTICLES, " ");
-  return bare.split(/\s+/u).filter((token) => token !== "");
+  return pythonSplit(bare);
 }
 
 function chineseTokens(text: string, segment: Segment): string[] {
   return segment(text)
-    .map((token) => without(token.toLowerCase(), allPunctuation).replace(/\s+/gu, ""))
+    .map((token) => pythonSplit(without(token.toLowerCase(), allPunctuation)).join(""))
     .filter((token) => token !== "");
 }
 

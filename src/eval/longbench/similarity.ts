@@ -11,7 +11,8 @@ export function fuzzRatio(prediction: string, gold: string, kind: CodeRatio): nu
   const [a, b] = [[...prediction], [...gold]];
   if (a.length === 0 || b.length === 0) return 0;
   const matched = kind === "difflib" ? matchedByBlocks(a, b) : commonSubsequence(a, b);
-  return roundHalfEven((100 * 2 * matched) / (a.length + b.length));
+  // In this order: fuzzywuzzy rounds 100 times the ratio, which is a rounded number already.
+  return roundHalfEven(100 * ((2 * matched) / (a.length + b.length)));
 }
 
 /** From this length of `b` on, characters that make up more than 1% of it start no block. */

@@ -16,9 +16,9 @@ import type { Segment } from "./segmentation.ts";
 import type { CodeRatio } from "./similarity.ts";
 
 /** Changes whenever a prompt or a score does. */
-export const LONGBENCH_VERSION = 1;
+export const LONGBENCH_VERSION = 2;
 
-type Metric =
+export type LongbenchMetric =
   | "qa_f1"
   | "qa_f1_zh"
   | "rouge"
@@ -49,7 +49,14 @@ export interface ScoringTools {
   segment?: Segment;
 }
 
-type Row = [LongbenchTaskName, category: string, maxNewTokens: number, Metric, LongbenchTask["language"], inE?: "E"];
+type Row = [
+  LongbenchTaskName,
+  category: string,
+  maxNewTokens: number,
+  LongbenchMetric,
+  LongbenchTask["language"],
+  inE?: "E",
+];
 
 const rows: readonly Row[] = [
   ["narrativeqa", "single-doc QA", 128, "qa_f1", "en"],
@@ -99,13 +106,24 @@ export function longbenchTasks(tools: ScoringTools): LongbenchTask[] {
     stop: name === "samsum" ? ["\n"] : [],
     score(output, { references, classes = [] }) {
       const prediction = scoredOnFirstLine.has(name) ? firstLine(output) : output;
-      return Math.max(0, ...references.map((gold) => scoreOne(metric, prediction, gold, classes, tools)));
+      return longbenchScore(metric, prediction, references, classes, tools);
     },
   }));
 }
 
+/** The best score of an output against any of the answers; what a task cuts off its outputs is cut off before. */
+export function longbenchScore(
+  metric: LongbenchMetric,
+  prediction: string,
+  references: readonly string[],
+  classes: readonly string[],
+  tools: ScoringTools,
+): number {
+  return Math.max(0, ...references.map((gold) => scoreOne(metric, prediction, gold, classes, tools)));
+}
+
 function scoreOne(
-  metric: Metric,
+  metric: LongbenchMetric,
   prediction: string,
   gold: string,
   classes: readonly string[],

@@ -11,7 +11,7 @@ import { promptLimit } from "./suite.ts";
 import { truncateMiddle } from "./truncation.ts";
 
 /** Changes whenever a prompt or a score does. */
-export const LONGBENCH_V2_VERSION = 1;
+export const LONGBENCH_V2_VERSION = 2;
 
 /** Items of the published file. */
 const PUBLISHED_ITEMS = 503;

@@ -9,6 +9,7 @@ import { capitalized } from "../../base/words.ts";
 import { listRecordFiles } from "../../formats/records/record-files.ts";
 import { readText } from "../../formats/text-file.ts";
 import { checkShape } from "../../formats/validation.ts";
+import { pythonSplit } from "../python-whitespace.ts";
 
 export interface Essays {
   /** SHA-256 of the text after its blanks are collapsed. */
@@ -32,7 +33,7 @@ const essaySchema = z.looseObject({ text: z.string() });
  * @throws InputError for a path that cannot be read or holds no text
  */
 export async function readEssays(path: string): Promise<Essays> {
-  const words = (await readSource(path)).split(/\s+/u).filter((word) => word !== "");
+  const words = pythonSplit(await readSource(path));
   if (words.length === 0) throw new InputError(`Essays "${path}" hold no text`);
   const ends = words.map((word) => /[.!?]["'”’)\]]*$/u.test(word));
   return {
@@ -59,11 +60,11 @@ function hide(
   for (const [i, needle] of needles.entries()) {
     const before = Math.floor((sentences.length * (ascending[i] ?? 0)) / 100);
     const to = before === 0 ? 0 : (sentences[before - 1] ?? count);
-    if (to > from) pieces.push(text.slice(from, to).join(" "));
-    pieces.push(needle);
+    // Empty pieces too: a needle before all sentences or behind them has its blank, as RULER's own has.
+    pieces.push(text.slice(from, to).join(" "), needle);
     from = Math.max(from, to);
   }
-  if (from < count) pieces.push(text.slice(from).join(" "));
+  pieces.push(text.slice(from).join(" "));
   return pieces.join(" ");
 }
 

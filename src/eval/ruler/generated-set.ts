@@ -14,7 +14,7 @@ import { attemptRead, readUserFile } from "../../base/user-files.ts";
 import type { EvalItem, TokenCounter } from "../item.ts";
 import { type Fit, findLargest, fitSample, startOf } from "./fitting.ts";
 import type { RulerGenerator, RulerSample } from "./generator.ts";
-import { RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 
 export interface SetSettings {
   task: RulerTask;
@@ -201,7 +201,7 @@ function toItem({ task, length }: SetSettings, sample: RulerSample, recipe: Reci
     length,
     prompt: { user: sample.input, answerPrefix: sample.answerPrefix, chat: true },
     references: sample.outputs,
-    goldAnswer: sample.goldAnswer,
+    goldAnswer: goldAnswerBehind(sample.input + sample.answerPrefix, task, sample.outputs),
     ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
     ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
   };

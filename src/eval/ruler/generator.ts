@@ -6,8 +6,6 @@ export interface RulerSample {
   answerPrefix: string;
   /** Gold strings: at least one. */
   outputs: readonly string[];
-  /** What a perfect model would say behind the prefix. */
-  goldAnswer: string;
   /** Offset in `input` of the first answer, where its place means something (needles). */
   answerAt?: number;
   /** Samples that share an article. */

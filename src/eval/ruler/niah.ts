@@ -75,7 +75,6 @@ export function niahGenerator(settings: NiahSettings, { seed }: GeneratorSetting
       return {
         ...prompt,
         outputs,
-        goldAnswer: ` ${joinWithAnd(outputs)}`,
         answerAt: prompt.input.indexOf(outputs[0] ?? ""),
       };
     },

@@ -5,7 +5,7 @@ import { listRecordFiles, type RecordFile } from "../../formats/records/record-f
 import type { EvalItem, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { SuiteOptions } from "../suites.ts";
-import { RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 
 const strings = z.union([z.array(z.string()), z.string().transform((text) => [text])]);
 const count = z.int().min(1).nullish();
@@ -125,14 +125,13 @@ async function* readItems(
 function toItem(task: RulerTask, id: string, record: PreparedRecord, length: number | undefined): EvalItem {
   const { input, outputs, answerPrefix, tokens, tokensBeforeAnswer: before } = record;
   const prompt = { user: input, answerPrefix: leadPrefix(answerPrefix), chat: true };
-  const text = (prompt.user + prompt.answerPrefix).at(-1) ?? "";
   return {
     id,
     task: task.name,
     ...(length === undefined ? {} : { length }),
     prompt,
     references: outputs,
-    goldAnswer: `${/\s/.test(text) ? "" : " "}${task.scores === "binary" ? outputs[0] : outputs.join(", ")}`,
+    goldAnswer: goldAnswerBehind(input + prompt.answerPrefix, task, outputs),
     ...(before === undefined || tokens === undefined
       ? {}
       : { depth: { tokens: before, share: Math.min(1, before / Math.max(1, tokens - task.maxNewTokens)) } }),

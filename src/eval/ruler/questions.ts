@@ -122,7 +122,6 @@ export function questionGenerator({ documents, questions }: QuestionSet, { seed 
       return {
         ...questionPrompt(order, asked.question),
         outputs: asked.answers,
-        goldAnswer: ` ${asked.answers[0]}`,
         ...(asked.cluster === undefined ? {} : { cluster: asked.cluster }),
       };
     },

@@ -1,10 +1,12 @@
 /** RULER's scores of one output (`scripts/eval`, Apache-2.0, NVIDIA). */
 
+import { pythonStrip } from "../python-whitespace.ts";
+
 /** Trims and turns control characters into line breaks; no cut at the first line. */
 function cleaned(output: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: RULER's own rule
-  const lines = output.trim().replace(/[\u0000-\u001f]/g, "\n");
-  return lines.trim();
+  const lines = pythonStrip(output).replace(/[\u0000-\u001f]/g, "\n");
+  return pythonStrip(lines);
 }
 
 function found(output: string, reference: string): boolean {

@@ -1,10 +1,12 @@
 /** RULER's 13 tasks (`scripts/synthetic.yaml`), in its order. */
+import { numberedWords } from "../../corpus/common-words.ts";
 import type { NeedleType } from "../../corpus/ruler-templates.ts";
+import { joinWithAnd } from "../../corpus/task.ts";
 import type { EvalTask } from "../item.ts";
 import { stringMatchAll, stringMatchPart } from "./scoring.ts";
 
 /** Changes whenever a generator, a template or a score does. */
-export const RULER_VERSION = 1;
+export const RULER_VERSION = 2;
 
 interface NiahParameters {
   haystack: "noise" | "needle" | "essay";
@@ -72,6 +74,29 @@ export const rulerTasks: readonly RulerTask[] = [
   question("qa_1", "squad"),
   question("qa_2", "hotpotqa"),
 ];
+
+/** What a perfect model would say behind the answer prefix, without the blank that parts them. */
+function goldAnswerText(family: RulerTask["family"], outputs: readonly string[]): string {
+  switch (family) {
+    case "niah":
+      return joinWithAnd(outputs);
+    case "vt":
+      // As the solved example of the prompt has them.
+      return outputs.join(" ");
+    case "cwe":
+      return numberedWords(outputs);
+    case "fwe":
+      return outputs.join(", ");
+    case "squad":
+    case "hotpotqa":
+      return outputs[0] ?? "";
+  }
+}
+
+/** The gold answer with the blank that leads it, unless the prompt ends with one, as that of vt does. */
+export function goldAnswerBehind(prompt: string, { family }: RulerTask, outputs: readonly string[]): string {
+  return `${/\s$/.test(prompt) ? "" : " "}${goldAnswerText(family, outputs)}`;
+}
 
 /** The tasks that need no data of the user. */
 export const coreTasks: readonly RulerTask[] = rulerTasks.filter(({ flag }) => flag === undefined);

@@ -56,8 +56,6 @@ function makeChain(random: Random, units: number, nameLength: number, value: str
   return {
     ...variableTrackingPrompt(context, value, NAMES),
     outputs: names,
-    // The prefix ends with the blank that would lead it.
-    goldAnswer: names.join(" "),
     value,
   };
 }

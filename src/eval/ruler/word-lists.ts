@@ -49,7 +49,7 @@ function commonWordsGenerator(
     // The same order in every sample, as in RULER.
     const context = numberedWords(Random.forPart(seed, "cwe/order").shuffled(repeated));
     const outputs = words.slice(0, COMMON);
-    return { ...commonWordsPrompt(context), outputs, goldAnswer: ` ${numberedWords(outputs)}` };
+    return { ...commonWordsPrompt(context), outputs };
   };
 
   return {
@@ -60,7 +60,8 @@ function commonWordsGenerator(
       const solved = example === undefined ? undefined : makeList(random, example);
       const list = makeList(random, { words: units, ...main });
       if (solved === undefined) return list;
-      return { ...list, input: `${solved.input}${solved.answerPrefix}${solved.goldAnswer}\n${list.input}` };
+      const answer = numberedWords(solved.outputs);
+      return { ...list, input: `${solved.input}${solved.answerPrefix} ${answer}\n${list.input}` };
     },
   };
 }
@@ -104,7 +105,7 @@ export function frequentWordsGenerator({ seed }: GeneratorSettings, budget: numb
       const repeated = words.flatMap((word, i) => new Array<string>(counts[i] ?? 0).fill(word));
       const context = Random.forPart(seed, "fwe/order").shuffled(repeated).join(" ");
       const outputs = words.slice(1, 4);
-      return { ...frequentWordsPrompt(context), outputs, goldAnswer: ` ${outputs.join(", ")}` };
+      return { ...frequentWordsPrompt(context), outputs };
     },
   };
 }

@@ -17,6 +17,11 @@ import { fuzzRatio } from "../../../src/eval/longbench/similarity.ts";
 import { longbenchTasks } from "../../../src/eval/longbench/tasks.ts";
 
 /** Values of the reference Python: pltrdy/rouge 1.0.1, fuzzywuzzy over difflib, THUDM's metrics.py. */
+test("code_sim rounds 100 times the ratio, as fuzzywuzzy does, not the ratio of 100 times the matches", () => {
+  // 2 * 23 / 80 is 0.575, and 100 times that a little below 57.5.
+  expect(fuzzRatio("c".repeat(23) + "x".repeat(20), "c".repeat(23) + "y".repeat(14), "difflib")).toBe(57);
+});
+
 describe("LongBench's scores are the official ones:", () => {
   test.each([
     ["the cat sat on the mat", "the cat is on the mat", 0.8],

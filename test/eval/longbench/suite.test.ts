@@ -270,7 +270,7 @@ test("the list of suites names every task with its metric and what it needs", as
   expect(list.find(({ task }) => task === "qa_2")).toEqual({
     suite: "ruler",
     task: "qa_2",
-    version: 1,
+    version: 2,
     metric: "string_match_part",
     scores: "binary",
     maxNewTokens: 32,

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError, UsageError } from "../../../src/base/errors.ts";
 import { Tokenizer } from "../../../src/checkpoint/tokenizer.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
+import { readEssays } from "../../../src/eval/ruler/essays.ts";
 import { findLargest } from "../../../src/eval/ruler/fitting.ts";
 import { depths } from "../../../src/eval/ruler/niah.ts";
 import { adjectives, nouns, verbs } from "../../../src/eval/ruler/wonderwords.ts";
@@ -162,6 +163,16 @@ describe("generated prompts", () => {
     // 15 each, within what chance allows.
     expect(Math.min(...tenths)).toBeGreaterThan(3);
     expect(Math.max(...tenths)).toBeLessThan(35);
+  });
+
+  test("have the blank of RULER's empty pieces around needles before and behind all sentences", async () => {
+    const path = join(folder, "essays.txt");
+    await writeFile(path, "\ufeffOne two. Three four.\u0085Five six.");
+    const essays = await readEssays(path);
+    expect(essays.hide(["N."], [0], 4)).toBe(" N. One two. Three four.");
+    expect(essays.hide(["N."], [100], 4)).toBe("One two. Three four. N. ");
+    expect(essays.hide(["N.", "M."], [50, 51], 4)).toBe("One two. N.  M. Three four.");
+    expect(essays.hide(["N."], [50], 4)).toBe("One two. N. Three four.");
   });
 
   test("follow RULER's rules of counts", async () => {
@@ -340,12 +351,31 @@ describe("prepared records", () => {
     expect(vt).toMatchObject({
       prompt: { user: "IN", answerPrefix: " Answer: are: " },
       references: ["1", "2"],
-      goldAnswer: "1, 2",
+      goldAnswer: "1 2",
     });
     expect(vt.depth).toEqual({ tokens: 50, share: 0.25 });
     expect(qa).toMatchObject({ goldAnswer: " g", references: ["g", "h"] });
     expect(niah.prompt.answerPrefix).toBe(" The special magic number for x is");
     expect(suite.skipped.length).toBe(10);
+  });
+
+  test("have the gold answers and prompts of the generated samples that they are", async () => {
+    const generated = await collect(await open("ruler", { ...(await dataFiles()), lengths: [4096], samples: 1 }));
+    const data = join(folder, "data");
+    for (const { task, references, prompt } of generated) {
+      const record = { index: 0, input: prompt.user, outputs: references, answer_prefix: prompt.answerPrefix };
+      await write(`data/4096/data/${task}/validation.jsonl`, [record]);
+    }
+    const prepared = await collect(await open("ruler", { data, lengths: [4096] }));
+    expect(prepared.length).toBe(13);
+    for (const item of prepared) {
+      const twin = generated.find(({ task }) => task === item.task);
+      expect([item.goldAnswer, promptOf(item)], item.task).toEqual([twin?.goldAnswer, promptOf(twin as EvalItem)]);
+    }
+    const gold = (name: string): string | undefined => prepared.find(({ task }) => task === name)?.goldAnswer;
+    expect(gold("vt")).toMatch(/^([A-Z]{5} ){4}[A-Z]{5}$/);
+    expect(gold("cwe")).toMatch(/^ 1\. .* 2\. .* 10\. /);
+    expect(gold("niah_multivalue")).toMatch(/^ \d{7}, \d{7}, \d{7}, and \d{7}$/);
   });
 
   test("that are bad are named or counted", async () => {
