@@ -1,10 +1,16 @@
-/** Ctrl-C: the first one asks the work to stop and save, the second one is the system's own and kills. */
+/**
+ * Ctrl-C and SIGTERM: the first signal asks the work to stop and save. A second one is the system's own and kills;
+ * after SIGTERM nobody has to send it.
+ */
 import { basename } from "node:path";
 import process from "node:process";
-import { InterruptedError } from "../base/errors.ts";
+import { ExitCode, InterruptedError } from "../base/errors.ts";
 import { quoteWord } from "../base/shell.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Who sends SIGTERM (a scheduler, `timeout`, a shutdown) kills soon after: this long the work may take to stop. */
+const TERMINATION_MS = 4000;
 
 /**
  * Runs `work` with a signal that the first Ctrl-C aborts. The handlers are taken off then, so that a second one has
@@ -12,10 +18,15 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>, notice: string): Promise<T> {
   const controller = new AbortController();
-  const stop = (): void => {
-    release();
-    process.stderr.write(`\n${notice}\n`);
+  let deadline: NodeJS.Timeout | undefined;
+  const stop = (signal: NodeJS.Signals): void => {
+    // Not before every listener has heard this signal: libraries that restore the terminal (ink's) raise it again if they
+    // find that nobody else listens.
+    process.nextTick(release);
+    // Views end here, so that what is said next stands below them.
     controller.abort(new InterruptedError("Interrupted"));
+    process.stderr.write(`\n${notice}\n`);
+    if (signal === "SIGTERM") deadline = setTimeout(endNow, TERMINATION_MS);
   };
   const release = (): void => {
     for (const signal of SIGNALS) process.removeListener(signal, stop);
@@ -24,8 +35,15 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   try {
     return await work(controller.signal);
   } finally {
+    clearTimeout(deadline);
     release();
   }
+}
+
+/** Journals are written before anything goes on: what is lost is the evaluation at hand. */
+function endNow(): void {
+  process.stderr.write("Ended in the middle of the work at hand; what was finished is saved\n");
+  process.exit(ExitCode.interrupted);
 }
 
 /** The command that goes on with this run: the command line as it was given, with `--resume` and without `--fresh`. */

@@ -151,7 +151,10 @@ export function openSearchView(
     />
   );
   let instance: ReturnType<typeof render> | undefined;
+  let isClosed = false;
   const update = (progress: SearchProgress): void => {
+    // What a search says on its way to a stop comes after the view's end.
+    if (isClosed) return;
     if (instance !== undefined) instance.rerender(view(progress));
     // stdin is left alone and Ctrl-C stays the process's own signal: it saves.
     else
@@ -165,6 +168,9 @@ export function openSearchView(
   return {
     show: (_, progress) => update(progress),
     tick: update,
-    close: () => instance?.unmount(),
+    close: () => {
+      isClosed = true;
+      instance?.unmount();
+    },
   };
 }

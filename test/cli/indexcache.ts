@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..", "..");
-const program = join(root, "bin", "indexcache.js");
+export const program = join(root, "bin", "indexcache.js");
 
 /** The trained model of the package: 12 layers, index_topk 128. */
 export const demoModel = join(root, "models", "demo");
