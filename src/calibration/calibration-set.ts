@@ -4,8 +4,11 @@ import { InputError, UsageError } from "../base/errors.ts";
 import { type Document, type DocumentOptions, readDocuments } from "./documents.ts";
 import { chooseWindows, packWindows, type Windows, windowPerDocument } from "./windows.ts";
 
-/** Long enough for the shipped demo (index_topk 64) and short enough for a laptop; real models need more. */
-export const DEFAULT_SEQUENCE_LENGTH = 1024;
+/** A sequence by default has at least this many tokens, where the model's window allows: fewer say little of a loss. */
+const USUAL_LENGTH = 1024;
+
+/** And this many times `index_topk`: three of four rows then see more keys than an indexer may select. */
+const USUAL_MULTIPLE = 4;
 
 /** A window predicts all its tokens but the first. */
 const SHORTEST_WINDOW = 2;
@@ -38,7 +41,7 @@ export interface CalibrationSet {
   /** Windows that the source gives; `windows` may be a choice of them. */
   available: number;
   documents: number;
-  /** Loud things: a set on which patterns cannot differ, dropped documents, fewer windows than asked for. */
+  /** Loud things: dropped documents, fewer windows than asked for. */
   warnings: string[];
 }
 
@@ -61,7 +64,7 @@ export async function loadCalibrationSet(
   const documents = tokenize(readDocuments(source, options), model.vocabSize, encode, options.signal);
   const pack = options.pack ?? true;
   const cut = await (pack ? packWindows(documents, length) : windowPerDocument(documents, length));
-  requireWindows(cut, source, length, pack);
+  requireWindows(cut, source, length, model.indexTopk, pack);
   const windows = chooseWindows(cut.windows, options.sequences ?? cut.windows.length, options.seed ?? 0);
   return {
     source,
@@ -71,7 +74,7 @@ export async function loadCalibrationSet(
     tokens: windows.length * length,
     available: cut.windows.length,
     documents: cut.documents,
-    warnings: describeConcerns(cut, windows.length, length, model, options),
+    warnings: describeConcerns(cut, windows.length, length, options),
   };
 }
 
@@ -87,9 +90,26 @@ export function hashWindows(windows: readonly Int32Array[]): string {
   return hash.digest("hex");
 }
 
+/**
+ * The default length: the multiple of `index_topk` that comes closest to 1,024 tokens from below, at least four of them,
+ * and no more than the window holds. Up to `index_topk` tokens every indexer selects all there are.
+ * @throws InputError for a model whose window shows no difference between patterns
+ */
+export function defaultSequenceLength({ indexTopk, maxPositionEmbeddings: window }: CalibrationModel): number {
+  if (window <= indexTopk) {
+    throw new InputError(
+      `The model's window of ${window} tokens is not longer than index_topk (${indexTopk}): every indexer selects all tokens, so that all patterns give the same loss`,
+      { hint: "max_position_embeddings and index_topk are in config.json" },
+    );
+  }
+  const wanted = Math.max(USUAL_MULTIPLE, Math.floor(USUAL_LENGTH / indexTopk));
+  const fitting = Math.floor(window / indexTopk);
+  return fitting < 2 ? window : indexTopk * Math.min(wanted, fitting);
+}
+
 function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOptions): number {
-  const limit = model.maxPositionEmbeddings;
-  if (sequenceLength === undefined) return Math.min(limit, DEFAULT_SEQUENCE_LENGTH);
+  const { indexTopk, maxPositionEmbeddings: limit } = model;
+  if (sequenceLength === undefined) return defaultSequenceLength(model);
   if (!Number.isInteger(sequenceLength) || sequenceLength < SHORTEST_WINDOW) {
     throw new UsageError(
       `--sequence-length is ${sequenceLength}: it must be a whole number from ${SHORTEST_WINDOW} up`,
@@ -97,6 +117,12 @@ function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOp
   }
   if (sequenceLength > limit) {
     throw new UsageError(`--sequence-length is ${sequenceLength}, the model's window is ${limit} tokens`);
+  }
+  if (sequenceLength <= indexTopk) {
+    throw new UsageError(
+      `--sequence-length is ${sequenceLength}, not longer than index_topk (${indexTopk}): every indexer selects all tokens, so that all patterns give the same loss`,
+      { hint: `take ${indexTopk + 1} or more; the default is ${defaultSequenceLength(model)}` },
+    );
   }
   return sequenceLength;
 }
@@ -125,31 +151,19 @@ async function* tokenize(
   }
 }
 
-function requireWindows(cut: Windows, source: string, length: number, pack: boolean): void {
+function requireWindows(cut: Windows, source: string, length: number, indexTopk: number, pack: boolean): void {
   if (cut.documents === 0) throw new InputError(`Calibration set "${source}" is empty`);
   if (cut.windows.length > 0) return;
   throw new InputError(
     pack
       ? `Calibration set "${source}" has ${cut.droppedTokens} tokens, too few for one window of ${length}`
       : `Calibration set "${source}" has no document of ${length} tokens, the longest has ${cut.longestDocument}`,
-    { hint: "give more text, or a shorter --sequence-length" },
+    { hint: `give more text, or a shorter --sequence-length; it must be above index_topk (${indexTopk})` },
   );
 }
 
-function describeConcerns(
-  cut: Windows,
-  used: number,
-  length: number,
-  model: CalibrationModel,
-  { sequences }: CalibrationOptions,
-): string[] {
+function describeConcerns(cut: Windows, used: number, length: number, { sequences }: CalibrationOptions): string[] {
   const concerns: string[] = [];
-  if (length <= model.indexTopk) {
-    concerns.push(
-      `Sequences of ${length} tokens are not longer than index_topk (${model.indexTopk}): every indexer selects all tokens, ` +
-        "so that all patterns give the same loss. Use a longer --sequence-length",
-    );
-  }
   if (cut.droppedDocuments > 0) {
     concerns.push(
       `${cut.droppedDocuments} of ${cut.documents} documents are shorter than ${length} tokens and are not used`,

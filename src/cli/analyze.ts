@@ -123,7 +123,6 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  requireLongSequences(model, set);
   const place = await openDevices(flags, terminal);
   const fingerprint = journalFingerprint(identity, set, flags.dtype, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
@@ -311,15 +310,6 @@ function requireIndexers(sizes: readonly number[], indexers: number): void {
   const tooMany = sizes.find((full) => full > indexers);
   if (tooMany === undefined) return;
   throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
-}
-
-function requireLongSequences(model: ModelFolder, { windows }: CalibrationSet): void {
-  const longest = Math.max(...windows.map(({ length }) => length));
-  if (longest > model.config.indexTopk) return;
-  throw new InputError(
-    `The longest sequence has ${longest} tokens; up to index_topk (${model.config.indexTopk}) every layer selects every key, and there is nothing to compare`,
-    { hint: "give longer ones with --sequence-length" },
-  );
 }
 
 function tellOfSearched(

@@ -1,4 +1,6 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
+import { realpath } from "node:fs/promises";
+import { UsageError } from "../base/errors.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
@@ -15,6 +17,7 @@ import {
   type DeviceFlags,
   demoCalibration,
   demoCalibrationName,
+  demoModel,
   type PatternFlags,
   type WorkerFlags,
 } from "./options.ts";
@@ -53,7 +56,8 @@ export async function openCalibrationSet(
     tokenizer ??= Tokenizer.load(model.path);
     return (await tokenizer).encode(text);
   };
-  const { calibration, sequenceLength, sequences, textColumn, seed, pack } = flags;
+  const calibration = await requireCalibration(model.path, flags.calibration);
+  const { sequenceLength, sequences, textColumn, seed, pack } = flags;
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
     seed,
@@ -68,6 +72,19 @@ export async function openCalibrationSet(
     `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
   );
   return { ...set, source };
+}
+
+/**
+ * The text that losses are measured on: what was given, or the package's set for the package's model.
+ * @throws UsageError for any other model without a set of its own: on a strange text and vocabulary losses mean nothing
+ */
+async function requireCalibration(model: string, given: string | undefined): Promise<string> {
+  if (given !== undefined) return given;
+  // By whatever way it is named: a link, a relative path.
+  if ((await realpath(model)) === (await realpath(demoModel))) return demoCalibration;
+  throw new UsageError(`-c is missing: "${model}" has no calibration set of its own, only the demo model has one`, {
+    hint: "give text that the model is used for, such as -c text.jsonl; some hundred thousand tokens are plenty",
+  });
 }
 
 /** The device to compute on, and the settings that sessions take. */

@@ -34,7 +34,7 @@ export interface WorkerFlags {
 }
 
 export interface CalibrationFlags {
-  calibration: string;
+  calibration?: string;
   textColumn: string;
   sequenceLength?: number;
   sequences?: number;
@@ -72,16 +72,14 @@ export function addPatternOptions(command: Command): Command {
 
 export function addCalibrationOptions(command: Command): Command {
   return command
-    .addOption(
-      new Option("-c, --calibration <path>", "a .txt, .jsonl, .csv or .parquet file, or a folder of them").default(
-        demoCalibration,
-        "the set of the package",
-      ),
+    .option(
+      "-c, --calibration <path>",
+      "a .txt, .jsonl, .csv or .parquet file, or a folder of them (default, for the demo model alone: the set of the package)",
     )
     .option("--text-column <name>", "field or column that holds the text", "text")
     .option(
       "--sequence-length <n>",
-      "tokens of a sequence (default: 1024, or the model's window if shorter)",
+      "tokens of a sequence (default: a multiple of index_topk, at least 4 x it and about 1024, as far as the window goes)",
       wholeNumber,
     )
     .option("--sequences <n>", "use only this many sequences, chosen by --seed (default: all)", wholeNumber)

@@ -8,6 +8,7 @@ import { InputError, UsageError } from "../../src/base/errors.ts";
 import {
   type CalibrationOptions,
   type CalibrationSet,
+  defaultSequenceLength,
   hashWindows,
   loadCalibrationSet,
 } from "../../src/calibration/calibration-set.ts";
@@ -80,33 +81,39 @@ describe("loadCalibrationSet()", () => {
   });
 
   test("hashes the tokens that are used, whatever file or option they come from", async () => {
-    const packed = await load([{ text: "abc" }, { text: "xyz" }, { text: "over" }], { sequenceLength: 4 });
-    const single = await load([{ text: "abc" }, { text: "xyz12" }, { input_ids: [BOS, 111, 118, 101] }], {
-      sequenceLength: 4,
+    const packed = await load([{ text: "abcd" }, { text: "wxyz" }, { text: "cover" }], { sequenceLength: 5 });
+    const single = await load([{ text: "abcd" }, { text: "wxyz12" }, { input_ids: [BOS, 99, 111, 118, 101] }], {
+      sequenceLength: 5,
       pack: false,
     });
     expect(single.hash).toBe(packed.hash);
     expect(packed.hash).toMatch(/^[0-9a-f]{64}$/);
-    expect((await load([{ text: "abd" }], { sequenceLength: 4 })).hash).not.toBe(
-      (await load([{ text: "abc" }], { sequenceLength: 4 })).hash,
+    expect((await load([{ text: "abde" }], { sequenceLength: 5 })).hash).not.toBe(
+      (await load([{ text: "abce" }], { sequenceLength: 5 })).hash,
     );
     expect(hashWindows([Int32Array.of(1, 2), Int32Array.of(3)])).not.toBe(
       hashWindows([Int32Array.of(1), Int32Array.of(2, 3)]),
     );
   });
 
-  test("takes 1024 tokens, or the model's window where that is shorter", async () => {
-    const long = { text: "x".repeat(3000) };
-    expect((await load([long], {})).sequenceLength).toBe(1024);
-    expect((await load([long], {}, { ...model, maxPositionEmbeddings: 512 })).sequenceLength).toBe(512);
+  test.each([
+    // index_topk, the model's window, the length
+    [4, 4096, 1024],
+    [4, 512, 512],
+    [4, 510, 508],
+    [128, 1024, 1024],
+    [100, 4096, 1000],
+    [2048, 202_752, 8192],
+    [2048, 8000, 6144],
+    [2048, 4000, 4000],
+  ])("with index_topk %i and a window of %i takes %i tokens", (indexTopk, maxPositionEmbeddings, length) => {
+    expect(defaultSequenceLength({ vocabSize: 257, indexTopk, maxPositionEmbeddings })).toBe(length);
   });
 
-  test("warns where no pattern can make a difference", async () => {
-    const text = [{ text: "abcdefgh" }];
-    expect((await load(text, { sequenceLength: 4 })).warnings).toEqual([
-      expect.stringContaining("not longer than index_topk (4)"),
-    ]);
-    expect((await load(text, { sequenceLength: 5 })).warnings).toEqual([]);
+  test("refuses a model whose window is no longer than index_topk", async () => {
+    await expect(load([{ text: "abc" }], {}, { ...model, indexTopk: 64, maxPositionEmbeddings: 64 })).rejects.toThrow(
+      "The model's window of 64 tokens is not longer than index_topk (64)",
+    );
   });
 
   test("says what it dropped and what it could not give", async () => {
@@ -133,6 +140,7 @@ describe("loadCalibrationSet()", () => {
   test.each<[CalibrationOptions, string]>([
     [{ sequenceLength: 1 }, "--sequence-length is 1"],
     [{ sequenceLength: 5000 }, "the model's window is 4096"],
+    [{ sequenceLength: 4 }, "not longer than index_topk (4)"],
     [{ sequences: 0 }, "--sequences is 0"],
     [{ sequences: 1.5 }, "--sequences is 1.5"],
   ])("refuses the options %j", async (options, message) => {
@@ -143,6 +151,6 @@ describe("loadCalibrationSet()", () => {
 
   test("stops when asked", async () => {
     const signal = AbortSignal.abort(new Error("stopped"));
-    await expect(load([{ text: "abc" }], { sequenceLength: 2, signal })).rejects.toThrow("stopped");
+    await expect(load([{ text: "abc" }], { sequenceLength: 5, signal })).rejects.toThrow("stopped");
   });
 });

@@ -87,10 +87,7 @@ describe("analyze", () => {
     [["--retain", "9"], '--retain is "9": the model has 5 layers'],
     [["--retain", "1/2,x"], '--retain is "x"'],
     [["--searched", "none.json"], 'Cannot read pattern file "none.json"'],
-    [
-      ["--sequence-length", "7"],
-      "The longest sequence has 7 tokens; up to index_topk (7) every layer selects every key",
-    ],
+    [["--sequence-length", "7"], "--sequence-length is 7, not longer than index_topk (7)"],
     [["--resume"], "--resume needs -o FILE"],
     [["-o", "nowhere/a.json"], 'Cannot write "nowhere/a.json"'],
   ])("refuses %j in one sentence", async (words, message) => {

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { Random } from "../../src/base/random.ts";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
-import { indexcache, interrupt, killAfter, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
+import { demoModel, indexcache, interrupt, killAfter, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
 
 let shared: string;
 let folder: string;
@@ -280,9 +280,41 @@ describe("loss", () => {
     expect(named.stdout).toContain("Pattern      FFFSF\n");
   });
 
-  test("warns where a pattern cannot matter, even with --quiet", async () => {
-    const outcome = await indexcache(folder, ["loss", tinyModel, "-c", "ids.jsonl", "--sequence-length", "7", "-q"]);
-    expect(outcome).toMatchObject({ status: 0, stderr: expect.stringMatching(/^warning: .*index_topk \(7\)/) });
+  test.each(["loss", "search"])("%s refuses sequences on which a pattern cannot matter", async (command) => {
+    const outcome = await indexcache(folder, [command, tinyModel, "-c", "ids.jsonl", "--sequence-length", "7"]);
+    expect(outcome).toMatchObject({
+      status: 2,
+      stdout: "",
+      stderr: expect.stringMatching(/^error: .*index_topk \(7\)/),
+    });
+  });
+
+  test.each(["loss", "search", "analyze"])(
+    "%s asks for a calibration set of any model but the demo",
+    async (command) => {
+      expect(await indexcache(folder, [command, tinyModel])).toMatchObject({
+        status: 2,
+        stdout: "",
+        stderr: expect.stringMatching(/^error: -c is missing: .*glm-groups.*\nhint: .*-c text\.jsonl/),
+      });
+    },
+  );
+
+  test("takes the set of the package for the demo model, by whatever name", async () => {
+    await symlink(demoModel, join(folder, "link"));
+    const outcome = await indexcache(folder, [
+      "loss",
+      "link",
+      "--sequences",
+      "1",
+      "--sequence-length",
+      "256",
+      "--json",
+    ]);
+    expect(outcome).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining("from indexcache:calibration/demo.jsonl"),
+    });
   });
 
   test.each([
