@@ -9,7 +9,7 @@ import { formatPatternFile, type PatternFile, writePatternFile } from "../format
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
-import { formatSearchReport, searchRecord } from "../report/search-report.ts";
+import { formatSearchReport, type SearchContext, searchRecord } from "../report/search-report.ts";
 import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
 import { runtimeName } from "../runtime/runtime-name.ts";
@@ -89,8 +89,16 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   const work = await prepare(path, flags, terminal, signal);
   const settings = await evaluatorSettings(flags, terminal);
   const { journal, reused } = flags.dryRun === true ? withoutJournal : await openJournals(flags, work);
+  let written: string | undefined;
   try {
     const measuring = new Measuring(journal, reused, flags.objective);
+    const write = async (result: SearchResult, { heldOut }: Pick<SearchWork, "heldOut">): Promise<PatternFile> => {
+      const context = { ...recordContext(work, settings, flags, measuring), heldOut };
+      const file = withSpeedups(searchRecord(result, context), work.predicted);
+      if (flags.output !== undefined) await writePatternFile(flags.output, file);
+      written = flags.output;
+      return file;
+    };
     const result = await withEvaluator(work, settings, flags.objective, terminal, async (evaluator) => {
       for (const line of evaluator.plan) terminal.detail(line);
       if (flags.dryRun === true) {
@@ -102,6 +110,8 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       const found = await runSearch({ ...work, evaluator, measuring, display, signal });
+      // What was searched for is safe before anything that only adorns it can fail.
+      await write(found, { heldOut: [] });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
       if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
       for (const pattern of open) await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
@@ -117,29 +127,13 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
         for (const pattern of open) await measuring.complete(evaluator, pattern, all, "kl", { signal });
       });
     }
-    const record = searchRecord(result, {
-      ...work,
-      objective: flags.objective,
-      model: work.identity,
-      baseline: work.space.start,
-      calibration: calibrationRecord(work),
-      tool: {
-        version: toolVersion,
-        runtime: runtimeName,
-        device: placeName(settings),
-        dtype: flags.dtype,
-        command: recordedCommand(process.argv),
-      },
-      entries: measuring.entries,
-      losses: measuring.losses,
-    });
-    const file = withSpeedups(record, work.predicted);
-    if (flags.output !== undefined) await writePatternFile(flags.output, file);
+    const file = await write(result, work);
     if (flags.pareto !== undefined && work.predicted !== undefined)
       await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
   } catch (error) {
+    if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
     if (!(error instanceof InterruptedError) || journal === undefined) throw error;
     throw new InterruptedError(`Interrupted; every finished evaluation is in "${journal.path}"`, {
       hint: `go on with: ${resumeCommand(process.argv)}`,
@@ -148,6 +142,30 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   } finally {
     await journal?.close();
   }
+}
+
+function recordContext(
+  work: SearchWork,
+  settings: LossSettings,
+  flags: SearchFlags,
+  measuring: Measuring,
+): SearchContext {
+  return {
+    ...work,
+    objective: flags.objective,
+    model: work.identity,
+    baseline: work.space.start,
+    calibration: calibrationRecord(work),
+    tool: {
+      version: toolVersion,
+      runtime: runtimeName,
+      device: placeName(settings),
+      dtype: flags.dtype,
+      command: recordedCommand(process.argv),
+    },
+    entries: measuring.entries,
+    losses: measuring.losses,
+  };
 }
 
 /** What a search is about, read and checked before anything long begins. */
@@ -236,6 +254,8 @@ async function runSearch(work: Running): Promise<SearchResult> {
     const progress = tracker.at(seconds());
     if (progress !== undefined) display.tick(progress);
   }, TICK_MS);
+  const close = (): void => display.close();
+  signal.addEventListener("abort", close);
   try {
     const evaluate = measuring.evaluateWith(evaluator);
     const { known } = measuring;
@@ -247,7 +267,8 @@ async function runSearch(work: Running): Promise<SearchResult> {
     throw new Error("the search ended without a result");
   } finally {
     clearInterval(ticker);
-    display.close();
+    signal.removeEventListener("abort", close);
+    close();
   }
 }
 
