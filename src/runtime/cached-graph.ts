@@ -67,6 +67,11 @@ export class CachedGraph {
     return this.#position;
   }
 
+  /** Runs of the graph since it was opened. */
+  get runs(): number {
+    return this.#session.traffic.runs;
+  }
+
   get cacheBytes(): { latent: number; indexerKey: number } {
     const bytes = (caches: NamedCache[]) => sum(caches.map(({ rows }) => rows.bytes));
     return { latent: bytes(this.#latents), indexerKey: bytes(this.#indexerKeys) };

@@ -43,6 +43,11 @@ export class IndexerAlone {
     return new IndexerAlone(model.config, sessions, Tensor, new RowCache(model.config.indexHeadDim, capacity));
   }
 
+  /** Runs of the indexer since it was opened. */
+  get runs(): number {
+    return (this.#sessions.get(indexerStage(0)) as OnnxSession).traffic.runs;
+  }
+
   /** Runs the next tokens, timed by `clock`. */
   async forward(ids: readonly number[], clock: Clock): Promise<AloneResult> {
     const start = this.#keys.length;

@@ -93,6 +93,7 @@ export class PatternTimer {
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
     const prefill = this.#noTimings();
     const decode = this.#noTimings();
+    const before = this.#runs();
     await this.#warmUp(chunks);
     for (let repeat = 0; repeat < repeats; repeat++) {
       this.#rewind(0);
@@ -110,6 +111,7 @@ export class PatternTimer {
       await this.#step(1, decodeTokens, repeat, 1 / decodeTokens, burst);
       addSums(decode, burst);
     }
+    this.#requireRuns(before, 2 + repeats * (sample.length + decodeTokens));
     return { prefill, decode, chunks: { timed: sample.length, all: chunks.length } };
   }
 
@@ -169,6 +171,21 @@ export class PatternTimer {
     const begun = this.#clock();
     await work();
     return this.#clock() - begun;
+  }
+
+  #runs(): number[] {
+    return [...this.#arms, this.#bare, this.#alone].map(({ runs }) => runs);
+  }
+
+  /**
+   * A timing of work that was not done means nothing.
+   * @param calls of every graph since `before`; the indexer alone runs once more for each, for what it selects
+   */
+  #requireRuns(before: readonly number[], calls: number): void {
+    const made = this.#runs().map((runs, graph) => runs - (before[graph] ?? 0));
+    const expected = made.map((_, graph) => (graph === made.length - 1 ? 2 * calls : calls));
+    if (made.join() === expected.join()) return;
+    throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected.join(", ")}`);
   }
 
   #rewind(position: number): void {

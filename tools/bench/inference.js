@@ -3,7 +3,9 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { spreadOf } from "../../dist/base/spread.js";
 import { openModel } from "../../dist/graph/model-folder.js";
+import { chunksOf } from "../../dist/runtime/chunks.js";
 import { openDecoder } from "../../dist/runtime/decoder.js";
+import { countFull, requireExecutions } from "../executions.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */
 export function someIds(count, vocabulary) {
@@ -24,6 +26,12 @@ export async function measurePrefill(model, arms, length, { threads, repeats }) 
     for (const [name, pattern] of Object.entries(arms)) {
       const decoder = await openDecoder(model, pattern, { device: "cpu", threads, capacity: length });
       seconds[name].push(await timed(() => decoder.prefill(ids)));
+      const scoring = chunksOf(model.config, 0, length).filter(({ end }) => end > model.config.indexTopk).length;
+      requireExecutions(
+        `prefill of ${length} tokens with ${name}`,
+        { indexers: decoder.indexerExecutions.made },
+        { indexers: scoring * countFull(pattern) },
+      );
       await decoder.release();
     }
   }

@@ -7,6 +7,7 @@ import { openLossEvaluator } from "../../dist/runtime/loss.js";
 import { parseRetain } from "../../dist/search/retain.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { search } from "../../dist/search/strategy.js";
+import { requireExecutions } from "../executions.js";
 
 const RACE = { alpha: 0.1, block: 2, seed: 0 };
 
@@ -40,13 +41,14 @@ export async function measureSearch(model, { sequences, length }) {
 /** One process and one thread: layers, rows and CPU time are then those of the search alone. */
 async function run(model, windows, strategy, { objective = "nll", reuse = true }) {
   const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads: 1, workers: 1, objective });
-  const total = { bodies: 0, naiveBodies: 0, rows: 0, naiveRows: 0, losses: new Map() };
+  const total = { bodies: 0, naiveBodies: 0, rows: 0, naiveRows: 0, sequences: 0, losses: new Map() };
   const evaluate = async (pattern, asked, { base, keep, signal }) => {
     const options = reuse ? { base, keep, signal } : { afresh: true, signal };
     const { executions, sequences: losses } = await evaluator.evaluate(pattern, { ...options, sequences: asked });
     total.bodies += executions.body;
     total.naiveBodies += executions.naiveBody;
     total.rows += executions.rows.run;
+    total.sequences += asked.length;
     total.naiveRows += Object.values(executions.rows).reduce((sum, rows) => sum + rows, 0);
     for (const [at, { loss }] of losses.entries()) total.losses.set(`${pattern}/${asked[at]}`, loss);
     return losses.map(({ loss, kl, tokens }) => ({ loss: objective === "kl" ? kl : loss, tokens }));
@@ -60,6 +62,14 @@ async function run(model, windows, strategy, { objective = "nll", reuse = true }
     if (event.kind === "done") result = event.result;
   }
   await evaluator.release();
+  const layers = model.config.numHiddenLayers;
+  const naive = total.sequences * layers;
+  // With reuse bodies are spared, and every spared row is accounted for; without it not one may be.
+  requireExecutions(
+    `search by ${strategy.name}`,
+    { bodies: reuse ? naive : total.bodies, naiveBodies: total.naiveBodies, naiveRows: total.naiveRows },
+    { bodies: naive, naiveBodies: naive, naiveRows: naive * windows[0].length },
+  );
   const { user, system } = process.cpuUsage(cpu);
   const pattern = result.patterns[0].pattern;
   return { ...total, pattern, cpu: (user + system) / 1e6, seconds: (performance.now() - started) / 1000 };

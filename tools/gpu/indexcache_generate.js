@@ -12,9 +12,14 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { OnnxType } from "../../dist/checkpoint/dtype.js";
 import { openModel } from "../../dist/graph/model-folder.js";
+import { kernelsOf } from "../../dist/graph/sequence-kernels.js";
 import { DeviceDecoder } from "../../dist/runtime/device-decoder.js";
+import { providerOf } from "../../dist/runtime/execution-provider.js";
+import { promptRuns } from "../../dist/runtime/generation-runs.js";
 import { mostLikely } from "../../dist/runtime/sampling.js";
+import { countFull, requireExecutions } from "../executions.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -51,25 +56,54 @@ for (const pattern of patterns) {
   decoders.push({ pattern, decoder, load: (performance.now() - started) / 1000 });
 }
 
+const precision = values.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
+const kernels = kernelsOf(providerOf(values.device), precision);
+/** Scoring runs of a prompt, and of tokens decoded after it: one counts for every layer, run by its indexer or spared. */
+const scoringRuns = (length, decoded) =>
+  decoded === 0
+    ? promptRuns(model.config, kernels, 0, length).filter(({ end }) => end > model.config.indexTopk).length
+    : Array.from({ length: decoded }, (_, step) => length + step + 1).filter((end) => end > model.config.indexTopk)
+        .length;
+
+/** Seconds of one pass whose indexers are counted. */
+async function timed(decoder, pattern, what, runs, work) {
+  const before = { ...decoder.indexerExecutions };
+  const started = performance.now();
+  await work();
+  const seconds = (performance.now() - started) / 1000;
+  const { made, saved } = decoder.indexerExecutions;
+  const full = countFull(pattern);
+  requireExecutions(
+    `${what} with ${pattern}`,
+    { made: made - before.made, saved: saved - before.saved },
+    { made: runs * full, saved: runs * (pattern.length - full) },
+  );
+  return seconds;
+}
+
 for (const length of lengths) {
   const prompt = ids.slice(0, length);
+  const prefillRuns = scoringRuns(length, 0);
+  const decodeRuns = scoringRuns(length, steps);
   const results = decoders.map(() => ({ prefill: [], decode: [], tokens: [] }));
   const rounds = length > Number(values.once) ? 1 : repeats + 1;
   for (let round = 0; round < rounds; round++) {
-    for (const [index, { decoder }] of decoders.entries()) {
+    for (const [index, { decoder, pattern }] of decoders.entries()) {
       decoder.rewind(0);
-      const started = performance.now();
-      results[index].first = mostLikely(await decoder.prefill(prompt));
-      if (round > 0 || rounds === 1) results[index].prefill.push((performance.now() - started) / 1000);
+      const seconds = await timed(decoder, pattern, `prefill of ${length} tokens`, prefillRuns, async () => {
+        results[index].first = mostLikely(await decoder.prefill(prompt));
+      });
+      if (round > 0 || rounds === 1) results[index].prefill.push(seconds);
     }
   }
   for (let round = 0; round <= repeats; round++) {
-    for (const [index, { decoder }] of decoders.entries()) {
+    for (const [index, { decoder, pattern }] of decoders.entries()) {
       decoder.rewind(length);
       const tokens = [results[index].first];
-      const started = performance.now();
-      for (let step = 0; step < steps; step++) tokens.push(mostLikely(await decoder.decode(tokens.at(-1))));
-      if (round > 0) results[index].decode.push((performance.now() - started) / 1000 / steps);
+      const seconds = await timed(decoder, pattern, `${steps} tokens after ${length}`, decodeRuns, async () => {
+        for (let step = 0; step < steps; step++) tokens.push(mostLikely(await decoder.decode(tokens.at(-1))));
+      });
+      if (round > 0) results[index].decode.push(seconds / steps);
       results[index].tokens = tokens;
     }
   }

@@ -11,7 +11,8 @@ import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openLossEvaluator } from "../../dist/runtime/loss.js";
-import { searchGreedily } from "../../dist/search/greedy.js";
+import { PatternSpace } from "../../dist/search/space.js";
+import { search as searchPatterns } from "../../dist/search/strategy.js";
 
 const { values } = parseArgs({
   options: {
@@ -44,14 +45,18 @@ async function search(device, dtype) {
   const losses = new Map();
   let pattern;
   try {
-    for await (const event of searchGreedily({
-      start: model.config.indexerLayers,
-      retain,
-      memo: new Map(),
-      evaluate: (candidate, options) => evaluator.evaluate(candidate, options),
-    })) {
-      if (event.kind === "evaluation done") losses.set(event.evaluation.pattern, event.evaluation);
-      if (event.kind === "done") pattern = event.result;
+    const options = {
+      space: new PatternSpace(model.config.indexerLayers),
+      targets: [retain],
+      sequences: [...windows.keys()],
+      evaluate: async (candidate, sequences, { base, keep, signal }) => {
+        const measured = await evaluator.evaluate(candidate, { base, keep, signal, sequences });
+        losses.set(candidate, measured);
+        return measured.sequences;
+      },
+    };
+    for await (const event of searchPatterns({ name: "greedy" }, options)) {
+      if (event.kind === "done") [pattern] = event.result.patterns;
     }
   } finally {
     await evaluator.release();
@@ -110,5 +115,5 @@ process.exitCode = failed ? 1 : 0;
 
 /** The committed pattern of every step. */
 function steps({ steps: taken }) {
-  return taken.map(({ evaluation }) => evaluation.pattern);
+  return taken.map(({ pattern }) => pattern);
 }
