@@ -5,7 +5,7 @@ import process from "node:process";
 import { text as readStream } from "node:stream/consumers";
 import { InputError, UsageError } from "../base/errors.ts";
 import type { Finding } from "../engines/check.ts";
-import { type EngineName, engineNames } from "../engines/dialect.ts";
+import { type Dialect, engineNames } from "../engines/dialect.ts";
 import { dialects } from "../engines/engines.ts";
 import type { IndexFields } from "../engines/index-fields.ts";
 import {
@@ -52,7 +52,7 @@ export async function modelOf(source: PatternSource, flags: PatternInputFlags): 
       : modelOfLayers(file.model.layers, file.model.architecture);
   }
   const length = source.kind === "letters" ? source.letters.length : fieldLength(source);
-  if (length !== undefined) return modelOfLayers(length);
+  if (length !== undefined) return { ...modelOfLayers(length), layersAssumed: true };
   throw new UsageError("How many layers the pattern is for is not known", {
     hint: "give --model config.json, or --layers N",
   });
@@ -67,7 +67,7 @@ function fieldLength(source: PatternSource): number | undefined {
 export function lettersOf(
   source: PatternSource,
   model: ServedModel,
-  engine: EngineName | undefined,
+  dialect: Dialect | undefined,
   flags: PatternInputFlags,
 ): string {
   switch (source.kind) {
@@ -85,7 +85,7 @@ export function lettersOf(
       const written = source.fields.index_topk_pattern;
       if (typeof written === "string" && (source.kind === "override" || source.fields.indexer_types == null))
         return written;
-      return scheduleLetters(source, model, engine);
+      return scheduleLetters(source, model, dialect);
     }
   }
 }
@@ -93,14 +93,14 @@ export function lettersOf(
 function scheduleLetters(
   source: Extract<PatternSource, { kind: "override" | "config" }>,
   model: ServedModel,
-  engine: EngineName | undefined,
+  dialect: Dialect | undefined,
 ): string {
   const flag = source.kind === "override" ? source.flag : undefined;
-  const reader =
-    engine ?? engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
+  const named = engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
+  const reader = dialect ?? dialects[named];
   // Whatever gate the engine has is for the check to see; here the question is what the fields mean.
   const fields = { ...source.fields, use_index_cache: true };
-  const schedule = dialects[fields.indexer_types == null ? reader : "transformers"].schedule(fields, model);
+  const schedule = (fields.indexer_types == null ? reader : dialects.transformers).schedule(fields, model);
   if ("failure" in schedule) throw new InputError(`The pattern cannot be read: ${schedule.failure}`);
   return schedule.letters;
 }

@@ -10,11 +10,12 @@ import {
   type Finding,
   hasErrors,
   indexerLetters,
+  isChecked,
   isPipelineEngine,
 } from "../engines/check.ts";
 import { patchConfig } from "../engines/config-patch.ts";
 import { type Dialect, type EngineName, engineNames } from "../engines/dialect.ts";
-import { dialects } from "../engines/engines.ts";
+import { dialectAt } from "../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../engines/index-fields.ts";
 import type { PatternSource } from "../engines/pattern-source.ts";
 import { configPath, type ServedModel } from "../engines/served-model.ts";
@@ -36,6 +37,7 @@ import { Terminal } from "./terminal.ts";
 interface PatternFlags extends PatternInputFlags, OutputFlags {
   for?: EngineName;
   engine?: EngineName;
+  engineVersion?: string;
   check?: boolean;
   explain?: boolean;
   pipelineStages?: number;
@@ -66,6 +68,7 @@ export function addPatternCommand(program: Command): void {
     .argument("<pattern>", "a pattern in any form, see below")
     .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
     .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
+    .option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)")
     .option("-m, --model <path>", "config.json of the model, or its folder")
     .option("--layers <n>", "backbone layers, where there is no --model", layerCount)
     .option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber)
@@ -86,24 +89,24 @@ export function addPatternCommand(program: Command): void {
 async function run(text: string, flags: PatternFlags): Promise<void> {
   requireSensibleFlags(flags);
   const terminal = new Terminal(flags);
+  const dialect = chooseDialect(flags, terminal);
   const source = await readSource(text);
   const model = await modelOf(source, flags);
   if (flags.explain === true) {
-    explain(source, model, flags, terminal);
+    explain(source, model, dialect, flags, terminal);
     return;
   }
-  const engine = flags.engine ?? flags.for;
-  const letters = lettersOf(source, model, engine, flags);
+  const letters = lettersOf(source, model, dialect, flags);
   const origin = await originFindings(letters, source, model);
   if (flags.check === true) {
-    check(letters, source, model, origin, flags, terminal);
+    check(letters, source, model, origin, dialect, flags, terminal);
     return;
   }
-  if (flags.for === undefined) {
+  if (flags.for === undefined || dialect === undefined) {
     printLetters(letters, model, origin, flags, terminal);
     return;
   }
-  await emit(letters, source, model, origin, flags.for, flags, terminal);
+  await emit(letters, source, model, origin, dialect, flags, terminal);
 }
 
 function requireSensibleFlags(flags: PatternFlags): void {
@@ -124,10 +127,19 @@ function requireSensibleFlags(flags: PatternFlags): void {
   }
 }
 
-function engineCheck(source: PatternSource, model: ServedModel, engine: EngineName, flags: PatternFlags): EngineCheck {
-  const starts = startsOf(model, engine, flags);
+/** The rules of the engine that was named, in the release that was named. */
+function chooseDialect(flags: PatternFlags, terminal: Terminal): Dialect | undefined {
+  const engine = flags.engine ?? flags.for;
+  if (engine === undefined) return undefined;
+  const { dialect, note } = dialectAt(engine, flags.engineVersion);
+  if (note !== undefined) terminal.warn(note);
+  return dialect;
+}
+
+function engineCheck(source: PatternSource, model: ServedModel, dialect: Dialect, flags: PatternFlags): EngineCheck {
+  const starts = startsOf(model, dialect, flags);
   return {
-    dialect: dialects[engine],
+    dialect,
     ...(starts === undefined ? {} : { starts }),
     // A pattern that somebody else wrote down is checked as it stands, not as we would write it.
     ...(flags.for === undefined && source.kind === "override" ? { given: source } : {}),
@@ -135,11 +147,11 @@ function engineCheck(source: PatternSource, model: ServedModel, engine: EngineNa
   };
 }
 
-function startsOf(model: ServedModel, engine: EngineName, flags: PatternFlags): number[] | undefined {
+function startsOf(model: ServedModel, dialect: Dialect, flags: PatternFlags): number[] | undefined {
   if (flags.pipelinePartition !== undefined) return partitionStarts(flags.pipelinePartition, model.layers);
   if (flags.pipelineStages === undefined) return undefined;
-  if (!isPipelineEngine(engine))
-    throw new UsageError(`${dialects[engine].title} has no pipeline stages: ${dialects[engine].facts.pipeline}`);
+  const { engine, title, facts } = dialect;
+  if (!isPipelineEngine(engine)) throw new UsageError(`${title} has no pipeline stages here: ${facts.pipeline}`);
   return stageStarts(engine, model.layers, flags.pipelineStages);
 }
 
@@ -148,28 +160,31 @@ function check(
   source: PatternSource,
   model: ServedModel,
   origin: readonly Finding[],
+  dialect: Dialect | undefined,
   flags: PatternFlags,
   terminal: Terminal,
 ): void {
-  const engine = flags.engine ?? flags.for;
-  const applied = engine === undefined ? undefined : engineCheck(source, model, engine, flags);
+  const applied = dialect === undefined ? undefined : engineCheck(source, model, dialect, flags);
   const findings = [...checkPattern(letters, model, applied), ...origin];
   const failed = hasErrors(findings);
   if (flags.json === true) {
     const record = {
       index_topk_pattern: letters,
       model: { name: model.name, model_type: model.modelType, layers: model.layers, indexers: model.indexers.length },
-      engine: engine ?? null,
-      read_from: engine === undefined ? null : dialects[engine].readFrom,
+      checked: isChecked(model),
+      engine: dialect?.engine ?? null,
+      engine_version: dialect?.version ?? null,
+      read_from: dialect?.readFrom ?? null,
       pipeline_stage_starts: applied?.starts ?? null,
       errors: messages(findings, "error"),
       warnings: messages(findings, "warning"),
+      ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
     };
     terminal.result(JSON.stringify(record, null, 2));
   } else {
     const stages = applied?.starts === undefined ? "" : `, stages at layers ${applied.starts.join(", ")}`;
-    const by = engine === undefined ? "" : ` by ${dialects[engine].title}`;
-    const verdict = failed ? "not to be served" : "can be served";
+    const by = dialect === undefined ? "" : ` by ${titleOf(dialect)}`;
+    const verdict = verdictOf(failed, model);
     const body = formatFindings(findings);
     terminal.result(`${body === "" ? "" : `${body}\n`}${describe(letters, model)}: ${verdict}${by}${stages}`);
   }
@@ -179,13 +194,29 @@ function check(
   }
 }
 
+function verdictOf(failed: boolean, model: ServedModel): string {
+  if (!isChecked(model)) return "not checked, so not to be served yet";
+  return failed ? "not to be served" : "can be served";
+}
+
+/** `vLLM 0.33.0`; the name alone of an engine that was read at a commit. */
+function titleOf({ title, version }: Dialect): string {
+  return version === undefined ? title : `${title} ${version}`;
+}
+
 function messages(findings: ReturnType<typeof checkPattern>, severity: "error" | "warning"): string[] {
   return findings.filter((finding) => finding.severity === severity).map(({ message }) => message);
 }
 
-function explain(source: PatternSource, model: ServedModel, flags: PatternFlags, terminal: Terminal): void {
+function explain(
+  source: PatternSource,
+  model: ServedModel,
+  dialect: Dialect | undefined,
+  flags: PatternFlags,
+  terminal: Terminal,
+): void {
   const fields = requestedFields(source, model, flags);
-  const outcomes = engineOutcomes(fields, model);
+  const outcomes = engineOutcomes(fields, model, dialect);
   if (flags.json === true) {
     terminal.result(
       JSON.stringify({ fields, layers: model.layers, indexers: model.indexers.length, engines: outcomes }, null, 2),
@@ -224,36 +255,44 @@ async function emit(
   source: PatternSource,
   model: ServedModel,
   origin: readonly Finding[],
-  engine: EngineName,
+  dialect: Dialect,
   flags: PatternFlags,
   terminal: Terminal,
 ): Promise<void> {
-  const dialect = dialects[engine];
-  const findings = [...checkPattern(letters, model, engineCheck(source, model, engine, flags)), ...origin];
-  const [fault] = messages(findings, "error");
+  const { engine } = dialect;
+  // What is emitted has the length that its source has; whether that is the model's is for --check to say.
+  const known: ServedModel = { ...model };
+  delete known.layersAssumed;
+  const findings = [...checkPattern(letters, known, engineCheck(source, known, dialect, flags)), ...origin];
+  const fault = findings.find(({ severity, waysOut }) => severity === "error" && waysOut === undefined);
   if (fault !== undefined) {
-    throw new InputError(`This pattern is not to be served by ${dialect.title}: ${fault}`, {
+    throw new InputError(`This pattern is not to be served by ${titleOf(dialect)}: ${fault.message}`, {
       hint: "--check lists all errors and warnings",
     });
   }
-  for (const message of messages(findings, "warning")) terminal.warn(message);
+  // The argument is right for a checkpoint that the ways out lead to.
+  const toldOf = findings.map(({ message, waysOut }) =>
+    waysOut === undefined ? message : `${message}. Ways out: ${waysOut.join("; ")}`,
+  );
+  for (const message of toldOf) terminal.warn(message);
   const fields = dialect.fields(parsePattern(indexerLetters(letters, model)), model);
   if (flags.writeConfig !== undefined && flags.model !== undefined) {
     const written = await writeConfig(flags.model, flags.writeConfig, dialect, fields, flags.overwrite === true);
     terminal.note(`written: ${written}`);
   }
   const lines = dialect.argument(fields);
-  terminal.note(`${describe(letters, model)}, for ${dialect.title} (${dialect.readFrom})`);
+  terminal.note(`${describe(letters, model)}, for ${dialect.title} (read from ${dialect.readFrom})`);
   terminal.result(
     flags.json === true
       ? JSON.stringify(
           {
             engine,
+            engine_version: dialect.version ?? null,
             read_from: dialect.readFrom,
             index_topk_pattern: letters,
             fields,
             argument: lines,
-            warnings: messages(findings, "warning"),
+            warnings: toldOf,
           },
           null,
           2,

@@ -1,22 +1,23 @@
 /** ROCm ATOM. Its offset counts one lower than vLLM's, and DeepSeek-V4 patterns have a letter for every layer. */
 import { hfOverrides } from "./argument.ts";
-import type { Dialect, Schedule } from "./dialect.ts";
+import { derivesTypes } from "./derived-types.ts";
+import type { Dialect, Engine, Schedule } from "./dialect.ts";
 import { type IndexFields, indexerTypes } from "./index-fields.ts";
 import { everyIndexer, frequencyRule, patternRule } from "./rules.ts";
 import type { ServedModel } from "./served-model.ts";
 
-export const atom: Dialect = {
+const dialect: Dialect = {
   engine: "atom",
   title: "ROCm ATOM",
   readFrom: "main at ffdf3bb5 (August 2026): atom/models/deepseek_v2.py, deepseek_v4.py, model_engine/model_runner.py",
-  refusal: () => undefined,
-  caveats: ({ path, fields }) => {
-    if (fields.indexer_types != null) {
+  refusal: ({ modelType }) => (modelType === "hy_v4" ? "nothing is known of ATOM sharing indices of Hy4" : undefined),
+  caveats: (model) => {
+    if (writesTypes(model)) {
       return [
-        "config.json has indexer_types, which ATOM prefers: the override replaces it too. Layers that become shared get no indexer module; whether the loader then accepts their tensors was not checked",
+        "ATOM prefers indexer_types, which config.json has or transformers' config class may fill in: the override sets both. Layers that become shared get no indexer module; whether the loader then accepts their tensors was not checked",
       ];
     }
-    return path === undefined
+    return model.path === undefined
       ? [
           "ATOM prefers indexer_types, where config.json has it, to a pattern: give --model, and the override replaces it",
         ]
@@ -28,10 +29,13 @@ export const atom: Dialect = {
       : {
           use_index_cache: true,
           index_topk_pattern: pattern,
-          ...(model.fields.indexer_types == null ? {} : { indexer_types: indexerTypes(pattern) }),
+          ...(writesTypes(model) ? { indexer_types: indexerTypes(pattern) } : {}),
         },
   strongerField: "indexer_types",
-  schedule: (fields, model) => (model.family === "v4" ? v4Schedule(fields, model) : schedule(fields, model)),
+  schedule: (override, model) => {
+    const fields = { ...model.fields, ...override };
+    return model.family === "v4" ? v4Schedule(fields, model) : schedule(fields, model);
+  },
   leadingShared: "ATOM reads indices that nobody has written (DeepSeek-V4: the layer computes its own)",
   argument: hfOverrides,
   flag: "--hf-overrides",
@@ -42,6 +46,12 @@ export const atom: Dialect = {
     pipeline: "indices go to the next stage since #1882 (August 2026)",
   },
 };
+
+export const atom: Engine = { engine: dialect.engine, title: dialect.title, at: () => dialect };
+
+function writesTypes({ modelType, fields }: ServedModel): boolean {
+  return derivesTypes(modelType) || fields.indexer_types != null;
+}
 
 function schedule(fields: IndexFields, { layers }: ServedModel): Schedule {
   const frequency = fields.index_topk_freq ?? 1;

@@ -5,13 +5,16 @@
 
 import { parsePattern } from "../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull } from "../pattern/pipeline-stages.ts";
+import { nativeLetters } from "./derived-types.ts";
 import type { Dialect, EngineName } from "./dialect.ts";
-import { type IndexFields, indexFieldNames } from "./index-fields.ts";
+import { type IndexFields, indexerTypes, indexFieldNames } from "./index-fields.ts";
 import type { ServedModel } from "./served-model.ts";
 
 export interface Finding {
   severity: "error" | "warning";
   message: string;
+  /** What a user can do so that the pattern is served all the same. */
+  waysOut?: readonly string[];
 }
 
 /** Fields as a user hands them to an engine, where they are not ours. */
@@ -19,6 +22,8 @@ export interface GivenOverride {
   fields: IndexFields;
   flag?: string | undefined;
   nestedUnder?: string | undefined;
+  /** Every option of the command line that they came with. */
+  options?: readonly string[];
 }
 
 export interface EngineCheck {
@@ -50,17 +55,48 @@ export function indexerLetters(letters: string, model: ServedModel): string {
 export function checkPattern(letters: string, model: ServedModel, engine?: EngineCheck): Finding[] {
   const own = indexerLetters(letters, model);
   const form = [...checkAlphabet(letters), ...checkLength(letters, own, model, engine), ...checkFirst(own, engine)];
-  const findings = form.length > 0 ? form : checkNative(own, model);
+  const findings = [...(form.length > 0 ? form : checkNative(own, model)), ...checkKnown(letters, model)];
   if (engine === undefined) return findings;
   const refusal = engine.dialect.refusal(model);
   if (refusal !== undefined) return [...findings, error(refusal)];
   const caveats = engine.dialect.caveats(model).map(warning);
   if (form.length > 0) return [...findings, ...caveats];
-  return [...findings, ...checkHandover(own, model, engine), ...checkStages(own, model, engine), ...caveats];
+  return [
+    ...findings,
+    ...checkHandover(own, model, engine),
+    ...checkLoading(own, model, engine),
+    ...checkStages(own, model, engine),
+    ...caveats,
+  ];
 }
 
 export function hasErrors(findings: readonly Finding[]): boolean {
   return findings.some(({ severity }) => severity === "error");
+}
+
+/** Was there anything to compare the pattern's length with? */
+export function isChecked(model: ServedModel): boolean {
+  return model.layersAssumed !== true;
+}
+
+/** A pattern that could not be compared with a model has not passed. */
+function checkKnown(letters: string, model: ServedModel): Finding[] {
+  if (isChecked(model)) return [];
+  return [
+    error(
+      `how many layers the model has is not known, so that ${plural(letters.length, "letter")} may be too few or too many: give --model or --layers`,
+    ),
+  ];
+}
+
+/** Does the engine start with this checkpoint and these options? */
+function checkLoading(own: string, model: ServedModel, { dialect, given }: EngineCheck): Finding[] {
+  const option = dialect.optionFault?.(given?.options ?? [], own);
+  const fault = dialect.loadFault?.(own, model);
+  return [
+    ...(option === undefined ? [] : [error(option)]),
+    ...(fault === undefined ? [] : [{ ...(fault.certain ? error : warning)(fault.message), waysOut: fault.waysOut }]),
+  ];
 }
 
 function checkAlphabet(letters: string): Finding[] {
@@ -109,19 +145,19 @@ function checkFirst(own: string, engine: EngineCheck | undefined): Finding[] {
 /** Layers that the checkpoint made Shared in training have no indexer to run. */
 function checkNative(own: string, model: ServedModel): Finding[] {
   if (model.family !== "dsa") return [];
-  const { shipped, fields } = model;
+  const { shipped } = model;
   if (shipped !== undefined) {
     const missing = layersWhere(own, (letter, layer) => letter === "F" && shipped[layer] === "S");
     return missing.length === 0
       ? []
       : [error(`${named(missing)} ${isAre(missing)} F, and the checkpoint has no indexer weights there`)];
   }
-  const types = fields.indexer_types;
-  const trained = layersWhere(own, (letter, layer) => letter === "F" && types?.[layer] === "shared");
+  const native = nativeLetters(model);
+  const trained = layersWhere(own, (letter, layer) => letter === "F" && native?.[layer] === "S");
   if (trained.length > 0) {
     return [
       error(
-        `${named(trained)} ${isAre(trained)} F, and "shared" in indexer_types of the config: such layers were trained without an indexer (a look at the weights tells for sure: give the checkpoint's folder)`,
+        `${named(trained)} ${isAre(trained)} F, and Shared in the config: such layers were trained without an indexer (a look at the weights tells for sure: give the checkpoint's folder)`,
       ),
     ];
   }
@@ -134,18 +170,17 @@ function checkHandover(own: string, model: ServedModel, { dialect, given }: Engi
   const fields = given === undefined ? written : given.fields;
   const route = given === undefined ? [] : checkRoute(given, model, dialect);
   if (route.length > 0) return route;
-  const merged: IndexFields = { ...model.fields, ...fields };
-  const schedule = dialect.schedule(merged, model);
+  const schedule = dialect.schedule(fields, model);
   if ("failure" in schedule) return [error(`${dialect.title} would not start: ${schedule.failure}`)];
   const lost = layersWhere(own, (letter, layer) => schedule.letters[layer] !== letter);
   if (lost.length === 0) return [];
   const outcome = `${dialect.title} would run ${named(lost)} otherwise than the pattern says`;
-  return [error(`${outcome}: ${reason(fields, merged, own, model, dialect)}`)];
+  return [error(`${outcome}: ${reason(fields, own, model, dialect)}`)];
 }
 
 function checkRoute({ flag, nestedUnder }: GivenOverride, model: ServedModel, dialect: Dialect): Finding[] {
   if (flag !== undefined && flag !== dialect.flag) {
-    const takes = dialect.flag ?? "a keyword argument of from_pretrained";
+    const takes = dialect.flag ?? dialect.instead ?? "a keyword argument of from_pretrained";
     return [error(`${flag} is not how ${dialect.title} takes overrides: it takes ${takes}`)];
   }
   if (nestedUnder !== undefined) {
@@ -159,18 +194,26 @@ function checkRoute({ flag, nestedUnder }: GivenOverride, model: ServedModel, di
 }
 
 /** Why the engine ends up with other layers, by trying what the user left out. */
-function reason(fields: IndexFields, merged: IndexFields, own: string, model: ServedModel, dialect: Dialect): string {
+function reason(fields: IndexFields, own: string, model: ServedModel, dialect: Dialect): string {
   const works = (changed: IndexFields): boolean => {
     const schedule = dialect.schedule(changed, model);
     return "letters" in schedule && schedule.letters === own;
   };
-  if (works({ ...merged, use_index_cache: true })) return "it ignores the override without use_index_cache";
+  if (works({ ...fields, use_index_cache: true })) return "it ignores the override without use_index_cache";
   const { strongerField } = dialect;
-  if (strongerField !== undefined && fields[strongerField] == null && merged[strongerField] != null) {
-    return `${strongerField} of config.json wins over ${indexFieldNames.find((name) => fields[name] != null && name !== "use_index_cache") ?? "the override"}`;
+  if (
+    strongerField !== undefined &&
+    fields[strongerField] == null &&
+    works({ ...fields, [strongerField]: indexerTypes(own) })
+  ) {
+    const given = indexFieldNames.find((name) => fields[name] != null && name !== "use_index_cache") ?? "the override";
+    return model.fields[strongerField] == null
+      ? `${strongerField} wins over ${given}, and is filled in before overrides are read; the override has to set both`
+      : `${strongerField} of config.json wins over ${given}`;
   }
   if (strongerField === undefined && fields.indexer_types != null) return "it does not read indexer_types";
-  return `it reads ${Object.keys(merged).join(", ") || "nothing"} by rules of its own (--explain shows the outcome)`;
+  const read = Object.keys({ ...model.fields, ...fields }).join(", ");
+  return `it reads ${read || "nothing"} by rules of its own (--explain shows the outcome)`;
 }
 
 function checkStages(own: string, model: ServedModel, { dialect, starts }: EngineCheck): Finding[] {

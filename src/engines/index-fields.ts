@@ -10,6 +10,8 @@ export const indexFieldsSchema = z.object({
   index_topk_freq: z.int().nullish(),
   index_skip_topk_offset: z.int().nullish(),
   indexer_types: z.array(z.string()).nullish(),
+  /** LongCat's spelling, which SGLang reads before the pattern: every so many layers one indexes. */
+  cli_factor: z.int().nullish(),
 });
 
 export type IndexFields = z.infer<typeof indexFieldsSchema>;

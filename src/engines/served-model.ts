@@ -7,6 +7,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { quoted } from "../base/quoted.ts";
 import { modelTypeOf } from "../checkpoint/architecture.ts";
 import { largestSizes } from "../checkpoint/config-schema.ts";
 import { sizeUpTo } from "../checkpoint/numbers.ts";
@@ -35,25 +36,53 @@ export interface ServedModel {
   fields: IndexFields;
   /** F for each backbone layer whose indexer weights are in the checkpoint; undefined without a look at the weights. */
   shipped: string | undefined;
+  /** Nothing says how many layers there are: the pattern's own length stands in for it. */
+  layersAssumed?: true;
 }
 
 /** Compress ratio of a DeepSeek-V4 layer that selects tokens with an indexer. */
 const INDEXED_RATIO = 4;
 
-const families: Record<string, IndexerFamily> = {
+const families: Readonly<Record<string, IndexerFamily | undefined>> = {
   glm_moe_dsa: "dsa",
   deepseek_v32: "dsa",
+  hy_v4: "dsa",
   deepseek_v4: "v4",
+};
+
+/** Models that share indices by fields of their own, or that cannot: what is known, for the message that refuses them. */
+const otherwise: Readonly<Record<string, string | undefined>> = {
+  glm5_next:
+    "GLM-5.3-Flash: its KDA layers hand no indices on, so that a Shared layer after one is a ValueError in transformers 5.24, and vLLM 0.33 skips no indexer there",
+  mistral_large4:
+    "Mistral-Large-4 shares keys and values as well (kv_source_layers), and a layer that reads another one's cache has to be Shared in indexer_types",
+  deepseek_v41:
+    "DeepSeek-V4.1 names the layers that select tokens in index_source_layer_ids, beside kv_source_layer_ids",
+  longcat_flash:
+    "LongCat shares by cli_factor: a layer selects tokens where its number is a multiple of it, and SGLang looks at nothing else",
+  minimax_m3:
+    "MiniMax-M3 shares by index_topk_freq inside text_config in vLLM, and by the environment variable SGLANG_MINIMAX_M3_INDEX_TOPK_FREQ in SGLang; neither takes a pattern",
+  hy_v4_vl: "Hy4-VL has indexer_types inside text_config, where engines' overrides were not followed",
 };
 
 const count = sizeUpTo(largestSizes.layers);
 
-const servedConfigSchema = indexFieldsSchema.extend({
+const identitySchema = z.object({
   model_type: z.string({ error: (issue) => (issue.input === undefined ? "is missing" : undefined) }),
+});
+
+const servedConfigSchema = indexFieldsSchema.extend({
   num_hidden_layers: count,
   num_nextn_predict_layers: z.int().min(0).max(largestSizes.layers).nullish(),
   compress_ratios: z.array(z.number()).nullish(),
 });
+
+function unknownFamily(modelType: string): string {
+  const known = otherwise[modelType.replace(/_text$/, "")];
+  return known === undefined
+    ? `nothing is known here of how engines share indices of model_type ${quoted(modelType)}; known are ${Object.keys(families).join(", ")}`
+    : `no pattern can be written for a ${modelType} model. ${known}`;
+}
 
 /** A model of which nothing but its number of layers is known: each of them with an indexer. */
 export function modelOfLayers(layers: number, modelType?: string): ServedModel {
@@ -99,18 +128,15 @@ export async function readServedModel(path: string): Promise<ServedModel> {
 export function parseServedModel(text: string, file: string): ServedModel {
   const what = `"${file}"`;
   const json = parseJson(text, z.record(z.string(), z.unknown()), what);
-  const raw = checkShape({ ...json, model_type: modelTypeOf(json) }, servedConfigSchema, what);
-  const family = families[raw.model_type];
-  if (family === undefined) {
-    throw new InputError(
-      `${what}: nothing is known here of how engines share indices of model_type "${raw.model_type}"; known are ${Object.keys(families).join(", ")}`,
-    );
-  }
+  const { model_type: modelType } = checkShape({ model_type: modelTypeOf(json) }, identitySchema, what);
+  const family = families[modelType];
+  if (family === undefined) throw new InputError(`${what}: ${unknownFamily(modelType)}`);
+  const raw = checkShape(json, servedConfigSchema, what);
   const layers = raw.num_hidden_layers;
   return {
     path: file,
     name: basename(dirname(resolve(file))),
-    modelType: raw.model_type,
+    modelType,
     family,
     layers,
     predictionLayers: raw.num_nextn_predict_layers ?? 0,

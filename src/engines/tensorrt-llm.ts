@@ -1,22 +1,25 @@
 /** TensorRT-LLM (PyTorch backend). Overrides of the config go into an options file, under `model_kwargs`. */
 import { jsonArgument } from "./argument.ts";
-import type { Dialect } from "./dialect.ts";
+import type { Dialect, Engine } from "./dialect.ts";
 import { frequencyRule } from "./rules.ts";
 
 const OPTIONS_FILE = "indexcache.yaml";
 
-export const tensorrtLlm: Dialect = {
+const dialect: Dialect = {
   engine: "tensorrt-llm",
   title: "TensorRT-LLM",
   readFrom:
     "main after #15574 (July 2026): llmapi/llm_args.py _is_full_indexer_layer, _torch/model_config.py model_kwargs",
-  refusal: (model) =>
-    model.family === "v4" ? "nothing is known of TensorRT-LLM sharing indices of DeepSeek-V4" : undefined,
+  refusal: ({ family, modelType }) => {
+    if (modelType === "hy_v4") return "nothing is known of TensorRT-LLM sharing indices of Hy4";
+    return family === "v4" ? "nothing is known of TensorRT-LLM sharing indices of DeepSeek-V4" : undefined;
+  },
   caveats: () => [
     "model_kwargs reaches the config in the PyTorch backend only; AutoDeploy drops fields that the config lacks",
   ],
   fields: (pattern) => ({ index_topk_pattern: pattern }),
-  schedule: (fields, { layers }) => {
+  schedule: (override, { layers, fields: own }) => {
+    const fields = { ...own, ...override };
     const pattern = fields.index_topk_pattern;
     const schedule =
       pattern == null
@@ -38,6 +41,8 @@ export const tensorrtLlm: Dialect = {
     pipeline: "nothing was found that sends indices to the next stage: let every stage begin with F",
   },
 };
+
+export const tensorrtLlm: Engine = { engine: dialect.engine, title: dialect.title, at: () => dialect };
 
 function letterOf(letter: string | undefined): string {
   return letter?.toUpperCase() === "S" ? "S" : "F";

@@ -20,13 +20,18 @@ export interface EngineOutcome {
 export function formatFindings(findings: readonly Finding[]): string {
   return (["error", "warning"] as const)
     .flatMap((severity) => findings.filter((finding) => finding.severity === severity))
-    .map(({ severity, message }) => `${severity.padEnd(7)}  ${message}`)
+    .map(({ severity, message, waysOut }) =>
+      [`${severity.padEnd(7)}  ${message}`, ...(waysOut ?? []).map((way) => `${" ".repeat(9)}- ${way}`)].join("\n"),
+    )
     .join("\n");
 }
 
-/** What every engine makes of these fields, on top of what the model's config says. */
-export function engineOutcomes(fields: IndexFields, model: ServedModel): EngineOutcome[] {
-  return engineNames.map((engine) => outcome(dialects[engine], fields, model));
+/**
+ * What every engine makes of these fields, on top of what the model's config says.
+ * @param chosen the rules of one engine in another release than its newest
+ */
+export function engineOutcomes(fields: IndexFields, model: ServedModel, chosen?: Dialect): EngineOutcome[] {
+  return engineNames.map((engine) => outcome(chosen?.engine === engine ? chosen : dialects[engine], fields, model));
 }
 
 export function formatOutcomes(outcomes: readonly EngineOutcome[], model: ServedModel): string {
@@ -63,7 +68,7 @@ function outcome(dialect: Dialect, fields: IndexFields, model: ServedModel): Eng
   const { engine } = dialect;
   const refusal = dialect.refusal(model);
   if (refusal !== undefined) return { engine, failure: refusal };
-  const schedule = dialect.schedule({ ...model.fields, ...fields }, model);
+  const schedule = dialect.schedule(fields, model);
   if ("failure" in schedule) return { engine, failure: schedule.failure };
   const full = model.indexers.filter((_, ordinal) => schedule.letters[ordinal] === "F");
   return { engine, index_topk_pattern: schedule.letters, full_layers: full };

@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { checkPattern, type EngineCheck, stageHeads } from "../../src/engines/check.ts";
-import type { EngineName } from "../../src/engines/dialect.ts";
+import { type EngineName, engineNames } from "../../src/engines/dialect.ts";
 import { dialects } from "../../src/engines/engines.ts";
 import type { IndexFields } from "../../src/engines/index-fields.ts";
 import { modelOfLayers, type ServedModel } from "../../src/engines/served-model.ts";
+import { parsePattern } from "../../src/pattern/pattern.ts";
 import { stageStarts } from "../../src/pattern/pipeline-stages.ts";
 import { deepseekV32, glm5, glm52Pattern, glmConfig, v4Flash } from "./models.ts";
 
@@ -27,7 +28,7 @@ const ten = modelOfLayers(10, "glm_moe_dsa");
 describe("the letters", () => {
   test("a published pattern passes", () => {
     expect(errors(half, glm5)).toEqual([]);
-    for (const engine of ["vllm", "sglang", "transformers", "tensorrt-llm", "vllm-ascend", "atom"] as const) {
+    for (const engine of engineNames) {
       expect(errors(half, glm5, engine)).toEqual([]);
     }
   });
@@ -77,7 +78,9 @@ describe("what the checkpoint has", () => {
 
   test("without a look at the weights, indexer_types tells", () => {
     const types = [..."FFFSSSFSSS"].map((letter) => (letter === "F" ? "full" : "shared"));
-    expect(errors("FFFFSSFSSS", glmConfig({ indexer_types: types }))[0]).toMatch(/^layer 3 is F, and "shared"/);
+    expect(errors("FFFFSSFSSS", glmConfig({ indexer_types: types }))[0]).toMatch(
+      /^layer 3 is F, and Shared in the config/,
+    );
     expect(errors("FFFSSSFSSS", glmConfig({ indexer_types: types }))).toEqual([]);
   });
 });
@@ -91,6 +94,23 @@ describe("what arrives at the engine", () => {
       "it ignores the override without use_index_cache",
     );
     expect(errors(letters, ten, "vllm", given({ index_topk_pattern: letters }))).toEqual([]);
+    expect(errors(letters, ten, "sglang", given({ index_topk_pattern: letters }))[0]).toContain(
+      "indexer_types wins over index_topk_pattern, and is filled in before overrides are read; the override has to set both",
+    );
+  });
+
+  test("options of the same command line that rule sharing out", () => {
+    const fields = dialects.sglang.fields(parsePattern(letters), ten);
+    const options = ["--json-model-override-args", "--enable-two-batch-overlap"];
+    expect(errors(letters, ten, "sglang", given(fields, { options }))).toEqual([
+      "SGLang refuses --enable-two-batch-overlap together with Shared layers (ValueError at start)",
+    ]);
+  });
+
+  test("a length that was compared with nothing has not passed", () => {
+    expect(errors("FSSS", { ...modelOfLayers(4), layersAssumed: true })).toEqual([
+      "how many layers the model has is not known, so that 4 letters may be too few or too many: give --model or --layers",
+    ]);
   });
 
   test("indexer_types of the config wins over a pattern, where the engine prefers it", () => {
@@ -101,16 +121,17 @@ describe("what arrives at the engine", () => {
         "indexer_types of config.json wins over index_topk_pattern",
       );
     }
-    expect(errors(letters, model, "vllm", override)).toEqual([]);
+    expect(errors(letters, { ...model, shipped: letters }, "vllm", override)).toEqual([]);
     // What we write carries the list with it.
     expect(errors(letters, model, "atom")).toEqual([]);
   });
 
   test("indexer_types reaches nobody who does not read it", () => {
     const types = [...letters].map((letter) => (letter === "F" ? "full" : "shared"));
-    expect(errors(letters, ten, "sglang", given({ indexer_types: types }))[0]).toContain(
+    expect(errors(letters, ten, "vllm", given({ indexer_types: types }))[0]).toContain(
       "it does not read indexer_types",
     );
+    expect(errors(letters, ten, "sglang", given({ indexer_types: types }))).toEqual([]);
   });
 
   test("the option of another engine, or a wrapper that the config lacks", () => {

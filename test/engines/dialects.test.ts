@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { type EngineName, engineNames } from "../../src/engines/dialect.ts";
-import { dialects } from "../../src/engines/engines.ts";
+import { dialectAt, dialects } from "../../src/engines/engines.ts";
 import { type IndexFields, indexFieldsSchema } from "../../src/engines/index-fields.ts";
-import { modelOfLayers, type ServedModel } from "../../src/engines/served-model.ts";
+import { modelOfLayers, parseServedModel, type ServedModel } from "../../src/engines/served-model.ts";
 import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
 import { deepseekV32, glm5, glm52Pattern, glmConfig, v4Flash } from "./models.ts";
 
@@ -17,14 +17,22 @@ function run(engine: EngineName, fields: IndexFields, model: ServedModel): strin
   return "letters" in schedule ? schedule.letters : schedule.failure;
 }
 
-const ten = modelOfLayers(10, "glm_moe_dsa");
+/** Its config class derives nothing: what an override says is all that there is. */
+const ten = modelOfLayers(10, "deepseek_v32");
+const glmTen = modelOfLayers(10, "glm_moe_dsa");
+
+function configOf(fields: object): ServedModel {
+  return parseServedModel(JSON.stringify(fields), "config.json");
+}
+
+/** Engines that read index_topk_pattern and index_topk_freq of an override. */
+const readers = engineNames.filter((engine) => engine !== "lmdeploy" && engine !== "llama.cpp");
 
 describe("index_topk_freq on DeepSeek-V3.2 and GLM-5", () => {
-  test.each(engineNames)("%s keeps layers 0 and 1 of freq 4: the off-by-one", (engine) => {
+  test.each(readers)("%s keeps layers 0 and 1 of freq 4: the off-by-one", (engine) => {
     const fields = { use_index_cache: true, index_topk_freq: 4 };
     expect(run(engine, fields, ten)).toBe("FFSSSFSSSF");
     expect(fullLayers(parsePattern(run(engine, fields, deepseekV32)))).toHaveLength(16);
-    expect(fullLayers(parsePattern(run(engine, fields, glm5)))).toHaveLength(21);
   });
 
   test.each<[EngineName, string]>([
@@ -46,10 +54,10 @@ describe("index_topk_freq on DeepSeek-V3.2 and GLM-5", () => {
     expect(run("atom", { ...fields, indexer_types: types }, glm5)).toBe(glm52Pattern);
   });
 
-  test("an offset of 0 shares layer 0 in vLLM, is refused by SGLang, repaired by TensorRT-LLM", () => {
+  test("an offset of 0 shares layer 0 in vLLM, ends SGLang, is repaired by TensorRT-LLM", () => {
     const fields = { index_topk_freq: 4, index_skip_topk_offset: 0 };
     expect(run("vllm", fields, ten)).toBe("SSSFSSSFSS");
-    expect(run("sglang", fields, ten)).toContain("ValueError");
+    expect(run("sglang", fields, ten)).toContain("AssertionError");
     expect(run("tensorrt-llm", fields, ten)).toBe("FSSFSSSFSS");
   });
 });
@@ -62,17 +70,16 @@ describe("index_topk_pattern on DeepSeek-V3.2 and GLM-5", () => {
 
   test("the gate: ATOM ignores a pattern without use_index_cache, the others do not need it", () => {
     const bare = { index_topk_pattern: "FSFSSSFSSF" };
-    for (const engine of engineNames)
-      expect(run(engine, bare, ten)).toBe(engine === "atom" ? "FFFFFFFFFF" : "FSFSSSFSSF");
+    for (const engine of readers) expect(run(engine, bare, ten)).toBe(engine === "atom" ? "FFFFFFFFFF" : "FSFSSSFSSF");
   });
 
-  test("a short pattern: the rest is Full in silence, transformers ends", () => {
+  test("a short pattern: the rest is Full in silence, transformers and xLLM end", () => {
     const short = { use_index_cache: true, index_topk_pattern: "FSSS" };
-    for (const engine of engineNames) {
-      expect(run(engine, short, ten)).toBe(
-        engine === "transformers" ? "IndexError: index_topk_pattern ends before layer 4" : "FSSSFFFFFF",
-      );
-    }
+    const ends: Partial<Record<EngineName, string>> = {
+      transformers: "IndexError: index_topk_pattern ends before layer 4",
+      xllm: "CHECK failed: the pattern has 4 letters for 10 layers",
+    };
+    for (const engine of readers) expect(run(engine, short, ten)).toBe(ends[engine] ?? "FSSSFFFFFF");
   });
 
   test("lower case: Full in silence, shared by TensorRT-LLM, a KeyError of transformers", () => {
@@ -80,6 +87,7 @@ describe("index_topk_pattern on DeepSeek-V3.2 and GLM-5", () => {
     expect(run("vllm", lower, ten)).toBe("FFFFFFFFFF");
     expect(run("sglang", lower, ten)).toBe("FFFFFFFFFF");
     expect(run("tensorrt-llm", lower, ten)).toBe("FSFSFSFSFS");
+    expect(run("xllm", lower, ten)).toBe("FSFSFSFSFS");
     expect(run("transformers", lower, ten)).toBe("KeyError: 's' in index_topk_pattern");
   });
 
@@ -89,22 +97,30 @@ describe("index_topk_pattern on DeepSeek-V3.2 and GLM-5", () => {
     expect(run("tensorrt-llm", leading, ten)).toBe("FSFSSSFSSF");
   });
 
-  test("indexer_types wins in transformers and ATOM, and is not read by the others", () => {
+  test("indexer_types wins in some engines, and is not read by the others", () => {
     const types = { indexer_types: Array.from({ length: 10 }, () => "full") };
     const both = { use_index_cache: true, index_topk_pattern: "FSFSSSFSSF", ...types };
     for (const engine of engineNames) {
-      const wins = engine === "transformers" || engine === "atom";
+      const wins = ["transformers", "atom", "sglang", "lmdeploy", "llama.cpp"].includes(engine);
       expect(run(engine, both, ten)).toBe(wins ? "FFFFFFFFFF" : "FSFSSSFSSF");
     }
   });
 
-  test("vllm-ascend gets no indexer_types, ATOM gets one where config.json has it", () => {
+  test("an override of the pattern alone does not reach GLM-5 where its config class has filled in the types", () => {
+    const alone = { use_index_cache: true, index_topk_pattern: "FSFSSSFSSF" };
+    for (const engine of ["sglang", "lmdeploy"] as const) expect(run(engine, alone, glmTen)).toBe("FFFFFFFFFF");
+    const { dialect } = dialectAt("sglang", "0.5.19");
+    expect(dialect.schedule(alone, glmTen)).toEqual({ letters: "FSFSSSFSSF" });
+  });
+
+  test("vllm-ascend gets no indexer_types, ATOM gets one where the config can have it", () => {
     const native = glmConfig({ indexer_types: Array.from({ length: 10 }, () => "full") });
     const pattern = parsePattern("FSFSSSFSSF");
     expect(dialects["vllm-ascend"].fields(pattern, native)).not.toHaveProperty("indexer_types");
     expect(dialects.atom.fields(pattern, ten)).not.toHaveProperty("indexer_types");
     const fields = dialects.atom.fields(pattern, native);
-    expect(run("atom", { ...native.fields, ...fields }, native)).toBe(pattern);
+    expect(run("atom", fields, native)).toBe(pattern);
+    expect(dialects.atom.fields(pattern, glmTen)).toHaveProperty("indexer_types");
   });
 
   test("nobody writes index_topk_freq: above 1 it would switch on other things", () => {
@@ -153,9 +169,9 @@ describe("DeepSeek-V4-Flash, 21 layers with an indexer among 43", () => {
     expect(run(engine, { use_index_cache: true, index_topk_pattern: pattern }, v4Flash)).toBe(outcome);
   });
 
-  test("SGLang, transformers and TensorRT-LLM are refused", () => {
+  test("every engine is refused but vLLM, vllm-ascend and ATOM", () => {
     for (const engine of engineNames) {
-      const refused = ["sglang", "transformers", "tensorrt-llm"].includes(engine);
+      const refused = !["vllm", "vllm-ascend", "atom"].includes(engine);
       expect(dialects[engine].refusal(v4Flash) !== undefined).toBe(refused);
     }
   });
@@ -206,6 +222,110 @@ describe("transformers itself", () => {
       expect(full).toEqual(fullLayers(parsePattern(pattern)));
       if (argument !== undefined) expect(dialects.transformers.argument(own)).toEqual([argument]);
     }
+  });
+});
+
+describe("the rules of each release, run", () => {
+  const golden = z
+    .object({
+      layers: z.number(),
+      cases: z.array(
+        z.object({
+          engine: z.enum(engineNames),
+          release: z.string(),
+          case: z.string(),
+          model_type: z.string(),
+          fields: indexFieldsSchema,
+          override: indexFieldsSchema,
+          letters: z.string().optional(),
+          failure: z.string().optional(),
+        }),
+      ),
+    })
+    .parse(JSON.parse(readFileSync(join(import.meta.dirname, "release-rules.json"), "utf8")));
+  const releases = [...new Set(golden.cases.map(({ engine, release }) => `${engine} ${release}`))];
+
+  test.each(releases)("%s", (name) => {
+    const cases = golden.cases.filter(({ engine, release }) => `${engine} ${release}` === name);
+    expect(cases.length).toBeGreaterThan(5);
+    for (const { engine, release, override, fields, ...observed } of cases) {
+      const { dialect } = dialectAt(engine, release);
+      const model = configOf({ model_type: observed.model_type, num_hidden_layers: golden.layers, ...fields });
+      const schedule = dialect.schedule(override, model);
+      const outcome = "letters" in schedule ? schedule.letters : schedule.failure.split(":")[0];
+      expect([observed.case, observed.model_type, outcome]).toEqual([
+        observed.case,
+        observed.model_type,
+        observed.letters ?? observed.failure,
+      ]);
+    }
+  });
+
+  test("what is written for GLM-5 and DeepSeek-V3.2 acts in every release", () => {
+    const pattern = parsePattern("FSSFSSSSSFSS");
+    for (const name of releases) {
+      const [engine, release] = name.split(" ") as [EngineName, string];
+      const { dialect } = dialectAt(engine, release);
+      for (const type of ["glm_moe_dsa", "deepseek_v32"]) {
+        const model = configOf({ model_type: type, num_hidden_layers: 12 });
+        if (dialect.refusal(model) !== undefined) continue;
+        expect([name, dialect.schedule(dialect.fields(pattern, model), model)]).toEqual([name, { letters: pattern }]);
+      }
+    }
+  });
+});
+
+describe("--engine-version", () => {
+  test("takes what is known, warns about what is newer, refuses what is older or has no releases here", () => {
+    expect(dialectAt("sglang").dialect.version).toBe("0.5.23");
+    expect(dialectAt("sglang", "v0.5.20")).not.toHaveProperty("note");
+    expect(dialectAt("vllm", "0.33.0.post1")).not.toHaveProperty("note");
+    expect(dialectAt("vllm", "0.40.1").note).toBe(
+      "vLLM 0.40.1 is newer than any release that was read; the rules are those of 0.33.0",
+    );
+    expect(dialectAt("vllm", "0.26.0").note).toContain("itself was not read");
+    expect(() => dialectAt("vllm", "0.20.2")).toThrow("older than any release that was read: 0.22.0 is the oldest");
+    expect(() => dialectAt("atom", "1.0")).toThrow("releases of it are not told apart here");
+    for (const text of ["new", "", "1.2.3.4.5", `1.${"9".repeat(50)}`]) {
+      expect(() => dialectAt("vllm", text)).toThrow("is no version of an engine");
+    }
+  });
+});
+
+describe("a checkpoint that ships the indexers of Shared layers", () => {
+  const pattern = parsePattern("FSSFSSSSSFSS");
+  const shipped = { ...configOf({ model_type: "deepseek_v32", num_hidden_layers: 12 }), shipped: "F".repeat(12) };
+
+  test.each([
+    ["0.23.0", false],
+    ["0.24.0", true],
+    ["0.25.1", false],
+    ["0.28.0", false],
+    ["0.29.0", true],
+    ["0.33.0", true],
+  ])("vLLM %s fails at load: %s", (release, fails) => {
+    const { dialect } = dialectAt("vllm", release);
+    const fault = dialect.loadFault?.(pattern, shipped);
+    expect(fault !== undefined).toBe(fails);
+    if (fault === undefined) return;
+    expect(fault.message).toContain("KeyError: 'layers.1.self_attn.indexer.wq_b.weight'");
+    expect(fault.certain).toBe(true);
+    expect(fault.waysOut.join()).toContain("indexcache pattern apply");
+    expect(dialect.loadFault?.("F".repeat(12), shipped)).toBeUndefined();
+    expect(dialect.loadFault?.(pattern, { ...shipped, shipped: pattern })).toBeUndefined();
+  });
+
+  test("the config tells where the weights were not looked at, letters alone do not", () => {
+    const { loadFault } = dialects.vllm;
+    const glm52 = configOf({
+      model_type: "glm_moe_dsa",
+      num_hidden_layers: 12,
+      index_topk_freq: 4,
+      index_skip_topk_offset: 3,
+    });
+    expect(loadFault?.("FFFSSSFSSSFS", glm52)).toBeUndefined();
+    expect(loadFault?.("FFFSSSSSSSFS", glm52)?.message).toContain("layers.6.self_attn");
+    expect(loadFault?.(pattern, modelOfLayers(12))?.certain).toBe(false);
   });
 });
 

@@ -29,7 +29,7 @@ describe("what indexcache writes it reads back", () => {
         const lines = dialect.argument(dialect.fields(pattern, modelOfLayers(pattern.length, "glm_moe_dsa")));
         expect(lettersOf(lines.join("\n"))).toBe(pattern);
         const command = `MODEL=/m serve --tensor-parallel-size 8 \\\n  ${lines.at(-1)} --port 8000 # ours`;
-        if (lines.length === 1) expect(lettersOf(command)).toBe(pattern);
+        if (lines.length === 1 && dialect.instead === undefined) expect(lettersOf(command)).toBe(pattern);
       }),
       { numRuns: 30 },
     );
