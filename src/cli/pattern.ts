@@ -271,10 +271,10 @@ async function emit(
     });
   }
   // The argument is right for a checkpoint that the ways out lead to.
-  const toldOf = findings.map(({ message, waysOut }) =>
-    waysOut === undefined ? message : `${message}. Ways out: ${waysOut.join("; ")}`,
-  );
-  for (const message of toldOf) terminal.warn(message);
+  for (const { message, waysOut = [] } of findings) {
+    terminal.warn(message);
+    for (const way of waysOut) terminal.note(`  - ${way}`);
+  }
   const fields = dialect.fields(parsePattern(indexerLetters(letters, model)), model);
   if (flags.writeConfig !== undefined && flags.model !== undefined) {
     const written = await writeConfig(flags.model, flags.writeConfig, dialect, fields, flags.overwrite === true);
@@ -292,7 +292,8 @@ async function emit(
             index_topk_pattern: letters,
             fields,
             argument: lines,
-            warnings: toldOf,
+            warnings: findings.map(({ message }) => message),
+            ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
           },
           null,
           2,

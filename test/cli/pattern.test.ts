@@ -18,7 +18,7 @@ describe("pattern --for", () => {
   test("prints what a shell hands on as one argument", async () => {
     const outcome = await shell(
       folder,
-      `eval "set -- $($indexcache pattern FFSF --for vllm -q)" && printf '%s\\n' "$@"`,
+      `eval "set -- $($indexcache pattern FFSF --for vllm --engine-version 0.28.0 -q)" && printf '%s\\n' "$@"`,
     );
     expect(outcome).toEqual({
       status: 0,
@@ -40,17 +40,19 @@ describe("pattern --for", () => {
   test("turns one engine's command line into another's, from stdin too", async () => {
     const vllm = await indexcache(folder, ["pattern", half, "--for", "vllm", "-q"]);
     const sglang = await indexcache(folder, ["pattern", "-", "--for", "sglang", "-q"], `vllm serve M ${vllm.stdout}`);
-    expect(sglang).toEqual({
-      status: 0,
-      stdout: vllm.stdout.replace("--hf-overrides", "--json-model-override-args"),
-      stderr: "",
-    });
+    expect(sglang).toMatchObject({ status: 0, stderr: "" });
+    expect(sglang.stdout).toContain(
+      vllm.stdout.trim().replace("--hf-overrides", "--json-model-override-args").slice(0, -2),
+    );
+    expect(sglang.stdout).toContain('"indexer_types": ["full", "full", "shared"');
+    const back = await indexcache(folder, ["pattern", "-", "--for", "vllm", "-q"], sglang.stdout);
+    expect(back.stdout).toBe(vllm.stdout);
   });
 
   test("gives JSON, and writes a patched config that reads back", async () => {
     const source = [join(published, "demo-quarter.json"), "--for", "vllm", "--model", demoModel];
     const outcome = await indexcache(folder, ["pattern", ...source, "--write-config", "patched", "--json", "-q"]);
-    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    expect(outcome).toMatchObject({ status: 0, stderr: expect.stringContaining("KeyError") });
     expect(JSON.parse(outcome.stdout)).toMatchObject({
       engine: "vllm",
       index_topk_pattern: "FSSFSSSSSFSS",
@@ -124,8 +126,27 @@ describe("pattern --check", () => {
       "--check",
       "--engine",
       "vllm",
+      "--engine-version",
+      "0.28.0",
     ]);
-    expect(outcome).toEqual({ status: 0, stdout: "3 of 12 layers Full (25.0%): can be served by vLLM\n", stderr: "" });
+    expect(outcome).toEqual({
+      status: 0,
+      stdout: "3 of 12 layers Full (25.0%): can be served by vLLM 0.28.0\n",
+      stderr: "",
+    });
+  });
+
+  test("of one that vLLM cannot load says so, with the ways out", async () => {
+    const args = ["pattern", "FSSFSSSSSFSS", "--model", demoModel, "--check", "--engine", "vllm"];
+    const outcome = await indexcache(folder, args);
+    expect(outcome).toMatchObject({ status: 2, stdout: expect.stringContaining("KeyError: 'layers.1.self_attn") });
+    expect(outcome.stdout).toMatch(/\n {9}- .*indexcache pattern apply/);
+  });
+
+  test("of letters that were compared with no model does not pass", async () => {
+    const outcome = await indexcache(folder, ["pattern", "FSSS", "--check"]);
+    expect(outcome).toMatchObject({ status: 2, stdout: expect.stringContaining("not checked") });
+    expect(await indexcache(folder, ["pattern", "FSSS", "--check", "--layers", "4"])).toMatchObject({ status: 0 });
   });
 
   test("looks at a config with a pattern that its own indexer_types overrules", async () => {
@@ -147,7 +168,9 @@ test("a pattern that was searched on another model says so, by its letters alone
   const borrowed = "FFSFSSSFSSFFFSSSFFFSFSSSSSSFFSFFSFFSSFFFFFFSFFFFFSFFSSSSSSFSF";
   const outcome = await indexcache(folder, ["pattern", borrowed, "--for", "vllm", "-q"]);
   expect(outcome).toMatchObject({ status: 0, stderr: expect.stringContaining("searched on GLM-5, not DeepSeek-V3.2") });
-  const json: unknown = JSON.parse((await indexcache(folder, ["pattern", borrowed, "--check", "--json"])).stdout);
+  const json: unknown = JSON.parse(
+    (await indexcache(folder, ["pattern", borrowed, "--check", "--layers", "61", "--json"])).stdout,
+  );
   expect(json).toMatchObject({ errors: [], warnings: [expect.stringContaining("first 61 letters of GLM-5's")] });
 });
 
