@@ -22,6 +22,12 @@ const forbidden = [
   ["report", "ink"],
   ["runtime", "commander"],
   ["calibration", "onnxruntime-node"],
+  ["serve", "../../engines/engines.ts"],
+  ["serve", "../../search/retain.ts"],
+  ["serve", "../../report/quantities.ts"],
+  ["runtime", "../../serve/model-runner.ts"],
+  ["report", "../../serve/model-runner.ts"],
+  ["report", "hono"],
 ] as const;
 
 test.each(forbidden)("src/%s may not import %s", async (room, target) => {

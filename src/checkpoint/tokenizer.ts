@@ -146,6 +146,21 @@ export class Tokenizer {
     return this.#hub.token_to_id(token);
   }
 
+  /** The texts of the tokens that begin and end documents; undefined where the checkpoint names none. */
+  get specialTokens(): { bos: string | undefined; eos: string | undefined } {
+    const { bos_token: bos, eos_token: eos } = this.#specialTexts;
+    return { bos: bos === "" ? undefined : bos, eos: eos === "" ? undefined : eos };
+  }
+
+  /** Text of ids, special tokens included. */
+  decodeWhole(sequence: readonly number[]): string {
+    if (sequence.length === 0) return "";
+    return this.#hub.decode([...sequence], {
+      skip_special_tokens: false,
+      clean_up_tokenization_spaces: this.#cleansBlanks,
+    });
+  }
+
   /** Text of ids, special tokens left out. */
   decode(sequence: readonly number[]): string {
     if (sequence.length === 0) return "";

@@ -16,6 +16,7 @@ import { addPatternCommand } from "./pattern.ts";
 import { addReportCommand } from "./report.ts";
 import { addRunCommand } from "./run.ts";
 import { addSearchCommand } from "./search.ts";
+import { addServeCommand } from "./serve.ts";
 
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
@@ -54,6 +55,7 @@ function buildProgram(): Command {
   addEvalCommand(program);
   addAnalyzeCommand(program);
   addBenchCommand(program);
+  addServeCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addPatternCommand(program);

@@ -19,6 +19,18 @@ export class RowCache {
     return this.#length * this.width * Float32Array.BYTES_PER_ELEMENT;
   }
 
+  /** Bytes of the storage, rows that are not in use included. */
+  get allocatedBytes(): number {
+    return this.#rows.byteLength;
+  }
+
+  /** A copy of the first `length` rows with room for `capacity`. */
+  copy(length: number, capacity: number): RowCache {
+    const copy = new RowCache(this.width, Math.max(length, capacity));
+    copy.append(this.#rows.subarray(0, Math.min(length, this.#length) * this.width));
+    return copy;
+  }
+
   /** The rows in use, `[length, width]`, without a copy; valid until the next `append`. */
   view(): Float32Array {
     return this.#rows.subarray(0, this.#length * this.width);

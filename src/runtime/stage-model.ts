@@ -8,6 +8,7 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "./onnx-session.ts";
+import type { RowCache } from "./row-cache.ts";
 
 /** `topk_indices` of one chunk, `[rows, width]`. */
 export interface SelectedKeys {
@@ -233,9 +234,58 @@ export class StageModel {
 
   /** Logits behind the last row, `[vocab_size]`. */
   async lastLogits(hidden: Float32Array): Promise<Float32Array> {
+    return await this.logits(hidden.slice(-this.config.hiddenSize));
+  }
+
+  /** Logits after each row of hidden states `[rows, hidden_size]`: `[rows, vocab_size]`. */
+  async logits(hidden: Float32Array): Promise<Float32Array> {
     const width = this.config.hiddenSize;
-    const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden.slice(-width), 0, 1, width) });
+    const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden, 0, hidden.length / width, width) });
     return floats(outputs.logits, "logits");
+  }
+
+  /**
+   * Runs the next tokens of a sequence, one chunk, through every layer; the caches grow by their rows.
+   * @param caches one of latents a layer and one of keys a Full layer of the pattern, all equally long
+   * @param beforeLayer is awaited before each layer; what it throws leaves the caches as they were
+   * @returns hidden states after the last layer, `[ids.length, hidden_size]`
+   */
+  async extend(
+    pattern: Pattern,
+    ids: readonly number[],
+    caches: { latents: readonly RowCache[]; indexerKeys: ReadonlyMap<number, RowCache> },
+    beforeLayer: (layer: number) => Promise<void>,
+  ): Promise<Float32Array> {
+    const start = caches.latents[0]?.length ?? 0;
+    const position_ids = this.#positions(start, start + ids.length);
+    const embedded = await this.#run("embed", {
+      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
+      position_ids,
+    });
+    const { cos, sin } = embedded as { cos: Tensor; sin: Tensor };
+    let hidden_states = embedded.hidden_states as Tensor;
+    let topk_indices: Tensor | undefined;
+    const past = (cache: RowCache) => new this.#tensor("float32", cache.view(), [cache.length, cache.width]);
+    try {
+      for (const [layer, latents] of caches.latents.entries()) {
+        await beforeLayer(layer);
+        const rows = { hidden_states, cos, sin, position_ids };
+        if (isFull(pattern, layer)) {
+          const keys = caches.indexerKeys.get(layer) as RowCache;
+          const outputs = await this.#run(indexerStage(layer), { ...rows, past_indexer_key: past(keys) });
+          keys.append(floats(outputs.indexer_key, "indexer_key"));
+          topk_indices = outputs.topk_indices;
+        }
+        const selected = { topk_indices: topk_indices as Tensor, past_latent: past(latents) };
+        const outputs = await this.#run(bodyStage(layer), { ...rows, ...selected });
+        latents.append(floats(outputs.latent, "latent"));
+        hidden_states = outputs.next_hidden_states as Tensor;
+      }
+    } catch (error) {
+      for (const cache of [...caches.latents, ...caches.indexerKeys.values()]) cache.truncate(start);
+      throw error;
+    }
+    return floats(hidden_states, "next_hidden_states");
   }
 
   /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */

@@ -1,0 +1,181 @@
+/** `indexcache serve`: the model behind the OpenAI API. */
+import { freemem } from "node:os";
+import { type Command, Option } from "commander";
+import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
+import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
+import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { looksLikePattern } from "../pattern/schedule.ts";
+import { formatBytes } from "../report/quantities.ts";
+import { defaultThreads } from "../runtime/onnx-session.ts";
+import type { Dialect } from "../serve/app.ts";
+import { ModelRunner } from "../serve/model-runner.ts";
+import { type NamedPattern, retained, ServedPatterns } from "../serve/served-patterns.ts";
+import { ModelServer } from "../serve/server.ts";
+import { reportFailure } from "./failure.ts";
+import { choosePattern, openDevice } from "./inputs.ts";
+import { interruptible } from "./interruption.ts";
+import {
+  addDeviceOptions,
+  addModelArgument,
+  addPatternOptions,
+  type DeviceFlags,
+  demoModel,
+  type PatternFlags,
+  wholeNumber,
+} from "./options.ts";
+import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
+import { Terminal, type Verbosity } from "./terminal.ts";
+
+interface ServeFlags extends PatternFlags, DeviceFlags, Verbosity {
+  host: string;
+  port: number;
+  apiKey?: string;
+  name?: string;
+  prefixCache?: number;
+  dev?: boolean;
+  dialect: Dialect | "both";
+}
+
+/** Share of the free memory that is kept for prefixes where `--prefix-cache` does not say. */
+const prefixShare = 0.2;
+/** Bytes of a request's body: a batch of long prompts as token ids. */
+const bodyBytes = 64 << 20;
+/** Milliseconds that requests under way have once the server is asked to end. */
+const grace = 10_000;
+
+const help = `
+Speaks the OpenAI API: /v1/models, /v1/completions, /v1/chat/completions, and beside it /tokenize, /detokenize,
+/tokenizer_info, /health, /version, /metrics. One request runs at a time. A request names a pattern by the model's name
+("demo@1/4" for a size of the pattern file, "demo@uniform:4", "demo@FSSF...") or by a field "pattern". Requests that begin
+alike run their common beginning once. Ctrl-C ends it: requests under way have 10 seconds. docs/serve.md has every endpoint.
+
+Examples:
+  $ indexcache serve                                    the demo model at http://127.0.0.1:8000
+  $ indexcache serve ./model -p quarter.json --port 8080
+  $ indexcache serve ./model --host 0.0.0.0 --api-key "$(cat key.txt)"
+  $ indexcache serve --dev --dialect vllm               a stand-in for an engine, to try search --server`;
+
+export function addServeCommand(program: Command): void {
+  const command = program.command("serve").description("Serve the model, with a pattern, behind the OpenAI API");
+  addModelArgument(command);
+  addPatternOptions(command);
+  command
+    .option("--host <address>", "where to listen; anything but loopback is reached from other machines", "127.0.0.1")
+    .option("--port <n>", "0 takes a free one", portNumber, 8000)
+    .addOption(new Option("--api-key <key>", "requests must carry it as a bearer token").env("INDEXCACHE_API_KEY"))
+    .option("--name <name>", "what clients call the model (default: its folder's name)")
+    .option(
+      "--prefix-cache <MiB>",
+      "caches of earlier requests kept for those that begin alike; 0 for none (default: a fifth of the free memory)",
+      wholeNumber,
+    )
+    .option(
+      "--dev",
+      "also the engines' routes that search --server uses: whoever reaches them changes the pattern of all",
+    )
+    .addOption(
+      new Option("--dialect <engine>", "with --dev: whose routes").choices(["vllm", "sglang", "both"]).default("both"),
+    );
+  addDeviceOptions(command);
+  command
+    .option("-v, --verbose", "say more on stderr: devices, memory")
+    .option("-q, --quiet", "say nothing on stderr but warnings and errors")
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: ServeFlags) =>
+      interruptible((signal) => serve(model ?? demoModel, flags, signal), "Stopping: requests under way are finished"),
+    );
+}
+
+async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Promise<void> {
+  const terminal = new Terminal(flags);
+  requireSafe(flags, terminal);
+  const model = await openModel(path);
+  const pattern = await choosePattern(model, flags);
+  const name = flags.name ?? model.config.name;
+  const patterns = new ServedPatterns({
+    model: name,
+    indexers: model.config.indexerLayers,
+    pattern,
+    ...(await patternsOfFile(flags.pattern)),
+  });
+  const tokenizer = await openTokenizer(model, terminal);
+  const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
+  const prefixBytes = flags.prefixCache === undefined ? freemem() * prefixShare : flags.prefixCache * 2 ** 20;
+  const runner = await ModelRunner.open(model, tokenizer, { device, threads, prefixBytes });
+  try {
+    signal.throwIfAborted();
+    const server = await ModelServer.listen(runner, patterns, {
+      host: flags.host,
+      port: flags.port,
+      apiKey: flags.apiKey,
+      dialects: flags.dev !== true ? [] : flags.dialect === "both" ? ["vllm", "sglang"] : [flags.dialect],
+      bodyBytes,
+      report: reportFailure,
+    });
+    terminal.detail(
+      `prefix cache: up to ${formatBytes(prefixBytes)}, ${runner.bytesPerToken(pattern)} bytes a token under this pattern`,
+    );
+    terminal.note(`serving ${name}, pattern ${pattern} (${retained(pattern, patterns.indexers)} Full), on ${device}`);
+    terminal.result(server.url);
+    await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+    const finished = await server.close(grace);
+    if (!finished) throw new InterruptedError("Requests were cut after 10 seconds");
+  } finally {
+    await runner.release();
+  }
+}
+
+/** @throws UsageError for what would open more than its user meant to */
+function requireSafe({ host, apiKey, dev, dialect }: ServeFlags, terminal: Terminal): void {
+  if (apiKey === "") throw new UsageError("--api-key is empty: leave it away, or give a key");
+  if (dev !== true && dialect !== "both") throw new UsageError("--dialect is of --dev: give both, or neither");
+  if (isLoopback(host) || apiKey !== undefined) return;
+  if (dev === true) {
+    throw new UsageError(`--dev on ${host} lets every machine that reaches it change the pattern`, {
+      hint: "listen on 127.0.0.1, or give --api-key",
+    });
+  }
+  terminal.warn(`${host} is reached from other machines, and without --api-key whoever reaches it can use the model`);
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+/** The sizes of a pattern file, by which requests may ask for them. */
+async function patternsOfFile(text: string): Promise<{ named: NamedPattern[]; ofSize?: (retain: string) => Pattern }> {
+  if (looksLikePattern(text)) return { named: [] };
+  const { path } = splitRetain(text);
+  const file = await readAnyPatternFile(path);
+  if (isPublished(file)) return { named: [] };
+  const found = (file.patterns ?? [file]).map(({ index_topk_pattern: letters }) => parsePattern(letters, path));
+  return {
+    named: found.map((pattern) => ({ name: sizeName(pattern), pattern })),
+    ofSize: (retain) => patternOfSize(file, retain, path),
+  };
+}
+
+/** `1/4` for a pattern with 3 of 12 layers, `5` for one with 5. */
+function sizeName(pattern: Pattern): string {
+  const full = fullLayers(pattern).length;
+  return pattern.length % full === 0 ? `1/${pattern.length / full}` : String(full);
+}
+
+/** Token ids do without a tokenizer. */
+async function openTokenizer(model: ModelFolder, terminal: Terminal): Promise<Tokenizer | undefined> {
+  try {
+    return await Tokenizer.load(model.path);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    terminal.warn(`${error.message}: requests must send token ids`);
+    return undefined;
+  }
+}
+
+function portNumber(text: string): number {
+  const port = wholeNumber(text);
+  if (port > 65_535) throw new UsageError(`--port is ${port}: ports end at 65535`);
+  return port;
+}

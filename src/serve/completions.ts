@@ -1,0 +1,175 @@
+/** `POST /v1/completions`: texts or token ids go on, and their tokens are scored. */
+import type { Hono } from "hono";
+import { z } from "zod";
+import { ApiError, checkBody } from "./api-error.ts";
+import { CompletionLogprobs } from "./completion-logprobs.ts";
+import { streamEvents } from "./event-stream.ts";
+import type { SequenceRequest } from "./model-runner.ts";
+import { promptLogprobs } from "./prompt-logprobs.ts";
+import { mostLogprobs, prompts, samplingFields, servingFields, unsupportedFields } from "./request-fields.ts";
+import { collect, endingIds, finishReason, requireRunnable, samplingOf } from "./sequence-results.ts";
+import { encodeText, execute, readJson, type ServerContext } from "./server-context.ts";
+import type { TokenTexts } from "./token-text.ts";
+import { UsageCount } from "./usage-count.ts";
+
+const schema = z.object({
+  ...servingFields,
+  ...samplingFields,
+  ...unsupportedFields,
+  prompt: prompts,
+  max_tokens: z.int().min(0).nullish(),
+  /** The prompt's text, and with `logprobs` its scores, come before what is generated. */
+  echo: z.boolean().nullish(),
+  logprobs: z.int().min(0).max(mostLogprobs).nullish(),
+  add_special_tokens: z.boolean().nullish(),
+  return_tokens_as_token_ids: z.boolean().nullish(),
+});
+
+type Body = z.infer<typeof schema>;
+
+/** OpenAI's default of `max_tokens`. */
+const defaultTokens = 16;
+
+/** A sequence of the answer, and the prompt that the request gave for it. */
+interface Choice {
+  index: number;
+  request: SequenceRequest;
+  /** What `echo` repeats. */
+  promptText: string;
+  /** The first choice of a prompt: usage counts a prompt once. */
+  first: boolean;
+}
+
+export function addCompletionsRoute(app: Hono, context: ServerContext, texts: TokenTexts): void {
+  const { runner } = context;
+  app.post("/v1/completions", async (c) => {
+    const body = checkBody(await readJson(c), schema);
+    const choices = choicesOf(body, context);
+    const answer = new CompletionAnswer(body, context, texts);
+    if (body.stream === true) {
+      return streamEvents(c, context, async (send, signal) => {
+        for (const choice of choices) await answer.stream(choice, send, signal);
+        answer.endStream(send);
+      });
+    }
+    return c.json(
+      await execute(c, context, async (signal) => {
+        const done: unknown[] = [];
+        for (const choice of choices) {
+          done.push(answer.choice(choice, await collect(runner.run(choice.request, signal))));
+        }
+        return answer.whole(done);
+      }),
+    );
+  });
+}
+
+/** @throws ApiError for a prompt that cannot run */
+function choicesOf(body: Body, context: ServerContext): Choice[] {
+  const { runner, patterns } = context;
+  const { prompt, logprobs, echo } = body;
+  const pattern = patterns.of(body.model ?? undefined, body.pattern ?? undefined);
+  const maxTokens = body.max_tokens ?? defaultTokens;
+  if (maxTokens === 0 && echo !== true && body.prompt_logprobs == null) {
+    throw new ApiError(400, "max_tokens is 0: only echo or prompt_logprobs have an answer then", "max_tokens");
+  }
+  const tops = [...(echo === true && logprobs != null ? [logprobs] : []), body.prompt_logprobs ?? []].flat();
+  const choices: Choice[] = [];
+  for (const one of listOf(prompt)) {
+    const ids = typeof one === "string" ? encodeText(context, one, body.add_special_tokens ?? true) : one;
+    for (let sample = 0; sample < (body.n ?? 1); sample++) {
+      const request: SequenceRequest = {
+        ids,
+        pattern,
+        maxTokens,
+        sampling: samplingOf(body, sample),
+        stop: body.stop,
+        eosIds: endingIds(runner, body),
+        ...(tops.length === 0 ? {} : { promptScores: { from: 0, top: Math.max(...tops) } }),
+        ...(logprobs == null ? {} : { tokenScores: logprobs }),
+      };
+      requireRunnable(runner, request, "prompt");
+      const promptText = echo !== true ? "" : typeof one === "string" ? one : (runner.tokenizer?.decode(ids) ?? "");
+      choices.push({ index: choices.length, request, promptText, first: sample === 0 });
+    }
+  }
+  return choices;
+}
+
+function listOf(prompt: Body["prompt"]): (string | number[])[] {
+  if (typeof prompt === "string") return [prompt];
+  return typeof prompt[0] === "number" ? [prompt as number[]] : (prompt as (string | number[])[]);
+}
+
+/** Writes the answer of one request, whole or piece by piece. */
+class CompletionAnswer {
+  readonly #body: Body;
+  readonly #texts: TokenTexts;
+  readonly #runner: ServerContext["runner"];
+  readonly #head: { id: string; created: number; model: string };
+  readonly #usage = new UsageCount();
+
+  constructor(body: Body, { runner, patterns }: ServerContext, texts: TokenTexts) {
+    this.#body = body;
+    this.#texts = texts;
+    this.#runner = runner;
+    const created = Math.floor(Date.now() / 1000);
+    this.#head = { id: `cmpl-${crypto.randomUUID()}`, created, model: body.model ?? patterns.model };
+  }
+
+  choice({ index, request, promptText, first }: Choice, result: Awaited<ReturnType<typeof collect>>): unknown {
+    const { echo, prompt_logprobs: top } = this.#body;
+    const list = this.#list(0);
+    if (echo === true) list?.addPrompt(request.ids, result.promptScores);
+    for (const { score } of result.tokens) if (score !== undefined) list?.add(score);
+    this.#usage.add(request, first, result.reused, result.tokens.length);
+    return {
+      index,
+      text: promptText + result.text,
+      logprobs: list?.fields() ?? null,
+      finish_reason: finishReason(result.finish),
+      ...(top == null ? {} : { prompt_logprobs: promptLogprobs(result.promptScores, top, this.#texts) }),
+    };
+  }
+
+  whole(choices: readonly unknown[]): unknown {
+    return { ...this.#head, object: "text_completion", choices, usage: this.#usage.fields() };
+  }
+
+  async stream({ index, request, promptText, first }: Choice, send: (data: unknown) => void, signal: AbortSignal) {
+    const { echo, prompt_logprobs: top } = this.#body;
+    let offset = 0;
+    const piece = (text: string, list: CompletionLogprobs | undefined, finish: string | null, more = {}): void => {
+      if (list !== undefined) offset = list.offset;
+      const choice = { index, text, logprobs: list?.fields() ?? null, finish_reason: finish, ...more };
+      send({ ...this.#head, object: "text_completion", choices: [choice] });
+    };
+    for await (const event of this.#runner.run(request, signal)) {
+      if (event.kind === "prompt") {
+        this.#usage.add(request, first, event.reused, 0);
+        if (echo !== true && top == null) continue;
+        const list = echo === true ? this.#list(offset) : undefined;
+        list?.addPrompt(request.ids, event.scores);
+        const more = top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.#texts) };
+        piece(promptText, list, null, more);
+      } else if (event.kind === "token") {
+        this.#usage.addTokens(1);
+        const list = this.#list(offset);
+        if (event.score !== undefined) list?.add(event.score);
+        if (event.text !== "" || list !== undefined) piece(event.text, list, null);
+      } else {
+        piece(event.text, undefined, finishReason(event.finish));
+      }
+    }
+  }
+
+  endStream(send: (data: unknown) => void): void {
+    if (this.#body.stream_options?.include_usage !== true) return;
+    send({ ...this.#head, object: "text_completion", choices: [], usage: this.#usage.fields() });
+  }
+
+  #list(offset: number): CompletionLogprobs | undefined {
+    const { logprobs, return_tokens_as_token_ids: asIds } = this.#body;
+    return logprobs == null ? undefined : new CompletionLogprobs(this.#texts, logprobs, asIds === true, offset);
+  }
+}
