@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
+import { SMALLEST_ALPHA } from "../formats/eval-result.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
 import type { DeviceList } from "../runtime/measurement.ts";
 import {
@@ -20,6 +21,9 @@ import {
 
 /** Draws of a sign-flip test. */
 const PERMUTATIONS = 10_000;
+
+/** In points: less is not seen in a million items. */
+const SMALLEST_MARGIN = 0.001;
 
 /** The model as it was trained. */
 export const allFullBaseline = "full";
@@ -45,7 +49,7 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
   seed: number;
   margin: number;
   alpha: number;
-  bootstrap: number;
+  bootstrap?: number;
   workers?: number;
   devices?: DeviceList;
   cache: string | boolean;
@@ -98,7 +102,7 @@ export function addEvalOptions(command: Command): void {
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
     .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
     .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
-    .option("--bootstrap <n>", "resamples", positiveNumber, 10_000);
+    .addOption(new Option("--bootstrap <n>", "of earlier versions: nothing is resampled now").hideHelp());
   command
     .addOption(deviceOption("where to compute"))
     .option(
@@ -157,8 +161,8 @@ export function samplesPath({ output, samplesFile }: EvalFlags): string | undefi
   return samplesFile ?? (output === undefined ? undefined : `${output}.samples.jsonl`);
 }
 
-export function statisticsOf({ margin, alpha, bootstrap, seed }: EvalFlags): StatisticsSettings {
-  return { margin: margin / 100, alpha, bootstrap, permutations: PERMUTATIONS, seed };
+export function statisticsOf({ margin, alpha, seed }: EvalFlags): StatisticsSettings {
+  return { margin: margin / 100, alpha, permutations: PERMUTATIONS, seed };
 }
 
 /** Where generated sets are remembered. */
@@ -187,12 +191,16 @@ function lengths(text: string): number[] {
 
 function margin(text: string): number {
   const value = decimalNumber(text);
-  if (value < 0 || value > 100) throw new InvalidArgumentError("It must be points from 0 to 100.");
+  if (value !== 0 && !(value >= SMALLEST_MARGIN && value <= 100)) {
+    throw new InvalidArgumentError(`It must be 0, or points from ${SMALLEST_MARGIN} to 100.`);
+  }
   return value;
 }
 
 function probability(text: string): number {
   const value = decimalNumber(text);
-  if (!(value > 0 && value < 0.5)) throw new InvalidArgumentError("It must be above 0 and below 0.5.");
+  if (!(value >= SMALLEST_ALPHA && value < 0.5)) {
+    throw new InvalidArgumentError(`It must be 0.000001 or more and below 0.5.`);
+  }
   return value;
 }

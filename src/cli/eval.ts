@@ -54,6 +54,7 @@ export function addEvalCommand(program: Command): void {
 async function evalCommand(path: string, flags: EvalFlags, signal: AbortSignal): Promise<void> {
   requireSensibleEvalFlags(flags);
   const terminal = new Terminal(flags);
+  if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
   if (flags.list === true) {
     const tasks = listSuites();
     terminal.result(flags.json === true ? JSON.stringify(taskListRecord(tasks), null, 2) : formatTaskList(tasks));

@@ -11,6 +11,9 @@ import { parseJson } from "./validation.ts";
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
 export const EVAL_RESULT_VERSION = 1;
 
+/** Error probabilities below it are refused: no number of items would say anything. */
+export const SMALLEST_ALPHA = 1e-6;
+
 const count = z.int().min(0);
 const share = z.number().min(0).max(1);
 const interval = z.object({ low: z.number(), high: z.number() });
@@ -21,7 +24,9 @@ const comparison = z.object({
   items: count,
   difference: z.number().describe("score of the arm less the baseline's; of several cells the mean of theirs"),
   interval: interval.describe("two-sided, of confidence 1 - alpha"),
-  interval_method: z.enum(["agresti-min", "bootstrap", "bootstrap, widened"]),
+  interval_method: z
+    .enum(["exact score", "bounded mean", "agresti-min", "bootstrap", "bootstrap, widened"])
+    .describe("the last three: only in older files"),
   bounds: interval.describe("each one-sided of confidence 1 - alpha; the verdict looks at them"),
   p: share.describe("two-sided, of no difference"),
   test: z.enum(["mcnemar", "sign-flip"]),
@@ -37,7 +42,9 @@ const comparison = z.object({
     .optional()
     .describe("nats per token of the gold answer, arm less baseline"),
   verdict: z.enum(["identical", "non-inferior", "inferior", "inconclusive"]),
-  items_needed: count.optional().describe("inconclusive: about so many more items would settle it"),
+  items_needed: count
+    .optional()
+    .describe("inconclusive: so many more items settle it with the chance `power`; absent: a million would not"),
   note: z.enum(["ceiling", "floor"]).optional().describe("every item right, or none, under both arms"),
 });
 
@@ -100,9 +107,10 @@ export const evalResultSchema = z
       .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
       .describe("what decides outputs and scores: seed, device, dtype, how the suite was asked for"),
     statistics: z.object({
-      margin: z.number().min(0),
-      alpha: z.number(),
-      bootstrap: count,
+      margin: share,
+      alpha: z.number().min(SMALLEST_ALPHA).lt(0.5),
+      power: share.optional().describe("chance with which `items_needed` more items settle a verdict"),
+      bootstrap: count.optional().describe("resamples; only in older files"),
       permutations: count,
       seed: z.int(),
     }),

@@ -5,6 +5,7 @@ import { toolVersion } from "../base/version.ts";
 import type { EvalTask, SkippedTask } from "../eval/item.ts";
 import type { Arm } from "../eval/run/evaluation.ts";
 import { evalRows, type StatisticsSettings } from "../eval/run/rows.ts";
+import { usualPower } from "../eval/statistics/power.ts";
 import { EVAL_RESULT_VERSION, type EvalResult } from "../formats/eval-result.ts";
 import type { Sample, SampleFingerprint } from "../formats/sample-journal.ts";
 import { fullLayers } from "../pattern/pattern.ts";
@@ -30,7 +31,7 @@ export interface EvalFindings {
 
 export function evalRecord(findings: EvalFindings): EvalResult {
   const { fingerprint, arms, tasks, items, statistics } = findings;
-  const { margin, alpha, bootstrap, permutations, seed } = statistics;
+  const { margin, alpha, permutations, seed } = statistics;
   return {
     schema_version: EVAL_RESULT_VERSION,
     suite: {
@@ -47,7 +48,7 @@ export function evalRecord(findings: EvalFindings): EvalResult {
       chat_template_hash: fingerprint.chat_template_hash,
     },
     settings: { ...fingerprint.settings, ...findings.described },
-    statistics: { margin, alpha, bootstrap, permutations, seed },
+    statistics: { margin, alpha, power: usualPower.power, permutations, seed },
     arms: arms.map((arm, index) =>
       armRecord(
         arm,

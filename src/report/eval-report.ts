@@ -92,7 +92,8 @@ function remarks(result: EvalResult): string[] {
   });
   if (arms.length > 1) {
     lines.push(
-      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${points(statistics.margin)} points, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks; ${formatCount(statistics.bootstrap)} resamples, seed ${statistics.seed}.`,
+      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${marginPoints(statistics.margin)} points, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
+      ...neededRemark(result),
     );
   }
   lines.push(...outputRemarks(rows, arms));
@@ -106,6 +107,20 @@ function remarks(result: EvalResult): string[] {
   }
   if (result.wall_seconds > 0) lines.push(`Wall time ${formatDuration(result.wall_seconds)}.`);
   return lines;
+}
+
+/** Of files from before bounds were computed exactly. */
+function resampling({ bootstrap, seed }: EvalResult["statistics"]): string {
+  return bootstrap === undefined ? "" : `; ${formatCount(bootstrap)} resamples, seed ${seed}`;
+}
+
+/** What "N more items needed" promises; older files promise nothing. */
+function neededRemark({ rows, statistics }: EvalResult): string[] {
+  const asks = rows.some(({ comparisons }) => comparisons.some(({ items_needed: needed }) => needed !== undefined));
+  if (!asks || statistics.power === undefined) return [];
+  return [
+    `N more items needed: so many beside these settle the verdict with a chance of ${percent(statistics.power)} if the arms do not differ (or differ as observed, where that is proven inferior sooner).`,
+  ];
 }
 
 /** Counts over the task rows, each item once. */
@@ -136,6 +151,10 @@ function range({ low, high }: { low: number; high: number }, format: (value: num
 
 function points(value: number): string {
   return (100 * value).toFixed(1);
+}
+
+function marginPoints(margin: number): string {
+  return String(Number((100 * margin).toPrecision(6)));
 }
 
 function signedPoints(value: number): string {

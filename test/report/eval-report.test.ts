@@ -29,7 +29,7 @@ function result(items: readonly Sample[][]) {
     ],
     tasks: [binaryTask],
     items,
-    statistics: { margin: 0.01, alpha: 0.05, bootstrap: 100, permutations: 100, seed: 42 },
+    statistics: { margin: 0.01, alpha: 0.05, permutations: 100, seed: 42 },
     notes: ["A note"],
     skipped: [{ task: "qa_1", reason: "needs --squad" }],
     bad: [{ where: "x.jsonl, line 3", problem: "no answer" }],

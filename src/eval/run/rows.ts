@@ -6,7 +6,6 @@ import { sum } from "../../base/sum.ts";
 import type { EvalComparison, EvalRow } from "../../formats/eval-result.ts";
 import type { Sample } from "../../formats/sample-journal.ts";
 import type { EvalTask } from "../item.ts";
-import { Bootstrap } from "../statistics/bootstrap.ts";
 import {
   type Comparison,
   type ComparisonSettings,
@@ -23,7 +22,6 @@ export interface StatisticsSettings {
   /** Points as a share. */
   margin: number;
   alpha: number;
-  bootstrap: number;
   permutations: number;
   seed: number;
 }
@@ -138,14 +136,12 @@ type RowName = Pick<EvalRow, "kind" | "name" | "length" | "group">;
 class RowMaker {
   readonly #arms: number;
   readonly #settings: ComparisonSettings;
-  readonly #bootstrap: Bootstrap;
-  /** A cell's pairs for each arm, made once: rows that share a cell share its resamples. */
+  /** A cell's pairs for each arm, made once. */
   readonly #strata = new WeakMap<Cell, PairedStratum[]>();
 
-  constructor(arms: number, { margin, alpha, bootstrap, permutations, seed }: StatisticsSettings) {
+  constructor(arms: number, { margin, alpha, permutations, seed }: StatisticsSettings) {
     this.#arms = arms;
     this.#settings = { margin, power: { ...usualPower, alpha }, permutations, seed };
-    this.#bootstrap = new Bootstrap({ resamples: bootstrap, seed });
   }
 
   row(cells: readonly Cell[], name: RowName): EvalRow {
@@ -215,7 +211,7 @@ class RowMaker {
 
   #comparison(cells: readonly Cell[], arm: number): EvalComparison {
     const strata = cells.map((cell) => this.#stratum(cell, arm));
-    return comparisonRecord(compare(strata, this.#bootstrap, this.#settings), cells, arm);
+    return comparisonRecord(compare(strata, this.#settings), cells, arm);
   }
 
   #stratum(cell: Cell, arm: number): PairedStratum {

@@ -1,10 +1,10 @@
 /** One row of a comparison: the same items under a baseline and a candidate, from scores to a verdict. */
 import { sum } from "../../base/sum.ts";
-import type { Bootstrap } from "./bootstrap.ts";
-import { agrestiMin, type Interval, studentInterval } from "./intervals.ts";
+import { type Interval, studentInterval } from "./intervals.ts";
 import { mcnemar } from "./mcnemar.ts";
 import { signFlipTest } from "./permutation.ts";
 import { minimumDetectableEffect, type PowerSettings } from "./power.ts";
+import { BoundedMean, type DifferenceRule, PairedShares } from "./rule.ts";
 import { macroMean, type Stratum, stratumOf } from "./strata.ts";
 import { type Verdict, verdict } from "./verdict.ts";
 
@@ -40,7 +40,7 @@ export interface Comparison {
   difference: number;
   /** Two-sided, of confidence 1 - alpha. */
   interval: Interval;
-  intervalMethod: "agresti-min" | "bootstrap" | "bootstrap, widened";
+  intervalMethod: DifferenceRule["name"];
   /** One-sided bounds, each of confidence 1 - alpha: what the verdict looks at. */
   bounds: Interval;
   /** Two-sided, of no difference. */
@@ -58,26 +58,20 @@ export interface Comparison {
   verdict: Verdict;
 }
 
-/** Resamples of fewer units that differ have too few values to take quantiles of. */
-const enoughForBootstrap = 10;
-
-/** Strata by what they were made of: rows that share one also share its resamples. */
+/** Strata by what they were made of: rows share them. */
 const cache = new WeakMap<PairedStratum, Stratum>();
 
 export function compare(
   strata: readonly PairedStratum[],
-  bootstrap: Bootstrap,
   { margin, power, permutations, seed }: ComparisonSettings,
 ): Comparison {
   const items = strata.flatMap((stratum) => stratum.items);
   const scores = strata.map(scoreStratum);
-  // Agresti and Min's interval and McNemar's test are for independent pairs of right or wrong.
-  const binary =
-    strata.length === 1 && strata[0]?.scores === "binary" && items.every(({ cluster }) => cluster === undefined);
-  const lost = items.filter(({ baseline, candidate }) => candidate < baseline).length;
-  const gained = items.filter(({ baseline, candidate }) => candidate > baseline).length;
-  const methods = chooseInterval(scores, binary, bootstrap);
-  const bounds = methods.of(1 - 2 * power.alpha);
+  const binary = independentPairs(strata);
+  const { lost, gained } = changedItems(items);
+  const rule = differenceRule(strata);
+  const bounds = boundsOf(rule, 1 - power.alpha);
+  const difference = macroMean(scores);
   const loss = compareLosses(strata, 1 - power.alpha);
   const sameOutputs = items.filter(({ sameOutput }) => sameOutput).length;
   const floor = items.every(({ baseline, candidate }) => baseline === 0 && candidate === 0);
@@ -89,9 +83,9 @@ export function compare(
   const discordance = sum(items.map((item) => (item.candidate - item.baseline) ** 2)) / items.length;
   return {
     items: items.length,
-    difference: macroMean(scores),
-    interval: methods.of(1 - power.alpha),
-    intervalMethod: methods.name,
+    difference,
+    interval: boundsOf(rule, 1 - power.alpha / 2),
+    intervalMethod: rule.name,
     bounds,
     p,
     test: binary ? "mcnemar" : "sign-flip",
@@ -103,7 +97,37 @@ export function compare(
     loss,
     ceiling: items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1),
     floor,
-    verdict: verdict({ strata: scores, bounds, p, margin, identical, floor, power }),
+    verdict: verdict({
+      rule,
+      difference,
+      bounds,
+      p,
+      margin,
+      strata: scores.length,
+      identical,
+      floor,
+      power,
+    }),
+  };
+}
+
+/** How the difference of these items is bounded. */
+export function differenceRule(strata: readonly PairedStratum[]): DifferenceRule {
+  if (!independentPairs(strata)) return new BoundedMean(strata.map(scoreStratum));
+  const items = strata.flatMap((stratum) => stratum.items);
+  return new PairedShares({ ...changedItems(items), items: items.length });
+}
+
+/** Tango's score and McNemar's test are for independent pairs of right or wrong. */
+function independentPairs(strata: readonly PairedStratum[]): boolean {
+  const [first] = strata;
+  return strata.length === 1 && first?.scores === "binary" && first.items.every(({ cluster }) => cluster === undefined);
+}
+
+function changedItems(items: readonly PairedItem[]): { lost: number; gained: number } {
+  return {
+    lost: items.filter(({ baseline, candidate }) => candidate < baseline).length,
+    gained: items.filter(({ baseline, candidate }) => candidate > baseline).length,
   };
 }
 
@@ -118,21 +142,8 @@ function scoreStratum(stratum: PairedStratum): Stratum {
   return made;
 }
 
-function chooseInterval(
-  scores: readonly Stratum[],
-  binary: boolean,
-  bootstrap: Bootstrap,
-): { name: Comparison["intervalMethod"]; of: (confidence: number) => Interval } {
-  const smoothed = (confidence: number) => agrestiMin(scores, confidence);
-  const resampled = (confidence: number) => bootstrap.interval(scores, confidence);
-  if (binary) return { name: "agresti-min", of: smoothed };
-  const differing = scores.flatMap(({ units }) => units).filter(({ total }) => total !== 0).length;
-  if (differing >= enoughForBootstrap) return { name: "bootstrap", of: resampled };
-  const widened = (confidence: number) => {
-    const [one, other] = [smoothed(confidence), resampled(confidence)];
-    return { low: Math.min(one.low, other.low), high: Math.max(one.high, other.high) };
-  };
-  return { name: "bootstrap, widened", of: widened };
+function boundsOf(rule: DifferenceRule, confidence: number): Interval {
+  return { low: rule.lower(confidence), high: rule.upper(confidence) };
 }
 
 /** Losses are continuous, a handful of items gives their mean a Student interval. */

@@ -36,15 +36,6 @@ export function minimumDetectableEffect(discordance: number, items: number, sett
   return high;
 }
 
-/**
- * Items after which a one-sided bound of confidence 1 - alpha clears a value that lies `distance` from the truth.
- * @param variance of one item's difference, clusters included
- */
-export function itemsForBound(variance: number, distance: number, settings = usualPower): number {
-  const [zAlpha, zBeta] = quantiles(settings.alpha, settings.power);
-  return Math.ceil(((zAlpha + zBeta) ** 2 * variance) / distance ** 2);
-}
-
 function quantiles(tail: number, power: number): [zAlpha: number, zBeta: number] {
   return [normalQuantile(1 - tail), normalQuantile(power)];
 }

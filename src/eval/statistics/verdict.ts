@@ -2,27 +2,30 @@
  * What a comparison says about a pattern. "No significant difference" is not "no loss": a pattern passes when the data
  * exclude a loss of more than the margin, fails when they prove one, and everything else is said to be open.
  */
-import { type Interval, variancePerItem } from "./intervals.ts";
-import { itemsForBound, type PowerSettings } from "./power.ts";
-import { itemCount, macroMean, type Stratum } from "./strata.ts";
+import type { Interval } from "./intervals.ts";
+import type { PowerSettings } from "./power.ts";
+import type { Claim, DifferenceRule, Future } from "./rule.ts";
 
 export const verdictKinds = ["identical", "non-inferior", "inferior", "inconclusive"] as const;
 export type VerdictKind = (typeof verdictKinds)[number];
 
 export interface Verdict {
   kind: VerdictKind;
-  /** Inconclusive: about how many more items would settle it; undefined where more of the same would not. */
+  /** Inconclusive: how many more items settle it with the chance of `power`; undefined where a million would not. */
   itemsNeeded?: number;
 }
 
 export interface VerdictQuestion {
-  strata: readonly Stratum[];
+  rule: DifferenceRule;
+  difference: number;
   /** Bounds of the difference, each of one-sided confidence 1 - alpha. */
   bounds: Interval;
   /** Two-sided, of no difference. */
   p: number;
   /** Points as a share: 0.01. */
   margin: number;
+  /** Tasks at lengths: items come to all of them alike. */
+  strata: number;
   /** Every output the same and every score and loss equal to the last bit. */
   identical: boolean;
   /** Neither arm solves anything: what they lose cannot be seen. */
@@ -30,23 +33,42 @@ export interface VerdictQuestion {
   power: PowerSettings;
 }
 
-export function verdict({ strata, bounds, p, margin, identical, floor, power }: VerdictQuestion): Verdict {
+export function verdict(question: VerdictQuestion): Verdict {
+  const { bounds, p, margin, identical, floor, power } = question;
   if (identical) return { kind: "identical" };
   if (floor) return { kind: "inconclusive" };
   if (bounds.low > -margin) return { kind: "non-inferior" };
-  // Bounds are approximate, tests of few items exact: what is proven to be worse than the margin is worse at all.
+  // What is worse than the margin is worse at all: the p beside it must say so too.
   if (bounds.high < -margin && p / 2 <= power.alpha) return { kind: "inferior" };
-  return { kind: "inconclusive", itemsNeeded: itemsNeeded(strata, margin, power) };
+  const needed = itemsNeeded(question);
+  return { kind: "inconclusive", ...(needed === undefined ? {} : { itemsNeeded: needed }) };
 }
 
-/** Supposes that there is no difference, or the observed one where that would be settled sooner. */
-function itemsNeeded(strata: readonly Stratum[], margin: number, power: PowerSettings): number {
-  const variance = variancePerItem(strata);
-  const more = (truth: number) =>
-    itemsForBound(variance, Math.max(Math.abs(truth + margin), 1e-4), power) - itemCount(strata);
-  const observed = macroMean(strata);
-  const without = more(0);
-  const asObserved = Math.max(more(observed), 1);
-  // What would have been enough was not, with these items: then only what was observed says more.
-  return without > 0 && observed >= -margin ? without : Math.min(asObserved, without > 0 ? without : asObserved);
+/** Looking further ahead than this is of no use to anybody. */
+const MOST_ITEMS = 1_000_000;
+
+/** If there is no difference; or if it is the observed one, where that lies beyond the margin and is proven sooner. */
+function itemsNeeded({ rule, difference, margin, strata, power }: VerdictQuestion): number | undefined {
+  const enough = (claim: Claim, future: Future) =>
+    fewest((rounds) => rule.provesWith(rounds * strata, claim, future, power), MOST_ITEMS / strata);
+  const noDifference = margin === 0 ? undefined : enough({ side: "above", value: -margin }, "no difference");
+  const observed = difference < -margin ? enough({ side: "below", value: -margin }, "as observed") : undefined;
+  const rounds = Math.min(noDifference ?? Number.POSITIVE_INFINITY, observed ?? Number.POSITIVE_INFINITY);
+  return Number.isFinite(rounds) ? rounds * strata : undefined;
+}
+
+/** The smallest count from 1 on that is enough, where more are enough too; undefined where `most` are not. */
+function fewest(isEnough: (count: number) => boolean, most: number): number | undefined {
+  let high = 1;
+  while (!isEnough(high)) {
+    if (high >= most) return undefined;
+    high = Math.min(2 * high, Math.ceil(most));
+  }
+  let low = Math.floor(high / 2);
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (isEnough(middle)) high = middle;
+    else low = middle;
+  }
+  return high;
 }

@@ -246,7 +246,7 @@ export const evaluation: EvalResult = {
     chat_template_hash: null,
   },
   settings: { seed: 42 },
-  statistics: { margin: 0.01, alpha: 0.05, bootstrap: 1000, permutations: 1000, seed: 42 },
+  statistics: { margin: 0.01, alpha: 0.05, permutations: 1000, seed: 42 },
   arms: ["full", "greedy"].map((name, index) => ({
     name,
     index_topk_pattern: index === 0 ? "FFFF" : "FSSF",
