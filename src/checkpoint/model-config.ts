@@ -2,15 +2,16 @@
  * `config.json` of the supported architectures, checked once and turned into the numbers that the graphs need.
  * Follows transformers' GlmMoeDsaConfig and DeepseekV32Config, including what they do with absent and ignored fields.
  */
-import { basename, join, resolve } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
-import { fullPattern, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
-import { frequencyPattern } from "../pattern/schedule.ts";
+import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { DEFAULT_FREQUENCY_OFFSET, frequencyPattern } from "../pattern/schedule.ts";
 import { identifyConfig, type ModelType } from "./architecture.ts";
 import { configSchema, type RawConfig } from "./config-schema.ts";
+import { downloadHint, modelName } from "./hub-cache.ts";
 import { hasTwoRopes, type RopeParameters, readRopeParameters } from "./rope.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
@@ -50,11 +51,9 @@ export interface DsaConfig {
   indexTopk: number;
   indexHeadDim: number;
   indexNHeads: number;
-  /** The schedule that config.json asks for. */
-  nativePattern: Pattern;
   /**
-   * F where the checkpoint owns an indexer: at least the Full layers of the native pattern, and Shared ones of a
-   * checkpoint that ships its indexers anyway (GLM-5.1 with a pattern in its config). A pattern can be Full only there.
+   * The model's own pattern: F where it runs an indexer by its config.json. A pattern can be Full only there: an indexer
+   * that a checkpoint holds for one of the other layers was not trained with them.
    */
   indexerLayers: Pattern;
   /** Edge of the FP8 blocks, `[rows, columns]`. */
@@ -73,10 +72,12 @@ export interface DsaConfig {
 export async function readModelConfig(folder: string): Promise<DsaConfig> {
   const path = join(folder, "config.json");
   const text = await readText(path, `"${path}"`, {
-    hint: "MODEL is a Hugging Face checkpoint folder or one that indexcache export wrote",
+    hint:
+      downloadHint(folder) ??
+      "MODEL is a Hugging Face checkpoint folder, one that indexcache export wrote, or owner/name of the Hugging Face cache",
   });
   const json = parseJson(text, z.unknown(), `"${path}"`);
-  return parseModelConfig(json, path, basename(resolve(folder)));
+  return parseModelConfig(json, path, modelName(folder));
 }
 
 /** Checks the content of a `config.json`; `path` is for messages, `name` is what the model is called in results. */
@@ -118,7 +119,6 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
   if (perToken > (experts / groups) * keptGroups) refuse("topk_group", "leaves fewer experts than num_experts_per_tok");
   if (indexHeadDim < raw.qk_rope_head_dim) refuse("index_head_dim", "is smaller than qk_rope_head_dim");
   const eos = raw.eos_token_id ?? [];
-  const native = nativePattern(raw, modelType, path);
   const maxPositions = raw.max_position_embeddings ?? assumed.positions;
   return {
     name,
@@ -151,8 +151,7 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
     indexTopk: raw.index_topk ?? 2048,
     indexHeadDim,
     indexNHeads: raw.index_n_heads ?? assumed.indexHeads,
-    nativePattern: native,
-    indexerLayers: native,
+    indexerLayers: ownPattern(raw, path),
     weightBlockSize: raw.quantization_config?.weight_block_size ?? [128, 128],
     bosTokenId: raw.bos_token_id ?? undefined,
     eosTokenIds: typeof eos === "number" ? [eos] : eos,
@@ -182,17 +181,25 @@ function sparseLayers(raw: RawConfig, refuse: (field: string, why: string) => ne
   return raw.mlp_layer_types.map((type) => type === "sparse");
 }
 
-/** transformers' order: indexer_types, then index_topk_pattern, then frequency and offset. V3.2 has no native sharing. */
-function nativePattern(raw: RawConfig, modelType: ModelType, path: string): Pattern {
+/**
+ * transformers' order: `indexer_types`, then `index_topk_pattern`, then frequency and offset; what they say of layers past
+ * the last one is of prediction layers. Serving engines share indices of DeepSeek-V3.2 by the same fields.
+ */
+function ownPattern(raw: RawConfig, path: string): Pattern {
   const layers = raw.num_hidden_layers;
-  if (modelType === "deepseek_v32") return fullPattern(layers);
   const listed = raw.indexer_types ?? raw.index_topk_pattern;
   if (listed != null) {
     const field = raw.indexer_types == null ? "index_topk_pattern" : "indexer_types";
     const letters = typeof listed === "string" ? listed : listed.map((type) => (type === "full" ? "F" : "S")).join("");
     const where = `"${path}": ${field}`;
-    return requireLayers(parsePattern(letters, where), layers, where);
+    return requireLayers(parsePattern(letters.slice(0, layers), where), layers, where);
   }
   const frequency = Math.max(raw.index_topk_freq ?? 1, 1);
-  return frequencyPattern(layers, frequency, raw.index_skip_topk_offset ?? 2);
+  const offset = raw.index_skip_topk_offset ?? DEFAULT_FREQUENCY_OFFSET;
+  if (frequency > 1 && offset < 1) {
+    throw new InputError(
+      `"${path}": index_skip_topk_offset is ${offset}, which makes layer 0 Shared: it must be 1 or more`,
+    );
+  }
+  return frequencyPattern(layers, frequency, offset);
 }

@@ -4,12 +4,16 @@ import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { readTextIfPresent } from "../formats/text-file.ts";
+import { downloadHint } from "./hub-cache.ts";
 import { readSafetensorsHeader, type StoredTensor } from "./safetensors.ts";
+import { locateWeights, type WeightPlaces } from "./weight-places.ts";
 
 /** A tensor and the file of the checkpoint folder that holds it. */
 export interface CheckpointTensor extends StoredTensor {
   /** File name inside the folder. */
   file: string;
+  /** Where that file really lies, as a path below the folder of `places`. */
+  location: string;
 }
 
 export interface CheckpointTensors {
@@ -18,29 +22,34 @@ export interface CheckpointTensors {
   files: string[];
   bytes: number;
   tensors: Map<string, CheckpointTensor>;
+  places: WeightPlaces;
 }
 
-const indexName = "model.safetensors.index.json";
+/** Says which shard holds which tensor. */
+export const indexName = "model.safetensors.index.json";
 const singleName = "model.safetensors";
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
 /**
  * Finds every tensor of a checkpoint without reading its data.
+ * @param known the weight files, where another file than the index tells of them: that of an older export is missing
  * @throws InputError for a folder without weights, a shard or tensor that the index names and that is not there, or a
  *   file name that leads out of the folder
  */
-export async function openTensors(folder: string): Promise<CheckpointTensors> {
+export async function openTensors(folder: string, known?: readonly string[]): Promise<CheckpointTensors> {
   const index = await readTextIfPresent(join(folder, indexName), `"${join(folder, indexName)}"`);
+  if (index === undefined && known !== undefined) return openFiles(folder, known);
   if (index === undefined) {
-    const path = join(folder, singleName);
-    await access(path).catch(() => {
-      throw new InputError(`"${folder}" holds no weights: neither ${singleName} nor ${indexName} is there`);
+    await access(join(folder, singleName)).catch(() => {
+      throw new InputError(
+        `"${folder}" holds no weights: neither ${singleName} nor ${indexName} is there`,
+        hint(folder),
+      );
     });
-    const stored = await readSafetensorsHeader(path);
-    const tensors = new Map([...stored].map(([name, tensor]) => [name, { ...tensor, file: singleName }]));
-    return { folder, files: [singleName], bytes: (await stat(path)).size, tensors };
+    return openFiles(folder, [singleName]);
   }
-  return openShards(folder, parseIndex(join(folder, indexName), index));
+  const weightMap = parseIndex(join(folder, indexName), index);
+  return openFiles(folder, [...new Set(weightMap.values())].sort(), weightMap);
 }
 
 function parseIndex(path: string, text: string): Map<string, string> {
@@ -61,27 +70,43 @@ function parseIndex(path: string, text: string): Map<string, string> {
   return new Map(Object.entries(parsed.data.weight_map));
 }
 
-async function openShards(folder: string, weightMap: Map<string, string>): Promise<CheckpointTensors> {
-  const files = [...new Set(weightMap.values())].sort();
-  const headers = new Map<string, Map<string, StoredTensor>>();
-  let bytes = 0;
+/**
+ * Reads the headers of these files.
+ * @param weightMap where the tensors are; all that the files hold where absent
+ */
+async function openFiles(
+  folder: string,
+  files: readonly string[],
+  weightMap?: ReadonlyMap<string, string>,
+): Promise<CheckpointTensors> {
+  for (const file of weightMap === undefined ? [] : files) {
+    if ((await stat(join(folder, file)).catch(() => undefined)) !== undefined) continue;
+    const missing = [...(weightMap ?? [])].find(([, shard]) => shard === file)?.[0];
+    const message = `Shard "${join(folder, file)}" is missing; ${indexName} says that it holds tensor "${missing}"`;
+    throw new InputError(message, hint(folder));
+  }
+  const places = await locateWeights(folder, files);
+  const stored: [string, StoredTensor][] = [];
   for (const file of files) {
-    const path = join(folder, file);
-    const found = await stat(path).catch(() => undefined);
-    if (found === undefined) {
-      const missing = [...weightMap].find(([, shard]) => shard === file)?.[0];
-      throw new InputError(`Shard "${path}" is missing; ${indexName} says that it holds tensor "${missing}"`);
-    }
-    bytes += found.size;
-    headers.set(file, await readSafetensorsHeader(path));
+    for (const tensor of (await readSafetensorsHeader(join(folder, file))).values()) stored.push([file, tensor]);
   }
   const tensors = new Map<string, CheckpointTensor>();
-  for (const [name, file] of weightMap) {
-    const tensor = headers.get(file)?.get(name);
-    if (tensor === undefined) {
-      throw new InputError(`"${join(folder, file)}" does not hold tensor "${name}", which ${indexName} promises there`);
-    }
-    tensors.set(name, { ...tensor, file });
+  for (const [file, tensor] of stored) {
+    if (weightMap !== undefined && weightMap.get(tensor.name) !== file) continue;
+    const other = tensors.get(tensor.name)?.file;
+    if (other !== undefined)
+      throw new InputError(`"${folder}" holds tensor "${tensor.name}" twice, in ${other} and ${file}`);
+    tensors.set(tensor.name, { ...tensor, file, location: places.files.get(file)?.location ?? file });
   }
-  return { folder, files, bytes, tensors };
+  for (const [name, file] of weightMap ?? []) {
+    if (tensors.has(name)) continue;
+    throw new InputError(`"${join(folder, file)}" does not hold tensor "${name}", which ${indexName} promises there`);
+  }
+  const bytes = [...places.files.values()].reduce((total, place) => total + place.bytes, 0);
+  return { folder, files: [...files], bytes, tensors, places };
+}
+
+function hint(folder: string): { hint?: string } {
+  const words = downloadHint(folder);
+  return words === undefined ? {} : { hint: words };
 }

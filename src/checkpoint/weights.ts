@@ -4,7 +4,7 @@
  * are left alone.
  */
 import { InputError } from "../base/errors.ts";
-import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { weightTypes } from "./dtype.ts";
 import type { DsaConfig } from "./model-config.ts";
 import type { CheckpointTensor, CheckpointTensors } from "./shards.ts";
@@ -15,6 +15,8 @@ export interface Weight {
   dtype: string;
   shape: number[];
   file: string;
+  /** Where that file really lies, links followed: see `CheckpointTensors.places`. */
+  location: string;
   offset: number;
   length: number;
   scale?: BlockScale;
@@ -62,7 +64,7 @@ export interface LayerWeights {
   kvB: Weight;
   o: Weight;
   oBias: Weight | undefined;
-  /** Absent where the checkpoint was trained with this layer Shared. */
+  /** Absent where config.json makes this layer Shared, whatever the checkpoint holds. */
   indexer: IndexerWeights | undefined;
   mlp: MlpWeights | RoutedWeights;
 }
@@ -75,6 +77,8 @@ export interface ModelWeights {
   finalNorm: Weight;
   lmHead: Weight;
   layers: LayerWeights[];
+  /** Layers that config.json makes Shared although the checkpoint holds an indexer for them; transformers drops those. */
+  leftoverIndexers: number[];
 }
 
 /** What the name of a tensor's FP8 scales ends in. */
@@ -94,7 +98,7 @@ export function bindWeights(config: DsaConfig, checkpoint: CheckpointTensors): M
 
 /** Names and shapes of the tensors that a checkpoint of this config holds, in order; experts one by one. */
 export function requiredTensors(config: DsaConfig): { name: string; shape: number[] }[] {
-  const nothing = { folder: "", files: [], bytes: 0, tensors: new Map() };
+  const nothing = { folder: "", files: [], bytes: 0, tensors: new Map(), places: { folder: "", files: new Map() } };
   const listing = new Listing(config, nothing);
   bindModel(listing, config, nothing);
   return listing.tensors;
@@ -111,6 +115,9 @@ function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: 
     finalNorm: binder.weight("model.norm.weight", [hiddenSize]),
     lmHead: config.tieWordEmbeddings ? embedding : binder.weight("lm_head.weight", [vocabSize, hiddenSize]),
     layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => bindLayer(binder, config, layer)),
+    leftoverIndexers: [...config.indexerLayers].flatMap((letter, layer) =>
+      letter === "S" && binder.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`) ? [layer] : [],
+    ),
   };
 }
 
@@ -158,21 +165,11 @@ function bindLayer(binder: Binder, config: DsaConfig, layer: number): LayerWeigh
     kvB: binder.weight(`${attention}.kv_b_proj.weight`, [heads * (config.qkNopeHeadDim + config.vHeadDim), kvLoraRank]),
     o: binder.weight(`${attention}.o_proj.weight`, [hiddenSize, heads * config.vHeadDim]),
     oBias: bias("o_proj", hiddenSize),
-    indexer: ownsIndexer(binder, config, layer) ? bindIndexer(binder, config, `${attention}.indexer`) : undefined,
+    indexer: isFull(config.indexerLayers, layer) ? bindIndexer(binder, config, `${attention}.indexer`) : undefined,
     mlp: config.sparseLayers[layer]
       ? bindRouted(binder, config, `${at}.mlp`)
       : binder.mlp(`${at}.mlp`, config.intermediateSize),
   };
-}
-
-/** A layer that config.json makes Full must have its indexer; one that it makes Shared may. */
-function ownsIndexer(binder: Binder, config: DsaConfig, layer: number): boolean {
-  return isFull(config.nativePattern, layer) || binder.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`);
-}
-
-/** F for each layer that owns an indexer. */
-export function indexerLayers(weights: ModelWeights): Pattern {
-  return parsePattern(weights.layers.map(({ indexer }) => (indexer === undefined ? "S" : "F")).join(""));
 }
 
 function bindIndexer(binder: Binder, config: DsaConfig, at: string): IndexerWeights {
@@ -292,7 +289,7 @@ class Listing extends Binder {
 
   override weight(name: string, shape: number[]): Weight {
     this.tensors.push({ name, shape });
-    return { name, dtype: "F32", shape, file: "", offset: 0, length: 0 };
+    return { name, dtype: "F32", shape, file: "", location: "", offset: 0, length: 0 };
   }
 }
 

@@ -1,12 +1,12 @@
 /**
  * Checkpoint to model folder. Weights are not rewritten: ONNX Runtime reads them out of the safetensors files, every byte
  * of which is hashed and every weight looked at once. Into a new folder the files are copied, by reference where the
- * file system can; into the checkpoint's own folder only the graphs are added. Links are no way out: ONNX Runtime
- * refuses external data with a second hard link, and symbolic links, as an attack.
+ * file system can; into the checkpoint's own folder only the graphs are added. Links in the new folder are no way out:
+ * ONNX Runtime refuses external data with a second hard link, and symbolic links, as an attack.
  */
 import { createHash, randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
@@ -14,8 +14,8 @@ import { hashFile, openUserFile } from "../base/user-files.ts";
 import { toolVersion } from "../base/version.ts";
 import { dtypeBytes, firstNonFinite, weightTypes } from "../checkpoint/dtype.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
-import { type CheckpointTensors, openTensors } from "../checkpoint/shards.ts";
-import { bindWeights, indexerLayers, listWeights } from "../checkpoint/weights.ts";
+import { type CheckpointTensors, indexName, openTensors } from "../checkpoint/shards.ts";
+import { bindWeights, listWeights } from "../checkpoint/weights.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
 import { buildFullModel } from "./full-model.ts";
@@ -48,6 +48,7 @@ export interface ExportReport {
 /** Files of a Hugging Face folder that travel with the weights, where they are there. */
 const companions = [
   "config.json",
+  indexName,
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
@@ -74,12 +75,16 @@ export async function exportModel(
   if ((await readManifest(source)) !== undefined) {
     throw new InputError(`"${source}" is an exported model already`, { hint: "give the original checkpoint folder" });
   }
-  const inPlace = resolve(source) === resolve(target);
-  if (!inPlace) await requireNewFolder(target);
   const config = await readModelConfig(source);
   const tensors = await openTensors(source);
-  const weights = bindWeights(config, tensors);
-  const full = { ...config, indexerLayers: indexerLayers(weights) };
+  const inPlace = (await realpath(source)) === (await realpath(target).catch(() => resolve(target)));
+  if (inPlace) await requireOwnFiles(source, tensors);
+  else await requireNewFolder(target);
+  // Graphs call weights as they will be called in the new folder, wherever the links of this one lead.
+  const weights = bindWeights(config, {
+    ...tensors,
+    tensors: new Map([...tensors.tensors].map(([name, tensor]) => [name, { ...tensor, location: tensor.file }])),
+  });
   const used = new Set(listWeights(weights).map(({ name }) => name.replace(/\[\d+\]$/, "")));
   const partial = join(dirname(resolve(target)), `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   try {
@@ -94,11 +99,11 @@ export async function exportModel(
       }
     }
     const graphs = [
-      ...stageNames(full).map((name) => ({
+      ...stageNames(config).map((name) => ({
         file: `${stageFolder}/${name}.onnx`,
-        build: () => buildStage(full, weights, name),
+        build: () => buildStage(config, weights, name),
       })),
-      { file: fullModelName, build: () => buildFullModel(full, weights) },
+      { file: fullModelName, build: () => buildFullModel(config, weights) },
     ];
     for (const { file, build } of graphs) {
       await writeFile(join(partial, file), encodeModel(build()));
@@ -110,7 +115,7 @@ export async function exportModel(
       architecture: config.modelType,
       layers: config.numHiddenLayers,
       index_topk: config.indexTopk,
-      indexer_layers: full.indexerLayers,
+      indexer_layers: config.indexerLayers,
       weight_files: tensors.files,
       files,
     };
@@ -121,7 +126,7 @@ export async function exportModel(
       target,
       architecture: config.modelType,
       layers: config.numHiddenLayers,
-      indexerLayers: full.indexerLayers,
+      indexerLayers: config.indexerLayers,
       bytes: tensors.bytes,
       seconds: (performance.now() - started) / 1000,
       graphs: graphs.length,
@@ -145,6 +150,25 @@ async function requireNewFolder(target: string): Promise<void> {
   });
   if (entries.length > 0) {
     throw new InputError(`Cannot export to "${target}": the folder is not empty`, { hint: "name a new folder" });
+  }
+}
+
+/**
+ * Graphs beside links, or beside files with a second name, could not be loaded: no ONNX Runtime reads weights through them.
+ * A snapshot of the Hugging Face cache is not a place to add files to, either.
+ */
+async function requireOwnFiles(folder: string, { files, places }: CheckpointTensors): Promise<void> {
+  const hint = "give a new folder as -o: the weights are copied there";
+  for (const name of [...files, ...(await presentCompanions(folder))]) {
+    if ((await lstat(join(folder, name))).isSymbolicLink()) {
+      throw new InputError(`Cannot export into "${folder}": its ${name} is a symbolic link`, { hint });
+    }
+    if ((places.files.get(name)?.hardLinks ?? 1) > 1) {
+      throw new InputError(
+        `Cannot export into "${folder}": its ${name} has a second hard link, and ONNX Runtime refuses to read weights from such a file`,
+        { hint },
+      );
+    }
   }
 }
 

@@ -177,7 +177,7 @@ export class GraphBuilder {
     const { name } = weight;
     if (!this.#initializers.has(name)) {
       const type = weightTypes[weight.dtype] as OnnxType;
-      this.#initializers.set(name, external(name, type, weight.shape, { ...weight, location: weight.file }));
+      this.#initializers.set(name, external(name, type, weight.shape, weight));
     }
     return name;
   }

@@ -15,9 +15,10 @@ export interface Inspection {
   /** An exported folder, or a checkpoint whose graphs are built on the fly. */
   kind: "exported model" | "checkpoint";
   layers: number;
-  /** F where the layer owns an indexer. */
+  /** The model's own pattern: F where the layer runs an indexer. */
   indexerLayers: Pattern;
-  nativePattern: Pattern;
+  /** Layers whose indexer is in the checkpoint and not in the model: config.json makes them Shared. */
+  leftoverIndexers: number[];
   indexTopk: number;
   indexer: { heads: number; headDim: number };
   attention: { heads: number; latentWidth: number };
@@ -58,7 +59,7 @@ export async function inspectModel(path: string, settings: InspectSettings = {})
     kind: model.manifest === undefined ? "checkpoint" : "exported model",
     layers: config.numHiddenLayers,
     indexerLayers: config.indexerLayers,
-    nativePattern: config.nativePattern,
+    leftoverIndexers: (await model.weights()).leftoverIndexers,
     indexTopk: config.indexTopk,
     indexer: { heads: config.indexNHeads, headDim: config.indexHeadDim },
     attention: { heads: config.numAttentionHeads, latentWidth: latentWidth(config) },

@@ -8,12 +8,13 @@ import { hashBytes } from "../base/files.ts";
 import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
-import { bindWeights, indexerLayers, type ModelWeights } from "../checkpoint/weights.ts";
-import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { locateWeights, type WeightPlaces } from "../checkpoint/weight-places.ts";
+import { bindWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./contract.ts";
-import { breaks, checkGraph } from "./contract-check.ts";
+import { breaks, checkGraph, externalTensors } from "./contract-check.ts";
 import { encodeModel } from "./graph-builder.ts";
 import { type Manifest, readManifest } from "./manifest.ts";
+import type { ModelProto } from "./onnx_pb.ts";
 import { buildStage } from "./stages.ts";
 
 /** What a result says about the model that it was made with. */
@@ -35,7 +36,9 @@ export interface ModelFolder {
   manifest: Manifest | undefined;
   /** Bytes of the weight files on disk. */
   weightBytes: number;
-  /** The bytes of a stage graph; its external data are files of `path`. */
+  /** Folder of the external data of every graph: `path`, or where the links there lead. */
+  dataFolder: string;
+  /** The bytes of a stage graph. */
   stage(name: StageName): Promise<Uint8Array>;
   /** The checkpoint's own tensors, which sequence graphs are built from. */
   weights(): Promise<ModelWeights>;
@@ -47,34 +50,60 @@ export interface ModelFolder {
  * @throws InputError for a folder that is neither a supported checkpoint nor a valid model folder
  */
 export async function openModel(path: string): Promise<ModelFolder> {
-  const read = await readModelConfig(path);
+  const config = await readModelConfig(path);
   const manifest = await readManifest(path);
   const identity = async (): Promise<ModelIdentity> => ({
-    name: read.name,
-    architecture: read.modelType,
-    layers: read.numHiddenLayers,
-    indexTopk: read.indexTopk,
+    name: config.name,
+    architecture: config.modelType,
+    layers: config.numHiddenLayers,
+    indexTopk: config.indexTopk,
     configHash: hashBytes(await readUserFile(join(path, "config.json"), `"${join(path, "config.json")}"`)),
     weightHash: await weightHash(path, manifest),
   });
-  if (manifest !== undefined) {
-    await requireFiles(path, manifest);
-    const config = { ...read, indexerLayers: requireAgreement(path, read, manifest) };
-    const specs = stageSpecs(config);
-    const sizes = weightSizes(manifest);
-    const stage = async (name: StageName) => {
-      const bytes = await readGraph(path, `${stageFolder}/${name}.onnx`);
-      checkGraph(bytes, `${stageFolder}/${name}.onnx`, specs.get(name) as GraphSpec, sizes);
-      return bytes;
+  if (manifest === undefined) {
+    const tensors = await openTensors(path);
+    const weights = bindWeights(config, tensors);
+    const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
+    const { folder: dataFolder } = tensors.places;
+    return {
+      path,
+      config,
+      manifest,
+      weightBytes: weights.bytes,
+      dataFolder,
+      stage,
+      weights: async () => weights,
+      identity,
     };
-    const weightBytes = [...sizes.values()].reduce((total, bytes) => total + bytes, 0);
-    const weights = async () => bindWeights(config, await openTensors(path));
-    return { path, config, manifest, weightBytes, stage, weights, identity };
   }
-  const weights = bindWeights(read, await openTensors(path));
-  const config = { ...read, indexerLayers: indexerLayers(weights) };
-  const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
-  return { path, config, manifest, weightBytes: weights.bytes, stage, weights: async () => weights, identity };
+  await requireFiles(path, manifest);
+  requireAgreement(path, config, manifest);
+  const specs = stageSpecs(config);
+  const sizes = weightSizes(manifest);
+  const places = await locateWeights(path, manifest.weight_files);
+  const stage = async (name: StageName) => {
+    const file = `${stageFolder}/${name}.onnx`;
+    const bytes = await readGraph(path, file);
+    const graph = checkGraph(bytes, file, specs.get(name) as GraphSpec, sizes);
+    return relocate(graph, places) ? encodeModel(graph) : bytes;
+  };
+  const weightBytes = [...sizes.values()].reduce((total, bytes) => total + bytes, 0);
+  const weights = async () => bindWeights(config, await openTensors(path, manifest.weight_files));
+  return { path, config, manifest, weightBytes, dataFolder: places.folder, stage, weights, identity };
+}
+
+/** Calls the weight files of a graph by where they lie; says whether any of them lies elsewhere than in the folder. */
+function relocate({ graph }: ModelProto, { files }: WeightPlaces): boolean {
+  let moved = false;
+  for (const { externalData } of externalTensors(graph)) {
+    for (const entry of externalData) {
+      const location = entry.key === "location" ? files.get(entry.value)?.location : undefined;
+      if (location === undefined || location === entry.value) continue;
+      entry.value = location;
+      moved = true;
+    }
+  }
+  return moved;
 }
 
 /** A graph file of an exported folder. */
@@ -89,19 +118,18 @@ export function weightSizes(manifest: Manifest): Map<string, number> {
   return new Map(manifest.weight_files.map((file) => [file, manifest.files[file]?.bytes ?? 0]));
 }
 
-/** Compares manifest and config.json; gives the layers that own an indexer. */
-function requireAgreement(path: string, config: DsaConfig, manifest: Manifest): Pattern {
+/** Compares manifest and config.json. */
+function requireAgreement(path: string, config: DsaConfig, manifest: Manifest): void {
   const where = `"${join(path, manifestName)}"`;
   const pairs = [
     ["architecture", manifest.architecture, config.modelType],
     ["layers", manifest.layers, config.numHiddenLayers],
     ["index_topk", manifest.index_topk, config.indexTopk],
+    ["indexer_layers", manifest.indexer_layers, config.indexerLayers],
   ] as const;
   for (const [field, stated, found] of pairs) {
     if (stated !== found) throw breaks("C3", `${where}: ${field} is ${stated}, config.json says ${found}`);
   }
-  const field = `${where}: indexer_layers`;
-  return requireLayers(parsePattern(manifest.indexer_layers, field), config.numHiddenLayers, field);
 }
 
 /** Sizes only: hashing terabytes at every start would cost more than most runs. `inspect --verify` compares hashes. */

@@ -6,13 +6,18 @@ import { formatFields } from "./text-table.ts";
 
 export function formatInspection(model: Inspection): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;
-  const native = fullLayers(model.nativePattern).length;
+  const full = fullLayers(model.indexerLayers).length;
   return formatFields([
     ["Model", `${model.name} (${model.architecture}, ${model.kind})`],
     ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
-    ["Layers", `${model.layers}, of which ${fullLayers(model.indexerLayers).length} own an indexer`],
-    ["Own pattern", native === model.layers ? undefined : model.nativePattern],
-    ["Indexers", model.indexerLayers],
+    ["Layers", `${model.layers}, of which ${full} run an indexer`],
+    ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+    [
+      "Not used",
+      model.leftoverIndexers.length === 0
+        ? undefined
+        : `indexers of layers ${model.leftoverIndexers.join(", ")}, which config.json makes Shared`,
+    ],
     [
       "Indexer",
       `${model.indexer.heads} heads of ${model.indexer.headDim}, selects ${formatCount(model.indexTopk)} tokens`,

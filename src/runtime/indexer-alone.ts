@@ -38,7 +38,10 @@ export class IndexerAlone {
     const { Tensor } = await loadRuntime();
     const sessions = new Map<StageName, OnnxSession>();
     for (const name of ["embed", indexerStage(0), "head"] as const) {
-      sessions.set(name, await OnnxSession.create(await model.stage(name), name, { ...settings, folder: model.path }));
+      sessions.set(
+        name,
+        await OnnxSession.create(await model.stage(name), name, { ...settings, folder: model.dataFolder }),
+      );
     }
     return new IndexerAlone(model.config, sessions, Tensor, new RowCache(model.config.indexHeadDim, capacity));
   }

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
 import { parseModelConfig, readModelConfig } from "../../src/checkpoint/model-config.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
-import { bindWeights, indexerLayers, listWeights } from "../../src/checkpoint/weights.ts";
+import { bindWeights, listWeights } from "../../src/checkpoint/weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fixturePath } from "../oracle.ts";
 import { copyFixture, editHeader } from "./safetensors-file.ts";
@@ -42,11 +42,11 @@ describe("config.json", () => {
   test("indexer_types wins over the pattern, the pattern over the frequency", () => {
     const types = ["full", "shared", "shared", "full", "shared"];
     const base = { indexer_types: null, index_topk_pattern: null, index_topk_freq: 4 };
-    expect(parse({ ...base }).nativePattern).toBe("FFSSS");
-    expect(parse({ ...base, index_skip_topk_offset: 3 }).nativePattern).toBe("FFFSS");
-    expect(parse({ ...base, index_topk_pattern: "FSFSF" }).nativePattern).toBe("FSFSF");
-    expect(parse({ ...base, index_topk_pattern: "FSFSF", indexer_types: types }).nativePattern).toBe("FSSFS");
-    expect(parse({ ...base, index_topk_freq: null }).nativePattern).toBe("FFFFF");
+    expect(parse({ ...base }).indexerLayers).toBe("FFSSS");
+    expect(parse({ ...base, index_skip_topk_offset: 3 }).indexerLayers).toBe("FFFSS");
+    expect(parse({ ...base, index_topk_pattern: "FSFSF" }).indexerLayers).toBe("FSFSF");
+    expect(parse({ ...base, index_topk_pattern: "FSFSF", indexer_types: types }).indexerLayers).toBe("FSSFS");
+    expect(parse({ ...base, index_topk_freq: null }).indexerLayers).toBe("FFFFF");
   });
 
   test("refuses a native schedule of the wrong length or without a first Full layer", () => {
@@ -89,9 +89,11 @@ describe("weights", () => {
     await expect(bind(folder)).rejects.toThrow(/lacks tensor "model.layers.1.self_attn.indexer.wq_b.weight"/);
   });
 
-  test("indexers of Shared layers are found where the checkpoint ships them", async () => {
-    expect(indexerLayers(await bind(fixturePath("glm-pattern")))).toBe("FFFFF");
-    expect(indexerLayers(await bind(fixturePath("glm-shared")))).toBe("FSFSS");
+  test("indexers of layers that the config makes Shared are left out, as in transformers, and named", async () => {
+    const pattern = await bind(fixturePath("glm-pattern"));
+    expect(pattern.layers.map(({ indexer }) => (indexer === undefined ? "S" : "F")).join("")).toBe("FFSSF");
+    expect(pattern.leftoverIndexers).toEqual([2, 3]);
+    expect((await bind(fixturePath("glm-shared"))).leftoverIndexers).toEqual([]);
   });
 
   test("MTP layers are skipped by number", async () => {
