@@ -2,13 +2,14 @@
  * MODEL as users name it: a folder, or `owner/name` of a repository that the Hugging Face cache of this machine holds.
  * Nothing is downloaded. Layout of the cache: `models--owner--name/{refs/main, snapshots/<commit>/, blobs/}`.
  */
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join, resolve, sep } from "node:path";
 import { InputError } from "../base/errors.ts";
+import { readUserFileIfPresent } from "../base/user-files.ts";
 
 /** `owner/name`, and `@revision` where one is wanted. */
-const repositoryId = /^([\w][\w.-]*\/[\w][\w.-]*)(?:@([\w./-]+))?$/;
+const repositoryId = /^([\w][\w.-]*\/[\w][\w.-]*)(?:@([\w][\w/-]*(?:\.[\w/-]+)*))?$/;
 
 /** A folder of the cache: what it is a snapshot of. */
 const snapshotFolder = /^models--(.+?)--(.+)$/;
@@ -35,19 +36,12 @@ export async function findModel(text: string): Promise<string> {
 }
 
 async function findSnapshot(repository: string, revision: string | undefined): Promise<string | undefined> {
-  const snapshots = await readdir(join(repository, "snapshots")).catch(() => []);
-  const commit = await readFile(join(repository, "refs", ...(revision ?? "main").split("/")), "utf8").catch(
-    () => undefined,
-  );
-  // A download of one commit leaves no ref. Without a wish, the only snapshot there is.
-  const named = commit?.trim() ?? revision ?? (snapshots.length === 1 ? snapshots[0] : undefined);
-  const found =
-    named === undefined
-      ? undefined
-      : snapshots.find(
-          (name) => name === named || (revision !== undefined && revision.length >= 7 && name.startsWith(revision)),
-        );
-  return found === undefined ? undefined : join(repository, "snapshots", found);
+  const snapshots = await readdir(join(repository, "snapshots")).catch((): string[] => []);
+  const ref = join(repository, "refs", ...(revision ?? "main").split("/"));
+  const commit = (await readUserFileIfPresent(ref, `"${ref}"`))?.toString().trim();
+  // A download of one commit leaves no ref; without a wish it is the only snapshot there is.
+  const wanted = commit ?? revision ?? (snapshots.length === 1 ? snapshots[0] : undefined);
+  return wanted !== undefined && snapshots.includes(wanted) ? join(repository, "snapshots", wanted) : undefined;
 }
 
 /** What a model in this folder is called: `owner/name` for a snapshot of the cache, otherwise the folder's name. */

@@ -16,7 +16,7 @@ import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type AnalysisFile, formatAnalysisFile } from "../formats/analysis-file.ts";
 import type { Journal } from "../formats/journal.ts";
 import { type PatternFile, readPatternFile, requireSameModel } from "../formats/pattern-file.ts";
-import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
@@ -36,6 +36,7 @@ import {
 import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
+import { openModelToRun } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -112,7 +113,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   requireSensibleJournal(flags);
   const started = performance.now();
   const terminal = new Terminal(flags);
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);

@@ -29,6 +29,7 @@ import { runtimeName } from "../runtime/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible, recordedCommand } from "./interruption.ts";
+import { openModelToRun } from "./opening.ts";
 import {
   addDeviceOptions,
   addModelArgument,
@@ -124,7 +125,7 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
   const terminal = new Terminal(flags);
   for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
   if (flags.config === undefined) {
-    await timePatterns(await openModel(path ?? demoModel), null, flags, terminal, signal);
+    await timePatterns(await openModelToRun(path ?? demoModel, terminal), null, flags, terminal, signal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);

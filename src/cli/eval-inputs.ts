@@ -9,11 +9,12 @@ import type { Arm } from "../eval/run/evaluation.ts";
 import { openSuite } from "../eval/suites.ts";
 import type { EvalResult } from "../formats/eval-result.ts";
 import type { SampleFingerprint } from "../formats/sample-journal.ts";
-import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { LossPlace } from "../runtime/loss.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
 import { choosePattern, identityRecord, openDevices } from "./inputs.ts";
+import { openModelToRun } from "./opening.ts";
 import type { Terminal } from "./terminal.ts";
 
 export interface EvalInputs {
@@ -47,7 +48,7 @@ export async function openEvalInputs(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<EvalInputs> {
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const arms = await chooseArms(model, flags);
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer, flags.chatTemplate);

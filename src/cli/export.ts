@@ -1,5 +1,6 @@
 /** `indexcache export`: a checkpoint becomes a model folder with ONNX graphs. */
 import type { Command } from "commander";
+import { findModel } from "../checkpoint/hub-cache.ts";
 import { exportModel } from "../graph/export.ts";
 import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
 import { formatFields } from "../report/text-table.ts";
@@ -26,7 +27,7 @@ export function addExportCommand(program: Command): void {
   const command = program
     .command("export")
     .description("Export a Hugging Face checkpoint to ONNX")
-    .argument("<checkpoint>", "folder with config.json and safetensors")
+    .argument("<checkpoint>", "folder with config.json and safetensors, or owner/name in the Hugging Face cache")
     .requiredOption("-o, --output <folder>", "the new model folder, or the checkpoint's own");
   addOutputOptions(command);
   command
@@ -39,7 +40,7 @@ export function addExportCommand(program: Command): void {
 async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   let toldAt = performance.now();
-  const report = await exportModel(checkpoint, flags.output, {
+  const report = await exportModel(await findModel(checkpoint), flags.output, {
     signal,
     onProgress: (done, total) => {
       const now = performance.now();

@@ -1,5 +1,6 @@
 /** `indexcache inspect`: what a model is, and whether it keeps the contract. */
 import type { Command } from "commander";
+import { findModel } from "../checkpoint/hub-cache.ts";
 import { inspectModel } from "../graph/inspect.ts";
 import { formatInspection } from "../report/inspection-report.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./options.ts";
@@ -22,7 +23,7 @@ export function addInspectCommand(program: Command): void {
   command.option("--verify", "compare the hash of every file with the manifest");
   addOutputOptions(command);
   command.addHelpText("after", help).action(async (model: string | undefined, flags: InspectFlags) => {
-    const inspection = await inspectModel(model ?? demoModel, { verify: flags.verify === true });
+    const inspection = await inspectModel(await findModel(model ?? demoModel), { verify: flags.verify === true });
     new Terminal(flags).result(
       flags.json === true ? JSON.stringify(inspection, null, 2) : formatInspection(inspection),
     );

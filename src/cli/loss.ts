@@ -1,10 +1,10 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
-import { openModel } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss.ts";
 import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
+import { openModelToRun } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -55,7 +55,7 @@ export function addLossCommand(program: Command): void {
 
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationSet(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {

@@ -56,7 +56,7 @@ export interface PatternFlags {
 export function addModelArgument(command: Command): Command {
   return command.argument(
     "[model]",
-    "folder of a checkpoint, or one that `indexcache export` wrote (default: the demo model of the package)",
+    "folder of a checkpoint, one that `indexcache export` wrote, or owner/name in the Hugging Face cache (default: the demo model of the package)",
   );
 }
 

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { InputError } from "../base/errors.ts";
 import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
-import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder } from "../runtime/decoder.ts";
 import { providerOf } from "../runtime/execution-provider.ts";
@@ -13,6 +13,7 @@ import type { Decoder } from "../runtime/measurement.ts";
 import { createSampler } from "../runtime/sampling.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
+import { openModelToRun } from "./opening.ts";
 import {
   addDeviceOptions,
   addDtypeOption,
@@ -87,7 +88,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
     ...(flags.topK === undefined ? {} : { topK: flags.topK }),
     ...(flags.topP === undefined ? {} : { topP: flags.topP }),
   });
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const pattern = await choosePattern(model, flags);
   const prompt = await readPrompt(flags);
   const tokenizer = await openTokenizer(model, prompt, flags, terminal);

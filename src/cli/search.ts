@@ -6,7 +6,7 @@ import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type Journal, type JournalEntry, readJournal, requireSameNumbers } from "../formats/journal.ts";
 import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
-import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../report/search-report.ts";
@@ -23,6 +23,7 @@ import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } fro
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
+import { openModelToRun } from "./opening.ts";
 import { demoModel } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
 import {
@@ -185,7 +186,7 @@ export interface SearchWork {
 
 async function prepare(path: string, flags: SearchFlags, terminal: Terminal, signal: AbortSignal): Promise<SearchWork> {
   const strategy = strategyOf(flags);
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const { indexerLayers, numHiddenLayers } = model.config;
   const space = patternSpaceOf(indexerLayers, flags, strategy);
   const predicted = await readPredictedLatency(flags);

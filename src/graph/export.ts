@@ -10,7 +10,7 @@ import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, writeFile 
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { hashFile, openUserFile } from "../base/user-files.ts";
+import { hashFile, openUserFile, requireRegularFile } from "../base/user-files.ts";
 import { toolVersion } from "../base/version.ts";
 import { dtypeBytes, firstNonFinite, weightTypes } from "../checkpoint/dtype.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
@@ -80,6 +80,8 @@ export async function exportModel(
   const inPlace = (await realpath(source)) === (await realpath(target).catch(() => resolve(target)));
   if (inPlace) await requireOwnFiles(source, tensors);
   else await requireNewFolder(target);
+  const present = await presentCompanions(source);
+  for (const name of present) await requireRegularFile(join(source, name), `"${join(source, name)}"`);
   // Graphs call weights as they will be called in the new folder, wherever the links of this one lead.
   const weights = bindWeights(config, {
     ...tensors,
@@ -91,7 +93,6 @@ export async function exportModel(
     await mkdir(join(partial, stageFolder), { recursive: true });
     const files: Manifest["files"] = {};
     await readWeights(tensors, used, files, settings);
-    const present = await presentCompanions(source);
     for (const name of present) files[name] = await describe(join(source, name));
     if (!inPlace) {
       for (const name of [...tensors.files, ...present]) {

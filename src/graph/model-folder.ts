@@ -36,8 +36,8 @@ export interface ModelFolder {
   manifest: Manifest | undefined;
   /** Bytes of the weight files on disk. */
   weightBytes: number;
-  /** Folder of the external data of every graph: `path`, or where the links there lead. */
-  dataFolder: string;
+  /** Where the external data of graphs lie: in `path`, or where the links there lead. */
+  places: WeightPlaces;
   /** The bytes of a stage graph. */
   stage(name: StageName): Promise<Uint8Array>;
   /** The checkpoint's own tensors, which sequence graphs are built from. */
@@ -64,13 +64,13 @@ export async function openModel(path: string): Promise<ModelFolder> {
     const tensors = await openTensors(path);
     const weights = bindWeights(config, tensors);
     const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
-    const { folder: dataFolder } = tensors.places;
+    const { places } = tensors;
     return {
       path,
       config,
       manifest,
       weightBytes: weights.bytes,
-      dataFolder,
+      places,
       stage,
       weights: async () => weights,
       identity,
@@ -88,8 +88,12 @@ export async function openModel(path: string): Promise<ModelFolder> {
     return relocate(graph, places) ? encodeModel(graph) : bytes;
   };
   const weightBytes = [...sizes.values()].reduce((total, bytes) => total + bytes, 0);
-  const weights = async () => bindWeights(config, await openTensors(path, manifest.weight_files));
-  return { path, config, manifest, weightBytes, dataFolder: places.folder, stage, weights, identity };
+  let bound: Promise<ModelWeights> | undefined;
+  const weights = () => {
+    bound ??= openTensors(path, manifest.weight_files).then((tensors) => bindWeights(config, tensors));
+    return bound;
+  };
+  return { path, config, manifest, weightBytes, places, stage, weights, identity };
 }
 
 /** Calls the weight files of a graph by where they lie; says whether any of them lies elsewhere than in the folder. */

@@ -68,10 +68,9 @@ export function looksLikePattern(text: string): boolean {
 export function requireIndexers(pattern: Pattern, indexers: Pattern, where = "pattern"): Pattern {
   for (let layer = 0; layer < pattern.length; layer++) {
     if (pattern[layer] === "F" && indexers[layer] === "S") {
-      throw new InputError(
-        `${where} has F at layer ${layer}, which is Shared in the model itself and has no indexer weights`,
-        { hint: `the model's own pattern is ${indexers}; only its F layers can be F` },
-      );
+      throw new InputError(`${where} has F at layer ${layer}, which is Shared in the model itself (config.json)`, {
+        hint: `the model's own pattern is ${indexers}; only its F layers can be F`,
+      });
     }
   }
   return pattern;

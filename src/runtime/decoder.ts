@@ -93,7 +93,7 @@ export async function openSharedDecoder(
   const graph = await CachedGraph.open(model.config, encoded, `${model.config.name} ${pattern}`, caches, {
     device,
     threads: settings.threads ?? defaultThreads(),
-    folder: model.dataFolder,
+    folder: model.places.folder,
     solo: settings.solo ?? true,
     ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     ...(settings.recording === undefined ? {} : { recording: settings.recording }),

@@ -122,7 +122,7 @@ export class DeviceDecoder implements Decoder {
     const session = await OnnxSession.create(graph, `${config.name} ${pattern}`, {
       device,
       threads: options.threads ?? defaultThreads(),
-      folder: model.dataFolder,
+      folder: model.places.folder,
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: half,

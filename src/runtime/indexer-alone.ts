@@ -40,7 +40,7 @@ export class IndexerAlone {
     for (const name of ["embed", indexerStage(0), "head"] as const) {
       sessions.set(
         name,
-        await OnnxSession.create(await model.stage(name), name, { ...settings, folder: model.dataFolder }),
+        await OnnxSession.create(await model.stage(name), name, { ...settings, folder: model.places.folder }),
       );
     }
     return new IndexerAlone(model.config, sessions, Tensor, new RowCache(model.config.indexHeadDim, capacity));

@@ -51,7 +51,7 @@ export class LayerObserver {
   /** On the CPU: a layer's tensors go to and fro. */
   static async open(model: ModelFolder, threads: number): Promise<LayerObserver> {
     const { Tensor } = await loadRuntime();
-    const settings = { device: "cpu", threads, folder: model.dataFolder } as const;
+    const settings = { device: "cpu", threads, folder: model.places.folder } as const;
     const stages = await StageModel.open(model, settings);
     const probes: OnnxSession[] = [];
     const observer = new LayerObserver(model.config, stages, probes, Tensor);

@@ -73,7 +73,7 @@ export class PatternTimer {
 
   static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
     const { capacity, clock, ...rest } = settings;
-    const session = { ...rest, folder: model.dataFolder, solo: true };
+    const session = { ...rest, folder: model.places.folder, solo: true };
     const { config, stage } = model;
     const open = (graph: Uint8Array, name: string, indexers: readonly number[]) =>
       CachedGraph.open(config, graph, name, { indexers, capacity }, session);

@@ -133,7 +133,7 @@ export class BatchedLosses implements SequenceLosses {
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
       threads: settings.threads,
-      folder: model.dataFolder,
+      folder: model.places.folder,
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",

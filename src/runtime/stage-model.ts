@@ -90,7 +90,7 @@ export class StageModel {
   }
 
   static async #load(
-    { config, dataFolder: folder }: ModelFolder,
+    { config, places: { folder } }: ModelFolder,
     settings: Omit<SessionSettings, "folder">,
     names: readonly LoadedStage[],
     graph: (name: LoadedStage) => Promise<Uint8Array>,

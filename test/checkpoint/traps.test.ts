@@ -49,6 +49,20 @@ describe("config.json", () => {
     expect(parse({ ...base, index_topk_freq: null }).indexerLayers).toBe("FFFFF");
   });
 
+  test("the same fields share indices of V3.2, as serving engines have it", () => {
+    const v32 = { model_type: "deepseek_v32", indexer_types: null, index_topk_pattern: null };
+    expect(parse({ ...v32 }).indexerLayers).toBe("FFFFF");
+    expect(parse({ ...v32, index_topk_pattern: "FSFSF" }).indexerLayers).toBe("FSFSF");
+  });
+
+  test("what a schedule says of layers past the last one is of prediction layers", () => {
+    expect(parse({ indexer_types: null, index_topk_pattern: "FSFSFS" }).indexerLayers).toBe("FSFSF");
+    const six = ["full", "full", "shared", "full", "full", "full"];
+    expect(parse({ indexer_types: six }).indexerLayers).toBe("FFSFF");
+    const frequency = { indexer_types: null, index_topk_pattern: null, index_topk_freq: 4, index_skip_topk_offset: 0 };
+    expect(() => parse(frequency)).toThrow('"config.json": index_skip_topk_offset is 0, which makes layer 0 Shared');
+  });
+
   test("refuses a native schedule of the wrong length or without a first Full layer", () => {
     expect(() => parse({ indexer_types: ["full"] })).toThrow(/indexer_types has 1 letters, the model has 5 layers/);
     expect(() => parse({ indexer_types: null, index_topk_pattern: "SFFFF" })).toThrow(/starts with S/);
