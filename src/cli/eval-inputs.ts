@@ -114,10 +114,11 @@ function chooseSuite(
   flags: EvalFlags,
   signal: AbortSignal,
 ): Promise<Suite> {
-  const { suite, tasks, limit, seed, samples, data, essays, squad, hotpotqa, cot, codeRatio, skipBad } = flags;
+  const { suite, tasks, limit, seed, samples, data, essays, squad, hotpotqa, cot, codeRatio, skipBad, split } = flags;
   const window = model.config.maxPositionEmbeddings;
-  const lengths = flags.lengths ?? [Math.min(usualLength, window)];
-  const longest = Math.max(...lengths);
+  // Prepared data has lengths of its own.
+  const lengths = flags.lengths ?? (data === undefined ? [Math.min(usualLength, window)] : undefined);
+  const longest = Math.max(...(lengths ?? [0]));
   if (longest > window) {
     throw new UsageError(`--lengths has ${longest}, the model's window is ${window} tokens`);
   }
@@ -127,7 +128,9 @@ function chooseSuite(
     tokenizerHash: tokenizer.hash,
     wrapperTokens: assembly.wrapperTokens,
     seed,
-    lengths,
+    window,
+    ...(lengths === undefined ? {} : { lengths }),
+    ...(split === undefined ? {} : { split }),
     maxLength: maxLength(model, flags),
     codeRatio,
     signal,
@@ -160,6 +163,7 @@ function describe(flags: EvalFlags): EvalResult["settings"] {
     limit: flags.limit,
     tasks: flags.tasks?.join(","),
     data: flags.data,
+    split: flags.split,
     essays: flags.essays,
     squad: flags.squad,
     hotpotqa: flags.hotpotqa,

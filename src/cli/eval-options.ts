@@ -38,6 +38,7 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
   samples?: number;
   limit?: number;
   data?: string;
+  split?: string;
   essays?: string;
   squad?: string;
   hotpotqa?: string;
@@ -79,10 +80,18 @@ export function addEvalOptions(command: Command): void {
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
     .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
-    .option("--lengths <list>", "RULER: target lengths in tokens: 4096,8k (default: 4096, or the window)", lengths)
+    .option(
+      "--lengths <list>",
+      "RULER: target lengths in tokens: 4096,8k (default: 4096 or the window; with --data all that fit)",
+      lengths,
+    )
     .option("--samples <n>", "RULER: samples of every task and length (default: 100)", positiveNumber)
     .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
-    .option("--data <path>", "prepared records: a .json, .jsonl, .csv, .parquet, .zip or .gz file, or a folder")
+    .option(
+      "--data <path>",
+      "prepared records: JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them",
+    )
+    .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
     .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
     .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD")
     .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA")

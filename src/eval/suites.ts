@@ -27,12 +27,19 @@ export interface SuiteOptions {
   limit?: number;
   /** Every random choice of a generated suite. Default 42, as RULER. */
   seed?: number;
-  /** RULER: target lengths in tokens, answer budget and wrapper included. Default [4096]. */
+  /**
+   * RULER: target lengths in tokens, answer budget and wrapper included. Default [4096]; with `data` all that it has and
+   * the window takes.
+   */
   lengths?: readonly number[];
   /** RULER: samples of every task and length. Default 100. */
   samples?: number;
   /** Prepared records: a file, or a folder of files. LongBench needs it, RULER then generates nothing. */
   data?: string;
+  /** Only files of this split of the data: `train`, `test`, `validation`. */
+  split?: string;
+  /** Tokens that the model takes. With `data` for several lengths, those are used that it takes. */
+  window?: number;
   /** RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text file. */
   essays?: string;
   /** RULER's qa_1: dev-v2.0.json of SQuAD. */

@@ -62,6 +62,9 @@ export function decodeUtf8(bytes: Uint8Array, what: string): string {
   try {
     return strict.decode(bytes);
   } catch (error) {
-    throw new InputError(`${capitalized(what)} is not valid UTF-8`, { cause: error });
+    throw new InputError(`${capitalized(what)} is not valid UTF-8`, {
+      hint: "convert it, for one of Western Europe: iconv -f latin1 -t utf-8 FILE > NEW",
+      cause: error,
+    });
   }
 }

@@ -1,7 +1,8 @@
 /** LongBench v1 and LongBench-E as suites over the user's files. */
 import { InputError, UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { type DataRecord, listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
+import { describeLeftOut } from "../../formats/records/data-folder.ts";
+import { type DataRecord, openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { SuiteOptions } from "../suites.ts";
@@ -41,10 +42,16 @@ export async function openLongbench(
       skipped.push({ task: task.name, reason: "needs the package @node-rs/jieba: npm install @node-rs/jieba" });
     return !lacks;
   });
-  const files = assignFiles(await listRecordFiles(data), all, edition).filter(
+  const set = await openDataSet(data, { takesText: false, split: options.split });
+  const assigned = assignFiles(set.files, all, edition).filter(
     ({ task }) => task === undefined || scorable.includes(task),
   );
-  const { used, present } = await findTasks(files, scorable);
+  const { used, present } = await findTasks(assigned, scorable);
+  for (const { file, task } of assigned) {
+    if (task === undefined && !used.some((one) => one.file === file)) {
+      set.leftOut.push({ name: file.name, reason: "named after no task, and its records name none" });
+    }
+  }
   const tasks = scorable.filter((task) => present.has(task));
   for (const task of scorable) {
     if (!present.has(task)) skipped.push({ task: task.name, reason: `--data has no records of it` });
@@ -55,14 +62,23 @@ export async function openLongbench(
       hint: `files are named after their task, such as hotpotqa${edition === "e" ? "_e" : ""}.jsonl, or each record names it as "dataset"`,
     });
   }
+  await requireWhole(
+    used.map(({ file }) => file),
+    options.signal,
+  );
+  const files = describeLeftOut(set.leftOut);
   const bad = new BadRecords(skipBad);
   return {
     name,
     version: LONGBENCH_VERSION,
     tasks,
     skipped,
-    notes:
-      codeRatio === "indel" ? ["Code tasks are scored with --code-ratio indel, not as the official set-up does"] : [],
+    notes: [
+      ...(codeRatio === "indel"
+        ? ["Code tasks are scored with --code-ratio indel, not as the official set-up does"]
+        : []),
+      ...(files === undefined ? [] : [files]),
+    ],
     bad: bad.list,
     items: () => readItems(used, tasks, edition, bad, options),
   };

@@ -1,7 +1,8 @@
 /** LongBench v2 as a suite: 503 multiple choices over texts of up to two million words. */
 import { UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { listRecordFiles, type RecordFile } from "../../formats/records/record-files.ts";
+import { describeLeftOut } from "../../formats/records/data-folder.ts";
+import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { SuiteOptions } from "../suites.ts";
@@ -36,9 +37,12 @@ export async function openLongbenchV2(name: string, task: EvalTask, options: Sui
   const { data, skipBad = false } = options;
   if (data === undefined)
     throw new UsageError(`Suite ${name} needs --data: data.json of LongBench v2, or a copy of it`);
-  const files = await listRecordFiles(data);
+  const { files, leftOut } = await openDataSet(data, { takesText: false, split: options.split });
+  await requireWhole(files, options.signal);
+  const others = describeLeftOut(leftOut);
   const bad = new BadRecords(skipBad);
-  const notes: string[] = [];
+  const known = others === undefined ? [] : [others];
+  const notes = [...known];
   return {
     name,
     version: LONGBENCH_V2_VERSION,
@@ -46,7 +50,7 @@ export async function openLongbenchV2(name: string, task: EvalTask, options: Sui
     skipped: [],
     notes,
     bad: bad.list,
-    items: () => readItems(files, task, bad, notes, options),
+    items: () => readItems(files, task, bad, notes, known, options),
   };
 }
 
@@ -55,11 +59,12 @@ async function* readItems(
   task: EvalTask,
   bad: BadRecords,
   notes: string[],
+  known: readonly string[],
   options: SuiteOptions,
 ): AsyncGenerator<EvalItem> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
   bad.clear();
-  notes.length = 0;
+  notes.splice(0, notes.length, ...known);
   const ids = new Set<string>();
   for (const file of files) {
     for await (const { where, fields } of checkRecords(file.records(), longbenchV2Schema, longbenchV2Fields, bad)) {

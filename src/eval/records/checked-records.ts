@@ -1,6 +1,7 @@
 /** From records of data files to checked ones, with what is bad either fatal or counted. */
 import type { z } from "zod";
 import { InputError } from "../../base/errors.ts";
+import { quotedList } from "../../base/quoted.ts";
 import { capitalized } from "../../base/words.ts";
 import type { DataRecord } from "../../formats/records/record-files.ts";
 import { describeIssues } from "../../formats/validation.ts";
@@ -76,11 +77,13 @@ export async function* checkRecords<T>(
 }
 
 function missingFields(value: unknown, required: readonly (readonly string[])[]): string | undefined {
+  if (typeof value === "string") return "is text, and no record with fields";
   if (value === null || typeof value !== "object" || Array.isArray(value)) return "is no object with fields";
-  const missing = required.filter((names) => !names.some((name) => name in value)).map(([name]) => `"${name}"`);
+  const missing = required
+    .filter((names) => !names.some((name) => Object.hasOwn(value, name)))
+    .map(([name]) => `"${name}"`);
   if (missing.length === 0) return undefined;
-  const present = Object.keys(value)
-    .slice(0, 12)
-    .map((name) => `"${name}"`);
-  return `has no ${missing.join(", ")}; its fields are ${present.join(", ")}`;
+  const present = Object.keys(value);
+  if (present.length === 0) return `has no ${missing.join(", ")}; it has no fields`;
+  return `has no ${missing.join(", ")}; its fields are ${quotedList(present)}`;
 }

@@ -1,13 +1,10 @@
 /** The haystack of RULER's essay tasks: the user's text, because Paul Graham's essays may not be shipped. */
-import { readdir, stat } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
+import { basename } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { attemptRead } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
-import { listRecordFiles } from "../../formats/records/record-files.ts";
-import { readText } from "../../formats/text-file.ts";
+import { openDataSet } from "../../formats/records/record-files.ts";
 import { checkShape } from "../../formats/validation.ts";
 import { pythonSplit } from "../python-whitespace.ts";
 
@@ -22,8 +19,6 @@ export interface Essays {
    */
   hide(needles: readonly string[], depths: readonly number[], words: number): string;
 }
-
-const recordKinds = new Set([".json", ".jsonl", ".parquet"]);
 
 const essaySchema = z.looseObject({ text: z.string() });
 
@@ -69,20 +64,14 @@ function hide(
 }
 
 async function readSource(path: string): Promise<string> {
-  if ((await attemptRead(`essays "${path}"`, () => stat(path))).isDirectory()) {
-    const names = (await readdir(path)).filter((name) => extname(name).toLowerCase() === ".txt").sort();
-    if (names.length === 0) throw new InputError(`Folder "${path}" of essays has no .txt file`);
-    const texts: string[] = [];
-    for (const name of names) texts.push(await readText(join(path, name), `essay "${join(path, name)}"`));
-    return texts.join("\n");
-  }
-  if (!recordKinds.has(extname(path).toLowerCase())) return readText(path, `essays "${path}"`);
   const texts: string[] = [];
-  for (const file of await listRecordFiles(path)) {
+  for (const file of (await openDataSet(path, { takesText: true })).files) {
     for await (const record of file.records()) {
       if ("problem" in record) throw new InputError(`${capitalized(record.where)}: ${record.problem}`);
       texts.push(
-        checkShape(record.value, essaySchema, capitalized(record.where), 'essays are records with a "text"').text,
+        typeof record.value === "string"
+          ? record.value
+          : checkShape(record.value, essaySchema, capitalized(record.where), 'essays are records with a "text"').text,
       );
     }
   }

@@ -15,22 +15,44 @@ export interface CsvRow {
 /** Rows are parsed ahead of their reader up to this many. */
 const AHEAD = 64;
 
+/** Characters of one row. A quote that nothing closes makes one row of all that follows. */
+const LONGEST_ROW = 2 ** 24;
+
 /**
  * @param what the noun of messages
- * @throws InputError for bytes that are not UTF-8; a row with another number of fields has its `problem`
+ * @param delimiter between fields; found out from the first rows by default
+ * @throws InputError for bytes that are not UTF-8, and for a row that does not end; a row with another number of fields has its `problem`
  */
-export async function* readCsvRows(blocks: AsyncIterable<Buffer>, what: string): AsyncGenerator<CsvRow> {
+export async function* readCsvRows(
+  blocks: AsyncIterable<Buffer>,
+  what: string,
+  delimiter?: string,
+): AsyncGenerator<CsvRow> {
   const ready: CsvRow[] = [];
   let number = 0;
   let ended = false;
   let failure: unknown;
   let parser: Papa.Parser | undefined;
   let wake: () => void = () => {};
-  const text = Readable.from(decode(blocks, what));
+  let sinceRow = 0;
+  const watched = async function* (): AsyncGenerator<string> {
+    for await (const part of decode(blocks, what)) {
+      sinceRow += part.length;
+      if (sinceRow > LONGEST_ROW + part.length) {
+        throw new InputError(`${capitalized(what)}, row ${number + 1} has more than ${LONGEST_ROW} characters`, {
+          hint: "is there a quotation mark that nothing closes?",
+        });
+      }
+      yield part;
+    }
+  };
+  const text = Readable.from(watched());
   Papa.parse<Record<string, string>>(text, {
     header: true,
     skipEmptyLines: true,
+    ...(delimiter === undefined ? {} : { delimiter }),
     step: ({ data, errors }, handle) => {
+      sinceRow = 0;
       // A single column has no delimiter to detect, which is no error.
       const error = errors.find(({ type }) => type !== "Delimiter");
       ready.push({ number: ++number, fields: data, ...(error === undefined ? {} : { problem: error.message }) });

@@ -1,7 +1,8 @@
 /**
  * Splits a stream of JSON into its records without parsing it: the elements of an array, those of the array `data` of an
- * object, or values one behind the other. Memory is one record and one block, so that half a gigabyte in one array
- * needs no half a gigabyte of heap (and no string longer than V8 allows). What is inside a record is JSON.parse's matter.
+ * object, or values one after the other. Memory is one record and one block, so that half a gigabyte in one array
+ * needs no half a gigabyte of heap (and no string longer than V8 allows). What is inside a record is JSON.parse's matter;
+ * what is around the records (commas, brackets, the object) is checked here.
  */
 import { InputError } from "../../base/errors.ts";
 import { capitalized } from "../../base/words.ts";
@@ -28,13 +29,17 @@ const isBlank = (byte: number): boolean => byte === 0x20 || byte === 0x09 || byt
 const isOpening = (byte: number): boolean => byte === OPEN_ARRAY || byte === OPEN_OBJECT;
 const isClosing = (byte: number): boolean => byte === CLOSE_ARRAY || byte === CLOSE_OBJECT;
 
+/** Blanks between two records: files with indents have some dozens. */
+const MOST_BLANKS = 2 ** 24;
+
 /** The key whose array holds the records of an object. */
 const DATA_KEY = "data";
 
 /**
  * @param what the noun of messages: `file "data.json"`
  * @param longest a record of more bytes is refused
- * @throws InputError for a file that ends within a record or array, and for a record that is too long
+ * @throws InputError for a file that ends within a record or array, for anything but commas between records, and for a
+ *   record that is too long
  */
 export async function* splitJsonValues(
   blocks: AsyncIterable<Buffer>,
@@ -55,10 +60,14 @@ class Splitter {
   #inArray = false;
   /** An array of records was found; there is but one. */
   #entered = false;
-  /** That array was `data` of an object. */
-  #inData = false;
+  /** What stood before that array, where it is `data` of an object. */
+  #around: Buffer | undefined;
   /** What is read is the rest of that object, no record. */
   #discards = false;
+  /** What may come next in the array: its end or a first record, a comma or its end, a record. */
+  #expected: "first" | "comma" | "record" = "first";
+  /** Blanks since the last record: a bomb of them has no end. */
+  #blanks = 0;
   /** The value being read: its blocks, its first line, its open brackets. */
   #parts: Buffer[] = [];
   #size = 0;
@@ -92,14 +101,23 @@ class Splitter {
       const byte = block[i] as number;
       if (byte === NEWLINE) this.#line++;
       if (!this.#inValue) {
-        if (isBlank(byte) || byte === COMMA) i++;
-        else if (this.#inArray && byte === CLOSE_ARRAY) {
+        if (isBlank(byte)) {
+          if (++this.#blanks > MOST_BLANKS) throw this.#malformed("more blanks than are believed");
+          i++;
+          continue;
+        }
+        this.#blanks = 0;
+        if (this.#inArray && byte === CLOSE_ARRAY && this.#expected !== "record") {
           this.#leaveArray();
           start = ++i;
+        } else if (this.#inArray && byte === COMMA && this.#expected === "comma") {
+          this.#expected = "record";
+          i++;
         } else if (!this.#entered && this.#number === 0 && byte === OPEN_ARRAY) {
           this.#enterArray();
           i++;
         } else {
+          this.#requireRecord(byte);
           start = i;
           this.#begin();
         }
@@ -110,7 +128,7 @@ class Splitter {
         else {
           yield this.#finish(block.subarray(start, i));
           // A newline is counted already.
-          if (!isClosing(byte)) i++;
+          if (isBlank(byte)) i++;
         }
         continue;
       }
@@ -126,8 +144,8 @@ class Splitter {
         if (byte === COLON) this.#afterColon = true;
         else if (byte === COMMA) this.#afterColon = false;
         else if (byte === OPEN_ARRAY && this.#afterColon && this.#key === DATA_KEY) {
+          this.#around = Buffer.concat([...this.#parts, block.subarray(start, i)]);
           this.#enterArray();
-          this.#inData = true;
           i++;
           continue;
         }
@@ -137,10 +155,10 @@ class Splitter {
       else if (this.#depth === 0) this.#scalar = true;
       i++;
       if (this.#depth > 0 || this.#scalar) continue;
-      if (this.#discards) this.#inValue = this.#discards = false;
+      if (this.#discards) this.#closeAround(block.subarray(start, i));
       else yield this.#finish(block.subarray(start, i));
     }
-    if (this.#inValue && !this.#discards) this.#keep(block.subarray(start));
+    if (this.#inValue) this.#keep(block.subarray(start));
   }
 
   *end(): Generator<JsonValue> {
@@ -175,11 +193,45 @@ class Splitter {
     this.#size = 0;
     this.#inArray = true;
     this.#entered = true;
+    this.#expected = "first";
+  }
+
+  /** After an array of records nothing more may come; between records, commas. */
+  #requireRecord(byte: number): void {
+    const sign = String.fromCharCode(byte);
+    if (this.#entered && !this.#inArray) {
+      const hint =
+        byte === OPEN_ARRAY || byte === OPEN_OBJECT ? "one value a line is JSONL: name the file so" : undefined;
+      throw this.#malformed(`"${sign}" after the end of its array`, hint);
+    }
+    if (this.#inArray && this.#expected === "comma") throw this.#malformed(`"${sign}" where a comma belongs`);
+    if (isClosing(byte) || byte === COMMA || byte === COLON) throw this.#malformed(`"${sign}" where a value belongs`);
+  }
+
+  #malformed(reason: string, hint?: string): InputError {
+    return new InputError(
+      `${capitalized(this.#what)}, line ${this.#line} is not JSON: ${reason}`,
+      hint === undefined ? {} : { hint },
+    );
+  }
+
+  /** The object around the records has ended: without them it must be JSON, too. */
+  #closeAround(last: Buffer): void {
+    this.#inValue = this.#discards = false;
+    const object = Buffer.concat([this.#around ?? Buffer.alloc(0), Buffer.from("[]"), ...this.#parts, last]);
+    this.#parts = [];
+    this.#size = 0;
+    try {
+      JSON.parse(object.toString());
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw this.#malformed(`the object around its records: ${reason}`);
+    }
   }
 
   #leaveArray(): void {
     this.#inArray = false;
-    if (!this.#inData) return;
+    if (this.#around === undefined) return;
     this.#inValue = true;
     this.#discards = true;
     this.#depth = 1;
@@ -191,6 +243,7 @@ class Splitter {
     this.#size = 0;
     this.#inValue = false;
     this.#scalar = false;
+    this.#expected = "comma";
     this.#number++;
     return { number: this.#number, line: this.#startLine, bytes };
   }

@@ -1,14 +1,34 @@
 /** Rows of a Parquet file, row group by row group. */
-import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
+import { gunzipSync } from "node:zlib";
+import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
+import { compressors as libraryCompressors } from "hyparquet-compressors";
 import { InputError } from "../../base/errors.ts";
-import { requireRegularFile } from "../../base/user-files.ts";
+import { openUserFile } from "../../base/user-files.ts";
 
 export interface ParquetRows {
   columns: string[];
   /** Rows with these columns, or with all; 64-bit integers become numbers. */
   rows(columns?: string[]): AsyncGenerator<Record<string, unknown>>;
 }
+
+/** Bytes of an unpacked page, and of a row group: both are in memory as a whole. */
+const LARGEST_PAGE = 2 ** 29;
+const LARGEST_ROW_GROUP = 2 ** 32;
+
+/** The sizes that a file states are not believed beyond limits; zlib stops at the stated size. */
+const compressors: Compressors = Object.fromEntries(
+  Object.entries({
+    ...libraryCompressors,
+    GZIP: (input: Uint8Array, bytes: number) =>
+      new Uint8Array(gunzipSync(input, { maxOutputLength: Math.max(bytes, 1) })),
+  }).map(([codec, decompress]) => [
+    codec,
+    (input: Uint8Array, bytes: number) => {
+      if (bytes > LARGEST_PAGE) throw new Error(`a page of it would unpack to ${bytes} bytes, which is not believed`);
+      return decompress(input, bytes);
+    },
+  ]),
+);
 
 /**
  * @param source a path, or the bytes of a file
@@ -20,33 +40,88 @@ export async function readParquetRows(source: string | ArrayBuffer, what: string
     try {
       return await operation();
     } catch (error) {
+      if (error instanceof InputError) throw error;
       const reason = error instanceof Error ? error.message : String(error);
-      throw new InputError(`Cannot read ${what}: ${reason}`, { cause: error });
+      throw new InputError(`Cannot read ${what}: ${reason}`, { hint: "is it cut off or damaged?", cause: error });
     }
   };
-  if (typeof source === "string") await requireRegularFile(source, what);
-  const file = typeof source === "string" ? await attempt(() => asyncBufferFromFile(source)) : source;
-  const metadata = await attempt(() => parquetMetadataAsync(file));
+  const metadata = await attempt(() => withBytes(source, what, (file) => parquetMetadataAsync(file)));
+  const groups = metadata.row_groups.map(({ num_rows: rows, total_byte_size: bytes }) => ({
+    rows: Number(rows),
+    bytes: Number(bytes),
+  }));
+  const huge = groups.find(({ bytes }) => bytes > LARGEST_ROW_GROUP);
+  if (huge !== undefined) {
+    throw new InputError(`Cannot read ${what}: a row group of ${huge.bytes} bytes does not fit into memory`, {
+      hint: "write it with smaller row groups",
+    });
+  }
+  const stated = Number(metadata.num_rows);
+  const counted = groups.reduce((total, { rows }) => total + rows, 0);
+  if (stated !== counted) {
+    throw new InputError(`Cannot read ${what}: it says it has ${stated} rows, its row groups have ${counted}`, {
+      hint: "is it cut off or damaged?",
+    });
+  }
   return {
-    columns: parquetSchema(metadata).children.map(({ element }) => element.name),
+    columns: await attempt(async () => parquetSchema(metadata).children.map(({ element }) => element.name)),
     async *rows(columns) {
-      let start = 0;
-      for (const group of metadata.row_groups) {
-        const end = start + Number(group.num_rows);
-        const range = { rowStart: start, rowEnd: end };
-        const chosen = columns === undefined ? {} : { columns };
-        const rows = await attempt(() => parquetReadObjects({ file, metadata, compressors, ...chosen, ...range }));
-        for (const row of rows) {
-          yield Object.fromEntries(Object.entries(row).map(([name, value]) => [name, withNumbers(value)]));
+      const [file, close] = await openBytes(source, what);
+      try {
+        for (const group of metadata.row_groups) {
+          // Of one group at a time: the library plans a read over all groups that it is shown.
+          const own = { ...metadata, row_groups: [group], num_rows: group.num_rows };
+          const chosen = columns === undefined ? {} : { columns };
+          const rows = await attempt(() => parquetReadObjects({ file, metadata: own, compressors, ...chosen }));
+          if (rows.length !== Number(group.num_rows)) {
+            throw new InputError(`Cannot read ${what}: a row group holds ${rows.length} of ${group.num_rows} rows`);
+          }
+          for (const row of rows) {
+            yield Object.fromEntries(Object.entries(row).map(([name, value]) => [name, withNumbers(value)]));
+          }
         }
-        start = end;
+      } finally {
+        await close();
       }
     },
   };
 }
 
+async function withBytes<T>(
+  source: string | ArrayBuffer,
+  what: string,
+  use: (file: AsyncBuffer) => Promise<T>,
+): Promise<T> {
+  const [file, close] = await openBytes(source, what);
+  try {
+    return await use(file);
+  } finally {
+    await close();
+  }
+}
+
+/** Ranges of the bytes, and what ends the reading. */
+async function openBytes(source: string | ArrayBuffer, what: string): Promise<[AsyncBuffer, () => Promise<void>]> {
+  if (typeof source !== "string") {
+    return [{ byteLength: source.byteLength, slice: (from, to) => source.slice(from, to) }, async () => {}];
+  }
+  const file = await openUserFile(source, what);
+  const { size } = await file.stat();
+  const slice = async (from: number, to = size): Promise<ArrayBuffer> => {
+    const start = from < 0 ? Math.max(0, size + from) : from;
+    const end = Math.min(to, size);
+    const bytes = new Uint8Array(Math.max(0, end - start));
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, start);
+    if (bytesRead < bytes.length) throw new Error("it became shorter while it was read");
+    return bytes.buffer;
+  };
+  return [{ byteLength: size, slice }, () => file.close()];
+}
+
 function withNumbers(value: unknown): unknown {
   if (typeof value === "bigint") return Number(value);
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as Iterable<number | bigint>, Number);
-  return Array.isArray(value) ? value.map(withNumbers) : value;
+  if (Array.isArray(value)) return value.map(withNumbers);
+  if (value === null || typeof value !== "object" || value instanceof Date) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, withNumbers(inner)]));
 }

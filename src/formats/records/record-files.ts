@@ -1,21 +1,22 @@
 /**
- * Data files of every kind that benchmarks come in: JSON, JSONL, CSV and Parquet, gzipped or not, in a zip or a folder.
- * Kinds are told by their first bytes, and by the name only where those say nothing. Records are streamed.
+ * Data files of every kind that people bring: JSON, JSONL, CSV, TSV, Parquet and text, packed or not, in a zip or a
+ * folder. Kinds are told by their first bytes, and by the name only where those say nothing. Records are streamed.
  */
-import { readdir, stat } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
-import { pipeline, Readable } from "node:stream";
-import { createGunzip } from "node:zlib";
+import { stat } from "node:fs/promises";
+import { basename } from "node:path";
 import { InputError } from "../../base/errors.ts";
 import { attemptRead, readUserBlocks } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
 import { decodeUtf8, splitLines } from "../lines.ts";
+import { gunzip, inUtf8, type PeekedStream, peek, readAll, unzstd } from "./byte-streams.ts";
 import { readCsvRows } from "./csv-rows.ts";
+import { chooseFiles, type LeftOut, listFolder, MOST_FILES, type Selection } from "./data-folder.ts";
+import { detectFormat, unpackedName } from "./data-format.ts";
 import { splitJsonValues } from "./json-values.ts";
 import { readParquetRows } from "./parquet.ts";
 import { listZip } from "./zip-files.ts";
 
-/** A record, or why there is none, and where it stands: `file "a.jsonl", line 3`. */
+/** A record, or why there is none, and where it stands: `file "a.jsonl", line 3`. A text file is one string. */
 export type DataRecord = { where: string } & ({ value: unknown } | { problem: string });
 
 export interface RecordFile {
@@ -25,108 +26,132 @@ export interface RecordFile {
   records(): AsyncGenerator<DataRecord>;
 }
 
+export interface DataSet {
+  /** In the order of their names. */
+  files: RecordFile[];
+  /** Files that are there and are not read. */
+  leftOut: LeftOut[];
+}
+
 interface Source {
   name: string;
-  /** For messages: `file "a.zip" ("data/x.jsonl")`. */
+  /** For messages: `file "a.zip/data/x.jsonl"`. */
   what: string;
   open(): AsyncIterable<Buffer>;
   /** Set for a file on disk that is not packed. */
   path?: string;
 }
 
-const EXTENSIONS = [".json", ".jsonl", ".ndjson", ".csv", ".parquet"];
-const PACKED = [...EXTENSIONS, ".zip", ".gz"];
-const SUPPORTED = "supported are json, jsonl, csv and parquet, each also as .gz, in a zip, or in a folder";
-
 /** V8's strings end not far above; a record of this size is no sample of anything. */
 const LONGEST_RECORD = 256 * 2 ** 20;
+const MOST_PACKINGS = 2;
 /** Parquet is read from memory where it is packed. */
-const LARGEST_PACKED_PARQUET = 2 ** 30;
-const DEEPEST_FOLDER = 5;
+const LARGEST_PACKED_PARQUET = 2 ** 29;
+/** Blank lines one after another: a bomb of them has no end. */
+const MOST_BLANK_LINES = 2 ** 20;
 
 /**
- * The data files of a path, in the order of their names.
- * @throws InputError where there are none, or the path cannot be read
+ * The data of a path: a file, the files of a folder, or those of a zip.
+ * @throws InputError where there is none, or the path cannot be read
  */
-export async function listRecordFiles(path: string): Promise<RecordFile[]> {
+export async function openDataSet(path: string, selection: Selection): Promise<DataSet> {
+  if (!(await attemptRead(`"${path}"`, () => stat(path))).isDirectory()) {
+    const leftOut: LeftOut[] = [];
+    const sources = await openFile({ name: basename(path), path }, selection, leftOut);
+    return { files: sources.map(toRecordFile), leftOut };
+  }
+  const { chosen, leftOut } = chooseFiles(await listFolder(path), path, selection);
   const sources: Source[] = [];
-  for (const file of await listFiles(path)) {
-    const what = `file "${file.path}"`;
-    if (await isZip(file.path, what)) {
-      for (const { name, open } of await listZip(file.path, what)) {
-        if (hasExtension(name, EXTENSIONS)) sources.push({ name, what: `file "${file.path}/${name}"`, open });
-      }
-    } else sources.push({ ...file, what, open: () => readUserBlocks(file.path, what) });
+  // The split is told by the name of the zip then, or by none.
+  for (const file of chosen) sources.push(...(await openFile(file, { ...selection, split: undefined }, leftOut)));
+  return { files: sources.map(toRecordFile), leftOut };
+}
+
+/**
+ * Reads every file to its end, so that one that is cut off is found before its first records are used.
+ * @throws InputError as `records()` does
+ */
+export async function requireWhole(files: readonly RecordFile[], signal?: AbortSignal): Promise<void> {
+  for (const file of files) for await (const _ of file.records()) signal?.throwIfAborted();
+}
+
+function toRecordFile(source: Source): RecordFile {
+  return { name: source.name, records: () => readRecords(source) };
+}
+
+/** A file, or the files of a zip. */
+async function openFile(
+  { name, path }: { name: string; path: string },
+  selection: Selection,
+  leftOut: LeftOut[],
+): Promise<Source[]> {
+  const what = `file "${path}"`;
+  const open = (): AsyncIterable<Buffer> => readUserBlocks(path, what);
+  const { head, close } = await peek(open());
+  await close();
+  if (detectFormat(head, name) !== "zip") {
+    if (selection.split === undefined) return [{ name, path, what, open }];
+    throw new InputError(`--split chooses among the files of a folder or zip; "${path}" is one file`);
   }
-  if (sources.length === 0) throw new InputError(`"${path}" holds no data file`, { hint: SUPPORTED });
-  return sources.map((source) => ({ name: source.name, records: () => readRecords(source) }));
+  const zipped = chooseFiles(await listZip(path, what, MOST_FILES), path, selection);
+  leftOut.push(...zipped.leftOut);
+  return zipped.chosen.map((file) => ({ name: file.name, what: `file "${path}/${file.name}"`, open: file.open }));
 }
 
-async function listFiles(path: string): Promise<{ name: string; path: string }[]> {
-  if (!(await attemptRead(`"${path}"`, () => stat(path))).isDirectory()) return [{ name: basename(path), path }];
-  return listFolder(path, "", DEEPEST_FOLDER);
-}
-
-/** By code unit, so that the order does not hang on the machine's locale. */
-async function listFolder(folder: string, prefix: string, depth: number): Promise<{ name: string; path: string }[]> {
-  const entries = await attemptRead(`folder "${folder}"`, () => readdir(folder, { withFileTypes: true }));
-  const found: { name: string; path: string }[] = [];
-  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    const path = join(folder, entry.name);
-    if (entry.name.startsWith(".")) continue;
-    if (entry.isDirectory()) {
-      if (depth > 0) found.push(...(await listFolder(path, `${prefix}${entry.name}/`, depth - 1)));
-    } else if (hasExtension(entry.name, PACKED)) found.push({ name: prefix + entry.name, path });
-  }
-  return found;
-}
-
-function hasExtension(name: string, extensions: readonly string[]): boolean {
-  return (
-    extensions.includes(extname(withoutGz(name)).toLowerCase()) || extensions.includes(extname(name).toLowerCase())
-  );
-}
-
-function withoutGz(name: string): string {
-  return name.toLowerCase().endsWith(".gz") ? name.slice(0, -3) : name;
-}
-
-async function isZip(path: string, what: string): Promise<boolean> {
-  for await (const block of readUserBlocks(path, what)) return block.subarray(0, 4).equals(Buffer.from("PK\x03\x04"));
-  return false;
-}
-
-async function* readRecords(source: Source): AsyncGenerator<DataRecord> {
-  const { what } = source;
-  const [head, blocks] = await peek(source.open());
-  const starts = (...magic: number[]): boolean => magic.every((byte, i) => head[i] === byte);
-  if (starts(0x1f, 0x8b)) {
-    const { path: _, ...packed } = source;
-    yield* readRecords({ ...packed, name: withoutGz(source.name), open: () => gunzip(blocks, what) });
-  } else if (starts(0x50, 0x41, 0x52, 0x31)) yield* readParquet(source, blocks);
-  else if (starts(0x50, 0x4b)) throw new InputError(`${capitalized(what)} is a zip within a zip or gz`);
-  else if (starts(0x28, 0xb5, 0x2f, 0xfd)) throw unsupported(what, "packed with zstd");
-  else {
-    const extension = extname(source.name).toLowerCase();
-    if (extension === ".csv") yield* readCsv(blocks, what);
-    else if (extension === ".jsonl" || extension === ".ndjson") yield* readJsonLines(blocks, what);
-    else if (extension === ".json" || startsLikeJson(head)) yield* readJson(blocks, what);
-    else throw unsupported(what, "of no kind that is known");
+async function* readRecords(source: Source, depth = 0): AsyncGenerator<DataRecord> {
+  const stream = await peek(source.open());
+  try {
+    yield* readStream(source, stream, depth);
+  } finally {
+    await stream.close();
   }
 }
 
-function unsupported(what: string, kind: string): InputError {
-  return new InputError(`${capitalized(what)} is ${kind}`, { hint: SUPPORTED });
-}
-
-function startsLikeJson(head: Buffer): boolean {
-  return /^(\xef\xbb\xbf)?\s*[[{]/.test(head.toString("latin1"));
+async function* readStream(
+  source: Source,
+  { head, blocks: packed }: PeekedStream,
+  depth: number,
+): AsyncGenerator<DataRecord> {
+  const { what, name } = source;
+  const format = detectFormat(head, name);
+  if (typeof format === "object") throw new InputError(`${capitalized(what)} ${format.problem}`, { hint: format.hint });
+  const blocks = inUtf8(packed, head, what);
+  switch (format) {
+    case "gzip":
+    case "zstd": {
+      const { path: _, ...inner } = source;
+      // There are gzip files that unpack to themselves.
+      if (depth === MOST_PACKINGS) throw new InputError(`${capitalized(what)} is packed more than ${depth} times`);
+      const unpack = format === "gzip" ? gunzip : unzstd;
+      yield* readRecords({ ...inner, name: unpackedName(name), open: () => unpack(packed, what) }, depth + 1);
+      return;
+    }
+    case "zip":
+      throw new InputError(`${capitalized(what)} is a zip within a zip, gz or zst`, { hint: "unpack it" });
+    case "parquet":
+      yield* readParquet(source, packed);
+      return;
+    case "csv":
+    case "tsv":
+      yield* readCsv(blocks, what, format === "tsv" ? "\t" : undefined);
+      return;
+    case "jsonl":
+      yield* readJsonLines(blocks, what);
+      return;
+    case "json":
+      yield* readJson(blocks, what);
+      return;
+    case "text":
+      yield { where: what, value: await readText(blocks, what) };
+  }
 }
 
 async function* readJsonLines(blocks: AsyncIterable<Buffer>, what: string): AsyncGenerator<DataRecord> {
+  let blank = 0;
   for await (const { number, bytes } of splitLines(blocks, LONGEST_RECORD, what)) {
-    const where = `${what}, line ${number}`;
-    const record = parse(bytes, where);
+    const record = parse(bytes, `${what}, line ${number}`);
+    blank = record === undefined ? blank + 1 : 0;
+    if (blank > MOST_BLANK_LINES) throw new InputError(`${capitalized(what)} has more blank lines than are believed`);
     if (record !== undefined) yield record;
   }
 }
@@ -149,58 +174,30 @@ function parse(bytes: Buffer, where: string): DataRecord | undefined {
   }
 }
 
-async function* readCsv(blocks: AsyncIterable<Buffer>, what: string): AsyncGenerator<DataRecord> {
-  for await (const { number, fields, problem } of readCsvRows(blocks, what)) {
+async function* readCsv(
+  blocks: AsyncIterable<Buffer>,
+  what: string,
+  delimiter: string | undefined,
+): AsyncGenerator<DataRecord> {
+  for await (const { number, fields, problem } of readCsvRows(blocks, what, delimiter)) {
     const where = `${what}, row ${number}`;
     yield problem === undefined ? { where, value: fields } : { where, problem };
   }
 }
 
 async function* readParquet({ path, what }: Source, blocks: AsyncIterable<Buffer>): AsyncGenerator<DataRecord> {
-  const file = await readParquetRows(path ?? (await readAll(blocks, what)), what);
+  const file = await readParquetRows(path ?? (await readPackedParquet(blocks, what)), what);
   let number = 0;
   for await (const value of file.rows()) yield { where: `${what}, row ${++number}`, value };
 }
 
-async function readAll(blocks: AsyncIterable<Buffer>, what: string): Promise<ArrayBuffer> {
-  const parts: Buffer[] = [];
-  let size = 0;
-  for await (const block of blocks) {
-    size += block.length;
-    if (size > LARGEST_PACKED_PARQUET) {
-      throw new InputError(`${capitalized(what)} is too large to be read as packed Parquet`, { hint: "unpack it" });
-    }
-    parts.push(block);
-  }
-  const all = Buffer.concat(parts);
+async function readPackedParquet(blocks: AsyncIterable<Buffer>, what: string): Promise<ArrayBuffer> {
+  const all = await readAll(blocks, LARGEST_PACKED_PARQUET, what, "unpack it: packed Parquet is read into memory");
   return all.buffer.slice(all.byteOffset, all.byteOffset + all.length) as ArrayBuffer;
 }
 
-async function* gunzip(blocks: AsyncIterable<Buffer>, what: string): AsyncGenerator<Buffer> {
-  const unpacked = pipeline(Readable.from(blocks), createGunzip({ chunkSize: 1 << 18 }), () => {
-    // Errors come out of the stream itself.
-  });
-  try {
-    for await (const block of unpacked) yield block as Buffer;
-  } catch (error) {
-    if (error instanceof InputError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new InputError(`Cannot unpack ${what}: ${reason}`, { hint: "is it cut off?", cause: error });
-  } finally {
-    unpacked.destroy();
-  }
-}
-
-/** The first block, and the same stream with it. */
-async function peek(blocks: AsyncIterable<Buffer>): Promise<[Buffer, AsyncIterable<Buffer>]> {
-  const iterator = blocks[Symbol.asyncIterator]();
-  const first = await iterator.next();
-  const all = async function* (): AsyncGenerator<Buffer> {
-    try {
-      for (let next = first; next.done !== true; next = await iterator.next()) yield next.value;
-    } finally {
-      await iterator.return?.();
-    }
-  };
-  return [first.done === true ? Buffer.alloc(0) : first.value, all()];
+async function readText(blocks: AsyncIterable<Buffer>, what: string): Promise<string> {
+  const hint =
+    "a text file is one document, which is read into memory: cut it into several files, or write it as JSONL";
+  return decodeUtf8(await readAll(blocks, LONGEST_RECORD, what, hint), what);
 }

@@ -301,7 +301,7 @@ describe("what cannot be made is said:", () => {
     expect(await failure(open("ruler", { hotpotqa: path }))).toMatch(/HotpotQA file ".*": .*expected array/);
     const latin1 = join(folder, "x.txt");
     await writeFile(latin1, Buffer.from([0x22, 0xff, 0x22]));
-    expect(await failure(open("ruler", { essays: latin1 }))).toMatch(/Essays ".*" is not valid UTF-8/);
+    expect(await failure(open("ruler", { essays: latin1 }))).toMatch(/File ".*x.txt" is not valid UTF-8/);
     expect(await failure(open("ruler", { essays: join(folder, "none") }))).toMatch(/no such file/);
     await writeFile(path, '[{"text":"a"},{"txt":"b"}]');
     expect(await failure(open("ruler", { essays: path }))).toMatch(/^File ".*", record 2 \(line 1\): "text": /);
@@ -389,6 +389,6 @@ describe("prepared records", () => {
       expect.stringMatching(/no "outputs"/),
       "has no gold answer",
     ]);
-    expect(await failure(open("ruler", { data: join(folder, "vt"), tasks: ["cwe"] }))).toMatch(/no file of cwe/);
+    expect(await failure(open("ruler", { data: join(folder, "vt"), tasks: ["cwe"] }))).toMatch(/has no record of cwe/);
   });
 });
