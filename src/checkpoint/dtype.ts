@@ -13,8 +13,15 @@ export const OnnxType = {
 
 export type OnnxType = (typeof OnnxType)[keyof typeof OnnxType];
 
-/** Bytes of one element, for every dtype that the safetensors format names; unknown ones are refused. */
+/**
+ * Bytes of one element, for every dtype that the safetensors format names; unknown ones are refused. Some elements are
+ * smaller than a byte, and several of them share bytes.
+ */
 export const dtypeBytes: Readonly<Record<string, number>> = {
+  F4: 0.5,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
+  C64: 8,
   BOOL: 1,
   U8: 1,
   I8: 1,
@@ -41,14 +48,26 @@ export const weightTypes: Readonly<Record<string, OnnxType>> = {
   F8_E4M3: OnnxType.float8e4m3fn,
 };
 
+/** Scales that are powers of two, stored as their exponents (`ue8m0`); some tools call them plain bytes. */
+export const exponentTypes: Readonly<Record<string, OnnxType>> = { F8_E8M0: OnnxType.uint8, U8: OnnxType.uint8 };
+
+/** The ONNX type as which a tensor of a dtype is read. */
+export function storedType(dtype: string): OnnxType | undefined {
+  return weightTypes[dtype] ?? exponentTypes[dtype];
+}
+
 /**
  * Index of the first element of `bytes` that is NaN or infinite, or -1.
- * @param dtype one of `weightTypes`; FP8 E4M3 has no infinity, only NaN
+ * @param dtype one that `storedType` knows; FP8 E4M3 has no infinity, only NaN, and so have exponents
  */
 export function firstNonFinite(bytes: Uint8Array, dtype: string): number {
   switch (dtype) {
     case "F8_E4M3":
-      return bytes.findIndex((byte) => (byte & 0x7f) === 0x7f);
+      for (let i = 0; i < bytes.length; i++) if (((bytes[i] as number) & 0x7f) === 0x7f) return i;
+      return -1;
+    case "F8_E8M0":
+    case "U8":
+      return bytes.indexOf(0xff);
     case "BF16":
     case "F16": {
       const exponent = dtype === "BF16" ? 0x7f80 : 0x7c00;

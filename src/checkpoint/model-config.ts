@@ -12,6 +12,7 @@ import { DEFAULT_FREQUENCY_OFFSET, frequencyPattern } from "../pattern/schedule.
 import { identifyConfig, type ModelType } from "./architecture.ts";
 import { configSchema, type RawConfig } from "./config-schema.ts";
 import { downloadHint, modelName } from "./hub-cache.ts";
+import { type Quantization, readQuantization } from "./quantization.ts";
 import { hasTwoRopes, type RopeParameters, readRopeParameters } from "./rope.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
@@ -56,8 +57,8 @@ export interface DsaConfig {
    * that a checkpoint holds for one of the other layers was not trained with them.
    */
   indexerLayers: Pattern;
-  /** Edge of the FP8 blocks, `[rows, columns]`. */
-  weightBlockSize: [number, number];
+  /** How config.json says that the weights are quantised; undefined where it says nothing. */
+  quantization: Quantization | undefined;
   bosTokenId: number | undefined;
   eosTokenIds: number[];
   padTokenId: number | undefined;
@@ -87,7 +88,9 @@ export function parseModelConfig(json: unknown, path: string, name: string): Dsa
   if (hasTwoRopes(raw)) {
     notes.push(`"${path}": rope_scaling and rope_parameters differ; rope_scaling is used, as transformers does`);
   }
-  return { ...normalise(raw, modelType, path, name), notes };
+  // compressed-tensors once wrote another name, MLX still does.
+  const declared = fields.quantization_config ?? fields.compression_config ?? fields.quantization;
+  return { ...normalise(raw, modelType, path, name), quantization: readQuantization(declared), notes };
 }
 
 /** What transformers assumes where a field is absent. */
@@ -96,7 +99,12 @@ const defaults = {
   deepseek_v32: { normEps: 1e-6, positions: 163840, indexHeads: 64, groups: 8, keptGroups: 4 },
 } satisfies Record<ModelType, Record<string, number>>;
 
-function normalise(raw: RawConfig, modelType: ModelType, path: string, name: string): Omit<DsaConfig, "notes"> {
+function normalise(
+  raw: RawConfig,
+  modelType: ModelType,
+  path: string,
+  name: string,
+): Omit<DsaConfig, "quantization" | "notes"> {
   const refuse = (field: string, why: string): never => {
     throw new InputError(`"${path}": ${field} ${why}`);
   };
@@ -152,7 +160,6 @@ function normalise(raw: RawConfig, modelType: ModelType, path: string, name: str
     indexHeadDim,
     indexNHeads: raw.index_n_heads ?? assumed.indexHeads,
     indexerLayers: ownPattern(raw, path),
-    weightBlockSize: raw.quantization_config?.weight_block_size ?? [128, 128],
     bosTokenId: raw.bos_token_id ?? undefined,
     eosTokenIds: typeof eos === "number" ? [eos] : eos,
     padTokenId: raw.pad_token_id ?? undefined,

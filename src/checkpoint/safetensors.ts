@@ -93,7 +93,7 @@ function checkHeader(
     if (dataStart + end > fileBytes) {
       throw new InputError(`${at} ends at byte ${dataStart + end}, the file has ${fileBytes}: it is truncated`);
     }
-    const width = dtypeBytes[entry.dtype];
+    const width = Object.hasOwn(dtypeBytes, entry.dtype) ? dtypeBytes[entry.dtype] : undefined;
     if (width === undefined) throw new InputError(`${at} has the unknown dtype "${entry.dtype}"`);
     const expected = entry.shape.reduce((product, size) => product * size, width);
     if (expected !== end - begin) {

@@ -1,5 +1,5 @@
 /** The tensors of a checkpoint folder: one `model.safetensors`, or shards under `model.safetensors.index.json`. */
-import { access, stat } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
@@ -22,34 +22,108 @@ export interface CheckpointTensors {
   files: string[];
   bytes: number;
   tensors: Map<string, CheckpointTensor>;
+  /** Tensors that the index names and no file holds: the error that who needs one raises. */
+  absent: ReadonlyMap<string, InputError>;
+  /** What is not as it should be and does not matter, for people. */
+  notes: readonly string[];
   places: WeightPlaces;
 }
 
 /** Says which shard holds which tensor. */
 export const indexName = "model.safetensors.index.json";
 const singleName = "model.safetensors";
+const shardName = /^model-\d+-of-(\d+)\.safetensors$/;
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
 /**
- * Finds every tensor of a checkpoint without reading its data.
+ * Finds every tensor of a checkpoint without reading its data. Shards are believed, and their index where two of them hold
+ * a tensor: an entry of a tensor that is nowhere matters only to who needs that tensor (`absent`).
  * @param known the weight files, where another file than the index tells of them: that of an older export is missing
- * @throws InputError for a folder without weights, a shard or tensor that the index names and that is not there, or a
- *   file name that leads out of the folder
+ * @throws InputError for a folder without weights, one whose files contradict each other, or a file name that leads out
+ *   of the folder
  */
 export async function openTensors(folder: string, known?: readonly string[]): Promise<CheckpointTensors> {
   const index = await readTextIfPresent(join(folder, indexName), `"${join(folder, indexName)}"`);
-  if (index === undefined && known !== undefined) return openFiles(folder, known);
-  if (index === undefined) {
-    await access(join(folder, singleName)).catch(() => {
-      throw new InputError(
-        `"${folder}" holds no weights: neither ${singleName} nor ${indexName} is there`,
-        hint(folder),
-      );
-    });
-    return openFiles(folder, [singleName]);
-  }
+  if (index === undefined) return openFiles(folder, known ?? (await weightFiles(folder)));
   const weightMap = parseIndex(join(folder, indexName), index);
-  return openFiles(folder, [...new Set(weightMap.values())].sort(), weightMap);
+  const named = [...new Set(weightMap.values())].sort();
+  const present = new Set(await readdir(folder));
+  const found = named.filter((file) => present.has(file));
+  if (named.includes(singleName) || !present.has(singleName)) {
+    if (found.length === 0 && named.length > 0) throw missingShard(folder, named[0] as string, weightMap);
+    return openFiles(folder, found, weightMap);
+  }
+  if (found.length > 0) {
+    throw new InputError(
+      `"${folder}" holds ${singleName} and ${indexName}, which names other files: transformers reads the one, vLLM the others`,
+      { hint: "remove what does not belong to the model" },
+    );
+  }
+  const single = await openFiles(folder, [singleName]);
+  const notes = [`"${join(folder, indexName)}" names files that are not there; ${singleName} is read`];
+  return { ...single, notes: [...single.notes, ...notes] };
+}
+
+/** The weight files of a folder without an index. */
+async function weightFiles(folder: string): Promise<string[]> {
+  const entries = await readdir(folder).catch((): string[] => []);
+  if (entries.includes(singleName)) return [singleName];
+  const shards = entries.filter((name) => shardName.test(name)).sort();
+  const counts = new Set(shards.map((name) => Number(shardName.exec(name)?.[1])));
+  if (counts.size === 1 && counts.has(shards.length)) return shards;
+  if (shards.length > 0) {
+    throw new InputError(
+      `"${folder}" holds ${shards.length} of ${[...counts].join(" or ")} shards and no ${indexName}`,
+      hint(folder),
+    );
+  }
+  throw noWeights(folder, entries);
+}
+
+/** What a folder holds in the place of the weights that are read. */
+const otherWeights: readonly { files: RegExp; words: string; hint: string }[] = [
+  { files: /\.gguf$/, words: "GGUF, the format of llama.cpp", hint: "take the Hugging Face release in safetensors" },
+  {
+    files: /^(pytorch_model.*|consolidated.*)\.(bin|pth|pt)$|\.(bin|pth|pt)$/,
+    words: "pickled PyTorch weights, which are not read: loading them can run code",
+    hint: "save the model once more with transformers (save_pretrained), which writes safetensors",
+  },
+  {
+    files: /^adapter_model\.|^adapters?\.safetensors$/,
+    words: "an adapter without the model that it belongs to",
+    hint: "merge it into its base model first (peft: merge_and_unload)",
+  },
+  {
+    files: /^consolidated.*\.safetensors$|^model\d+-mp\d+\.safetensors$/,
+    words: "weights in the layout of the makers' own inference code",
+    hint: `take the Hugging Face release, with ${singleName} or ${indexName}`,
+  },
+  {
+    files: /\.safetensors$/,
+    words: "safetensors files of other names",
+    hint: `transformers reads ${singleName}, or the files that ${indexName} names`,
+  },
+  { files: /\.(npz|h5|msgpack|ckpt|nemo|onnx)$/, words: "weights of another framework", hint: "convert them first" },
+];
+
+function noWeights(folder: string, entries: readonly string[]): InputError {
+  const lacks = `"${folder}" holds no weights: neither ${singleName} nor ${indexName} is there`;
+  for (const { files, words, hint: advice } of otherWeights) {
+    const found = entries.filter((name) => files.test(name)).sort();
+    const [first] = found;
+    if (first === undefined) continue;
+    const more = found.length === 1 ? "" : ` and ${found.length - 1} more`;
+    return new InputError(`${lacks}; ${first}${more} is ${words}`, { hint: advice });
+  }
+  return new InputError(lacks, hint(folder));
+}
+
+function missingShard(folder: string, file: string, weightMap: ReadonlyMap<string, string>): InputError {
+  const tensor = [...weightMap].find(([, shard]) => shard === file)?.[0];
+  return new InputError(
+    `Shard "${join(folder, file)}" is missing; ${indexName} says that it holds tensor "${tensor}"`,
+    hint(folder),
+  );
 }
 
 function parseIndex(path: string, text: string): Map<string, string> {
@@ -72,38 +146,61 @@ function parseIndex(path: string, text: string): Map<string, string> {
 
 /**
  * Reads the headers of these files.
- * @param weightMap where the tensors are; all that the files hold where absent
+ * @param weightMap where the tensors should be
  */
 async function openFiles(
   folder: string,
   files: readonly string[],
-  weightMap?: ReadonlyMap<string, string>,
+  weightMap: ReadonlyMap<string, string> = new Map(),
 ): Promise<CheckpointTensors> {
-  for (const file of weightMap === undefined ? [] : files) {
-    if ((await stat(join(folder, file)).catch(() => undefined)) !== undefined) continue;
-    const missing = [...(weightMap ?? [])].find(([, shard]) => shard === file)?.[0];
-    const message = `Shard "${join(folder, file)}" is missing; ${indexName} says that it holds tensor "${missing}"`;
-    throw new InputError(message, hint(folder));
-  }
   const places = await locateWeights(folder, files);
-  const stored: [string, StoredTensor][] = [];
-  for (const file of files) {
-    for (const tensor of (await readSafetensorsHeader(join(folder, file))).values()) stored.push([file, tensor]);
-  }
   const tensors = new Map<string, CheckpointTensor>();
-  for (const [file, tensor] of stored) {
-    if (weightMap !== undefined && weightMap.get(tensor.name) !== file) continue;
-    const other = tensors.get(tensor.name)?.file;
-    if (other !== undefined)
-      throw new InputError(`"${folder}" holds tensor "${tensor.name}" twice, in ${other} and ${file}`);
-    tensors.set(tensor.name, { ...tensor, file, location: places.files.get(file)?.location ?? file });
+  for (const file of files) {
+    const location = places.files.get(file)?.location ?? file;
+    for (const tensor of (await readSafetensorsHeader(join(folder, file))).values()) {
+      const other = tensors.get(tensor.name)?.file;
+      const wanted = weightMap.get(tensor.name);
+      if (other !== undefined && wanted !== other && wanted !== file) {
+        throw new InputError(`"${folder}" holds tensor "${tensor.name}" twice, in ${other} and ${file}`);
+      }
+      if (other === undefined || wanted === file) tensors.set(tensor.name, { ...tensor, file, location });
+    }
   }
-  for (const [name, file] of weightMap ?? []) {
-    if (tensors.has(name)) continue;
-    throw new InputError(`"${join(folder, file)}" does not hold tensor "${name}", which ${indexName} promises there`);
+  const absent = absentTensors(folder, files, tensors, weightMap);
+  const notes: string[] = [];
+  if (absent.size > 0) {
+    const [first] = absent.keys();
+    const count = absent.size === 1 ? "a tensor" : `${absent.size} tensors`;
+    notes.push(
+      `"${join(folder, indexName)}" names ${count} that no file holds ("${first}"); the model does not use it`,
+    );
   }
   const bytes = [...places.files.values()].reduce((total, place) => total + place.bytes, 0);
-  return { folder, files: [...files], bytes, tensors, places };
+  return { folder, files: [...files], bytes, tensors, absent, notes, places };
+}
+
+/** Tensors that the index names and no file holds, and what to say to who needs them. */
+function absentTensors(
+  folder: string,
+  files: readonly string[],
+  tensors: ReadonlyMap<string, CheckpointTensor>,
+  weightMap: ReadonlyMap<string, string>,
+): Map<string, InputError> {
+  const absent = new Map<string, InputError>();
+  for (const [name, file] of weightMap) {
+    if (tensors.has(name)) continue;
+    const words = `"${join(folder, file)}" does not hold tensor "${name}", which ${indexName} promises there`;
+    absent.set(
+      name,
+      files.includes(file)
+        ? new InputError(words)
+        : new InputError(
+            `Shard "${join(folder, file)}" is missing; ${indexName} says that it holds tensor "${name}"`,
+            hint(folder),
+          ),
+    );
+  }
+  return absent;
 }
 
 function hint(folder: string): { hint?: string } {

@@ -7,7 +7,10 @@ import { InputError } from "../base/errors.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { weightTypes } from "./dtype.ts";
 import type { DsaConfig } from "./model-config.ts";
+import { unreadFormat } from "./quantization.ts";
+import { expectedScales, findScales, scaleGrid } from "./scales.ts";
 import type { CheckpointTensor, CheckpointTensors } from "./shards.ts";
+import { byModelName, foreignLayout, layerOf } from "./tensor-names.ts";
 
 /** A weight and where its bytes lie; an FP8 weight carries its block scales. */
 export interface Weight {
@@ -22,11 +25,20 @@ export interface Weight {
   scale?: BlockScale;
 }
 
-/** FP8 scales: one for each block of `rows` x `columns`, the blocks at the lower and right edge partial. */
+/** FP8 scales `[across, along]`: one for each block of `rows` x `columns`, the blocks at the lower and right edge partial. */
 export interface BlockScale {
   weight: Weight;
   rows: number;
   columns: number;
+  /** Row of the scaled matrix that the weight's first row is: the weight may be a part of it. */
+  firstRow: number;
+}
+
+/** The up projection of keys and values, cut in two as MLX keeps it: `[H, r, nope]` and `[H, dv, r]`. */
+export interface SplitUpProjection {
+  name: string;
+  keyUp: Weight;
+  valueUp: Weight;
 }
 
 /** SwiGLU: `down(silu(gate x) * up x)`. */
@@ -61,7 +73,7 @@ export interface LayerWeights {
   kvA: Weight;
   kvABias: Weight | undefined;
   kvANorm: Weight;
-  kvB: Weight;
+  kvB: Weight | SplitUpProjection;
   o: Weight;
   oBias: Weight | undefined;
   /** Absent where config.json makes this layer Shared, whatever the checkpoint holds. */
@@ -81,9 +93,6 @@ export interface ModelWeights {
   leftoverIndexers: number[];
 }
 
-/** What the name of a tensor's FP8 scales ends in. */
-const scaleSuffix = "_scale_inv";
-
 export function isRouted(mlp: MlpWeights | RoutedWeights): mlp is RoutedWeights {
   return "router" in mlp;
 }
@@ -98,7 +107,15 @@ export function bindWeights(config: DsaConfig, checkpoint: CheckpointTensors): M
 
 /** Names and shapes of the tensors that a checkpoint of this config holds, in order; experts one by one. */
 export function requiredTensors(config: DsaConfig): { name: string; shape: number[] }[] {
-  const nothing = { folder: "", files: [], bytes: 0, tensors: new Map(), places: { folder: "", files: new Map() } };
+  const nothing = {
+    folder: "",
+    files: [],
+    bytes: 0,
+    tensors: new Map(),
+    absent: new Map(),
+    notes: [],
+    places: { folder: "", files: new Map() },
+  };
   const listing = new Listing(config, nothing);
   bindModel(listing, config, nothing);
   return listing.tensors;
@@ -106,19 +123,28 @@ export function requiredTensors(config: DsaConfig): { name: string; shape: numbe
 
 function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: CheckpointTensors): ModelWeights {
   const { vocabSize, hiddenSize } = config;
-  const embedding = binder.weight("model.embed_tokens.weight", [vocabSize, hiddenSize]);
+  const vocabulary = [vocabSize, hiddenSize];
+  const names = { embedding: "model.embed_tokens.weight", head: "lm_head.weight" };
+  // As in transformers: tied weights are whichever of the two is stored, and two that are both stored are not tied.
+  const tied = config.tieWordEmbeddings && !(binder.has(names.head) && binder.has(names.embedding));
+  const embedding = binder.weight(tied && binder.has(names.head) ? names.head : names.embedding, vocabulary);
   return {
     folder,
     files,
     bytes,
     embedding,
     finalNorm: binder.weight("model.norm.weight", [hiddenSize]),
-    lmHead: config.tieWordEmbeddings ? embedding : binder.weight("lm_head.weight", [vocabSize, hiddenSize]),
+    lmHead: tied ? embedding : binder.weight(names.head, vocabulary),
     layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => bindLayer(binder, config, layer)),
     leftoverIndexers: [...config.indexerLayers].flatMap((letter, layer) =>
       letter === "S" && binder.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`) ? [layer] : [],
     ),
   };
+}
+
+/** The tensor of the checkpoint that a weight is, or is a part of. */
+export function tensorName(weight: string): string {
+  return weight.replace(/(\[\d+(:\d+)?\])+$/, "");
 }
 
 /** Every distinct weight of the model, for streaming over the bytes that it really uses. */
@@ -140,8 +166,11 @@ export function elementsOf(weights: ModelWeights, pattern: Pattern): number {
   const layers = weights.layers.map((layer, index) =>
     isFull(pattern, index) ? layer : { ...layer, indexer: undefined },
   );
-  const held = listWeights({ ...weights, layers }).filter(({ name }) => !name.endsWith(scaleSuffix));
-  return held.reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
+  const held = listWeights({ ...weights, layers });
+  const scales = new Set(held.flatMap(({ scale }) => (scale === undefined ? [] : [scale.weight.name])));
+  return held
+    .filter(({ name }) => !scales.has(name))
+    .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
 }
 
 function bindLayer(binder: Binder, config: DsaConfig, layer: number): LayerWeights {
@@ -162,7 +191,7 @@ function bindLayer(binder: Binder, config: DsaConfig, layer: number): LayerWeigh
     kvA: binder.weight(`${attention}.kv_a_proj_with_mqa.weight`, [latent, hiddenSize]),
     kvABias: bias("kv_a_proj_with_mqa", latent),
     kvANorm: binder.weight(`${attention}.kv_a_layernorm.weight`, [kvLoraRank]),
-    kvB: binder.weight(`${attention}.kv_b_proj.weight`, [heads * (config.qkNopeHeadDim + config.vHeadDim), kvLoraRank]),
+    kvB: bindUpProjection(binder, config, attention),
     o: binder.weight(`${attention}.o_proj.weight`, [hiddenSize, heads * config.vHeadDim]),
     oBias: bias("o_proj", hiddenSize),
     indexer: isFull(config.indexerLayers, layer) ? bindIndexer(binder, config, `${attention}.indexer`) : undefined,
@@ -183,15 +212,26 @@ function bindIndexer(binder: Binder, config: DsaConfig, at: string): IndexerWeig
   };
 }
 
+function bindUpProjection(binder: Binder, config: DsaConfig, at: string): Weight | SplitUpProjection {
+  const { numAttentionHeads: heads, qkNopeHeadDim: nope, vHeadDim, kvLoraRank } = config;
+  const whole = `${at}.kv_b_proj.weight`;
+  if (!binder.has(whole) && binder.has(`${at}.embed_q.weight`)) {
+    const keyUp = binder.weight(`${at}.embed_q.weight`, [heads, kvLoraRank, nope]);
+    const valueUp = binder.weight(`${at}.unembed_out.weight`, [heads, vHeadDim, kvLoraRank]);
+    if (keyUp.scale !== undefined || valueUp.scale !== undefined) {
+      throw new InputError(`"${keyUp.name}" is FP8: in MLX's layout, that is not read`);
+    }
+    return { name: `${at}.kv_b_proj`, keyUp, valueUp };
+  }
+  return binder.weight(whole, [heads * (nope + vHeadDim), kvLoraRank]);
+}
+
 function bindRouted(binder: Binder, config: DsaConfig, at: string): RoutedWeights {
   const { nRoutedExperts, moeIntermediateSize, nSharedExperts, hiddenSize } = config;
-  const fused = binder.has(`${at}.experts.gate_up_proj`);
   return {
     router: binder.weight(`${at}.gate.weight`, [nRoutedExperts, hiddenSize]),
     correctionBias: binder.weight(`${at}.gate.e_score_correction_bias`, [nRoutedExperts]),
-    experts: Array.from({ length: nRoutedExperts }, (_, expert) =>
-      fused ? binder.fusedExpert(`${at}.experts`, expert) : binder.mlp(`${at}.experts.${expert}`, moeIntermediateSize),
-    ),
+    experts: binder.experts(at),
     shared: nSharedExperts > 0 ? binder.mlp(`${at}.shared_experts`, moeIntermediateSize * nSharedExperts) : undefined,
   };
 }
@@ -199,29 +239,39 @@ function bindRouted(binder: Binder, config: DsaConfig, at: string): RoutedWeight
 class Binder {
   readonly #config: DsaConfig;
   readonly #checkpoint: CheckpointTensors;
+  /** By transformers' names. */
+  readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
 
   constructor(config: DsaConfig, checkpoint: CheckpointTensors) {
     this.#config = config;
     this.#checkpoint = checkpoint;
+    this.#tensors = byModelName(checkpoint.tensors);
   }
 
   has(name: string): boolean {
-    return this.#checkpoint.tensors.has(name);
+    return this.#tensors.has(name);
   }
 
+  /** A weight of this shape: a vector, a matrix, or matrices one behind the other (experts, heads). */
   weight(name: string, shape: number[]): Weight {
     const tensor = this.#tensor(name);
-    if (tensor.shape.length !== shape.length || tensor.shape.some((size, axis) => size !== shape[axis])) {
+    // A packed format has other dtypes and shapes: said first, it spares a search for what is wrong with the sizes.
+    if (weightTypes[tensor.dtype] === undefined) {
+      throw (
+        this.#unreadFormat() ??
+        new InputError(
+          `${this.#where(tensor)} has dtype ${tensor.dtype}; weights may be ${Object.keys(weightTypes).join(", ")}`,
+        )
+      );
+    }
+    if (!sameShape(tensor.shape, shape)) {
+      const turned = shape.length === 3 && sameShape(tensor.shape, [shape[0], shape[2], shape[1]]);
       throw new InputError(
         `${this.#where(tensor)} has shape [${tensor.shape.join(", ")}], config.json makes it [${shape.join(", ")}]`,
+        turned ? { hint: "these experts are stored transposed, a layout that is not read" } : {},
       );
     }
-    if (weightTypes[tensor.dtype] === undefined) {
-      throw new InputError(
-        `${this.#where(tensor)} has dtype ${tensor.dtype}; weights may be ${Object.keys(weightTypes).join(", ")}`,
-      );
-    }
-    const scale = this.#scale(tensor);
+    const scale = tensor.dtype === "F8_E4M3" ? this.#scale(name, tensor) : undefined;
     return scale === undefined ? { ...tensor } : { ...tensor, scale };
   }
 
@@ -234,48 +284,90 @@ class Binder {
     };
   }
 
-  /** One expert inside the fused tensors `[E, 2 * I, D]` (gate rows, then up) and `[E, D, I]`: slices are contiguous. */
-  fusedExpert(at: string, expert: number): MlpWeights {
-    const { nRoutedExperts, moeIntermediateSize: intermediate, hiddenSize } = this.#config;
-    const gateUp = this.weight(`${at}.gate_up_proj`, [nRoutedExperts, 2 * intermediate, hiddenSize]);
-    const down = this.weight(`${at}.down_proj`, [nRoutedExperts, hiddenSize, intermediate]);
-    return {
-      gate: slice(gateUp, 2 * expert, 2 * nRoutedExperts, [intermediate, hiddenSize]),
-      up: slice(gateUp, 2 * expert + 1, 2 * nRoutedExperts, [intermediate, hiddenSize]),
-      down: slice(down, expert, nRoutedExperts, [hiddenSize, intermediate]),
-    };
+  /**
+   * Experts one by one, or stacked: `experts` (transformers 5) or `switch_mlp` (MLX), gate and up apart (`[E, I, D]`) or
+   * fused (`[E, 2 * I, D]`: gate rows, then up), down `[E, D, I]`. Slices of all of them are contiguous.
+   */
+  experts(at: string): MlpWeights[] {
+    const { nRoutedExperts: count, moeIntermediateSize: inner, hiddenSize } = this.#config;
+    const stacked = (part: string): string | undefined =>
+      ["experts", "switch_mlp"]
+        .flatMap((group) => [`${at}.${group}.${part}`, `${at}.${group}.${part}.weight`])
+        .find((name) => this.has(name));
+    const fused = stacked("gate_up_proj");
+    const first = fused ?? stacked("gate_proj");
+    if (first === undefined) return Array.from({ length: count }, (_, i) => this.mlp(`${at}.experts.${i}`, inner));
+    const beside = (part: string): string => stacked(part) ?? first.replace(/(gate_up|gate)_proj/, part);
+    const down = this.weight(beside("down_proj"), [count, hiddenSize, inner]);
+    if (fused !== undefined) {
+      const gateUp = this.weight(fused, [count, 2 * inner, hiddenSize]);
+      return Array.from({ length: count }, (_, i) => {
+        const both = matrix(gateUp, i);
+        return { gate: rowsOf(both, 0, inner), up: rowsOf(both, inner, inner), down: matrix(down, i) };
+      });
+    }
+    const gate = this.weight(first, [count, inner, hiddenSize]);
+    const up = this.weight(beside("up_proj"), [count, inner, hiddenSize]);
+    return Array.from({ length: count }, (_, i) => ({
+      gate: matrix(gate, i),
+      up: matrix(up, i),
+      down: matrix(down, i),
+    }));
   }
 
   #tensor(name: string): CheckpointTensor {
-    const tensor = this.#checkpoint.tensors.get(name);
+    const tensor = this.#tensors.get(name);
     if (tensor !== undefined) return tensor;
-    const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
-    const hint = name.includes(".indexer.")
-      ? `if layer ${layer} was trained Shared, config.json must say so (indexer_types)`
-      : undefined;
-    throw new InputError(`"${this.#checkpoint.folder}" lacks tensor "${name}"`, hint === undefined ? {} : { hint });
+    const { folder, absent, tensors } = this.#checkpoint;
+    const promised = absent.get(name);
+    if (promised !== undefined) throw promised;
+    const unread = this.#unreadFormat();
+    if (unread !== undefined) throw unread;
+    const layout = foreignLayout(tensors.keys());
+    if (layout !== undefined) {
+      throw new InputError(`"${folder}" lacks tensor "${name}": its tensors have ${layout.words}`, {
+        hint: layout.hint,
+      });
+    }
+    const hint = this.#lackingHint(name);
+    throw new InputError(`"${folder}" lacks tensor "${name}"`, hint === undefined ? {} : { hint });
+  }
+
+  #lackingHint(name: string): string | undefined {
+    if (name.includes(".indexer."))
+      return `if layer ${layerOf(name)} was trained Shared, config.json must say so (indexer_types)`;
+    if (name === "lm_head.weight") return "if the head is the embedding, config.json must say so (tie_word_embeddings)";
+    const stored = [...this.#tensors.keys()].flatMap((other) => layerOf(other) ?? []);
+    const layers = stored.reduce((most, layer) => Math.max(most, layer + 1), 0);
+    const layer = layerOf(name);
+    if (layer === undefined || layer < layers) return undefined;
+    return `the checkpoint holds ${layers} layers, config.json says ${this.#config.numHiddenLayers} (num_hidden_layers)`;
+  }
+
+  #unreadFormat(): InputError | undefined {
+    const { folder, tensors } = this.#checkpoint;
+    return unreadFormat(`"${folder}"`, this.#config.quantization, tensors.values());
   }
 
   /** FP8 is recognised by its scale tensor: lists of unquantised modules in config.json name modules that do not exist. */
-  #scale(tensor: CheckpointTensor): BlockScale | undefined {
-    if (tensor.dtype !== "F8_E4M3") return undefined;
-    const scale = this.#checkpoint.tensors.get(`${tensor.name}${scaleSuffix}`);
-    if (scale === undefined) {
-      throw new InputError(`${this.#where(tensor)} is FP8 and has no "${tensor.name}${scaleSuffix}"`);
-    }
-    const [rows, columns] = this.#config.weightBlockSize;
-    const [height = 0, width = 0] = tensor.shape;
-    // 576 rows are five blocks of 128, the last of 64: the edge is the config's, never rows / blocks.
-    const expected = [Math.ceil(height / rows), Math.ceil(width / columns)];
-    if (tensor.shape.length !== 2 || scale.shape.join() !== expected.join()) {
+  #scale(name: string, tensor: CheckpointTensor): BlockScale {
+    const { quantization } = this.#config;
+    const where = (found: CheckpointTensor) => this.#where(found);
+    const scale = findScales(name, (wanted) => this.#tensors.get(wanted), where, tensor);
+    const [height = 1, width = 1] = tensor.shape.slice(-2);
+    const matrices = tensor.shape.slice(0, -2);
+    // Scales of stacked matrices are stacked as well, unless one is for all of them.
+    const isStacked = matrices.length > 0 && scale.shape.length > 0 && scale.shape[0] === matrices[0];
+    const shape = isStacked ? scale.shape.slice(1) : scale.shape;
+    const grid = tensor.shape.length < 2 ? undefined : scaleGrid(shape, [height, width], quantization, scale.dtype);
+    if (grid === undefined || (matrices.length > 0 && !isStacked && grid.across * grid.along > 1)) {
       throw new InputError(
-        `${this.#where(scale)} has shape [${scale.shape.join(", ")}]; blocks of ${rows} x ${columns} over [${tensor.shape.join(", ")}] make it [${expected.join(", ")}]`,
+        `${this.#where(scale)} has shape [${scale.shape.join(", ")}]; ${expectedScales([height, width], quantization)}${matrices.length === 0 ? "" : `, ${matrices[0]} times`}`,
       );
     }
-    if (scale.dtype !== "F32" && scale.dtype !== "BF16" && scale.dtype !== "F16") {
-      throw new InputError(`${this.#where(scale)} has dtype ${scale.dtype}; scales may be F32, BF16 or F16`);
-    }
-    return { weight: { ...scale }, rows, columns };
+    const { across, along, rows, columns } = grid;
+    const stack = isStacked ? matrices : [];
+    return { weight: { ...scale, shape: [...stack, across, along] }, rows, columns, firstRow: 0 };
   }
 
   #where(tensor: CheckpointTensor): string {
@@ -293,7 +385,30 @@ class Listing extends Binder {
   }
 }
 
-function slice(weight: Weight, index: number, parts: number, shape: number[]): Weight {
-  const length = weight.length / parts;
-  return { ...weight, name: `${weight.name}[${index}]`, shape, offset: weight.offset + index * length, length };
+/** One of the matrices of a stack, with its scales. */
+function matrix(stack: Weight, index: number): Weight {
+  const [count = 1, ...shape] = stack.shape;
+  const length = stack.length / count;
+  const part = { ...stack, name: `${stack.name}[${index}]`, shape, offset: stack.offset + index * length, length };
+  const { scale } = stack;
+  if (scale === undefined || scale.weight.shape.length === 2) return part;
+  return { ...part, scale: { ...scale, weight: matrix(scale.weight, index) } };
+}
+
+/** Rows of a matrix, of its scales the place where they begin. */
+function rowsOf(whole: Weight, first: number, count: number): Weight {
+  const [height = 1, width = 1] = whole.shape;
+  const bytes = whole.length / height;
+  return {
+    ...whole,
+    name: `${whole.name}[${first}:${first + count}]`,
+    shape: [count, width],
+    offset: whole.offset + first * bytes,
+    length: count * bytes,
+    ...(whole.scale === undefined ? {} : { scale: { ...whole.scale, firstRow: first } }),
+  };
+}
+
+function sameShape(found: readonly number[], wanted: readonly (number | undefined)[]): boolean {
+  return found.length === wanted.length && found.every((size, axis) => size === wanted[axis]);
 }

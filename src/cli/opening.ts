@@ -11,6 +11,7 @@ import type { Terminal } from "./terminal.ts";
 export async function openModelToRun(text: string, terminal: Terminal): Promise<ModelFolder> {
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
+  for (const note of model.notes) terminal.warn(note);
   const { leftoverIndexers } = await model.weights();
   if (leftoverIndexers.length > 0) {
     terminal.note(

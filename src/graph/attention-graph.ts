@@ -5,7 +5,7 @@
  */
 import { OnnxType } from "../checkpoint/dtype.ts";
 import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
-import type { LayerWeights, Weight } from "../checkpoint/weights.ts";
+import type { LayerWeights } from "../checkpoint/weights.ts";
 import { latentWidth } from "./contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import type { ChunkInputs } from "./indexer-graph.ts";
@@ -100,10 +100,16 @@ export function latentQueries(
 }
 
 /** Rows `from` to `to` of every head's block of kv_b_proj, `[H, to - from, kv_lora_rank]`; folded at load. */
-function keyValueUp(graph: GraphBuilder, config: DsaConfig, kvB: Weight, from: number, to: number): Value {
+function keyValueUp(graph: GraphBuilder, config: DsaConfig, kvB: LayerWeights["kvB"], from: number, to: number): Value {
+  return graph.slice(upProjection(graph, config, kvB), 1, from, to);
+}
+
+/** kv_b_proj head by head, `[H, nope + dv, kv_lora_rank]`, however the checkpoint stores it. */
+export function upProjection(graph: GraphBuilder, config: DsaConfig, kvB: LayerWeights["kvB"]): Value {
   const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
-  const blocks = graph.reshape(graph.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]);
-  return graph.slice(blocks, 1, from, to);
+  if (!("keyUp" in kvB)) return graph.reshape(graph.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]);
+  const keys = graph.node("Transpose", [graph.weight(kvB.keyUp)], { perm: [0, 2, 1] });
+  return graph.node("Concat", [keys, graph.weight(kvB.valueUp)], { axis: 1 });
 }
 
 /** 0 where a selected key is visible and `masked` where it lies in the row's future, `[S, K]`. */

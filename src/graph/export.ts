@@ -12,10 +12,11 @@ import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from ".
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
 import { hashFile, openUserFile, requireRegularFile } from "../base/user-files.ts";
 import { toolVersion } from "../base/version.ts";
-import { dtypeBytes, firstNonFinite, weightTypes } from "../checkpoint/dtype.ts";
+import { refuseAdapter } from "../checkpoint/adapter.ts";
+import { dtypeBytes, firstNonFinite, storedType } from "../checkpoint/dtype.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
 import { type CheckpointTensors, indexName, openTensors } from "../checkpoint/shards.ts";
-import { bindWeights, listWeights } from "../checkpoint/weights.ts";
+import { bindWeights, listWeights, tensorName } from "../checkpoint/weights.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
 import { buildFullModel } from "./full-model.ts";
@@ -75,6 +76,7 @@ export async function exportModel(
   if ((await readManifest(source)) !== undefined) {
     throw new InputError(`"${source}" is an exported model already`, { hint: "give the original checkpoint folder" });
   }
+  await refuseAdapter(source);
   const config = await readModelConfig(source);
   const tensors = await openTensors(source);
   const inPlace = (await realpath(source)) === (await realpath(target).catch(() => resolve(target)));
@@ -87,7 +89,7 @@ export async function exportModel(
     ...tensors,
     tensors: new Map([...tensors.tensors].map(([name, tensor]) => [name, { ...tensor, location: tensor.file }])),
   });
-  const used = new Set(listWeights(weights).map(({ name }) => name.replace(/\[\d+\]$/, "")));
+  const used = new Set(listWeights(weights).map(({ name }) => tensorName(name)));
   const partial = join(dirname(resolve(target)), `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   try {
     await mkdir(join(partial, stageFolder), { recursive: true });
@@ -230,7 +232,7 @@ async function readShard(
     for (const { name, dtype, offset, length } of ordered) {
       // The header, and tensors of the file that the index does not name.
       await pass(position, offset);
-      const checked = used.has(name) && weightTypes[dtype] !== undefined;
+      const checked = used.has(name) && storedType(dtype) !== undefined;
       await pass(offset, offset + length, (bytes, at) => {
         const bad = checked ? firstNonFinite(bytes, dtype) : -1;
         if (bad < 0) return;

@@ -4,7 +4,7 @@
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { hashBytes } from "../base/files.ts";
-import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
+import { exponentTypes, OnnxType, storedType, weightTypes } from "../checkpoint/dtype.ts";
 import type { BlockScale, Weight } from "../checkpoint/weights.ts";
 import { type Attributes, attribute, type Dimension, external, valueInfo } from "./graph-parts.ts";
 import {
@@ -176,7 +176,7 @@ export class GraphBuilder {
   stored(weight: Weight): Value {
     const { name } = weight;
     if (!this.#initializers.has(name)) {
-      const type = weightTypes[weight.dtype] as OnnxType;
+      const type = storedType(weight.dtype) as OnnxType;
       this.#initializers.set(name, external(name, type, weight.shape, weight));
     }
     return name;
@@ -284,6 +284,12 @@ export class GraphBuilder {
 
   #dequantised(weight: Weight, precision: GraphSettings["precision"]): Value {
     const stored = this.stored(weight);
+    if (Object.hasOwn(exponentTypes, weight.dtype)) {
+      // A table is exact on every device, which powers need not be. The largest exponent is NaN.
+      const powers = Float32Array.from({ length: 256 }, (_, i) => (i === 255 ? Number.NaN : 2 ** (i - 127)));
+      const values = this.node("Gather", [this.float(powers), this.cast(stored, OnnxType.int32)], { axis: 0 });
+      return precision === OnnxType.float ? values : this.cast(values, precision);
+    }
     if (weight.scale === undefined) {
       return weightTypes[weight.dtype] === precision ? stored : this.cast(stored, precision);
     }
@@ -294,12 +300,15 @@ export class GraphBuilder {
   }
 
   /** Block scales spread over the weight: row r, column c reads block (r / rows, c / columns). */
-  #blockScale(weight: Weight, { weight: scale, rows, columns }: BlockScale): Value {
+  #blockScale(weight: Weight, { weight: scale, rows, columns, firstRow }: BlockScale): Value {
     const [height = 0, width = 0] = weight.shape;
-    const index = (size: number, edge: number) =>
-      this.int(Array.from({ length: size }, (_, i) => Math.floor(i / edge)));
-    const byRow = this.node("Gather", [this.weight(scale, OnnxType.float), index(height, rows)], { axis: 0 });
-    return this.node("Gather", [byRow, index(width, columns)], { axis: 1 });
+    const index = (size: number, edge: number, first: number) =>
+      this.int(Array.from({ length: size }, (_, i) => Math.floor((i + first) / edge)));
+    const scales = this.weight(scale, OnnxType.float);
+    const [across, along] = scale.shape;
+    // A single scale is spread by the multiplication.
+    const byRow = across === 1 ? scales : this.node("Gather", [scales, index(height, rows, firstRow)], { axis: 0 });
+    return along === 1 ? byRow : this.node("Gather", [byRow, index(width, columns, 0)], { axis: 1 });
   }
 
   #constant(dataType: OnnxType, shape: number[], data: ArrayBufferView): Value {

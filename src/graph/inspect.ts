@@ -2,7 +2,8 @@
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { hashFile } from "../base/user-files.ts";
-import { weightTypes } from "../checkpoint/dtype.ts";
+import { describeAdapter, findAdapter } from "../checkpoint/adapter.ts";
+import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";
 import { breaks, checkGraph, externalTensors } from "./contract-check.ts";
@@ -34,7 +35,15 @@ export interface Inspection {
   /** Bytes of caches for each token, with every indexer and with none but the first. */
   cacheBytesPerToken: { full: number; shared: number };
   contract: string;
+  /** What was read otherwise than the checkpoint says, or not at all. */
+  notes: string[];
 }
+
+/** What people call the types that weights and their scales are stored in. */
+const dtypeNames = new Map<number, string>([
+  ...Object.entries(weightTypes).map(([name, type]): [number, string] => [type, name]),
+  [OnnxType.uint8, "F8_E8M0"],
+]);
 
 export interface InspectSettings {
   /** Compare the hash of every file with the manifest: reads the whole model. */
@@ -43,7 +52,8 @@ export interface InspectSettings {
 
 /** @throws InputError naming the rule where the folder breaks the contract */
 export async function inspectModel(path: string, settings: InspectSettings = {}): Promise<Inspection> {
-  const model = await openModel(path);
+  const model = await openModel(path, { withAdapter: true });
+  const adapter = await findAdapter(path);
   const { config } = model;
   const weightBytes: Record<string, number> = {};
   let parameters = 0;
@@ -80,6 +90,7 @@ export async function inspectModel(path: string, settings: InspectSettings = {})
       shared: perLayer + perIndexer,
     },
     contract: await checkContract(model, settings),
+    notes: [...(adapter === undefined ? [] : [describeAdapter(adapter)]), ...model.notes],
   };
 }
 
@@ -90,7 +101,7 @@ async function storedWeights(model: ModelFolder): Promise<{ dtype: string; eleme
     for (const tensor of externalTensors(fromBinary(ModelProtoSchema, await model.stage(name)).graph)) {
       const elements = Number(tensor.dims.reduce((product, size) => product * size, 1n));
       const entry = Object.fromEntries(tensor.externalData.map(({ key, value }) => [key, value]));
-      const dtype = Object.entries(weightTypes).find(([, type]) => type === tensor.dataType)?.[0] ?? "other";
+      const dtype = dtypeNames.get(tensor.dataType) ?? "other";
       found.set(`${entry.location}:${entry.offset}`, { dtype, elements, bytes: Number(entry.length ?? 0) });
     }
   }

@@ -6,8 +6,10 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hashBytes } from "../base/files.ts";
 import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
+import { refuseAdapter } from "../checkpoint/adapter.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
+import { unusedTensorNotes } from "../checkpoint/unused-tensors.ts";
 import { locateWeights, type WeightPlaces } from "../checkpoint/weight-places.ts";
 import { bindWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./contract.ts";
@@ -38,6 +40,8 @@ export interface ModelFolder {
   weightBytes: number;
   /** Where the external data of graphs lie: in `path`, or where the links there lead. */
   places: WeightPlaces;
+  /** What was read otherwise than the checkpoint says, or not at all, for people. */
+  notes: readonly string[];
   /** The bytes of a stage graph. */
   stage(name: StageName): Promise<Uint8Array>;
   /** The checkpoint's own tensors, which sequence graphs are built from. */
@@ -45,11 +49,17 @@ export interface ModelFolder {
   identity(): Promise<ModelIdentity>;
 }
 
+export interface OpenSettings {
+  /** Open a folder with an adapter in it as well, which is not applied: only to look at it. */
+  withAdapter?: boolean;
+}
+
 /**
  * Opens MODEL.
  * @throws InputError for a folder that is neither a supported checkpoint nor a valid model folder
  */
-export async function openModel(path: string): Promise<ModelFolder> {
+export async function openModel(path: string, settings: OpenSettings = {}): Promise<ModelFolder> {
+  if (settings.withAdapter !== true) await refuseAdapter(path);
   const config = await readModelConfig(path);
   const manifest = await readManifest(path);
   const identity = async (): Promise<ModelIdentity> => ({
@@ -65,12 +75,14 @@ export async function openModel(path: string): Promise<ModelFolder> {
     const weights = bindWeights(config, tensors);
     const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
     const { places } = tensors;
+    const notes = [...config.notes, ...tensors.notes, ...unusedTensorNotes(config, tensors, weights)];
     return {
       path,
       config,
       manifest,
       weightBytes: weights.bytes,
       places,
+      notes,
       stage,
       weights: async () => weights,
       identity,
@@ -93,7 +105,8 @@ export async function openModel(path: string): Promise<ModelFolder> {
     bound ??= openTensors(path, manifest.weight_files).then((tensors) => bindWeights(config, tensors));
     return bound;
   };
-  return { path, config, manifest, weightBytes, places, stage, weights, identity };
+  const { notes } = config;
+  return { path, config, manifest, weightBytes, places, notes, stage, weights, identity };
 }
 
 /** Calls the weight files of a graph by where they lie; says whether any of them lies elsewhere than in the folder. */

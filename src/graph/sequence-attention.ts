@@ -6,7 +6,7 @@
 import { OnnxType } from "../checkpoint/dtype.ts";
 import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { LayerWeights } from "../checkpoint/weights.ts";
-import { softmaxScale } from "./attention-graph.ts";
+import { softmaxScale, upProjection } from "./attention-graph.ts";
 import { latentWidth } from "./contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotateAt } from "./rope-graph.ts";
@@ -93,9 +93,8 @@ export function upBlock(
   from: number,
   to: number,
 ): Value {
-  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
   return graph.derived(`${kvB.name} ${from} to ${to}`, (outer) =>
-    outer.slice(outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]), 1, from, to),
+    outer.slice(upProjection(outer, config, kvB), 1, from, to),
   );
 }
 

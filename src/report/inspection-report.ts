@@ -44,5 +44,6 @@ export function formatInspection(model: Inspection): string {
       `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
     ],
     ["Contract", model.contract],
+    ...model.notes.map((note): [string, string] => ["Note", note]),
   ]);
 }

@@ -1,12 +1,14 @@
-import { mkdtemp, rm, truncate, unlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, truncate, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { readSafetensorsHeader } from "../../src/checkpoint/safetensors.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
-import { copyFixture, writeSafetensors } from "./safetensors-file.ts";
+import { openModel } from "../../src/graph/model-folder.ts";
+import { fixturePath } from "../oracle.ts";
+import { copyFixture, editHeader, type HeaderEntry, writeSafetensors } from "./safetensors-file.ts";
 
 let scratch: string;
 let file: string;
@@ -52,7 +54,19 @@ describe("readSafetensorsHeader", () => {
       /data_offsets give 8/,
     ],
     ["a negative size", { a: { dtype: "F32", shape: [-1], data_offsets: [0, 4] } }, 4, /tensor "a": shape/],
-    ["an unknown dtype", { a: { dtype: "F4", shape: [1], data_offsets: [0, 4] } }, 4, /unknown dtype "F4"/],
+    ["an unknown dtype", { a: { dtype: "Q4", shape: [1], data_offsets: [0, 4] } }, 4, /unknown dtype "Q4"/],
+    [
+      "a dtype that every object has",
+      { a: { dtype: "constructor", shape: [1], data_offsets: [0, 4] } },
+      4,
+      /unknown dtype "constructor"/,
+    ],
+    [
+      "one name twice",
+      '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+      8,
+      /4 bytes before tensor "a" belong to no tensor/,
+    ],
     ["no offsets", { a: { dtype: "F32", shape: [1] } }, 4, /tensor "a": data_offsets/],
     ["a header that is a list", [], 0, /not a JSON object/],
     ["a header that is not JSON", "{{{{", 0, /not JSON/],
@@ -98,9 +112,7 @@ describe("openTensors", () => {
   test("names the shard that is missing and a tensor that it should hold", async () => {
     const folder = await copyFixture("glm-shared");
     await unlink(join(folder, "model-00002-of-00003.safetensors"));
-    await expect(openTensors(folder)).rejects.toThrow(
-      /Shard ".*model-00002-of-00003.safetensors" is missing.*tensor "/,
-    );
+    await expect(openModel(folder)).rejects.toThrow(/Shard ".*model-00002-of-00003.safetensors" is missing.*tensor "/);
     await rm(folder, { recursive: true });
   });
 
@@ -120,12 +132,78 @@ describe("openTensors", () => {
     }
   });
 
-  test("refuses a tensor that the index promises and the shard lacks", async () => {
-    const folder = await mkdtemp(join(tmpdir(), "indexcache-index-"));
-    await writeSafetensors(join(folder, "a.safetensors"), {}, 0);
-    const index = { weight_map: { "model.norm.weight": "a.safetensors" } };
-    await writeFile(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
-    await expect(openTensors(folder)).rejects.toThrow(/does not hold tensor "model.norm.weight"/);
+  describe("an index that is not what the shards are", () => {
+    let folder: string;
+    const shards = ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"] as const;
+    const editIndex = async (edit: (map: Record<string, string>) => void) => {
+      const path = join(folder, "model.safetensors.index.json");
+      const index = JSON.parse(await readFile(path, "utf8"));
+      edit(index.weight_map);
+      await writeFile(path, JSON.stringify(index));
+    };
+    beforeEach(async () => {
+      folder = await copyFixture("glm-shared");
+    });
+    afterEach(() => rm(folder, { recursive: true }));
+
+    test("refuses a tensor that it promises, no shard holds and the model needs", async () => {
+      const name = "model.layers.0.self_attn.o_proj.weight";
+      const { tensors } = await openTensors(folder);
+      await editHeader(join(folder, tensors.get(name)?.file ?? ""), (header) => {
+        header["model.layers.0.renamed"] = header[name] as HeaderEntry;
+        delete header[name];
+      });
+      await expect(openModel(folder)).rejects.toThrow(/does not hold tensor "model.layers.0.self_attn.o_proj.weight"/);
+    });
+
+    test("may name tensors that the model does not use, in shards that are gone, too", async () => {
+      await editIndex((map) => {
+        map["model.layers.0.self_attn.q_a_proj.weight_scale_inv"] = shards[0];
+        map["model.layers.5.embed_tokens.weight"] = "model-00009-of-00009.safetensors";
+      });
+      const { notes } = await openModel(folder);
+      expect(notes).toEqual([expect.stringContaining("names a tensor that no file holds")]);
+    });
+
+    test("may be wrong about the shard, and lack tensors", async () => {
+      await editIndex((map) => {
+        const [first = "", second = ""] = Object.keys(map);
+        map[first] = map[first] === shards[0] ? shards[1] : shards[0];
+        delete map[second];
+      });
+      expect((await openModel(folder)).notes).toEqual([]);
+    });
+
+    test("is not needed where the shards are complete", async () => {
+      await unlink(join(folder, "model.safetensors.index.json"));
+      expect((await openTensors(folder)).files).toHaveLength(3);
+      await unlink(join(folder, shards[1]));
+      await expect(openTensors(folder)).rejects.toThrow(/holds 2 of 3 shards and no model.safetensors.index.json/);
+    });
+
+    test("is refused beside a model.safetensors that it does not name, unless its own files are gone", async () => {
+      await copyFile(join(fixturePath("glm-pattern"), "model.safetensors"), join(folder, "model.safetensors"));
+      await expect(openTensors(folder)).rejects.toThrow(/transformers reads the one, vLLM the others/);
+      for (const shard of ["1", "2", "3"]) await unlink(join(folder, `model-0000${shard}-of-00003.safetensors`));
+      const { files, notes } = await openTensors(folder);
+      expect(files).toEqual(["model.safetensors"]);
+      expect(notes).toEqual([expect.stringContaining("names files that are not there")]);
+    });
+  });
+
+  test.each([
+    ["model-q4.gguf", "GGUF"],
+    ["pytorch_model-00001-of-00002.bin", "pickled PyTorch weights"],
+    ["consolidated.00.pth", "pickled PyTorch weights"],
+    ["consolidated.safetensors", "the makers' own inference code"],
+    ["model0-mp8.safetensors", "the makers' own inference code"],
+    ["adapter_model.safetensors", "an adapter without the model"],
+    ["weights.safetensors", "other names"],
+    ["weights.npz", "another framework"],
+  ])("names what a folder holds instead of weights: %s", async (file, words) => {
+    const folder = await mkdtemp(join(tmpdir(), "indexcache-other-"));
+    await writeFile(join(folder, file), "");
+    await expect(openTensors(folder)).rejects.toThrow(new RegExp(`holds no weights.*; ${file} is .*${words}`));
     await rm(folder, { recursive: true });
   });
 
