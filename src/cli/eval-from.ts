@@ -20,9 +20,9 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
   const saved = await readSamples(path);
   if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
   const { fingerprint, entries } = saved;
-  const { codeRatio } = flags;
+  const { codeRatio, emptyOutputs } = flags;
   const baseline = flags.baseline === allFullBaseline ? undefined : flags.baseline;
-  const known = await suiteTasks(fingerprint.suite, { codeRatio });
+  const known = await suiteTasks(fingerprint.suite, { codeRatio, emptyOutputs });
   const { arms, items, tasks, unpaired } = pairSaved(path, entries, known, baseline);
   if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
   if (items.length === 0) throw new InputError(`Samples file "${path}" has no item that every arm has answered`);
@@ -32,7 +32,10 @@ export async function resultFromFile(path: string, flags: EvalFlags, terminal: T
       terminal.warn(`task ${name} was version ${then} when it was asked, it is scored as version ${version}`);
   }
   return evalRecord({
-    fingerprint: { ...fingerprint, settings: { ...fingerprint.settings, code_ratio: codeRatio } },
+    fingerprint: {
+      ...fingerprint,
+      settings: { ...fingerprint.settings, code_ratio: codeRatio, empty_outputs: emptyOutputs },
+    },
     described: { scored_from: path },
     arms,
     tasks,

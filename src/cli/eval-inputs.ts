@@ -7,6 +7,7 @@ import type { Suite } from "../eval/item.ts";
 import { openPromptAssembly, type PromptAssembly } from "../eval/prompt-assembly.ts";
 import type { Arm } from "../eval/run/evaluation.ts";
 import { openSuite } from "../eval/suites.ts";
+import { type TokenBudget, usualThoughtTokens } from "../eval/token-budget.ts";
 import type { EvalResult } from "../formats/eval-result.ts";
 import type { SampleFingerprint } from "../formats/sample-journal.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -51,7 +52,10 @@ export async function openEvalInputs(
   const model = await openModelToRun(path, terminal);
   const arms = await chooseArms(model, flags);
   const tokenizer = await Tokenizer.load(model.path);
-  const assembly = await openPromptAssembly(tokenizer, flags.chatTemplate);
+  const assembly = await openPromptAssembly(tokenizer, {
+    chatTemplate: flags.chatTemplate,
+    thinking: flags.thinking === true,
+  });
   const suite = await chooseSuite(model, tokenizer, assembly, flags, signal);
   if (suite.tasks.length === 0) {
     const [first] = suite.skipped;
@@ -67,9 +71,15 @@ export async function openEvalInputs(
     // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
     device: kindOfDevices(place),
     dtype: "float32",
-    max_length: maxLength(model, flags),
+    // With --max-length as published; without it what the window has room for.
+    max_length: maxLength(model, flags) ?? model.config.maxPositionEmbeddings,
+    truncation: flags.maxLength === undefined ? "fit" : "official",
     cot: flags.cot === true,
     code_ratio: flags.codeRatio,
+    empty_outputs: flags.emptyOutputs,
+    thinking: flags.thinking === true,
+    max_new_tokens: describeBudget(budgetOf(model, flags)),
+    temperature: flags.temperature ?? 0,
   };
   return {
     model,
@@ -123,16 +133,23 @@ function chooseSuite(
     throw new UsageError(`--lengths has ${longest}, the model's window is ${window} tokens`);
   }
   const folder = cacheFolder(flags);
+  const longestPrompt = maxLength(model, flags);
   return openSuite(suite, {
-    counter: { encode: (text) => tokenizer.encodePlain(text), decode: (ids) => tokenizer.decode(ids) },
+    counter: {
+      encode: (text) => tokenizer.encodePlain(text),
+      decode: (ids) => tokenizer.decode(ids),
+      specialTokens: tokenizer.encode("x").length - tokenizer.encodePlain("x").length,
+    },
     tokenizerHash: tokenizer.hash,
     wrapperTokens: assembly.wrapperTokens,
     seed,
     window,
     ...(lengths === undefined ? {} : { lengths }),
     ...(split === undefined ? {} : { split }),
-    maxLength: maxLength(model, flags),
+    budget: budgetOf(model, flags),
+    emptyOutputs: flags.emptyOutputs,
     codeRatio,
+    ...(longestPrompt === undefined ? {} : { maxLength: longestPrompt }),
     signal,
     ...(tasks === undefined ? {} : { tasks }),
     ...(limit === undefined ? {} : { limit }),
@@ -147,12 +164,26 @@ function chooseSuite(
   });
 }
 
-function maxLength(model: ModelFolder, { maxLength: wanted }: EvalFlags): number {
+function maxLength(model: ModelFolder, { maxLength: wanted }: EvalFlags): number | undefined {
   const window = model.config.maxPositionEmbeddings;
   if (wanted !== undefined && wanted > window) {
     throw new UsageError(`--max-length is ${wanted}, the model's window is ${window} tokens`);
   }
-  return wanted ?? window;
+  return wanted;
+}
+
+function budgetOf(model: ModelFolder, { maxNewTokens, thinking }: EvalFlags): TokenBudget {
+  return {
+    tasks: new Map(),
+    ...maxNewTokens,
+    thought: thinking === true ? usualThoughtTokens(model.config.maxPositionEmbeddings) : 0,
+  };
+}
+
+/** "own", "own+16384", "vt=64,512": for the fingerprint, and for people. */
+function describeBudget({ all, tasks, thought = 0 }: TokenBudget): string {
+  const own = thought === 0 ? "own" : `own+${thought}`;
+  return [...[...tasks].sort().map(([task, tokens]) => `${task}=${tokens}`), String(all ?? own)].join(",");
 }
 
 /** What was asked for, for the record; prompts are told apart by their own hashes. */

@@ -5,7 +5,8 @@ import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import type { StatisticsSettings } from "../eval/run/rows.ts";
-import { DEFAULT_SUITE, type SuiteName, suiteNames } from "../eval/suites.ts";
+import { DEFAULT_SUITE, type EmptyOutputs, emptyOutputs, type SuiteName, suiteNames } from "../eval/suites.ts";
+import type { TokenBudget } from "../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../formats/eval-result.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
 import type { DeviceList } from "../runtime/measurement.ts";
@@ -44,6 +45,10 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
   hotpotqa?: string;
   maxLength?: number;
   cot?: boolean;
+  maxNewTokens?: Pick<TokenBudget, "all" | "tasks">;
+  thinking?: boolean;
+  temperature?: number;
+  emptyOutputs: EmptyOutputs;
   codeRatio: "difflib" | "indel";
   chatTemplate: string;
   skipBad?: boolean;
@@ -98,8 +103,20 @@ export function addEvalOptions(command: Command): void {
     .option("--skip-bad", "leave bad records out and count them")
     .option(
       "--max-length <n>",
-      "cut prompts in the middle to this many tokens, answer included (default: the window)",
+      "LongBench's max_length: cut prompts in the middle to this many tokens, wrapper and answer on top (default: so that all fits into the window)",
       positiveNumber,
+    )
+    .option(
+      "--max-new-tokens <list>",
+      "new tokens of an answer, thoughts included: 512, or by task: vt=64,512 (default: the task's own)",
+      tokenBudget,
+    )
+    .option("--thinking", "chat models think first; the answer is what follows the closing tag")
+    .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
+    .addOption(
+      new Option("--empty-outputs <how>", "LongBench v2: count an empty output as wrong, or drop the item as published")
+        .choices(emptyOutputs)
+        .default("wrong"),
     )
     .option("--cot", "LongBench v2: think step by step, then answer in a second turn")
     .addOption(
@@ -149,6 +166,12 @@ export function requireSensibleEvalFlags(flags: EvalFlags): void {
   if ((resume === true || fresh === true) && samplesPath(flags) === undefined) {
     throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE or --samples-file FILE`);
   }
+  if (flags.cot === true && flags.thinking === true) {
+    throw new UsageError("--cot has the prompt ask for thoughts, --thinking the template: they exclude each other");
+  }
+  if (flags.temperature !== undefined && flags.temperature < 0) {
+    throw new UsageError(`--temperature is ${flags.temperature}: it must be 0 or more`);
+  }
   if (from === undefined && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
     throw new UsageError(
       `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
@@ -196,6 +219,22 @@ function lengths(text: string): number[] {
     return Number(match[1]) * (match[2] === "" ? 1 : 1024);
   });
   return [...new Set(list)];
+}
+
+/** `512`, `vt=64`, or several with commas between. */
+function tokenBudget(text: string): Pick<TokenBudget, "all" | "tasks"> {
+  const tasks = new Map<string, number>();
+  let all: number | undefined;
+  for (const part of text.split(",")) {
+    const [, name, digits] = /^(?:([\w-]+)=)?([1-9]\d{0,8})$/.exec(part.trim()) ?? [];
+    const repeated = name === undefined ? all !== undefined : tasks.has(name);
+    if (digits === undefined || repeated) {
+      throw new InvalidArgumentError("It must be a whole number from 1 up, or task=number with commas between.");
+    }
+    if (name === undefined) all = Number(digits);
+    else tasks.set(name, Number(digits));
+  }
+  return { tasks, ...(all === undefined ? {} : { all }) };
 }
 
 function margin(text: string): number {

@@ -2,7 +2,7 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
-import { type AnsweredItem, evaluate } from "../eval/run/evaluation.ts";
+import { type AnsweredItem, type Evaluation, evaluate } from "../eval/run/evaluation.ts";
 import { planEvaluation } from "../eval/run/plan.ts";
 import { EvalProgressTracker } from "../eval/run/progress.ts";
 import { listSuites } from "../eval/suites.ts";
@@ -66,7 +66,7 @@ async function evalCommand(path: string, flags: EvalFlags, signal: AbortSignal):
     return;
   }
   const inputs = await openEvalInputs(path, flags, terminal, signal);
-  for (const note of inputs.suite.notes) terminal.note(`note: ${note}`);
+  for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
   if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
   else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
 }
@@ -93,7 +93,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         tasks: inputs.suite.tasks,
         items,
         statistics: statisticsOf(flags),
-        notes: inputs.suite.notes,
+        notes: notesOf(inputs),
         skipped: inputs.suite.skipped,
         bad: inputs.suite.bad,
         wallSeconds: (performance.now() - started) / 1000,
@@ -135,7 +135,8 @@ async function answerAll(
   const window = model.config.maxPositionEmbeddings;
   try {
     const known = journal?.entries ?? [];
-    for await (const item of evaluate({ suite, assembly, arms, runner, window, known, signal })) {
+    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
+    for await (const item of evaluate({ ...asked, known })) {
       for (const sample of item.fresh) await journal?.append(sample);
       answered.push({ index: item.index, samples: item.samples });
       tracker.advance(item);
@@ -156,7 +157,8 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
     for (const line of runner.plan) terminal.detail(line);
     const { suite, assembly, arms, model } = inputs;
     const window = model.config.maxPositionEmbeddings;
-    const plan = await planEvaluation({ suite, assembly, arms, runner, window, known: [], signal });
+    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
+    const plan = await planEvaluation({ ...asked, known: [] });
     const record = {
       suite: suite.name,
       arms: arms.map(({ name, pattern }) => ({ name, index_topk_pattern: pattern })),
@@ -167,6 +169,16 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
   } finally {
     await runner.release();
   }
+}
+
+/** What a reader of the scores has to know; complete once the items are read. */
+function notesOf({ assembly, suite }: EvalInputs): string[] {
+  return [...assembly.notes, ...suite.notes];
+}
+
+function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {
+  const { temperature, seed } = fingerprint.settings;
+  return temperature === 0 ? {} : { sampling: { temperature: Number(temperature), seed: Number(seed) } };
 }
 
 function openRunner(

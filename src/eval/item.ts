@@ -40,6 +40,8 @@ export interface EvalItem {
   truncated?: { before: number; after: number };
   /** RULER: tokens before the first answer, and 0 to 1 of the prompt. */
   depth?: { tokens: number; share: number };
+  /** Generated prompts: wrapper, prompt and the task's own answer budget as a share of the length asked for. */
+  fill?: number;
 }
 
 export interface EvalTask {
@@ -51,8 +53,14 @@ export interface EvalTask {
   /** Binary scores are 0 or 1 and get McNemar's test; graded ones lie between. */
   scores: "binary" | "graded";
   maxNewTokens: number;
-  /** Strings that end a generation (samsum: a line break). */
+  /** Strings that end a generation. */
   stop: readonly string[];
+  /**
+   * The token of a line break ends a generation, and neither it nor an end of sequence may come first: LongBench's samsum.
+   */
+  oneLine?: boolean;
+  /** An item with an empty output is scored under no arm, as LongBench v2's own code leaves it out. */
+  dropsEmpty?: boolean;
   /** 0 to 1. The output is the text behind `answerPrefix`. */
   score(output: string, item: EvalItem): number;
 }
@@ -81,6 +89,8 @@ export interface Suite {
 
 /** Counts and cuts tokens of plain text, without BOS: the model's own tokenizer. */
 export interface TokenCounter {
+  /** Special tokens that the tokenizer puts before a text: LongBench's max_length counts them. Default 0. */
+  readonly specialTokens?: number;
   encode(text: string): readonly number[];
   decode(ids: readonly number[]): string;
 }

@@ -4,11 +4,12 @@
  * no warning.
  */
 
-import { InputError } from "../base/errors.ts";
+import { InputError, UsageError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { readText } from "../formats/text-file.ts";
 import type { EvalItem, ItemPrompt } from "./item.ts";
+import { CLOSING, leavesThoughtOpen, type SeparatedAnswer, separateThought } from "./thinking.ts";
 
 export interface AssembledPrompt {
   ids: number[];
@@ -16,7 +17,7 @@ export interface AssembledPrompt {
   sha256: string;
 }
 
-/** Ids of prompt and gold answer together; the loss is taken over the ids from `answerStart` on. */
+/** Ids of prompt and gold answer together; the loss is taken over the ids from `scoredFrom` on. */
 export interface AssembledAnswer {
   ids: number[];
   /**
@@ -24,6 +25,8 @@ export interface AssembledAnswer {
    * the first word of the answer.
    */
   answerStart: number;
+  /** `answerStart`, or more in thinking mode: there the closed thought and the answer prefix lead the answer. */
+  scoredFrom: number;
 }
 
 /** Continuations of a multiple choice: all begin with the ids of `shared`, then each label has its own. */
@@ -41,35 +44,58 @@ export interface PromptAssembly {
   readonly templateHash: string | undefined;
   /** Tokens that BOS and template add to a prompt. */
   readonly wrapperTokens: number;
+  /** The token of a line break. */
+  readonly lineBreakId: number | undefined;
+  /** What a reader of the scores has to know about the template. */
+  readonly notes: readonly string[];
   prompt(item: EvalItem): AssembledPrompt;
   /** The prompt of a second turn (`EvalItem.followUp`). */
   turn(prompt: ItemPrompt, where: string): AssembledPrompt;
   answer(item: EvalItem): AssembledAnswer;
   choices(item: EvalItem): AssembledChoices;
+  /** The answer within what was generated behind a prompt: in thinking mode what follows the thought. */
+  separate(prompt: ItemPrompt, generated: { tokens: readonly number[]; text: string }): SeparatedAnswer;
+}
+
+export interface AssemblySettings {
+  /**
+   * "auto" (the checkpoint's, or the preset for DeepSeek-V3.2's tokenizer, or none), "none", "deepseek-v3.2", or the path
+   * of a Jinja file. Default "auto".
+   */
+  chatTemplate?: string;
+  /** Chat models think before they answer. The answer prefix is left out then: it would come before the thought. */
+  thinking?: boolean;
 }
 
 const DEEPSEEK_USER = "<｜User｜>";
 const DEEPSEEK_ASSISTANT = "<｜Assistant｜>";
 
-/** A turn of DeepSeek-V3.2 without thinking (its `encoding/encoding_dsv32.py`); the checkpoint ships no template. */
+/** A turn of DeepSeek-V3.2 (its `encoding/encoding_dsv32.py`); the checkpoint ships no template. */
 export const deepseekTemplate =
   "{{ bos_token }}{% for message in messages %}" +
   `{% if message['role'] == 'user' %}{{ '${DEEPSEEK_USER}' + message['content'] }}` +
   "{% else %}{{ message['content'] }}{% endif %}{% endfor %}" +
-  `{{ '${DEEPSEEK_ASSISTANT}</think>' }}`;
+  `{{ '${DEEPSEEK_ASSISTANT}' + ('<think>' if thinking else '</think>') }}`;
 
-/** How templates are told to leave the thinking out: GLM's name and DeepSeek's. The answer prefix has no place in it. */
-const withoutThinking = { enable_thinking: false, thinking: false };
+/** How templates are told: GLM's name for it and DeepSeek's. */
+const toldToThink = (thinking: boolean) => ({ enable_thinking: thinking, thinking });
 
 /**
- * @param chatTemplate "auto" (the checkpoint's, or the preset for DeepSeek-V3.2's tokenizer, or none), "none",
- *   "deepseek-v3.2", or the path of a Jinja file
  * @throws InputError for a template that cannot be read or rendered; every method throws it for a prompt that does not
  *   have exactly one BOS (none, where the tokenizer has none)
+ * @throws UsageError for thinking without a template
  */
-export async function openPromptAssembly(tokenizer: Tokenizer, chatTemplate = "auto"): Promise<PromptAssembly> {
+export async function openPromptAssembly(
+  tokenizer: Tokenizer,
+  { chatTemplate = "auto", thinking = false }: AssemblySettings = {},
+): Promise<PromptAssembly> {
   const [name, template] = await chooseTemplate(tokenizer, chatTemplate);
-  return new Assembly(tokenizer, name, template);
+  if (thinking && template === undefined) {
+    throw new UsageError("--thinking needs a chat template, and none is used", {
+      hint: chatTemplate === "none" ? "leave --chat-template none out" : "give one with --chat-template FILE",
+    });
+  }
+  return new Assembly(tokenizer, name, template, thinking);
 }
 
 async function chooseTemplate(tokenizer: Tokenizer, wanted: string): Promise<[string, string | undefined]> {
@@ -97,16 +123,39 @@ class Assembly implements PromptAssembly {
   readonly template: string;
   readonly templateHash: string | undefined;
   readonly wrapperTokens: number;
+  readonly lineBreakId: number | undefined;
+  readonly notes: readonly string[];
   readonly #tokenizer: Tokenizer;
   readonly #template: string | undefined;
+  readonly #thinking: boolean;
+  /** Prompts end within a thought. */
+  readonly #opened: boolean;
+  readonly #closingId: number | undefined;
 
-  constructor(tokenizer: Tokenizer, name: string, source: string | undefined) {
+  constructor(tokenizer: Tokenizer, name: string, source: string | undefined, thinking: boolean) {
     this.#tokenizer = tokenizer;
     this.template = name;
     this.#template = source;
+    this.#thinking = thinking;
     this.templateHash = source === undefined ? undefined : hashBytes(source);
+    this.lineBreakId = tokenizer.encodePlain("\n").at(-1);
+    this.#closingId = tokenizer.idOf(CLOSING);
     const probe = { user: "x", answerPrefix: "", chat: true };
-    this.wrapperTokens = this.turn(probe, "of a probe").ids.length - tokenizer.encodePlain("x").length;
+    const [without, told] = [this.#render(probe.user, false), this.#render(probe.user, thinking)];
+    this.#opened = leavesThoughtOpen(told);
+    this.notes = [];
+    if (thinking && told === without && !this.#opened) {
+      this.notes = [
+        "The chat template knows neither enable_thinking nor thinking: whether the model thinks is up to the model",
+      ];
+    } else if (!thinking && this.#opened) {
+      this.notes = [
+        "The chat template has the model think, asked or not: answers are scored with their thoughts (see --thinking)",
+      ];
+    }
+    // Of the gold answer's prompt too, whose thought is closed.
+    const longest = Math.max(...[thinking, false].map((told) => this.#encode(probe, "", "of a probe", told).length));
+    this.wrapperTokens = longest - tokenizer.encodePlain("x").length;
   }
 
   prompt(item: EvalItem): AssembledPrompt {
@@ -114,20 +163,34 @@ class Assembly implements PromptAssembly {
   }
 
   turn(prompt: ItemPrompt, where: string): AssembledPrompt {
-    const ids = this.#encode(prompt, "", where);
+    const thinks = this.#thinks(prompt);
+    const ids = this.#encode(thinks ? { ...prompt, answerPrefix: "" } : prompt, "", where, thinks);
     return { ids, sha256: hashIds(ids) };
   }
 
+  /** In thinking mode too the gold answer follows the prefix, behind a thought that is closed at once. */
   answer(item: EvalItem): AssembledAnswer {
-    const prompt = this.#encode(item.prompt, "", whereOf(item));
-    const ids = this.#encode(item.prompt, this.#behind(item.prompt, item.goldAnswer), whereOf(item));
-    return { ids, answerStart: commonPrefix([prompt, ids]) };
+    const { prompt, goldAnswer } = item;
+    const closed = this.#encode(prompt, "", whereOf(item), false);
+    const ids = this.#encode(prompt, this.#behind(prompt, goldAnswer), whereOf(item), false);
+    const scoredFrom = commonPrefix([closed, ids]);
+    if (!this.#thinks(prompt)) return { ids, answerStart: scoredFrom, scoredFrom };
+    return { ids, answerStart: Math.min(scoredFrom, commonPrefix([this.prompt(item).ids, ids])), scoredFrom };
+  }
+
+  separate(prompt: ItemPrompt, generated: { tokens: readonly number[]; text: string }): SeparatedAnswer {
+    if (!this.#thinks(prompt)) return { answer: generated.text };
+    return separateThought(generated, this.#opened, this.#closingId, (ids) => this.#tokenizer.decode(ids));
+  }
+
+  #thinks({ chat }: ItemPrompt): boolean {
+    return this.#thinking && chat && this.#template !== undefined;
   }
 
   choices(item: EvalItem): AssembledChoices {
     const { prompt, choices = [], choiceLead = "" } = item;
     const lead = this.#behind(prompt, choiceLead);
-    const all = choices.map((label) => this.#encode(prompt, lead + label, whereOf(item)));
+    const all = choices.map((label) => this.#encode(prompt, lead + label, whereOf(item), false));
     const shared = Math.min(commonPrefix(all), ...all.map((ids) => ids.length - 1));
     return { shared: (all[0] ?? []).slice(0, shared), options: all.map((ids) => ids.slice(shared)) };
   }
@@ -137,16 +200,19 @@ class Assembly implements PromptAssembly {
     return chat && this.#template !== undefined && answerPrefix === "" ? answer.trimStart() : answer;
   }
 
-  #encode({ user, answerPrefix, chat }: ItemPrompt, behind: string, where: string): number[] {
+  #render(user: string, thinking: boolean): string {
+    if (this.#template === undefined) return user;
+    const options = { template: this.#template, variables: toldToThink(thinking) };
+    return this.#tokenizer.renderChat([{ role: "user", content: user }], options);
+  }
+
+  #encode({ user, answerPrefix, chat }: ItemPrompt, behind: string, where: string, thinking: boolean): number[] {
     const tokenizer = this.#tokenizer;
     const end = answerPrefix + behind;
-    const template = chat ? this.#template : undefined;
     const ids =
-      template === undefined
-        ? tokenizer.encode(user + end)
-        : tokenizer.encodeRendered(
-            tokenizer.renderChat([{ role: "user", content: user }], { template, variables: withoutThinking }) + end,
-          );
+      chat && this.#template !== undefined
+        ? tokenizer.encodeRendered(this.#render(user, thinking) + end)
+        : tokenizer.encode(user + end);
     this.#requireOneBos(ids, where);
     return ids;
   }

@@ -8,6 +8,7 @@ import { longbenchV2Task, openLongbenchV2 } from "./longbench/v2.ts";
 import { openPreparedRuler } from "./ruler/prepared.ts";
 import { openGeneratedRuler } from "./ruler/suite.ts";
 import { coreTasks, type RulerTask, rulerTasks } from "./ruler/tasks.ts";
+import { requireKnownTasks, type TokenBudget, withBudget } from "./token-budget.ts";
 
 export const suiteNames = ["ruler-core", "ruler", "longbench", "longbench-e", "longbench-v2"] as const;
 export type SuiteName = (typeof suiteNames)[number];
@@ -46,8 +47,20 @@ export interface SuiteOptions {
   squad?: string;
   /** RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA. */
   hotpotqa?: string;
-  /** LongBench: prompt with its wrapper and the answer budget together have at most this many tokens. Default: nothing is cut. */
+  /**
+   * LongBench's own max_length: rendered prompts of more tokens are cut in the middle to this many; wrapper and answer come
+   * on top.
+   */
   maxLength?: number;
+  /**
+   * Positions of the model. Without `maxLength` LongBench's prompts are cut so that wrapper, prompt and answer fit.
+   * Default: nothing is cut.
+   */
+  window?: number;
+  /** New tokens of answers, where they are not the tasks' own. */
+  budget?: TokenBudget;
+  /** LongBench v2: whether an empty output is wrong, or the item is left out as in the official code. Default wrong. */
+  emptyOutputs?: EmptyOutputs;
   /** LongBench v2: think step by step, then answer in a second turn. */
   cot?: boolean;
   /** LongBench's code tasks: the ratio of the official set-up (difflib), or that of python-Levenshtein (indel). */
@@ -58,6 +71,9 @@ export interface SuiteOptions {
   cacheFolder?: string;
   signal?: AbortSignal;
 }
+
+export const emptyOutputs = ["wrong", "drop"] as const;
+export type EmptyOutputs = (typeof emptyOutputs)[number];
 
 /** What `eval --list` shows of a task. */
 export interface ListedTask {
@@ -78,6 +94,12 @@ export interface ListedTask {
 export async function openSuite(name: SuiteName, options: SuiteOptions): Promise<Suite> {
   requireWhole(options.limit, "--limit");
   requireWhole(options.maxLength, "--max-length");
+  const suite = await openNamed(name, options);
+  requireKnownTasks(options.budget, suite);
+  return { ...suite, tasks: suite.tasks.map((task) => withBudget(task, options)) };
+}
+
+async function openNamed(name: SuiteName, options: SuiteOptions): Promise<Suite> {
   switch (name) {
     case "ruler-core":
       return openRuler(name, choose(coreTasks, name, options), options);
@@ -88,7 +110,7 @@ export async function openSuite(name: SuiteName, options: SuiteOptions): Promise
     case "longbench-e":
       return openLongbench(name, "e", (tasks) => choose(tasks, name, options), options);
     case "longbench-v2": {
-      const task = longbenchV2Task(options.cot ?? false);
+      const task = longbenchV2Task(options.cot ?? false, options.emptyOutputs);
       choose([task], name, options);
       return openLongbenchV2(name, task, options);
     }
@@ -125,7 +147,7 @@ function choose<T extends EvalTask>(all: readonly T[], suite: SuiteName, { tasks
  */
 export async function suiteTasks(
   name: string,
-  { codeRatio }: Required<Pick<SuiteOptions, "codeRatio">>,
+  { codeRatio, emptyOutputs }: Required<Pick<SuiteOptions, "codeRatio" | "emptyOutputs">>,
 ): Promise<EvalTask[]> {
   switch (name) {
     case "ruler-core":
@@ -138,7 +160,7 @@ export async function suiteTasks(
       return tasks.filter((task) => segment !== undefined || !needsSegmentation(task));
     }
     case "longbench-v2":
-      return [longbenchV2Task(false), longbenchV2Task(true)];
+      return [longbenchV2Task(false, emptyOutputs), longbenchV2Task(true, emptyOutputs)];
     default:
       throw new UsageError(`There is no suite "${name}"`, { hint: `suites are ${suiteNames.join(", ")}` });
   }

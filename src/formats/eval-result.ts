@@ -64,6 +64,10 @@ const row = z.object({
   counts: z.object({
     truncated: count.describe("prompts cut in the middle"),
     too_long: count.describe("prompts without room in the model's window: run under no arm, scored by none"),
+    dropped_empty: count
+      .optional()
+      .describe("LongBench v2 with --empty-outputs drop: items left out because an arm's output is empty"),
+    underfilled: count.optional().describe("generated prompts that fill less than 90% of the length asked for"),
   }),
   arms: z.array(
     z.object({
@@ -72,6 +76,7 @@ const row = z.object({
       gold_loss: z.number().optional().describe("mean nats per token of the gold answer"),
       empty: count.describe("outputs without text"),
       cut_off: count.describe("outputs that the token budget or the window ended"),
+      unclosed: count.optional().describe("thinking mode: thoughts that never closed, counted as no answer"),
     }),
   ),
   comparisons: z.array(comparison),

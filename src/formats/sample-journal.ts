@@ -47,6 +47,8 @@ const sampleSchema = z.object({
   output_tokens: z.array(count),
   /** The first turn's output, where a second one was scored. */
   thought: z.string().optional(),
+  /** Thinking mode: what came before the answer. One that never closed left no answer. */
+  thinking: z.object({ text: z.string(), tokens: count, closed: z.boolean() }).optional(),
   score: share,
   /** Negative log-likelihood of the gold answer behind the prompt. */
   gold_loss: z.object({ nats: z.number(), tokens: count }).optional(),
@@ -63,6 +65,8 @@ const sampleSchema = z.object({
     groups: z.record(z.string(), z.string()).optional(),
     truncated: z.object({ before: count, after: count }).optional(),
     depth: z.object({ tokens: count, share }).optional(),
+    /** Generated prompts: wrapper, prompt and the task's own answer budget as a share of the length asked for. */
+    fill: share.optional(),
   }),
 });
 

@@ -133,6 +133,9 @@ function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"]): stri
   if (truncated > 0) lines.push(`Truncated in the middle: ${formatCount(truncated)} of ${formatCount(items)} prompts.`);
   const tooLong = total((row) => row.counts.too_long);
   if (tooLong > 0) lines.push(`Longer than the model's window, scored by no arm: ${formatCount(tooLong)} items.`);
+  const dropped = total((row) => row.counts.dropped_empty ?? 0);
+  if (dropped > 0) lines.push(`Left out because an arm's output is empty: ${formatCount(dropped)} items.`);
+  lines.push(...fillRemarks(tasks));
   const perArm = (name: string, value: (arm: EvalRow["arms"][number]) => number) => {
     const counts = arms.map((_, index) => total((row) => value(row.arms[index] as EvalRow["arms"][number])));
     if (counts.every((one) => one === 0)) return;
@@ -142,7 +145,15 @@ function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"]): stri
   };
   perArm("Empty outputs", ({ empty }) => empty);
   perArm("Outputs that the token budget ended", ({ cut_off: cut }) => cut);
+  perArm("Thoughts that never closed, counted as no answer", ({ unclosed = 0 }) => unclosed);
   return lines;
+}
+
+function fillRemarks(tasks: readonly EvalRow[]): string[] {
+  const short = tasks.filter(({ counts }) => (counts.underfilled ?? 0) > 0);
+  if (short.length === 0) return [];
+  const each = short.map(({ name, counts, items }) => `${name} ${counts.underfilled} of ${formatCount(items)}`);
+  return [`Prompts that fill less than 90% of the length asked for: ${each.join(", ")}.`];
 }
 
 function range({ low, high }: { low: number; high: number }, format: (value: number) => string): string {

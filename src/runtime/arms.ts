@@ -9,18 +9,26 @@ import type { Pattern } from "../pattern/pattern.ts";
 import { openSharedDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
 import { type Finish, type GenerationResult, generate } from "./generation.ts";
 import type { ComputeDevice, Decoder } from "./measurement.ts";
-import { logProbability } from "./sampling.ts";
+import { createSampler, logProbability } from "./sampling.ts";
 import { SharedPrefill } from "./shared-prefill.ts";
 
 /** A prompt and what is wanted of it. Everything is ids and passes between processes. */
 export interface PromptRequest {
   prompt: readonly number[];
-  /** Prompt and gold answer; the answer's tokens are those from `start` on. */
-  answer?: { ids: readonly number[]; start: number };
+  /**
+   * Prompt and gold answer. They agree with `prompt` up to `start`; the answer's tokens are those from `scored` on, which
+   * is `start` unless other tokens lead the answer than the prompt ends with.
+   */
+  answer?: { ids: readonly number[]; start: number; scored?: number };
   /** Prompt and what leads a label, and each label's tokens behind it. */
   choices?: { shared: readonly number[]; options: readonly (readonly number[])[] };
   maxNewTokens: number;
   stop: readonly string[];
+  /** Tokens that end it, and how many have to come before them or an end of sequence. */
+  stopIds?: readonly number[];
+  minNewTokens?: number;
+  /** Sampling instead of the most likely token. Every arm draws the same random numbers. */
+  sampling?: { temperature: number; seed: number };
 }
 
 /** How one arm answered. */
@@ -135,10 +143,11 @@ export class Arms implements ArmRunner {
 
   async #generate(
     decoder: SharedDecoder,
-    { prompt, maxNewTokens, stop }: PromptRequest,
+    request: PromptRequest,
     { logits }: PrefilledCaches,
     signal: AbortSignal | undefined,
   ): Promise<GenerationResult> {
+    const { prompt, maxNewTokens, stop, stopIds, minNewTokens, sampling } = request;
     const prefilled: Decoder = {
       pattern: decoder.pattern,
       vocabularySize: decoder.vocabularySize,
@@ -150,7 +159,16 @@ export class Arms implements ArmRunner {
       release: async () => undefined,
     };
     const text = this.#tokenizer.detokenizer();
-    const options = { maxNewTokens, window: this.#window, eosIds: this.#eosIds, stop, text };
+    const options = {
+      maxNewTokens,
+      window: this.#window,
+      eosIds: this.#eosIds,
+      stop,
+      text,
+      ...(stopIds === undefined ? {} : { stopIds }),
+      ...(minNewTokens === undefined ? {} : { minNewTokens }),
+      ...(sampling === undefined ? {} : { sample: createSampler(sampling) }),
+    };
     for await (const event of generate(prefilled, prompt, {
       ...options,
       ...(signal === undefined ? {} : { signal }),
@@ -170,8 +188,10 @@ async function score(
 ): Promise<Pick<ArmAnswer, "answerLoss" | "choices">> {
   const result: Pick<ArmAnswer, "answerLoss" | "choices"> = {};
   if (answer !== undefined && answer.ids.length > answer.start) {
-    const { logProbabilities } = await decoder.lookAhead(answer.ids, answer.start, signal);
-    result.answerLoss = { nats: -sum(logProbabilities), tokens: logProbabilities.length };
+    const { ids, start, scored = start } = answer;
+    const { logProbabilities } = await decoder.lookAhead(ids, start, signal);
+    const own = logProbabilities.slice(scored - start);
+    result.answerLoss = { nats: -sum(own), tokens: own.length };
   }
   if (choices === undefined) return result;
   const { shared, options } = choices;

@@ -20,10 +20,14 @@ export interface GenerationOptions {
   eosIds?: readonly number[];
   /** Any of these in the text ends it; the stop string itself is left out. */
   stop?: readonly string[];
+  /** Any of these ends it as a stop string does. */
+  stopIds?: readonly number[];
+  /** Before so many tokens neither `eosIds` nor `stopIds` may come: they count as impossible. Default 0. */
+  minNewTokens?: number;
   signal?: AbortSignal;
 }
 
-/** What ended the text: an end-of-sequence token, a stop string, the number of tokens, or the model's window. */
+/** What ended the text: an end-of-sequence token, a stop string or stop token, the number of tokens, or the model's window. */
 export type Finish = "eos" | "stop" | "length" | "window";
 
 export interface GenerationResult {
@@ -54,10 +58,11 @@ export async function* generate(
   options: GenerationOptions,
 ): AsyncGenerator<GenerationEvent> {
   requirePrompt(prompt, decoder.vocabularySize, options);
-  const { signal, text: stream } = options;
+  const { signal, text: stream, minNewTokens = 0 } = options;
   const sample = options.sample ?? mostLikely;
   const guard = new StopGuard(options.stop ?? []);
   const eosIds = new Set(options.eosIds);
+  const stopIds = new Set(options.stopIds);
   const room = options.window - prompt.length;
   const limit = Math.min(options.maxNewTokens, room);
   const tokens: number[] = [];
@@ -71,13 +76,13 @@ export async function* generate(
   let decodeSeconds = 0;
   let finish: Finish = limit < options.maxNewTokens ? "window" : "length";
   for (;;) {
-    const id = sample(logits);
+    const id = sample(tokens.length < minNewTokens ? without(logits, [...eosIds, ...stopIds]) : logits);
     tokens.push(id);
-    const ended = eosIds.has(id);
+    const ended = eosIds.has(id) || stopIds.has(id);
     const certain = ended ? "" : guard.push(stream?.push(id) ?? "");
     text += certain;
     yield { kind: "token", id, text: certain };
-    if (ended) finish = "eos";
+    if (ended) finish = eosIds.has(id) ? "eos" : "stop";
     if (guard.stopped) finish = "stop";
     if (ended || guard.stopped || tokens.length === limit) break;
     // The runtime's calls block the event loop: without this turn no signal would be seen and no text leave the process.
@@ -103,6 +108,12 @@ export async function* generate(
       indexerExecutions: { ...decoder.indexerExecutions },
     },
   };
+}
+
+function without(logits: Float32Array, ids: readonly number[]): Float32Array {
+  const allowed = logits.slice();
+  for (const id of ids) if (id < allowed.length) allowed[id] = Number.NEGATIVE_INFINITY;
+  return allowed;
 }
 
 /** Holds text back for as long as it may be the beginning of a stop string. */

@@ -180,6 +180,36 @@ test("items without room in the window are counted, not scored", async () => {
   expect(JSON.parse(stdout).rows[0]).toMatchObject({ items: 1, counts: { too_long: 1 } });
 });
 
+test("thinking is asked of the template, takes its own budget, and a thought that never closes is no answer", async () => {
+  await writeFile(join(folder, "t.jinja"), "{{ messages[0].content }}{% if enable_thinking %}<think>{% endif %}");
+  const args = [
+    "eval",
+    "-p",
+    "uniform:4",
+    "--tasks",
+    "niah_single_1",
+    "--lengths",
+    "512",
+    "--samples",
+    "1",
+    "--no-cache",
+  ];
+  const thinking = ["--thinking", "--chat-template", "t.jinja", "--max-new-tokens", "niah_single_1=4", "-o", "r.json"];
+  const { status, stdout } = await indexcache(folder, [...args, ...thinking, "--workers", "1", "-q"]);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^Thoughts that never closed, counted as no answer: full 1, uniform:4 1\.$/m);
+  const { settings, rows } = await readEvalResult(join(folder, "r.json"));
+  expect(settings).toMatchObject({ thinking: true, max_new_tokens: "niah_single_1=4,own+128" });
+  // The gold answer is scored behind a closed thought: the demo model knows it there.
+  expect(rows[0]?.arms[0]).toMatchObject({ score: 0, unclosed: 1, gold_loss: expect.closeTo(0, 2) });
+  const [sample] = (await readSamples(join(folder, "r.json.samples.jsonl")))?.entries ?? [];
+  expect(sample).toMatchObject({ output: "", thinking: { closed: false, tokens: 4 } });
+  // Other options, other answers: they are not mixed.
+  const other = await indexcache(folder, [...args, "-o", "r.json", "--resume", "--workers", "1", "-q"]);
+  expect(other.status).toBe(2);
+  expect(other.stderr).toMatch(/settings\.thinking/);
+});
+
 describe("LongBench", () => {
   test("v1 runs from the zip as it is published", async () => {
     await writeLongbenchZip(join(folder, "data.zip"), 1);
@@ -229,6 +259,14 @@ describe("bad input is one sentence and exit code 2:", () => {
     ["a pattern of another length", ["-p", "FSFS"], "has 4 letters, the model has 12 layers"],
     ["a gate without an arm", ["--fail-on", "inferior"], "--fail-on needs a --pattern"],
     ["--resume without a file", ["-p", "uniform:4", "--resume"], "--resume needs -o FILE"],
+    ["two ways to think", ["--cot", "--thinking"], "they exclude each other"],
+    ["a budget that is none", ["--max-new-tokens", "vt=0"], "It must be a whole number from 1 up, or task=number"],
+    [
+      "a budget of a task that does not run",
+      ["--max-new-tokens", "qa_1=9"],
+      'names task "qa_1", which suite ruler-core',
+    ],
+    ["thinking without a template", ["--thinking", "--chat-template", "none"], "--thinking needs a chat template"],
     ["--from with an arm", ["--from", "s.jsonl", "-p", "full"], "--from has its arms in the file"],
     ["--from a file that is none", ["--from", "nothing.jsonl"], 'Cannot read "nothing.jsonl"'],
   ];

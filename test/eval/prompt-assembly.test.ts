@@ -35,6 +35,8 @@ const item = (over: Partial<EvalItem> = {}): EvalItem => ({
 });
 
 const bytes = (text: string): number[] => [...Buffer.from(text)];
+/** With the one merge of the tokenizer. */
+const encoded = (text: string): number[] => text.split(/(th)/).flatMap((part) => (part === "th" ? [260] : bytes(part)));
 
 async function failure(operation: () => unknown): Promise<string> {
   try {
@@ -65,10 +67,9 @@ describe("a prompt", () => {
       expect(assembly.prompt(item()).ids).toEqual([BOS, USER, ...bytes("ab"), ASSISTANT, ...bytes(" c:")]);
       const completed = item({ prompt: { user: "ab", answerPrefix: "", chat: false } });
       expect(assembly.prompt(completed).ids).toEqual([BOS, ...bytes("ab")]);
-      expect((await openPromptAssembly(await load({ template }), "none")).prompt(item()).ids).toEqual([
-        BOS,
-        ...bytes("ab c:"),
-      ]);
+      expect((await openPromptAssembly(await load({ template }), { chatTemplate: "none" })).prompt(item()).ids).toEqual(
+        [BOS, ...bytes("ab c:")],
+      );
     },
   );
 
@@ -82,9 +83,12 @@ describe("a prompt", () => {
     // Twice at the start is one too many, which can be mended; in the middle it is another text.
     const path = join(folder, "twice.jinja");
     await writeFile(path, "{{ bos_token }}{{ bos_token }}{{ messages[0].content }}");
-    expect((await openPromptAssembly(tokenizer, path)).prompt(item()).ids).toEqual([BOS, ...bytes("ab c:")]);
+    expect((await openPromptAssembly(tokenizer, { chatTemplate: path })).prompt(item()).ids).toEqual([
+      BOS,
+      ...bytes("ab c:"),
+    ]);
     await writeFile(path, "<|user|>{{ bos_token }}{{ messages[0].content }}");
-    expect(await failure(() => openPromptAssembly(tokenizer, path))).toMatch(
+    expect(await failure(() => openPromptAssembly(tokenizer, { chatTemplate: path }))).toMatch(
       /of a probe has 2 BOS tokens.* does the chat template \(.*twice.jinja\)/,
     );
   });
@@ -102,33 +106,88 @@ describe("a prompt", () => {
   test("of DeepSeek-V3.2 is its non-thinking turn, which its checkpoint has no template for", async () => {
     const text = (await load()).renderChat([{ role: "user", content: "Hi" }], { template: deepseekTemplate });
     expect(text).toBe("<bos><｜User｜>Hi<｜Assistant｜></think>");
-    expect(await failure(async () => openPromptAssembly(await load(), "deepseek-v3.2"))).toMatch(
+    const variables = { thinking: true };
+    expect(
+      (await load()).renderChat([{ role: "user", content: "Hi" }], { template: deepseekTemplate, variables }),
+    ).toBe("<bos><｜User｜>Hi<｜Assistant｜><think>");
+    expect(await failure(async () => openPromptAssembly(await load(), { chatTemplate: "deepseek-v3.2" }))).toMatch(
       /preset deepseek-v3.2 does not fit this model: its tokenizer has no token <｜User｜>/,
     );
   });
 
   test("fails in words for a template that is none", async () => {
     const tokenizer = await load();
-    expect(await failure(() => openPromptAssembly(tokenizer, join(folder, "none.jinja")))).toMatch(
+    expect(await failure(() => openPromptAssembly(tokenizer, { chatTemplate: join(folder, "none.jinja") }))).toMatch(
       /Cannot read chat template/,
     );
     const path = join(folder, "bad.jinja");
     await writeFile(path, "{% if %}");
-    expect(await failure(() => openPromptAssembly(tokenizer, path))).toMatch(/Cannot render the model's chat template/);
+    expect(await failure(() => openPromptAssembly(tokenizer, { chatTemplate: path }))).toMatch(
+      /Cannot render the model's chat template/,
+    );
+  });
+});
+
+describe("in thinking mode", () => {
+  const closing = `${template}{% if not enable_thinking %}</think>{% endif %}`;
+  const open = async () => openPromptAssembly(await load({ template: closing }), { thinking: true });
+
+  test("a prompt opens the thought and has no answer prefix", async () => {
+    const assembly = await open();
+    expect(assembly.notes).toEqual([]);
+    expect(assembly.prompt(item()).ids).toEqual([BOS, USER, ...bytes("ab"), ASSISTANT, ...encoded("<think>")]);
+    // Few-shot tasks are continued without a template, and without a thought.
+    const plain = item({ prompt: { user: "ab", answerPrefix: " c:", chat: false } });
+    expect(assembly.prompt(plain).ids).toEqual([BOS, ...bytes("ab c:")]);
+    expect(assembly.separate(plain.prompt, { tokens: [1], text: "<think>x" })).toEqual({ answer: "<think>x" });
+    expect(assembly.separate(item().prompt, { tokens: [1, 2], text: "x</think>\ny" })).toEqual({
+      answer: "y",
+      thought: { text: "x", tokens: 2, closed: true },
+    });
+    expect(assembly.separate(item().prompt, { tokens: [1], text: "x" }).answer).toBe("");
+  });
+
+  test("the gold answer and the choices follow a thought that is closed at once", async () => {
+    const assembly = await open();
+    const { ids, answerStart, scoredFrom } = assembly.answer(item());
+    const closed = [BOS, USER, ...bytes("ab"), ASSISTANT, ...encoded("</think>"), ...bytes(" c:")];
+    expect(ids).toEqual([...closed, ...bytes(" d")]);
+    expect(scoredFrom).toBe(closed.length);
+    // The prompt has "<th", the closed one "</th": they agree up to the "<".
+    expect(answerStart).toBe(6);
+    expect(assembly.choices(item({ choices: ["A", "B"], choiceLead: " " })).shared).toEqual([...closed, ...bytes(" ")]);
+  });
+
+  test("templates that do not listen are told of", async () => {
+    const deaf = await load({ template: "{{ bos_token }}{{ messages[0].content }}" });
+    expect((await openPromptAssembly(deaf, { thinking: true })).notes).toEqual([
+      expect.stringContaining("knows neither enable_thinking nor thinking"),
+    ]);
+    expect((await openPromptAssembly(deaf)).notes).toEqual([]);
+    const always = await load({ template: "{{ bos_token }}{{ messages[0].content }}<think>" });
+    expect((await openPromptAssembly(always)).notes).toEqual([expect.stringContaining("asked or not")]);
+    expect((await openPromptAssembly(always, { thinking: true })).notes).toEqual([]);
+    await expect(openPromptAssembly(deaf, { chatTemplate: "none", thinking: true })).rejects.toThrow(
+      "--thinking needs a chat template",
+    );
   });
 });
 
 describe("the gold answer", () => {
   test("is what follows the prompt", async () => {
     const assembly = await openPromptAssembly(await load());
-    expect(assembly.answer(item())).toEqual({ ids: [BOS, ...bytes("ab c: d")], answerStart: 6 });
+    expect(assembly.answer(item())).toEqual({ ids: [BOS, ...bytes("ab c: d")], answerStart: 6, scoredFrom: 6 });
   });
 
   test("begins where the ids part, if it shares a token with the prompt", async () => {
     const assembly = await openPromptAssembly(await load());
     const split = item({ prompt: { user: "a", answerPrefix: " t", chat: true }, goldAnswer: "he" });
     // "th" is one token.
-    expect(assembly.answer(split)).toEqual({ ids: [BOS, ...bytes("a "), 260, ...bytes("e")], answerStart: 3 });
+    expect(assembly.answer(split)).toEqual({
+      ids: [BOS, ...bytes("a "), 260, ...bytes("e")],
+      answerStart: 3,
+      scoredFrom: 3,
+    });
   });
 
   test("begins a turn without a blank, unless a prefix is before it", async () => {
@@ -137,6 +196,7 @@ describe("the gold answer", () => {
     expect(assembly.answer(bare)).toEqual({
       ids: [BOS, USER, ...bytes("a"), ASSISTANT, ...bytes("d")],
       answerStart: 4,
+      scoredFrom: 4,
     });
     expect(assembly.answer(item()).ids.slice(-5)).toEqual(bytes(" c: d"));
   });

@@ -100,6 +100,20 @@ describe("generate()", () => {
     expect(result).toMatchObject({ tokens: [EOS, EOS, EOS, EOS], finish: "length" });
   });
 
+  test("stops at a stop token, and lets neither that nor an end of sequence come too early", async () => {
+    expect((await run(speaker("hello\nyou"), { stopIds: [10] })).result).toMatchObject({
+      text: "hello",
+      finish: "stop",
+    });
+    expect((await run(speaker("\nyou"), { stopIds: [10] })).result).toMatchObject({ text: "", finish: "stop" });
+    // Both are impossible as a first token: the lowest id among the equally likely others comes.
+    const early = await run(speaker("\nb"), { stopIds: [10], minNewTokens: 1 });
+    expect(early.result.tokens).toEqual([1, 98, EOS]);
+    expect((await run(speaker(""), { stopIds: [10], minNewTokens: 1 })).result.tokens).toEqual([1, EOS]);
+    const late = await run(speaker("a\nb"), { stopIds: [10], minNewTokens: 1 });
+    expect(late.result).toMatchObject({ text: "a", tokens: [97, 10], finish: "stop" });
+  });
+
   test("gives ids alone without a tokenizer", async () => {
     const { text: _, ...options } = { text: undefined, maxNewTokens: 3, window: 9 };
     const events: GenerationEvent[] = [];

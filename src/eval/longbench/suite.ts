@@ -6,11 +6,12 @@ import { type DataRecord, openDataSet, type RecordFile, requireWhole } from "../
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { SuiteOptions } from "../suites.ts";
+import { withBudget } from "../token-budget.ts";
 import { fillPrompt } from "./prompts.ts";
 import { type LongbenchRecord, longbenchFields, longbenchSchema } from "./records.ts";
 import { loadSegmentation } from "./segmentation.ts";
 import { LONGBENCH_VERSION, type LongbenchTask, longbenchTasks, needsSegmentation } from "./tasks.ts";
-import { truncateMiddle } from "./truncation.ts";
+import { cutPrompt, describeRoom } from "./truncation.ts";
 
 /** A file and its task; without one, every record names its own in `dataset`. */
 interface TaskFile {
@@ -78,6 +79,7 @@ export async function openLongbench(
         ? ["Code tasks are scored with --code-ratio indel, not as the official set-up does"]
         : []),
       ...(files === undefined ? [] : [files]),
+      ...describeRoom(tasks, options),
     ],
     bad: bad.list,
     items: () => readItems(used, tasks, edition, bad, options),
@@ -190,13 +192,9 @@ function toItem(
   id: string,
   record: LongbenchRecord,
   edition: "v1" | "e",
-  { counter, maxLength, wrapperTokens = 0 }: SuiteOptions,
+  options: SuiteOptions,
 ): EvalItem {
-  const whole = fillPrompt(task.prompt, record);
-  const { text, truncated } =
-    maxLength === undefined
-      ? { text: whole }
-      : truncateMiddle(whole, promptLimit(task.name, maxLength, wrapperTokens, task.maxNewTokens), counter);
+  const { text, truncated } = cutPrompt(fillPrompt(task.prompt, record), "v1", withBudget(task, options), options);
   const { length, language, answers, classes, context } = record;
   return {
     id,
@@ -213,16 +211,6 @@ function toItem(
     },
     ...(truncated === undefined ? {} : { truncated }),
   };
-}
-
-/** @throws InputError where the answer leaves no room for a prompt */
-export function promptLimit(task: string, maxLength: number, wrapperTokens: number, maxNewTokens: number): number {
-  const limit = maxLength - wrapperTokens - maxNewTokens;
-  if (limit >= 64) return limit;
-  throw new InputError(
-    `${task} does not fit into ${maxLength} tokens: its answer may have ${maxNewTokens}, which leaves ${Math.max(0, limit)} for the prompt`,
-    { hint: "leave the task out with --tasks, or use a model with a longer window" },
-  );
 }
 
 /** The blank between prompt and answer, where the prompt does not end with one and its script has them. */

@@ -102,8 +102,9 @@ export function longbenchTasks(tools: ScoringTools): LongbenchTask[] {
     prompt: longbenchPrompts[name],
     chat: !completed.has(name),
     inE: inE !== undefined,
+    stop: [],
     // The model would go on with another dialogue.
-    stop: name === "samsum" ? ["\n"] : [],
+    ...(name === "samsum" ? { oneLine: true } : {}),
     score(output, { references, classes = [] }) {
       const prediction = scoredOnFirstLine.has(name) ? firstLine(output) : output;
       return longbenchScore(metric, prediction, references, classes, tools);

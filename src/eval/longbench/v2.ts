@@ -5,11 +5,11 @@ import { describeLeftOut } from "../../formats/records/data-folder.ts";
 import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
-import type { SuiteOptions } from "../suites.ts";
+import type { EmptyOutputs, SuiteOptions } from "../suites.ts";
+import { withBudget } from "../token-budget.ts";
 import { ANSWER_LEAD, extractAnswer, thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "./choice.ts";
 import { type LongbenchV2Record, labels, longbenchV2Fields, longbenchV2Schema } from "./records.ts";
-import { promptLimit } from "./suite.ts";
-import { truncateMiddle } from "./truncation.ts";
+import { cutPrompt, describeRoom } from "./truncation.ts";
 
 /** Changes whenever a prompt or a score does. */
 export const LONGBENCH_V2_VERSION = 2;
@@ -19,8 +19,8 @@ const PUBLISHED_ITEMS = 503;
 const ANSWER_TOKENS = 128;
 const THOUGHT_TOKENS = 1024;
 
-/** An output without an answer is wrong, an empty one too: the original leaves the latter out of its count. */
-export function longbenchV2Task(cot: boolean): EvalTask {
+/** An output without an answer is wrong; the original leaves an empty one out of its count. */
+export function longbenchV2Task(cot: boolean, emptyOutputs: EmptyOutputs = "wrong"): EvalTask {
   return {
     name: cot ? "longbench_v2_cot" : "longbench_v2",
     version: LONGBENCH_V2_VERSION,
@@ -28,6 +28,7 @@ export function longbenchV2Task(cot: boolean): EvalTask {
     scores: "binary",
     maxNewTokens: cot ? THOUGHT_TOKENS : ANSWER_TOKENS,
     stop: [],
+    ...(emptyOutputs === "drop" ? { dropsEmpty: true } : {}),
     score: (output, { references }) => (extractAnswer(output) === references[0] ? 1 : 0),
   };
 }
@@ -41,7 +42,7 @@ export async function openLongbenchV2(name: string, task: EvalTask, options: Sui
   await requireWhole(files, options.signal);
   const others = describeLeftOut(leftOut);
   const bad = new BadRecords(skipBad);
-  const known = others === undefined ? [] : [others];
+  const known = [...(others === undefined ? [] : [others]), ...describeRoom([task], options)];
   const notes = [...known];
   return {
     name,
@@ -83,19 +84,12 @@ async function* readItems(
   if (ids.size !== PUBLISHED_ITEMS) notes.push(`The data has ${ids.size} items, LongBench v2 has ${PUBLISHED_ITEMS}`);
 }
 
-function toItem(
-  task: EvalTask,
-  id: string,
-  record: LongbenchV2Record,
-  { counter, maxLength, wrapperTokens = 0, cot = false }: SuiteOptions,
-): EvalItem {
+function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: SuiteOptions): EvalItem {
+  const { cot = false } = options;
   const choices = record.choices.map((choice) => choice ?? "");
   const asked = { document: record.context, question: record.question, choices };
   const whole = cot ? thoughtPrompt(asked) : zeroShotPrompt(asked);
-  const { text, truncated } =
-    maxLength === undefined
-      ? { text: whole }
-      : truncateMiddle(whole, promptLimit(task.name, maxLength, wrapperTokens, task.maxNewTokens), counter);
+  const { text, truncated } = cutPrompt(whole, "v2", withBudget(task, options), options);
   const { domain, subDomain, difficulty, length, answer, context } = record;
   const groups = { difficulty, length, domain, sub_domain: subDomain };
   return {

@@ -3,6 +3,7 @@
  * part of a run there is, it is paired. What a journal holds is not run again.
  */
 import { InterruptedError, ResumeMismatchError } from "../../base/errors.ts";
+import { Random } from "../../base/random.ts";
 import type { Sample } from "../../formats/sample-journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { ArmAnswer, ArmRunner, PromptRequest } from "../../runtime/arms.ts";
@@ -26,6 +27,8 @@ export interface Evaluation {
   runner: ArmRunner;
   /** Positions of the model. */
   window: number;
+  /** Sampling instead of the most likely tokens; every item and turn has random numbers of its own, the same for all arms. */
+  sampling?: { temperature: number; seed: number };
   /** What an earlier run has left. */
   known: Iterable<Sample>;
   signal?: AbortSignal;
@@ -95,21 +98,25 @@ async function answerItem(
 /** An answer as it is scored: of a second turn where the item has one. */
 interface Answer extends Omit<ArmAnswer, "finish"> {
   finish: Sample["finish"];
+  /** First of two turns. */
   thought?: string;
+  /** Before the answer, in thinking mode. */
+  thinking?: NonNullable<Sample["thinking"]>;
 }
 
 const tooLong: Answer = { tokens: [], text: "", finish: "too-long", prefillSeconds: 0, decodeSeconds: 0 };
 
 async function answerMissing(
-  { assembly, runner, window, signal }: Evaluation,
+  evaluation: Evaluation,
   task: EvalTask,
   item: EvalItem,
   prompt: AssembledPrompt,
   arms: readonly Arm[],
 ): Promise<Answer[]> {
+  const { assembly, runner, window, signal } = evaluation;
   const patterns = arms.map(({ pattern }) => pattern);
-  const request = requestOf(assembly, task, item, prompt, window);
-  const answers: Answer[] = await runner.answer(request, patterns, signal);
+  const request = { ...requestOf(assembly, task, item, prompt, window), ...samplingOf(evaluation, item, 1) };
+  const answers = (await runner.answer(request, patterns, signal)).map((one) => separated(assembly, item.prompt, one));
   const { followUp } = item;
   if (followUp === undefined) return answers;
   // Arms that thought the same share the second prompt.
@@ -120,7 +127,12 @@ async function answerMissing(
       turn.ids.length >= window
         ? thinkers.map(() => tooLong)
         : await runner.answer(
-            { prompt: turn.ids, maxNewTokens: followUp.maxNewTokens, stop: task.stop },
+            {
+              prompt: turn.ids,
+              maxNewTokens: followUp.maxNewTokens,
+              stop: task.stop,
+              ...samplingOf(evaluation, item, 2),
+            },
             thinkers.map((at) => patterns[at] as Pattern),
             signal,
           );
@@ -140,6 +152,23 @@ async function answerMissing(
   return answers;
 }
 
+function separated(assembly: PromptAssembly, prompt: EvalItem["prompt"], generated: ArmAnswer): Answer {
+  const { answer, thought } = assembly.separate(prompt, generated);
+  return { ...generated, text: answer, ...(thought === undefined ? {} : { thinking: thought }) };
+}
+
+function samplingOf(
+  { sampling }: Evaluation,
+  { task, length, id }: EvalItem,
+  turn: 1 | 2,
+): Pick<PromptRequest, "sampling"> {
+  if (sampling === undefined) return {};
+  const { temperature, seed } = sampling;
+  return {
+    sampling: { temperature, seed: Random.forPart(seed, JSON.stringify([task, length ?? null, id, turn])).bits() },
+  };
+}
+
 /** What is asked of the runner. Gold answers end at the window, and those that start behind it are left out. */
 function requestOf(
   assembly: PromptAssembly,
@@ -148,8 +177,8 @@ function requestOf(
   prompt: AssembledPrompt,
   window: number,
 ): PromptRequest {
-  const { ids, answerStart } = assembly.answer(item);
-  const answer = { ids: ids.slice(0, window), start: answerStart };
+  const { ids, answerStart, scoredFrom } = assembly.answer(item);
+  const answer = { ids: ids.slice(0, window), start: answerStart, scored: scoredFrom };
   const choices = item.choices === undefined ? undefined : assembly.choices(item);
   const longest = Math.max(0, ...(choices?.options ?? []).map((option) => option.length));
   const fits = choices !== undefined && choices.shared.length + longest <= window;
@@ -157,13 +186,16 @@ function requestOf(
     prompt: prompt.ids,
     maxNewTokens: task.maxNewTokens,
     stop: task.stop,
-    ...(answer.ids.length > answer.start ? { answer } : {}),
+    ...(task.oneLine === true && assembly.lineBreakId !== undefined
+      ? { stopIds: [assembly.lineBreakId], minNewTokens: 1 }
+      : {}),
+    ...(answer.ids.length > answer.scored ? { answer } : {}),
     ...(fits ? { choices } : {}),
   };
 }
 
 function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPrompt, answer: Answer): Sample {
-  const { tokens, text, finish, thought, answerLoss, choices, prefillSeconds, decodeSeconds } = answer;
+  const { tokens, text, finish, thought, thinking, answerLoss, choices, prefillSeconds, decodeSeconds } = answer;
   return {
     task: item.task,
     task_version: task.version,
@@ -176,6 +208,7 @@ function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPro
     output: text,
     output_tokens: tokens,
     ...(thought === undefined ? {} : { thought }),
+    ...(thinking === undefined ? {} : { thinking }),
     score: finish === "too-long" ? 0 : task.score(text, item),
     ...(answerLoss === undefined ? {} : { gold_loss: answerLoss }),
     ...(choices === undefined ? {} : { choice_log_probabilities: choices }),
@@ -190,6 +223,7 @@ function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPro
       ...(item.groups === undefined ? {} : { groups: { ...item.groups } }),
       ...(item.truncated === undefined ? {} : { truncated: item.truncated }),
       ...(item.depth === undefined ? {} : { depth: item.depth }),
+      ...(item.fill === undefined ? {} : { fill: item.fill }),
     },
   };
 }

@@ -37,6 +37,8 @@ interface Cell {
   /** Samples of each item in the order of the arms. */
   items: Sample[][];
   tooLong: number;
+  /** Items left out because an arm's output is empty. */
+  dropped: number;
 }
 
 /** @param items samples of each item in the order of the arms, items in a fixed order */
@@ -73,7 +75,7 @@ function meanRows(cells: readonly Cell[], maker: RowMaker): EvalRow[] {
       const members = cell.items.filter(([first]) => first?.item.groups?.[name] === value);
       return members.length === 0
         ? []
-        : [{ ...cell, name: `${cell.name}/${name}=${value}`, items: members, tooLong: 0 }];
+        : [{ ...cell, name: `${cell.name}/${name}=${value}`, items: members, tooLong: 0, dropped: 0 }];
     });
     rows.push(maker.row(here, { kind: "group", name: `${name}: ${value}`, group: { name, value } }));
   }
@@ -103,10 +105,11 @@ function cellsOf(items: readonly Sample[][], tasks: readonly EvalTask[], endpoin
     if (endpoint === "choices" && first.item.choices === undefined) continue;
     const { length } = first;
     const name = length === undefined ? task.name : `${task.name} ${length}`;
-    const cell = cells.get(name) ?? { name, task, endpoint, length, items: [], tooLong: 0 };
+    const cell = cells.get(name) ?? { name, task, endpoint, length, items: [], tooLong: 0, dropped: 0 };
     cells.set(name, cell);
     // Labels without log-probabilities had no room in the window.
     if (first.finish === "too-long" || (endpoint === "choices" && !hasChoices(samples))) cell.tooLong++;
+    else if (endpoint === "generation" && task.dropsEmpty === true && samples.some(isEmpty)) cell.dropped++;
     else cell.items.push(samples);
   }
   const order = new Map(tasks.map(({ name }, index) => [name, index]));
@@ -114,6 +117,11 @@ function cellsOf(items: readonly Sample[][], tasks: readonly EvalTask[], endpoin
     (left, right) =>
       (left.length ?? 0) - (right.length ?? 0) || (order.get(left.task.name) ?? 0) - (order.get(right.task.name) ?? 0),
   );
+}
+
+/** As LongBench v2's own code sees it: blanks are an output. */
+function isEmpty({ output, thought }: Sample): boolean {
+  return output === "" || thought === "";
 }
 
 function hasChoices(samples: readonly Sample[]): boolean {
@@ -161,6 +169,8 @@ class RowMaker {
       counts: {
         truncated: samples.filter(([one]) => one?.item.truncated !== undefined).length,
         too_long: sum(cells.map(({ tooLong }) => tooLong)),
+        ...counted("dropped_empty", sum(cells.map(({ dropped }) => dropped))),
+        ...counted("underfilled", samples.filter(([one]) => isUnderfilled(one?.item.fill)).length),
       },
       arms: Array.from({ length: this.#arms }, (_, arm) => this.#armOf(filled, arm)),
       comparisons:
@@ -181,6 +191,9 @@ class RowMaker {
       ...(losses.length === 0 ? {} : { gold_loss: sum(losses) / losses.length }),
       empty: samples.filter(({ output }) => output.trim() === "").length,
       cut_off: samples.filter(({ finish }) => finish === "length" || finish === "window").length,
+      ...(samples.some(({ thinking }) => thinking !== undefined)
+        ? { unclosed: samples.filter(({ thinking }) => thinking?.closed === false).length }
+        : {}),
     };
   }
 
@@ -224,6 +237,18 @@ class RowMaker {
     };
     return known[arm];
   }
+}
+
+/** A count that only some runs can have. */
+function counted<Name extends string>(name: Name, count: number): Partial<Record<Name, number>> {
+  return count === 0 ? {} : ({ [name]: count } as Record<Name, number>);
+}
+
+/** Generated prompts that have less of the length asked for than this are counted. */
+const FULL = 0.9;
+
+function isUnderfilled(fill: number | undefined): boolean {
+  return fill !== undefined && fill < FULL;
 }
 
 function pair(cell: Cell, baseline: Sample, candidate: Sample): PairedItem {

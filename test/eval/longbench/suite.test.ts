@@ -111,7 +111,7 @@ describe("LongBench", () => {
     await write("qasper.json", longbenchRecords("qasper", "en", 2, 60));
     const counter = wordCounter();
     const [whole] = await collect(await open("longbench", { counter }));
-    const [cut] = await collect(await open("longbench", { counter, maxLength: 400, wrapperTokens: 5 }));
+    const [cut] = await collect(await open("longbench", { counter, window: 400, wrapperTokens: 5 }));
     const text = cut?.prompt.user ?? "";
     expect(whole?.truncated).toBeUndefined();
     expect(cut?.truncated).toEqual({
@@ -121,9 +121,48 @@ describe("LongBench", () => {
     expect(counter.encode(text).length).toBe(400 - 5 - 128);
     expect(text.startsWith("You are given a scientific article")).toBe(true);
     expect(text.endsWith("Question: What is said about 0?\n\nAnswer:")).toBe(true);
-    expect(await failure(open("longbench", { maxLength: 150 }).then(collect))).toMatch(
+    expect(await failure(open("longbench", { window: 150 }).then(collect))).toMatch(
       /^qasper does not fit into 150 tokens: its answer may have 128, which leaves 22 for the prompt/,
     );
+  });
+
+  test("cuts at --max-length as published: wrapper and answer come on top, the tokenizer's own tokens count", async () => {
+    await write("qasper.json", longbenchRecords("qasper", "en", 1, 60));
+    const counter = wordCounter();
+    const [whole] = await collect(await open("longbench", { counter }));
+    const ids = counter.encode(whole?.prompt.user ?? "");
+    const cutTo = async (maxLength: number, specialTokens: number): Promise<string> => {
+      const options = { counter: { ...counter, specialTokens }, maxLength, window: 4096, wrapperTokens: 5 };
+      const [item] = await collect(await open("longbench", options));
+      return item?.prompt.user ?? "";
+    };
+    const halves = (head: number, tail: number) =>
+      counter.decode(ids.slice(0, head)) + counter.decode(ids.slice(-tail));
+    expect(await cutTo(400, 0)).toBe(halves(200, 200));
+    // The halves are rounded down, and BOS is one of the first half's tokens.
+    expect(await cutTo(401, 1)).toBe(halves(199, 200));
+    expect(await cutTo(ids.length, 0)).toBe(whole?.prompt.user);
+    expect(await cutTo(ids.length, 1)).not.toBe(whole?.prompt.user);
+    const { notes } = await open("longbench", { counter, maxLength: 400, window: 512, wrapperTokens: 5 });
+    expect(notes).toEqual([expect.stringMatching(/leaves 107 tokens of the window of 512 .*: qasper \(128\)$/)]);
+  });
+
+  test("samsum ends at the token of a line break, which cannot come first", async () => {
+    await write("samsum.json", longbenchRecords("samsum", "en", 1, 2));
+    const { tasks } = await open("longbench");
+    expect(tasks[0]).toMatchObject({ name: "samsum", stop: [], oneLine: true });
+  });
+
+  test("answers have other budgets where they are asked for, and leave that much room", async () => {
+    await write("qasper.json", longbenchRecords("qasper", "en", 1, 60));
+    const counter = wordCounter();
+    const budget = { tasks: new Map([["qasper", 50]]), all: 7 };
+    const suite = await open("longbench", { counter, window: 400, budget });
+    expect(suite.tasks.map(({ maxNewTokens }) => maxNewTokens)).toEqual([50]);
+    const [cut] = await collect(suite);
+    expect(counter.encode(cut?.prompt.user ?? "").length).toBe(350);
+    const unknown = { tasks: new Map([["vt", 50]]) };
+    expect(await failure(open("longbench", { counter, budget: unknown }))).toMatch(/names task "?vt"?, which suite/);
   });
 
   test("names what is bad, or counts it", async () => {
@@ -194,6 +233,18 @@ describe("LongBench v2", () => {
     expect(item.choices).toEqual(["A", "B", "C", "D"]);
     expect(item.prompt).toMatchObject({ chat: true, answerPrefix: "" });
     expect((await collect(await open("longbench-v2", { data, limit: 7 }))).length).toBe(7);
+  });
+
+  test("rounds the second half of a cut up, as its own code does", async () => {
+    await write(
+      "data.jsonl",
+      JSON.stringify({ context: "many words ".repeat(300), question: "q", choices: ["w", "x", "y", "z"], answer: 0 }),
+    );
+    const counter = wordCounter();
+    const [whole] = await collect(await open("longbench-v2", { counter }));
+    const [cut] = await collect(await open("longbench-v2", { counter, maxLength: 101 }));
+    const ids = counter.encode(whole?.prompt.user ?? "");
+    expect(cut?.prompt.user).toBe(counter.decode([...ids.slice(0, 50), ...ids.slice(-51)]));
   });
 
   test("thinks in a first turn and answers in a second one, without the text", async () => {

@@ -1,4 +1,6 @@
 /** The loop over items, with the demo model behind it and a suite of a few short questions. */
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ResumeMismatchError } from "../../../src/base/errors.ts";
@@ -8,7 +10,7 @@ import { openPromptAssembly, type PromptAssembly } from "../../../src/eval/promp
 import { type AnsweredItem, type Arm, type Evaluation, evaluate } from "../../../src/eval/run/evaluation.ts";
 import { openModel } from "../../../src/graph/model-folder.ts";
 import { parsePattern } from "../../../src/pattern/pattern.ts";
-import { type ArmAnswer, type ArmRunner, Arms } from "../../../src/runtime/arms.ts";
+import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "../../../src/runtime/arms.ts";
 import { binaryTask } from "./samples.ts";
 
 const full = parsePattern("FFFFFFFFFFFF");
@@ -47,7 +49,7 @@ let assembly: PromptAssembly;
 beforeAll(async () => {
   const model = await openModel(join(import.meta.dirname, "..", "..", "..", "models", "demo"));
   const tokenizer = await Tokenizer.load(model.path);
-  assembly = await openPromptAssembly(tokenizer, "none");
+  assembly = await openPromptAssembly(tokenizer, { chatTemplate: "none" });
   runner = await Arms.open(model, tokenizer, [full, early], { device: "cpu", threads: 1 });
 });
 afterAll(() => runner.release());
@@ -119,6 +121,50 @@ describe("evaluate", () => {
     const tokens = assembly.prompt(item("a")).ids.length;
     const [cut] = await run([item("a", { goldAnswer: " seven seven seven seven" })], { window: tokens + 2 });
     expect(cut?.samples[0]?.gold_loss?.tokens).toBeLessThanOrEqual(3);
+  });
+
+  test("asks for a line, for samples with the same random numbers, and takes the answer behind a thought", async () => {
+    const requests: PromptRequest[] = [];
+    const says = (text: string): ArmAnswer => ({
+      tokens: [1, 2],
+      text,
+      finish: "eos",
+      prefillSeconds: 0,
+      decodeSeconds: 0,
+    });
+    const scripted: ArmRunner = {
+      concurrency: 1,
+      threads: 1,
+      plan: [],
+      prefillLayers: { made: 0, alone: 0 },
+      async answer(request) {
+        requests.push(request);
+        return [says("It is 8. </think>The key is 7"), says("It is 7, or"), says("7")];
+      },
+      async release() {},
+    };
+    const tokenizer = await Tokenizer.load(join(import.meta.dirname, "..", "..", "..", "models", "demo"));
+    const chatTemplate = join(mkdtempSync(join(tmpdir(), "indexcache-thinking-")), "chat.jinja");
+    writeFileSync(chatTemplate, "{{ messages[0].content }}{% if thinking %}<think>{% endif %}");
+    const thinking = await openPromptAssembly(tokenizer, { chatTemplate, thinking: true });
+    const chat = item("a", { prompt: { user: "The key of house a is 7.", answerPrefix: " It is", chat: true } });
+    const suite = { ...suiteOf([chat]), tasks: [{ ...binaryTask, oneLine: true }] };
+    const changes = { runner: scripted, assembly: thinking, suite, sampling: { temperature: 0.1, seed: 3 } };
+    const [one] = await run([], changes);
+    expect(one?.samples.map(({ output, score, thinking: thought }) => [output, score, thought?.closed])).toEqual([
+      ["The key is 7", 1, true],
+      ["", 0, false],
+      ["", 0, false],
+    ]);
+    await run([], changes);
+    expect(requests[0]).toMatchObject({
+      stopIds: [tokenizer.encodePlain("\n").at(-1)],
+      minNewTokens: 1,
+      sampling: { temperature: 0.1, seed: expect.any(Number) },
+    });
+    expect(requests[1]).toEqual(requests[0]);
+    const { answer } = requests[0] as PromptRequest;
+    expect(tokenizer.decode((answer?.ids ?? []).slice(answer?.scored)).trim()).toBe("7.");
   });
 
   test("keeps as many items under way as the runner takes, and gives them as they finish", async () => {

@@ -56,6 +56,29 @@ describe("rows", () => {
     expect(empty).toMatchObject({ items: 0, comparisons: [] });
   });
 
+  test("leave out items with an empty output where the task drops them, as published, and count them", () => {
+    const items = [
+      pair({ id: "a" }, { output: "", score: 0 }),
+      pair({ id: "b", thought: "" }, { score: 0 }),
+      pair({ id: "c", output: " " }),
+    ];
+    const [dropped] = rows(items, [{ ...binaryTask, dropsEmpty: true }]);
+    expect(dropped).toMatchObject({ items: 1, counts: { dropped_empty: 2 } });
+    const [kept] = rows(items);
+    expect(kept?.items).toBe(3);
+    expect(kept?.counts).not.toHaveProperty("dropped_empty");
+  });
+
+  test("count thoughts that never closed, and prompts that fill less than 90% of their length", () => {
+    const thinking = (closed: boolean) => ({ thinking: { text: "", tokens: 1, closed } });
+    const [row] = rows([
+      pair({ id: "a", ...thinking(true), item: { fill: 0.95 } }, thinking(false)),
+      pair({ id: "b", ...thinking(true), item: { fill: 0.8 } }),
+    ]);
+    expect(row).toMatchObject({ counts: { underfilled: 1 }, arms: [{ unclosed: 0 }, { unclosed: 1 }] });
+    expect(rows([pair({ id: "a" })])[0]?.arms[0]).not.toHaveProperty("unclosed");
+  });
+
   test("count empty outputs, those that the budget ended, and truncated prompts", () => {
     const [row] = rows([
       pair({ id: "a", output: " \n", item: { truncated: { before: 9, after: 5 } } }),
