@@ -39,8 +39,6 @@ export interface SuiteOptions {
   data?: string;
   /** Only files of this split of the data: `train`, `test`, `validation`. */
   split?: string;
-  /** Tokens that the model takes. With `data` for several lengths, those are used that it takes. */
-  window?: number;
   /** RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text file. */
   essays?: string;
   /** RULER's qa_1: dev-v2.0.json of SQuAD. */
@@ -53,8 +51,8 @@ export interface SuiteOptions {
    */
   maxLength?: number;
   /**
-   * Positions of the model. Without `maxLength` LongBench's prompts are cut so that wrapper, prompt and answer fit.
-   * Default: nothing is cut.
+   * Positions of the model. With `data` for several lengths, those are used that it takes. Without `maxLength` LongBench's
+   * prompts are cut so that wrapper, prompt and answer fit. Default: nothing is cut.
    */
   window?: number;
   /** New tokens of answers, where they are not the tasks' own. */
