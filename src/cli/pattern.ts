@@ -24,6 +24,7 @@ import { parsePattern } from "../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "./options.ts";
+import { addPatternApplyCommand } from "./pattern-apply.ts";
 import {
   lettersOf,
   modelOf,
@@ -84,6 +85,7 @@ export function addPatternCommand(program: Command): void {
     .option("--overwrite", "let --write-config replace another config.json");
   addOutputOptions(command);
   command.addHelpText("after", help).action((pattern: string, flags: PatternFlags) => run(pattern, flags));
+  addPatternApplyCommand(command);
 }
 
 async function run(text: string, flags: PatternFlags): Promise<void> {

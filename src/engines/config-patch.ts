@@ -9,10 +9,18 @@ const superseded = ["index_topk_freq", "index_skip_topk_offset", "index_topk_pat
  * Sets the dialect's fields and takes out those that the pattern supersedes.
  * @param text a config.json, checked before
  * @param kept superseded fields that stay as they are
+ * @param dropped further fields to take out
  */
-export function patchConfig(text: string, fields: IndexFields, kept: readonly string[] = []): string {
+export function patchConfig(
+  text: string,
+  fields: IndexFields,
+  kept: readonly string[] = [],
+  dropped: readonly (keyof IndexFields)[] = [],
+): string {
   const present = new Set(Object.keys(JSON.parse(text)));
-  const stale = superseded.filter((name) => present.has(name) && !(name in fields) && !kept.includes(name));
+  const stale = [...superseded, ...dropped].filter(
+    (name) => present.has(name) && !(name in fields) && !kept.includes(name),
+  );
   let patched = text;
   for (const name of stale) patched = edit(patched, name, undefined);
   for (const [name, value] of Object.entries(fields)) patched = edit(patched, name, value);
