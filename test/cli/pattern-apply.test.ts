@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readServedModel } from "../../src/engines/served-model.ts";
 import { fixturePath } from "../oracle.ts";
-import { demoModel, indexcache, interrupt, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
+import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
 
 const quarter = join(import.meta.dirname, "..", "..", "patterns", "demo-quarter.json");
 
