@@ -42,14 +42,14 @@ interface ServeFlags extends PatternFlags, DeviceFlags, Verbosity {
 const prefixShare = 0.2;
 /** Bytes of a request's body: a batch of long prompts as token ids. */
 const bodyBytes = 64 << 20;
-/** Milliseconds that requests under way have once the server is asked to end. */
-const grace = 10_000;
+/** Milliseconds that requests under way have once the server is asked to end: less than SIGTERM leaves in all. */
+const grace = 3000;
 
 const help = `
 Speaks the OpenAI API: /v1/models, /v1/completions, /v1/chat/completions, and beside it /tokenize, /detokenize,
 /tokenizer_info, /health, /version, /metrics. One request runs at a time. A request names a pattern by the model's name
 ("demo@1/4" for a size of the pattern file, "demo@uniform:4", "demo@FSSF...") or by a field "pattern". Requests that begin
-alike run their common beginning once. Ctrl-C ends it: requests under way have 10 seconds. docs/serve.md has every endpoint.
+alike run their common beginning once. Ctrl-C ends it: requests under way have 3 seconds. docs/serve.md has every endpoint.
 
 Examples:
   $ indexcache serve                                    the demo model at http://127.0.0.1:8000
@@ -121,7 +121,7 @@ async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Prom
     terminal.result(server.url);
     await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     const finished = await server.close(grace);
-    if (!finished) throw new InterruptedError("Requests were cut after 10 seconds");
+    if (!finished) throw new InterruptedError("Requests were cut: they had 3 seconds to end");
   } finally {
     await runner.release();
   }

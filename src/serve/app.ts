@@ -34,6 +34,8 @@ export function buildApp(context: ServerContext, { apiKey, dialects, bodyBytes }
   app.onError((error, c) => {
     const known = asApiError(error);
     if (known.status === 500) context.report(error);
+    // The rest of the body is not read: no other request can follow it on this connection.
+    if (known.status === 413) c.header("Connection", "close");
     return c.json(errorBody(known), known.status);
   });
   app.notFound((c) => {

@@ -12,7 +12,7 @@ const contentPart = z.object({
 const message = z
   .object({
     role: z.enum(["system", "developer", "user", "assistant"], "must be system, user or assistant"),
-    content: z.union([z.string(), z.array(contentPart)]),
+    content: z.union([z.string(), z.array(contentPart)], "must be a text, or a list of parts of type text"),
   })
   .transform(
     ({ role, content }): ChatMessage => ({
