@@ -57,36 +57,40 @@ export function storedType(dtype: string): OnnxType | undefined {
 }
 
 /**
+ * Four bytes at a time: with all bits but the exponent's masked out, one more in its last place carries into `high` only
+ * where every bit of the exponent is set. FP8 E4M3 has no infinity, and NaN where the mantissa's bits are set as well.
+ */
+const exponents: Readonly<Record<string, { width: number; mask: number; one: number; high: number }>> = {
+  F8_E4M3: { width: 1, mask: 0x7f7f7f7f, one: 0x01010101, high: 0x80808080 },
+  BF16: { width: 2, mask: 0x7f807f80, one: 0x00800080, high: 0x80008000 },
+  F16: { width: 2, mask: 0x7c007c00, one: 0x04000400, high: 0x80008000 },
+  F32: { width: 4, mask: 0x7f800000, one: 0x00800000, high: 0x80000000 },
+};
+
+/**
  * Index of the first element of `bytes` that is NaN or infinite, or -1.
- * @param dtype one that `storedType` knows; FP8 E4M3 has no infinity, only NaN, and so have exponents
+ * @param dtype one that `storedType` knows; of powers of two, the largest exponent is NaN
  */
 export function firstNonFinite(bytes: Uint8Array, dtype: string): number {
-  switch (dtype) {
-    case "F8_E4M3":
-      for (let i = 0; i < bytes.length; i++) if (((bytes[i] as number) & 0x7f) === 0x7f) return i;
-      return -1;
-    case "F8_E8M0":
-    case "U8":
-      return bytes.indexOf(0xff);
-    case "BF16":
-    case "F16": {
-      const exponent = dtype === "BF16" ? 0x7f80 : 0x7c00;
-      const words = aligned(bytes, 2, (buffer, offset, length) => new Uint16Array(buffer, offset, length));
-      for (let i = 0; i < words.length; i++) if (((words[i] as number) & exponent) === exponent) return i;
-      return -1;
-    }
-    case "F32": {
-      const words = aligned(bytes, 4, (buffer, offset, length) => new Uint32Array(buffer, offset, length));
-      for (let i = 0; i < words.length; i++) if (((words[i] as number) & 0x7f800000) === 0x7f800000) return i;
-      return -1;
-    }
-    default:
-      throw new RangeError(`firstNonFinite of dtype ${dtype}`);
+  if (Object.hasOwn(exponentTypes, dtype)) return bytes.indexOf(0xff);
+  const layout = exponents[dtype];
+  if (layout === undefined) throw new RangeError(`firstNonFinite of dtype ${dtype}`);
+  const { width, mask, one, high } = layout;
+  const whole = bytes.length & ~3;
+  const source = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const words = new Int32Array(source.buffer, source.byteOffset, whole / 4);
+  for (let i = 0; i < words.length; i++) {
+    const carried = (((words[i] as number) & mask) + one) & high;
+    if (carried !== 0) return Math.floor((4 * i + lowestByte(carried)) / width);
   }
+  if (whole === bytes.length) return -1;
+  const rest = new Uint8Array(4);
+  rest.set(bytes.subarray(whole));
+  const inRest = firstNonFinite(rest, dtype);
+  return inRest < 0 ? -1 : whole / width + inRest;
 }
 
-/** A typed view of bytes, copied first where the offset does not allow a view. */
-function aligned<T>(bytes: Uint8Array, width: number, view: (b: ArrayBufferLike, o: number, n: number) => T): T {
-  const source = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
-  return view(source.buffer, source.byteOffset, Math.floor(source.byteLength / width));
+/** Index of the lowest byte that is not 0; weights are little-endian, and so is every machine that runs this. */
+function lowestByte(word: number): number {
+  return Math.floor((31 - Math.clz32(word & -word)) / 8);
 }

@@ -1,5 +1,6 @@
 /** Opens MODEL for commands that compute with it: what cannot be loaded is refused before anything long begins. */
 import { InputError } from "../base/errors.ts";
+import { requireFiniteWeights } from "../checkpoint/finite-weights.ts";
 import { findModel } from "../checkpoint/hub-cache.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import type { Terminal } from "./terminal.ts";
@@ -12,6 +13,8 @@ export async function openModelToRun(text: string, terminal: Terminal): Promise<
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
   for (const note of model.notes) terminal.warn(note);
+  // An export has looked at them already.
+  if (model.manifest === undefined) await requireFiniteWeights(await model.weights());
   const { leftoverIndexers } = await model.weights();
   if (leftoverIndexers.length > 0) {
     terminal.note(

@@ -4,19 +4,19 @@
  * file system can; into the checkpoint's own folder only the graphs are added. Links in the new folder are no way out:
  * ONNX Runtime refuses external data with a second hard link, and symbolic links, as an attack.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { hashFile, openUserFile, requireRegularFile } from "../base/user-files.ts";
+import { hashFile, requireRegularFile } from "../base/user-files.ts";
 import { toolVersion } from "../base/version.ts";
 import { refuseAdapter } from "../checkpoint/adapter.ts";
-import { dtypeBytes, firstNonFinite, storedType } from "../checkpoint/dtype.ts";
+import { hashFiniteFile } from "../checkpoint/finite-weights.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
 import { type CheckpointTensors, indexName, openTensors } from "../checkpoint/shards.ts";
-import { bindWeights, listWeights, tensorName } from "../checkpoint/weights.ts";
+import { bindWeights, listWeights, type ModelWeights, tensorName } from "../checkpoint/weights.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
 import { buildFullModel } from "./full-model.ts";
@@ -59,9 +59,6 @@ const companions = [
   "README.md",
 ];
 
-/** Read at once: memory stays at this, whatever the model's size. A multiple of every element's width. */
-const blockBytes = 8 << 20;
-
 /**
  * Exports `source` to the new folder `target`, all or nothing, or into `source` itself where both are the same folder.
  * @throws InputError for anything wrong with the checkpoint, NaN and infinite weights included
@@ -94,7 +91,7 @@ export async function exportModel(
   try {
     await mkdir(join(partial, stageFolder), { recursive: true });
     const files: Manifest["files"] = {};
-    await readWeights(tensors, used, files, settings);
+    await readWeights(weights, files, settings);
     for (const name of present) files[name] = await describe(join(source, name));
     if (!inPlace) {
       for (const name of [...tensors.files, ...present]) {
@@ -187,64 +184,18 @@ async function moveInto(folder: string, partial: string): Promise<void> {
   await rm(partial, { recursive: true, force: true });
 }
 
-async function readWeights(
-  tensors: CheckpointTensors,
-  used: ReadonlySet<string>,
-  files: Manifest["files"],
-  settings: ExportSettings,
-): Promise<void> {
+async function readWeights(weights: ModelWeights, files: Manifest["files"], settings: ExportSettings): Promise<void> {
   let done = 0;
-  for (const name of tensors.files) {
-    const sha256 = await readShard(tensors, name, used, (bytes) => {
+  for (const name of weights.files) {
+    const onBytes = (bytes: number): void => {
       if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
       done += bytes;
-      settings.onProgress?.(done, tensors.bytes);
-    });
-    files[name] = { bytes: (await stat(join(tensors.folder, name))).size, sha256 };
-  }
-}
-
-/** One pass over a shard: hash, and finite check of the weights in use. */
-async function readShard(
-  { folder, tensors }: CheckpointTensors,
-  file: string,
-  used: ReadonlySet<string>,
-  onBlock: (bytes: number) => void,
-): Promise<string> {
-  const path = join(folder, file);
-  const ordered = [...tensors.values()].filter((tensor) => tensor.file === file).sort((a, b) => a.offset - b.offset);
-  const hash = createHash("sha256");
-  const block = Buffer.alloc(blockBytes);
-  const source = await openUserFile(path, `"${path}"`);
-  const pass = async (from: number, to: number, look?: (bytes: Uint8Array, at: number) => void) => {
-    for (let at = from; at < to; ) {
-      const { bytesRead } = await source.read(block, 0, Math.min(blockBytes, to - at), at);
-      if (bytesRead === 0) throw new InputError(`"${path}" became shorter while it was read`);
-      const bytes = block.subarray(0, bytesRead);
-      hash.update(bytes);
-      look?.(bytes, at - from);
-      at += bytesRead;
-      onBlock(bytesRead);
-    }
-  };
-  try {
-    let position = 0;
-    for (const { name, dtype, offset, length } of ordered) {
-      // The header, and tensors of the file that the index does not name.
-      await pass(position, offset);
-      const checked = used.has(name) && storedType(dtype) !== undefined;
-      await pass(offset, offset + length, (bytes, at) => {
-        const bad = checked ? firstNonFinite(bytes, dtype) : -1;
-        if (bad < 0) return;
-        const element = at / (dtypeBytes[dtype] as number) + bad;
-        throw new InputError(`"${path}", tensor "${name}": element ${element} is not finite (NaN or infinite)`);
-      });
-      position = offset + length;
-    }
-    await pass(position, (await source.stat()).size);
-    return hash.digest("hex");
-  } finally {
-    await source.close();
+      settings.onProgress?.(done, weights.bytes);
+    };
+    files[name] = {
+      bytes: (await stat(join(weights.folder, name))).size,
+      sha256: await hashFiniteFile(weights, name, { onBytes }),
+    };
   }
 }
 

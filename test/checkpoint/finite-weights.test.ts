@@ -1,0 +1,101 @@
+/** NaN and infinity in weights: found wherever they are, also where losses would not show them. */
+import { execFile } from "node:child_process";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import fc from "fast-check";
+import { afterEach, describe, expect, test } from "vitest";
+import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
+import { requireFiniteWeights } from "../../src/checkpoint/finite-weights.ts";
+import { openModel } from "../../src/graph/model-folder.ts";
+import { fixturePath } from "../oracle.ts";
+import { copyFixture, pokeTensor } from "./safetensors-file.ts";
+import { e4m3 } from "./tensor-file.ts";
+
+const command = join(import.meta.dirname, "..", "..", "bin", "indexcache.js");
+const folders: string[] = [];
+afterEach(async () => {
+  for (const folder of folders.splice(0)) await rm(folder, { recursive: true });
+});
+
+const nan = new Uint8Array(Float32Array.of(Number.NaN).buffer);
+const infinity = new Uint8Array(Float32Array.of(-Infinity).buffer);
+
+async function poked(name: string, file: string, tensor: string, at: number, bytes: Uint8Array): Promise<string> {
+  const folder = await copyFixture(name);
+  folders.push(folder);
+  await pokeTensor(join(folder, file), tensor, at, bytes);
+  return folder;
+}
+
+const look = async (folder: string) => requireFiniteWeights(await (await openModel(folder)).weights());
+
+test.each(["glm-groups", "glm-shared", "glm-pattern", "v32-fp8"])("%s is in order", async (name) => {
+  await expect(look(fixturePath(name))).resolves.toBeUndefined();
+});
+
+test.each([
+  ["model.layers.1.self_attn.indexer.wq_b.weight", 37, nan, "element [1, 1]"],
+  ["model.layers.1.self_attn.indexer.k_norm.bias", 3, infinity, "element [3]"],
+  ["model.layers.2.mlp.gate.weight", 41, nan, "element [1, 1]"],
+  ["model.layers.2.mlp.gate.e_score_correction_bias", 0, infinity, "element [0]"],
+  ["model.layers.4.mlp.experts.7.down_proj.weight", 0, nan, "element [0, 0]"],
+  ["model.norm.weight", 39, nan, "element [39]"],
+])("%s: refused, naming the place", async (tensor, at, bytes, place) => {
+  const folder = await poked("glm-groups", "model.safetensors", tensor, at, bytes);
+  await expect(look(folder)).rejects.toThrow(
+    `"${folder}/model.safetensors", tensor "${tensor}": ${place} is not finite (NaN or infinite)`,
+  );
+});
+
+test("what the model does not use is not looked at", async () => {
+  const folder = await poked(
+    "glm-shared",
+    "model-00003-of-00003.safetensors",
+    "model.layers.5.eh_proj.weight",
+    0,
+    Uint8Array.of(0xc0, 0x7f),
+  );
+  await expect(look(folder)).resolves.toBeUndefined();
+});
+
+test("loss refuses what would not show in it", async () => {
+  const tensor = "model.layers.2.mlp.gate.e_score_correction_bias";
+  const folder = await poked("glm-groups", "model.safetensors", tensor, 1, nan);
+  const run = promisify(execFile)(process.execPath, [command, "loss", folder, "-q"]);
+  await expect(run).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining(`tensor "${tensor}"`) });
+});
+
+describe("firstNonFinite", () => {
+  const values: [string, number, (bytes: Uint8Array) => number[]][] = [
+    ["F8_E4M3", 1, (bytes) => [...bytes].map((byte) => e4m3[byte] as number)],
+    ["F8_E8M0", 1, (bytes) => [...bytes].map((byte) => (byte === 255 ? Number.NaN : byte))],
+    [
+      "BF16",
+      2,
+      (bytes) => pairs(bytes).map((word) => new Float32Array(Uint32Array.of(word << 16).buffer)[0] as number),
+    ],
+    ["F16", 2, (bytes) => pairs(bytes).map((word) => ((word & 0x7c00) === 0x7c00 ? Number.NaN : word))],
+    ["F32", 4, (bytes) => [...new Float32Array(bytes.slice().buffer)]],
+  ];
+  // Bytes near the ones that matter, so that numbers that are not finite are common and never certain.
+  const byte = fc.oneof(fc.constantFrom(0x7f, 0xff, 0x7c, 0x80, 0x7e, 0xfe), fc.integer({ min: 0, max: 255 }));
+  test.each(values)("%s: the first of any bytes", (dtype, width, read) => {
+    fc.assert(
+      fc.property(fc.array(byte, { maxLength: 40 }), fc.integer({ min: 0, max: 3 }), (list, shift) => {
+        const whole = list.slice(0, list.length - (list.length % width));
+        const bytes = new Uint8Array([...new Array(shift).fill(0), ...whole]).subarray(shift);
+        const expected = read(Uint8Array.from(bytes)).findIndex((value) => !Number.isFinite(value));
+        expect(firstNonFinite(bytes, dtype)).toBe(expected);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+function pairs(bytes: Uint8Array): number[] {
+  return Array.from(
+    { length: bytes.length / 2 },
+    (_, i) => (bytes[2 * i] as number) + 256 * (bytes[2 * i + 1] as number),
+  );
+}
