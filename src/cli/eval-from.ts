@@ -8,20 +8,46 @@ import { type EvalResult, readEvalResult } from "../formats/eval-result.ts";
 import { readSamples, SAMPLES_KIND } from "../formats/sample-journal.ts";
 import { evalRecord } from "../report/eval-record.ts";
 import { runtimeName } from "../runtime/runtime-name.ts";
-import { allFullBaseline, type EvalFlags, statisticsOf } from "./eval-options.ts";
+import { type EvalFlags, statisticsOf } from "./eval-options.ts";
+import { type GivenOption, requireOnly } from "./given-options.ts";
 import { recordedCommand } from "./interruption.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Enough of a file to know a header by. */
 const HEADER_BYTES = 200;
 
-export async function resultFromFile(path: string, flags: EvalFlags, terminal: Terminal): Promise<EvalResult> {
-  if (!(await readStart(path)).includes(SAMPLES_KIND)) return readEvalResult(path);
+/** Where a result goes and how it is printed. */
+const outputOptions = ["from", "output", "json", "markdown", "junit", "failOn", "verbose", "quiet"];
+/** What decides scores and verdicts of samples that are there. */
+const scoringOptions = ["baseline", "margin", "alpha", "seed", "codeRatio", "emptyOutputs", "bootstrap"];
+const scoringWords = "--baseline, --margin, --alpha, --seed, --code-ratio and --empty-outputs";
+
+export async function resultFromFile(
+  path: string,
+  flags: EvalFlags,
+  given: readonly GivenOption[],
+  terminal: Terminal,
+): Promise<EvalResult> {
+  if (!(await readStart(path)).includes(SAMPLES_KIND)) {
+    requireOnly(
+      given,
+      new Set(outputOptions),
+      "--from prints the result of a file as it was computed",
+      `samples can be scored again: --from ${path}.samples.jsonl takes ${scoringWords}`,
+    );
+    return readEvalResult(path);
+  }
+  requireOnly(
+    given,
+    new Set([...outputOptions, ...scoringOptions]),
+    "--from scores samples that are there and runs nothing",
+    `it takes ${scoringWords}`,
+  );
   const saved = await readSamples(path);
   if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
   const { fingerprint, entries } = saved;
   const { codeRatio, emptyOutputs } = flags;
-  const baseline = flags.baseline === allFullBaseline ? undefined : flags.baseline;
+  const baseline = given.some(({ attribute }) => attribute === "baseline") ? flags.baseline : undefined;
   const known = await suiteTasks(fingerprint.suite, { codeRatio, emptyOutputs });
   const { arms, items, tasks, unpaired } = pairSaved(path, entries, known, baseline);
   if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);

@@ -177,15 +177,6 @@ export function requireSensibleEvalFlags(flags: EvalFlags): void {
       `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
     );
   }
-  if (from !== undefined && pattern.length > 0) {
-    throw new UsageError("--from has its arms in the file: --pattern does not go with it");
-  }
-  if (
-    from !== undefined &&
-    (resume === true || fresh === true || flags.samplesFile !== undefined || flags.dryRun === true)
-  ) {
-    throw new UsageError("--from runs nothing: --resume, --fresh, --samples-file and --dry-run do not go with it");
-  }
 }
 
 /** Where samples are written as they are made; undefined where nothing is. */

@@ -21,8 +21,13 @@ export async function giveEvalResult(result: EvalResult, flags: EvalFlags, termi
   const { output, junit, failOn, json, markdown } = flags;
   if (output !== undefined) await writeEvalResult(output, result);
   if (junit !== undefined) await writeFileAtomically(junit, formatJunit(result, failOn));
-  const format = json === true ? formatEvalResult : markdown === true ? formatEvalMarkdown : formatEvalReport;
-  terminal.result(format(result));
+  terminal.result(
+    json === true
+      ? formatEvalResult(result)
+      : markdown === true
+        ? formatEvalMarkdown(result)
+        : formatEvalReport(result, terminal.resultWidth),
+  );
   for (const path of [output, junit]) if (path !== undefined) terminal.note(`written: ${path}`);
   const failures = failOn === undefined ? [] : gateFailures(result, failOn);
   if (failures.length > 0) throw new GateFailure(`--fail-on ${failOn}: ${failures.join("; ")}`);

@@ -2,6 +2,7 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
+import { quoted } from "../base/quoted.ts";
 import { type AnsweredItem, type Evaluation, evaluate } from "../eval/run/evaluation.ts";
 import { planEvaluation } from "../eval/run/plan.ts";
 import { EvalProgressTracker } from "../eval/run/progress.ts";
@@ -19,6 +20,7 @@ import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
+import { type GivenOption, givenOptions } from "./given-options.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { addModelArgument, demoModel } from "./options.ts";
 import { Terminal } from "./terminal.ts";
@@ -47,25 +49,38 @@ export function addEvalCommand(program: Command): void {
   command
     .addHelpText("after", help)
     .action((model: string | undefined, flags: EvalFlags) =>
-      interruptible((signal) => evalCommand(model ?? demoModel, flags, signal), "Stopping; Ctrl-C again kills"),
+      interruptible(
+        (signal) => evalCommand(model, flags, givenOptions(command), signal),
+        "Stopping; Ctrl-C again kills",
+      ),
     );
 }
 
-async function evalCommand(path: string, flags: EvalFlags, signal: AbortSignal): Promise<void> {
+async function evalCommand(
+  path: string | undefined,
+  flags: EvalFlags,
+  given: readonly GivenOption[],
+  signal: AbortSignal,
+): Promise<void> {
   requireSensibleEvalFlags(flags);
   const terminal = new Terminal(flags);
   if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
   if (flags.list === true) {
     const tasks = listSuites();
-    terminal.result(flags.json === true ? JSON.stringify(taskListRecord(tasks), null, 2) : formatTaskList(tasks));
+    terminal.result(
+      flags.json === true
+        ? JSON.stringify(taskListRecord(tasks), null, 2)
+        : formatTaskList(tasks, terminal.resultWidth),
+    );
     return;
   }
   await requireWritableOutputs(flags);
   if (flags.from !== undefined) {
-    await giveEvalResult(await resultFromFile(flags.from, flags, terminal), flags, terminal);
+    if (path !== undefined) throw new UsageError(`--from runs nothing: MODEL (${quoted(path)}) does not go with it`);
+    await giveEvalResult(await resultFromFile(flags.from, flags, given, terminal), flags, terminal);
     return;
   }
-  const inputs = await openEvalInputs(path, flags, terminal, signal);
+  const inputs = await openEvalInputs(path ?? demoModel, flags, terminal, signal);
   for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
   if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
   else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
@@ -165,7 +180,9 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
       skipped_tasks: suite.skipped.map(({ task, reason }) => ({ task, reason })),
       ...plan,
     };
-    terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatEvalPlan(record));
+    terminal.result(
+      flags.json === true ? JSON.stringify(record, null, 2) : formatEvalPlan(record, terminal.resultWidth),
+    );
   } finally {
     await runner.release();
   }

@@ -26,6 +26,12 @@ export class Terminal {
     return this.#verbosity.quiet === true;
   }
 
+  /** Columns that results may have; undefined where stdout is a file or pipe. */
+  get resultWidth(): number | undefined {
+    const { isTTY, columns } = process.stdout;
+    return isTTY === true && columns > 0 ? columns : undefined;
+  }
+
   /** The result, and nothing else. */
   result(text: string): void {
     const shown = escapeForTerminal(text);

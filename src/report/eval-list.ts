@@ -1,9 +1,11 @@
 /** What `eval --list` prints: suites and their tasks. */
 import type { ListedTask } from "../eval/suites.ts";
-import { formatTable } from "./text-table.ts";
+import { formatTableWithin } from "./text-table.ts";
 
-export function formatTaskList(tasks: readonly ListedTask[]): string {
-  return formatTable(
+/** @param width columns of the terminal; undefined for a file or pipe */
+export function formatTaskList(tasks: readonly ListedTask[], width?: number): string {
+  return formatTableWithin(
+    width,
     [
       { title: "Suite" },
       { title: "Task" },
@@ -11,7 +13,7 @@ export function formatTaskList(tasks: readonly ListedTask[]): string {
       { title: "Metric" },
       { title: "Scores" },
       { title: "New tokens", align: "right" },
-      { title: "Data" },
+      { title: "Data", fold: "below", label: "data:" },
     ],
     tasks.map(({ suite, task, version, metric, scores, maxNewTokens, data }) => [
       suite,

@@ -1,7 +1,7 @@
 /** What `eval --dry-run` prints: what would run, and about how long. */
 import type { PlannedCell } from "../eval/run/plan.ts";
 import { formatCount, formatDuration } from "./quantities.ts";
-import { formatTable } from "./text-table.ts";
+import { formatTableWithin, wrapWords } from "./text-table.ts";
 
 export interface EvalPlanRecord {
   suite: string;
@@ -15,7 +15,8 @@ export interface EvalPlanRecord {
   estimated_seconds: number | null;
 }
 
-export function formatEvalPlan(plan: EvalPlanRecord): string {
+/** @param width columns of the terminal; undefined for a file or pipe */
+export function formatEvalPlan(plan: EvalPlanRecord, width?: number): string {
   const rows = plan.cells.map((cell) => [
     cell.length === undefined ? cell.task : `${cell.task} ${cell.length}`,
     formatCount(cell.items),
@@ -35,13 +36,16 @@ export function formatEvalPlan(plan: EvalPlanRecord): string {
   ];
   const time =
     plan.estimated_seconds === null ? "not known" : `at most about ${formatDuration(plan.estimated_seconds)}`;
-  return [
-    formatTable(columns, rows),
-    "",
+  const lines = [
     ...plan.arms.map(
       ({ name, index_topk_pattern: pattern }, index) => `${index === 0 ? "baseline" : "arm"} ${name}: ${pattern}`,
     ),
     ...plan.skipped_tasks.map(({ task, reason }) => `Skipped ${task}: ${reason}`),
     `${formatCount(plan.items)} items under ${plan.arms.length} arms, ${plan.workers} at a time; time: ${time}`,
+  ];
+  return [
+    formatTableWithin(width, columns, rows),
+    "",
+    ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
   ].join("\n");
 }

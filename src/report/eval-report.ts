@@ -1,41 +1,71 @@
 /** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
 import type { EvalComparison, EvalResult, EvalRow } from "../formats/eval-result.ts";
 import { formatCount, formatDuration, formatRate } from "./quantities.ts";
-import { type Column, formatTable } from "./text-table.ts";
+import { type Column, formatTableWithin, wrapWords } from "./text-table.ts";
 
-/** The whole report for a terminal: of intervals only that of the change, which the verdict is about. */
-export function formatEvalReport(result: EvalResult): string {
-  const { columns, rows } = tableOf(result, result.arms.length === 1);
-  return [formatTable(columns, rows), "", ...remarks(result)].join("\n");
+/**
+ * The whole report for a terminal: of intervals only that of the change, which the verdict is about.
+ * @param width columns of the terminal; undefined for a file or pipe, where each row and arm is one line, however long
+ */
+export function formatEvalReport(result: EvalResult, width?: number): string {
+  const labels = armLabels(result, width);
+  const { columns, rows } = tableOf(result, labels, result.arms.length === 1);
+  const lines = remarks(result, labels);
+  return [
+    formatTableWithin(width, columns, rows),
+    "",
+    ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
+  ].join("\n");
 }
 
 /** The report as Markdown: the same table with every interval, and the same remarks. */
 export function formatEvalMarkdown(result: EvalResult): string {
-  const { columns, rows } = tableOf(result, true);
+  const labels = armLabels(result, undefined);
+  const { columns, rows } = tableOf(result, labels, true);
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
     line(columns.map(({ title }) => title)),
     line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
     ...rows.map(line),
     "",
-    ...remarks(result).map((remark) => `- ${remark}`),
+    ...remarks(result, labels).map((remark) => `- ${remark}`),
   ].join("\n");
 }
 
+/** A longer name leaves no room for its numbers at 80 columns. */
+const LONGEST_ARM_NAME = 24;
+
+/** Names of the arms; where one is too long for the terminal, numbers that a line below the table explains. */
+function armLabels({ arms }: EvalResult, width: number | undefined): string[] {
+  const names = arms.map(({ name }) => name);
+  if (width === undefined || names.every((name) => name.length <= LONGEST_ARM_NAME)) return names;
+  return names.map((_, index) => (index === 0 ? "baseline" : `arm ${index}`));
+}
+
 /** One line for each row and arm; what belongs to the row stands on its first line. */
-function tableOf(result: EvalResult, everyInterval: boolean): { columns: Column[]; rows: string[][] } {
+function tableOf(
+  result: EvalResult,
+  labels: readonly string[],
+  everyInterval: boolean,
+): { columns: Column[]; rows: string[][] } {
   const confidence = `${percent(1 - result.statistics.alpha)} CI`;
   const right = (title: string): Column => ({ title, align: "right" });
   const compared = result.arms.length > 1;
   const columns: Column[] = [
-    { title: "Task" },
-    right("n"),
+    { title: "Task", fold: "above", label: "" },
+    { ...right("n"), fold: "above" },
     { title: "Arm" },
     right("Score"),
     ...(everyInterval ? [right(confidence)] : []),
     ...(compared ? [right("Change"), right(confidence), right("p")] : []),
-    right("Gold loss"),
-    ...(compared ? [right("Change"), ...(everyInterval ? [right(confidence)] : []), { title: "Verdict" }] : []),
+    { ...right("Gold loss"), fold: "late", label: "gold loss" },
+    ...(compared
+      ? [
+          { ...right("Change"), fold: "late" as const, label: "change" },
+          ...(everyInterval ? [right(confidence)] : []),
+          { title: "Verdict", fold: "below" as const, label: "" },
+        ]
+      : []),
   ];
   const rows = result.rows.flatMap((row) =>
     row.arms.map((arm, index) => {
@@ -44,7 +74,7 @@ function tableOf(result: EvalResult, everyInterval: boolean): { columns: Column[
       return [
         index === 0 ? rowName(row) : "",
         index === 0 ? formatCount(items) : "",
-        result.arms[index]?.name ?? "",
+        labels[index] ?? "",
         items === 0 ? "-" : points(arm.score),
         ...(everyInterval ? [items === 0 ? "" : range(arm.interval, points)] : []),
         ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
@@ -82,21 +112,21 @@ function rowName(row: EvalRow): string {
 }
 
 /** What the table does not say: how it was made, and what is missing in it. */
-function remarks(result: EvalResult): string[] {
+function remarks(result: EvalResult, labels: readonly string[]): string[] {
   const { statistics, arms, rows } = result;
   const lines = arms.map((arm, index) => {
-    const role = index === 0 ? "baseline" : "arm";
+    const role = labels[index] === arm.name ? (index === 0 ? "baseline" : "arm") : `${labels[index]} is`;
     const prefill = formatRate(arm.prompt_tokens, arm.prefill_seconds);
     const decode = formatRate(arm.generated_tokens, arm.decode_seconds);
     return `${role} ${arm.name}: ${arm.index_topk_pattern}, ${arm.full_layers} of ${arm.index_topk_pattern.length} layers Full; prefill ${prefill}, decode ${decode}`;
   });
   if (arms.length > 1) {
     lines.push(
-      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${marginPoints(statistics.margin)} points, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
+      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${marginPoints(statistics.margin)}, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
       ...neededRemark(result),
     );
   }
-  lines.push(...outputRemarks(rows, arms));
+  lines.push(...outputRemarks(rows, arms, labels));
   lines.push(...result.notes.map((note) => `${note}.`));
   for (const { task, reason } of result.skipped_tasks) lines.push(`Skipped ${task}: ${reason}`);
   const [bad] = result.bad_records;
@@ -124,7 +154,7 @@ function neededRemark({ rows, statistics }: EvalResult): string[] {
 }
 
 /** Counts over the task rows, each item once. */
-function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"]): string[] {
+function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"], labels: readonly string[]): string[] {
   const tasks = rows.filter(({ kind, endpoint }) => kind === "task" && endpoint === "generation");
   const total = (value: (row: EvalRow) => number) => tasks.reduce((before, row) => before + value(row), 0);
   const items = total((row) => row.items);
@@ -140,7 +170,7 @@ function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"]): stri
     const counts = arms.map((_, index) => total((row) => value(row.arms[index] as EvalRow["arms"][number])));
     if (counts.every((one) => one === 0)) return;
     lines.push(
-      `${name}: ${arms.map((arm, index) => `${arm.name} ${formatCount(counts[index] as number)}`).join(", ")}.`,
+      `${name}: ${labels.map((label, index) => `${label} ${formatCount(counts[index] as number)}`).join(", ")}.`,
     );
   };
   perArm("Empty outputs", ({ empty }) => empty);
@@ -165,7 +195,8 @@ function points(value: number): string {
 }
 
 function marginPoints(margin: number): string {
-  return String(Number((100 * margin).toPrecision(6)));
+  const value = Number((100 * margin).toPrecision(6));
+  return `${value} ${value === 1 ? "point" : "points"}`;
 }
 
 function signedPoints(value: number): string {

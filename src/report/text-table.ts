@@ -5,6 +5,13 @@ export interface Column {
   title: string;
   /** Numbers to the right, so that their digits stand under each other. */
   align?: "left" | "right";
+  /**
+   * Where the cells go if the table is wider than it may be: on a line above the rows that they stand for (empty cells
+   * belong to the row before), or on one below their row; `late` ones only if the table is too wide even then.
+   */
+  fold?: "above" | "below" | "late";
+  /** Word before a folded cell; the title where none is given. */
+  label?: string;
 }
 
 /** Rows under titles, columns two blanks apart, no blanks at line ends. */
@@ -23,6 +30,69 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
         .trimEnd(),
     )
     .join("\n");
+}
+
+/** The same table, folded where its lines would be longer than `width`: undefined is a file or pipe, which is never folded. */
+export function formatTableWithin(
+  width: number | undefined,
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+): string {
+  const plain = formatTable(columns, rows);
+  if (width === undefined || fits(plain, width)) return plain;
+  const folded = foldedTable(width, columns, rows, ["above", "below"]);
+  return fits(folded, width) ? folded : foldedTable(width, columns, rows, ["above", "below", "late"]);
+}
+
+function fits(text: string, width: number): boolean {
+  return text.split("\n").every((line) => displayWidth(line) <= width);
+}
+
+function foldedTable(
+  width: number,
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+  folds: readonly Column["fold"][],
+): string {
+  const places = columns.map(({ fold }) => (fold !== undefined && folds.includes(fold) ? fold : "row"));
+  const cellsAt = (row: readonly string[], which: (place: string) => boolean) =>
+    columns.flatMap(({ title, label = title }, index) => {
+      const cell = row[index] ?? "";
+      return which(places[index] as string) && cell !== "" ? [label === "" ? cell : `${label} ${cell}`] : [];
+    });
+  const kept = columns.filter((_, index) => places[index] === "row");
+  const table = formatTable(
+    kept,
+    rows.map((row) => row.filter((_, index) => places[index] === "row")),
+  );
+  const [titles = "", ...lines] = table.split("\n");
+  const above = places.includes("above");
+  const indent = above ? "  " : "";
+  return [
+    indent + titles,
+    ...rows.flatMap((row, index) => {
+      const heading = cellsAt(row, (place) => place === "above");
+      const below = cellsAt(row, (place) => place !== "above" && place !== "row");
+      return [
+        ...(heading.length === 0 ? [] : [heading.join(", ")]),
+        `${indent}${lines[index] ?? ""}`.trimEnd(),
+        ...(below.length === 0 ? [] : wrapWords(below.join("; "), width, `${indent}  `)),
+      ];
+    }),
+  ].join("\n");
+}
+
+/** Lines of whole words, none longer than `width` where words allow it; `indent` before each. */
+export function wrapWords(text: string, width: number, indent = ""): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && displayWidth(indent) + displayWidth(line) + 1 + displayWidth(word) > width) {
+      lines.push(indent + line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  return [...lines, indent + line];
 }
 
 /** Names on the left, values on the right of them; entries without a value are left out. */

@@ -108,6 +108,25 @@ describe("an evaluation", () => {
     );
   });
 
+  test("takes with --from only what it can honour, and names the rest", async () => {
+    const result = join(home, "r.json");
+    const samples = `${result}.samples.jsonl`;
+    for (const [file, args, message] of [
+      [result, ["--margin", "60"], "as it was computed: --margin does not go with it"],
+      [result, ["--baseline", "uniform:4", "--alpha", "0.1"], "--baseline and --alpha do not go with it"],
+      [result, ["--no-cache"], "--no-cache does not go with it"],
+      [samples, ["-p", "full", "--samples", "9"], "runs nothing: --pattern and --samples do not go with it"],
+      [samples, ["--resume", "-o", "x.json"], "--resume does not go with it"],
+      [samples, ["--device", "cpu", "--dry-run"], "--device and --dry-run do not go with it"],
+    ] as const) {
+      const { status, stderr, stdout } = await indexcache(folder, ["eval", "--from", file, ...args]);
+      expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+      expect(stderr).toContain(message);
+    }
+    const wide = await indexcache(folder, ["eval", "--from", samples, "--margin", "60", "--alpha", "0.2", "--json"]);
+    expect(evalResultSchema.parse(JSON.parse(wide.stdout)).statistics).toMatchObject({ margin: 0.6, alpha: 0.2 });
+  });
+
   test("fails its gate with exit code 1", async () => {
     const samples = join(home, "r.json.samples.jsonl");
     const gated = await indexcache(folder, ["eval", "--from", samples, "--fail-on", "inconclusive"]);
@@ -267,7 +286,9 @@ describe("bad input is one sentence and exit code 2:", () => {
       'names task "qa_1", which suite ruler-core',
     ],
     ["thinking without a template", ["--thinking", "--chat-template", "none"], "--thinking needs a chat template"],
-    ["--from with an arm", ["--from", "s.jsonl", "-p", "full"], "--from has its arms in the file"],
+    ["--from with a model", ["./model", "--from", "s.jsonl"], 'MODEL ("./model") does not go with it'],
+    ["a margin that nobody could see", ["--margin", "1e-300"], "must be 0, or points from 0.001 to 100"],
+    ["an alpha that nothing passes", ["--alpha", "1e-300"], "must be 0.000001 or more and below 0.5"],
     ["--from a file that is none", ["--from", "nothing.jsonl"], 'Cannot read "nothing.jsonl"'],
   ];
   test.each(cases)("%s", async (_, args, message) => {

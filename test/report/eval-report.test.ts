@@ -1,5 +1,6 @@
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { evalResultSchema, formatEvalResult } from "../../src/formats/eval-result.ts";
+import { evalResultSchema, formatEvalResult, readEvalResult } from "../../src/formats/eval-result.ts";
 import type { Sample } from "../../src/formats/sample-journal.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { gateFailures } from "../../src/report/eval-gate.ts";
@@ -64,6 +65,40 @@ describe("the report", () => {
     ]) {
       expect(text).toContain(words);
     }
+  });
+
+  test.each([80, 60])(
+    "is laid out for a terminal of %i columns: no number is torn, every verdict is whole",
+    (width) => {
+      const lines = formatEvalReport(bad, width).split("\n");
+      expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(width);
+      expect(lines).toContain("needle, n 40");
+      expect(lines.join("\n")).toMatch(
+        /^ +a<b>&\.json +25\.0 +-75\.0 .*\n +(gold loss 0\.5000; change \+0\.0000; )?inferior$/m,
+      );
+      // A file or pipe gets the same whatever the terminal.
+      expect(formatEvalReport(bad)).not.toContain("needle, n 40");
+      expect(formatEvalReport(bad, 500)).toBe(formatEvalReport(bad));
+    },
+  );
+
+  test("numbers arms whose names a terminal has no room for, and says which is which", () => {
+    const name = `${"results/".repeat(8)}quarter.json`;
+    const long = { ...bad, arms: bad.arms.map((arm, index) => (index === 0 ? arm : { ...arm, name })) };
+    const text = formatEvalReport(long, 80);
+    expect(text).toMatch(/^ +arm 1 +25\.0/m);
+    expect(text).toMatch(/^arm 1 is\nresults\/(results\/)+quarter\.json: FSFS/m);
+    expect(formatEvalReport(long)).toMatch(new RegExp(`^ +${name} +25`, "m"));
+  });
+
+  test("of a version that resampled is read and printed", async () => {
+    const old = await readEvalResult(join(import.meta.dirname, "../fixtures/eval/result-of-0.1.0-resampled.json"));
+    expect(formatEvalReport(old)).toContain("10,000 resamples, seed 42");
+  });
+
+  test("says what the number of items needed promises", () => {
+    expect(formatEvalReport(result(many(1, 40)))).toContain("settle the verdict with a chance of 80%");
+    expect(formatEvalReport(bad)).not.toContain("chance of 80%");
   });
 
   test("is a record that its own schema takes back", () => {
