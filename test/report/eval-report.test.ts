@@ -87,7 +87,7 @@ describe("the report", () => {
     const long = { ...bad, arms: bad.arms.map((arm, index) => (index === 0 ? arm : { ...arm, name })) };
     const text = formatEvalReport(long, 80);
     expect(text).toMatch(/^ +arm 1 +25\.0/m);
-    expect(text).toMatch(/^arm 1 is\nresults\/(results\/)+quarter\.json: FSFS/m);
+    expect(text).toMatch(/^arm 1 is\n(results\/)+quarter\.json:\nFSFS/m);
     expect(formatEvalReport(long)).toMatch(new RegExp(`^ +${name} +25`, "m"));
   });
 
