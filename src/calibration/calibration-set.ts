@@ -1,7 +1,9 @@
 /** The token windows that every pattern of a run is measured on, and the hash that says whether two runs had the same. */
 import { createHash } from "node:crypto";
 import { InputError, UsageError } from "../base/errors.ts";
-import { type Document, type DocumentOptions, readDocuments } from "./documents.ts";
+import { describeLeftOut, type LeftOut, NO_DATA } from "../formats/records/data-folder.ts";
+import { type DocumentOptions, openDocuments } from "./documents.ts";
+import { type DocumentEncoder, RowAccount, tokenizeDocuments } from "./tokenized-documents.ts";
 import { chooseWindows, packWindows, type Windows, windowPerDocument } from "./windows.ts";
 
 /** A sequence by default has at least this many tokens, where the model's window allows: fewer say little of a loss. */
@@ -20,14 +22,13 @@ export interface CalibrationModel {
   maxPositionEmbeddings: number;
 }
 
-export interface CalibrationOptions extends DocumentOptions {
+export interface CalibrationOptions extends DocumentOptions, Omit<DocumentEncoder, "encode"> {
   sequenceLength?: number;
   /** Use only this many windows, chosen by `seed`. */
   sequences?: number;
   seed?: number;
   /** One window a document instead of documents one behind the other. */
   pack?: boolean;
-  signal?: AbortSignal;
 }
 
 export interface CalibrationSet {
@@ -41,7 +42,9 @@ export interface CalibrationSet {
   /** Windows that the source gives; `windows` may be a choice of them. */
   available: number;
   documents: number;
-  /** Loud things: dropped documents, fewer windows than asked for. */
+  /** What the rows were read as, where it is not plain text or ids, and files beside the data. */
+  notes: string[];
+  /** Loud things: rows and files that are left out, dropped documents, fewer windows than asked for. */
   warnings: string[];
 }
 
@@ -61,10 +64,12 @@ export async function loadCalibrationSet(
   if (options.sequences !== undefined && !(Number.isInteger(options.sequences) && options.sequences >= 1)) {
     throw new UsageError(`--sequences is ${options.sequences}: it must be a whole number from 1 up`);
   }
-  const documents = tokenize(readDocuments(source, options), model.vocabSize, encode, options.signal);
+  const opened = await openDocuments(source, options);
+  const account = new RowAccount();
+  const documents = tokenizeDocuments(opened.documents(), model.vocabSize, { ...options, encode }, account);
   const pack = options.pack ?? true;
   const cut = await (pack ? packWindows(documents, length) : windowPerDocument(documents, length));
-  requireWindows(cut, source, length, model.indexTopk, pack);
+  requireWindows(cut, source, length, model.indexTopk, pack, account);
   const windows = chooseWindows(cut.windows, options.sequences ?? cut.windows.length, options.seed ?? 0);
   return {
     source,
@@ -74,8 +79,21 @@ export async function loadCalibrationSet(
     tokens: windows.length * length,
     available: cut.windows.length,
     documents: cut.documents,
-    warnings: describeConcerns(cut, windows.length, length, options),
+    notes: sentences(account.describeShapes(), describeLeftOut(opened.leftOut.filter(isAside))),
+    warnings: [
+      ...sentences(account.describeEmpty(), describeLeftOut(opened.leftOut.filter((file) => !isAside(file)))),
+      ...describeConcerns(cut, windows.length, length, options),
+    ],
   };
+}
+
+/** A README beside data is nothing to warn of. */
+function isAside({ reason }: LeftOut): boolean {
+  return reason === NO_DATA;
+}
+
+function sentences(...all: (string | undefined)[]): string[] {
+  return all.filter((sentence) => sentence !== undefined);
 }
 
 /** SHA-256 over length and ids of each window as little-endian 32-bit integers. */
@@ -127,32 +145,17 @@ function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOp
   return sequenceLength;
 }
 
-/** Ids of each document; those of a text begin with BOS, given ids are used as they are. */
-async function* tokenize(
-  documents: AsyncIterable<Document>,
-  vocabSize: number,
-  encode: (text: string) => Promise<ArrayLike<number>>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<ArrayLike<number>> {
-  for await (const document of documents) {
-    signal?.throwIfAborted();
-    const given = "ids" in document;
-    if (given ? document.ids.length === 0 : document.text === "") continue;
-    const ids = given ? document.ids : await encode(document.text);
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i] ?? -1;
-      if (id >= 0 && id < vocabSize) continue;
-      throw new InputError(
-        `Calibration file ${document.where}: token id ${id} at position ${i} is outside the model's vocabulary of ${vocabSize}`,
-        { hint: given ? "were the ids made with this model's tokenizer?" : "the tokenizer files are not this model's" },
-      );
-    }
-    yield ids;
+function requireWindows(
+  cut: Windows,
+  source: string,
+  length: number,
+  indexTopk: number,
+  pack: boolean,
+  account: RowAccount,
+): void {
+  if (cut.documents === 0) {
+    throw new InputError(`Calibration set "${source}" holds no text: ${account.describeEmpty() ?? "it is empty"}`);
   }
-}
-
-function requireWindows(cut: Windows, source: string, length: number, indexTopk: number, pack: boolean): void {
-  if (cut.documents === 0) throw new InputError(`Calibration set "${source}" is empty`);
   if (cut.windows.length > 0) return;
   throw new InputError(
     pack

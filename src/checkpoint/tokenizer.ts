@@ -36,7 +36,7 @@ const tokenizerConfigSchema = z.looseObject({
 const generationSchema = z.looseObject({ bos_token_id: ids.nullish(), eos_token_id: ids.nullish() });
 
 export interface ChatMessage {
-  role: "system" | "user" | "assistant";
+  role: string;
   content: string;
 }
 

@@ -2,7 +2,7 @@
 import { realpath } from "node:fs/promises";
 import { UsageError } from "../base/errors.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
-import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { type ChatMessage, Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../formats/published-pattern.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -52,14 +52,24 @@ export async function openCalibrationSet(
   signal: AbortSignal,
 ): Promise<CalibrationSet> {
   let tokenizer: Promise<Tokenizer> | undefined;
-  const encode = async (text: string): Promise<number[]> => {
+  const load = (): Promise<Tokenizer> => {
     tokenizer ??= Tokenizer.load(model.path);
-    return (await tokenizer).encode(text);
+    return tokenizer;
+  };
+  const encode = async (text: string): Promise<number[]> => (await load()).encode(text);
+  const encodeChat = async (messages: readonly ChatMessage[]): Promise<number[] | undefined> => {
+    const loaded = await load();
+    if (loaded.chatTemplate === undefined) return undefined;
+    // A conversation has its answers: none is asked for.
+    return loaded.encodeRendered(loaded.renderChat(messages, { variables: { add_generation_prompt: false } }));
   };
   const calibration = await requireCalibration(model.path, flags.calibration);
-  const { sequenceLength, sequences, textColumn, seed, pack } = flags;
+  const { sequenceLength, sequences, textColumn, split, seed, pack } = flags;
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
+    split,
+    encodeChat,
+    onDocument: progressOfReading(terminal),
     seed,
     pack,
     signal,
@@ -67,11 +77,22 @@ export async function openCalibrationSet(
     ...(sequences === undefined ? {} : { sequences }),
   });
   const source = calibration === demoCalibration ? demoCalibrationName : calibration;
+  for (const note of set.notes) terminal.note(note);
   for (const warning of set.warnings) terminal.warn(warning);
   terminal.note(
     `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
   );
   return { ...set, source };
+}
+
+/** Tells of a reading that takes long: after two seconds, then every five. */
+function progressOfReading(terminal: Terminal): (documents: number, tokens: number) => void {
+  let next = performance.now() + 2000;
+  return (documents, tokens) => {
+    if (performance.now() < next) return;
+    next = performance.now() + 5000;
+    terminal.note(`reading: ${formatCount(documents)} documents, ${formatCount(tokens)} tokens so far`);
+  };
 }
 
 /**

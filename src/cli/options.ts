@@ -35,7 +35,8 @@ export interface WorkerFlags {
 
 export interface CalibrationFlags {
   calibration?: string;
-  textColumn: string;
+  textColumn?: string;
+  split?: string;
   sequenceLength?: number;
   sequences?: number;
   seed: number;
@@ -74,9 +75,13 @@ export function addCalibrationOptions(command: Command): Command {
   return command
     .option(
       "-c, --calibration <path>",
-      "a .txt, .jsonl, .csv or .parquet file, or a folder of them (default, for the demo model alone: the set of the package)",
+      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
     )
-    .option("--text-column <name>", "field or column that holds the text", "text")
+    .option(
+      "--text-column <name>",
+      "field or column that holds the text (default: as the rows' shape tells, docs/data.md)",
+    )
+    .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
     .option(
       "--sequence-length <n>",
       "tokens of a sequence (default: a multiple of index_topk, at least 4 x it and about 1024, as far as the window goes)",

@@ -72,12 +72,41 @@ describe("windows", () => {
 });
 
 describe("loadCalibrationSet()", () => {
+  test("puts conversations through the chat template, counts those that it refuses, and joins them without one", async () => {
+    const path = join(folder, "chat.jsonl");
+    const turns = (question: string): object => ({
+      conversations: [
+        { from: "human", value: question },
+        { from: "gpt", value: "yes" },
+      ],
+    });
+    await writeFile(path, [turns("a"), turns("bad"), { text: "cd" }].map((row) => JSON.stringify(row)).join("\n"));
+    const encode = async (text: string): Promise<number[]> => [BOS, ...Buffer.from(text)];
+    const model = { vocabSize: BOS + 1, indexTopk: 1, maxPositionEmbeddings: 100 };
+    const encodeChat = async (messages: readonly { role: string; content: string }[]): Promise<number[]> => {
+      if (messages[0]?.content === "bad") throw new InputError("the template raises");
+      return encode(messages.map(({ role, content }) => `<${role}>${content}`).join(""));
+    };
+    const set = await loadCalibrationSet(path, model, encode, { sequenceLength: 21, encodeChat });
+    expect(String.fromCharCode(...(set.windows[0] ?? []).slice(1))).toBe("<user>a<assistant>yes".slice(0, 20));
+    expect(set.notes).toEqual([
+      'calibration rows were read as 1 as conversations ("conversations") through the model\'s chat template; 1 as "text"',
+    ]);
+    expect(set.warnings).toEqual([expect.stringMatching(/^1 of 3 .* line 2 \(the template raises\)$/)]);
+    const joined = await loadCalibrationSet(path, model, encode, { sequenceLength: 7 });
+    expect(String.fromCharCode(...(joined.windows[0] ?? []).slice(1))).toBe("a\n\nyes");
+    expect(joined.notes[0]).toMatch(/turns joined by blank lines: the model has no chat template/);
+  });
+
   test("begins each text with BOS and uses given ids as they are", async () => {
     const set = await load([{ text: "ab" }, { input_ids: [7, 8, 9] }, { text: "" }, { text: "cd" }], {
       sequenceLength: 9,
     });
     expect(set.windows).toEqual([Int32Array.of(BOS, 97, 98, 7, 8, 9, BOS, 99, 100)]);
-    expect(set).toMatchObject({ tokens: 9, documents: 3, available: 1, sequenceLength: 9, warnings: [] });
+    expect(set).toMatchObject({ tokens: 9, documents: 3, available: 1, sequenceLength: 9 });
+    expect(set.warnings).toEqual([
+      expect.stringMatching(/^1 of 4 calibration rows is left out: .*line 3 \(nothing in "text"\)$/),
+    ]);
   });
 
   test("hashes the tokens that are used, whatever file or option they come from", async () => {
@@ -126,7 +155,12 @@ describe("loadCalibrationSet()", () => {
 
   test.each<[string, object[], CalibrationOptions, string]>([
     ["an empty set", [], {}, "is empty"],
-    ["a set of empty documents", [{ text: "" }, { input_ids: [] }], {}, "is empty"],
+    [
+      "a set of empty documents",
+      [{ text: "" }, { input_ids: [] }],
+      {},
+      "holds no text: 2 of 2 calibration rows are left out",
+    ],
     ["too little text", [{ text: "abc" }], { sequenceLength: 100 }, "has 4 tokens, too few for one window of 100"],
     ["short documents", [{ text: "abc" }, { text: "abcd" }], { sequenceLength: 6, pack: false }, "the longest has 5"],
     ["an id above the vocabulary", [{ text: "a" }, { input_ids: [1, 257] }], {}, "line 2: token id 257 at position 1"],

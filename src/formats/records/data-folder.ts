@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { InputError } from "../../base/errors.ts";
 import { quoted, quotedList } from "../../base/quoted.ts";
 import { attemptRead, readUserFileIfPresent } from "../../base/user-files.ts";
-import { kindByName, SUPPORTED } from "./data-format.ts";
+import { kindByName, NO_DATA, SUPPORTED } from "./data-format.ts";
+
+export { NO_DATA };
 
 /** A file that is there and not read: never without a word. */
 export interface LeftOut {

@@ -205,11 +205,14 @@ export function unpackedName(name: string): string {
   return /\.(gz|zst)$/i.test(name) ? name.slice(0, name.lastIndexOf(".")) : name;
 }
 
+/** Why a README is left alone. */
+export const NO_DATA = "no data";
+
 /** What a file among others is taken for, by its name alone: data, text, or why it is left alone. */
 export function kindByName(name: string): "records" | "text" | { leftOut: string } {
   const base = name.slice(name.lastIndexOf("/") + 1);
   const extension = extname(unpackedName(base)).toLowerCase();
-  if (isAboutData(base)) return { leftOut: "no data" };
+  if (isAboutData(base)) return { leftOut: NO_DATA };
   if (extension in records || extname(base).toLowerCase() in packed) {
     return textExtensions.includes(extension) ? "text" : "records";
   }

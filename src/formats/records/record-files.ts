@@ -22,8 +22,11 @@ export type DataRecord = { where: string } & ({ value: unknown } | { problem: st
 export interface RecordFile {
   /** Path inside the folder or zip, or the file's name; "/" between folders. */
   name: string;
-  /** @throws InputError for what concerns the whole file: it is cut off, cannot be read, or is of no known kind */
-  records(): AsyncGenerator<DataRecord>;
+  /**
+   * @param columns of Parquet only these are read, where it has any of them; other kinds have all their fields
+   * @throws InputError for what concerns the whole file: it is cut off, cannot be read, or is of no known kind
+   */
+  records(columns?: readonly string[]): AsyncGenerator<DataRecord>;
 }
 
 export interface DataSet {
@@ -76,7 +79,7 @@ export async function requireWhole(files: readonly RecordFile[], signal?: AbortS
 }
 
 function toRecordFile(source: Source): RecordFile {
-  return { name: source.name, records: () => readRecords(source) };
+  return { name: source.name, records: (columns) => readRecords(source, columns) };
 }
 
 /** A file, or the files of a zip. */
@@ -98,10 +101,14 @@ async function openFile(
   return zipped.chosen.map((file) => ({ name: file.name, what: `file "${path}/${file.name}"`, open: file.open }));
 }
 
-async function* readRecords(source: Source, depth = 0): AsyncGenerator<DataRecord> {
+async function* readRecords(
+  source: Source,
+  columns: readonly string[] | undefined,
+  depth = 0,
+): AsyncGenerator<DataRecord> {
   const stream = await peek(source.open());
   try {
-    yield* readStream(source, stream, depth);
+    yield* readStream(source, stream, columns, depth);
   } finally {
     await stream.close();
   }
@@ -110,6 +117,7 @@ async function* readRecords(source: Source, depth = 0): AsyncGenerator<DataRecor
 async function* readStream(
   source: Source,
   { head, blocks: packed }: PeekedStream,
+  columns: readonly string[] | undefined,
   depth: number,
 ): AsyncGenerator<DataRecord> {
   const { what, name } = source;
@@ -123,13 +131,13 @@ async function* readStream(
       // There are gzip files that unpack to themselves.
       if (depth === MOST_PACKINGS) throw new InputError(`${capitalized(what)} is packed more than ${depth} times`);
       const unpack = format === "gzip" ? gunzip : unzstd;
-      yield* readRecords({ ...inner, name: unpackedName(name), open: () => unpack(packed, what) }, depth + 1);
+      yield* readRecords({ ...inner, name: unpackedName(name), open: () => unpack(packed, what) }, columns, depth + 1);
       return;
     }
     case "zip":
       throw new InputError(`${capitalized(what)} is a zip within a zip, gz or zst`, { hint: "unpack it" });
     case "parquet":
-      yield* readParquet(source, packed);
+      yield* readParquet(source, packed, columns);
       return;
     case "csv":
     case "tsv":
@@ -185,10 +193,16 @@ async function* readCsv(
   }
 }
 
-async function* readParquet({ path, what }: Source, blocks: AsyncIterable<Buffer>): AsyncGenerator<DataRecord> {
+async function* readParquet(
+  { path, what }: Source,
+  blocks: AsyncIterable<Buffer>,
+  wanted: readonly string[] | undefined,
+): AsyncGenerator<DataRecord> {
   const file = await readParquetRows(path ?? (await readPackedParquet(blocks, what)), what);
+  const chosen = wanted?.filter((name) => file.columns.includes(name)) ?? [];
   let number = 0;
-  for await (const value of file.rows()) yield { where: `${what}, row ${++number}`, value };
+  for await (const value of file.rows(chosen.length === 0 ? undefined : chosen))
+    yield { where: `${what}, row ${++number}`, value };
 }
 
 async function readPackedParquet(blocks: AsyncIterable<Buffer>, what: string): Promise<ArrayBuffer> {
