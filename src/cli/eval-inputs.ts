@@ -80,6 +80,7 @@ export async function openEvalInputs(
     thinking: flags.thinking === true,
     max_new_tokens: describeBudget(budgetOf(model, flags)),
     temperature: flags.temperature ?? 0,
+    steps: flags.steps,
   };
   return {
     model,
@@ -148,6 +149,8 @@ function chooseSuite(
     ...(split === undefined ? {} : { split }),
     budget: budgetOf(model, flags),
     emptyOutputs: flags.emptyOutputs,
+    steps: flags.steps,
+    ...(flags.englishWords === undefined ? {} : { englishWords: flags.englishWords }),
     codeRatio,
     ...(longestPrompt === undefined ? {} : { maxLength: longestPrompt }),
     signal,
@@ -198,6 +201,7 @@ function describe(flags: EvalFlags): EvalResult["settings"] {
     essays: flags.essays,
     squad: flags.squad,
     hotpotqa: flags.hotpotqa,
+    english_words: flags.englishWords,
   };
   return Object.fromEntries(
     Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
+import { type FillSteps, fillSteps } from "../eval/ruler/generated-set.ts";
 import type { StatisticsSettings } from "../eval/run/rows.ts";
 import { DEFAULT_SUITE, type EmptyOutputs, emptyOutputs, type SuiteName, suiteNames } from "../eval/suites.ts";
 import type { TokenBudget } from "../eval/token-budget.ts";
@@ -45,6 +46,8 @@ export interface EvalFlags extends DeviceFlags, OutputFlags {
   hotpotqa?: string;
   maxLength?: number;
   cot?: boolean;
+  englishWords?: string;
+  steps: FillSteps;
   maxNewTokens?: Pick<TokenBudget, "all" | "tasks">;
   thinking?: boolean;
   temperature?: number;
@@ -100,6 +103,12 @@ export function addEvalOptions(command: Command): void {
     .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
     .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD")
     .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA")
+    .option("--english-words <file>", "RULER's cwe beyond some 130K tokens: its english_words.json")
+    .addOption(
+      new Option("--steps <how>", "RULER: fill prompts to their length, or size them in the steps of its own generator")
+        .choices(fillSteps)
+        .default("fine"),
+    )
     .option("--skip-bad", "leave bad records out and count them")
     .option(
       "--max-length <n>",

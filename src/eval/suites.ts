@@ -5,6 +5,7 @@ import { loadSegmentation } from "./longbench/segmentation.ts";
 import { openLongbench } from "./longbench/suite.ts";
 import { longbenchTasks, needsSegmentation } from "./longbench/tasks.ts";
 import { longbenchV2Task, openLongbenchV2 } from "./longbench/v2.ts";
+import type { FillSteps } from "./ruler/generated-set.ts";
 import { openPreparedRuler } from "./ruler/prepared.ts";
 import { openGeneratedRuler } from "./ruler/suite.ts";
 import { coreTasks, type RulerTask, rulerTasks } from "./ruler/tasks.ts";
@@ -45,6 +46,10 @@ export interface SuiteOptions {
   squad?: string;
   /** RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA. */
   hotpotqa?: string;
+  /** RULER's cwe beyond its pool of 8,166 words: english_words.json. Without it such prompts are not full, and marked. */
+  englishWords?: string;
+  /** RULER: "official" for the coarse steps of its own generator. Default "fine": prompts are full. */
+  steps?: FillSteps;
   /**
    * LongBench's own max_length: rendered prompts of more tokens are cut in the middle to this many; wrapper and answer come
    * on top.

@@ -9,7 +9,7 @@ export interface Fit {
 }
 
 /** Below this share of the limit a sample is given more units. */
-const FULL_ENOUGH = 0.97;
+export const FULL_ENOUGH = 0.97;
 /** Samples of many units differ by about a percent. */
 const MARGIN = 0.01;
 const MOST_TRIES = 8;

@@ -12,9 +12,14 @@ import { hashBytes, writeFileAtomically } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
 import { attemptRead, readUserFile } from "../../base/user-files.ts";
 import type { EvalItem, TokenCounter } from "../item.ts";
-import { type Fit, findLargest, fitSample, startOf } from "./fitting.ts";
+import { type Fit, FULL_ENOUGH, findLargest, fitSample, startOf } from "./fitting.ts";
 import type { RulerGenerator, RulerSample } from "./generator.ts";
+import { officialSample, officialStart } from "./official-steps.ts";
 import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
+
+/** "official" sizes samples as RULER's generator does, "fine" fills them. */
+export const fillSteps = ["fine", "official"] as const;
+export type FillSteps = (typeof fillSteps)[number];
 
 export interface SetSettings {
   task: RulerTask;
@@ -26,6 +31,9 @@ export interface SetSettings {
   counter: TokenCounter;
   tokenizerHash: string;
   wrapperTokens: number;
+  /** Tokens that a prompt may have: what wrapper and answer leave of the length, or of the window where that is less. */
+  limit: number;
+  steps: FillSteps;
   /** SHA-256 of the user's file that the task draws from, if it does. */
   dataHash?: string;
   cacheFolder?: string;
@@ -53,15 +61,21 @@ type Recipes = z.infer<typeof recipesSchema>;
 
 /** Whether the smallest prompt fits. */
 export function fits(settings: SetSettings): boolean {
-  return smallestFit(settings).tokens <= promptLimit(settings);
+  return smallestFit(settings).tokens <= settings.limit;
 }
 
 /** Says that none of the sets of a task fits; the last has the smallest prompts. */
 export function requireFit(sets: readonly SetSettings[]): never {
   const settings = sets.at(-1);
   if (settings === undefined) throw new RangeError("no set");
-  const { task, length, wrapperTokens } = settings;
+  const { task, length, limit, wrapperTokens } = settings;
   const { tokens } = smallestFit(settings);
+  if (limit < length - wrapperTokens - task.maxNewTokens) {
+    throw new InputError(
+      `RULER's ${task.name} does not fit: beside its answer the model's window leaves ${Math.max(0, limit)} tokens for a prompt, its smallest has ${tokens}`,
+      { hint: "give fewer --max-new-tokens, or leave the task out with --tasks" },
+    );
+  }
   const wrapper = wrapperTokens > 0 ? `, BOS and chat template ${wrapperTokens}` : "";
   throw new InputError(
     `RULER's ${task.name} does not fit into ${length} tokens: its smallest prompt has ${tokens}, its answer ${task.maxNewTokens}${wrapper}`,
@@ -74,6 +88,44 @@ export function requireFit(sets: readonly SetSettings[]): never {
 function smallestFit(settings: SetSettings): Fit {
   const { smallest } = settings.generator;
   return { units: smallest, tokens: countTokens(settings, probe(settings, smallest)) };
+}
+
+/**
+ * Questions whose own documents alone are too long, before the first one is asked. Those that a cache has are known to fit.
+ * @throws InputError that says how many, and which length takes them all
+ */
+export async function requireFittingQuestions(settings: SetSettings): Promise<void> {
+  const { generator, task, length, limit, wrapperTokens, signal } = settings;
+  if (generator.available === undefined) return;
+  const known = (await readRecipes(cachePath(settings), settings))?.samples.length ?? 0;
+  const tooLong: { index: number; tokens: number }[] = [];
+  for (let index = known; index < sizeOf(settings); index++) {
+    signal?.throwIfAborted();
+    await setImmediate();
+    const tokens = countTokens(settings, makeSample(settings, generator.smallest, index));
+    if (tokens > limit) tooLong.push({ index, tokens });
+  }
+  const [first] = tooLong;
+  if (first === undefined) return;
+  const needed = Math.max(...tooLong.map(({ tokens }) => tokens)) + task.maxNewTokens + wrapperTokens;
+  const fewer = first.index === 0 ? "" : `--samples ${first.index}, or `;
+  throw new InputError(
+    `${tooLong.length} of the ${sizeOf(settings)} questions of RULER's ${task.name} do not fit into ${length} tokens, even with no documents but their own; the first is question ${first.index}, the longest needs ${needed}`,
+    { hint: `give ${fewer}--lengths of ${needed} or more, or leave the task out with --tasks` },
+  );
+}
+
+/** Says where the data ends before the length is full. Only generators whose data ends have to be looked at. */
+export function describeEnd(settings: SetSettings): string[] {
+  const { generator, task, length, limit } = settings;
+  const { largest, largestNote } = generator;
+  // No list has fewer than four tokens for each of its words.
+  if (largest === undefined || largestNote === undefined || limit <= 4 * largest) return [];
+  const tokens = countTokens(settings, probe(settings, largest));
+  if (tokens >= FULL_ENOUGH * limit) return [];
+  return [
+    `RULER's ${task.name} fills ${tokens} of the ${limit} tokens that ${length} has for its prompt: ${largestNote}`,
+  ];
 }
 
 /** Samples of the set: as many as were asked for, or as there are questions. */
@@ -114,14 +166,16 @@ function nextItem(settings: SetSettings, recipes: Recipes, index: number): EvalI
 }
 
 function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSample, Recipe] {
-  const { generator, counter, task, length } = settings;
-  const limit = promptLimit(settings);
+  const { generator, counter, task, length, limit } = settings;
   let made: { units: number; sample: RulerSample } | undefined;
   const count = (units: number): number => {
     made = { units, sample: makeSample(settings, units, index) };
     return countTokens(settings, made.sample);
   };
-  const best = fitSample(count, { start: recipes.start, ...generator }, limit, recipes.tokens_per_unit);
+  const best =
+    settings.steps === "official"
+      ? officialSample(count, recipes.start, generator.officialSteps, generator.smallest, limit)
+      : fitSample(count, { start: recipes.start, ...generator }, limit, recipes.tokens_per_unit);
   if (best === undefined) {
     throw new InputError(`Sample ${index} of RULER's ${task.name} does not fit into ${length} tokens`, {
       hint: "give a longer --lengths, or leave the task out with --tasks",
@@ -153,26 +207,24 @@ function countBeforeAnswer(
 
 /** One search for a task and length, on a sample that is in no set. */
 function size(settings: SetSettings): Recipes {
-  const { generator } = settings;
+  const { generator, limit, task, steps } = settings;
+  const recipes = { kind: "indexcache-ruler-recipes", key: contentKey(settings), samples: [] } as const;
+  const counted = (units: number): number => countTokens(settings, probe(settings, units));
+  if (steps === "official") {
+    // RULER draws anew for each look, so that a lucky one decides.
+    const drawn = (units: number): number => countTokens(settings, probe(settings, units, `probe/${units}`));
+    const start = officialStart(drawn, generator.officialSteps, { limit, total: limit + task.maxNewTokens });
+    return { ...recipes, samples: [], start: Math.min(start, generator.largest ?? start), tokens_per_unit: 1 };
+  }
   const smallest = smallestFit(settings);
-  const largest = findLargest(
-    (units) => countTokens(settings, probe(settings, units)),
-    smallest,
-    promptLimit(settings),
-    generator.largest,
-  );
+  const largest = findLargest(counted, smallest, limit, generator.largest);
   const grown = largest.units - smallest.units;
   return {
-    kind: "indexcache-ruler-recipes",
-    key: contentKey(settings),
+    ...recipes,
+    samples: [],
     start: Math.max(generator.smallest, startOf(largest.units)),
     tokens_per_unit: grown === 0 ? smallest.tokens : Math.max(1e-3, (largest.tokens - smallest.tokens) / grown),
-    samples: [],
   };
-}
-
-function promptLimit({ length, wrapperTokens, task }: SetSettings): number {
-  return length - wrapperTokens - task.maxNewTokens;
 }
 
 function countTokens({ counter }: SetSettings, { input, answerPrefix }: RulerSample): number {
@@ -185,15 +237,20 @@ function makeSample(settings: SetSettings, units: number, index: number): RulerS
 }
 
 /** A sample outside the set; RULER's QA too searches with the first question. */
-function probe({ generator, task, length, seed }: SetSettings, units: number): RulerSample {
-  return generator.make(Random.forPart(seed, `${task.name}/${length}/probe`), units, 0);
+function probe({ generator, task, length, seed }: SetSettings, units: number, name = "probe"): RulerSample {
+  return generator.make(Random.forPart(seed, `${task.name}/${length}/${name}`), units, 0);
 }
 
 function hashSample({ input, answerPrefix }: RulerSample): string {
   return hashBytes(input + answerPrefix).slice(0, 32);
 }
 
-function toItem({ task, length }: SetSettings, sample: RulerSample, recipe: Recipe, index: number): EvalItem {
+function toItem(
+  { task, length, wrapperTokens }: SetSettings,
+  sample: RulerSample,
+  recipe: Recipe,
+  index: number,
+): EvalItem {
   const { tokens, tokens_before_answer: before } = recipe;
   return {
     id: String(index),
@@ -204,12 +261,15 @@ function toItem({ task, length }: SetSettings, sample: RulerSample, recipe: Reci
     goldAnswer: goldAnswerBehind(sample.input + sample.answerPrefix, task, sample.outputs),
     ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
     ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
+    fill: Math.min(1, (tokens + wrapperTokens + task.maxNewTokens) / length),
   };
 }
 
 /** All that decides the samples but their number: a larger set begins with the smaller one. */
-function contentKey({ task, length, seed, tokenizerHash, wrapperTokens, dataHash }: SetSettings): string {
-  const parts = [RULER_VERSION, task.name, task.version, length, seed, tokenizerHash, wrapperTokens, dataHash ?? ""];
+function contentKey(settings: SetSettings): string {
+  const { task, length, seed, tokenizerHash, wrapperTokens, dataHash, limit, steps } = settings;
+  const of = [RULER_VERSION, task.name, task.version, length, seed, tokenizerHash, wrapperTokens, dataHash ?? ""];
+  const parts = [...of, limit, steps];
   return hashBytes(JSON.stringify(parts));
 }
 

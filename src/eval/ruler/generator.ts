@@ -1,5 +1,6 @@
 /** What RULER's five families of tasks have in common: samples that grow with a number of units. */
 import type { Random } from "../../base/random.ts";
+import type { OfficialSteps } from "./official-steps.ts";
 
 export interface RulerSample {
   input: string;
@@ -17,12 +18,22 @@ export interface RulerGenerator {
   smallest: number;
   /** Units that the data has, where it ends. */
   largest?: number;
+  /** What ends where `largest` does, and what to do about it; for a note. */
+  largestNote?: string;
+  /** How RULER's own generator sizes it, for `--steps official`. */
+  officialSteps: OfficialSteps;
   /** How the task is easier than RULER's, for lengths in which RULER's own does not fit; for a note. */
   simplified?: string;
   /** Samples that the data has, where they end: one for each question. */
   available?: number;
   /** Same arguments, same sample. `index` chooses the question of QA tasks; all else hangs on `random`. */
   make(random: Random, units: number, index: number): RulerSample;
+}
+
+/** Steps of RULER's search where a unit is a line: smaller ones below 4,096 tokens. */
+export function lineSteps(length: number, usual: number): OfficialSteps {
+  const step = length < 4096 ? 5 : usual;
+  return { kind: "halving", step, probe: step, reach: 3 };
 }
 
 /** What generators are made from. */

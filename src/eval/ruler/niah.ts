@@ -5,7 +5,7 @@ import { makeNeedlePart } from "../../corpus/niah.ts";
 import { type Needle, type NeedleType, needleSentence, niahPrompt } from "../../corpus/ruler-templates.ts";
 import { joinWithAnd } from "../../corpus/task.ts";
 import type { Essays } from "./essays.ts";
-import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+import { type GeneratorSettings, lineSteps, type RulerGenerator } from "./generator.ts";
 import { adjectives, nouns } from "./wonderwords.ts";
 
 export interface NiahSettings {
@@ -28,7 +28,7 @@ function makeWord(random: Random): string {
   return `${random.pick(adjectives)}-${random.pick(nouns)}`;
 }
 
-export function niahGenerator(settings: NiahSettings, { seed }: GeneratorSettings): RulerGenerator {
+export function niahGenerator(settings: NiahSettings, { seed, length }: GeneratorSettings): RulerGenerator {
   const { haystack, keyType, valueType, keys: keyCount, values: valueCount, queries: asked } = settings;
   const part = (random: Random, type: NeedleType): string => makeNeedlePart(random, type, makeWord);
   const needleCount = keyCount * valueCount;
@@ -62,6 +62,8 @@ export function niahGenerator(settings: NiahSettings, { seed }: GeneratorSetting
 
   return {
     smallest: typeof haystack === "object" ? 1 : needleCount,
+    officialSteps:
+      typeof haystack === "object" ? { kind: "halving", step: 500, probe: 500, reach: 3 } : lineSteps(length, 25),
     make(random, units) {
       const keys = new Set<string>();
       while (keys.size < keyCount) keys.add(makeKey(random, keys));

@@ -113,6 +113,7 @@ export function questionGenerator({ documents, questions }: QuestionSet, { seed 
   return {
     smallest,
     available: questions.length,
+    officialSteps: { kind: "halving", step: 10, probe: 10, reach: 3 },
     make(random, units, index) {
       const asked = questions[index];
       if (asked === undefined) throw new RangeError(`question ${index} of ${questions.length}`);

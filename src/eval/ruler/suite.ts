@@ -2,8 +2,19 @@
 import { UsageError } from "../../base/errors.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import type { SuiteOptions } from "../suites.ts";
+import { withBudget } from "../token-budget.ts";
+import { type EnglishWords, readEnglishWords } from "./english-words.ts";
 import { type Essays, readEssays } from "./essays.ts";
-import { fits, generateSet, requireCacheFolder, requireFit, type SetSettings, sizeOf } from "./generated-set.ts";
+import {
+  describeEnd,
+  fits,
+  generateSet,
+  requireCacheFolder,
+  requireFit,
+  requireFittingQuestions,
+  type SetSettings,
+  sizeOf,
+} from "./generated-set.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { niahGenerator } from "./niah.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
@@ -20,6 +31,7 @@ interface RulerData {
   essays?: Essays;
   squad?: QuestionSet;
   hotpotqa?: QuestionSet;
+  englishWords?: EnglishWords;
 }
 
 /**
@@ -37,6 +49,7 @@ export async function openGeneratedRuler(
   const data = await readData(wanted, options);
   const [tasks, skipped] = separate(wanted, data, options);
   const sets = lengths.flatMap((length) => tasks.map((task) => describeSet(task, length, data, options)));
+  for (const set of sets) await requireFittingQuestions(set);
   return {
     name,
     version: RULER_VERSION,
@@ -64,12 +77,15 @@ function requireCounts(lengths: readonly number[], { samples, limit }: SuiteOpti
 }
 
 async function readData(tasks: readonly RulerTask[], options: SuiteOptions): Promise<RulerData> {
-  const { essays, squad, hotpotqa } = options;
+  const { essays, squad, hotpotqa, englishWords } = options;
   const needs = (flag: RulerTask["flag"]): boolean => tasks.some((task) => task.flag === flag);
   return {
     ...(essays !== undefined && needs("--essays") ? { essays: await readEssays(essays) } : {}),
     ...(squad !== undefined && needs("--squad") ? { squad: await readSquad(squad) } : {}),
     ...(hotpotqa !== undefined && needs("--hotpotqa") ? { hotpotqa: await readHotpotQa(hotpotqa) } : {}),
+    ...(englishWords !== undefined && tasks.some(({ family }) => family === "cwe")
+      ? { englishWords: await readEnglishWords(englishWords) }
+      : {}),
   };
 }
 
@@ -113,16 +129,23 @@ function describeSets(sets: readonly SetSettings[]): string[] {
   const short = sets
     .filter((set) => sizeOf(set) < set.samples)
     .map((set) => `${set.task.name} has ${sizeOf(set)} questions, fewer than the ${set.samples} samples asked for`);
-  return [...simplified, ...new Set(short)];
+  const official = sets.some(({ steps }) => steps === "official")
+    ? ["Prompts are sized with the steps of RULER's own generator (--steps official)"]
+    : [];
+  return [...simplified, ...new Set(short), ...sets.flatMap(describeEnd), ...official];
 }
 
 /** The set of a task and length, with the first of its generators that fits. */
 function describeSet(task: RulerTask, length: number, data: RulerData, options: SuiteOptions): SetSettings {
-  const { counter, tokenizerHash, limit, cacheFolder, signal } = options;
-  const { seed = DEFAULT_SEED, wrapperTokens = 0, samples = DEFAULT_SAMPLES } = options;
+  const { counter, tokenizerHash, limit, cacheFolder, signal, window = Number.POSITIVE_INFINITY } = options;
+  const { seed = DEFAULT_SEED, wrapperTokens = 0, samples = DEFAULT_SAMPLES, steps = "fine" } = options;
+  // A thought is no part of the length asked for, but it has to have room in the window.
+  const whole = Math.min(length - task.maxNewTokens, window - withBudget(task, options).maxNewTokens);
   const dataHash =
     task.flag === undefined
-      ? undefined
+      ? task.family === "cwe"
+        ? data.englishWords?.hash
+        : undefined
       : { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa }[task.flag]?.hash;
   const sets = openGenerators(task, { length, seed }, data, options).map((generator) => ({
     task,
@@ -133,6 +156,8 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
     counter,
     tokenizerHash,
     wrapperTokens,
+    limit: whole - wrapperTokens,
+    steps,
     ...(dataHash === undefined ? {} : { dataHash }),
     ...(cacheFolder === undefined ? {} : { cacheFolder }),
     ...(signal === undefined ? {} : { signal }),
@@ -144,7 +169,7 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
 function openGenerators(
   task: RulerTask,
   settings: GeneratorSettings,
-  { essays, squad, hotpotqa }: RulerData,
+  { essays, squad, hotpotqa, englishWords }: RulerData,
   { counter, wrapperTokens = 0 }: SuiteOptions,
 ): RulerGenerator[] {
   if (task.niah !== undefined) {
@@ -153,7 +178,7 @@ function openGenerators(
     if (given !== undefined) return [niahGenerator({ ...niah, haystack: given }, settings)];
   }
   if (task.family === "vt") return variableTrackingGenerators(settings, (text) => counter.encode(text).length);
-  if (task.family === "cwe") return commonWordsGenerators(settings);
+  if (task.family === "cwe") return commonWordsGenerators(settings, englishWords?.words);
   if (task.family === "fwe") {
     return [frequentWordsGenerator(settings, settings.length - wrapperTokens - task.maxNewTokens)];
   }

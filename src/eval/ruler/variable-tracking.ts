@@ -2,7 +2,7 @@
 import { Random } from "../../base/random.ts";
 import { noiseLine } from "../../corpus/filler.ts";
 import { variableTrackingPrompt } from "../../corpus/ruler-templates.ts";
-import type { GeneratorSettings, RulerGenerator, RulerSample } from "./generator.ts";
+import { type GeneratorSettings, lineSteps, type RulerGenerator, type RulerSample } from "./generator.ts";
 import { distinct } from "./niah.ts";
 
 const HOPS = 4;
@@ -31,15 +31,17 @@ export function variableTrackingGenerators(
     const { value: _, ...chain } = makeChain(random, units, 5, String(random.integer(10_000, 99_998)));
     return chain;
   };
+  const officialSteps = lineSteps(length, 10);
   return [
     {
       smallest: NAMES,
+      officialSteps,
       make(random, units, index) {
         const sample = make(random, units, index);
         return { ...sample, input: `${renamed(solved, random)}\n${sample.input}` };
       },
     },
-    { smallest: NAMES, make, simplified: "has no solved example" },
+    { smallest: NAMES, officialSteps, make, simplified: "has no solved example" },
   ];
 }
 

@@ -32,19 +32,24 @@ function rulesFor(length: number): ListRules[] {
   ];
 }
 
-export function commonWordsGenerators({ length, seed }: GeneratorSettings): RulerGenerator[] {
+/** @param beyond words for lists that need more than the pool has, as RULER takes them from english_words.json */
+export function commonWordsGenerators(
+  { length, seed }: GeneratorSettings,
+  beyond: readonly string[] = [],
+): RulerGenerator[] {
   const sorted = [...new Set([...nouns, ...adjectives, ...verbs])].sort();
   const pool = Random.forPart(seed, "cwe/pool").shuffled(sorted);
-  return rulesFor(length).map((rules) => commonWordsGenerator(rules, pool, seed));
+  return rulesFor(length).map((rules) => commonWordsGenerator(rules, pool, beyond, seed));
 }
 
 function commonWordsGenerator(
   { example, simplified, ...main }: ListRules,
   pool: readonly string[],
+  beyond: readonly string[],
   seed: number,
 ): RulerGenerator {
   const makeList = (random: Random, shape: ListShape) => {
-    const words = sampleWords(random, pool, shape.words);
+    const words = sampleWords(random, shape.words > pool.length && beyond.length > 0 ? beyond : pool, shape.words);
     const repeated = words.flatMap((word, i) => new Array<string>(i < COMMON ? shape.common : shape.others).fill(word));
     // The same order in every sample, as in RULER.
     const context = numberedWords(Random.forPart(seed, "cwe/order").shuffled(repeated));
@@ -54,7 +59,12 @@ function commonWordsGenerator(
 
   return {
     smallest: COMMON + 1,
-    largest: pool.length,
+    largest: Math.max(pool.length, beyond.length),
+    largestNote:
+      beyond.length > 0
+        ? `the ${beyond.length} words of --english-words end there`
+        : `its ${pool.length} words end there; RULER goes on with its english_words.json: give --english-words FILE`,
+    officialSteps: { kind: "halving", step: 10, probe: 4096, reach: 2 },
     ...(simplified === undefined ? {} : { simplified }),
     make(random, units) {
       const solved = example === undefined ? undefined : makeList(random, example);
@@ -94,6 +104,7 @@ export function frequentWordsGenerator({ seed }: GeneratorSettings, budget: numb
   const vocabulary = Math.max(5, Math.floor(budget / 50));
   return {
     smallest: FEWEST_WORDS,
+    officialSteps: { kind: "climbing" },
     make(random, units) {
       const coded = new Set<string>();
       while (coded.size < vocabulary) {

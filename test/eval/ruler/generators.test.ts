@@ -10,6 +10,7 @@ import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { readEssays } from "../../../src/eval/ruler/essays.ts";
 import { findLargest } from "../../../src/eval/ruler/fitting.ts";
 import { depths } from "../../../src/eval/ruler/niah.ts";
+import { officialSample, officialStart } from "../../../src/eval/ruler/official-steps.ts";
 import { adjectives, nouns, verbs } from "../../../src/eval/ruler/wonderwords.ts";
 import { zetaCounts } from "../../../src/eval/ruler/word-lists.ts";
 import { openSuite, type SuiteName, type SuiteOptions } from "../../../src/eval/suites.ts";
@@ -212,6 +213,120 @@ describe("generated prompts", () => {
       expect(tokens).toBeLessThanOrEqual(item.length ?? 0);
       expect(tokens, `${item.task}/${item.length}`).toBeGreaterThan(0.8 * (item.length ?? 0));
     }
+  });
+});
+
+describe("--steps official", () => {
+  const halving = { kind: "halving", step: 10, probe: 10, reach: 3 } as const;
+
+  test("searches by halves from the first step up, and a sample that is too long loses whole steps", () => {
+    const count = (units: number): number => 100 + 7 * units;
+    const start = officialStart(count, halving, { limit: 1000, total: 1032 });
+    expect(start).toBe(128);
+    expect(officialSample(count, start, halving, 1, 1000)).toEqual({ units: 128, tokens: 996 });
+    // One token more than there is room for costs ten units.
+    expect(officialSample((units) => count(units) + 5, start, halving, 1, 1000)).toEqual({ units: 118, tokens: 931 });
+    // RULER's own loop would not end below one step.
+    expect(officialSample((units) => count(units) + 850, 10, halving, 3, 1000)).toEqual({ units: 3, tokens: 971 });
+    expect(officialSample((units) => count(units) + 950, 10, halving, 3, 1000)).toBeUndefined();
+    // Nothing but the first step is tried where even that is too much.
+    expect(officialStart((units) => 2000 * units, halving, { limit: 1000, total: 1032 })).toBe(10);
+  });
+
+  test("climbs from a sixth of the room in steps of a 32nd, and steps back once", () => {
+    const climbing = { kind: "climbing" } as const;
+    const start = officialStart((units) => 2 * units, climbing, { limit: 3200, total: 3250 });
+    expect(start).toBe(533 + 10 * 100);
+    expect(officialSample((units) => 2 * units + 200, start, climbing, 27, 3200)).toEqual({
+      units: 1433,
+      tokens: 3066,
+    });
+  });
+
+  test("fills less than the usual steps, the same bytes for the same seed, and says so", async () => {
+    const tokenizer = await Tokenizer.load(demo);
+    // Needles of more and fewer tokens are what makes samples too long.
+    const counter = { encode: (text: string) => tokenizer.encodePlain(text), decode: () => "" };
+    const { essays = "" } = await dataFiles();
+    await writeFile(essays, essayText.repeat(3));
+    const tasks = ["niah_single_2", "niah_multiquery", "niah_multikey_2", "fwe", "vt"];
+    const options = { essays, tasks, counter, lengths: [4096], samples: 6 };
+    const fine = await open("ruler", options).then(collect);
+    const suite = await open("ruler", { ...options, steps: "official" });
+    expect(suite.notes).toContainEqual(expect.stringContaining("--steps official"));
+    const items = await collect(suite);
+    expect(await open("ruler", { ...options, steps: "official" }).then(collect)).toEqual(items);
+    const mean = (of: readonly EvalItem[]): number => of.reduce((sum, { fill = 0 }) => sum + fill, 0) / of.length;
+    expect(Math.max(...items.map(({ fill = 2 }) => fill))).toBeLessThanOrEqual(1);
+    expect(mean(fine)).toBeGreaterThan(0.96);
+    expect(mean(items)).toBeLessThan(mean(fine) - 0.03);
+    expect(mean(items)).toBeGreaterThan(0.7);
+    expect(Math.min(...items.map(({ fill = 2 }) => fill))).toBeLessThan(0.85);
+    // A set of the one kind is not taken for the other.
+    const cacheFolder = join(folder, "cache");
+    const vt = { ...options, tasks: ["vt"], cacheFolder };
+    const [first] = await open("ruler", vt).then(collect);
+    const [other] = await open("ruler", { ...vt, steps: "official" }).then(collect);
+    expect(other?.prompt.user).not.toBe(first?.prompt.user);
+  });
+});
+
+describe("data that ends", () => {
+  test("cwe goes on with RULER's english_words.json, or says how full it is", async () => {
+    const options = { tasks: ["cwe"], lengths: [163_840], samples: 1 };
+    const suite = await open("ruler-core", options);
+    expect(suite.notes).toEqual([
+      expect.stringMatching(/^RULER's cwe fills \d+ of the \d+ tokens that 163840 has .*give --english-words FILE$/),
+    ]);
+    const [short] = await collect(suite);
+    expect(short?.fill).toBeLessThan(0.9);
+    const englishWords = join(folder, "english_words.json");
+    const words = Array.from({ length: 40_000 }, (_, i) => [String(i), `word${i}`]);
+    await writeFile(englishWords, JSON.stringify(Object.fromEntries(words)));
+    const whole = await open("ruler-core", { ...options, englishWords });
+    expect(whole.notes).toEqual([]);
+    const [full] = await collect(whole);
+    expect(full?.fill).toBeGreaterThan(0.95);
+    expect(full?.prompt.user).toMatch(/ word\d+ /);
+    // Where the pool is enough the words are its own.
+    const [usual] = await open("ruler-core", { tasks: ["cwe"], samples: 1, englishWords }).then(collect);
+    expect(usual?.prompt.user).toBe(
+      ((await open("ruler-core", { tasks: ["cwe"], samples: 1 }).then(collect))[0] as EvalItem).prompt.user,
+    );
+    await writeFile(englishWords, "[1]");
+    expect(await failure(open("ruler-core", { ...options, englishWords }))).toMatch(/^English words ".*": /);
+  }, 60_000);
+
+  test("a question whose own documents are too long is found before the first item", async () => {
+    const { hotpotqa = "" } = await dataFiles();
+    const long = structuredClone(hotpot);
+    (long[3] as (typeof hotpot)[number]).context[2] = ["Long", ["word ".repeat(600)]];
+    await writeFile(hotpotqa, JSON.stringify(long));
+    const message = await failure(open("ruler", { hotpotqa, tasks: ["qa_2"], lengths: [512], samples: 6 }));
+    expect(message).toMatch(
+      /^1 of the 6 questions of RULER's qa_2 do not fit into 512 tokens.* question 3, the longest needs (\d+) \| give --samples 3, or --lengths of \1 or more/,
+    );
+    const needed = Number(/needs (\d+)/.exec(message)?.[1]);
+    const lengths = [needed];
+    expect((await open("ruler", { hotpotqa, tasks: ["qa_2"], lengths, samples: 6 }).then(collect)).length).toBe(6);
+    expect((await open("ruler", { hotpotqa, tasks: ["qa_2"], lengths: [512], samples: 3 }).then(collect)).length).toBe(
+      3,
+    );
+  });
+
+  test("a larger budget takes its room from the window, not from the length", async () => {
+    const counter = wordCounter();
+    const room = async (window: number): Promise<number> => {
+      const budget = { tasks: new Map(), thought: 300 };
+      const [item] = await open("ruler-core", { counter, tasks: ["vt"], samples: 1, window, budget }).then(collect);
+      return counter.encode(promptOf(item as EvalItem)).length;
+    };
+    expect(await room(2048)).toBeGreaterThan(1024 - 30 - 40);
+    expect(await room(1024)).toBeLessThanOrEqual(1024 - 330);
+    const budget = { tasks: new Map([["vt", 900]]) };
+    expect(await failure(open("ruler-core", { tasks: ["vt"], window: 1024, budget }))).toMatch(
+      /^RULER's vt does not fit: beside its answer the model's window leaves 124 tokens/,
+    );
   });
 });
 
