@@ -15,8 +15,8 @@ export type Evaluate = (pattern: Pattern, base: Pattern) => Promise<PatternLoss>
 /** Nats per token. */
 export interface Change {
   change: number;
-  /** Over sequences; 0 with a single one. */
-  standardError: number;
+  /** Over sequences; null, unknown, with a single one. */
+  standardError: number | null;
 }
 
 export interface Flip extends Change {

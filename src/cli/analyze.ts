@@ -128,7 +128,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   const fingerprint = journalFingerprint(identity, set, flags.dtype, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
   try {
-    const statistics = await comparePairs(model, pattern, set, flags.threads ?? defaultThreads(), terminal, signal);
+    const statistics = await comparePairs(model, pattern, set, place.threads ?? defaultThreads(), terminal, signal);
     const pairStatistics = statistics.result();
     const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);

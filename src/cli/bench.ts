@@ -39,6 +39,7 @@ import {
   layerCount,
   type OutputFlags,
   positiveNumber,
+  repeatCount,
   wholeNumber,
 } from "./options.ts";
 import { requireWritable } from "./output-file.ts";
@@ -101,8 +102,8 @@ export function addBenchCommand(program: Command): void {
     )
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4")
-    .option("--repeats <n>", "how often to time everything", positiveNumber, 3)
-    .option("--decode-tokens <n>", "tokens to decode in each repeat", positiveNumber, 16)
+    .option("--repeats <n>", "how often to time everything", repeatCount, 3)
+    .option("--decode-tokens <n>", "tokens to decode in each repeat", repeatCount, 16)
     .option("--sample-chunks <n>", "time only so many query chunks of a prefill, at even distances", positiveNumber)
     .addOption(
       new Option("--clock <name>", "wall, or cpu: time that this process computed, for --threads 1 on a busy machine")

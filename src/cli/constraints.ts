@@ -6,7 +6,7 @@ import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from 
 import { blockStarts } from "../search/blockwise.ts";
 import { PatternSpace } from "../search/space.ts";
 import type { Strategy } from "../search/strategy.ts";
-import { positiveNumber } from "./options.ts";
+import { layerCount } from "./options.ts";
 
 export interface ConstraintFlags {
   pinFull?: number[];
@@ -22,11 +22,11 @@ export function addConstraintOptions(command: Command): Command {
     .option(
       "--pipeline-stages <n>",
       "stages that the model is served in; each begins Full where --engine asks for it",
-      positiveNumber,
+      layerCount,
     )
     .addOption(new Option("--engine <name>", "whose stages: they divide layers differently").choices(pipelineEngines))
     .option("--pipeline-starts <layers>", "first layers of stages, by hand: 0,16,31,46", layerList)
-    .option("--max-shared-run <n>", "Shared layers that may stand in a row", positiveNumber);
+    .option("--max-shared-run <n>", "Shared layers that may stand in a row", layerCount);
 }
 
 /**

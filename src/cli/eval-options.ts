@@ -18,7 +18,9 @@ import {
   devicesOption,
   type OutputFlags,
   positiveNumber,
+  repeatCount,
   wholeNumber,
+  workerCount,
 } from "./options.ts";
 
 /** Draws of a sign-flip test. */
@@ -93,7 +95,7 @@ export function addEvalOptions(command: Command): void {
       "RULER: target lengths in tokens: 4096,8k (default: 4096 or the window; with --data all that fit)",
       lengths,
     )
-    .option("--samples <n>", "RULER: samples of every task and length (default: 100)", positiveNumber)
+    .option("--samples <n>", "RULER: samples of every task and length (default: 100)", repeatCount)
     .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
     .option(
       "--data <path>",
@@ -148,7 +150,7 @@ export function addEvalOptions(command: Command): void {
     .option(
       "--workers <n>",
       "processes that share the items (default: one for each core, as memory allows)",
-      positiveNumber,
+      workerCount,
     )
     .addOption(devicesOption("several devices share the items, a process each"))
     .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")

@@ -12,6 +12,7 @@ import { formatCount } from "../report/quantities.ts";
 import { type ChosenDevice, chooseDevice, chooseDevices } from "../runtime/device.ts";
 import type { LossPlace } from "../runtime/loss.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
+import { defaultThreads } from "../runtime/onnx-session.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -113,7 +114,7 @@ export async function openDevice(
   { device: wanted, threads }: DeviceFlags,
   terminal: Terminal,
 ): Promise<{ device: ComputeDevice; threads?: number }> {
-  const own = threads === undefined ? {} : { threads };
+  const own = threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
   const chosen = await chooseDevice(wanted, own);
   announce(chosen, terminal);
   return { device: chosen.device, ...own };
@@ -126,12 +127,22 @@ export async function openDevices(
 ): Promise<LossPlace & { threads?: number }> {
   const { devices: wanted, threads, workers } = flags;
   if (wanted === undefined) {
-    return { ...(await openDevice(flags, terminal)), ...(workers === undefined ? {} : { workers }) };
+    const place = await openDevice(flags, terminal);
+    if (workers === undefined) return place;
+    return { ...place, workers: place.device === "cpu" ? limitToCores("--workers", workers, terminal) : workers };
   }
-  const own = threads === undefined ? {} : { threads };
+  const own = threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
   const chosen = await chooseDevices(wanted, own);
   for (const device of chosen) announce(device, terminal);
   return { devices: chosen.map(({ device }) => device), ...own };
+}
+
+/** More threads or processes than cores wait for each other: 999 threads on two cores came to no result in minutes. */
+function limitToCores(option: string, asked: number, terminal: Terminal): number {
+  const cores = defaultThreads();
+  if (asked <= cores) return asked;
+  terminal.warn(`${option} is ${asked}, and this machine has ${cores} core${cores === 1 ? "" : "s"}: ${cores} it is`);
+  return cores;
 }
 
 /** What results say about where they were computed. */

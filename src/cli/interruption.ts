@@ -48,10 +48,12 @@ function endNow(): void {
 
 /** The command that goes on with this run: the command line as it was given, with `--resume` and without `--fresh`. */
 export function resumeCommand(argv: readonly string[]): string {
-  const [, script = "indexcache", ...given] = argv;
-  const program = basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
-  const kept = withoutJournalMode(given);
-  return [...program, ...kept, "--resume"].map(quoteWord).join(" ");
+  return [...programWords(argv), ...withoutJournalMode(argv.slice(2)), "--resume"].map(quoteWord).join(" ");
+}
+
+/** How this program was started, for commands that a message proposes. */
+export function programWords([, script = "indexcache"]: readonly string[]): string[] {
+  return basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
 }
 
 /** The command line as results keep it: how the program was started does not matter there. */

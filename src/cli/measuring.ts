@@ -14,6 +14,8 @@ export class Measuring {
   readonly losses: KnownSequences;
   /** What the search may take as known. */
   readonly known: KnownLosses;
+  /** Where a search is, for who reads the journal meanwhile: evaluations before the next one, and those foreseen. */
+  position: { done: number; total: number } | undefined;
   readonly #journal: Journal | undefined;
   readonly #objective: Objective;
 
@@ -78,6 +80,9 @@ export class Measuring {
       sequences: measurement.sequences.map((sequence, at) => ({ index: sequences[at] ?? 0, ...sequence })),
       seconds: measurement.seconds,
       executions: executionsRecord(measurement.executions),
+      ...(this.position === undefined
+        ? {}
+        : { position: { done: this.position.done + 1, total: this.position.total } }),
     };
     await this.#journal?.append(entry);
     this.entries.push(entry);

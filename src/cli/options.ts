@@ -120,7 +120,7 @@ export function addWorkersOptions(command: Command): Command {
     .option(
       "--workers <n>",
       "processes that share the sequences (default: one a thread, as far as memory allows)",
-      numberUpTo(1024),
+      workerCount,
     )
     .addOption(devicesOption("several devices share the sequences, a process each"));
 }
@@ -181,6 +181,12 @@ export function numberUpTo(largest: number): (text: string) => number {
     return value;
   };
 }
+
+/** Parses a number of processes. What the machine has cores for is fewer: `inputs.ts` limits it to those. */
+export const workerCount = numberUpTo(256);
+
+/** Parses how many of something are to be made or drawn: beyond it no run ends, and lists of results fill the memory. */
+export const repeatCount = numberUpTo(1_000_000);
 
 /** Parses a number of layers. */
 export const layerCount = numberUpTo(largestSizes.layers);

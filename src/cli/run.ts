@@ -29,6 +29,7 @@ import {
   positiveNumber,
   wholeNumber,
 } from "./options.ts";
+import { whileWaiting } from "./patience.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
 import { Terminal } from "./terminal.ts";
@@ -97,10 +98,11 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
   const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype, capacity };
   await withProfile(flags, terminal, async (recording) => {
-    const decoder = await openDecoder(model, pattern, {
-      ...settings,
-      ...(recording === undefined ? {} : { recording }),
-    });
+    const opened = performance.now();
+    const decoder = await whileWaiting(terminal, "loading the model", () =>
+      openDecoder(model, pattern, { ...settings, ...(recording === undefined ? {} : { recording }) }),
+    );
+    const loadSeconds = (performance.now() - opened) / 1000;
     try {
       for (const line of decoder.plan) terminal.detail(line);
       if (settings.dtype === "float32" && providerOf(settings.device) === "cuda") {
@@ -118,7 +120,8 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
       if (flags.json === true) terminal.result(JSON.stringify(runRecord(pattern, result)));
       // Kilobytes on every system that Node runs on.
       const peak = process.resourceUsage().maxRSS * 1024;
-      terminal.note(formatRunStatistics(result, { peak, ...decoder.cacheBytes }));
+      const start = { loadSeconds, warmsUp: providerOf(settings.device) !== "cpu" };
+      terminal.note(formatRunStatistics(result, { peak, ...decoder.cacheBytes }, start));
       return { command: "run", device: settings.device, seconds: result.prefillSeconds + result.decodeSeconds };
     } finally {
       await decoder.release();

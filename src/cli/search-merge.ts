@@ -6,6 +6,7 @@ import {
   type JournalEntry,
   openJournal,
   readJournal,
+  requireAgreement,
   requireSameRun,
 } from "../formats/journal.ts";
 import { formatCount } from "../report/quantities.ts";
@@ -50,6 +51,8 @@ async function merge(paths: readonly string[], flags: MergeFlags): Promise<void>
   }
   const [first] = contents;
   if (first === undefined) return;
+  const named = contents.map(({ entries }, at) => ({ path: paths[at] ?? "", entries }));
+  requireAgreement(named, String(first.fingerprint.settings.dtype));
   const journal = await openJournal(flags.output, first.fingerprint, flags.fresh === true ? "fresh" : "create");
   let written = 0;
   let twice = 0;

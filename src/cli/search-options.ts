@@ -52,7 +52,7 @@ export function addSearchOptions(command: Command): void {
     .option("--fresh", "begin anew where there is a journal already")
     .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
     .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")
-    .option("--status <journal>", "say where a search stands, and nothing else");
+    .option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else");
   addStrategyOptions(command);
   addConstraintOptions(command);
   addLatencyOptions(command);

@@ -2,12 +2,20 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError } from "../base/errors.ts";
+import { quoteWord } from "../base/shell.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
-import { type Journal, type JournalEntry, readJournal, requireSameNumbers } from "../formats/journal.ts";
+import {
+  type Journal,
+  type JournalEntry,
+  readJournal,
+  requireAgreement,
+  requireSameNumbers,
+} from "../formats/journal.ts";
 import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { formatCount } from "../report/quantities.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../report/search-report.ts";
 import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
@@ -21,7 +29,7 @@ import { planOf, type Strategy, search as searchPatterns } from "../search/strat
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "./evaluation-journal.ts";
 import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
-import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
+import { interruptible, programWords, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
 import { openModelToRun } from "./opening.ts";
 import { demoModel } from "./options.ts";
@@ -41,6 +49,12 @@ import { strategyOf, strategySettings } from "./strategy.ts";
 import { Terminal } from "./terminal.ts";
 
 const TICK_MS = 1000;
+
+/**
+ * Searches by fewer sequences than this end in another pattern than the best one in more than a quarter of all cases, and
+ * in one of twenty cost twice as much on other text as those by eight (docs/log.md, `tools/landscape/compare.js sequences`).
+ */
+const FEW_SEQUENCES = 8;
 
 const help = `
 Every layer starts Full but those that the model itself shares. FILE gets the best pattern of each wanted retention and how
@@ -90,6 +104,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   const work = await prepare(path, flags, terminal, signal);
   const settings = await evaluatorSettings(flags, terminal);
   const { journal, reused } = flags.dryRun === true ? withoutJournal : await openJournals(flags, work);
+  tellPlan(work, flags, terminal);
   let written: string | undefined;
   try {
     const measuring = new Measuring(journal, reused, flags.objective);
@@ -133,6 +148,7 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
+    terminal.note(`next, whether answers stay as good: ${evalCommand(path, flags, file)}`);
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
     if (!(error instanceof InterruptedError) || journal === undefined) throw error;
@@ -143,6 +159,45 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
   } finally {
     await journal?.close();
   }
+}
+
+/** Before anything long begins: how much there is to do, and whether there is enough to judge by. */
+function tellPlan(
+  { strategy, space, targets, sequences, set }: SearchWork,
+  flags: SearchFlags,
+  terminal: Terminal,
+): void {
+  if (sequences.length < FEW_SEQUENCES) {
+    terminal.warn(
+      `${sequences.length} sequence${sequences.length === 1 ? " is" : "s are"} few to search by: on trained models with known optima, fewer than ` +
+        `${FEW_SEQUENCES} often led to a worse pattern than the text would have (docs/search.md); give more text, or a larger --sequences`,
+    );
+  }
+  if (flags.dryRun === true) return;
+  const { evaluations } = planOf(strategy, space, targets, sequences.length);
+  const about = strategy.name === "greedy" && strategy.swaps === undefined ? "" : "about ";
+  terminal.note(
+    `plan: ${strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
+      `of ${formatCount(set.sequenceLength)} tokens; the first one tells how long that takes, --dry-run does no more than that`,
+  );
+}
+
+/** A search has tested losses on one text. What answers are worth is another question, and this is how to ask it. */
+function evalCommand(model: string, { output }: SearchFlags, { patterns = [] }: PatternFile): string {
+  const wanted =
+    output === undefined
+      ? patterns.map(({ index_topk_pattern: letters }) => letters)
+      : patterns.length < 2
+        ? [output]
+        : patterns.map(({ full_layers: full }) => `${output}@${full}`);
+  const words = [
+    ...programWords(process.argv),
+    "eval",
+    ...(model === demoModel ? [] : [model]),
+    ...wanted.flatMap((pattern) => ["--pattern", pattern]),
+    ...(output === undefined ? [] : ["-o", `${output.replace(/\.json$/, "")}-eval.json`]),
+  ];
+  return words.map(quoteWord).join(" ");
 }
 
 function recordContext(
@@ -262,11 +317,13 @@ async function runSearch(work: Running): Promise<SearchResult> {
     const { known } = measuring;
     for await (const event of searchPatterns(strategy, { space, targets, sequences, known, signal, evaluate })) {
       const progress = tracker.advance(event, seconds());
+      if (event.kind === "evaluation started") measuring.position = { done: event.done, total: event.total };
       if (progress !== undefined) display.show(event, progress);
       if (event.kind === "done") return event.result;
     }
     throw new Error("the search ended without a result");
   } finally {
+    measuring.position = undefined;
     clearInterval(ticker);
     signal.removeEventListener("abort", close);
     close();
@@ -288,14 +345,17 @@ async function openJournals(
 ): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
   const search = { strategy: strategy.name, objective: flags.objective, ...settings };
   const fingerprint = journalFingerprint(identity, set, flags.dtype, search);
-  const reused: JournalEntry[] = [];
+  const reused: { path: string; entries: readonly JournalEntry[] }[] = [];
   for (const path of flags.reuse ?? []) {
     const other = await readJournal(path);
     if (other === undefined) throw new InputError(`Journal "${path}" is empty`);
     requireSameNumbers(path, other.fingerprint, fingerprint);
-    reused.push(...other.entries);
+    reused.push({ path, entries: other.entries });
   }
-  return { journal: await openEvaluationJournal(flags, fingerprint), reused };
+  requireAgreement(reused, flags.dtype);
+  const journal = await openEvaluationJournal(flags, fingerprint);
+  if (journal !== undefined) requireAgreement([journal, ...reused], flags.dtype);
+  return { journal, reused: reused.flatMap(({ entries }) => entries) };
 }
 
 async function openDisplay(

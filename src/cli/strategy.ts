@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import type { Direction } from "../search/space.ts";
 import { type Strategy, type StrategyName, strategyNames } from "../search/strategy.ts";
-import { decimalNumber, positiveNumber } from "./options.ts";
+import { decimalNumber, layerCount, repeatCount } from "./options.ts";
 
 export type Objective = "nll" | "kl";
 
@@ -36,7 +36,7 @@ export function addStrategyOptions(command: Command): Command {
         .choices(["nll", "kl"])
         .default("nll"),
     )
-    .option("--beam-width <n>", `patterns of each size that beam follows (default: ${DEFAULT_WIDTH})`, positiveNumber)
+    .option("--beam-width <n>", `patterns of each size that beam follows (default: ${DEFAULT_WIDTH})`, repeatCount)
     .addOption(
       new Option(
         "--direction <name>",
@@ -46,7 +46,7 @@ export function addStrategyOptions(command: Command): Command {
     .option(
       "--blocks <n>",
       `equal blocks of layers that blockwise goes through (default: ${DEFAULT_BLOCKS})`,
-      positiveNumber,
+      layerCount,
     )
     .addOption(
       new Option(

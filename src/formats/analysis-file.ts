@@ -12,7 +12,8 @@ import { parseJson } from "./validation.ts";
 export const ANALYSIS_SCHEMA_VERSION = 1;
 
 const layer = z.int().min(0);
-const error = z.number().min(0);
+/** Null where it is not known: with a single sequence. */
+const error = z.number().min(0).nullable();
 
 /** `null` where a pair says nothing: a layer can share only from one before it. */
 const matrix = z.array(z.array(z.number().nullable()));

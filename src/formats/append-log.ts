@@ -4,6 +4,7 @@
  * The journals of `search` and `eval` are of this kind.
  */
 import { type FileHandle, open } from "node:fs/promises";
+import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { InputError, ResumeMismatchError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
@@ -44,19 +45,52 @@ export async function readLog<Fingerprint, Entry>(
   const header = z.object({ kind: z.literal(kind), format: z.literal(format), fingerprint: schema });
   let fingerprint: Fingerprint | undefined;
   let wholeBytes = 0;
+  let isChecked = false;
   const entries: Entry[] = [];
   for await (const line of readLines(path, `journal "${path}"`)) {
     if (!line.complete) break;
     const where = `Journal "${path}", line ${line.number}`;
-    const text = decodeUtf8(line.bytes, where);
+    const { text, hasChecksum } = checkedText(decodeUtf8(line.bytes, where), where);
     if (fingerprint === undefined) {
+      isChecked = hasChecksum;
       fingerprint = parseJson(text, header, where, "is this the journal of such a run, by this version?").fingerprint;
     } else {
       entries.push(parseJson(text, entry, where, "remove the line, or start anew with --fresh"));
+      // What is wrong with a line of other origin is told first.
+      if (isChecked && !hasChecksum) refuseDamaged(where, "it has no checksum, and the lines before it have one");
     }
     wholeBytes = line.end;
   }
   return fingerprint === undefined ? undefined : { fingerprint, entries, wholeBytes };
+}
+
+/** The last field of a line: the CRC-32 of the line as it would be without it, as 8 hex digits. */
+const checksumField = /,"checksum":"(?<sum>[0-9a-f]{8})"\}$/;
+
+function withChecksum(json: string): string {
+  return `${json.slice(0, -1)},"checksum":"${checksumOf(json)}"}`;
+}
+
+function checksumOf(json: string): string {
+  return crc32(json).toString(16).padStart(8, "0");
+}
+
+/**
+ * A line without its checksum. Journals of earlier versions have none.
+ * @throws InputError for a line that is not what was written: one changed digit of a loss would give another result
+ */
+function checkedText(line: string, where: string): { text: string; hasChecksum: boolean } {
+  const found = checksumField.exec(line);
+  if (found === null) return { text: line, hasChecksum: false };
+  const text = `${line.slice(0, found.index)}}`;
+  if (checksumOf(text) !== found.groups?.sum) refuseDamaged(where, "its checksum does not match");
+  return { text, hasChecksum: true };
+}
+
+function refuseDamaged(where: string, why: string): never {
+  throw new InputError(`${where} is not as it was written: ${why}`, {
+    hint: "take the journal from a backup, remove the line, or start anew with --fresh",
+  });
 }
 
 export type LogMode = "create" | "resume" | "fresh";
@@ -117,7 +151,7 @@ export class AppendLog<Entry extends object> {
   }
 
   async #write(line: object): Promise<void> {
-    await this.#attempt(() => this.#file.appendFile(`${JSON.stringify(line)}\n`));
+    await this.#attempt(() => this.#file.appendFile(`${withChecksum(JSON.stringify(line))}\n`));
   }
 
   async #sync(): Promise<void> {

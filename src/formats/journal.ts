@@ -4,6 +4,7 @@
  * model's on the same text.
  */
 import { z } from "zod";
+import { InputError } from "../base/errors.ts";
 import { AppendLog, type LogContent, type LogKind, type LogMode, readLog, requireEqual } from "./append-log.ts";
 
 const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
@@ -46,6 +47,8 @@ const entrySchema = z.object({
   ),
   seconds: z.number(),
   executions: executionsSchema,
+  /** Of a search: its evaluations with this one, and those that were foreseen then. */
+  position: z.object({ done: count, total: count }).optional(),
 });
 
 export type JournalFingerprint = z.infer<typeof fingerprintSchema>;
@@ -80,6 +83,44 @@ export function requireSameNumbers(path: string, old: JournalFingerprint, curren
 /** Refuses to join journals of different runs. */
 export function requireSameRun(path: string, old: JournalFingerprint, current: JournalFingerprint): void {
   requireEqual(searchJournal.compared(old), searchJournal.compared(current), `Cannot merge journal "${path}"`);
+}
+
+/** Losses further apart than this, in nats on one sequence, are not two devices' or two thread counts'. */
+const sameLoss: Record<string, number> = { float16: 0.05 };
+const sameLossOfOthers = 1e-3;
+
+/**
+ * Refuses journals that say different things of one pattern on one sequence: whichever came first would decide.
+ * @throws InputError naming the pattern, the sequence, and both values with the journals that have them
+ */
+export function requireAgreement(
+  journals: readonly { path: string; entries: readonly JournalEntry[] }[],
+  dtype: string,
+): void {
+  const seen = new Map<string, { path: string; value: number }>();
+  const most = sameLoss[dtype] ?? sameLossOfOthers;
+  for (const { path, entries } of journals) {
+    for (const { pattern, sequences } of entries) {
+      for (const { index, loss, kl, tokens } of sequences) {
+        for (const [what, value, tolerance] of [
+          ["tokens", tokens, 0],
+          ["the loss", loss, most],
+          ["the KL", kl, most],
+        ] as const) {
+          if (value === undefined) continue;
+          const key = `${what} ${pattern} ${index}`;
+          const first = seen.get(key);
+          if (first === undefined) seen.set(key, { path, value });
+          else if (Math.abs(first.value - value) > tolerance) {
+            throw new InputError(
+              `Journals contradict each other on sequence ${index} with pattern ${pattern}: ${what} is ${first.value} in "${first.path}" and ${value} in "${path}"`,
+              { hint: "one of them is not of this model and text, or was changed: leave it out" },
+            );
+          }
+        }
+      }
+    }
+  }
 }
 
 /** Losses by pattern and sequence. */

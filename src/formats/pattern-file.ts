@@ -46,7 +46,8 @@ export const toolIdentity = z.object({
   command: z.string().optional().describe("command line of the run that wrote the file"),
 });
 
-const error = z.number().min(0);
+/** Null where it is not known: with a single sequence. */
+const error = z.number().min(0).nullable();
 const changeError = error.describe("standard error of that difference, sequence by sequence");
 
 const predictedSpeedup = z.number().describe("against every layer Full, by the costs of a latency file");
@@ -64,7 +65,10 @@ const lead = z.object({
   nats: z.number().describe("how far the step's choice is ahead of it"),
   standard_error: error.describe("of the lead, sequence by sequence"),
   sequences: z.int().min(1),
-  within_noise: z.boolean().describe("the lead is less than twice its standard error"),
+  within_noise: z
+    .boolean()
+    .nullable()
+    .describe("the lead is less than twice its standard error; null where that is not known"),
 });
 
 const measured = {
@@ -109,8 +113,9 @@ const secondLook = z
   .object({
     first_pattern: letters.describe("greedy's"),
     first_loss: nats,
-    gain: z.number().describe("first_loss less loss; 0 where greedy was confirmed"),
+    gain: z.number().describe("first_loss less loss; 0 where nothing better than greedy's pattern was found"),
     gain_error: error,
+    tried: count.optional().describe("patterns measured beyond greedy's, of all sizes together"),
     held_out_gain: z.number().optional().describe("the same on the held-out sequences"),
     held_out_gain_error: error.optional(),
   })

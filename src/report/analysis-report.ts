@@ -1,7 +1,7 @@
 /** What `analyze` prints: heatmaps, the patterns side by side, what single layers cost. */
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
 import { formatHeatmap } from "./heatmap.ts";
-import { formatCount, formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
 import { formatFields, formatTable } from "./text-table.ts";
 
 /** Pairs that are listed: those that interact most. */
@@ -66,7 +66,7 @@ function patterns({ patterns: compared }: AnalysisFile): string {
       String(pattern.full_layers),
       formatLoss(pattern.loss),
       pattern.origin === "model" ? "" : formatLossChange(pattern.change),
-      pattern.origin === "model" ? "" : formatLoss(pattern.change_standard_error),
+      pattern.origin === "model" ? "" : formatError(pattern.change_standard_error),
       ...(means === null
         ? ["", "", ""]
         : [means.overlap, means.recall, means.similarity].map((mean) => mean.toFixed(3))),
@@ -94,7 +94,7 @@ function sensitivity({ sensitivity: { base, flips } }: AnalysisFile): string {
     String(layer),
     formatLoss(loss),
     formatLossChange(change),
-    formatLoss(error),
+    formatError(error),
   ]);
   const columns = ["Layer", "Loss", "Change", "+-"].map((title) => ({ title, align: "right" as const }));
   return `Sensitivity: one more Shared layer in ${base}\n${formatTable(columns, rows)}`;
@@ -106,7 +106,7 @@ function pairs(all: NonNullable<AnalysisFile["pairs"]>): string {
     layers.join(" + "),
     formatLossChange(change),
     formatLossChange(interaction),
-    formatLoss(error),
+    formatError(error),
   ]);
   const columns = ["Layers", "Change", "Interaction", "+-"].map((title) => ({ title, align: "right" as const }));
   const title = `Pairs: the ${strongest.length} of ${all.length} that interact most (change less the changes of both alone)`;

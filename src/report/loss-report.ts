@@ -1,38 +1,57 @@
 /** What `loss` prints: the measurement of one pattern. */
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Measurement } from "../runtime/measurement.ts";
-import { formatCount, formatDuration, formatLoss, formatRate } from "./quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoss, formatRate } from "./quantities.ts";
 import { formatFields } from "./text-table.ts";
 
 /** The `--json` form. */
 export interface LossRecord {
   index_topk_pattern: string;
   loss: number;
-  standard_error: number;
+  standard_error: number | null;
   perplexity: number;
   tokens: number;
+  /** Of the pass that the losses are of; loading and a pass that warmed up are no part of it. */
+  seconds: number;
+  load_seconds: number;
+  /** Null where the only pass was the first. */
+  warm_up_seconds: number | null;
   sequences: { loss: number; tokens: number }[];
 }
 
-export function lossRecord(measurement: Measurement): LossRecord {
+/** What came before the pass that is reported. */
+export interface LossTiming {
+  loadSeconds: number;
+  /** Of a first pass that was left out. */
+  warmUpSeconds: number | undefined;
+}
+
+export function lossRecord(measurement: Measurement, { loadSeconds, warmUpSeconds }: LossTiming): LossRecord {
   return {
     index_topk_pattern: measurement.pattern,
     loss: measurement.loss,
     standard_error: measurement.standardError,
     perplexity: Math.exp(measurement.loss),
     tokens: measurement.tokens,
+    seconds: measurement.seconds,
+    load_seconds: loadSeconds,
+    warm_up_seconds: warmUpSeconds ?? null,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
   };
 }
 
-export function formatLossReport(measurement: Measurement): string {
+export function formatLossReport(measurement: Measurement, { loadSeconds, warmUpSeconds }: LossTiming): string {
   const { pattern, loss, standardError, tokens, sequences, seconds } = measurement;
   return formatFields([
     ["Pattern", pattern],
     ["Full layers", `${fullLayers(pattern).length} of ${pattern.length}`],
-    ["Loss", `${formatLoss(loss)} nats per token, standard error ${formatLoss(standardError)}`],
+    ["Loss", `${formatLoss(loss)} nats per token, standard error ${formatError(standardError)}`],
     ["Perplexity", Math.exp(loss).toFixed(4)],
     ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
     ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
+    [
+      "Before it",
+      `loading ${formatDuration(loadSeconds)}${warmUpSeconds === undefined ? "" : `, a first pass that warmed up ${formatDuration(warmUpSeconds)}`}`,
+    ],
   ]);
 }

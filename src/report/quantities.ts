@@ -49,6 +49,11 @@ export function formatLossChange(change: number): string {
   return `${change < 0 ? "-" : "+"}${Math.abs(change).toFixed(5)}`;
 }
 
+/** A standard error as a loss; null, with a single sequence, is no certainty but nothing known. */
+export function formatError(error: number | null): string {
+  return error === null ? "unknown" : formatLoss(error);
+}
+
 /** `1,234 tokens/s`; a dash where no time has passed. */
 export function formatRate(count: number, seconds: number, unit = "tokens"): string {
   if (!(seconds > 0)) return "-";

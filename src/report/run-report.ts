@@ -1,7 +1,7 @@
 /** What `run` tells about a generation. */
 import type { Pattern } from "../pattern/pattern.ts";
 import type { GenerationResult } from "../runtime/generation.ts";
-import { formatBytes, formatCount, formatRate } from "./quantities.ts";
+import { formatBytes, formatCount, formatDuration, formatRate } from "./quantities.ts";
 
 /** The `--json` form. */
 export interface RunRecord {
@@ -28,6 +28,13 @@ export function runRecord(pattern: Pattern, result: GenerationResult): RunRecord
   };
 }
 
+export interface RunStart {
+  /** Seconds until weights were loaded. */
+  loadSeconds: number;
+  /** The prompt is the first that the session runs, and the device chooses kernels and takes memory during it. */
+  warmsUp: boolean;
+}
+
 export interface RunMemory {
   /** Peak resident bytes of the process. */
   peak: number;
@@ -36,11 +43,16 @@ export interface RunMemory {
 }
 
 /** The line of statistics. */
-export function formatRunStatistics(result: GenerationResult, memory: RunMemory): string {
+export function formatRunStatistics(
+  result: GenerationResult,
+  memory: RunMemory,
+  { loadSeconds, warmsUp }: RunStart,
+): string {
   const { promptTokens, tokens, prefillSeconds, decodeSeconds, indexerExecutions, finish } = result;
   const reasons = { eos: "end of text", stop: "stop string", length: "token limit", window: "the model's window" };
   return [
-    `prefill ${formatCount(promptTokens)} tokens, ${formatRate(promptTokens, prefillSeconds)}`,
+    `loaded in ${formatDuration(loadSeconds)}`,
+    `prefill ${formatCount(promptTokens)} tokens, ${formatRate(promptTokens, prefillSeconds)}${warmsUp ? " with warm-up" : ""}`,
     // The first token comes out of the prefill.
     `decode ${formatCount(tokens.length)} tokens, ${formatRate(tokens.length - 1, decodeSeconds)}`,
     `memory ${formatBytes(memory.peak)} (caches ${formatBytes(memory.latent)} latent, ${formatBytes(memory.indexerKey)} indexer keys)`,

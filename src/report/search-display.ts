@@ -43,8 +43,9 @@ export class PlainDisplay implements SearchDisplay {
         );
         break;
       case "evaluation done":
-        if (event.step === 0) this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}`);
-        else this.tick(progress);
+        if (event.step === 0) {
+          this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}, ${describePosition(progress)}`);
+        } else this.tick(progress);
         break;
       case "done":
         this.#say(

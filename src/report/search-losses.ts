@@ -27,7 +27,10 @@ export function patternLoss(
   const loss = estimate(own);
   return {
     loss,
-    change: { ...difference(own, before), mean: loss.mean - estimate(before).mean },
+    change:
+      pattern === baseline
+        ? { mean: 0, standardError: 0, sequences: own.length }
+        : { ...difference(own, before), mean: loss.mean - estimate(before).mean },
     kl: divergences.length === own.length ? estimate(divergences) : undefined,
   };
 }

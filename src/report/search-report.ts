@@ -7,7 +7,7 @@ import type { Found, SearchResult, SearchStep, SecondLook } from "../search/even
 import { knee } from "../search/frontier.ts";
 import type { Estimate, Evaluation } from "../search/losses.ts";
 import type { Strategy } from "../search/strategy.ts";
-import { formatCount, formatDuration, formatLoss, formatLossChange } from "./quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
 import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 import { formatFields, formatTable } from "./text-table.ts";
 
@@ -148,12 +148,12 @@ function heldOutRecord({ loss, change, kl }: PatternLoss): NonNullable<FoundReco
   return { loss: loss.mean, change: change.mean, change_error: change.standardError, ...klRecord(kl) };
 }
 
-function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number } {
+function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number | null } {
   return kl === undefined ? {} : { kl: kl.mean, kl_error: kl.standardError };
 }
 
 function secondLookRecord(
-  { firstPattern, firstLoss, gain }: SecondLook,
+  { firstPattern, firstLoss, gain, tried }: SecondLook,
   pattern: Pattern,
   { losses, heldOut }: SearchContext,
 ): NonNullable<FoundRecord["second_look"]> {
@@ -163,6 +163,7 @@ function secondLookRecord(
     first_loss: firstLoss,
     gain: gain.mean,
     gain_error: gain.standardError,
+    tried,
     ...(out === undefined ? {} : { held_out_gain: out.mean, held_out_gain_error: out.standardError }),
   };
 }
@@ -214,7 +215,7 @@ function formatSteps(file: PatternFile): string {
     { title: "Lead", align: "right" },
     { title: "Pattern" },
   ] as const;
-  const noise = steps.some(({ lead }) => lead?.within_noise === true);
+  const marks = new Set(steps.flatMap(({ lead }) => (lead === undefined ? [] : [noiseMark(lead.within_noise)])));
   const table = formatTable(
     columns,
     steps.map((step, index) => [
@@ -223,12 +224,23 @@ function formatSteps(file: PatternFile): string {
       String(countFull(step.index_topk_pattern)),
       formatLoss(step.loss),
       formatLossChange(step.change ?? step.loss - file.baseline_loss),
-      step.change_error === undefined ? "" : formatLoss(step.change_error),
-      step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise ? "~" : " "}`,
+      step.change_error === undefined ? "" : formatError(step.change_error),
+      step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${noiseMark(step.lead.within_noise)}`,
       step.index_topk_pattern,
     ]),
   );
-  return noise ? `${table}\n~ ahead of the next best layer by less than twice the standard error` : table;
+  return [
+    table,
+    ...(marks.has("~") ? ["~ ahead of the next best layer by less than twice the standard error"] : []),
+    ...(marks.has("?")
+      ? ["? whether that is more than noise is not known: a single sequence has no standard error"]
+      : []),
+  ].join("\n");
+}
+
+function noiseMark(withinNoise: boolean | null): string {
+  if (withinNoise === null) return "?";
+  return withinNoise ? "~" : " ";
 }
 
 /** What was wanted: one line a retention. */
@@ -257,12 +269,12 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
     `${one.full_layers}/${model.layers}`,
     formatLoss(one.loss),
     formatLossChange(one.change),
-    formatLoss(one.change_error),
+    formatError(one.change_error),
     ...(kl ? [one.kl === undefined ? "" : formatLoss(one.kl)] : []),
     ...(held
       ? [
           one.held_out === undefined ? "" : formatLossChange(one.held_out.change),
-          one.held_out === undefined ? "" : formatLoss(one.held_out.change_error),
+          one.held_out === undefined ? "" : formatError(one.held_out.change_error),
         ]
       : []),
     ...(look ? [formatSecondLook(one)] : []),
@@ -273,10 +285,10 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
   return `${formatTable(columns, lines)}${notes}`;
 }
 
-/** `confirmed`, or what was gained on the search's own text and, where it is known, on held-out text. */
+/** What was tried beyond greedy without finding a better one, or what was gained on the search's own text and, where it is known, on held-out text. */
 function formatSecondLook({ second_look: look, found_by: by }: FoundRecord): string {
   if (look === undefined) return "";
-  if (look.gain === 0) return "confirmed";
+  if (look.gain === 0) return look.tried === undefined ? "none better" : `none of ${formatCount(look.tried)} better`;
   const out = look.held_out_gain === undefined ? "" : `, held out ${formatLossChange(-look.held_out_gain)}`;
   return `${formatLossChange(-look.gain)} (${by}${out})`;
 }
@@ -285,17 +297,7 @@ function formatSummary(file: PatternFile): string {
   const { search, patterns = [] } = file;
   const { rows, body, naive_body: naive } = search.layer_executions;
   const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
-  const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
-  const spared: readonly (readonly [string, string])[] =
-    rows === undefined || total === 0
-      ? []
-      : [
-          [
-            "Rows",
-            `${percent(rows.run)} ran; spared: ${percent(rows.prefix)} below the first difference, ` +
-              `${percent(rows.kept)} as kept candidates, ${percent(rows.invariant)} below index_topk`,
-          ],
-        ];
+  const looks = patterns.flatMap(({ second_look: look }) => look ?? []);
   const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
   return formatFields([
     ["Pattern", file.index_topk_pattern],
@@ -326,8 +328,35 @@ function formatSummary(file: PatternFile): string {
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
-    ...spared,
+    ...(rows === undefined || total === 0 ? [] : [["Rows", formatRows(rows, total)] as const]),
+    ...(looks.length === 0 ? [] : [["Second look", describeLooks(looks, file.calibration.sequences)] as const]),
   ]);
+}
+
+/** Token rows through layer bodies, as shares of what full forward passes would have run. */
+function formatRows(rows: NonNullable<PatternFile["search"]["layer_executions"]["rows"]>, total: number): string {
+  const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
+  // Bases that are run for their states, and whole batches where a few sequences were asked for.
+  if (rows.run > total)
+    return `${percent(rows.run)} of those of full forward passes ran: states cost more than they spared`;
+  const spared = [
+    [rows.prefix, "below the first difference"],
+    [rows.kept, "as kept candidates"],
+    [rows.invariant, "below index_topk"],
+  ] as const;
+  const parts = spared.filter(([part]) => part > 0).map(([part, where]) => `${percent(part)} ${where}`);
+  return `${percent(rows.run)} ran${parts.length === 0 ? "" : `; spared: ${parts.join(", ")}`}`;
+}
+
+/** What the second look has tested, so that nobody takes it for a test of quality. */
+function describeLooks(looks: readonly NonNullable<FoundRecord["second_look"]>[], sequences: number): string {
+  const tried = looks[0]?.tried;
+  const more =
+    tried === undefined ? "more patterns were" : `${formatCount(tried)} more pattern${tried === 1 ? " was" : "s were"}`;
+  const better = looks.filter(({ gain }) => gain > 0).length;
+  const sizes = looks.length === 1 ? "" : ` for ${better} of ${looks.length} sizes`;
+  const found = better === 0 ? "none lost less than greedy's" : `and one lost less than greedy's${sizes}`;
+  return `${more} tried on the same ${formatCount(sequences)} sequence${sequences === 1 ? "" : "s"}, ${found}: a test of the search, not of quality`;
 }
 
 function perEvaluation({ seconds, evaluations }: PatternFile["search"]): string {

@@ -14,6 +14,12 @@ export interface SearchStatus {
   patterns: number;
   sequence_evaluations: number;
   seconds: number;
+  /** Evaluations made and foreseen; null in a journal that does not say. */
+  position: { done: number; total: number } | null;
+  /** The search has ended, and what its report adds is being measured or was. */
+  ended: boolean;
+  /** By the mean of the evaluations so far; null where nothing tells. */
+  seconds_left: number | null;
   /** Of patterns that were measured on as many sequences as the model's own. */
   best: { full_layers: number; index_topk_pattern: string; loss: number; change: number }[];
 }
@@ -42,6 +48,11 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
     const size = fullLayers(pattern).length;
     if (loss < (best.get(size)?.loss ?? Number.POSITIVE_INFINITY)) best.set(size, { pattern, loss });
   }
+  const position = entries.findLast((entry) => entry.position !== undefined)?.position ?? null;
+  const ended = position !== null && entries.at(-1)?.position === undefined;
+  const searching = entries.filter((entry) => entry.position !== undefined);
+  const spent = searching.reduce((sum, entry) => sum + entry.seconds, 0);
+  const left = position === null ? 0 : Math.max(0, position.total - position.done);
   return {
     model: fingerprint.model_name,
     strategy: String(strategy),
@@ -51,6 +62,9 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
     patterns: known.size,
     sequence_evaluations: [...known.values()].reduce((sum, sequences) => sum + sequences.size, 0),
     seconds: entries.reduce((sum, { seconds }) => sum + seconds, 0),
+    position,
+    ended,
+    seconds_left: position === null ? null : ended ? 0 : (spent / searching.length) * left,
     best: [...best]
       .sort(([left], [right]) => right - left)
       .map(([size, { pattern, loss }]) => ({
@@ -62,6 +76,15 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
   };
 }
 
+/** `6 of 115 evaluations, about 2 min 10 s left`. */
+function describeStatusPosition({ position, ended, seconds_left: left }: SearchStatus): string | undefined {
+  if (position === null) return undefined;
+  const { done, total } = position;
+  if (ended) return `${formatCount(done)} evaluations; the search has ended, what its report adds came after`;
+  if (done >= total) return `${formatCount(done)} evaluations, no more are foreseen`;
+  return `${formatCount(done)} of ${formatCount(total)} evaluations, about ${formatDuration(left ?? 0)} left`;
+}
+
 export function formatStatus(status: SearchStatus): string {
   const settings = Object.entries(status.settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   const fields = formatFields([
@@ -71,6 +94,7 @@ export function formatStatus(status: SearchStatus): string {
       "Measured",
       `${formatCount(status.patterns)} patterns, ${formatCount(status.sequence_evaluations)} sequences in ${formatDuration(status.seconds)}`,
     ],
+    ["Position", describeStatusPosition(status)],
   ]);
   if (status.best.length === 0) return fields;
   const table = formatTable(

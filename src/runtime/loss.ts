@@ -3,11 +3,20 @@
  * reused between patterns, `open-losses.ts` for who computes what and `parallel-loss.ts` for the processes.
  */
 import { freemem } from "node:os";
+import { RuntimeFailure } from "../base/errors.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { Candidates } from "./candidates.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type { ComputeDevice, Dtype, EvaluateOptions, Measurement, Objective, PatternEvaluator } from "./measurement.ts";
+import type {
+  ComputeDevice,
+  Dtype,
+  EvaluateOptions,
+  Measurement,
+  Objective,
+  PatternEvaluator,
+  SequenceLoss,
+} from "./measurement.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
@@ -116,6 +125,7 @@ class LossEvaluator implements PatternEvaluator {
     const started = performance.now();
     const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: [...keep, ...worth] });
     const seconds = (performance.now() - started) / 1000;
+    requireFinite(pattern, sequences, options.sequences);
     const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
     // What is known of some windows does not tell which candidate leads.
     const overAll = options.sequences === undefined;
@@ -133,6 +143,17 @@ class LossEvaluator implements PatternEvaluator {
     const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
     if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
   }
+}
+
+/** Most evaluators know in which layer it began and have said so; no loss that is no number gets past here. */
+function requireFinite(pattern: Pattern, losses: readonly SequenceLoss[], asked: readonly number[] | undefined): void {
+  const place = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));
+  if (place === -1) return;
+  const { loss, kl } = losses[place] as SequenceLoss;
+  const value = Number.isFinite(loss) ? `KL is ${kl}` : `loss is ${loss}`;
+  throw new RuntimeFailure(`The ${value} on sequence ${asked?.[place] ?? place} with pattern ${pattern}`, {
+    hint: "look for weights that are not finite, or too large for --dtype float16",
+  });
 }
 
 function objective({ loss, kl }: Measurement): number {

@@ -1,7 +1,25 @@
 /** Means over sequences, with their standard errors. */
 import { sum } from "../base/sum.ts";
 import { weightedMean } from "../base/weighted-mean.ts";
+import { noExecutions, sumExecutions } from "./layer-executions.ts";
 import type { Measurement, SequenceLoss } from "./measurement.ts";
+
+/**
+ * Measurements of one pattern on different sequences, as one.
+ * @throws RangeError for none
+ */
+export function joinMeasurements(parts: readonly Measurement[]): Measurement {
+  const [first] = parts;
+  if (first === undefined) throw new RangeError("nothing to join");
+  const sequences = parts.flatMap((part) => part.sequences);
+  return {
+    pattern: first.pattern,
+    ...meanLoss(sequences),
+    sequences,
+    seconds: sum(parts.map(({ seconds }) => seconds)),
+    executions: sumExecutions(parts.map(({ executions }) => ({ ...noExecutions(), ...executions }))),
+  };
+}
 
 /** Token-weighted means of loss and divergence, where there is one. */
 export function meanLoss(

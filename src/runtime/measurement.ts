@@ -42,11 +42,11 @@ export interface Measurement {
   pattern: Pattern;
   /** Nats per token over all sequences, token-weighted, summed with compensation. */
   loss: number;
-  /** Standard error of the mean over sequences; 0 with a single one. */
-  standardError: number;
+  /** Standard error of the mean over sequences; null, unknown, with a single one. */
+  standardError: number | null;
   /** With the objective `kl`: nats per token as above. */
   kl?: number;
-  klStandardError?: number;
+  klStandardError?: number | null;
   tokens: number;
   /** Of the windows that were asked for, in that order. */
   sequences: SequenceLoss[];

@@ -334,10 +334,13 @@ export class BatchedLosses implements SequenceLosses {
       const outputs = await this.#run(batch, pattern, 0, undefined, fetches, noExecutions(), undefined);
       const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
       if (layer !== undefined) {
-        throw new RuntimeFailure(`Sequence ${number}: layer ${layer} gives values that are not finite`, { hint });
+        throw new RuntimeFailure(
+          `Sequence ${number}: layer ${layer} gives values that are not finite, with pattern ${pattern}`,
+          { hint },
+        );
       }
     }
-    throw new RuntimeFailure(`Sequence ${number}: the loss is not finite`, { hint });
+    throw new RuntimeFailure(`Sequence ${number}: the loss is not finite, with pattern ${pattern}`, { hint });
   }
 
   #ownRows(rows: Float32Array, width: number): Tensor {

@@ -320,12 +320,17 @@ export class StagedLosses implements SequenceLosses {
       }
       hidden = (await this.#stages.runBody(layer, hidden, sequence.rows, keys)).hidden;
       if (!hidden.every(Number.isFinite)) {
-        throw new RuntimeFailure(`Sequence ${sequence.number}: layer ${layer} gives values that are not finite`, {
-          hint: "check the checkpoint with indexcache export, which looks at every weight",
-        });
+        throw new RuntimeFailure(
+          `Sequence ${sequence.number}: layer ${layer} gives values that are not finite, with pattern ${pattern}`,
+          {
+            hint: "check the checkpoint with indexcache export, which looks at every weight",
+          },
+        );
       }
     }
-    throw new RuntimeFailure(`Sequence ${sequence.number}: the loss is not finite, though every layer's output is`);
+    throw new RuntimeFailure(
+      `Sequence ${sequence.number}: the loss is not finite, though every layer's output is, with pattern ${pattern}`,
+    );
   }
 }
 

@@ -36,7 +36,7 @@ export interface Candidate {
   others?: readonly number[];
   loss: number;
   /** Paired, against the search's start. */
-  changeError: number;
+  changeError: number | null;
   /** Sequences that it was measured on. */
   sequences: number;
   /** Not one of the best, shown before all sequences were measured. */
@@ -47,8 +47,8 @@ export interface Candidate {
 export interface Lead extends Estimate {
   /** Layer of the next best, the lowest where there are several. */
   over: number;
-  /** Whether the lead is within noise: less than twice its standard error. */
-  withinNoise: boolean;
+  /** Whether the lead is within noise: less than twice its standard error; null where that is not known. */
+  withinNoise: boolean | null;
 }
 
 /** One change of the pattern. Whether a flipped layer became Shared or Full is its letter in `pattern`. */
@@ -83,6 +83,8 @@ export interface SecondLook {
   gain: Estimate;
   /** What found it. */
   by: string;
+  /** Patterns that were measured beyond greedy's, of all sizes together. */
+  tried: number;
 }
 
 export interface SearchResult {

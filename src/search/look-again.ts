@@ -44,6 +44,7 @@ export function planLookAgain(
       trials.by = "greedy";
       const walked = yield* eliminate(trials, from, fewest);
       trials.evaluationsAfter -= greedy.evaluations;
+      const known = trials.evaluations;
       const first = targets.flatMap((retain) => trials.frontier.at(retain) ?? []);
       const cost = layersOf(walked, from, sequences);
 
@@ -54,7 +55,7 @@ export function planLookAgain(
       yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 1));
       yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 2));
       trials.budget = Number.POSITIVE_INFINITY;
-      trials.secondLooks = first.map((found) => secondLook(trials, found));
+      trials.secondLooks = first.map((found) => secondLook(trials, found, trials.evaluations - known));
     },
   };
 }
@@ -107,7 +108,7 @@ async function* lookForward(trials: Trials, most: number): AsyncGenerator<Search
   }
 }
 
-function secondLook({ frontier, losses }: Trials, first: Found): SecondLook {
+function secondLook({ frontier, losses }: Trials, first: Found, tried: number): SecondLook {
   const retain = fullLayers(first.pattern).length;
   const found = frontier.at(retain) ?? first;
   const confirmed = found.pattern === first.pattern;
@@ -119,5 +120,6 @@ function secondLook({ frontier, losses }: Trials, first: Found): SecondLook {
       ? { mean: 0, standardError: 0, sequences: losses.sequences.length }
       : losses.difference(first.pattern, found.pattern),
     by: found.by,
+    tried,
   };
 }

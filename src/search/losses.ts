@@ -12,10 +12,10 @@ export interface SequenceLoss {
   tokens: number;
 }
 
-/** A mean over sequences, in nats per token, and its standard error; 0 with a single sequence. */
+/** A mean over sequences, in nats per token, and its standard error; null, unknown, with a single sequence. */
 export interface Estimate {
   mean: number;
-  standardError: number;
+  standardError: number | null;
   sequences: number;
 }
 
@@ -27,10 +27,10 @@ export interface Evaluation {
    */
   loss: number;
   /** Of `loss` as a mean over sequences. It says how far another text may be, not how sure a comparison is. */
-  standardError: number;
+  standardError: number | null;
   /** Paired, against the search's start: `loss` less the start's, and the standard error of that difference. */
   change: number;
-  changeError: number;
+  changeError: number | null;
   /** Sequences measured; `complete` where that is all of them. */
   sequences: number;
   complete: boolean;

@@ -58,7 +58,7 @@ function survivors({ losses }: Trials, alive: readonly Pattern[], keep: number, 
 
 /** Whether a paired difference is above a tie and beyond chance. */
 export function isBehind({ mean, standardError, sequences }: Estimate, alpha: number): boolean {
-  if (mean <= TIE_NATS || sequences < 2) return false;
+  if (mean <= TIE_NATS || standardError === null) return false;
   // The upper quantile by symmetry: 1 - alpha would round.
   return mean > -studentQuantile(alpha, sequences - 1) * standardError;
 }

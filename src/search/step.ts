@@ -84,7 +84,8 @@ function leadOf({ losses }: Trials, from: Pattern, one: Tried, tried: readonly T
   if (next === undefined) return undefined;
   const lead = losses.difference(next.pattern, one.pattern);
   const [over = 0] = differences(from, next.pattern);
-  return { ...lead, over, withinNoise: lead.mean < NOISE_ERRORS * lead.standardError };
+  const { standardError: error } = lead;
+  return { ...lead, over, withinNoise: error === null ? null : lead.mean < NOISE_ERRORS * error };
 }
 
 function lossOf({ evaluation }: { evaluation: Evaluation }): number {

@@ -9,6 +9,7 @@ import type { Evaluate, Found, SearchEvent, SearchOptions, SearchStep, SecondLoo
 import { Frontier } from "./frontier.ts";
 import { type Evaluation, type KnownLosses, LossTable } from "./losses.ts";
 import type { Selection } from "./selection.ts";
+import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 
 /** A strategy for one space and targets: how much there is to do, and doing it from the measured start. */
@@ -61,7 +62,12 @@ export class Trials {
     this.#left = plan.evaluations;
   }
 
-  /** Patterns measured so far. */
+  /** Patterns measured so far, the start first. */
+  get measured(): readonly Pattern[] {
+    return [...this.#patterns];
+  }
+
+  /** How many they are. */
   get evaluations(): number {
     return this.#patterns.size;
   }
@@ -172,7 +178,14 @@ export async function* runPlan(
   const baseline = yield* trials.evaluate(0, start, start);
   const from: Found = { pattern: start, evaluation: baseline, steps: [], by: "model" };
   trials.frontier.offer(from);
-  yield* plan.run(trials, from);
+  let isFirst = true;
+  for await (const event of plan.run(trials, from)) {
+    yield event;
+    if (event.kind !== "step committed" || !isFirst) continue;
+    isFirst = false;
+    yield* requireSignal(trials, event);
+  }
+  requireDifferences(trials);
   trials.foresee(0);
   const patterns: Found[] = [];
   for (const retain of [...new Set(targets)].sort((left, right) => right - left)) {

@@ -4,7 +4,7 @@
  */
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
-import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
+import { formatDuration, formatError, formatLoss, formatLossChange } from "../report/quantities.ts";
 import { describeLayers, describePosition, type SearchDisplay } from "../report/search-display.ts";
 import type { Candidate } from "../search/events.ts";
 import { isSameFlip, type SearchProgress } from "../search/progress.ts";
@@ -110,7 +110,7 @@ function CandidateLine(props: {
   const layers =
     candidate.others === undefined ? `layer ${String(candidate.layer).padStart(2)}` : describeLayers(candidate);
   const part = candidate.sequences < sequences ? `, ${candidate.sequences} of ${sequences} sequences` : "";
-  const text = `  ${layers}  ${formatLoss(candidate.loss)} ±${formatLoss(candidate.changeError)}${change}${part}${isBest ? "  best so far" : ""}`;
+  const text = `  ${layers}  ${formatLoss(candidate.loss)} ±${formatError(candidate.changeError)}${change}${part}${isBest ? "  best so far" : ""}`;
   return isBest ? <Text color="green">{text}</Text> : <Text>{text}</Text>;
 }
 

@@ -10,6 +10,7 @@ import {
   knownSequences,
   openJournal,
   readJournal,
+  requireAgreement,
   requireSameNumbers,
 } from "../../src/formats/journal.ts";
 
@@ -159,4 +160,68 @@ test("knownSequences() joins lines on one pattern: the first loss stays, KL may 
     [0, { index: 0, loss: 2.5, tokens: 7, kl: 0.5 }],
     [3, { index: 3, loss: 3.5, tokens: 7 }],
   ]);
+});
+
+describe("a damaged journal", () => {
+  test("is found by any changed digit, and the line is named", async () => {
+    await written();
+    const lines = (await readFile(path, "utf8")).split("\n");
+    for (const [index, line] of lines.slice(0, -1).entries()) {
+      for (const { 0: digit, index: at = 0 } of line.matchAll(/\d/g)) {
+        const other = String((Number(digit) + 1) % 10);
+        const changed = lines.with(index, line.slice(0, at) + other + line.slice(at + 1));
+        await writeFile(path, changed.join("\n"));
+        const error = await readJournal(path).catch((reason: unknown) => reason);
+        expect(error, `digit ${at} of line ${index + 1}`).toBeInstanceOf(InputError);
+        expect(error).toMatchObject({ message: expect.stringContaining(`line ${index + 1}`) });
+      }
+    }
+  });
+
+  test("is found by a line that was put in without a checksum", async () => {
+    await written();
+    await appendFile(path, `${JSON.stringify(entry("FSSF", 3))}\n`);
+    await expect(readJournal(path)).rejects.toThrow(/line 5 is not as it was written: it has no checksum/);
+  });
+
+  test("of an earlier version is read as it is, and goes on with checksums", async () => {
+    await written();
+    const old = (await readFile(path, "utf8")).replaceAll(/,"checksum":"[0-9a-f]{8}"/g, "");
+    await writeFile(path, old);
+    expect((await readJournal(path))?.entries).toEqual(entries);
+    const journal = await openJournal(path, fingerprint, "resume");
+    await journal.append(entry("FSSF", 3));
+    await journal.close();
+    expect((await readJournal(path))?.entries).toHaveLength(4);
+    await writeFile(path, (await readFile(path, "utf8")).replace('"loss":3,', '"loss":2,'));
+    await expect(readJournal(path)).rejects.toThrow(/line 5 is not as it was written: its checksum does not match/);
+  });
+
+  test.each(["NaN", "Infinity", "1e999", "null"])("a loss of %s is refused", async (value) => {
+    await written();
+    const old = (await readFile(path, "utf8")).replaceAll(/,"checksum":"[0-9a-f]{8}"/g, "");
+    await writeFile(path, old.replace('"loss":2.5,', `"loss":${value},`));
+    await expect(readJournal(path)).rejects.toThrow(/line 3/);
+  });
+});
+
+describe("requireAgreement()", () => {
+  const one = { path: "one", entries };
+
+  test("lets other devices' rounding pass", () => {
+    expect(() => requireAgreement([one, { path: "two", entries: [entry("FSFF", 2.50001)] }], "float32")).not.toThrow();
+  });
+
+  test("names pattern, sequence and both values", () => {
+    const changed = { path: "two", entries: [entry("FFSF", 1 / 3), entry("FSFF", 2.6)] };
+    expect(() => requireAgreement([one, changed], "float32")).toThrow(
+      'Journals contradict each other on sequence 0 with pattern FSFF: the loss is 2.5 in "one" and 2.6 in "two"',
+    );
+  });
+
+  test("compares tokens too", () => {
+    const first = entry("FFFF", 0.1 + 0.2);
+    const other = { ...first, sequences: first.sequences.map((sequence) => ({ ...sequence, tokens: 8 })) };
+    expect(() => requireAgreement([one, { path: "two", entries: [other] }], "float32")).toThrow("tokens is 7");
+  });
 });

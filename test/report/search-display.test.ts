@@ -41,11 +41,11 @@ describe("the plain display", () => {
     }
     expect(written).toEqual([
       "forward: 1 steps, about 5 evaluations from FFFF",
-      "baseline: loss 2.25000",
+      "baseline: loss 2.25000, 1 of 5 evaluations, about 0 s left",
       "step 1 of 1: layer 3 is Full, loss 2.00000 (-0.25000), FSSF, 5 evaluations",
       "5 evaluations in 0 s",
       "exhaustive: 1 steps, about 4 evaluations from FFFF",
-      "baseline: loss 2.25000",
+      "baseline: loss 2.25000, 1 of 4 evaluations, about 0 s left",
       "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 evaluations",
       "4 evaluations in 0 s",
     ]);
@@ -54,7 +54,7 @@ describe("the plain display", () => {
   test("writes one line a step", async () => {
     expect(await lines(1)).toEqual([
       "2 steps, 6 evaluations from FFFF",
-      "baseline: loss 2.00000",
+      "baseline: loss 2.00000, 1 of 6 evaluations, about 2.5 s left",
       expect.stringMatching(
         /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
       ),

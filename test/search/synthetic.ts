@@ -1,5 +1,6 @@
 /** Losses without a model, and searches over them, for tests of the strategies. */
 import fc from "fast-check";
+import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { LayerCost } from "../../src/search/cost.ts";
 import type { Found, SearchEvent, SearchResult } from "../../src/search/events.ts";
@@ -69,7 +70,16 @@ export function problems({
       const { fewest, size } = new PatternSpace(start, constraints);
       const targets = [...new Set(kept.map((count) => fewest + (count % (size - fewest + 1))))];
       return { start, targets, retain: Math.min(...targets), loss, sequences, constraints };
-    });
+    })
+    .filter(hasSignal);
+}
+
+/** Where the sparsest pattern loses nothing a search may end without a result. */
+function hasSignal({ start, loss, sequences = 1, constraints = {} }: Problem): boolean {
+  const { sparsest } = new PatternSpace(start, constraints);
+  const mean = (pattern: Pattern) =>
+    indices(sequences).reduce((sum, index) => sum + loss(pattern, index), 0) / sequences;
+  return sparsest === start || Math.abs(mean(sparsest) - mean(start)) > 2 * TIE_NATS;
 }
 
 export interface Call {

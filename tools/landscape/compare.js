@@ -3,6 +3,7 @@
  *
  *   npm run build && node tools/landscape/compare.js            every model: greedy, and what is composed of it
  *   npm run build && node tools/landscape/compare.js demo       one model: all strategies, random patterns, stability
+ *   npm run build && node tools/landscape/compare.js sequences  how many sequences a search needs (some minutes)
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -230,9 +231,64 @@ function joinSets(left, right, patterns) {
   return { sequences, nll };
 }
 
+/**
+ * What a search by few sequences costs on other text: the default's pattern on the held-out sequences against the best one
+ * that any search of that size could have found there, in nats, over random choices of the calibration sequences.
+ */
+async function compareSequences(names) {
+  const DRAWS = 40;
+  const random = Random.forPart(0, "sequences");
+  row(["sequences", "searches", "median", "75%", "95%", "worst", "too good by, median", "own interval holds"]);
+  row(all(8).map(() => "---"));
+  const landscapes = names.map(readLandscape).filter(({ sets }) => sets["held-out"] !== undefined);
+  const cases = landscapes.flatMap((landscape) =>
+    [2, 4].map((share) => {
+      const size = Math.round(landscape.layers / share);
+      const held = all(landscape.patterns)
+        .map((index) => patternAt(index, landscape.layers))
+        .filter((pattern) => fullLayers(pattern).length === size)
+        .map((pattern) => mean(landscape.sets["held-out"], pattern));
+      return { landscape, size, best: Math.min(...held) };
+    }),
+  );
+  for (const count of [1, 2, 3, 4, 6, 8, 12, 16]) {
+    const costs = [];
+    const optimism = [];
+    let held = 0;
+    let known = 0;
+    for (const { landscape, size, best } of cases) {
+      const { calibration, "held-out": other } = landscape.sets;
+      const full = mean(other, fullPattern(landscape.layers));
+      // There is one choice of all sixteen.
+      for (let draw = 0; draw < (count === calibration.sequences ? 1 : DRAWS); draw++) {
+        const sequences = random.sample(all(calibration.sequences), count).sort((a, b) => a - b);
+        const [found] = (await run(landscape, { name: "look-again" }, [size], { sequences })).patterns;
+        const there = mean(other, found.pattern);
+        const { change, changeError } = found.evaluation;
+        costs.push(there - best);
+        optimism.push(there - full - change);
+        if (changeError === null) continue;
+        known++;
+        if (Math.abs(there - full - change) <= 1.96 * changeError) held++;
+      }
+    }
+    costs.sort((a, b) => a - b);
+    optimism.sort((a, b) => a - b);
+    const at = (values, share) => values[Math.min(values.length - 1, Math.floor(share * values.length))].toFixed(4);
+    row([
+      String(count),
+      String(costs.length),
+      ...[0.5, 0.75, 0.95, 1].map((share) => at(costs, share)),
+      at(optimism, 0.5),
+      known === 0 ? "unknown" : `${Math.round((100 * held) / known)}%`,
+    ]);
+  }
+}
+
 const [chosen] = process.argv.slice(2);
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".landscape"))
   .map((file) => basename(file, ".landscape"));
 if (chosen === undefined) await compareModels(names);
+else if (chosen === "sequences") await compareSequences(names);
 else await compareStrategies(chosen);

@@ -1,6 +1,6 @@
 /** What layers select, and what sharing costs. */
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
-import { formatCount, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatCount, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import type { AnalysisEvidence, Evidence } from "./evidence.ts";
 import { heatmapChart, interactionChart } from "./heatmap-chart.ts";
 import { bullets, code, table, text } from "./markdown.ts";
@@ -99,7 +99,7 @@ function patternsTable(file: AnalysisFile): string {
       entry.origin,
       String(entry.full_layers),
       ...statistics.map(([field]) => (local === null ? "" : local[field].toFixed(3))),
-      entry.change === 0 ? "" : `${formatLossChange(entry.change)} ± ${formatLoss(entry.change_standard_error)}`,
+      entry.change === 0 ? "" : `${formatLossChange(entry.change)} ± ${formatError(entry.change_standard_error)}`,
       code(entry.index_topk_pattern),
     ];
   });

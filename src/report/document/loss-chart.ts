@@ -8,8 +8,8 @@ export interface LossPoint {
   full: number;
   /** Nats per token above the model's own pattern. */
   change: number;
-  /** Of the change; undefined where it is not known. */
-  error: number | undefined;
+  /** Of the change; null or undefined where it is not known. */
+  error: number | null | undefined;
   /** Is the point one of a way that a search went, and to be joined with its neighbours? */
   joined: boolean;
 }
@@ -36,7 +36,7 @@ export function lossChart(
   const values = points.map(({ error, ...rest }) => {
     // Searches often agree: series stand beside each other, not on each other.
     const point = { ...rest, at: rest.full - DODGE * series.indexOf(rest.series) };
-    if (error === undefined) return point;
+    if (error === undefined || error === null) return point;
     const half = NORMAL_QUANTILE * error;
     return { ...point, low: point.change - half, high: point.change + half };
   });

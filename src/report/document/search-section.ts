@@ -2,7 +2,7 @@
 import { knownSequences } from "../../formats/journal.ts";
 import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { fullLayers, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search-losses.ts";
 import { formatStrategy } from "../search-report.ts";
 import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
@@ -17,7 +17,7 @@ interface Measured {
   loss: number;
   /** Loss less that of the model's own pattern; older files leave it to the reader. */
   change?: number | undefined;
-  change_error?: number | undefined;
+  change_error?: number | null | undefined;
 }
 
 /** @returns undefined without a search */
@@ -101,7 +101,7 @@ function resultsOf(file: CheckedPatternFile): Measured[] {
 
 function heldOutOf({ patterns = [] }: CheckedPatternFile, pattern: string): string | undefined {
   const out = patterns.find((found) => found.index_topk_pattern === pattern)?.held_out;
-  return out === undefined ? undefined : `${formatLossChange(out.change)} ± ${formatLoss(out.change_error)}`;
+  return out === undefined ? undefined : `${formatLossChange(out.change)} ± ${formatError(out.change_error)}`;
 }
 
 function searchPoints({ file, name }: SearchEvidence): LossPoint[] {
@@ -161,7 +161,7 @@ function stepsTable({ file, name }: SearchEvidence): string | undefined {
     String(countFull(step.index_topk_pattern)),
     formatLoss(step.loss),
     changeWithError(file, step),
-    step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise ? " (noise)" : ""}`,
+    step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise === true ? " (noise)" : ""}`,
     code(step.index_topk_pattern),
   ]);
   const columns = [
@@ -182,7 +182,7 @@ function changeOf(file: CheckedPatternFile, { loss, change }: Measured): number 
 
 function changeWithError(file: CheckedPatternFile, measured: Measured): string {
   const change = formatLossChange(changeOf(file, measured));
-  return measured.change_error === undefined ? change : `${change} ± ${formatLoss(measured.change_error)}`;
+  return measured.change_error === undefined ? change : `${change} ± ${formatError(measured.change_error)}`;
 }
 
 /** Does each step have fewer Full layers than the one before it, or each more? Only then a line shows a way. */

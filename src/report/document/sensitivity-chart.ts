@@ -10,8 +10,8 @@ export function sensitivityChart(name: string, flips: AnalysisFile["sensitivity"
   const values = flips.map(({ layer, change, change_standard_error: error }) => ({
     layer,
     change,
-    low: change - NORMAL_QUANTILE * error,
-    high: change + NORMAL_QUANTILE * error,
+    // Without a known error the bar has no interval.
+    ...(error === null ? {} : { low: change - NORMAL_QUANTILE * error, high: change + NORMAL_QUANTILE * error }),
   }));
   const every = values.length > 24 ? 10 : 1;
   return drawChart(name, "Loss change of each single flip", {

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { GateFailure } from "../../src/base/errors.ts";
+import { fullPattern, type Pattern } from "../../src/pattern/pattern.ts";
+import type { Strategy } from "../../src/search/strategy.ts";
+import { run } from "./synthetic.ts";
+
+const strategies: Strategy[] = [
+  { name: "look-again" },
+  { name: "greedy" },
+  { name: "forward" },
+  { name: "beam", width: 2, direction: "backward" },
+  { name: "exhaustive" },
+];
+
+/** Sequences no longer than index_topk: every pattern loses the same, but for what rounding does. */
+const flat = (pattern: Pattern, sequence: number): number => 2 + sequence + (pattern.endsWith("S") ? 4e-6 : 0);
+
+test.each(strategies)("$name: losses that all agree within a tie are no result", async (strategy) => {
+  const problem = { start: fullPattern(8), targets: [2], loss: flat, sequences: 3 };
+  const failure = await run(strategy, problem).catch((error: unknown) => error);
+  expect(failure).toBeInstanceOf(GateFailure);
+  expect(failure).toMatchObject({
+    exitCode: 1,
+    message: expect.stringMatching(
+      /^The losses of all \d+ patterns that were measured agree within 0.00001 nats on these 3 sequences/,
+    ),
+    hint: expect.stringContaining("--sequence-length"),
+  });
+});
+
+test("a search without signal ends after its first step", async () => {
+  const problem = { start: fullPattern(40), targets: [2], loss: flat, sequences: 1 };
+  await expect(run({ name: "greedy" }, problem)).rejects.toThrow("all 41 patterns");
+});
+
+test("a first step of ties goes on where the sparsest pattern loses something", async () => {
+  const loss = (pattern: Pattern): number => (pattern === "FSSSSS" ? 3 : 2);
+  const { result } = await run({ name: "greedy" }, { start: fullPattern(6), targets: [2], loss });
+  expect(result.patterns).toMatchObject([{ evaluation: { loss: 2 } }]);
+});
