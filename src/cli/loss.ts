@@ -126,9 +126,7 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
       requireWholePass(measurement);
       const timing = { loadSeconds, warmUpSeconds: again ? first.seconds : undefined };
       terminal.result(
-        flags.json === true
-          ? JSON.stringify(lossRecord(measurement, timing), null, 2)
-          : formatLossReport(measurement, timing),
+        flags.json === true ? JSON.stringify(lossRecord(measurement), null, 2) : formatLossReport(measurement, timing),
       );
       return { command: "loss", device: placeName(place), seconds: measurement.seconds };
     } finally {

@@ -4,18 +4,13 @@ import type { Measurement } from "../runtime/measurement.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatRate } from "./quantities.ts";
 import { formatFields } from "./text-table.ts";
 
-/** The `--json` form. */
+/** The `--json` form: nothing in it depends on the clock. */
 export interface LossRecord {
   index_topk_pattern: string;
   loss: number;
   standard_error: number | null;
   perplexity: number;
   tokens: number;
-  /** Of the pass that the losses are of; loading and a pass that warmed up are no part of it. */
-  seconds: number;
-  load_seconds: number;
-  /** Null where the only pass was the first. */
-  warm_up_seconds: number | null;
   sequences: { loss: number; tokens: number }[];
 }
 
@@ -26,16 +21,13 @@ export interface LossTiming {
   warmUpSeconds: number | undefined;
 }
 
-export function lossRecord(measurement: Measurement, { loadSeconds, warmUpSeconds }: LossTiming): LossRecord {
+export function lossRecord(measurement: Measurement): LossRecord {
   return {
     index_topk_pattern: measurement.pattern,
     loss: measurement.loss,
     standard_error: measurement.standardError,
     perplexity: Math.exp(measurement.loss),
     tokens: measurement.tokens,
-    seconds: measurement.seconds,
-    load_seconds: loadSeconds,
-    warm_up_seconds: warmUpSeconds ?? null,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
   };
 }
