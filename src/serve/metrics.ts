@@ -1,4 +1,5 @@
 /** Counters of a server in Prometheus' text format. */
+import process from "node:process";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ModelRunner } from "./model-runner.ts";
 
@@ -57,6 +58,11 @@ export class ServerMetrics {
     counter("indexcache_indexer_runs_total", "Runs of indexers, one for each layer and chunk of rows.", () =>
       counts.indexerRuns.reduce((total, runs) => total + runs, 0),
     );
+    counter("process_cpu_seconds_total", "CPU time of the server, user and system.", () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1e6;
+    });
+    gauge("process_resident_memory_bytes", "Memory of the server.", () => process.memoryUsage.rss());
     gauge("indexcache_requests_running", "1 while the model runs.", () => queue.running);
     gauge("indexcache_requests_waiting", "Requests that wait for the model.", () => queue.waiting);
     gauge("indexcache_prefix_cache_bytes", "Bytes kept for requests that begin alike.", () => prefixes.bytes);

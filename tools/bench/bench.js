@@ -4,6 +4,7 @@
  *   npm run bench                                  the demo model: 1K, 8K and 32K tokens, a few minutes
  *   npm run bench -- --quick                       1K and 4K only
  *   npm run bench -- search                        searches alone: what each saving is worth, some minutes
+ *   npm run bench -- server                        `indexcache serve` alone: its requests against direct evaluation
  *   npm run bench -- --model ./model --threads 4
  *   npm run bench -- --transformers .venv/bin/python   beside transformers on the same machine (requirements: tools/oracle)
  */
@@ -23,6 +24,7 @@ import { formatTable } from "../../dist/report/text-table.js";
 import { PatternTimer } from "../../dist/runtime/pattern-timer.js";
 import { measurePeakMemory } from "./inference.js";
 import { measureSearch } from "./search.js";
+import { measureServer } from "./server.js";
 import { besideTransformers } from "./transformers.js";
 
 const { values: options, positionals } = parseArgs({
@@ -43,6 +45,10 @@ console.log(
 );
 if (positionals.includes("search")) {
   await benchSearch();
+  process.exit();
+}
+if (positionals.includes("server")) {
+  await benchServer();
   process.exit();
 }
 
@@ -127,6 +133,48 @@ async function benchSearch() {
       ]),
     );
   }
+}
+
+/** Scoring and generating over HTTP beside the same work in this process, and what a common beginning saves. */
+async function benchServer() {
+  const { length, sequences, direct, ways, prefix, small } = await measureServer(model, {
+    threads,
+    sequences: options.quick ? 3 : 8,
+  });
+  print(
+    `Scoring ${sequences} x ${length} tokens through \`indexcache serve\`, as a share of direct evaluation ` +
+      `(${direct.cpu.toFixed(2)} s of CPU, ${direct.seconds.toFixed(2)} s)`,
+    ["", "CPU", "of it the server's", "clock", "requests/s", "bytes a token", "largest difference"],
+    ways.map((way) => [
+      way.title,
+      ratio(way.cpu, direct.cpu),
+      ratio(way.serverCpu, direct.cpu),
+      ratio(way.seconds, direct.seconds),
+      (sequences / way.seconds).toFixed(2),
+      (way.bytes / (sequences * length)).toFixed(1),
+      way.difference.toExponential(1),
+    ]),
+  );
+  print(
+    `Four answers after one context of ${prefix.context} tokens, their log-probabilities asked for`,
+    ["", "rows run", "CPU of the server", "clock", "the same"],
+    prefix.rows.map((row) => [
+      row.title,
+      String(row.rows),
+      ratio(row.cpu, prefix.rows[0].cpu),
+      ratio(row.seconds, prefix.rows[0].seconds),
+      row.identical ? "yes" : "NO",
+    ]),
+  );
+  print(
+    "Small requests",
+    ["", "requests/s", "milliseconds each"],
+    small.map(({ title, count, seconds }) => [
+      title,
+      (count / seconds).toFixed(0),
+      ((1000 * seconds) / count).toFixed(1),
+    ]),
+  );
 }
 
 function ratio(part, whole) {

@@ -12,7 +12,7 @@ import { requireExecutions } from "../executions.js";
 const RACE = { alpha: 0.1, block: 2, seed: 0 };
 
 /** Windows of the shipped calibration set, as `indexcache search` would cut them. */
-async function calibrationWindows(model, length, count) {
+export async function calibrationWindows(model, length, count) {
   const tokenizer = await Tokenizer.load(model.path);
   const text = readFileSync(fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)), "utf8");
   async function* documents() {
