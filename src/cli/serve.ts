@@ -4,7 +4,7 @@ import { type Command, Option } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
 import { isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
-import { type ModelFolder, openModel } from "../graph/model-folder.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
@@ -16,6 +16,7 @@ import { ModelServer } from "../serve/server.ts";
 import { reportFailure } from "./failure.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
+import { openModelToRun } from "./opening.ts";
 import {
   addDeviceOptions,
   addModelArgument,
@@ -91,7 +92,7 @@ export function addServeCommand(program: Command): void {
 async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   requireSafe(flags, terminal);
-  const model = await openModel(path);
+  const model = await openModelToRun(path, terminal);
   const pattern = await choosePattern(model, flags);
   const name = flags.name ?? model.config.name;
   const patterns = new ServedPatterns({

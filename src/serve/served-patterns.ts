@@ -1,5 +1,5 @@
 /** Which patterns requests may name, and which they get when they name none. */
-import { IndexCacheError } from "../base/errors.ts";
+import { IndexCacheError, UsageError } from "../base/errors.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { resolvePattern } from "../pattern/schedule.ts";
 import { ApiError } from "./api-error.ts";
@@ -70,7 +70,10 @@ export class ServedPatterns {
     } catch (error) {
       if (!(error instanceof IndexCacheError)) throw error;
       const { message, hint } = error;
-      throw new ApiError(400, hint === undefined ? message : `${message} (${hint})`, "pattern");
+      // A size that no model of these layers has: the names below say more than the option's own message.
+      if (!(error instanceof UsageError)) {
+        throw new ApiError(400, hint === undefined ? message : `${message} (${hint})`, "pattern");
+      }
     }
     const names = this.named.map(({ name }) => name).join(", ");
     throw new ApiError(
