@@ -4,13 +4,12 @@
  * and two is what a template that writes BOS gives with a tokenizer that adds it.
  */
 import { basename, join } from "node:path";
-import { Template } from "@huggingface/jinja";
-import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
 import { readTextIfPresent } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
+import { TokenizerFailure, TokenizerOverrun, TokenizerThread } from "./tokenizer-thread.ts";
 
 const tokenText = z
   .union([z.string(), z.object({ content: z.string() })])
@@ -57,16 +56,19 @@ export class Tokenizer {
   readonly chatTemplate: string | undefined;
   /** SHA-256 of the content of tokenizer.json. */
   readonly hash: string;
-  readonly #hub: HubTokenizer;
+  readonly #thread: TokenizerThread;
+  /** Path of tokenizer.json, for messages. */
+  readonly #path: string;
   /** "a ." becomes "a.": only where the checkpoint asks for it, as in transformers 5. */
   readonly #cleansBlanks: boolean;
   readonly #specialTexts: { bos_token: string; eos_token: string };
 
-  private constructor(hub: HubTokenizer, parts: ModelFiles) {
-    this.#hub = hub;
+  private constructor(thread: TokenizerThread, parts: ModelFiles) {
+    this.#thread = thread;
+    this.#path = parts.path;
     const { config, generation, modelConfig } = parts;
     const idOf = (token: string | null | undefined): number[] => {
-      const id = token == null ? undefined : hub.token_to_id(token);
+      const id = token == null ? undefined : thread.call("idOf", token);
       return id === undefined ? [] : [id];
     };
     const configured = generation.bos_token_id ?? modelConfig.bos_token_id ?? [];
@@ -89,23 +91,26 @@ export class Tokenizer {
    */
   static async load(folder: string): Promise<Tokenizer> {
     const files = await readModelFiles(folder);
-    try {
-      return new Tokenizer(new HubTokenizer(files.tokenizer, files.config), files);
-    } catch (error) {
-      if (error instanceof InputError) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new InputError(`Cannot use the tokenizer of model "${basename(folder)}": ${reason}`, { cause: error });
-    }
+    const thread = new TokenizerThread({ tokenizer: files.text, config: files.config });
+    return refuseFailures(`Cannot use the tokenizer of model "${basename(folder)}" ("${files.path}")`, () => {
+      thread.call("load");
+      return new Tokenizer(thread, files);
+    });
   }
 
   /** The ids of a document or prompt, special tokens and the one BOS included. */
   encode(text: string): number[] {
-    return this.#withOneBos(this.#hub.encode(text, { add_special_tokens: true }).ids);
+    return this.#withOneBos(this.#idsOf(text, true));
   }
 
   /** The ids of the text alone. */
   encodePlain(text: string): number[] {
-    return this.#hub.encode(text, { add_special_tokens: false }).ids;
+    return this.#idsOf(text, false);
+  }
+
+  #idsOf(text: string, special: boolean): number[] {
+    const what = () => `Cannot tokenize a text with "${this.#path}" (${describeLongestRun(text)})`;
+    return Array.from(refuseFailures(what, () => this.#thread.call("encode", text, special)));
   }
 
   /** Ids of a chat, ready for the assistant's answer. */
@@ -132,18 +137,14 @@ export class Tokenizer {
         hint: "leave --chat away to continue the text as it is",
       });
     }
-    try {
-      const names = { ...variables, ...this.#specialTexts };
-      return new Template(template).render({ messages, add_generation_prompt: true, ...names });
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new InputError(`Cannot render the model's chat template: ${reason}`, { cause: error });
-    }
+    const names = { messages, add_generation_prompt: true, ...variables, ...this.#specialTexts };
+    const own = template === this.chatTemplate ? `the chat template beside "${this.#path}"` : "the chat template";
+    return refuseFailures(`Cannot render ${own}`, () => this.#thread.call("render", template, names));
   }
 
   /** The id of a token by its text; undefined where the vocabulary does not have it. */
   idOf(token: string): number | undefined {
-    return this.#hub.token_to_id(token);
+    return this.#thread.call("idOf", token);
   }
 
   /** The texts of the tokens that begin and end documents; undefined where the checkpoint names none. */
@@ -154,20 +155,19 @@ export class Tokenizer {
 
   /** Text of ids, special tokens included. */
   decodeWhole(sequence: readonly number[]): string {
-    if (sequence.length === 0) return "";
-    return this.#hub.decode([...sequence], {
-      skip_special_tokens: false,
-      clean_up_tokenization_spaces: this.#cleansBlanks,
-    });
+    return this.#textOf(sequence, false);
   }
 
   /** Text of ids, special tokens left out. */
   decode(sequence: readonly number[]): string {
+    return this.#textOf(sequence, true);
+  }
+
+  #textOf(sequence: readonly number[], skipsSpecial: boolean): string {
     if (sequence.length === 0) return "";
-    return this.#hub.decode([...sequence], {
-      skip_special_tokens: true,
-      clean_up_tokenization_spaces: this.#cleansBlanks,
-    });
+    const options = { skipsSpecial, cleansBlanks: this.#cleansBlanks };
+    const what = `Cannot turn ids into text with "${this.#path}"`;
+    return refuseFailures(what, () => this.#thread.call("decode", [...sequence], options));
   }
 
   /**
@@ -202,8 +202,32 @@ export class Tokenizer {
   }
 }
 
+/** Turns failures of the thread into one sentence. */
+function refuseFailures<T>(what: string | (() => string), work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof TokenizerFailure || error instanceof TokenizerOverrun)) throw error;
+    throw new InputError(`${typeof what === "string" ? what : what()}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Where a tokenizer is most likely to be slow: its time may grow with the square of a word's length. */
+export function describeLongestRun(text: string): string {
+  let longest = { kind: "blanks", from: 0, length: 0 };
+  for (const { 0: run, index } of text.matchAll(/\s+|\S+/g)) {
+    if (run.length > longest.length) {
+      longest = { kind: /^\s/.test(run) ? "blanks" : "characters without a blank", from: index, length: run.length };
+    }
+  }
+  const count = (value: number): string => value.toLocaleString("en-US");
+  return `${count(text.length)} characters; its longest run has ${count(longest.length)} ${longest.kind}, from character ${count(longest.from)}`;
+}
+
 interface ModelFiles {
-  tokenizer: z.infer<typeof tokenizerSchema>;
+  /** Path of tokenizer.json, and its text. */
+  path: string;
+  text: string;
   config: z.infer<typeof tokenizerConfigSchema>;
   generation: z.infer<typeof generationSchema>;
   modelConfig: z.infer<typeof generationSchema>;
@@ -212,20 +236,23 @@ interface ModelFiles {
 }
 
 async function readModelFiles(folder: string): Promise<ModelFiles> {
-  const read = async <T>(name: string, schema: z.ZodType<T>, absent?: T): Promise<T> => {
+  const read = async <T>(name: string, schema: z.ZodType<T>, absent: T): Promise<T> => {
     const text = await readOptional(join(folder, name));
-    if (text !== undefined) return parseJson(text, schema, `File "${join(folder, name)}"`);
-    if (absent !== undefined) return absent;
-    throw new InputError(`Model folder "${folder}" has no ${name}`, {
-      hint: "text needs the checkpoint's fast tokenizer; token ids (--tokens-file, input_ids) do not",
-    });
+    return text === undefined ? absent : parseJson(text, schema, `File "${join(folder, name)}"`);
   };
   const config = await read("tokenizer_config.json", tokenizerConfigSchema, {});
   const template = config.chat_template;
-  const tokenizer = await read("tokenizer.json", tokenizerSchema);
+  const path = join(folder, "tokenizer.json");
+  const text = await readOptional(path);
+  if (text === undefined) {
+    throw new InputError(`Model folder "${folder}" has no tokenizer.json`, {
+      hint: "text needs the checkpoint's fast tokenizer; token ids (--tokens-file, input_ids) do not",
+    });
+  }
   return {
-    tokenizer,
-    hash: hashBytes(JSON.stringify(tokenizer)),
+    path,
+    text,
+    hash: hashOfContent(parseJson(text, tokenizerSchema, `File "${path}"`), path),
     config,
     generation: await read("generation_config.json", generationSchema, {}),
     modelConfig: await read("config.json", generationSchema, {}),
@@ -233,6 +260,16 @@ async function readModelFiles(folder: string): Promise<ModelFiles> {
       (await readOptional(join(folder, "chat_template.jinja"))) ??
       (typeof template === "string" ? template : template?.find(({ name }) => name === "default")?.template),
   };
+}
+
+/** Of the content, so that another spelling of the same file has the same hash. */
+function hashOfContent(content: unknown, path: string): string {
+  try {
+    return hashBytes(JSON.stringify(content));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new InputError(`File "${path}" nests too deeply to be a tokenizer`, { cause: error });
+  }
 }
 
 async function readOptional(path: string): Promise<string | undefined> {

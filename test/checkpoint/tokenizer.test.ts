@@ -1,11 +1,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { rm, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { TokenizerFailure, TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer-thread.ts";
 import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
 
 let folder: string;
@@ -125,7 +126,7 @@ describe("chat templates", () => {
       .catch((reason: unknown) => reason);
     expect(error).toMatchObject({ message: "The model has no chat template", hint: expect.stringContaining("--chat") });
     const broken = await load({ template: "{{ raise_exception('system first') }}" });
-    expect(() => broken.renderChat(messages)).toThrow(/chat template: .*system first/);
+    expect(() => broken.renderChat(messages)).toThrow(/chat template beside ".*tokenizer.json": .*system first/);
   });
 });
 
@@ -139,6 +140,59 @@ describe("load()", () => {
     await writeFile(join(folder, "tokenizer.json"), "{");
     await expect(Tokenizer.load(folder)).rejects.toThrow(/tokenizer.json" is not JSON/);
     await writeFile(join(folder, "tokenizer.json"), '{"model":{"type":"Nonsense","vocab":{}}}');
+    await expect(Tokenizer.load(folder)).rejects.toThrow(InputError);
+  });
+});
+
+describe("what does not end is ended", () => {
+  /** A second instead of twenty. */
+  const patience = 0.05;
+  const start = async (change: (tokenizer: Record<string, unknown>) => void = () => undefined) => {
+    await writeByteTokenizer(folder);
+    const tokenizer = JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8"));
+    change(tokenizer);
+    const thread = new TokenizerThread({ tokenizer: JSON.stringify(tokenizer), config: {} }, patience);
+    thread.call("load");
+    return thread;
+  };
+
+  test("a regular expression that tries every way", async () => {
+    const split = { type: "Split", pattern: { Regex: "(a+)+$" }, behavior: "Isolated", invert: false };
+    const bytes = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
+    const thread = await start((tokenizer) => {
+      tokenizer.pre_tokenizer = { type: "Sequence", pretokenizers: [split, bytes] };
+    });
+    expect([...thread.call("encode", "aaa", false)]).toEqual([97, 97, 97]);
+    expect(() => thread.call("encode", `${"a".repeat(40)}!`, false)).toThrow(TokenizerOverrun);
+    expect(() => thread.call("encode", "b", false)).toThrow(/did not end within \d+ s and 2 GiB/);
+  });
+
+  test.each([
+    ["never ends", "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"],
+    ["grows", "{% for i in range(100000) %}{% for j in range(100000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}"],
+  ])("a template that %s", async (_, template) => {
+    const thread = await start();
+    expect(() => thread.call("render", template, {})).toThrow(TokenizerOverrun);
+  });
+
+  test("a template that asks for more than there is fails", async () => {
+    const thread = await start();
+    expect(() => thread.call("render", "{{ range(10000000000) }}", {})).toThrow(TokenizerFailure);
+    const broken = await load({ template: "{% for x in nothing.of.it.all %}{% endfor %}" });
+    expect(() => broken.renderChat([])).toThrow(InputError);
+  });
+
+  test("the place where a text is most difficult is named", () => {
+    expect(describeLongestRun("a  aaaa aazaa")).toBe(
+      "13 characters; its longest run has 5 characters without a blank, from character 8",
+    );
+    expect(describeLongestRun(`b${" ".repeat(2000)}`)).toMatch(/2,001 characters; .* 2,000 blanks, from character 1$/);
+  });
+
+  test("a file that nests deeply is one sentence", async () => {
+    await writeByteTokenizer(folder);
+    const deep = `${'{"a":'.repeat(100_000)}1${"}".repeat(100_000)}`;
+    await writeFile(join(folder, "tokenizer.json"), `{"model":{"type":"BPE","vocab":{}},"deep":${deep}}`);
     await expect(Tokenizer.load(folder)).rejects.toThrow(InputError);
   });
 });
