@@ -34,10 +34,10 @@ Weight files that hold no such indexer do not change: --shards says whether they
 system can) or linked. The original stays as it is; the way back takes the indexers from it.
 
 Examples:
-  $ indexcache pattern apply ./GLM-5.1 quarter.json -o ./GLM-5.1-quarter
-  $ indexcache pattern apply ./GLM-5.1 p.json@1/2 -o ./half --shards hardlink
+  $ indexcache pattern apply ./GLM-5.1 glm.json@1/4 -o ./GLM-5.1-quarter
+  $ indexcache pattern apply ./GLM-5.1 glm.json@1/2 -o ./half --shards hardlink
   $ indexcache pattern apply ./GLM-5.1-quarter --restore ./GLM-5.1 -o ./again
-  $ indexcache pattern apply ./GLM-5.1-quarter p.json@1/2 --restore ./GLM-5.1 -o ./half`;
+  $ indexcache pattern apply ./GLM-5.1-quarter glm.json@1/2 --restore ./GLM-5.1 -o ./half`;
 
 export function addPatternApplyCommand(pattern: Command): void {
   const command = pattern

@@ -2,7 +2,6 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { text as readStream } from "node:stream/consumers";
 import { InputError, UsageError } from "../base/errors.ts";
 import type { Finding } from "../engines/check.ts";
 import { type Dialect, engineNames } from "../engines/dialect.ts";
@@ -16,8 +15,14 @@ import {
   readPatternText,
 } from "../engines/pattern-source.ts";
 import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../engines/served-model.ts";
-import { type CheckedPublishedPattern, isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
-import { readText } from "../formats/text-file.ts";
+import { decodeUtf8 } from "../formats/lines.ts";
+import {
+  type AnyPatternFile,
+  type CheckedPublishedPattern,
+  isPublished,
+  readAnyPatternFile,
+} from "../formats/published-pattern.ts";
+import { LARGEST_DOCUMENT, readText } from "../formats/text-file.ts";
 import { frequencyPattern, uniformPattern } from "../pattern/schedule.ts";
 import { publishedPatterns } from "./options.ts";
 import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
@@ -31,12 +36,17 @@ export interface PatternInputFlags {
 
 export async function readSource(text: string): Promise<PatternSource> {
   if (text.trim() === "") throw new UsageError("The pattern is empty");
-  if (text === "-") return readPatternText(await readStream(process.stdin), "stdin");
+  if (text === "-") {
+    const source = readPatternText(await readInput(), "stdin");
+    if (source.kind === "file") requireOneSize(source.file, "stdin");
+    return source;
+  }
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
   const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
-  const path = (await exists(named)) ? await configPath(named) : named;
+  const path = (await exists(named)) ? await configPath(named) : ((await publishedPath(named)) ?? named);
   const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
   if (source.kind !== "file") return source;
+  if (retain === undefined) requireOneSize(source.file, path);
   return { ...source, file: { ...source.file, index_topk_pattern: patternOfSize(source.file, retain, path) } };
 }
 
@@ -134,13 +144,54 @@ export async function originFindings(letters: string, source: PatternSource, mod
   return warnings.map((message) => ({ severity: "warning", message }));
 }
 
+/** The published patterns of the package, by name. */
+export async function listPublished(): Promise<{ name: string; file: AnyPatternFile }[]> {
+  const names = (await readdir(publishedPatterns)).filter((entry) => entry.endsWith(".json")).sort();
+  return Promise.all(
+    names.map(async (entry) => ({
+      name: entry.slice(0, -".json".length),
+      file: await readAnyPatternFile(join(publishedPatterns, entry)),
+    })),
+  );
+}
+
+/** `glm-5-quarter`: the file of that name in the package; undefined where there is none. */
+async function publishedPath(name: string): Promise<string | undefined> {
+  const names = await readdir(publishedPatterns);
+  return names.includes(`${name}.json`) ? join(publishedPatterns, `${name}.json`) : undefined;
+}
+
+/** A file that holds several sizes needs to be told which one: the last one found is nobody's choice. */
+function requireOneSize(file: AnyPatternFile, path: string): void {
+  if (isPublished(file) || (file.patterns?.length ?? 0) < 2) return;
+  const sizes = (file.patterns ?? []).map(({ full_layers: full }) => full);
+  throw new UsageError(`Pattern file "${path}" holds patterns of several sizes: ${sizes.join(", ")} Full layers`, {
+    hint: `say which one: ${sizes.map((size) => `${path}@${size}`).join(" or ")}, or a share of the layers as in @1/2`,
+  });
+}
+
 /** The published pattern of the package that has these letters. */
 async function publicationOf(letters: string): Promise<CheckedPublishedPattern | undefined> {
-  for (const name of (await readdir(publishedPatterns)).filter((entry) => entry.endsWith(".json"))) {
-    const file = await readAnyPatternFile(join(publishedPatterns, name));
+  for (const { file } of await listPublished()) {
     if (isPublished(file) && file.index_topk_pattern === letters) return file;
   }
   return undefined;
+}
+
+/** What stdin holds, as much as a pattern file may have. */
+async function readInput(): Promise<string> {
+  const blocks: Buffer[] = [];
+  let bytes = 0;
+  for await (const block of process.stdin as AsyncIterable<Buffer>) {
+    bytes += block.length;
+    if (bytes > LARGEST_DOCUMENT) {
+      throw new InputError(`stdin has more than ${LARGEST_DOCUMENT / 2 ** 20} MiB: that is no pattern`, {
+        hint: patternForms,
+      });
+    }
+    blocks.push(block);
+  }
+  return decodeUtf8(Buffer.concat(blocks), "stdin");
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -19,14 +19,17 @@ import { dialectAt } from "../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../engines/index-fields.ts";
 import type { PatternSource } from "../engines/pattern-source.ts";
 import { configPath, type ServedModel } from "../engines/served-model.ts";
+import { type AnyPatternFile, isPublished } from "../formats/published-pattern.ts";
 import { readText, readTextIfPresent } from "../formats/text-file.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../report/pattern-report.ts";
+import { formatTable } from "../report/text-table.ts";
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "./options.ts";
 import { addPatternApplyCommand } from "./pattern-apply.ts";
 import {
   lettersOf,
+  listPublished,
   modelOf,
   originFindings,
   type PatternInputFlags,
@@ -41,6 +44,7 @@ interface PatternFlags extends PatternInputFlags, OutputFlags {
   engineVersion?: string;
   check?: boolean;
   explain?: boolean;
+  list?: boolean;
   pipelineStages?: number;
   pipelinePartition?: number[];
   writeConfig?: string;
@@ -48,14 +52,16 @@ interface PatternFlags extends PatternInputFlags, OutputFlags {
 }
 
 const help = `
-PATTERN is a pattern file, letters F and S, uniform:N (FSSS for 4), freq:N (the engines' rule), a config.json or the folder
-of one, or text with an override in it: a whole command line of a server, a launch script, an options file. - reads stdin.
+PATTERN is a pattern file, the name of a published pattern (--list), letters F and S, uniform:N (FSSS for 4), freq:N (the
+engines' rule), a config.json or the folder of one, or text with an override in it: a command line of a server, a launch
+script, a Dockerfile, a YAML or Python file, an options file. p.json@1/2 is one of several sizes. - reads stdin.
 
 Without --for, --check or --explain the letters are printed. --for prints what to paste; a pattern that the engine would not
 run as it stands is refused. --check prints errors and warnings apart; errors exit with 2.
 
 Examples:
   $ indexcache pattern quarter.json --for vllm
+  $ indexcache pattern glm-5-quarter --for sglang --engine-version 0.5.19
   $ indexcache pattern quarter.json --for transformers --model ./GLM-5 --write-config ./patched
   $ indexcache pattern patterns/glm-5-half.json --check --engine vllm --pipeline-stages 4
   $ indexcache pattern FFSF... --model config.json --check --engine sglang
@@ -66,7 +72,8 @@ export function addPatternCommand(program: Command): void {
   const command = program
     .command("pattern")
     .description("Write a pattern as a serving engine takes it, or check one that is about to be served")
-    .argument("<pattern>", "a pattern in any form, see below")
+    .argument("[pattern]", "a pattern in any form, see below")
+    .option("--list", "list the published patterns that come with the package")
     .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
     .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
     .option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)")
@@ -84,13 +91,21 @@ export function addPatternCommand(program: Command): void {
     .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
     .option("--overwrite", "let --write-config replace another config.json");
   addOutputOptions(command);
-  command.addHelpText("after", help).action((pattern: string, flags: PatternFlags) => run(pattern, flags));
+  command.addHelpText("after", help).action((pattern: string | undefined, flags: PatternFlags) => run(pattern, flags));
   addPatternApplyCommand(command);
 }
 
-async function run(text: string, flags: PatternFlags): Promise<void> {
+async function run(text: string | undefined, flags: PatternFlags): Promise<void> {
   requireSensibleFlags(flags);
   const terminal = new Terminal(flags);
+  if (flags.list === true) {
+    if (text !== undefined) throw new UsageError("--list takes no pattern: it shows those that the package has");
+    await list(flags, terminal);
+    return;
+  }
+  if (text === undefined) {
+    throw new UsageError("PATTERN is missing", { hint: "indexcache pattern --list shows the published ones" });
+  }
   const dialect = chooseDialect(flags, terminal);
   const source = await readSource(text);
   const model = await modelOf(source, flags);
@@ -210,6 +225,44 @@ function messages(findings: ReturnType<typeof checkPattern>, severity: "error" |
   return findings.filter((finding) => finding.severity === severity).map(({ message }) => message);
 }
 
+async function list(flags: PatternFlags, terminal: Terminal): Promise<void> {
+  const found = (await listPublished()).map(({ name, file }) => ({ name, ...describePublished(file) }));
+  if (flags.json === true) {
+    terminal.result(JSON.stringify(found, null, 2));
+    return;
+  }
+  const columns = [
+    { title: "Name" },
+    { title: "Architecture" },
+    { title: "Full", align: "right" },
+    { title: "What it is" },
+  ] as const;
+  const rows = found.map(({ name, architecture, layers, full_layers: full, what }) => [
+    name,
+    architecture,
+    `${full} of ${layers}`,
+    what,
+  ]);
+  terminal.result(formatTable(columns, rows));
+  terminal.note("indexcache pattern NAME prints one, from any folder");
+}
+
+function describePublished(file: AnyPatternFile): {
+  architecture: string;
+  layers: number;
+  full_layers: number;
+  what: string;
+} {
+  const letters: string = file.index_topk_pattern;
+  const full = [...letters].filter((letter) => letter === "F").length;
+  if (!isPublished(file)) {
+    const { architecture, layers, name } = file.model;
+    return { architecture, layers, full_layers: full, what: `searched on ${name} by indexcache` };
+  }
+  const { architecture, layers, name, certainty } = file.published;
+  return { architecture, layers, full_layers: full, what: certainty === "certain" ? name : `${name} (${certainty})` };
+}
+
 function explain(
   source: PatternSource,
   model: ServedModel,
@@ -239,6 +292,8 @@ function printLetters(
   flags: PatternFlags,
   terminal: Terminal,
 ): void {
+  // What is printed is pasted: letters that mean nothing to an engine are not.
+  parsePattern(letters, "The pattern");
   for (const { message } of origin) terminal.warn(message);
   const own = indexerLetters(letters, model);
   if (flags.json === true) {

@@ -1,14 +1,16 @@
 /**
- * A pattern in any of the forms that it is handed around in: letters, a named schedule, a pattern file, a config.json,
- * the command line of a server, an options file. Letters stay as they are written: what is wrong with them is for
+ * A pattern in any of the forms that it is handed around in: letters, a named schedule, a pattern file, a config.json, a
+ * script or command line of a server, an options file. Letters stay as they are written: what is wrong with them is for
  * `check.ts` to say.
  */
-import { parse as parseWords } from "shell-quote";
-import { parse as parseYaml } from "yaml";
+import { type ParseError, parse as parseJsonc } from "jsonc-parser";
+import { parseAllDocuments } from "yaml";
 import { InputError } from "../base/errors.ts";
 import { type AnyPatternFile, parseAnyPatternFile } from "../formats/published-pattern.ts";
 import { dialects } from "./engines.ts";
 import { type IndexFields, indexFieldNames, indexFieldsSchema, saysSharing } from "./index-fields.ts";
+import { describeUnknown, type FieldGroup, type ScannedText, scanFields } from "./script-fields.ts";
+import { addVariable, collectVariables, type Variables, withoutComments } from "./script-text.ts";
 import { parseServedModel, type ServedModel } from "./served-model.ts";
 
 export type PatternSource =
@@ -18,7 +20,7 @@ export type PatternSource =
   | { kind: "config"; model: ServedModel; fields: IndexFields }
   | OverrideSource;
 
-/** Config fields on a command line or in an options file. */
+/** Config fields on a command line, in a script or in an options file. */
 export interface OverrideSource {
   kind: "override";
   fields: IndexFields;
@@ -26,14 +28,22 @@ export interface OverrideSource {
   flag: string | undefined;
   /** `text_config` where the fields are inside one. */
   nestedUnder: string | undefined;
+  /** Every option of the text. */
+  options: string[];
 }
-
-/** Where overrides are put one level down: composite configs, TensorRT-LLM's options file. */
-const wrappers = ["text_config", "model_kwargs"] as const;
 
 /** For messages: what a pattern may be given as. */
 export const patternForms =
-  "a pattern is letters F and S, uniform:N, freq:N, a pattern file, a config.json, or a command line with an override of index_topk_pattern";
+  "a pattern is letters F and S, uniform:N, freq:N, a pattern file or the name of a published one, a config.json, or a command line or script with an override of index_topk_pattern";
+
+/** Characters of a script; no server is started by a longer one. */
+const LONGEST_SCRIPT = 2_000_000;
+
+/** Of YAML, whose parser takes seconds for more. */
+const LONGEST_YAML = 300_000;
+
+/** Keys of a pattern file beside its letters: a file with some of them is one, whatever it lacks. */
+const filePart = ["calibration", "baseline_loss", "trajectory", "search", "tool", "published", "patterns"];
 
 /** Is the text itself a pattern or a command, rather than the path of a file? */
 export function isInlinePattern(text: string): boolean {
@@ -54,7 +64,7 @@ export function readInlinePattern(text: string): PatternSource {
   if (/^(uniform|freq):/.test(trimmed)) {
     throw new InputError(`The pattern is "${trimmed}": after the colon comes a whole number from 1 up, as in freq:4`);
   }
-  if (/^[A-Za-z]+$/.test(trimmed)) return { kind: "letters", letters: trimmed };
+  if (isLetters(trimmed)) return { kind: "letters", letters: trimmed };
   return readOverride(trimmed, "The text");
 }
 
@@ -64,25 +74,53 @@ export function readInlinePattern(text: string): PatternSource {
  */
 export function readPatternText(text: string, path: string): PatternSource {
   const json = tryJson(text);
+  if (isPatternFile(text, json)) return { kind: "file", path, file: parseAnyPatternFile(text, path) };
   if (isObject(json)) {
-    if ("schema_version" in json) return { kind: "file", path, file: parseAnyPatternFile(text, path) };
     if ("model_type" in json) {
       const model = parseServedModel(text, path);
       return { kind: "config", model, fields: model.fields };
     }
   }
   const trimmed = text.trim();
-  if (/^[A-Za-z]+$/.test(trimmed)) return { kind: "letters", letters: trimmed };
+  if (isLetters(trimmed)) return { kind: "letters", letters: trimmed };
   return readOverride(text, `"${path}"`);
 }
 
-function readOverride(text: string, what: string): PatternSource {
-  const found = [...overridesIn(text), ...pythonOverrides(text), ...yamlOverrides(text)];
-  const [first, ...others] = found;
-  if (first === undefined) {
-    throw new InputError(`${what} holds no pattern: no index_topk_pattern, indexer_types or index_topk_freq is in it`, {
-      hint: patternForms,
-    });
+/** Letters of a pattern, a mistyped one included; `null` and other words are none. */
+function isLetters(text: string): boolean {
+  if (!/^[A-Za-z]+$/.test(text)) return false;
+  const known = text.replace(/[^FS]/g, "").length;
+  return /^[FSfs]+$/.test(text) || 2 * known > text.length;
+}
+
+/** A pattern file, or what is left of one: without its header, or cut off. */
+function isPatternFile(text: string, json: unknown): boolean {
+  if (isObject(json)) {
+    return "schema_version" in json || ("index_topk_pattern" in json && filePart.some((key) => key in json));
+  }
+  return json === undefined && /^\s*\{\s*"schema_version"\s*:/.test(text.slice(0, 1000));
+}
+
+function readOverride(text: string, what: string): OverrideSource {
+  if (text.length > LONGEST_SCRIPT) {
+    throw new InputError(
+      `${what} has ${text.length.toLocaleString("en-US")} characters: that is neither a pattern nor a script of a server`,
+      {
+        hint: patternForms,
+      },
+    );
+  }
+  const found = scan(text, what);
+  const [unclear] = found.unknown;
+  if (unclear !== undefined) {
+    throw new InputError(describeUnknown(unclear, what), { hint: "give the letters themselves" });
+  }
+  const options = [...new Set([...text.matchAll(/(?<![\w-])--[A-Za-z][\w-]{0,99}/g)].map(([option]) => option))];
+  const sources = found.groups.flatMap((group) => overrideOf(group, options));
+  const [first, ...others] = sources;
+  if (first === undefined) throw nothingIn(text, what, found);
+  if (found.unclosed && /^\s*\{/.test(text)) {
+    throw new InputError(`${what} is cut off: a brace is open at its end`);
   }
   const differing = others.find(({ fields }) => JSON.stringify(fields) !== JSON.stringify(first.fields));
   if (differing !== undefined) {
@@ -91,90 +129,122 @@ function readOverride(text: string, what: string): PatternSource {
   return first;
 }
 
-/** Overrides among the words of a command line, or of a script with comments, heredocs and commands inside quotes. */
-function overridesIn(text: string): OverrideSource[] {
-  const found: OverrideSource[] = [];
-  // A dollar sign stays as it is: variables of a script are not known here.
-  const words = parseWords(text.replaceAll(/\\\r?\n/g, " "), (name) => `$${name}`).flatMap((word) =>
-    typeof word === "string" ? [word] : [],
-  );
-  let dotted: Record<string, unknown> = {};
-  for (const [index, word] of words.entries()) {
-    const option = /^(--?[\w-]+)(?:=|$)/.exec(word)?.[1];
-    const pair = /^--?[\w-]+\.(\w+)(?:=(.*))?$/s.exec(word);
-    if (pair?.[1] !== undefined && (indexFieldNames as string[]).includes(pair[1])) {
-      // vLLM's other spelling: --hf-overrides.index_topk_pattern FFSS
-      dotted = { ...dotted, [pair[1]]: scalar(pair[2] ?? words[index + 1] ?? "") };
-      continue;
-    }
-    const start = word.indexOf("{");
-    if (start === -1) continue;
-    const json = tryJson(word.slice(start));
-    const before = words[index - 1];
-    // An environment variable (HF_OVERRIDES={...}) does not tell which option it ends up in.
-    const flag = option ?? (start === 0 && before?.startsWith("--") === true ? before : undefined);
-    if (isObject(json)) found.push(...overridesOf(json, flag));
-    // A command inside quotes: bash -c '...'
-    else if (word !== text && /index_topk|indexer_types/.test(word)) found.push(...overridesIn(word));
-  }
-  if (Object.keys(dotted).length > 0) found.push(...overridesOf(dotted, "--hf-overrides"));
-  return found;
-}
-
-function overridesOf(json: Record<string, unknown>, flag: string | undefined, nestedUnder?: string): OverrideSource[] {
-  const direct = indexFieldsSchema.safeParse(json);
-  if (!direct.success) {
-    const issue = direct.error.issues[0];
-    throw new InputError(`The override has a wrong ${issue?.path.join(".") ?? "field"}: ${issue?.message ?? ""}`);
-  }
-  const own: OverrideSource[] = saysSharing(direct.data)
-    ? [{ kind: "override", fields: withoutAbsent(direct.data), flag, nestedUnder }]
-    : [];
-  const inner = wrappers.flatMap((name) => {
-    const value = json[name];
-    return isObject(value) ? overridesOf(value, flag, name === "text_config" ? name : undefined) : [];
-  });
-  return [...own, ...inner];
-}
-
-/** Keyword arguments of a Python call. */
-function pythonOverrides(text: string): OverrideSource[] {
-  const comprehension =
-    /indexer_types\s*=\s*\[[^\]]*\]\s*for\s+\w+\s+in\s+["'](\w+)["']\s*\]|indexer_types\s*=\s*\[\s*\{[^}]*\}\[\w+\]\s+for\s+\w+\s+in\s+["'](\w+)["']/.exec(
-      text,
+function nothingIn(text: string, what: string, found: ScannedText): InputError {
+  const named = indexFieldNames.find((name) => name !== "use_index_cache" && text.includes(name));
+  if (named === undefined) {
+    return new InputError(
+      `${what} holds no pattern: no index_topk_pattern, indexer_types or index_topk_freq is in it`,
+      { hint: patternForms },
     );
-  const letters = comprehension?.[1] ?? comprehension?.[2];
-  if (letters !== undefined) {
-    const types = [...letters].map((letter) => ({ F: "full", S: "shared" })[letter] ?? letter);
-    return [{ kind: "override", fields: { indexer_types: types }, flag: undefined, nestedUnder: undefined }];
   }
-  const list = /indexer_types\s*=\s*\[((?:\s*["']\w+["']\s*,?)+)\s*\]/.exec(text)?.[1];
-  if (list !== undefined) {
-    const types = [...list.matchAll(/\w+/g)].map(([type]) => type);
-    return [{ kind: "override", fields: { indexer_types: types }, flag: undefined, nestedUnder: undefined }];
-  }
-  const pattern = /\bindex_topk_pattern\s*=\s*["'](\w+)["']/.exec(text)?.[1];
-  if (pattern === undefined || /--?[\w-]+\.index_topk_pattern/.test(text)) return [];
-  return [{ kind: "override", fields: { index_topk_pattern: pattern }, flag: undefined, nestedUnder: undefined }];
+  return new InputError(
+    `${what} names ${named}${found.mentioned ? "" : " in comments only"}, and gives it no value: there is no pattern in it`,
+    { hint: patternForms },
+  );
 }
 
-/** TensorRT-LLM's options file, or an override alone. JSON is YAML, too. */
-function yamlOverrides(text: string): OverrideSource[] {
-  if (!/^\s*[\w"'{]/.test(text)) return [];
-  let value: unknown;
+/** Structure is read where the whole text has one: JSON with or without comments, YAML. Everything else is scanned. */
+function scan(text: string, what: string): ScannedText {
+  const documents = structureOf(text);
+  const variables: Variables = new Map();
+  if (documents === undefined) {
+    const plain = withoutComments(text);
+    collectVariables(plain, variables);
+    return scanFields(plain, variables, what);
+  }
+  const texts: { text: string; wrappers: string[] }[] = [];
+  for (const document of documents) collect(document, [], texts, variables, 0);
+  for (const { text: inner } of texts) collectVariables(inner, variables);
+  const scanned = texts.map(({ text: inner, wrappers }) => {
+    const part = scanFields(inner, variables, what);
+    return { ...part, groups: part.groups.map((group) => ({ ...group, wrappers: [...group.wrappers, ...wrappers] })) };
+  });
+  return {
+    groups: scanned.flatMap(({ groups }) => groups),
+    unknown: scanned.flatMap(({ unknown }) => unknown),
+    mentioned: scanned.some(({ mentioned }) => mentioned),
+    unclosed: false,
+  };
+}
+
+function structureOf(text: string): unknown[] | undefined {
   try {
-    value = parseYaml(text, { logLevel: "silent" });
+    if (/^\s*(?:\/[/*]|[{[])/.test(text)) {
+      const errors: ParseError[] = [];
+      const json: unknown = parseJsonc(text, errors, { allowTrailingComma: true });
+      if (errors.length === 0 && typeof json === "object" && json !== null) return [json];
+    }
+    if (text.length > LONGEST_YAML) return undefined;
+    const documents = parseAllDocuments(text, { logLevel: "silent", prettyErrors: false });
+    if (!Array.isArray(documents) || documents.some(({ errors }) => errors.length > 0)) return undefined;
+    const values: unknown[] = documents.map((document) => document.toJS({ maxAliasCount: 100 }));
+    return values.length > 0 && values.every(isPlainStructure) ? values : undefined;
   } catch {
-    return [];
+    // Nested too deeply, or no YAML after all: then it is scanned.
+    return undefined;
   }
-  if (!isObject(value)) return [];
-  const options = dialects["tensorrt-llm"].flag;
-  return overridesOf(value, "model_kwargs" in value ? options : undefined);
 }
 
-function scalar(text: string): unknown {
-  const json = tryJson(text);
-  return json === undefined ? text : json;
+/** A mapping with keys that somebody would write: `vllm serve M --hf-overrides '{"a"` is one to YAML, too. */
+function isPlainStructure(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some((entry) => typeof entry === "object");
+  return isObject(value) && Object.keys(value).every((key) => /^[\w.$@/-]{1,100}$/.test(key));
+}
+
+/** Objects with sharing fields and texts that name some, as text again, with the keys that they are inside of. */
+function collect(
+  value: unknown,
+  wrappers: string[],
+  texts: { text: string; wrappers: string[] }[],
+  variables: Variables,
+  depth: number,
+): void {
+  if (depth > 60) return;
+  if (typeof value === "string") {
+    if (namesField(value)) texts.push({ text: withoutComments(value), wrappers });
+    else collectVariables(value, variables);
+  } else if (Array.isArray(value)) {
+    const words = value.filter((entry) => typeof entry !== "object");
+    const line = words.join("\n");
+    if (namesField(line)) texts.push({ text: line, wrappers });
+    else collectVariables(line, variables);
+    for (const entry of value) if (typeof entry === "object") collect(entry, wrappers, texts, variables, depth + 1);
+  } else if (isObject(value)) {
+    const { name, value: named } = value;
+    if (typeof name === "string" && typeof named === "string") addVariable(variables, name, named);
+    const own = Object.entries(value).filter(([key]) => (indexFieldNames as string[]).includes(key));
+    if (own.length > 0) texts.push({ text: JSON.stringify(Object.fromEntries(own)), wrappers });
+    for (const [key, inner] of Object.entries(value)) {
+      if ((indexFieldNames as string[]).includes(key)) continue;
+      if (typeof inner === "string" && /^(?:[FSfs]{2,}|\$[{(]?\w+.*)$/.test(inner)) addVariable(variables, key, inner);
+      collect(inner, [key, ...wrappers], texts, variables, depth + 1);
+    }
+  }
+}
+
+function namesField(text: string): boolean {
+  return indexFieldNames.some((name) => text.includes(name));
+}
+
+function overrideOf({ fields: raw, flag, wrappers, line }: FieldGroup, options: string[]): OverrideSource[] {
+  const parsed = indexFieldsSchema.safeParse(raw);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new InputError(
+      `The override in line ${line} has a wrong ${issue?.path.join(".") ?? "field"}: ${issue?.message ?? ""}`,
+    );
+  }
+  if (!saysSharing(parsed.data)) return [];
+  const optionsFile = dialects["tensorrt-llm"].flag;
+  return [
+    {
+      kind: "override",
+      fields: withoutAbsent(parsed.data),
+      flag: flag ?? (wrappers.includes("model_kwargs") ? optionsFile : undefined),
+      nestedUnder: wrappers.includes("text_config") ? "text_config" : undefined,
+      options,
+    },
+  ];
 }
 
 /** Fields that are absent or null are the same to every engine. */

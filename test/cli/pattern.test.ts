@@ -50,7 +50,7 @@ describe("pattern --for", () => {
   });
 
   test("gives JSON, and writes a patched config that reads back", async () => {
-    const source = [join(published, "demo-quarter.json"), "--for", "vllm", "--model", demoModel];
+    const source = [`${join(published, "demo-quarter.json")}@1/4`, "--for", "vllm", "--model", demoModel];
     const outcome = await indexcache(folder, ["pattern", ...source, "--write-config", "patched", "--json", "-q"]);
     expect(outcome).toMatchObject({ status: 0, stderr: expect.stringContaining("KeyError") });
     expect(JSON.parse(outcome.stdout)).toMatchObject({
@@ -174,6 +174,39 @@ test("a pattern that was searched on another model says so, by its letters alone
   expect(json).toMatchObject({ errors: [], warnings: [expect.stringContaining("first 61 letters of GLM-5's")] });
 });
 
+describe("the published patterns", () => {
+  test("are found by name, from any folder, and listed", async () => {
+    const { index_topk_pattern: letters } = JSON.parse(await readFile(half, "utf8")) as { index_topk_pattern: string };
+    expect(await indexcache(folder, ["pattern", "glm-5-half", "-q"])).toEqual({
+      status: 0,
+      stdout: `${letters}\n`,
+      stderr: "",
+    });
+    const listed = await indexcache(folder, ["pattern", "--list", "-q"]);
+    expect(listed).toMatchObject({ status: 0, stderr: "" });
+    expect(listed.stdout).toMatch(/^glm-5-half +glm_moe_dsa +40 of 78 /m);
+  });
+});
+
+describe("a pattern file with several sizes", () => {
+  test("asks which one", async () => {
+    const file: Record<string, unknown> = JSON.parse(await readFile(join(published, "demo-quarter.json"), "utf8"));
+    const own = { standard_error: 0, change: 0, change_error: 0, found_by: "greedy" };
+    const baseline = file.baseline_loss as number;
+    const loss = file.loss as number;
+    const patterns = [
+      { ...own, full_layers: 12, index_topk_pattern: "F".repeat(12), loss: baseline },
+      { ...own, full_layers: 3, index_topk_pattern: file.index_topk_pattern, loss, change: loss - baseline },
+    ];
+    await writeFile(join(folder, "sizes.json"), JSON.stringify({ ...file, patterns }));
+    const asked = await indexcache(folder, ["pattern", "sizes.json", "--for", "sglang"]);
+    expect(asked).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining("12, 3 Full layers") });
+    expect(asked.stderr).toContain("sizes.json@12 or sizes.json@3");
+    const chosen = await indexcache(folder, ["pattern", "sizes.json@12", "-q"]);
+    expect(chosen).toMatchObject({ status: 0, stdout: `${"F".repeat(12)}\n` });
+  });
+});
+
 describe("pattern --explain", () => {
   test("shows each engine's layers of a frequency", async () => {
     const outcome = await indexcache(folder, ["pattern", "freq:4", "--offset", "3", "--layers", "12", "--explain"]);
@@ -183,7 +216,16 @@ describe("pattern --explain", () => {
   });
 });
 
+test("a text of dollar signs on stdin is no defect", async () => {
+  const outcome = await indexcache(folder, ["pattern", "-"], "$".repeat(5000));
+  expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining("holds no pattern") });
+});
+
 test.each([
+  [["pattern"], "PATTERN is missing"],
+  [["pattern", "FFSF", "--list"], "--list takes no pattern"],
+  [["pattern", "ffsf"], 'has "f" at layer 0'],
+  [["pattern", "FFSF", "--for", "vllm", "--engine-version", "0.1"], "older than any release"],
   [["pattern", "nothing.json"], 'Cannot read pattern "nothing.json": no such file'],
   [["pattern", ""], "The pattern is empty"],
   [["pattern", "freq:4"], "How many layers the pattern is for is not known"],
