@@ -20,7 +20,13 @@ import { latentWidth } from "../graph/contract.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { evenPattern } from "../pattern/schedule.ts";
-import { benchMeasurement, geometryRecord, latencyRecord, type NamedPattern } from "../report/bench-record.ts";
+import {
+  benchMeasurement,
+  geometryRecord,
+  isWithinNoise,
+  latencyRecord,
+  type NamedPattern,
+} from "../report/bench-record.ts";
 import { formatBenchReport } from "../report/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
 import { defaultThreads } from "../runtime/onnx-session.ts";
@@ -188,6 +194,12 @@ async function timePatterns(
     throw new InterruptedError(`Interrupted; "${flags.output}" has the contexts that were finished`, { cause: error });
   } finally {
     await timer.release();
+  }
+  const noisy = [...file.prefill, ...file.decode].filter(isWithinNoise);
+  if (noisy.length > 0 && (flags.latency !== undefined || flags.json === true)) {
+    terminal.warn(
+      `in ${noisy.length} of ${file.prefill.length + file.decode.length} measurements noise is larger than the indexers' share: costs and limits of those mean nothing`,
+    );
   }
   if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
   terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));

@@ -21,7 +21,7 @@ import { addServeCommand } from "./serve.ts";
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
 
-Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted.
+Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted (Ctrl-C, SIGTERM).
 
 Start here:
   $ indexcache search -o p.json                         searches the demo model, in about a minute

@@ -71,6 +71,8 @@ const measured = z.object({
   arms: z.array(arm).min(1).describe("every layer Full first"),
   indexers: z.object({
     share: z.number().describe("1 - seconds without indexers / seconds with all of them: sets the limit"),
+    share_low: z.number().optional().describe("of the repeats; at or below 0 the share is within noise"),
+    share_high: z.number().optional(),
     seconds_without: spread.describe("the same graph with every layer's selection given to it"),
     alone_share: z.number().describe("layers x seconds of one indexer's own graph / seconds with all of them"),
     seconds_alone: spread.describe("of one layer's indexer as a graph of its own"),

@@ -30,7 +30,8 @@ export function benchMeasurement(patterns: readonly NamedPattern[], phase: Timed
   const layers = own.pattern.length;
   const ratios = (seconds: readonly number[], of: readonly number[]) =>
     seconds.map((value, repeat) => value / (of[repeat] as number));
-  const share = 1 - spreadOf(ratios(timings.withoutIndexers, all)).median;
+  const without = spreadOf(ratios(timings.withoutIndexers, all));
+  const share = 1 - without.median;
   const seconds = spreadOf(all).median;
   // Layers without their indexers take the rest; no measured time is below nothing.
   const otherSeconds = Math.min(spreadOf(timings.other).median, seconds * (1 - share));
@@ -56,6 +57,8 @@ export function benchMeasurement(patterns: readonly NamedPattern[], phase: Timed
     }),
     indexers: {
       share,
+      share_low: 1 - without.high,
+      share_high: 1 - without.low,
       seconds_without: spreadOf(timings.withoutIndexers),
       alone_share: indexers * spreadOf(ratios(timings.alone, all)).median,
       seconds_alone: spreadOf(timings.alone),
@@ -66,6 +69,19 @@ export function benchMeasurement(patterns: readonly NamedPattern[], phase: Timed
       shared_layer_seconds: sharedLayerSeconds,
     },
   };
+}
+
+/**
+ * Whether the indexers' share is lost in noise: some repeat says that they take nothing, or less. The limit that it sets
+ * then means nothing either.
+ */
+export function isWithinNoise({ indexers: { share, share_low: low = share } }: BenchMeasurement): boolean {
+  return low <= 0;
+}
+
+/** Faster, in every repeat, than if Shared layers cost nothing for their indexers: something else differed. */
+export function isAboveLimit({ speedup, limit }: BenchMeasurement["arms"][number]): boolean {
+  return speedup.low > limit && speedup.median > 1.02 * limit;
 }
 
 /** The latency file of a finished bench. */

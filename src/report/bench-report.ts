@@ -1,5 +1,6 @@
 /** What `bench` prints. */
 import type { BenchFile, BenchMeasurement } from "../formats/bench-file.ts";
+import { isAboveLimit, isWithinNoise } from "./bench-record.ts";
 import { formatBytes, formatCount } from "./quantities.ts";
 import { formatFields, formatTable } from "./text-table.ts";
 
@@ -31,8 +32,10 @@ export function formatBenchReport(file: BenchFile): string {
 }
 
 function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
-  const rows = measurements.flatMap(({ context, chunks, arms, indexers }) =>
-    arms.map((arm, index) => [
+  const rows = measurements.flatMap((measurement) => {
+    const { context, chunks, arms, indexers } = measurement;
+    const noise = isWithinNoise(measurement);
+    return arms.map((arm, index) => [
       index > 0 ? "" : `${formatCount(context)}${chunks === undefined || chunks.timed === chunks.all ? "" : "*"}`,
       arm.pattern,
       String(patterns[index]?.full_layers),
@@ -40,11 +43,11 @@ function phase(title: string, measurements: readonly BenchMeasurement[], pattern
       formatRateNumber(arm.tokens_per_second),
       `${arm.speedup.median.toFixed(2)}x`,
       index === 0 ? "" : `${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)}`,
-      index === 0 ? "" : `${arm.limit.toFixed(2)}x`,
-      index === 0 ? "" : arm.of_limit.toFixed(2),
-      index > 0 ? "" : `${percent(indexers.share)} (${percent(indexers.alone_share)})`,
-    ]),
-  );
+      index === 0 ? "" : noise ? "?" : `${arm.limit.toFixed(2)}x`,
+      index === 0 ? "" : noise ? "?" : `${arm.of_limit.toFixed(2)}${isAboveLimit(arm) ? "!" : ""}`,
+      index > 0 ? "" : `${noise ? "noise" : percent(indexers.share)} (${percent(indexers.alone_share)})`,
+    ]);
+  });
   const right = (name: string) => ({ title: name, align: "right" as const });
   const columns = [
     right("Context"),
@@ -56,7 +59,24 @@ function phase(title: string, measurements: readonly BenchMeasurement[], pattern
     ({ context, chunks }) =>
       `* ${formatCount(context)}: from ${chunks?.timed} of ${chunks?.all} query chunks, on caches of random rows`,
   );
-  return [title, formatTable(columns, rows), ...notes].join("\n");
+  return [title, formatTable(columns, rows), ...notes, ...measurements.flatMap(doubts)].join("\n");
+}
+
+/** What of a measurement cannot be the indexers' doing. */
+function doubts(measurement: BenchMeasurement): string[] {
+  const { context, arms, indexers } = measurement;
+  const { share, share_low: low = share, share_high: high = share } = indexers;
+  if (isWithinNoise(measurement)) {
+    return [
+      `? ${formatCount(context)}: the indexers' share is ${percent(low)} to ${percent(high)} over the repeats: noise is larger than the signal,` +
+        " and there is no limit to compare with; try longer contexts, more --repeats, or an idle machine",
+    ];
+  }
+  const above = arms.slice(1).filter(isAboveLimit);
+  if (above.length === 0) return [];
+  return [
+    `! ${formatCount(context)}: ${above.map(({ pattern }) => pattern).join(", ")} faster than indexers that cost nothing would allow: noise, not a result`,
+  ];
 }
 
 function memory({ patterns, prefill }: BenchFile): string {

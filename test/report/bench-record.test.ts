@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { spreadOf } from "../../src/base/spread.ts";
 import { benchFileSchema } from "../../src/formats/bench-file.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { benchMeasurement, latencyRecord } from "../../src/report/bench-record.ts";
+import { benchMeasurement, isAboveLimit, isWithinNoise, latencyRecord } from "../../src/report/bench-record.ts";
 import { formatBenchReport } from "../../src/report/bench-report.ts";
 
 const patterns = [
@@ -93,4 +93,19 @@ test("a spread is the median between the lowest and the highest", () => {
   expect(spreadOf([5, 1, 2])).toEqual({ median: 2, low: 1, high: 5 });
   expect(spreadOf([5, 1, 2, 3])).toEqual({ median: 2.5, low: 1, high: 5 });
   expect(() => spreadOf([])).toThrow(RangeError);
+});
+
+test("a share that noise swallows is no share, and sets no limit", () => {
+  const noisy = { ...timings, withoutIndexers: [17.9, 18, 17.9] };
+  const measured = benchMeasurement(patterns, { context: 100, tokens: 100, timings: noisy });
+  expect(measured.indexers.share).toBeLessThan(0);
+  expect(isWithinNoise(measured)).toBe(true);
+  expect(isWithinNoise(benchMeasurement(patterns, { context: 100, tokens: 100, timings }))).toBe(false);
+});
+
+test("a speed-up above what indexers that cost nothing would give is flagged", () => {
+  const fast = { ...timings, patterns: [timings.patterns[0] as number[], slowness.map((slow) => slow * 4)] };
+  const [, arm] = benchMeasurement(patterns, { context: 100, tokens: 100, timings: fast }).arms;
+  expect(arm).toBeDefined();
+  expect(isAboveLimit(arm as NonNullable<typeof arm>)).toBe(true);
 });

@@ -1,5 +1,6 @@
 /** What patterns gain in time and memory. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
+import { isAboveLimit, isWithinNoise } from "../bench-record.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
 import type { BenchEvidence, Evidence } from "./evidence.ts";
 import { code, table, text } from "./markdown.ts";
@@ -45,8 +46,10 @@ function conditions({ model, machine, settings, tool }: BenchFile): string {
 }
 
 function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasurement[]): string {
-  const rows = measured.flatMap(({ context, arms, indexers }) =>
-    arms.map((arm, index) => [
+  const rows = measured.flatMap((measurement) => {
+    const { context, arms, indexers } = measurement;
+    const noise = isWithinNoise(measurement);
+    return arms.map((arm, index) => [
       index === 0 ? formatCount(context) : "",
       text(arm.pattern),
       arm.seconds.median.toPrecision(3),
@@ -54,11 +57,11 @@ function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasure
       index === 0
         ? "1.00"
         : `${arm.speedup.median.toFixed(2)} (${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)})`,
-      index === 0 ? "" : arm.limit.toFixed(2),
-      index === 0 ? "" : percent(arm.of_limit),
-      index === 0 ? percent(indexers.share) : "",
-    ]),
-  );
+      index === 0 ? "" : noise ? "?" : arm.limit.toFixed(2),
+      index === 0 ? "" : noise ? "?" : `${percent(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
+      index === 0 ? (noise ? "within noise" : percent(indexers.share)) : "",
+    ]);
+  });
   const columns = [
     { title: phase === "prefill" ? "Prefill, tokens" : "Decode behind", align: "right" as const },
     { title: "Pattern" },
