@@ -218,6 +218,7 @@ export function parsePatternFile(text: string, path: string): CheckedPatternFile
   const what = `Pattern file "${path}"`;
   const file = parseJson(text, patternFileSchema, what, "docs/pattern-format.md describes the file");
   requireConsistency(file, what);
+  requireConsistentLosses(file, what);
   return { ...file, index_topk_pattern: parsePattern(file.index_topk_pattern, what) };
 }
 
@@ -286,6 +287,41 @@ function requireConsistency(file: PatternFile, what: string): void {
       `"index_topk_pattern" has ${countFull(file.index_topk_pattern)} F layers and is not the last pattern of "trajectory"`,
     );
   }
+}
+
+/** Losses of one file that are rounded differently: sums in another order, decimal text. */
+const LOSS_TOLERANCE = 1e-9;
+
+/**
+ * A file that says two things of one loss has been edited or damaged. Losses on part of the sequences are left alone, and
+ * under the objective kl the steps' numbers are of another kind.
+ */
+function requireConsistentLosses(file: PatternFile, what: string): void {
+  const require = (where: string, stated: number, found: number, of: string): void => {
+    if (Math.abs(stated - found) <= LOSS_TOLERANCE * (1 + Math.abs(found))) return;
+    throw new InputError(`${what}: ${where} is ${stated}, ${of} make it ${found}`);
+  };
+  for (const field of ["baseline_loss", "loss"] as const) {
+    if (file[field] < 0) throw new InputError(`${what}: "${field}" is ${file[field]}; a loss in nats is not negative`);
+  }
+  for (const [index, step] of file.trajectory.entries()) {
+    const chosen = step.candidates.find(({ layer }) => layer === step.flipped_layer);
+    if (chosen !== undefined && chosen.sequences === undefined && step.sequences === undefined) {
+      require(`"trajectory[${index}].loss"`, step.loss, chosen.loss, `its candidate ${step.flipped_layer}`);
+    }
+  }
+  if (file.search.objective === "kl") return;
+  const changed = (where: string, entry: { loss: number; change?: number | undefined }): void => {
+    if (entry.change !== undefined) {
+      require(`"${where}.change"`, entry.change, entry.loss - file.baseline_loss, "loss and baseline_loss");
+    }
+  };
+  for (const [index, step] of file.trajectory.entries()) {
+    if (step.sequences === undefined) changed(`trajectory[${index}]`, step);
+  }
+  for (const [index, found] of (file.patterns ?? []).entries()) changed(`patterns[${index}]`, found);
+  const last = file.patterns?.at(-1);
+  if (last !== undefined) require('"loss"', file.loss, last.loss, 'the last of "patterns"');
 }
 
 /** Each pattern has the size that it names, the last is the file's, and steps change the layers that they name. */

@@ -194,3 +194,33 @@ describe("requireSameModel()", () => {
     );
   });
 });
+
+describe("losses that contradict each other are refused", () => {
+  const first = (file: PatternFile): PatternFile["trajectory"][number] => {
+    const [step] = file.trajectory;
+    if (step === undefined) throw new RangeError("no step");
+    return step;
+  };
+
+  test.each<[string, (file: PatternFile) => void, string]>([
+    ["a step that is not its candidate's", (file) => Object.assign(first(file), { loss: 2.5 }), "trajectory[0].loss"],
+    [
+      "a change that is not the difference",
+      (file) => Object.assign(first(file), { change: 1 }),
+      "trajectory[0].change",
+    ],
+    ["a negative loss", (file) => Object.assign(file, { baseline_loss: -1 }), "is not negative"],
+  ])("%s", async (_, edit, words) => {
+    const file = example();
+    edit(file);
+    const path = join(folder, "edited.json");
+    await writeFile(path, JSON.stringify(file));
+    await expect(readPatternFile(path)).rejects.toThrow(words);
+  });
+
+  test.each(["NaN", "1e999", "null"])("%s as a loss", async (value) => {
+    const path = join(folder, "number.json");
+    await writeFile(path, JSON.stringify(example()).replace('"loss":2.625', `"loss":${value}`));
+    await expect(readPatternFile(path)).rejects.toThrow(InputError);
+  });
+});
