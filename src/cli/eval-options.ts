@@ -103,8 +103,8 @@ export function addEvalOptions(command: Command): void {
     )
     .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
     .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
-    .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD")
-    .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA")
+    .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD, or the rows of the hub")
+    .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA, or the rows of the hub")
     .option("--english-words <file>", "RULER's cwe beyond some 130K tokens: its english_words.json")
     .addOption(
       new Option("--steps <how>", "RULER: fill prompts to their length, or size them in the steps of its own generator")

@@ -1,11 +1,13 @@
 /** RULER's question answering: the documents of a question among others, from the user's SQuAD or HotpotQA file. */
+import { stat } from "node:fs/promises";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
+import { hashFile } from "../../base/user-files.ts";
 import { questionPrompt } from "../../corpus/ruler-templates.ts";
-import { readText } from "../../formats/text-file.ts";
-import { parseJson } from "../../formats/validation.ts";
+import { openDataSet } from "../../formats/records/record-files.ts";
+import { checkShape } from "../../formats/validation.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { distinct } from "./niah.ts";
 
@@ -28,72 +30,153 @@ export interface QuestionSet {
   questions: readonly Question[];
 }
 
-const squadSchema = z.looseObject({
-  data: z.array(
+/** An article of dev-v2.0.json. */
+const articleSchema = z.looseObject({
+  title: z.string().optional(),
+  paragraphs: z.array(
     z.looseObject({
-      title: z.string().optional(),
-      paragraphs: z.array(
+      context: z.string(),
+      qas: z.array(
         z.looseObject({
-          context: z.string(),
-          qas: z.array(
-            z.looseObject({
-              question: z.string(),
-              is_impossible: z.boolean().optional(),
-              answers: z.array(z.looseObject({ text: z.string() })),
-            }),
-          ),
+          question: z.string(),
+          is_impossible: z.boolean().optional(),
+          answers: z.array(z.looseObject({ text: z.string() })),
         }),
       ),
     }),
   ),
 });
 
-const hotpotSchema = z.array(
-  z.looseObject({
+/** A question of SQuAD as the hub has it: one a row, its answers as columns. */
+const squadRowSchema = z
+  .looseObject({
+    title: z.string().nullish(),
+    context: z.string(),
     question: z.string(),
-    answer: z.string(),
-    context: z.array(z.tuple([z.string(), z.array(z.string())])),
-  }),
-);
+    answers: z.union([z.looseObject({ text: z.array(z.string()) }), z.array(z.looseObject({ text: z.string() }))]),
+  })
+  .transform(({ title, context, question, answers }) => ({
+    title: title ?? undefined,
+    context,
+    question,
+    answers: Array.isArray(answers) ? answers.map(({ text }) => text) : answers.text,
+  }));
 
-/** @throws InputError for a file that is not SQuAD 2.0's (`data[].paragraphs[].qas[]`) */
+/** A question of HotpotQA, its context in pairs (hotpot_dev_distractor_v1.json) or in columns (the hub). */
+const hotpotSchema = z.looseObject({
+  question: z.string(),
+  answer: z.string(),
+  context: z.union([
+    z.array(z.tuple([z.string(), z.array(z.string())])),
+    z
+      .looseObject({ title: z.array(z.string()), sentences: z.array(z.array(z.string())) })
+      .refine(({ title, sentences }) => title.length === sentences.length, { message: "as many titles as sentences" })
+      .transform(({ title, sentences }) =>
+        title.map((name, i): [string, string[]] => [name, (sentences[i] ?? []) as string[]]),
+      ),
+  ]),
+});
+
+interface Article {
+  title: string | undefined;
+  /** Questions by their paragraph, in the order of the file. */
+  paragraphs: Map<string, { question: string; answers: readonly string[] }[]>;
+}
+
+/**
+ * @param path dev-v2.0.json of SQuAD 2.0 (`data[].paragraphs[].qas[]`), or the rows that the hub has of it, in any form
+ *   that data files have
+ * @throws InputError for anything else
+ */
 export async function readSquad(path: string): Promise<QuestionSet> {
-  const text = await readText(path, `SQuAD file "${path}"`);
-  const { data } = parseJson(text, squadSchema, `SQuAD file "${path}"`, "it is dev-v2.0.json of SQuAD 2.0");
-  const { documents, indexOf } = indexDocuments(data.flatMap(({ paragraphs }) => paragraphs.map((p) => p.context)));
-  const questions = data.flatMap(({ title, paragraphs }, article) => {
-    const all = paragraphs.map(({ context }) => indexOf(context));
-    return paragraphs.flatMap(({ context, qas }) => {
+  const articles: Article[] = [];
+  const add = (
+    title: string | undefined,
+    context: string,
+    asked: readonly { question: string; answers: readonly string[] }[],
+  ): void => {
+    // Rows of an article stand together, and so do those of a text without a title.
+    const last = articles.at(-1);
+    const same = last !== undefined && last.title === title && (title !== undefined || last.paragraphs.has(context));
+    const article = same ? last : { title, paragraphs: new Map() };
+    if (!same) articles.push(article);
+    article.paragraphs.set(context, [...(article.paragraphs.get(context) ?? []), ...asked]);
+  };
+  for await (const { where, value } of readValues(path, "SQuAD")) {
+    const hint = "it takes dev-v2.0.json of SQuAD 2.0, or the hub's rows with context, question and answers";
+    if (value !== null && typeof value === "object" && Object.hasOwn(value, "paragraphs")) {
+      const { title, paragraphs } = checkShape(value, articleSchema, where, hint);
+      const article: Article = { title: title ?? `article ${articles.length}`, paragraphs: new Map() };
+      articles.push(article);
+      for (const { context, qas } of paragraphs) {
+        const asked = qas.flatMap(({ question, is_impossible: impossible, answers }) =>
+          impossible === true ? [] : [{ question, answers: answers.map(({ text }) => text) }],
+        );
+        article.paragraphs.set(context, [...(article.paragraphs.get(context) ?? []), ...asked]);
+      }
+    } else {
+      const { title, context, question, answers } = checkShape(value, squadRowSchema, where, hint);
+      add(title, context, [{ question, answers }]);
+    }
+  }
+  const { documents, indexOf } = indexDocuments(articles.flatMap(({ paragraphs }) => [...paragraphs.keys()]));
+  const questions = articles.flatMap(({ title, paragraphs }, article) => {
+    const all = [...paragraphs.keys()].map(indexOf);
+    return [...paragraphs].flatMap(([context, asked]) => {
       const own = indexOf(context);
       const near = all.filter((index) => index !== own);
-      return qas
-        .filter(({ is_impossible, answers }) => is_impossible !== true && answers.length > 0)
+      return asked
+        .filter(({ answers }) => answers.length > 0)
         .map(({ question, answers }) => ({
           question,
-          answers: answers.map((answer) => answer.text),
+          answers,
           own: [own],
           near,
           cluster: title ?? `article ${article}`,
         }));
     });
   });
-  return requireQuestions({ hash: hashBytes(text), documents, questions }, path);
+  return requireQuestions({ hash: await hashOf(path, questions), documents, questions }, path);
 }
 
-/** @throws InputError for a file that is not HotpotQA's distractor set */
+/**
+ * @param path hotpot_dev_distractor_v1.json, or the rows that the hub has of it, in any form that data files have
+ * @throws InputError for a file that is not HotpotQA's distractor set
+ */
 export async function readHotpotQa(path: string): Promise<QuestionSet> {
-  const text = await readText(path, `HotpotQA file "${path}"`);
-  const what = `HotpotQA file "${path}"`;
-  const data = parseJson(text, hotpotSchema, what, "it is hotpot_dev_distractor_v1.json");
   const textOf = ([title, sentences]: [string, string[]]): string => `${title}\n${sentences.join("")}`;
-  const { documents, indexOf } = indexDocuments(data.flatMap(({ context }) => context.map(textOf)));
-  const questions = data.map(({ question, answer, context }) => ({
+  const rows: { question: string; answer: string; texts: string[] }[] = [];
+  for await (const { where, value } of readValues(path, "HotpotQA")) {
+    const hint = "it takes hotpot_dev_distractor_v1.json, or the hub's rows with question, answer and context";
+    const { question, answer, context } = checkShape(value, hotpotSchema, where, hint);
+    rows.push({ question, answer, texts: context.map(textOf) });
+  }
+  const { documents, indexOf } = indexDocuments(rows.flatMap(({ texts }) => texts));
+  const questions = rows.map(({ question, answer, texts }) => ({
     question,
     answers: [answer],
-    own: [...new Set(context.map((entry) => indexOf(textOf(entry))))],
+    own: [...new Set(texts.map(indexOf))],
     near: [],
   }));
-  return requireQuestions({ hash: hashBytes(text), documents, questions }, path);
+  return requireQuestions({ hash: await hashOf(path, questions), documents, questions }, path);
+}
+
+/** The records of a data set; a bad one ends the reading. */
+async function* readValues(path: string, name: string): AsyncGenerator<{ where: string; value: unknown }> {
+  const { files } = await openDataSet(path, { takesText: false });
+  for (const file of files) {
+    for await (const record of file.records()) {
+      const where = `${name} ${record.where}`;
+      if ("problem" in record) throw new InputError(`${where}: ${record.problem}`);
+      yield { where, value: record.value };
+    }
+  }
+}
+
+/** Of the file itself, so that a copy of it elsewhere is the same set; of a folder, of what it asks. */
+async function hashOf(path: string, questions: readonly Question[]): Promise<string> {
+  if ((await stat(path)).isDirectory()) return hashBytes(JSON.stringify(questions));
+  return hashFile(path);
 }
 
 function indexDocuments(texts: readonly string[]): { documents: string[]; indexOf(text: string): number } {

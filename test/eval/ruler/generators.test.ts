@@ -411,9 +411,11 @@ describe("what cannot be made is said:", () => {
     const path = join(folder, "x.json");
     await writeFile(path, '{"data":[{"paragraphs":[{"context":3}]}]}');
     expect(await failure(open("ruler", { squad: path }))).toMatch(
-      /SQuAD file ".*": "data\[0\].paragraphs\[0\].context"/,
+      /SQuAD file ".*", record 1 \(line 1\): "paragraphs\[0\].context"/,
     );
-    expect(await failure(open("ruler", { hotpotqa: path }))).toMatch(/HotpotQA file ".*": .*expected array/);
+    expect(await failure(open("ruler", { hotpotqa: path }))).toMatch(
+      /HotpotQA file ".*", record 1 \(line 1\): "question"/,
+    );
     const latin1 = join(folder, "x.txt");
     await writeFile(latin1, Buffer.from([0x22, 0xff, 0x22]));
     expect(await failure(open("ruler", { essays: latin1 }))).toMatch(/File ".*x.txt" is not valid UTF-8/);
