@@ -51,11 +51,14 @@ export class GraphBuilder {
   readonly #known = new Map<string, Value>();
   /** Shared with the branches: ONNX forbids a name of an outer graph in an inner one. */
   readonly #counter: { next: number };
+  /** Names of the weights that are fed to the graph instead of read from a file; shared with the branches. */
+  readonly #parameters: Set<string>;
 
   constructor(settings: GraphSettings = cpuSettings, outer?: GraphBuilder) {
     this.settings = settings;
     this.#outer = outer;
     this.#counter = outer === undefined ? { next: 0 } : outer.#counter;
+    this.#parameters = outer === undefined ? new Set() : outer.#parameters;
   }
 
   input(name: string, type: OnnxType, shape: Dimension[]): Value {
@@ -197,8 +200,17 @@ export class GraphBuilder {
     return spread;
   }
 
+  /** Makes a weight an input of the graph, in float32, under the weight's name: one that is being trained. */
+  parameter(weight: Weight): Value {
+    this.#parameters.add(weight.name);
+    return this.input(weight.name, OnnxType.float, weight.shape);
+  }
+
   /** A weight in the graph's precision, or in another one; dequantised where it carries block scales. */
   weight(weight: Weight, precision: GraphSettings["precision"] = this.settings.precision): Value {
+    if (this.#parameters.has(weight.name)) {
+      return precision === OnnxType.float ? weight.name : this.cast(weight.name, precision);
+    }
     if (this.settings.weights === "outer" && this.#outer !== undefined) return this.#outer.weight(weight, precision);
     const key = `${weight.name} ${precision}`;
     const known = this.#known.get(key);

@@ -9,6 +9,7 @@ import type { LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale, upProjection } from "./attention-graph.ts";
 import { latentWidth } from "./contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
+import { compressedQueries, type RowAngles } from "./lightning-indexer.ts";
 import { rotateAt } from "./rope-graph.ts";
 import type { Kernels } from "./sequence-kernels.ts";
 import { type Chunk, inOrder, type SequenceContext } from "./sequence-rows.ts";
@@ -57,7 +58,7 @@ export function layerKeys(
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
   const values = up(graph, config, layer, first(content), nope, nope + vHeadDim);
   return {
-    compressed: graph.rmsNorm(graph.linear(normed, layer.qA, layer.qABias), layer.qANorm, latentNormEps),
+    compressed: compressedQueries(graph, layer, normed),
     readable,
     keys: graph.reshape(keys, [batch, readable, heads * (rope + nope)]),
     values: graph.reshape(values, [batch, readable, heads * vHeadDim]),
@@ -127,11 +128,8 @@ export function attendChunk(
 ): Value {
   const { graph, rows } = chunk;
   const { config, shape, cos, sin, positions } = context;
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const at = { cos, sin, positions: rows(positions), together: shape.chunkRows };
-  const rotation = { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true };
-  const projected = graph.node("Gemm", [rows(keys.compressed), ropeFirst(graph, config, layer)], { transB: 1 });
-  const queries = rotateAt(graph, projected, at, rotation);
+  const queries = attentionQueries(graph, config, layer, rows(keys.compressed), at);
   const own = selected === undefined ? undefined : rows(selected);
   const row = graph.node("Unsqueeze", [graph.cast(at.positions, OnnxType.int32), graph.int([1])]);
   const read = (inside: GraphBuilder) => readExpanded({ ...chunk, graph: inside }, context, keys, queries, row, own);
@@ -139,6 +137,19 @@ export function attendChunk(
     readGathered(inside, config, layer, keys.latent as Value, queries, row, own as Value);
   const gathers = own !== undefined && keys.readable < shape.length;
   return gathers ? byLength(chunk, keys.readable, read, gather) : read(graph);
+}
+
+/** Rotated queries of all heads, q_pe before q_nope, `[rows, H * (rope + nope)]`, of compressed ones `[rows, q_lora_rank]`. */
+export function attentionQueries(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  compressed: Value,
+  angles: RowAngles,
+): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const projected = graph.node("Gemm", [compressed, ropeFirst(graph, config, layer)], { transB: 1 });
+  return rotateAt(graph, projected, angles, { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true });
 }
 
 /** Picks the way of reading by the chunk's end: before the run where that is known, in it otherwise. */

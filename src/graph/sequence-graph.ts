@@ -78,17 +78,7 @@ export function buildSequenceGraph(
   const graph = new GraphBuilder({ precision: settings.precision, weights: "outer" });
   const spec = sequenceSpec(config, shape, settings);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
-  const every = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
-  const angles = rotaryAngles(graph, config, every);
-  const context: SequenceContext = {
-    config,
-    shape,
-    settings,
-    kernels: kernelsOf(settings.provider, settings.precision),
-    cos: graph.cast(angles.cos, settings.precision),
-    sin: graph.cast(angles.sin, settings.precision),
-    positions: "position_ids",
-  };
+  const context = sequenceContext(graph, config, shape, settings);
   const results = new Map<string, Value>();
   const embed = (inside: GraphBuilder) =>
     inside.node("Gather", [inside.weight(weights.embedding), "input_ids"], { axis: 0 });
@@ -109,7 +99,27 @@ export function buildSequenceGraph(
   return graph.model("dsa sequences", { architecture: config.modelType });
 }
 
-/** `topk_indices` behind layer i, int32 `[rows, K]`: its own, or those that came in. */
+/** What every layer reads; positions come from the input `position_ids`. */
+export function sequenceContext(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  shape: SequenceShape,
+  settings: SequenceGraphSettings,
+): SequenceContext {
+  const every = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
+  const angles = rotaryAngles(graph, config, every);
+  return {
+    config,
+    shape,
+    settings,
+    kernels: kernelsOf(settings.provider, settings.precision),
+    cos: graph.cast(angles.cos, settings.precision),
+    sin: graph.cast(angles.sin, settings.precision),
+    positions: "position_ids",
+  };
+}
+
+/** `topk_indices` after layer i, int32 `[rows, K]`: its own, or those that came in. */
 function selectLayer(
   graph: GraphBuilder,
   context: SequenceContext,
@@ -126,7 +136,7 @@ function selectLayer(
 }
 
 /** One layer over all rows: hidden states `[rows, hidden_size]` to hidden states. */
-function layerOver(
+export function layerOver(
   graph: GraphBuilder,
   context: SequenceContext,
   layer: LayerWeights,

@@ -1,9 +1,8 @@
 /** The lightning indexer over whole sequences (HF's GlmMoeDsaIndexer): keys once, then scores and top-k chunk by chunk. */
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
-import { rotateAt } from "./rope-graph.ts";
+import { compressedQueries, indexHeadWeights, indexKeys, indexQueries } from "./lightning-indexer.ts";
 import { type Chunk, inOrder, overChunks, type SequenceContext } from "./sequence-rows.ts";
 
 /**
@@ -28,27 +27,20 @@ export function selectSequenceKeys(
   const fused = kernels.reluProduct && shape.batch === 1;
   const { indexNHeads: heads, indexHeadDim: dim, indexTopk: topk } = config;
   const together = shape.chunkRows;
-  const rotation = { headDim: dim, rotaryDim: config.qkRopeHeadDim, interleaved: config.indexerRopeInterleave };
   const h = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
-  const normed = graph.node(
-    "LayerNormalization",
-    [graph.linear(h, indexer.wk), graph.weight(indexer.kNorm), graph.weight(indexer.kNormBias)],
-    { axis: -1, epsilon: { float: latentNormEps } },
-  );
-  const rotated = rotateAt(graph, normed, { cos, sin, positions, together }, { ...rotation, heads: 1 });
+  const rotated = indexKeys(graph, config, indexer, h, { cos, sin, positions, together });
   const ordered = graph.reshape(inOrder(graph, context, rotated, dim), [shape.batch, shape.length, dim]);
   const keys = fused ? ordered : graph.cast(ordered, OnnxType.float);
   const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
   const every = graph.cast(range, OnnxType.int32);
   const order = graph.node("Mul", [graph.cast(range, OnnxType.float), graph.float(tieStep)]);
 
-  const compressed = graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+  const compressed = compressedQueries(graph, layer, h);
 
   const score = ({ graph: chunk, rows, seen: visibleKeys }: Chunk): Value => {
     const own = rows(h);
     const at = { cos, sin, positions: rows(positions), together };
-    const qLatent = rows(compressed);
-    const turned = rotateAt(chunk, chunk.linear(qLatent, indexer.wqB), at, { ...rotation, heads });
+    const turned = indexQueries(chunk, config, indexer, rows(compressed), at);
     // Only keys up to the end of the chunk are scored; top-k needs as many as it selects.
     const end = chunk.node("Unsqueeze", [chunk.node("Max", [visibleKeys, chunk.int(topk)]), chunk.int([0])]);
     const prefix = (all: Value, axis: number) =>
@@ -68,9 +60,7 @@ export function selectSequenceKeys(
       products,
       chunk.node("Concat", [chunk.int([-1, heads]), chunk.dimension(seen, 1)], { axis: 0 }),
     ]);
-    const scale = chunk.float(heads ** -0.5 * dim ** -0.5);
-    const projected = chunk.linear(chunk.cast(own, OnnxType.float), indexer.weightsProj, undefined, OnnxType.float);
-    const headWeights = chunk.reshape(chunk.node("Mul", [projected, scale]), [-1, 1, heads]);
+    const headWeights = chunk.reshape(indexHeadWeights(chunk, config, indexer, own), [-1, 1, heads]);
     const weighted = chunk.node("Squeeze", [chunk.node("MatMul", [headWeights, perHead]), chunk.int([1])]);
     const scores = chunk.node("Add", [weighted, prefix(order, 0)]);
     const row = chunk.node("Unsqueeze", [chunk.cast(at.positions, OnnxType.int32), chunk.int([1])]);

@@ -1,0 +1,82 @@
+/**
+ * What an indexer should have scored (paper section 3, multi-layer distillation): the attention of one layer over the keys
+ * that a row may choose from, averaged over its heads.
+ *
+ *     mass      p[t, s] = mean over heads h of softmax(q_h[t] . k_h[s])
+ *     values    p[t, s] ~ sum over heads of softmax(q_h[t] . k_h[s]) x |o_h v_h[s]|, normalised over s
+ *
+ * |o_h v_h[s]| is the norm of what key s contributes to the layer's output through head h: a key that every head looks at
+ * and whose value is zero changes nothing, and its place in the top-k is wasted.
+ */
+import type { DsaConfig } from "../../checkpoint/model-config.ts";
+import type { LayerWeights } from "../../checkpoint/weights.ts";
+import { softmaxScale } from "../attention-graph.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
+import { attentionQueries, layerKeys } from "../sequence-attention.ts";
+import type { SequenceContext } from "../sequence-rows.ts";
+import { type QueryRows, rowsOf } from "./query-rows.ts";
+
+export const targetWeights = ["values", "mass"] as const;
+export type TargetWeight = (typeof targetWeights)[number];
+
+/**
+ * Target distribution of a layer, `[batch, queries, length]`, each row summing to 1.
+ * @param hidden hidden states that enter the layer, `[batch * length, hidden_size]`
+ * @param bias `[batch or 1, queries, length]`: 0 at the keys a row may choose from, the lowest number elsewhere
+ */
+export function attentionTarget(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  hidden: Value,
+  queries: QueryRows,
+  bias: Value,
+  weight: TargetWeight,
+): Value {
+  const { config, shape } = context;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const width = rope + nope;
+  const read = layerKeys(graph, context, layer, hidden);
+  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, read.compressed), queries.angles);
+  const byHead = graph.node("Transpose", [graph.reshape(asked, [shape.batch, queries.count, heads, width])], {
+    perm: [0, 2, 1, 3],
+  });
+  const keys = graph.node("Transpose", [graph.reshape(read.keys, [shape.batch, shape.length, heads, width])], {
+    perm: [0, 2, 3, 1],
+  });
+  const scaled = graph.node("Mul", [byHead, graph.float(softmaxScale(config))]);
+  const scores = graph.node("MatMul", [scaled, keys]);
+  const open = graph.node("Add", [scores, graph.node("Unsqueeze", [bias, graph.int([1])])]);
+  const attended = graph.node("Softmax", [open], { axis: -1 });
+  if (weight === "mass") return graph.node("ReduceMean", [attended, graph.int([1])], { keepdims: 0 });
+  const norms = contributionNorms(graph, config, layer, read.values, shape.batch, shape.length);
+  const weighted = graph.node("Mul", [attended, graph.node("Unsqueeze", [norms, graph.int([2])])]);
+  const total = graph.node("ReduceSum", [weighted, graph.int([1])], { keepdims: 0 });
+  const whole = graph.node("ReduceSum", [total, graph.int([-1])], { keepdims: 1 });
+  return graph.node("Div", [total, graph.node("Max", [whole, graph.float(1e-20)])]);
+}
+
+/** |o_h v_h[s]| for every head and key, `[batch, heads, length]`, of values `[batch, length, heads * v_head_dim]`. */
+function contributionNorms(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  values: Value,
+  batch: number,
+  length: number,
+): Value {
+  const { numAttentionHeads: heads, vHeadDim, hiddenSize } = config;
+  // |o v|^2 = v^T (o^T o) v: a product of v_head_dim instead of hidden_size columns for every key.
+  const gram = graph.derived(`${layer.o.name} gram`, (outer) => {
+    const blocks = outer.reshape(outer.weight(layer.o), [hiddenSize, heads, vHeadDim]);
+    const columns = outer.node("Transpose", [blocks], { perm: [1, 0, 2] });
+    return outer.node("MatMul", [outer.node("Transpose", [blocks], { perm: [1, 2, 0] }), columns]);
+  });
+  const byHead = graph.node("Transpose", [graph.reshape(values, [batch * length, heads, vHeadDim])], {
+    perm: [1, 0, 2],
+  });
+  const squares = graph.node("Mul", [graph.node("MatMul", [byHead, gram]), byHead]);
+  const sums = graph.node("ReduceSum", [squares, graph.int([-1])], { keepdims: 0 });
+  const norms = graph.node("Sqrt", [graph.node("Max", [sums, graph.float(0)])]);
+  return graph.node("Transpose", [graph.reshape(norms, [heads, batch, length])], { perm: [1, 0, 2] });
+}

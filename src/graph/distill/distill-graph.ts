@@ -1,0 +1,313 @@
+/**
+ * Some layers of the model over whole sequences, with the gradient of the indexers that are trained in them: hidden states
+ * at the first boundary in; losses and gradients out. The layers themselves are frozen and run as they are, every layer
+ * with its own indexer, so that what one group of layers learns does not move what the next one sees.
+ */
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { DsaConfig } from "../../checkpoint/model-config.ts";
+import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../checkpoint/weights.ts";
+import type { GraphSpec, TensorSpec } from "../contract.ts";
+import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { ModelProto } from "../onnx_pb.ts";
+import { layerOver, sequenceContext } from "../sequence-graph.ts";
+import { selectSequenceKeys, tieStep } from "../sequence-indexer.ts";
+import type { Provider } from "../sequence-kernels.ts";
+import { type SequenceContext, type SequenceShape, selectsKeys } from "../sequence-rows.ts";
+import { attentionTarget, type TargetWeight } from "./attention-target.ts";
+import { type IndexerTensor, indexerGradient, indexerTensors, indexScores } from "./indexer-gradient.ts";
+import type { QueryRows } from "./query-rows.ts";
+
+/** Layers `from` to `to - 1`. */
+export interface LayerRange {
+  from: number;
+  to: number;
+}
+
+export interface DistillGraphSettings {
+  provider: Provider;
+  batch: number;
+  /** Tokens of a sequence. */
+  length: number;
+  /** Query rows of each sequence in one step. */
+  queries: number;
+  weight: TargetWeight;
+  /** Layers whose indexers are trained. Of one group of layers: its Full layer. Of any pattern: all that have an indexer. */
+  trained: readonly number[];
+  /** Does a run say by `serves` which layers each trained indexer serves? Otherwise the one that is trained serves `targets`. */
+  anyPattern: boolean;
+  /** Layers whose attention is the target, where one pattern is trained. */
+  targets: readonly number[];
+}
+
+/** An input: may a row choose among all that it sees (false), or among what its trained indexer selects (true)? */
+export const sparseInput = "sparse";
+export const servesInput = "serves";
+export const fullInput = (layer: number) => `full.${layer}`;
+export const lossOutput = (layer: number) => `loss.${layer}`;
+export const parameterName = (layer: number, tensor: IndexerTensor) => `trained.${layer}.${tensor}`;
+export const gradientName = (layer: number, tensor: IndexerTensor) => `gradient.${layer}.${tensor}`;
+
+/** Lowest number of a masked score: finite, so that a row without keys stays free of NaN. */
+const closed = -1e30;
+
+/** The trained copy of a layer's indexer: the same shapes, fed by name. */
+function trainedIndexer(layer: number, indexer: IndexerWeights): IndexerWeights {
+  const named = (tensor: IndexerTensor): Weight => ({
+    ...indexer[tensor],
+    name: parameterName(layer, tensor),
+  });
+  return Object.fromEntries(indexerTensors.map((tensor) => [tensor, named(tensor)])) as unknown as IndexerWeights;
+}
+
+function indexerOf(weights: ModelWeights, layer: number): IndexerWeights {
+  const indexer = weights.layers[layer]?.indexer;
+  if (indexer === undefined) throw new RangeError(`layer ${layer} has no indexer to train`);
+  return indexer;
+}
+
+export function distillSpec(
+  config: DsaConfig,
+  weights: ModelWeights,
+  range: LayerRange,
+  settings: DistillGraphSettings,
+): GraphSpec {
+  const rows = settings.batch * settings.length;
+  const layers = range.to - range.from;
+  const inputs: TensorSpec[] = [
+    { name: "hidden_states", type: OnnxType.float, shape: [rows, config.hiddenSize] },
+    { name: "position_ids", type: OnnxType.int64, shape: [rows] },
+    { name: "query_positions", type: OnnxType.int64, shape: [settings.queries] },
+    { name: sparseInput, type: OnnxType.bool, shape: [] },
+  ];
+  if (settings.anyPattern) inputs.push({ name: servesInput, type: OnnxType.float, shape: [layers, layers] });
+  const outputs: TensorSpec[] = [];
+  for (const layer of settings.trained) {
+    if (settings.anyPattern && layer > range.from) {
+      inputs.push({ name: fullInput(layer), type: OnnxType.bool, shape: [] });
+    }
+    outputs.push({ name: lossOutput(layer), type: OnnxType.float, shape: [] });
+    for (const tensor of indexerTensors) {
+      const { shape } = indexerOf(weights, layer)[tensor];
+      inputs.push({ name: parameterName(layer, tensor), type: OnnxType.float, shape });
+      outputs.push({ name: gradientName(layer, tensor), type: OnnxType.float, shape });
+    }
+  }
+  return { inputs, outputs };
+}
+
+export function buildDistillGraph(
+  config: DsaConfig,
+  weights: ModelWeights,
+  range: LayerRange,
+  settings: DistillGraphSettings,
+): ModelProto {
+  const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
+  const spec = distillSpec(config, weights, range, settings);
+  const trained = new Map(settings.trained.map((layer) => [layer, trainedIndexer(layer, indexerOf(weights, layer))]));
+  const parameters = new Map<string, Weight>();
+  for (const indexer of trained.values())
+    for (const tensor of indexerTensors) parameters.set(indexer[tensor].name, indexer[tensor]);
+  for (const { name, type, shape } of spec.inputs) {
+    const parameter = parameters.get(name);
+    if (parameter === undefined) graph.input(name, type, shape);
+    else graph.parameter(parameter);
+  }
+  const shape: SequenceShape = {
+    batch: settings.batch,
+    length: settings.length,
+    chunks: 1,
+    chunkRows: settings.length,
+  };
+  const context = sequenceContext(graph, config, shape, {
+    precision: OnnxType.float,
+    provider: settings.provider,
+    boundaries: false,
+  });
+  const rows = queryRows(graph, context, settings.queries);
+  const causal = causalBias(graph, rows, settings.length);
+  const results = new Map<string, Value>();
+  const targets: Value[] = [];
+  const biases: Value[] = [];
+  const states: Value[] = [];
+  let hidden: Value = "hidden_states";
+  let bias = causal;
+  let selected: Value | undefined;
+  for (let layer = range.from; layer < range.to; layer++) {
+    const parts = weights.layers[layer] as LayerWeights;
+    const indexer = trained.get(layer);
+    const [input, before] = [hidden, bias];
+    if (indexer !== undefined) {
+      const allowed = (inside: GraphBuilder) =>
+        inside.either(
+          sparseInput,
+          (sparse) => selectedBias(sparse, context, parts, indexer, input, rows, causal),
+          () => causal,
+        );
+      const always = !settings.anyPattern || layer === range.from;
+      bias = always ? allowed(graph) : graph.either(fullInput(layer), allowed, () => before);
+    }
+    states.push(hidden);
+    biases.push(bias);
+    const isTarget = settings.anyPattern || settings.targets.includes(layer);
+    if (isTarget) targets.push(attentionTarget(graph, context, parts, hidden, rows, bias, settings.weight));
+    if (layer + 1 === range.to) break;
+    selected = ownSelection(graph, context, parts, hidden) ?? selected;
+    hidden = layerOver(graph, context, parts, hidden, selected);
+  }
+  const stacked = settings.anyPattern ? stack(graph, targets) : undefined;
+  for (const [layer, indexer] of trained) {
+    const place = layer - range.from;
+    const parts = weights.layers[layer] as LayerWeights;
+    const train = (inside: GraphBuilder): Value[] => {
+      const target =
+        stacked === undefined ? centroid(inside, targets) : servedCentroid(inside, stacked, place, context, rows);
+      const found = indexScores(inside, context, parts, indexer, states[place] as Value, rows);
+      const { loss, gradients } = indexerGradient(
+        inside,
+        context,
+        indexer,
+        found,
+        rows,
+        target,
+        biases[place] as Value,
+      );
+      return [loss, ...gradients];
+    };
+    const nothing = (inside: GraphBuilder): Value[] => [
+      inside.float(0),
+      ...indexerTensors.map((tensor) =>
+        inside.node("Expand", [inside.float(0), inside.int([...indexer[tensor].shape])]),
+      ),
+    ];
+    const always = !settings.anyPattern || layer === range.from;
+    const [loss, ...gradients] = always
+      ? train(graph)
+      : graph.branch(fullInput(layer), 1 + indexerTensors.length, train, nothing);
+    results.set(lossOutput(layer), loss as Value);
+    for (const [index, tensor] of indexerTensors.entries()) {
+      results.set(gradientName(layer, tensor), gradients[index] as Value);
+    }
+  }
+  for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
+  return graph.model("dsa distillation", { architecture: config.modelType });
+}
+
+/** The layers alone: hidden states at the first boundary (token ids for the first layer) to those at the last one. */
+export function buildRangeGraph(
+  config: DsaConfig,
+  weights: ModelWeights,
+  range: LayerRange,
+  shape: SequenceShape,
+  provider: Provider,
+): ModelProto {
+  const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
+  const rows = shape.batch * shape.length;
+  const first = range.from === 0;
+  if (first) graph.input("input_ids", OnnxType.int64, [rows]);
+  else graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
+  graph.input("position_ids", OnnxType.int64, [rows]);
+  const context = sequenceContext(graph, config, shape, { precision: OnnxType.float, provider, boundaries: false });
+  let hidden: Value = first
+    ? graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 })
+    : "hidden_states";
+  let selected: Value | undefined;
+  for (let layer = range.from; layer < range.to; layer++) {
+    const parts = weights.layers[layer] as LayerWeights;
+    selected = ownSelection(graph, context, parts, hidden) ?? selected;
+    hidden = layerOver(graph, context, parts, hidden, selected);
+  }
+  graph.output("next_hidden_states", hidden, OnnxType.float, [rows, config.hiddenSize]);
+  return graph.model("dsa layers", { architecture: config.modelType });
+}
+
+/** `topk_indices` of a layer's own, frozen indexer; nothing where it has none, or sequences are too short to select. */
+function ownSelection(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  parts: LayerWeights,
+  hidden: Value,
+): Value | undefined {
+  if (parts.indexer === undefined || !selectsKeys(context.config, context.shape)) return undefined;
+  return selectSequenceKeys(graph, context, parts, parts.indexer, hidden);
+}
+
+function queryRows(graph: GraphBuilder, context: SequenceContext, count: number): QueryRows {
+  const { batch, length } = context.shape;
+  const positions = "query_positions";
+  const starts = graph.node("Mul", [
+    graph.node("Range", [graph.int(0), graph.int(batch), graph.int(1)]),
+    graph.int(length),
+  ]);
+  const places = graph.reshape(
+    graph.node("Add", [
+      graph.node("Unsqueeze", [starts, graph.int([1])]),
+      graph.node("Unsqueeze", [positions, graph.int([0])]),
+    ]),
+    [batch * count],
+  );
+  const repeated = graph.reshape(graph.node("Expand", [positions, graph.int([batch, count])]), [batch * count]);
+  return {
+    count,
+    places,
+    positions,
+    angles: { cos: context.cos, sin: context.sin, positions: repeated, together: count },
+  };
+}
+
+/** `[1, queries, length]`: 0 at every key that a row sees. */
+function causalBias(graph: GraphBuilder, { positions }: QueryRows, length: number): Value {
+  const every = graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]);
+  const future = graph.node("Greater", [every, graph.node("Unsqueeze", [positions, graph.int([1])])]);
+  const bias = graph.node("Where", [future, graph.float(closed), graph.float(0)]);
+  return graph.node("Unsqueeze", [bias, graph.int([0])]);
+}
+
+/** `[batch, queries, length]`: 0 at the keys that an indexer selects. */
+function selectedBias(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  parts: LayerWeights,
+  indexer: IndexerWeights,
+  hidden: Value,
+  rows: QueryRows,
+  causal: Value,
+): Value {
+  const { length, batch } = context.shape;
+  const { scores } = indexScores(graph, context, parts, indexer, hidden, rows);
+  const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]), OnnxType.float);
+  const order = graph.node("Mul", [every, graph.float(tieStep)]);
+  const visible = graph.node("Add", [graph.node("Add", [scores, order]), causal]);
+  const topk = graph.int([Math.min(context.config.indexTopk, length)]);
+  const [, chosen] = graph.nodes("TopK", [visible, topk], { axis: -1, largest: 1, sorted: 0 }, 2);
+  const none = graph.node("Expand", [graph.float(closed), graph.int([batch, rows.count, length])]);
+  const open = graph.node("Expand", [graph.float(0), graph.node("Shape", [chosen as Value])]);
+  const selected = graph.node("ScatterElements", [none, chosen as Value, open], { axis: 2 });
+  // Rows that see fewer keys than are selected got keys of their future as well.
+  return graph.node("Min", [selected, causal]);
+}
+
+/** `[targets, batch * queries * length]` */
+function stack(graph: GraphBuilder, targets: Value[]): Value {
+  return graph.node(
+    "Concat",
+    targets.map((target) => graph.reshape(target, [1, -1])),
+    { axis: 0 },
+  );
+}
+
+function centroid(graph: GraphBuilder, targets: Value[]): Value {
+  return targets.length === 1 ? (targets[0] as Value) : graph.node("Mean", targets);
+}
+
+/** The mean of the layers that indexer `place` serves, by its row of `serves`. */
+function servedCentroid(
+  graph: GraphBuilder,
+  stacked: Value,
+  place: number,
+  context: SequenceContext,
+  rows: QueryRows,
+): Value {
+  const shares = graph.slice(servesInput, 0, place, place + 1);
+  const { batch, length } = context.shape;
+  return graph.reshape(graph.node("MatMul", [shares, stacked]), [batch, rows.count, length]);
+}

@@ -1,0 +1,156 @@
+/** Runs a distillation graph: hidden states and indexers in, losses and gradients out. */
+import type { Tensor } from "onnxruntime-node";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
+import {
+  buildDistillGraph,
+  type DistillGraphSettings,
+  distillSpec,
+  fullInput,
+  gradientName,
+  type LayerRange,
+  lossOutput,
+  parameterName,
+  servesInput,
+  sparseInput,
+} from "../../graph/distill/distill-graph.ts";
+import { type IndexerTensor, indexerTensors } from "../../graph/distill/indexer-gradient.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import { providerOf } from "../execution-provider.ts";
+import type { ComputeDevice } from "../measurement.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
+
+/** Weights of one indexer, row by row as Hugging Face stores them. */
+export type IndexerParameters = Record<IndexerTensor, Float32Array>;
+
+/** What a step says of one trained indexer. */
+export interface IndexerGradient {
+  /** KL divergence of the target from the indexer's distribution, nats, mean over query rows. */
+  loss: number;
+  gradients: IndexerParameters;
+}
+
+export interface GradientStep {
+  /** States that enter the first layer, `[batch * length, hidden_size]`. */
+  hidden: Float32Array;
+  /** Query positions of every sequence. */
+  queries: readonly number[];
+  /** Choose among the keys that the indexer selects, instead of all visible ones. */
+  sparse: boolean;
+  parameters: ReadonlyMap<number, IndexerParameters>;
+  /** What any-pattern graphs train in this step; layers of the whole model. */
+  pattern?: Pattern;
+  /** Does an indexer learn from its own layer alone? Of any-pattern graphs. */
+  ownTargets?: boolean;
+}
+
+export interface GradientSessionSettings extends Omit<DistillGraphSettings, "provider"> {
+  device: ComputeDevice;
+  threads: number;
+}
+
+export class GradientSession {
+  readonly #session: OnnxSession;
+  readonly #tensor: typeof Tensor;
+  readonly #settings: GradientSessionSettings;
+  readonly #range: LayerRange;
+  readonly #weights: ModelWeights;
+  readonly #hiddenSize: number;
+  readonly #positions: BigInt64Array;
+
+  private constructor(
+    session: OnnxSession,
+    tensor: typeof Tensor,
+    settings: GradientSessionSettings,
+    range: LayerRange,
+    weights: ModelWeights,
+    hiddenSize: number,
+  ) {
+    this.#session = session;
+    this.#tensor = tensor;
+    this.#settings = settings;
+    this.#range = range;
+    this.#weights = weights;
+    this.#hiddenSize = hiddenSize;
+    const { batch, length } = settings;
+    this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
+  }
+
+  static async open(model: ModelFolder, range: LayerRange, settings: GradientSessionSettings): Promise<GradientSession> {
+    const weights = await model.weights();
+    const graph = buildDistillGraph(model.config, weights, range, {
+      ...settings,
+      provider: providerOf(settings.device),
+    });
+    const { Tensor } = await loadRuntime();
+    const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
+      device: settings.device,
+      threads: settings.threads,
+      folder: model.path,
+      solo: true,
+    });
+    return new GradientSession(session, Tensor, settings, range, weights, model.config.hiddenSize);
+  }
+
+  /** @returns losses and gradients of the indexers that the step trains, by layer */
+  async run(step: GradientStep): Promise<Map<number, IndexerGradient>> {
+    const { batch, length, trained, anyPattern } = this.#settings;
+    const feeds: Feeds = {
+      hidden_states: new this.#tensor("float32", step.hidden, [batch * length, this.#hiddenSize]),
+      position_ids: new this.#tensor("int64", this.#positions, [batch * length]),
+      query_positions: new this.#tensor("int64", BigInt64Array.from(step.queries, BigInt), [step.queries.length]),
+      [sparseInput]: new this.#tensor("bool", [step.sparse], []),
+    };
+    for (const [layer, parameters] of step.parameters) {
+      for (const tensor of indexerTensors) {
+        const shape = this.#weights.layers[layer]?.indexer?.[tensor].shape ?? [];
+        feeds[parameterName(layer, tensor)] = new this.#tensor("float32", parameters[tensor], [...shape]);
+      }
+    }
+    const learns = (layer: number) => step.pattern === undefined || isFull(step.pattern, layer);
+    if (anyPattern) this.#choose(feeds, step);
+    const outputs = await this.#session.run(feeds);
+    const found = new Map<number, IndexerGradient>();
+    for (const layer of trained) {
+      if (!learns(layer)) continue;
+      const gradients = Object.fromEntries(
+        indexerTensors.map((tensor) => {
+          const name = gradientName(layer, tensor);
+          return [tensor, floats(outputs[name], name)];
+        }),
+      ) as IndexerParameters;
+      const [loss = Number.NaN] = floats(outputs[lossOutput(layer)], lossOutput(layer));
+      found.set(layer, { loss, gradients });
+    }
+    return found;
+  }
+
+  async release(): Promise<void> {
+    await this.#session.release();
+  }
+
+  /** Switches and shares of an any-pattern graph: row f of `serves` has 1 / n at the n layers that f serves. */
+  #choose(feeds: Feeds, { pattern, ownTargets }: GradientStep): void {
+    const { from, to } = this.#range;
+    const layers = to - from;
+    if (pattern === undefined) throw new RangeError("an any-pattern step needs a pattern");
+    const serves = new Float32Array(layers * layers);
+    const served = new Map<number, number[]>();
+    for (let layer = from; layer < to; layer++) {
+      const source = sourceLayer(pattern, layer);
+      if (ownTargets === true && source !== layer) continue;
+      served.set(source, [...(served.get(source) ?? []), layer]);
+    }
+    for (const [source, all] of served) {
+      for (const layer of all) serves[(source - from) * layers + (layer - from)] = 1 / all.length;
+    }
+    feeds[servesInput] = new this.#tensor("float32", serves, [layers, layers]);
+    for (const layer of this.#settings.trained) {
+      if (layer > from) feeds[fullInput(layer)] = new this.#tensor("bool", [isFull(pattern, layer)], []);
+    }
+  }
+}
+
+/** Names that a session of these settings feeds and fetches, for tests. */
+export { distillSpec };
