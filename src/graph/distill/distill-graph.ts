@@ -41,9 +41,12 @@ export interface DistillGraphSettings {
 
 /** An input: may a row choose among all that it sees (false), or among what its trained indexer selects (true)? */
 export const sparseInput = "sparse";
+/** An input: is the share of the target that an indexer's selection misses wanted as well? Only with `sparse` false. */
+export const measureInput = "measure";
 export const servesInput = "serves";
 export const fullInput = (layer: number) => `full.${layer}`;
 export const lossOutput = (layer: number) => `loss.${layer}`;
+export const missedOutput = (layer: number) => `missed.${layer}`;
 export const parameterName = (layer: number, tensor: IndexerTensor) => `trained.${layer}.${tensor}`;
 export const gradientName = (layer: number, tensor: IndexerTensor) => `gradient.${layer}.${tensor}`;
 
@@ -78,6 +81,7 @@ export function distillSpec(
     { name: "position_ids", type: OnnxType.int64, shape: [rows] },
     { name: "query_positions", type: OnnxType.int64, shape: [settings.queries] },
     { name: sparseInput, type: OnnxType.bool, shape: [] },
+    { name: measureInput, type: OnnxType.bool, shape: [] },
   ];
   if (settings.anyPattern) inputs.push({ name: servesInput, type: OnnxType.float, shape: [layers, layers] });
   const outputs: TensorSpec[] = [];
@@ -86,6 +90,7 @@ export function distillSpec(
       inputs.push({ name: fullInput(layer), type: OnnxType.bool, shape: [] });
     }
     outputs.push({ name: lossOutput(layer), type: OnnxType.float, shape: [] });
+    outputs.push({ name: missedOutput(layer), type: OnnxType.float, shape: [] });
     for (const tensor of indexerTensors) {
       const { shape } = indexerOf(weights, layer)[tensor];
       inputs.push({ name: parameterName(layer, tensor), type: OnnxType.float, shape });
@@ -140,7 +145,10 @@ export function buildDistillGraph(
       const allowed = (inside: GraphBuilder) =>
         inside.either(
           sparseInput,
-          (sparse) => selectedBias(sparse, context, parts, indexer, input, rows, causal),
+          (sparse) => {
+            const { scores } = indexScores(sparse, context, parts, indexer, input, rows);
+            return selectedBias(sparse, context, scores, rows, causal);
+          },
           () => causal,
         );
       const always = !settings.anyPattern || layer === range.from;
@@ -171,19 +179,26 @@ export function buildDistillGraph(
         target,
         biases[place] as Value,
       );
-      return [loss, ...gradients];
+      const missed = inside.either(
+        measureInput,
+        (measured) => missedShare(measured, target, selectedBias(measured, context, found.scores, rows, causal), rows),
+        (other) => other.float(0),
+      );
+      return [loss, missed, ...gradients];
     };
     const nothing = (inside: GraphBuilder): Value[] => [
+      inside.float(0),
       inside.float(0),
       ...indexerTensors.map((tensor) =>
         inside.node("Expand", [inside.float(0), inside.int([...indexer[tensor].shape])]),
       ),
     ];
     const always = !settings.anyPattern || layer === range.from;
-    const [loss, ...gradients] = always
+    const [loss, missed, ...gradients] = always
       ? train(graph)
-      : graph.branch(fullInput(layer), 1 + indexerTensors.length, train, nothing);
+      : graph.branch(fullInput(layer), 2 + indexerTensors.length, train, nothing);
     results.set(lossOutput(layer), loss as Value);
+    results.set(missedOutput(layer), missed as Value);
     for (const [index, tensor] of indexerTensors.entries()) {
       results.set(gradientName(layer, tensor), gradients[index] as Value);
     }
@@ -266,14 +281,11 @@ function causalBias(graph: GraphBuilder, { positions }: QueryRows, length: numbe
 function selectedBias(
   graph: GraphBuilder,
   context: SequenceContext,
-  parts: LayerWeights,
-  indexer: IndexerWeights,
-  hidden: Value,
+  scores: Value,
   rows: QueryRows,
   causal: Value,
 ): Value {
   const { length, batch } = context.shape;
-  const { scores } = indexScores(graph, context, parts, indexer, hidden, rows);
   const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]), OnnxType.float);
   const order = graph.node("Mul", [every, graph.float(tieStep)]);
   const visible = graph.node("Add", [graph.node("Add", [scores, order]), causal]);
@@ -284,6 +296,15 @@ function selectedBias(
   const selected = graph.node("ScatterElements", [none, chosen as Value, open], { axis: 2 });
   // Rows that see fewer keys than are selected got keys of their future as well.
   return graph.node("Min", [selected, causal]);
+}
+
+/** Share of the target's mass at keys that are not selected, a scalar: mean over rows. */
+function missedShare(graph: GraphBuilder, target: Value, selected: Value, rows: QueryRows): Value {
+  const outside = graph.node("Less", [selected, graph.float(closed / 2)]);
+  const missed = graph.node("Where", [outside, target, graph.float(0)]);
+  const total = graph.node("ReduceSum", [missed], { keepdims: 0 });
+  const all = graph.cast(graph.node("Size", [rows.places]), OnnxType.float);
+  return graph.node("Div", [total, all]);
 }
 
 /** `[targets, batch * queries * length]` */

@@ -4,11 +4,12 @@ import type { ModelWeights } from "../../checkpoint/weights.ts";
 import {
   buildDistillGraph,
   type DistillGraphSettings,
-  distillSpec,
   fullInput,
   gradientName,
   type LayerRange,
   lossOutput,
+  measureInput,
+  missedOutput,
   parameterName,
   servesInput,
   sparseInput,
@@ -28,6 +29,8 @@ export type IndexerParameters = Record<IndexerTensor, Float32Array>;
 export interface IndexerGradient {
   /** KL divergence of the target from the indexer's distribution, nats, mean over query rows. */
   loss: number;
+  /** Share of the target's mass at keys that the indexer does not select, where the step measures it. */
+  missed: number | undefined;
   gradients: IndexerParameters;
 }
 
@@ -38,6 +41,8 @@ export interface GradientStep {
   queries: readonly number[];
   /** Choose among the keys that the indexer selects, instead of all visible ones. */
   sparse: boolean;
+  /** Measure what the selections miss; only with `sparse` false. */
+  measure?: boolean;
   parameters: ReadonlyMap<number, IndexerParameters>;
   /** What any-pattern graphs train in this step; layers of the whole model. */
   pattern?: Pattern;
@@ -77,7 +82,11 @@ export class GradientSession {
     this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
   }
 
-  static async open(model: ModelFolder, range: LayerRange, settings: GradientSessionSettings): Promise<GradientSession> {
+  static async open(
+    model: ModelFolder,
+    range: LayerRange,
+    settings: GradientSessionSettings,
+  ): Promise<GradientSession> {
     const weights = await model.weights();
     const graph = buildDistillGraph(model.config, weights, range, {
       ...settings,
@@ -101,6 +110,7 @@ export class GradientSession {
       position_ids: new this.#tensor("int64", this.#positions, [batch * length]),
       query_positions: new this.#tensor("int64", BigInt64Array.from(step.queries, BigInt), [step.queries.length]),
       [sparseInput]: new this.#tensor("bool", [step.sparse], []),
+      [measureInput]: new this.#tensor("bool", [step.measure === true], []),
     };
     for (const [layer, parameters] of step.parameters) {
       for (const tensor of indexerTensors) {
@@ -121,7 +131,8 @@ export class GradientSession {
         }),
       ) as IndexerParameters;
       const [loss = Number.NaN] = floats(outputs[lossOutput(layer)], lossOutput(layer));
-      found.set(layer, { loss, gradients });
+      const [share = Number.NaN] = floats(outputs[missedOutput(layer)], missedOutput(layer));
+      found.set(layer, { loss, missed: step.measure === true ? share : undefined, gradients });
     }
     return found;
   }
@@ -151,6 +162,3 @@ export class GradientSession {
     }
   }
 }
-
-/** Names that a session of these settings feeds and fetches, for tests. */
-export { distillSpec };
