@@ -62,7 +62,8 @@ function trainedIndexer(layer: number, indexer: IndexerWeights): IndexerWeights 
   return Object.fromEntries(indexerTensors.map((tensor) => [tensor, named(tensor)])) as unknown as IndexerWeights;
 }
 
-function indexerOf(weights: ModelWeights, layer: number): IndexerWeights {
+/** @throws RangeError for a layer without an indexer */
+export function indexerOf(weights: ModelWeights, layer: number): IndexerWeights {
   const indexer = weights.layers[layer]?.indexer;
   if (indexer === undefined) throw new RangeError(`layer ${layer} has no indexer to train`);
   return indexer;
@@ -207,7 +208,7 @@ export function buildDistillGraph(
   return graph.model("dsa distillation", { architecture: config.modelType });
 }
 
-/** The layers alone: hidden states at the first boundary (token ids for the first layer) to those at the last one. */
+/** The layers alone: hidden states at the first boundary to those at the last one. A range without layers embeds token ids. */
 export function buildRangeGraph(
   config: DsaConfig,
   weights: ModelWeights,
@@ -217,12 +218,12 @@ export function buildRangeGraph(
 ): ModelProto {
   const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
   const rows = shape.batch * shape.length;
-  const first = range.from === 0;
-  if (first) graph.input("input_ids", OnnxType.int64, [rows]);
+  const embeds = range.from === range.to;
+  if (embeds) graph.input("input_ids", OnnxType.int64, [rows]);
   else graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
   graph.input("position_ids", OnnxType.int64, [rows]);
   const context = sequenceContext(graph, config, shape, { precision: OnnxType.float, provider, boundaries: false });
-  let hidden: Value = first
+  let hidden: Value = embeds
     ? graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 })
     : "hidden_states";
   let selected: Value | undefined;

@@ -22,7 +22,7 @@ export class LayerStates {
   readonly #tensor: typeof Tensor;
   readonly #config: DsaConfig;
   readonly #settings: LayerStatesSettings;
-  readonly #first: boolean;
+  readonly #embeds: boolean;
   readonly #positions: BigInt64Array;
 
   private constructor(
@@ -30,13 +30,13 @@ export class LayerStates {
     tensor: typeof Tensor,
     config: DsaConfig,
     settings: LayerStatesSettings,
-    first: boolean,
+    embeds: boolean,
   ) {
     this.#session = session;
     this.#tensor = tensor;
     this.#config = config;
     this.#settings = settings;
-    this.#first = first;
+    this.#embeds = embeds;
     const { batch, length } = settings;
     this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
   }
@@ -53,17 +53,17 @@ export class LayerStates {
       folder: model.path,
       solo: true,
     });
-    return new LayerStates(session, Tensor, model.config, settings, range.from === 0);
+    return new LayerStates(session, Tensor, model.config, settings, range.from === range.to);
   }
 
   /**
-   * @param input token ids `[batch * length]` of a range that begins with layer 0, else states `[batch * length, hidden_size]`
+   * @param input token ids `[batch * length]` of a range without layers, else states `[batch * length, hidden_size]`
    * @returns the states after the range's last layer, `[batch * length, hidden_size]`
    */
   async run(input: BigInt64Array | Float32Array): Promise<Float32Array> {
     const rows = this.#settings.batch * this.#settings.length;
     const feeds: Feeds = { position_ids: new this.#tensor("int64", this.#positions, [rows]) };
-    if (this.#first) feeds.input_ids = new this.#tensor("int64", input as BigInt64Array, [rows]);
+    if (this.#embeds) feeds.input_ids = new this.#tensor("int64", input as BigInt64Array, [rows]);
     else feeds.hidden_states = new this.#tensor("float32", input as Float32Array, [rows, this.#config.hiddenSize]);
     const outputs = await this.#session.run(feeds);
     return floats(outputs.next_hidden_states, "next_hidden_states");

@@ -47,15 +47,25 @@ async function storedIndexer(model: ModelFolder, layer: number): Promise<Indexer
   return Object.fromEntries(indexerTensors.map((tensor) => [tensor, read(tensor)])) as IndexerParameters;
 }
 
+/** States that enter a layer, of sequences of ids. */
+async function statesAt(model: ModelFolder, layer: number, ids: number[][]): Promise<Float32Array> {
+  const settings = { device: "cpu", threads: 2, batch: ids.length, length: ids[0]?.length ?? 0 } as const;
+  const embedding = await LayerStates.open(model, { from: 0, to: 0 }, settings);
+  const embedded = await embedding.run(BigInt64Array.from(ids.flat(), BigInt));
+  await embedding.release();
+  const layers = await LayerStates.open(model, { from: 0, to: layer }, settings);
+  const states = await layers.run(embedded);
+  await layers.release();
+  return states;
+}
+
 describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
   const expected = oracle.parse(JSON.parse(readFileSync(join(fixturePath(name), "distill.json"), "utf8")));
   it.each(expected.cases)("$stage targets by $weight have PyTorch's loss and gradients", async (found) => {
     const model = await openModel(fixturePath(name));
     const { from, to, input_ids: ids, query_positions: queries } = expected;
     const [batch, length] = [ids.length, ids[0]?.length ?? 0];
-    const before = await LayerStates.open(model, { from: 0, to: from }, { device: "cpu", threads: 2, batch, length });
-    const hidden = await before.run(BigInt64Array.from(ids.flat(), BigInt));
-    await before.release();
+    const hidden = await statesAt(model, from, ids);
     const targets = Array.from({ length: to - from }, (_, index) => from + index);
     const session = await GradientSession.open(
       model,

@@ -1,0 +1,24 @@
+/** Reads indexers out of a checkpoint in float32, whatever they are stored as: outputs are the tensors, by layer and name. */
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { DsaConfig } from "../../checkpoint/model-config.ts";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
+import { GraphBuilder } from "../graph-builder.ts";
+import type { ModelProto } from "../onnx_pb.ts";
+import { indexerOf, parameterName } from "./distill-graph.ts";
+import { indexerTensors } from "./indexer-gradient.ts";
+
+export function buildIndexerParametersGraph(
+  config: DsaConfig,
+  weights: ModelWeights,
+  layers: readonly number[],
+): ModelProto {
+  const graph = new GraphBuilder();
+  for (const layer of layers) {
+    const indexer = indexerOf(weights, layer);
+    for (const tensor of indexerTensors) {
+      const weight = indexer[tensor];
+      graph.output(parameterName(layer, tensor), graph.weight(weight), OnnxType.float, [...weight.shape]);
+    }
+  }
+  return graph.model("dsa indexers", { architecture: config.modelType });
+}

@@ -1,0 +1,35 @@
+/** The indexers of a checkpoint in float32. */
+import { parameterName } from "../../graph/distill/distill-graph.ts";
+import { indexerTensors } from "../../graph/distill/indexer-gradient.ts";
+import { buildIndexerParametersGraph } from "../../graph/distill/indexer-parameters-graph.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { floats, OnnxSession } from "../onnx-session.ts";
+import type { IndexerParameters } from "./gradient-session.ts";
+
+/** Copies of the tensors, by layer. */
+export async function readIndexers(
+  model: ModelFolder,
+  layers: readonly number[],
+): Promise<Map<number, IndexerParameters>> {
+  const graph = buildIndexerParametersGraph(model.config, await model.weights(), layers);
+  const session = await OnnxSession.create(encodeModel(graph), "indexers", {
+    device: "cpu",
+    threads: 1,
+    folder: model.path,
+  });
+  try {
+    const outputs = await session.run({});
+    return new Map(
+      layers.map((layer) => {
+        const read = indexerTensors.map((tensor) => {
+          const name = parameterName(layer, tensor);
+          return [tensor, Float32Array.from(floats(outputs[name], name))];
+        });
+        return [layer, Object.fromEntries(read) as IndexerParameters];
+      }),
+    );
+  } finally {
+    await session.release();
+  }
+}
