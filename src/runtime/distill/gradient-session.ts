@@ -53,6 +53,8 @@ export interface GradientStep {
 export interface GradientSessionSettings extends Omit<DistillGraphSettings, "provider"> {
   device: ComputeDevice;
   threads: number;
+  /** Writes a profile of every node that runs to `<prefix>_<time>.json`. */
+  profilePrefix?: string;
 }
 
 export class GradientSession {
@@ -98,6 +100,7 @@ export class GradientSession {
       threads: settings.threads,
       folder: model.path,
       solo: true,
+      ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     });
     return new GradientSession(session, Tensor, settings, range, weights, model.config.hiddenSize);
   }
