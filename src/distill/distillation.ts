@@ -4,6 +4,7 @@
  * are carried to the boundary above. For any pattern there is one group, the whole model.
  */
 
+import { InputError } from "../base/errors.ts";
 import type { TargetWeight } from "../graph/distill/attention-target.ts";
 import type { LayerRange } from "../graph/distill/distill-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -14,6 +15,7 @@ import { LayerStates } from "../runtime/distill/layer-states.ts";
 import { readIndexers } from "../runtime/distill/stored-indexers.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
 import { queriesAt, type Recipe } from "./recipe.ts";
+import type { Best, SavedTraining } from "./saved-training.ts";
 import { IndexerTraining, type LayerGroup, layerGroups, type StepDone } from "./training.ts";
 
 export interface DistillationSettings {
@@ -25,6 +27,24 @@ export interface DistillationSettings {
   threads: number;
   /** How many held-out measurements a group gets, the one before its first step included. */
   measurements: number;
+  /** Where states and progress are kept; absent: in memory, and gone with the process. */
+  store?: DistillationStore;
+  /** Steps between two checkpoints of a training, where there is a store. */
+  checkpointEvery?: number;
+  signal?: AbortSignal;
+}
+
+/** Keeps what a run has done; a run that is taken up again asks it first. Groups go by their Full layer. */
+export interface DistillationStore {
+  boundary(layer: number, shape: BoundaryShape): Promise<BoundaryStates | undefined>;
+  newBoundary(layer: number, shape: BoundaryShape): Promise<BoundaryStates>;
+  boundaryComplete(layer: number, states: BoundaryStates): Promise<void>;
+  dropBoundary(layer: number): Promise<void>;
+  trained(group: number): Promise<{ parameters: Map<number, IndexerParameters>; step: number } | undefined>;
+  saveTrained(group: number, saved: SavedTraining): Promise<void>;
+  checkpoint(group: number): Promise<SavedTraining | undefined>;
+  saveCheckpoint(group: number, saved: SavedTraining): Promise<void>;
+  saveMeasured(group: number, measured: Measured): Promise<void>;
 }
 
 /** What held-out sequences say of the indexers of a group. */
@@ -70,17 +90,51 @@ export async function* distil(
     hiddenSize: config.hiddenSize,
   };
   const work = planWork(config.indexerLayers, pattern, recipe.targets);
-  let states: BoundaryStates = await embed(model, [...text.training, ...text.heldOut], shape, settings);
+  const { store, signal } = settings;
+  const boundary = async (layer: number, fill: (states: BoundaryStates) => Promise<void>): Promise<BoundaryStates> => {
+    const kept = await store?.boundary(layer, shape);
+    if (kept !== undefined) return kept;
+    const states = (await store?.newBoundary(layer, shape)) ?? new StatesInMemory(shape);
+    await fill(states);
+    await store?.boundaryComplete(layer, states);
+    return states;
+  };
+  const windows = [...text.training, ...text.heldOut];
+  /** Only the states that enter layer 0 can be made from nothing but the text. */
+  const first = async (layer: number, empty: BoundaryStates): Promise<void> => {
+    if (layer === 0) return await embed(model, windows, empty, settings);
+    throw new InputError(`The states that enter layer ${layer} are gone`, { hint: "start again with --fresh" });
+  };
+  let states: BoundaryStates | undefined;
   for (const [index, item] of work.entries()) {
+    signal?.throwIfAborted();
+    const { from } = item.range;
+    const done = await store?.trained(item.group.full);
+    const next = work[index + 1]?.range.from;
     yield { type: "group", group: item.group, index, groups: work.length };
-    yield* trainGroup(model, text, states, item, settings);
-    if (index + 1 === work.length) break;
-    const next = new StatesInMemory(shape);
-    await carry(model, states, next, item.range, settings);
-    await states.close();
-    states = next;
+    if (done === undefined) {
+      states ??= await boundary(from, (empty) => first(from, empty));
+      yield* trainGroup(model, text, states, item, settings);
+    } else {
+      yield { type: "trained", group: item.group, ...done };
+    }
+    if (next === undefined) break;
+    const ahead = await store?.boundary(next, shape);
+    if (ahead !== undefined || (await isTrained(store, work[index + 1]))) {
+      await states?.close();
+      states = ahead;
+      continue;
+    }
+    const below: BoundaryStates = states ?? (await boundary(from, (empty) => first(from, empty)));
+    states = await boundary(next, (empty) => carry(model, below, empty, item.range, settings));
+    await below.close();
+    await store?.dropBoundary(from);
   }
-  await states.close();
+  await states?.close();
+}
+
+async function isTrained(store: DistillationStore | undefined, work: Work | undefined): Promise<boolean> {
+  return work !== undefined && (await store?.trained(work.group.full)) !== undefined;
 }
 
 /** @param indexerLayers F where a layer has an indexer */
@@ -125,10 +179,14 @@ async function* trainGroup(
     },
   );
   try {
-    const parameters = await readIndexers(model, trained);
     const trainable = anyPattern ? { trainable: model.config.indexerLayers } : {};
     const data = { sequences: text.training.length, length, ...trainable };
-    const training = new IndexerTraining(recipe, data, parameters);
+    const { store, signal, checkpointEvery = 25 } = settings;
+    const saved = await store?.checkpoint(group.full);
+    const parameters =
+      (saved?.training.parameters as Map<number, IndexerParameters> | undefined) ??
+      (await readIndexers(model, trained));
+    const training = new IndexerTraining(recipe, data, parameters, saved?.training);
     const ownTargets = recipe.targets === "own";
     const measure = async (step: number): Promise<Measured> => {
       const missed = new Map<number, number>();
@@ -154,23 +212,23 @@ async function* trainGroup(
       return { step, missed, divergence };
     };
     const every = Math.max(1, Math.ceil(recipe.steps / Math.max(1, settings.measurements - 1)));
-    let best = copyOf(parameters);
-    let bestStep = 0;
-    let least = Number.POSITIVE_INFINITY;
+    const best: Best = saved?.best ?? { step: 0, missed: Number.POSITIVE_INFINITY, parameters: copyOf(parameters) };
     const look = async (): Promise<DistillEvent> => {
       const measured = await measure(training.state.step);
       const total = [...measured.missed.values()].reduce((sum, value) => sum + value, 0);
-      const better = total < least;
-      if (better) {
-        least = total;
-        best = copyOf(parameters);
-        bestStep = measured.step;
-      }
+      const better = total < best.missed;
+      if (better) Object.assign(best, { step: measured.step, missed: total, parameters: copyOf(parameters) });
+      await store?.saveMeasured(group.full, measured);
       return { type: "measured", group, measured, best: better };
     };
     const measures = text.heldOut.length >= recipe.batch && settings.measurements > 0;
-    if (measures) yield await look();
+    const save = async (): Promise<void> => store?.saveCheckpoint(group.full, { training: training.state, best });
+    if (measures && saved === undefined) yield await look();
     while (!training.finished) {
+      if (signal?.aborted === true) {
+        await save();
+        signal.throwIfAborted();
+      }
       const done = await training.advance(async (request) => {
         const hidden = await states.read(request.sequences);
         const { queries, sparse, pattern: drawn } = request;
@@ -179,12 +237,15 @@ async function* trainGroup(
       });
       yield { type: "step", group, done };
       if (measures && (training.finished || training.state.step % every === 0)) yield await look();
+      if (training.state.step % checkpointEvery === 0 && !training.finished) await save();
     }
+    if (!measures) Object.assign(best, { step: training.state.step, parameters: copyOf(parameters) });
+    await store?.saveTrained(group.full, { training: training.state, best });
     yield {
       type: "trained",
       group,
-      parameters: measures ? best : parameters,
-      step: measures ? bestStep : training.state.step,
+      parameters: best.parameters as Map<number, IndexerParameters>,
+      step: best.step,
     };
   } finally {
     await session.release();
@@ -206,19 +267,22 @@ function copyOf(parameters: ReadonlyMap<number, IndexerParameters>): Map<number,
 async function embed(
   model: ModelFolder,
   windows: readonly Int32Array[],
-  shape: BoundaryShape,
+  states: BoundaryStates,
   settings: DistillationSettings,
-): Promise<BoundaryStates> {
-  const states = new StatesInMemory(shape);
-  const layers = await LayerStates.open(model, { from: 0, to: 0 }, { ...settings, batch: 1, length: shape.length });
+): Promise<void> {
+  const layers = await LayerStates.open(
+    model,
+    { from: 0, to: 0 },
+    { ...settings, batch: 1, length: states.shape.length },
+  );
   try {
     for (const [sequence, window] of windows.entries()) {
+      settings.signal?.throwIfAborted();
       await states.write(sequence, await layers.run(BigInt64Array.from(window, BigInt)));
     }
   } finally {
     await layers.release();
   }
-  return states;
 }
 
 /** Takes every sequence from the boundary below a range of layers to the one above. */
@@ -235,6 +299,7 @@ async function carry(
   const size = length * hiddenSize;
   try {
     for (let first = 0; first < sequences; first += batch) {
+      settings.signal?.throwIfAborted();
       // The last batch reaches back, so that every run has the same shape.
       const start = Math.min(first, sequences - batch);
       const numbers = Array.from({ length: batch }, (_, i) => start + i);

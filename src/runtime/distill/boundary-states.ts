@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { InputError } from "../../base/errors.ts";
+import { systemErrorCode } from "../../base/files.ts";
 
 export interface BoundaryShape {
   sequences: number;
@@ -69,10 +70,16 @@ export class StatesInFile implements BoundaryStates {
 
   /**
    * @param hash what `hash` said when the file was complete
+   * @returns undefined where there is no file any more
    * @throws InputError where the file is another one
    */
-  static async reopen(path: string, shape: BoundaryShape, hash: string): Promise<StatesInFile> {
-    const states = new StatesInFile(path, shape, await open(path, "r"));
+  static async reopen(path: string, shape: BoundaryShape, hash: string): Promise<StatesInFile | undefined> {
+    const file = await open(path, "r").catch((error: unknown) => {
+      if (systemErrorCode(error) === "ENOENT") return undefined;
+      throw error;
+    });
+    if (file === undefined) return undefined;
+    const states = new StatesInFile(path, shape, file);
     const { size } = await states.#file.stat();
     if (size !== boundaryBytes(shape) || (await states.hash()) !== hash) {
       await states.close();

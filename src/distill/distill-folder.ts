@@ -1,0 +1,123 @@
+/**
+ * What a distillation keeps on disk while it runs: states at two boundaries, the training at hand, trained indexers, and the
+ * journal that says which of them are whole. Gone once the result is written.
+ */
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { readFloats, writeFloats } from "../checkpoint/float-file.ts";
+import { AppendLog, type LogMode } from "../formats/append-log.ts";
+import { type BoundaryShape, StatesInFile } from "../runtime/distill/boundary-states.ts";
+import type { IndexerParameters } from "../runtime/distill/gradient-session.ts";
+import { type DistillEntry, type DistillFingerprint, distillJournal } from "./distill-journal.ts";
+import type { DistillationStore, Measured } from "./distillation.ts";
+import { fromArrays, type SavedTraining, toArrays } from "./saved-training.ts";
+
+export const journalName = "journal.jsonl";
+
+export class DistillFolder implements DistillationStore {
+  readonly path: string;
+  readonly #journal: AppendLog<DistillEntry>;
+  readonly #entries: DistillEntry[];
+
+  private constructor(path: string, journal: AppendLog<DistillEntry>) {
+    this.path = path;
+    this.#journal = journal;
+    this.#entries = [...journal.entries];
+  }
+
+  /** @throws InputError where there is a journal and the mode is `create`; ResumeMismatchError where it is another run's */
+  static async open(path: string, fingerprint: DistillFingerprint, mode: LogMode): Promise<DistillFolder> {
+    await mkdir(path, { recursive: true });
+    return new DistillFolder(path, await AppendLog.open(join(path, journalName), distillJournal, fingerprint, mode));
+  }
+
+  async boundary(layer: number, shape: BoundaryShape): Promise<StatesInFile | undefined> {
+    const entry = this.#entries.findLast((one) => one.kind === "boundary" && one.layer === layer);
+    if (entry?.kind !== "boundary") return undefined;
+    return await StatesInFile.reopen(this.#boundaryPath(layer), shape, entry.sha256);
+  }
+
+  async newBoundary(layer: number, shape: BoundaryShape): Promise<StatesInFile> {
+    return await StatesInFile.create(this.#boundaryPath(layer), shape);
+  }
+
+  async boundaryComplete(layer: number, states: StatesInFile): Promise<void> {
+    await states.sync();
+    await this.#append({ kind: "boundary", layer, sha256: await states.hash() });
+  }
+
+  async dropBoundary(layer: number): Promise<void> {
+    await rm(this.#boundaryPath(layer), { force: true });
+  }
+
+  async trained(group: number): Promise<{ parameters: Map<number, IndexerParameters>; step: number } | undefined> {
+    const entry = this.#entries.findLast((one) => one.kind === "trained" && one.group === group);
+    if (entry?.kind !== "trained") return undefined;
+    const { best } = fromArrays(await readFloats(this.#statePath(group, "trained"), entry.sha256));
+    return { parameters: best.parameters as Map<number, IndexerParameters>, step: entry.step };
+  }
+
+  async saveTrained(group: number, saved: SavedTraining): Promise<void> {
+    const sha256 = await writeFloats(this.#statePath(group, "trained"), toArrays(saved));
+    await this.#append({ kind: "trained", group, step: saved.best.step, sha256 });
+    for (const slot of [0, 1]) await rm(this.#statePath(group, `checkpoint-${slot}`), { force: true });
+  }
+
+  async checkpoint(group: number): Promise<SavedTraining | undefined> {
+    const entry = this.#entries.findLast((one) => one.kind === "checkpoint" && one.group === group);
+    if (entry?.kind !== "checkpoint") return undefined;
+    const path = this.#statePath(group, `checkpoint-${this.#checkpoints(group) % 2}`);
+    return fromArrays(await readFloats(path, entry.sha256));
+  }
+
+  /** Two files take turns: the one that the journal names is never the one that is being written. */
+  async saveCheckpoint(group: number, saved: SavedTraining): Promise<void> {
+    const slot = (this.#checkpoints(group) + 1) % 2;
+    const sha256 = await writeFloats(this.#statePath(group, `checkpoint-${slot}`), toArrays(saved));
+    await this.#append({ kind: "checkpoint", group, step: saved.training.step, sha256 });
+  }
+
+  measured(group: number): Measured[] {
+    return this.#entries.flatMap((entry) =>
+      entry.kind === "measured" && entry.group === group
+        ? [{ step: entry.step, missed: byLayer(entry.missed), divergence: byLayer(entry.divergence) }]
+        : [],
+    );
+  }
+
+  async saveMeasured(group: number, { step, missed, divergence }: Measured): Promise<void> {
+    const entry = { missed: Object.fromEntries(missed), divergence: Object.fromEntries(divergence) };
+    await this.#append({ kind: "measured", group, step, ...entry });
+  }
+
+  async close(): Promise<void> {
+    await this.#journal.close();
+  }
+
+  /** Takes everything away, once the result is in its place. */
+  async remove(): Promise<void> {
+    await this.close();
+    await rm(this.path, { recursive: true, force: true });
+  }
+
+  async #append(entry: DistillEntry): Promise<void> {
+    await this.#journal.append(entry);
+    this.#entries.push(entry);
+  }
+
+  #checkpoints(group: number): number {
+    return this.#entries.filter((one) => one.kind === "checkpoint" && one.group === group).length;
+  }
+
+  #boundaryPath(layer: number): string {
+    return join(this.path, `boundary-${layer}.bf16`);
+  }
+
+  #statePath(group: number, what: string): string {
+    return join(this.path, `group-${group}-${what}.safetensors`);
+  }
+}
+
+function byLayer(record: Record<string, number>): Map<number, number> {
+  return new Map(Object.entries(record).map(([layer, value]) => [Number(layer), value]));
+}
