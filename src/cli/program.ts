@@ -6,6 +6,7 @@ import { escapeForTerminal } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { addAnalyzeCommand } from "./analyze.ts";
 import { addBenchCommand } from "./bench.ts";
+import { addDistillCommand } from "./distill.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
@@ -56,6 +57,7 @@ function buildProgram(): Command {
   addAnalyzeCommand(program);
   addBenchCommand(program);
   addServeCommand(program);
+  addDistillCommand(program);
   addExportCommand(program);
   addInspectCommand(program);
   addPatternCommand(program);

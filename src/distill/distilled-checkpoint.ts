@@ -1,7 +1,7 @@
 /** The folder that a distillation writes: the checkpoint as it was, with the trained indexers in place of its own. */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InputError } from "../base/errors.ts";
+import { quoted } from "../base/quoted.ts";
 import {
   type DerivedReport,
   type DerivedSettings,
@@ -9,25 +9,20 @@ import {
   type DerivedTensor,
   writeDerivedCheckpoint,
 } from "../checkpoint/derived-checkpoint.ts";
+import { readSafetensorsMetadata } from "../checkpoint/safetensors-metadata.ts";
 import { openTensors } from "../checkpoint/shards.ts";
+import { planFiles } from "../engines/applied-checkpoint.ts";
+import { readTextIfPresent } from "../formats/text-file.ts";
 import { indexerTensors } from "../graph/distill/indexer-gradient.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { IndexerParameters } from "../runtime/distill/gradient-session.ts";
 import { encodeFloats } from "./stored-floats.ts";
 
-/** Files of a checkpoint folder that go along as they are, where they are there. */
-const companions = [
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "chat_template.jinja",
-  "model.safetensors.index.json",
-];
+const INDEX = "model.safetensors.index.json";
 
 /**
- * @param config text of the new config.json
  * @param trained parameters by layer
+ * @param files small files of the new folder: config.json, the card, the manifest
  */
 export async function writeDistilledCheckpoint(
   target: string,
@@ -44,7 +39,8 @@ export async function writeDistilledCheckpoint(
     if (indexer === undefined) throw new RangeError(`layer ${layer} has no indexer`);
     for (const tensor of indexerTensors) {
       const { name, dtype, scale } = indexer[tensor];
-      if (scale !== undefined) throw new InputError(`Tensor "${name}" is quantised`);
+      if (scale !== undefined)
+        throw new InputError(`Tensor ${quoted(name)} is quantized: its training cannot be stored`);
       replaced.set(name, () => [encodeFloats(parameters[tensor], dtype)]);
     }
   }
@@ -53,14 +49,21 @@ export async function writeDistilledCheckpoint(
     const data = replaced.get(name) ?? { path: join(model.path, file), offset, length };
     byFile.set(file, [...(byFile.get(file) ?? []), { name, dtype, shape, data }]);
   }
-  const shards: DerivedShard[] = checkpoint.files.map((file) => {
+  const shards: DerivedShard[] = [];
+  for (const file of checkpoint.files) {
+    const path = join(model.path, file);
     const tensors = byFile.get(file) ?? [];
-    const changed = tensors.some(({ name }) => replaced.has(name));
-    return changed ? { file, tensors, metadata: { format: "pt" } } : { file, source: join(model.path, file) };
-  });
-  const kept = await Promise.all(
-    companions.map(async (name) => ({ name, content: await readFile(join(model.path, name)).catch(() => undefined) })),
-  );
-  const small = kept.flatMap(({ name, content }) => (content === undefined ? [] : [{ name, content }]));
+    if (tensors.some(({ name }) => replaced.has(name))) {
+      const metadata = await readSafetensorsMetadata(path);
+      shards.push({ file, tensors, ...(metadata && { metadata }) });
+    } else {
+      shards.push({ file, source: path });
+    }
+  }
+  const companions = await planFiles(model.path, checkpoint);
+  const index = join(model.path, INDEX);
+  const text = await readTextIfPresent(index, quoted(index));
+  const kept = text === undefined ? [] : [{ name: INDEX, content: text }];
+  const small = [...companions.files, ...kept].filter(({ name }) => !files.some((file) => file.name === name));
   return await writeDerivedCheckpoint(target, { shards, files: [...small, ...files] }, settings);
 }

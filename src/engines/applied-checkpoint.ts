@@ -230,7 +230,7 @@ function restoredName(files: readonly string[]): string {
 }
 
 /** Files that describe the model travel with it; weights in other formats and graphs would be of another one. */
-async function planFiles(
+export async function planFiles(
   source: string,
   { files }: CheckpointTensors,
 ): Promise<{ files: DerivedFile[]; notCopied: string[] }> {

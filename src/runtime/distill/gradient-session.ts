@@ -98,7 +98,7 @@ export class GradientSession {
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
       threads: settings.threads,
-      folder: model.path,
+      folder: model.places.folder,
       solo: true,
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     });

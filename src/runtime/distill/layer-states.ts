@@ -50,7 +50,7 @@ export class LayerStates {
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
       threads: settings.threads,
-      folder: model.path,
+      folder: model.places.folder,
       solo: true,
     });
     return new LayerStates(session, Tensor, model.config, settings, range.from === range.to);

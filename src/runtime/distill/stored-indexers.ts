@@ -16,7 +16,7 @@ export async function readIndexers(
   const session = await OnnxSession.create(encodeModel(graph), "indexers", {
     device: "cpu",
     threads: 1,
-    folder: model.path,
+    folder: model.places.folder,
   });
   try {
     const outputs = await session.run({});
