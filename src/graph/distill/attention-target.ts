@@ -48,12 +48,29 @@ export function attentionTarget(
   const scores = graph.node("MatMul", [scaled, keys]);
   const open = graph.node("Add", [scores, graph.node("Unsqueeze", [bias, graph.int([1])])]);
   const attended = graph.node("Softmax", [open], { axis: -1 });
-  if (weight === "mass") return graph.node("ReduceMean", [attended, graph.int([1])], { keepdims: 0 });
+  if (weight === "mass") return overHeads(graph, config, attended, shape.batch, queries.count, 1 / heads);
   const norms = contributionNorms(graph, config, layer, read.values, shape.batch, shape.length);
   const weighted = graph.node("Mul", [attended, graph.node("Unsqueeze", [norms, graph.int([2])])]);
-  const total = graph.node("ReduceSum", [weighted, graph.int([1])], { keepdims: 0 });
+  const total = overHeads(graph, config, weighted, shape.batch, queries.count, 1);
   const whole = graph.node("ReduceSum", [total, graph.int([-1])], { keepdims: 1 });
   return graph.node("Div", [total, graph.node("Max", [whole, graph.float(1e-20)])]);
+}
+
+/**
+ * Sum over heads times `factor`, `[batch, queries, length]` of `[batch, heads, queries, length]`: as a product with a row of
+ * equal numbers, because CUDA has no kernel of its own for a sum over an axis in the middle.
+ */
+function overHeads(
+  graph: GraphBuilder,
+  { numAttentionHeads: heads }: DsaConfig,
+  x: Value,
+  batch: number,
+  count: number,
+  factor: number,
+): Value {
+  const row = graph.node("Expand", [graph.float(factor), graph.int([1, 1, heads])]);
+  const flat = graph.reshape(x, [batch, heads, -1]);
+  return graph.reshape(graph.node("MatMul", [row, flat]), [batch, count, -1]);
 }
 
 /** |o_h v_h[s]| for every head and key, `[batch, heads, length]`, of values `[batch, length, heads * v_head_dim]`. */
