@@ -18,6 +18,8 @@ const forbidden = [
   ["search", "../../runtime/measurement.ts"],
   ["search", "../../calibration/windows.ts"],
   ["runtime", "../../search/greedy.ts"],
+  ["runtime", "../../distill/recipe.ts"],
+  ["distill", "../../search/greedy.ts"],
   ["report", "../../cli/program.ts"],
   ["report", "ink"],
   ["runtime", "commander"],

@@ -10,15 +10,15 @@ import { type DistillationSettings, type DistillEvent, distil } from "../distill
 import { writeDistilledCheckpoint } from "../distill/distilled-checkpoint.ts";
 import { distilledConfig, distilledManifest } from "../distill/distilled-files.ts";
 import { defaultRecipe, type Recipe } from "../distill/recipe.ts";
-import { type TargetWeight, targetWeights } from "../graph/distill/attention-target.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { openModel } from "../graph/model-folder.ts";
+import { type TargetWeight, targetWeights } from "../graph/training/attention-target.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
 import { DistillProgress } from "../report/distill-progress.ts";
 import { type DistillRecord, distillRecord, formatDistillReport } from "../report/distill-report.ts";
-import type { IndexerParameters } from "../runtime/distill/gradient-session.ts";
 import { openLossEvaluator } from "../runtime/loss.ts";
 import type { ComputeDevice, Measurement } from "../runtime/measurement.ts";
+import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { choosePattern, openCalibrationSet, openDevice } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { openModelToRun } from "./opening.ts";

@@ -5,15 +5,15 @@
  */
 
 import { InputError } from "../base/errors.ts";
-import type { TargetWeight } from "../graph/distill/attention-target.ts";
-import type { LayerRange } from "../graph/distill/distill-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
+import type { TargetWeight } from "../graph/training/attention-target.ts";
+import type { LayerRange } from "../graph/training/distill-graph.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
-import { type BoundaryShape, type BoundaryStates, StatesInMemory } from "../runtime/distill/boundary-states.ts";
-import { GradientSession, type IndexerParameters } from "../runtime/distill/gradient-session.ts";
-import { LayerStates } from "../runtime/distill/layer-states.ts";
-import { readIndexers } from "../runtime/distill/stored-indexers.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
+import { type BoundaryShape, type BoundaryStates, StatesInMemory } from "../runtime/training/boundary-states.ts";
+import { GradientSession, type IndexerParameters } from "../runtime/training/gradient-session.ts";
+import { LayerStates } from "../runtime/training/layer-states.ts";
+import { readIndexers } from "../runtime/training/stored-indexers.ts";
 import { queriesAt, type Recipe } from "./recipe.ts";
 import type { Best, SavedTraining } from "./saved-training.ts";
 import { IndexerTraining, type LayerGroup, layerGroups, type StepDone } from "./training.ts";

@@ -13,9 +13,9 @@ import { readSafetensorsMetadata } from "../checkpoint/safetensors-metadata.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { planFiles } from "../engines/applied-checkpoint.ts";
 import { readTextIfPresent } from "../formats/text-file.ts";
-import { indexerTensors } from "../graph/distill/indexer-gradient.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import type { IndexerParameters } from "../runtime/distill/gradient-session.ts";
+import { indexerTensors } from "../graph/training/indexer-gradient.ts";
+import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { encodeFloats } from "./stored-floats.ts";
 
 const INDEX = "model.safetensors.index.json";

@@ -4,8 +4,8 @@ import { toolVersion } from "../base/version.ts";
 import { patchConfig } from "../engines/config-patch.ts";
 import { indexerTypes } from "../engines/index-fields.ts";
 import { readText } from "../formats/text-file.ts";
-import type { TargetWeight } from "../graph/distill/attention-target.ts";
 import type { ModelIdentity } from "../graph/model-folder.ts";
+import type { TargetWeight } from "../graph/training/attention-target.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Recipe } from "./recipe.ts";
 

@@ -1,6 +1,6 @@
 /** Floats in the dtypes of safetensors files, rounded to the nearest, ties to even. */
 import { InputError } from "../base/errors.ts";
-import { toBfloat16 } from "../runtime/distill/boundary-states.ts";
+import { toBfloat16 } from "../runtime/training/boundary-states.ts";
 
 export function encodeFloats(values: Float32Array, dtype: string): Uint8Array {
   switch (dtype) {

@@ -9,12 +9,12 @@ import { DistillFolder } from "../../src/distill/distill-folder.ts";
 import { type DistillationSettings, type DistillEvent, distil } from "../../src/distill/distillation.ts";
 import { defaultRecipe, patternAt, queriesAt, type Recipe, rateAt } from "../../src/distill/recipe.ts";
 import { layerGroups } from "../../src/distill/training.ts";
-import { indexerTensors } from "../../src/graph/distill/indexer-gradient.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { indexerTensors } from "../../src/graph/training/indexer-gradient.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { GradientSession, type IndexerParameters } from "../../src/runtime/distill/gradient-session.ts";
-import { LayerStates } from "../../src/runtime/distill/layer-states.ts";
-import { readIndexers } from "../../src/runtime/distill/stored-indexers.ts";
+import { GradientSession, type IndexerParameters } from "../../src/runtime/training/gradient-session.ts";
+import { LayerStates } from "../../src/runtime/training/layer-states.ts";
+import { readIndexers } from "../../src/runtime/training/stored-indexers.ts";
 import { fixturePath } from "../oracle.ts";
 
 const length = 24;

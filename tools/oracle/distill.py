@@ -1,4 +1,4 @@
-"""Losses and gradients of one group of layers by PyTorch's autograd: what `src/graph/distill` has to reproduce.
+"""Losses and gradients of one group of layers by PyTorch's autograd: what `src/graph/training` has to reproduce.
 
     python tools/oracle/distill.py            # writes test/fixtures/{glm-groups,v32-yarn}/distill.json
 

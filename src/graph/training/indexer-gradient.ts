@@ -7,7 +7,7 @@
  *     dA     dI[t, s] w[t] where q[t] . k[s] > 0
  *     dq, dk sums of dA over keys, and over queries and heads; then back through RoPE, LayerNorm and the projections
  *
- * Checked against PyTorch's autograd and finite differences (tools/oracle/distill.py, test/graph/distill).
+ * Checked against PyTorch's autograd and finite differences (tools/oracle/distill.py, test/graph/training).
  */
 import { type DsaConfig, latentNormEps } from "../../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../../checkpoint/weights.ts";

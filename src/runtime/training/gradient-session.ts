@@ -1,6 +1,8 @@
 /** Runs a distillation graph: hidden states and indexers in, losses and gradients out. */
 import type { Tensor } from "onnxruntime-node";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
 import {
   buildDistillGraph,
   type DistillGraphSettings,
@@ -13,10 +15,8 @@ import {
   parameterName,
   servesInput,
   sparseInput,
-} from "../../graph/distill/distill-graph.ts";
-import { type IndexerTensor, indexerTensors } from "../../graph/distill/indexer-gradient.ts";
-import { encodeModel } from "../../graph/graph-builder.ts";
-import type { ModelFolder } from "../../graph/model-folder.ts";
+} from "../../graph/training/distill-graph.ts";
+import { type IndexerTensor, indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";

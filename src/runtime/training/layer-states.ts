@@ -1,9 +1,9 @@
 /** Carries hidden states over a range of layers, every layer with its own indexer. */
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
-import { buildRangeGraph, type LayerRange } from "../../graph/distill/distill-graph.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
+import { buildRangeGraph, type LayerRange } from "../../graph/training/distill-graph.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";

@@ -1,9 +1,10 @@
 /** The indexers of a checkpoint in float32. */
-import { parameterName } from "../../graph/distill/distill-graph.ts";
-import { indexerTensors } from "../../graph/distill/indexer-gradient.ts";
-import { buildIndexerParametersGraph } from "../../graph/distill/indexer-parameters-graph.ts";
+
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
+import { parameterName } from "../../graph/training/distill-graph.ts";
+import { indexerTensors } from "../../graph/training/indexer-gradient.ts";
+import { buildIndexerParametersGraph } from "../../graph/training/indexer-parameters-graph.ts";
 import { floats, OnnxSession } from "../onnx-session.ts";
 import type { IndexerParameters } from "./gradient-session.ts";
 

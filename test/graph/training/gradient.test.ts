@@ -3,10 +3,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { indexerTensors } from "../../../src/graph/distill/indexer-gradient.ts";
 import { type ModelFolder, openModel } from "../../../src/graph/model-folder.ts";
-import { GradientSession, type IndexerParameters } from "../../../src/runtime/distill/gradient-session.ts";
-import { LayerStates } from "../../../src/runtime/distill/layer-states.ts";
+import { indexerTensors } from "../../../src/graph/training/indexer-gradient.ts";
+import { GradientSession, type IndexerParameters } from "../../../src/runtime/training/gradient-session.ts";
+import { LayerStates } from "../../../src/runtime/training/layer-states.ts";
 import { fixturePath } from "../../oracle.ts";
 
 const names = {
