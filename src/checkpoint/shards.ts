@@ -126,6 +126,14 @@ function missingShard(folder: string, file: string, weightMap: ReadonlyMap<strin
   );
 }
 
+/** The same tensors, with files called by their names in the folder instead of by where links lead. */
+export function withOwnNames(checkpoint: CheckpointTensors): CheckpointTensors {
+  const tensors = [...checkpoint.tensors].map(
+    ([name, tensor]) => [name, { ...tensor, location: tensor.file }] as const,
+  );
+  return { ...checkpoint, tensors: new Map(tensors) };
+}
+
 function parseIndex(path: string, text: string): Map<string, string> {
   let json: unknown;
   try {

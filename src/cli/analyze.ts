@@ -36,12 +36,11 @@ import {
 import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
 import { Measuring } from "./measuring.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
   addDtypeOption,
-  addModelArgument,
   addOutputOptions,
   addPatternOptions,
   addWorkersOptions,
@@ -58,6 +57,7 @@ import { Terminal } from "./terminal.ts";
 
 interface AnalyzeFlags
   extends PatternFlags,
+    VerifyFlags,
     CalibrationFlags,
     DeviceFlags,
     DtypeFlags,
@@ -85,7 +85,7 @@ Examples:
 
 export function addAnalyzeCommand(program: Command): void {
   const command = program.command("analyze").description("Compare what layers select, and what sharing costs");
-  addModelArgument(command);
+  addModelToRun(command);
   addPatternOptions(command);
   command
     .option("--searched <file>", "a pattern file of this model to set beside the others")
@@ -113,7 +113,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   requireSensibleJournal(flags);
   const started = performance.now();
   const terminal = new Terminal(flags);
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);

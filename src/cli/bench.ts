@@ -1,6 +1,6 @@
 /** `indexcache bench`: what patterns save in time and memory, beside what they could save at most. */
 import { mkdtemp, rm } from "node:fs/promises";
-import { cpus, freemem, tmpdir, totalmem } from "node:os";
+import { cpus, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -29,16 +29,16 @@ import {
 } from "../report/bench-record.ts";
 import { formatBenchReport } from "../report/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
+import { availableMemory } from "../runtime/memory/host-memory.ts";
 import { defaultThreads } from "../runtime/onnx-session.ts";
 import { PatternTimer } from "../runtime/pattern-timer.ts";
 import { runtimeName } from "../runtime/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible, recordedCommand } from "./interruption.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addDeviceOptions,
-  addModelArgument,
   addOutputOptions,
   type DeviceFlags,
   demoModel,
@@ -51,7 +51,7 @@ import {
 import { requireWritable } from "./output-file.ts";
 import { Terminal } from "./terminal.ts";
 
-interface BenchFlags extends Reduction, DeviceFlags, OutputFlags {
+interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   config?: string;
   randomWeights?: boolean;
   seed: number;
@@ -87,7 +87,7 @@ Examples:
 
 export function addBenchCommand(program: Command): void {
   const command = program.command("bench").description("Time patterns, and what their indexers take");
-  addModelArgument(command);
+  addModelToRun(command);
   command
     .option("--config <file>", "time a model of this config.json instead, with random weights")
     .option("--random-weights", "needed with --config: there are no others")
@@ -132,13 +132,13 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
   const terminal = new Terminal(flags);
   for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
   if (flags.config === undefined) {
-    await timePatterns(await openModelToRun(path ?? demoModel, terminal), null, flags, terminal, signal);
+    await timePatterns(await openModelToRun(path ?? demoModel, flags, terminal, signal), null, flags, terminal, signal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);
   // Before they are written: what is refused is refused at once. Exact sums, with the caches, come later.
   const graphs = 2 + (flags.pattern.length || flags.retain.split(",").length);
-  requireMemory(graphs * randomWeightBytes(reduced), `${graphs} graphs of random weights take`, freemem());
+  requireMemory(graphs * randomWeightBytes(reduced), `${graphs} graphs of random weights take`, availableMemory());
   const folder = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
   try {
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
@@ -167,7 +167,7 @@ async function timePatterns(
     (entry) => entry.weight_bytes + capacity * (entry.latent_bytes_per_token + entry.indexer_key_bytes_per_token),
   );
   const bytes = graphs.reduce((total, graph) => total + graph, 0);
-  requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, freemem());
+  requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, availableMemory());
   const timer = await PatternTimer.open(
     model,
     patterns.map(({ pattern }) => pattern),

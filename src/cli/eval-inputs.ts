@@ -49,7 +49,7 @@ export async function openEvalInputs(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<EvalInputs> {
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const arms = await chooseArms(model, flags);
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer, {

@@ -1,4 +1,5 @@
 /** Options of `eval`. */
+
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -11,6 +12,7 @@ import type { TokenBudget } from "../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../formats/eval-result.ts";
 import { type Gate, gates } from "../report/eval-gate.ts";
 import type { DeviceList } from "../runtime/measurement.ts";
+import type { VerifyFlags } from "./opening.ts";
 import {
   type DeviceFlags,
   decimalNumber,
@@ -32,7 +34,7 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 export const allFullBaseline = "full";
 
-export interface EvalFlags extends DeviceFlags, OutputFlags {
+export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags {
   pattern: string[];
   baseline: string;
   offset: number;

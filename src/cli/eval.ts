@@ -22,7 +22,8 @@ import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, 
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
 import { type GivenOption, givenOptions } from "./given-options.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
-import { addModelArgument, demoModel } from "./options.ts";
+import { addModelToRun } from "./opening.ts";
+import { demoModel } from "./options.ts";
 import { Terminal } from "./terminal.ts";
 
 const TICK_MS = 1000;
@@ -44,7 +45,7 @@ Examples:
 
 export function addEvalCommand(program: Command): void {
   const command = program.command("eval").description("Compare a pattern with the baseline on RULER and LongBench");
-  addModelArgument(command);
+  addModelToRun(command);
   addEvalOptions(command);
   command
     .addHelpText("after", help)

@@ -6,13 +6,12 @@ import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts
 import { formatFields } from "../report/text-table.ts";
 import { interruptible } from "./interruption.ts";
 import { addOutputOptions, type OutputFlags } from "./options.ts";
+import { ProgressNotes } from "./progress-notes.ts";
 import { Terminal } from "./terminal.ts";
 
 interface ExportFlags extends OutputFlags {
   output: string;
 }
-
-const PROGRESS_MS = 5000;
 
 const help = `
 The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
@@ -39,14 +38,14 @@ export function addExportCommand(program: Command): void {
 
 async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  let toldAt = performance.now();
+  let progress: ProgressNotes | undefined;
+  let before = 0;
   const report = await exportModel(await findModel(checkpoint), flags.output, {
     signal,
     onProgress: (done, total) => {
-      const now = performance.now();
-      if (now - toldAt < PROGRESS_MS) return;
-      toldAt = now;
-      terminal.note(`checked ${formatBytes(done)} of ${formatBytes(total)}`);
+      progress ??= new ProgressNotes(terminal, "reading and checking weights", total);
+      progress.advance(done - before);
+      before = done;
     },
   });
   if (flags.json === true) {

@@ -4,6 +4,7 @@ import { findModel } from "../checkpoint/hub-cache.ts";
 import { inspectModel } from "../graph/inspect.ts";
 import { formatInspection } from "../report/inspection-report.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./options.ts";
+import { ProgressNotes } from "./progress-notes.ts";
 import { Terminal } from "./terminal.ts";
 
 interface InspectFlags extends OutputFlags {
@@ -23,9 +24,13 @@ export function addInspectCommand(program: Command): void {
   command.option("--verify", "compare the hash of every file with the manifest");
   addOutputOptions(command);
   command.addHelpText("after", help).action(async (model: string | undefined, flags: InspectFlags) => {
-    const inspection = await inspectModel(await findModel(model ?? demoModel), { verify: flags.verify === true });
-    new Terminal(flags).result(
-      flags.json === true ? JSON.stringify(inspection, null, 2) : formatInspection(inspection),
-    );
+    const terminal = new Terminal(flags);
+    const path = await findModel(model ?? demoModel);
+    const progress = new ProgressNotes(terminal, "comparing hashes");
+    const inspection = await inspectModel(path, {
+      verify: flags.verify === true,
+      onBytes: (bytes) => progress.advance(bytes),
+    });
+    terminal.result(flags.json === true ? JSON.stringify(inspection, null, 2) : formatInspection(inspection));
   });
 }

@@ -7,12 +7,11 @@ import { joinMeasurements } from "../runtime/mean-loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
 import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
   addDtypeOption,
-  addModelArgument,
   addOutputOptions,
   addPatternOptions,
   addWorkersOptions,
@@ -28,7 +27,14 @@ import { Countdown, whileWaiting } from "./patience.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { Terminal } from "./terminal.ts";
 
-type LossFlags = PatternFlags & CalibrationFlags & DeviceFlags & DtypeFlags & WorkerFlags & ProfileFlags & OutputFlags;
+type LossFlags = PatternFlags &
+  VerifyFlags &
+  CalibrationFlags &
+  DeviceFlags &
+  DtypeFlags &
+  WorkerFlags &
+  ProfileFlags &
+  OutputFlags;
 
 const examples = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first.
@@ -43,7 +49,7 @@ Examples:
 
 export function addLossCommand(program: Command): void {
   const command = program.command("loss").description("Measure the LM loss of a pattern on a calibration set");
-  addModelArgument(command);
+  addModelToRun(command);
   addPatternOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
@@ -93,7 +99,7 @@ async function measureInBlocks(
 
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationSet(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {

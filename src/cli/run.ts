@@ -13,11 +13,10 @@ import type { Decoder } from "../runtime/measurement.ts";
 import { createSampler } from "../runtime/sampling.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addDeviceOptions,
   addDtypeOption,
-  addModelArgument,
   addOutputOptions,
   addPatternOptions,
   type DeviceFlags,
@@ -34,7 +33,7 @@ import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
 import { Terminal } from "./terminal.ts";
 
-interface RunFlags extends PatternFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
+interface RunFlags extends PatternFlags, VerifyFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;
   topK?: number;
   topP?: number;
@@ -56,7 +55,7 @@ Examples:
 
 export function addRunCommand(program: Command): void {
   const command = program.command("run").description("Generate text with a pattern");
-  addModelArgument(command);
+  addModelToRun(command);
   addPatternOptions(command);
   command
     .option("--prompt <text>", "the prompt (default: stdin)")
@@ -89,7 +88,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
     ...(flags.topK === undefined ? {} : { topK: flags.topK }),
     ...(flags.topP === undefined ? {} : { topP: flags.topP }),
   });
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const prompt = await readPrompt(flags);
   const tokenizer = await openTokenizer(model, prompt, flags, terminal);

@@ -3,11 +3,11 @@ import { type Command, InvalidArgumentError } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
+import { addModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
   addDtypeOption,
-  addModelArgument,
   addOutputOptions,
   addWorkersOptions,
   type CalibrationFlags,
@@ -21,6 +21,7 @@ import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
 
 export interface SearchFlags
   extends CalibrationFlags,
+    VerifyFlags,
     DeviceFlags,
     DtypeFlags,
     WorkerFlags,
@@ -40,7 +41,7 @@ export interface SearchFlags
 }
 
 export function addSearchOptions(command: Command): void {
-  addModelArgument(command);
+  addModelToRun(command);
   command
     .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4")
     .option(

@@ -241,7 +241,7 @@ export interface SearchWork {
 
 async function prepare(path: string, flags: SearchFlags, terminal: Terminal, signal: AbortSignal): Promise<SearchWork> {
   const strategy = strategyOf(flags);
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const { indexerLayers, numHiddenLayers } = model.config;
   const space = patternSpaceOf(indexerLayers, flags, strategy);
   const predicted = await readPredictedLatency(flags);

@@ -1,5 +1,4 @@
 /** `indexcache serve`: the model behind the OpenAI API. */
-import { freemem } from "node:os";
 import { type Command, Option } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
 import { Tokenizer } from "../checkpoint/tokenizer.ts";
@@ -8,6 +7,7 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
+import { availableMemory } from "../runtime/memory/host-memory.ts";
 import { defaultThreads } from "../runtime/onnx-session.ts";
 import type { Dialect } from "../serve/app.ts";
 import { ModelRunner } from "../serve/model-runner.ts";
@@ -16,10 +16,9 @@ import { ModelServer } from "../serve/server.ts";
 import { reportFailure } from "./failure.ts";
 import { choosePattern, openDevice } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addDeviceOptions,
-  addModelArgument,
   addPatternOptions,
   type DeviceFlags,
   demoModel,
@@ -29,7 +28,7 @@ import {
 import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
 import { Terminal, type Verbosity } from "./terminal.ts";
 
-interface ServeFlags extends PatternFlags, DeviceFlags, Verbosity {
+interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
   host: string;
   port: number;
   apiKey?: string;
@@ -60,7 +59,7 @@ Examples:
 
 export function addServeCommand(program: Command): void {
   const command = program.command("serve").description("Serve the model, with a pattern, behind the OpenAI API");
-  addModelArgument(command);
+  addModelToRun(command);
   addPatternOptions(command);
   command
     .option("--host <address>", "where to listen; anything but loopback is reached from other machines", "127.0.0.1")
@@ -92,7 +91,7 @@ export function addServeCommand(program: Command): void {
 async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   requireSafe(flags, terminal);
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const name = flags.name ?? model.config.name;
   const patterns = new ServedPatterns({
@@ -103,7 +102,7 @@ async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Prom
   });
   const tokenizer = await openTokenizer(model, terminal);
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
-  const prefixBytes = flags.prefixCache === undefined ? freemem() * prefixShare : flags.prefixCache * 2 ** 20;
+  const prefixBytes = flags.prefixCache === undefined ? availableMemory() * prefixShare : flags.prefixCache * 2 ** 20;
   const runner = await ModelRunner.open(model, tokenizer, { device, threads, prefixBytes });
   try {
     signal.throwIfAborted();

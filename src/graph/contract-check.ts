@@ -1,6 +1,7 @@
 /** Holds graphs and folders against the contract. Every refusal names the rule of docs/onnx-contract.md that is broken. */
-import { fromBinary } from "@bufbuild/protobuf";
+import { fromBinary, type Message } from "@bufbuild/protobuf";
 import { InputError } from "../base/errors.ts";
+import { quoted } from "../base/quoted.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
 import type { GraphSpec, TensorSpec } from "./contract.ts";
 import type { Dimension } from "./graph-parts.ts";
@@ -8,6 +9,7 @@ import {
   type GraphProto,
   type ModelProto,
   ModelProtoSchema,
+  type NodeProto,
   type TensorProto,
   type ValueInfoProto,
 } from "./onnx_pb.ts";
@@ -22,6 +24,7 @@ export const contractRules = {
   C6: "a graph has exactly the outputs of its table, in name, type and shape",
   C7: "external data are plain files of the folder, listed as weight_files, and lie inside them",
   C8: "graphs use the operator sets ai.onnx (up to 21) and com.microsoft, and no other",
+  C9: "graphs come to an end: no Loop, Scan or SequenceMap, and no functions of their own",
 } as const;
 
 export type ContractRule = keyof typeof contractRules;
@@ -32,6 +35,11 @@ export function breaks(rule: ContractRule, what: string): InputError {
     hint: "docs/onnx-contract.md has the rules",
   });
 }
+
+const knownDomains: ReadonlySet<string> = new Set(["", "ai.onnx", "com.microsoft"]);
+
+/** Operators that run a graph as often as a tensor says: without end, if it says so. */
+const repeating: ReadonlySet<string> = new Set(["Loop", "Scan", "SequenceMap"]);
 
 /** Decodes and checks one graph. `weightBytes` are the sizes of the folder's weight files. */
 export function checkGraph(
@@ -51,6 +59,13 @@ export function checkGraph(
   for (const { domain, version } of model.opsetImport) {
     const known = (domain === "" || domain === "ai.onnx" ? version <= 21n : domain === "com.microsoft") === true;
     if (!known) throw breaks("C8", `${where} imports operator set "${domain || "ai.onnx"}" ${version}`);
+  }
+  // onnx.proto of this repository leaves these fields out; ONNX Runtime reads them.
+  if (holds(model, 25)) throw breaks("C9", `${where} defines functions`);
+  for (const { name, opType, domain } of nodesOf(graph)) {
+    if (!knownDomains.has(domain))
+      throw breaks("C8", `${where}, node ${quoted(name)} is of operator set ${quoted(domain)}`);
+    if (repeating.has(opType)) throw breaks("C9", `${where}, node ${quoted(name)} is a ${opType}`);
   }
   compare("C5", where, "input", graph.input, spec.inputs);
   compare("C6", where, "output", graph.output, spec.outputs);
@@ -96,6 +111,19 @@ function sameShape(found: Dimension[], wanted: Dimension[]): boolean {
 function describe(type: number | undefined, shape: Dimension[] | undefined): string {
   const name = Object.entries(OnnxType).find(([, value]) => value === type)?.[0] ?? `type ${type}`;
   return `${name} [${shape?.join(", ") ?? "unknown shape"}]`;
+}
+
+/** Nodes of the graph and of every graph inside it. */
+function* nodesOf(graph: GraphProto): Generator<NodeProto> {
+  for (const node of graph.node) {
+    yield node;
+    for (const { g } of node.attribute) if (g !== undefined) yield* nodesOf(g);
+  }
+}
+
+/** Does a message have a field of this number that its schema here does not know? */
+function holds(message: Message, field: number): boolean {
+  return message.$unknown?.some(({ no }) => no === field) === true;
 }
 
 /** Initializers with external data, of branches too. */

@@ -6,7 +6,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
@@ -15,7 +15,7 @@ import { toolVersion } from "../base/version.ts";
 import { refuseAdapter } from "../checkpoint/adapter.ts";
 import { hashFiniteFile } from "../checkpoint/finite-weights.ts";
 import { readModelConfig } from "../checkpoint/model-config.ts";
-import { type CheckpointTensors, indexName, openTensors } from "../checkpoint/shards.ts";
+import { type CheckpointTensors, indexName, openTensors, withOwnNames } from "../checkpoint/shards.ts";
 import { bindWeights, listWeights, type ModelWeights, tensorName } from "../checkpoint/weights.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
@@ -82,15 +82,13 @@ export async function exportModel(
   const present = await presentCompanions(source);
   for (const name of present) await requireRegularFile(join(source, name), `"${join(source, name)}"`);
   // Graphs call weights as they will be called in the new folder, wherever the links of this one lead.
-  const weights = bindWeights(config, {
-    ...tensors,
-    tensors: new Map([...tensors.tensors].map(([name, tensor]) => [name, { ...tensor, location: tensor.file }])),
-  });
+  const weights = bindWeights(config, withOwnNames(tensors));
   const used = new Set(listWeights(weights).map(({ name }) => tensorName(name)));
   const partial = join(dirname(resolve(target)), `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   try {
     await mkdir(join(partial, stageFolder), { recursive: true });
     const files: Manifest["files"] = {};
+    if (!inPlace) await requireDiskSpace(source, partial, tensors);
     await readWeights(weights, files, settings);
     for (const name of present) files[name] = await describe(join(source, name));
     if (!inPlace) {
@@ -175,6 +173,30 @@ async function requireOwnFiles(folder: string, { files, places }: CheckpointTens
 async function presentCompanions(source: string): Promise<string[]> {
   const entries = new Set(await readdir(source));
   return companions.filter((name) => entries.has(name));
+}
+
+/**
+ * @param partial a folder of the file system that will hold the copies
+ * @throws RuntimeFailure where it has no room for them and cannot copy by reference
+ */
+async function requireDiskSpace(source: string, partial: string, { files, bytes }: CheckpointTensors): Promise<void> {
+  const { bavail, bsize } = await statfs(partial);
+  const free = bavail * bsize;
+  if (bytes <= free) return;
+  const probe = join(partial, "probe");
+  const byReference = await copyFile(join(source, files[0] as string), probe, constants.COPYFILE_FICLONE_FORCE).then(
+    () => true,
+    () => false,
+  );
+  await rm(probe, { force: true });
+  if (byReference) return;
+  const gigabytes = (count: number) => `${(count / 1e9).toFixed(1)} GB`;
+  throw new RuntimeFailure(
+    `A copy of the weights takes ${gigabytes(bytes)}, and the disk of "${dirname(partial)}" has ${gigabytes(free)} free`,
+    {
+      hint: "name a folder on another disk, or the checkpoint's own folder: there only graphs are added, and nothing is copied. No command needs an export",
+    },
+  );
 }
 
 /** Adds the finished graphs to a checkpoint's folder; the manifest comes last, it makes the folder an exported one. */

@@ -1,14 +1,21 @@
 /** What `indexcache inspect` tells of a model: its shape, its weights, what it costs in memory, and whether it keeps the contract. */
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
-import { hashFile } from "../base/user-files.ts";
+import { InputError } from "../base/errors.ts";
+import { rememberedHash } from "../base/hash-memory.ts";
+import { toolVersion } from "../base/version.ts";
 import { describeAdapter, findAdapter } from "../checkpoint/adapter.ts";
 import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
+import { openTensors, withOwnNames } from "../checkpoint/shards.ts";
+import { bindWeights, listWeights } from "../checkpoint/weights.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";
-import { breaks, checkGraph, externalTensors } from "./contract-check.ts";
-import { type ModelFolder, openModel, readGraph, weightSizes } from "./model-folder.ts";
-import { ModelProtoSchema } from "./onnx_pb.ts";
+import { checkGraph, externalTensors } from "./contract-check.ts";
+import { buildFullModel } from "./full-model.ts";
+import { encodeModel } from "./graph-builder.ts";
+import { type ModelFolder, openModel, readGraph, requireHash, weightSizes } from "./model-folder.ts";
+import { type ModelProto, ModelProtoSchema } from "./onnx_pb.ts";
+import { buildStage, stageNames } from "./stages.ts";
 
 export interface Inspection {
   name: string;
@@ -48,6 +55,9 @@ const dtypeNames = new Map<number, string>([
 export interface InspectSettings {
   /** Compare the hash of every file with the manifest: reads the whole model. */
   verify?: boolean;
+  /** Hears of bytes that are read for it. */
+  onBytes?: (bytes: number) => void;
+  signal?: AbortSignal;
 }
 
 /** @throws InputError naming the rule where the folder breaks the contract */
@@ -69,7 +79,7 @@ export async function inspectModel(path: string, settings: InspectSettings = {})
     kind: model.manifest === undefined ? "checkpoint" : "exported model",
     layers: config.numHiddenLayers,
     indexerLayers: config.indexerLayers,
-    leftoverIndexers: (await model.weights()).leftoverIndexers,
+    leftoverIndexers: model.leftoverIndexers,
     indexTopk: config.indexTopk,
     indexer: { heads: config.indexNHeads, headDim: config.indexHeadDim },
     attention: { heads: config.numAttentionHeads, latentWidth: latentWidth(config) },
@@ -94,33 +104,60 @@ export async function inspectModel(path: string, settings: InspectSettings = {})
   };
 }
 
+interface StoredWeight {
+  dtype: string;
+  elements: number;
+  bytes: number;
+}
+
 /** The weights that the model's graphs read, each once, whatever kind of file holds them. */
-async function storedWeights(model: ModelFolder): Promise<{ dtype: string; elements: number; bytes: number }[]> {
-  const found = new Map<string, { dtype: string; elements: number; bytes: number }>();
+async function storedWeights(model: ModelFolder): Promise<StoredWeight[]> {
+  const product = (shape: readonly number[]) => shape.reduce((total, size) => total * size, 1);
+  // A checkpoint has no graphs yet, and building those of a large one takes minutes.
+  if (model.manifest === undefined) {
+    const weights = listWeights(await model.weights());
+    return weights.map(({ dtype, shape, length }) => ({ dtype, elements: product(shape), bytes: length }));
+  }
+  const found = new Map<string, StoredWeight>();
   for (const name of stageSpecs(model.config).keys()) {
     for (const tensor of externalTensors(fromBinary(ModelProtoSchema, await model.stage(name)).graph)) {
-      const elements = Number(tensor.dims.reduce((product, size) => product * size, 1n));
       const entry = Object.fromEntries(tensor.externalData.map(({ key, value }) => [key, value]));
       const dtype = dtypeNames.get(tensor.dataType) ?? "other";
+      const elements = product(tensor.dims.map(Number));
       found.set(`${entry.location}:${entry.offset}`, { dtype, elements, bytes: Number(entry.length ?? 0) });
     }
   }
   return [...found.values()];
 }
 
-/** Checks every graph of an exported folder, and every hash where asked. */
+/** @throws InputError where a graph file is not what the tool writes */
+async function requireOwnGraph({ path }: ModelFolder, name: string, graph: ModelProto): Promise<void> {
+  if (Buffer.compare(encodeModel(graph), await readGraph(path, name)) === 0) return;
+  throw new InputError(
+    `"${join(path, name)}" is not the graph that this version of indexcache writes for these weights`,
+    { hint: "its mathematics may be other ones: export the checkpoint again" },
+  );
+}
+
+/**
+ * Checks every graph of an exported folder. Where asked, also every file's hash, the names in the folder, and graphs of
+ * this version of the tool against those that it writes for these weights.
+ */
 async function checkContract(model: ModelFolder, settings: InspectSettings): Promise<string> {
   const { manifest, config, path } = model;
   if (manifest === undefined) return "no exported folder: graphs are built from the checkpoint when they are needed";
   checkGraph(await readGraph(path, fullModelName), fullModelName, fullModelSpec(config), weightSizes(manifest));
-  if (settings.verify === true) {
-    for (const [name, { sha256 }] of Object.entries(manifest.files)) {
-      if ((await hashFile(join(path, name))) !== sha256) {
-        throw breaks("C2", `"${join(path, name)}" was changed: its SHA-256 is not the manifest's`);
-      }
-    }
+  const stages = Object.keys(manifest.files).filter((name) => name.startsWith(`${stageFolder}/`));
+  const kept = `version ${manifest.contract_version} kept by ${stages.length + 1} graphs`;
+  if (settings.verify !== true) return kept;
+  for (const [name, { sha256 }] of Object.entries(manifest.files)) {
+    requireHash(path, name, sha256, await rememberedHash(join(path, name), { ...settings, afresh: true }));
   }
-  const graphs = Object.keys(manifest.files).filter((name) => name.startsWith(`${stageFolder}/`)).length + 1;
-  const hashes = settings.verify === true ? ", every file has the manifest's hash" : "";
-  return `version ${manifest.contract_version} kept by ${graphs} graphs${hashes}`;
+  const checked = `${kept}, every file has the manifest's hash`;
+  if (manifest.tool.name !== "indexcache" || manifest.tool.version !== toolVersion) return checked;
+  const weights = bindWeights(config, withOwnNames(await openTensors(path, manifest.weight_files)));
+  for (const name of stageNames(config))
+    await requireOwnGraph(model, `${stageFolder}/${name}.onnx`, buildStage(config, weights, name));
+  await requireOwnGraph(model, fullModelName, buildFullModel(config, weights));
+  return `${checked}, every graph is the one that this version writes`;
 }

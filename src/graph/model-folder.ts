@@ -4,7 +4,9 @@
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { InputError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
+import { type HashSettings, rememberedHash } from "../base/hash-memory.ts";
 import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { refuseAdapter } from "../checkpoint/adapter.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/model-config.ts";
@@ -46,7 +48,10 @@ export interface ModelFolder {
   stage(name: StageName): Promise<Uint8Array>;
   /** The checkpoint's own tensors, which sequence graphs are built from. */
   weights(): Promise<ModelWeights>;
-  identity(): Promise<ModelIdentity>;
+  /** Layers that config.json makes Shared although the checkpoint holds an indexer for them. */
+  leftoverIndexers: number[];
+  /** Hashes weight files that no one has hashed before. */
+  identity(settings?: HashSettings): Promise<ModelIdentity>;
 }
 
 export interface OpenSettings {
@@ -60,15 +65,16 @@ export interface OpenSettings {
  */
 export async function openModel(path: string, settings: OpenSettings = {}): Promise<ModelFolder> {
   if (settings.withAdapter !== true) await refuseAdapter(path);
-  const config = await readModelConfig(path);
   const manifest = await readManifest(path);
-  const identity = async (): Promise<ModelIdentity> => ({
+  if (manifest !== undefined) await requireFiles(path, manifest);
+  const config = await readModelConfig(path);
+  const identity = async (settings?: HashSettings): Promise<ModelIdentity> => ({
     name: config.name,
     architecture: config.modelType,
     layers: config.numHiddenLayers,
     indexTopk: config.indexTopk,
     configHash: hashBytes(await readUserFile(join(path, "config.json"), `"${join(path, "config.json")}"`)),
-    weightHash: await weightHash(path, manifest),
+    weightHash: await weightHash(path, manifest, settings),
   });
   if (manifest === undefined) {
     const tensors = await openTensors(path);
@@ -85,10 +91,10 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
       notes,
       stage,
       weights: async () => weights,
+      leftoverIndexers: weights.leftoverIndexers,
       identity,
     };
   }
-  await requireFiles(path, manifest);
   requireAgreement(path, config, manifest);
   const specs = stageSpecs(config);
   const sizes = weightSizes(manifest);
@@ -106,7 +112,26 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
     return bound;
   };
   const { notes } = config;
-  return { path, config, manifest, weightBytes, places, notes, stage, weights, identity };
+  return { path, config, manifest, weightBytes, places, notes, stage, weights, leftoverIndexers: [], identity };
+}
+
+/**
+ * Compares the weights of an exported folder with its manifest: each file is read once, and then known by its size, inode
+ * and times.
+ * @throws InputError for a file that is not the one that was exported
+ */
+export async function verifyWeights({ path, manifest }: ModelFolder, settings: HashSettings = {}): Promise<void> {
+  for (const name of manifest?.weight_files ?? []) {
+    requireHash(path, name, manifest?.files[name]?.sha256, await rememberedHash(join(path, name), settings));
+  }
+}
+
+/** @throws InputError where the hash of a file is not the manifest's */
+export function requireHash(path: string, name: string, stated: string | undefined, found: string): void {
+  if (found === stated) return;
+  throw new InputError(`"${join(path, name)}" was changed: its SHA-256 is not the one in ${manifestName}`, {
+    hint: "what was measured is not what is there now: export the checkpoint again",
+  });
 }
 
 /** Calls the weight files of a graph by where they lie; says whether any of them lies elsewhere than in the folder. */
@@ -149,22 +174,26 @@ function requireAgreement(path: string, config: DsaConfig, manifest: Manifest): 
   }
 }
 
-/** Sizes only: hashing terabytes at every start would cost more than most runs. `inspect --verify` compares hashes. */
+/** Files that nothing is computed from. */
+const papers = new Set(["LICENSE", "README.md"]);
+
+/** Sizes of all files, and the hashes of those that are small: `verifyWeights` is for the others. */
 async function requireFiles(path: string, manifest: Manifest): Promise<void> {
-  for (const [name, { bytes }] of Object.entries(manifest.files)) {
-    const found = await stat(join(path, name)).catch(() => undefined);
-    if (found === undefined) throw breaks("C2", `"${join(path, name)}" is missing`);
-    if (found.size !== bytes) {
-      throw breaks("C2", `"${join(path, name)}" has ${found.size} bytes, ${manifestName} says ${bytes}`);
-    }
+  const large = new Set(manifest.weight_files);
+  for (const [name, { bytes, sha256 }] of Object.entries(manifest.files)) {
+    const file = join(path, name);
+    const found = await stat(file).catch(() => undefined);
+    if (found === undefined) throw breaks("C2", `"${file}" is missing`);
+    if (found.size !== bytes) throw breaks("C2", `"${file}" has ${found.size} bytes, ${manifestName} says ${bytes}`);
+    if (!large.has(name) && !papers.has(name)) requireHash(path, name, sha256, await hashFile(file));
   }
 }
 
-async function weightHash(path: string, manifest: Manifest | undefined): Promise<string> {
+async function weightHash(path: string, manifest: Manifest | undefined, settings?: HashSettings): Promise<string> {
   const files = manifest?.weight_files ?? (await openTensors(path)).files;
   const lines: string[] = [];
   for (const file of [...files].sort()) {
-    lines.push(`${file} ${manifest?.files[file]?.sha256 ?? (await hashFile(join(path, file)))}\n`);
+    lines.push(`${file} ${manifest?.files[file]?.sha256 ?? (await rememberedHash(join(path, file), settings))}\n`);
   }
   return hashBytes(lines.join(""));
 }

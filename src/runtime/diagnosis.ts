@@ -1,10 +1,11 @@
 /** What the machine has and which devices work on it: what `indexcache doctor` shows. */
-import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { automaticDevice, checkDevice, type DeviceCheck } from "./device.ts";
 import { askDriver, type GpuQuery } from "./gpu.ts";
 import type { ComputeDevice, Device } from "./measurement.ts";
+import { availableMemory } from "./memory/host-memory.ts";
 import { builtVersion, runtimePackage } from "./native-libraries.ts";
 
 export interface Machine {
@@ -75,5 +76,5 @@ function glibcVersion(): string | undefined {
 function memory(): Machine["memory"] {
   const limit = process.constrainedMemory();
   const total = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
-  return { total, free: Math.min(freemem(), total) };
+  return { total, free: Math.min(availableMemory(), total) };
 }

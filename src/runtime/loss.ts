@@ -2,7 +2,6 @@
  * LM loss of patterns on a fixed set of windows, in this process or spread over several. See `staged-loss.ts` for what is
  * reused between patterns, `open-losses.ts` for who computes what and `parallel-loss.ts` for the processes.
  */
-import { freemem } from "node:os";
 import { RuntimeFailure } from "../base/errors.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
@@ -17,6 +16,7 @@ import type {
   PatternEvaluator,
   SequenceLoss,
 } from "./measurement.ts";
+import { availableMemory } from "./memory/host-memory.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
@@ -82,7 +82,7 @@ export async function openLossEvaluator(
     const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
     if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
   }
-  const stateBytes = settings.stateBytes ?? Math.floor(freemem() * stateShare);
+  const stateBytes = settings.stateBytes ?? Math.floor(availableMemory() * stateShare);
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
@@ -171,7 +171,7 @@ function processDevices(
   dtype: Dtype,
   threads: number,
 ): ComputeDevice[] {
-  const byMemory = Math.floor((weightShare * freemem()) / (loadedPerStored * model.weightBytes));
+  const byMemory = Math.floor((weightShare * availableMemory()) / (loadedPerStored * model.weightBytes));
   const sensible = runsBatches({ device, dtype }) ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
   return Array.from({ length: workers ?? sensible }, () => device);
 }

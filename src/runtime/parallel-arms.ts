@@ -1,5 +1,5 @@
 /** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
-import { freemem, totalmem } from "node:os";
+import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Tokenizer } from "../checkpoint/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -8,6 +8,7 @@ import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequ
 import { orInterrupted } from "./interruption.ts";
 import type { LossPlace } from "./loss.ts";
 import type { ComputeDevice } from "./measurement.ts";
+import { availableMemory } from "./memory/host-memory.ts";
 import { defaultThreads } from "./onnx-session.ts";
 import { ReplaceableProcess } from "./replaceable-process.ts";
 
@@ -58,7 +59,7 @@ function processDevices(
   patterns: readonly Pattern[],
   { device, workers }: { device: ComputeDevice; workers?: number },
 ): ComputeDevice[] {
-  const sensible = device === "cpu" ? processesThatFit(model, patterns, freemem()) : 1;
+  const sensible = device === "cpu" ? processesThatFit(model, patterns, availableMemory()) : 1;
   return Array.from({ length: workers ?? sensible }, () => device);
 }
 

@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InterruptedError } from "../../src/base/errors.ts";
+import { hashBytes } from "../../src/base/files.ts";
 import { exportModel } from "../../src/graph/export.ts";
 import { inspectModel } from "../../src/graph/inspect.ts";
-import { openModel } from "../../src/graph/model-folder.ts";
+import { openModel, verifyWeights } from "../../src/graph/model-folder.ts";
 import { type GraphProto, type ModelProto, ModelProtoSchema } from "../../src/graph/onnx_pb.ts";
 import { openLossEvaluator } from "../../src/runtime/loss.ts";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
@@ -119,7 +120,7 @@ describe("the contract", () => {
     const bytes = toBinary(ModelProtoSchema, model);
     await writeFile(join(target, file), bytes);
     await changeManifest((manifest) => {
-      manifest.files[file] = { bytes: bytes.length, sha256: "0".repeat(64) };
+      manifest.files[file] = { bytes: bytes.length, sha256: hashBytes(bytes) };
     });
   }
 
@@ -145,13 +146,51 @@ describe("the contract", () => {
     await expect(inspectModel(target)).rejects.toThrow(/model.onnx" is missing \(rule C2/);
   });
 
-  test("C2: a changed byte is found by --verify", async () => {
-    const path = join(target, "model.safetensors");
+  async function flipLastBit(file: string): Promise<void> {
+    const path = join(target, file);
     const bytes = await readFile(path);
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     await writeFile(path, bytes);
+  }
+
+  test.each(["config.json", stage, "model.onnx"])("a changed byte of %s is always found", async (file) => {
+    await flipLastBit(file);
+    await expect(openModel(target)).rejects.toThrow(/was changed: its SHA-256 is not the one in indexcache.json/);
+  });
+
+  test("a changed byte of the weights is found by verifyWeights, and by --verify", async () => {
+    await verifyWeights(await openModel(target));
+    await flipLastBit("model.safetensors");
+    await expect(verifyWeights(await openModel(target))).rejects.toThrow(/model.safetensors" was changed/);
     await expect(inspectModel(target)).resolves.toBeDefined();
-    await expect(inspectModel(target, { verify: true })).rejects.toThrow(/was changed.*rule C2/);
+    await expect(inspectModel(target, { verify: true })).rejects.toThrow(/model.safetensors" was changed/);
+  });
+
+  test("another graph with its own hash in the manifest is found by --verify", async () => {
+    await change(stage, (_, graph) => {
+      const scale = graph.node.find(({ opType }) => opType === "Add");
+      if (scale !== undefined) scale.opType = "Sub";
+    });
+    await expect(inspectModel(target)).resolves.toBeDefined();
+    await expect(inspectModel(target, { verify: true })).rejects.toThrow(/is not the graph that this version/);
+  });
+
+  test("C9: a graph that may never end", async () => {
+    await change(stage, (_, graph) => {
+      const [node] = graph.node;
+      if (node !== undefined) node.opType = "Loop";
+    });
+    await expect(inspectModel(target)).rejects.toThrow(/layer.2.body.onnx, node ".*" is a Loop \(rule C9/);
+  });
+
+  test("C8: a node of another operator set than those that are declared", async () => {
+    await change(stage, (_, graph) => {
+      const [node] = graph.node;
+      if (node !== undefined) node.domain = "my.ops";
+    });
+    await expect(openModel(target).then((model) => model.stage("layer.2.body"))).rejects.toThrow(
+      /is of operator set "my.ops" \(rule C8/,
+    );
   });
 
   test("C3: a manifest that disagrees with config.json", async () => {
@@ -164,7 +203,7 @@ describe("the contract", () => {
   test("C4: a stage that is not ONNX", async () => {
     await writeFile(join(target, stage), Buffer.from([0xff, 0xff, 0xff]));
     await changeManifest((manifest) => {
-      manifest.files[stage] = { bytes: 3, sha256: "0".repeat(64) };
+      manifest.files[stage] = { bytes: 3, sha256: hashBytes(Uint8Array.of(0xff, 0xff, 0xff)) };
     });
     await expect(inspectModel(target)).rejects.toThrow(/layer.2.body.onnx is not an ONNX model \(rule C4/);
   });

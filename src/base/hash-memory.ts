@@ -1,0 +1,89 @@
+/**
+ * SHA-256 of files that are too large to hash at every start. What was computed is remembered in the user's cache under
+ * the file's path, size, inode, and times of change: the time of the last status change cannot be set by hand, so that a
+ * file that somebody wrote to is read again. A lost or unwritable memory only costs time.
+ */
+import { createHash } from "node:crypto";
+import { appendFile, mkdir, readFile, realpath, rm, stat } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { z } from "zod";
+import { InterruptedError } from "./errors.ts";
+import { readUserBlocks } from "./user-files.ts";
+
+const entrySchema = z.object({ path: z.string(), state: z.string(), sha256: z.string().regex(/^[0-9a-f]{64}$/) });
+
+/** Bytes below which a file is hashed each time: that is done before anybody notices. */
+export const smallestRemembered = 64 << 20;
+
+/** Beyond it the memory begins anew. */
+const largestMemory = 4 << 20;
+
+/** A file that was changed this short a time ago may change again without another time of change. */
+const settledMs = 1000;
+
+export interface HashSettings {
+  /** Hears of bytes that were read; what is remembered is not. */
+  onBytes?: ((bytes: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+  /** Read the file in any case. */
+  afresh?: boolean;
+}
+
+/** SHA-256 of a file as lower-case hex, computed where it is not known already. */
+export async function rememberedHash(path: string, { onBytes, signal, afresh }: HashSettings = {}): Promise<string> {
+  const real = await realpath(path);
+  const state = await stateOf(real);
+  const { size } = await stat(real);
+  const known = afresh === true || size < smallestRemembered ? undefined : (await readMemory()).get(real);
+  if (known?.state === state) return known.sha256;
+  const hash = createHash("sha256");
+  for await (const block of readUserBlocks(path, `"${path}"`, 4 << 20)) {
+    if (signal?.aborted === true) throw new InterruptedError("Interrupted");
+    hash.update(block);
+    onBytes?.(block.length);
+  }
+  const sha256 = hash.digest("hex");
+  if (size >= smallestRemembered && (await stateOf(real)) === state && !(await isFresh(real)))
+    await remember({ path: real, state, sha256 });
+  return sha256;
+}
+
+async function stateOf(path: string): Promise<string> {
+  const { size, dev, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  return [size, dev, ino, mtimeNs, ctimeNs].join(" ");
+}
+
+async function isFresh(path: string): Promise<boolean> {
+  return Date.now() - (await stat(path)).ctimeMs < settledMs;
+}
+
+function memoryFile(): string {
+  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "indexcache", "hashes.jsonl");
+}
+
+/** By path; of several lines the last one counts. What is no entry is passed over: the file is only a memory. */
+async function readMemory(): Promise<Map<string, z.infer<typeof entrySchema>>> {
+  const text = await readFile(memoryFile(), "utf8").catch(() => "");
+  const entries = text.split("\n").flatMap((line) => {
+    try {
+      const entry = entrySchema.safeParse(JSON.parse(line));
+      return entry.success ? [entry.data] : [];
+    } catch {
+      return [];
+    }
+  });
+  return new Map(entries.map((entry) => [entry.path, entry]));
+}
+
+async function remember(entry: z.infer<typeof entrySchema>): Promise<void> {
+  const file = memoryFile();
+  try {
+    await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });
+    if (((await stat(file).catch(() => undefined))?.size ?? 0) > largestMemory) await rm(file);
+    await appendFile(file, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
+  } catch {
+    // The next start reads the file again.
+  }
+}
