@@ -18,7 +18,8 @@ import { fixturePath } from "../oracle.ts";
 import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
 
 const cpu = ["--device", "cpu", "--threads", "1"];
-const calibration = ["--sequences", "2", "--sequence-length", "256"];
+const text = join(demoModel, "..", "..", "calibration", "demo.jsonl");
+const calibration = ["-c", text, "--sequences", "2", "--sequence-length", "256"];
 
 let scratch: string;
 let snapshot: string;
@@ -186,7 +187,8 @@ describe("the model's own pattern", () => {
     );
     const folder = join(scratch, "patched");
     await cp(tinyModel, folder, { recursive: true });
-    await done(["pattern", "FSFSF", "--for", "vllm", "--model", tinyModel, "--write-config", folder, "--overwrite"]);
+    const patch = ["pattern", "FSFSF", "--for", "sglang", "--model", tinyModel, "--write-config", folder, "--overwrite"];
+    expect((await indexcache(scratch, patch)).status).toBe(0);
     const args = ["loss", folder, ...set, "--workers", "1", "--json"];
     expect(JSON.parse((await done(args)).stdout).index_topk_pattern).toBe("FSFSF");
   });
