@@ -89,7 +89,7 @@ describe.each(["indexcache/demo", "exported"])("%s, two shards", (model) => {
     await done(["bench", model, ...cpu, ...bench, "-o", file("b.json")]);
     await done(["report", ...["p", "e", "a", "b"].map((name) => file(`${name}.json`)), "-o", file("report")]);
     expect(await readdir(file("report"))).toContain("report.html");
-  });
+  }, 300_000);
 });
 
 describe("names and links", () => {
