@@ -21,11 +21,10 @@ import type { ComputeDevice, Measurement } from "../runtime/measurement.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { choosePattern, openCalibrationSet, openDevice } from "./inputs.ts";
 import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
-import { openModelToRun } from "./opening.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
-  addModelArgument,
   addOutputOptions,
   type CalibrationFlags,
   type DeviceFlags,
@@ -37,7 +36,7 @@ import {
 } from "./options.ts";
 import { Terminal } from "./terminal.ts";
 
-interface DistillFlags extends CalibrationFlags, DeviceFlags, OutputFlags {
+interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, OutputFlags {
   pattern: string;
   offset: number;
   output: string;
@@ -69,7 +68,7 @@ export function addDistillCommand(program: Command): void {
   const command = program
     .command("distill")
     .description("Train the indexers that a pattern keeps for the layers they serve");
-  addModelArgument(command);
+  addModelToRun(command);
   command
     .requiredOption("-p, --pattern <pattern>", "the pattern to train for, as other commands take it, or any")
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
@@ -112,7 +111,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
     throw new UsageError("--in-memory keeps nothing on disk: it cannot be combined with --resume or --work");
   }
   await requireEmptyTarget(flags.output);
-  const model = await openModelToRun(path, terminal);
+  const model = await openModelToRun(path, flags, terminal, signal);
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
   requireSomethingToLearn(model, pattern, terminal);
   const set = await openCalibrationSet(model, flags, terminal, signal);
