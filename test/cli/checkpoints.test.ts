@@ -187,7 +187,17 @@ describe("the model's own pattern", () => {
     );
     const folder = join(scratch, "patched");
     await cp(tinyModel, folder, { recursive: true });
-    const patch = ["pattern", "FSFSF", "--for", "sglang", "--model", tinyModel, "--write-config", folder, "--overwrite"];
+    const patch = [
+      "pattern",
+      "FSFSF",
+      "--for",
+      "sglang",
+      "--model",
+      tinyModel,
+      "--write-config",
+      folder,
+      "--overwrite",
+    ];
     expect((await indexcache(scratch, patch)).status).toBe(0);
     const args = ["loss", folder, ...set, "--workers", "1", "--json"];
     expect(JSON.parse((await done(args)).stdout).index_topk_pattern).toBe("FSFSF");
