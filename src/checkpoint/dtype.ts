@@ -3,6 +3,7 @@
 export const OnnxType = {
   float: 1,
   uint8: 2,
+  uint16: 4,
   int32: 6,
   int64: 7,
   bool: 9,

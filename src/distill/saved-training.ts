@@ -8,6 +8,8 @@ export interface Best {
   step: number;
   /** What they miss there; infinite before the first measurement. */
   missed: number;
+  /** Held-out KL before the first step, nats, all layers together; infinite before the first measurement. */
+  opening: number;
   parameters: Map<number, Tensors>;
 }
 
@@ -18,7 +20,7 @@ export interface SavedTraining {
 
 export function toArrays({ training, best }: SavedTraining): Map<string, FloatArray> {
   const arrays = new Map<string, FloatArray>();
-  arrays.set("steps", Float64Array.of(training.step, best.step, best.missed));
+  arrays.set("steps", Float64Array.of(training.step, best.step, best.missed, best.opening));
   const put = (kind: string, parameters: ReadonlyMap<number, Tensors>): void => {
     for (const [layer, tensors] of parameters) {
       for (const [name, values] of Object.entries(tensors)) arrays.set(`${kind}/${layer}/${name}`, values);
@@ -37,7 +39,8 @@ export function toArrays({ training, best }: SavedTraining): Map<string, FloatAr
 }
 
 export function fromArrays(arrays: ReadonlyMap<string, FloatArray>): SavedTraining {
-  const [step = 0, bestStep = 0, missed = Number.POSITIVE_INFINITY] = arrays.get("steps") ?? [];
+  const unknown = Number.POSITIVE_INFINITY;
+  const [step = 0, bestStep = 0, missed = unknown, opening = unknown] = arrays.get("steps") ?? [];
   const parameters = new Map<number, Tensors>();
   const best = new Map<number, Tensors>();
   const moments = new Map<number, Record<string, Moments>>();
@@ -54,5 +57,5 @@ export function fromArrays(arrays: ReadonlyMap<string, FloatArray>): SavedTraini
     const [steps = 0] = arrays.get(`steps/${layer}/${name}`) ?? [];
     moments.set(layer, { ...moments.get(layer), [name]: { steps, first: values as Float64Array, second } });
   }
-  return { training: { step, parameters, moments }, best: { step: bestStep, missed, parameters: best } };
+  return { training: { step, parameters, moments }, best: { step: bestStep, missed, opening, parameters: best } };
 }

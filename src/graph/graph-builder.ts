@@ -170,6 +170,13 @@ export class GraphBuilder {
     return precision === OnnxType.float ? x : this.cast(x, precision);
   }
 
+  /** The number of every pattern of 16 bits that is a bfloat16, float `[65536]`. */
+  bfloat16Numbers(): Value {
+    if (this.#outer !== undefined) return this.#outer.bfloat16Numbers();
+    const bits = Uint32Array.from({ length: 2 ** 16 }, (_, word) => word * 2 ** 16);
+    return this.#constant(OnnxType.float, [bits.length], new Float32Array(bits.buffer));
+  }
+
   /** A float tensor without elements. */
   empty(shape: number[]): Value {
     return this.#constant(OnnxType.float, shape, new Float32Array());

@@ -1,7 +1,8 @@
 /**
- * Some layers of the model over whole sequences, with the gradient of the indexers that are trained in them: hidden states
- * at the first boundary in; losses and gradients out. The layers themselves are frozen and run as they are, every layer
- * with its own indexer, so that what one group of layers learns does not move what the next one sees.
+ * The gradient of the indexers that are trained in a range of layers: the hidden states that enter each of these layers in,
+ * losses and gradients out. Those states are the frozen model's, every layer with its own indexer, so that what one group of
+ * layers learns does not move what the next one sees. They are made once (`range-graph.ts`): a step runs no layer, only the
+ * attention scores that are its target, and holds no MLP and no expert.
  */
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
@@ -9,10 +10,10 @@ import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../c
 import type { GraphSpec, TensorSpec } from "../contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-import { layerOver, sequenceContext } from "../sequence-graph.ts";
-import { selectSequenceKeys, tieStep } from "../sequence-indexer.ts";
+import { sequenceContext } from "../sequence-graph.ts";
+import { tieStep } from "../sequence-indexer.ts";
 import type { Provider } from "../sequence-kernels.ts";
-import { type SequenceContext, type SequenceShape, selectsKeys } from "../sequence-rows.ts";
+import type { SequenceContext, SequenceShape } from "../sequence-rows.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
 import { type IndexerTensor, indexerGradient, indexerTensors, indexScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
@@ -23,8 +24,15 @@ export interface LayerRange {
   to: number;
 }
 
+/**
+ * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device
+ * and no work on this side.
+ */
+export type StatesType = "float32" | "bfloat16";
+
 export interface DistillGraphSettings {
   provider: Provider;
+  states: StatesType;
   batch: number;
   /** Tokens of a sequence. */
   length: number;
@@ -39,6 +47,7 @@ export interface DistillGraphSettings {
   targets: readonly number[];
 }
 
+export const statesInput = (layer: number) => `hidden_states.${layer}`;
 /** An input: may a row choose among all that it sees (false), or among what its trained indexer selects (true)? */
 export const sparseInput = "sparse";
 /** An input: is the share of the target that an indexer's selection misses wanted as well? Only with `sparse` false. */
@@ -69,6 +78,15 @@ export function indexerOf(weights: ModelWeights, layer: number): IndexerWeights 
   return indexer;
 }
 
+/** The layers whose states a step needs: those that are trained, and those whose attention is a target. */
+export function layersRead(
+  { from, to }: LayerRange,
+  { trained, targets }: Pick<DistillGraphSettings, "trained" | "targets">,
+): number[] {
+  const layers = Array.from({ length: to - from }, (_, index) => from + index);
+  return layers.filter((layer) => trained.includes(layer) || targets.includes(layer));
+}
+
 export function distillSpec(
   config: DsaConfig,
   weights: ModelWeights,
@@ -77,8 +95,13 @@ export function distillSpec(
 ): GraphSpec {
   const rows = settings.batch * settings.length;
   const layers = range.to - range.from;
+  const statesType = settings.states === "float32" ? OnnxType.float : OnnxType.uint16;
   const inputs: TensorSpec[] = [
-    { name: "hidden_states", type: OnnxType.float, shape: [rows, config.hiddenSize] },
+    ...layersRead(range, settings).map((layer) => ({
+      name: statesInput(layer),
+      type: statesType,
+      shape: [rows, config.hiddenSize],
+    })),
     { name: "position_ids", type: OnnxType.int64, shape: [rows] },
     { name: "query_positions", type: OnnxType.int64, shape: [settings.queries] },
     { name: sparseInput, type: OnnxType.bool, shape: [] },
@@ -133,15 +156,14 @@ export function buildDistillGraph(
   const causal = causalBias(graph, rows, settings.length);
   const results = new Map<string, Value>();
   const targets: Value[] = [];
-  const biases: Value[] = [];
-  const states: Value[] = [];
-  let hidden: Value = "hidden_states";
+  const biases = new Map<number, Value>();
+  const states = new Map<number, Value>();
   let bias = causal;
-  let selected: Value | undefined;
-  for (let layer = range.from; layer < range.to; layer++) {
+  for (const layer of layersRead(range, settings)) {
     const parts = weights.layers[layer] as LayerWeights;
     const indexer = trained.get(layer);
-    const [input, before] = [hidden, bias];
+    const before = bias;
+    const input = settings.states === "float32" ? statesInput(layer) : fromBfloat16Bits(graph, statesInput(layer));
     if (indexer !== undefined) {
       const allowed = (inside: GraphBuilder) =>
         inside.either(
@@ -155,13 +177,10 @@ export function buildDistillGraph(
       const always = !settings.anyPattern || layer === range.from;
       bias = always ? allowed(graph) : graph.either(fullInput(layer), allowed, () => before);
     }
-    states.push(hidden);
-    biases.push(bias);
-    const isTarget = settings.anyPattern || settings.targets.includes(layer);
-    if (isTarget) targets.push(attentionTarget(graph, context, parts, hidden, rows, bias, settings.weight));
-    if (layer + 1 === range.to) break;
-    selected = ownSelection(graph, context, parts, hidden) ?? selected;
-    hidden = layerOver(graph, context, parts, hidden, selected);
+    states.set(layer, input);
+    biases.set(layer, bias);
+    if (!settings.targets.includes(layer)) continue;
+    targets.push(attentionTarget(graph, context, parts, input, rows, bias, settings.weight));
   }
   const stacked = settings.anyPattern ? stack(graph, targets) : undefined;
   for (const [layer, indexer] of trained) {
@@ -170,7 +189,7 @@ export function buildDistillGraph(
     const train = (inside: GraphBuilder): Value[] => {
       const target =
         stacked === undefined ? centroid(inside, targets) : servedCentroid(inside, stacked, place, context, rows);
-      const found = indexScores(inside, context, parts, indexer, states[place] as Value, rows);
+      const found = indexScores(inside, context, parts, indexer, states.get(layer) as Value, rows);
       const { loss, gradients } = indexerGradient(
         inside,
         context,
@@ -178,7 +197,7 @@ export function buildDistillGraph(
         found,
         rows,
         target,
-        biases[place] as Value,
+        biases.get(layer) as Value,
       );
       const missed = inside.either(
         measureInput,
@@ -208,43 +227,9 @@ export function buildDistillGraph(
   return graph.model("dsa distillation", { architecture: config.modelType });
 }
 
-/** The layers alone: hidden states at the first boundary to those at the last one. A range without layers embeds token ids. */
-export function buildRangeGraph(
-  config: DsaConfig,
-  weights: ModelWeights,
-  range: LayerRange,
-  shape: SequenceShape,
-  provider: Provider,
-): ModelProto {
-  const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
-  const rows = shape.batch * shape.length;
-  const embeds = range.from === range.to;
-  if (embeds) graph.input("input_ids", OnnxType.int64, [rows]);
-  else graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
-  graph.input("position_ids", OnnxType.int64, [rows]);
-  const context = sequenceContext(graph, config, shape, { precision: OnnxType.float, provider, boundaries: false });
-  let hidden: Value = embeds
-    ? graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 })
-    : "hidden_states";
-  let selected: Value | undefined;
-  for (let layer = range.from; layer < range.to; layer++) {
-    const parts = weights.layers[layer] as LayerWeights;
-    selected = ownSelection(graph, context, parts, hidden) ?? selected;
-    hidden = layerOver(graph, context, parts, hidden, selected);
-  }
-  graph.output("next_hidden_states", hidden, OnnxType.float, [rows, config.hiddenSize]);
-  return graph.model("dsa layers", { architecture: config.modelType });
-}
-
-/** `topk_indices` of a layer's own, frozen indexer; nothing where it has none, or sequences are too short to select. */
-function ownSelection(
-  graph: GraphBuilder,
-  context: SequenceContext,
-  parts: LayerWeights,
-  hidden: Value,
-): Value | undefined {
-  if (parts.indexer === undefined || !selectsKeys(context.config, context.shape)) return undefined;
-  return selectSequenceKeys(graph, context, parts, parts.indexer, hidden);
+/** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */
+export function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
+  return graph.node("Gather", [graph.bfloat16Numbers(), graph.cast(bits, OnnxType.int32)], { axis: 0 });
 }
 
 function queryRows(graph: GraphBuilder, context: SequenceContext, count: number): QueryRows {

@@ -23,8 +23,8 @@ export interface BoundaryStates {
   readonly shape: BoundaryShape;
   /** Puts the states of one sequence, `[length, hidden_size]`, into its place. */
   write(sequence: number, states: Float32Array): Promise<void>;
-  /** States of some sequences, one after the other. */
-  read(sequences: readonly number[]): Promise<Float32Array>;
+  /** Bits of the states of some sequences, one after the other. */
+  read(sequences: readonly number[]): Promise<Uint16Array>;
   close(): Promise<void>;
 }
 
@@ -41,11 +41,11 @@ export class StatesInMemory implements BoundaryStates {
     this.#values.set(toBfloat16(states), sequence * elements(this.shape));
   }
 
-  async read(sequences: readonly number[]): Promise<Float32Array> {
+  async read(sequences: readonly number[]): Promise<Uint16Array> {
     const size = elements(this.shape);
-    const result = new Float32Array(sequences.length * size);
+    const result = new Uint16Array(sequences.length * size);
     for (const [place, sequence] of sequences.entries()) {
-      fromBfloat16(this.#values.subarray(sequence * size, (sequence + 1) * size), result, place * size);
+      result.set(this.#values.subarray(sequence * size, (sequence + 1) * size), place * size);
     }
     return result;
   }
@@ -103,19 +103,17 @@ export class StatesInFile implements BoundaryStates {
     }
   }
 
-  async read(sequences: readonly number[]): Promise<Float32Array> {
+  async read(sequences: readonly number[]): Promise<Uint16Array> {
     const size = elements(this.shape);
-    const result = new Float32Array(sequences.length * size);
-    const values = new Uint16Array(size);
-    const bytes = new Uint8Array(values.buffer);
+    const result = new Uint16Array(sequences.length * size);
     for (const [place, sequence] of sequences.entries()) {
+      const bytes = new Uint8Array(result.buffer, 2 * place * size, 2 * size);
       for (let filled = 0; filled < bytes.length; ) {
         const at = sequence * bytes.length + filled;
         const { bytesRead } = await this.#file.read(bytes, filled, bytes.length - filled, at);
         if (bytesRead === 0) throw new InputError(`"${this.path}" ends before the states of sequence ${sequence}`);
         filled += bytesRead;
       }
-      fromBfloat16(values, result, place * size);
     }
     return result;
   }
@@ -157,7 +155,7 @@ export function toBfloat16(values: Float32Array): Uint16Array {
   return rounded;
 }
 
-function fromBfloat16(values: Uint16Array, target: Float32Array, at: number): void {
-  const bits = new Uint32Array(target.buffer, target.byteOffset, target.length);
-  for (let i = 0; i < values.length; i++) bits[at + i] = (values[i] as number) << 16;
+/** Numbers of bfloat16 bits. */
+export function fromBfloat16(values: Uint16Array): Float32Array {
+  return new Float32Array(Uint32Array.from(values, (value) => value << 16).buffer);
 }

@@ -9,12 +9,14 @@ import {
   fullInput,
   gradientName,
   type LayerRange,
+  layersRead,
   lossOutput,
   measureInput,
   missedOutput,
   parameterName,
   servesInput,
   sparseInput,
+  statesInput,
 } from "../../graph/training/distill-graph.ts";
 import { type IndexerTensor, indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
@@ -35,8 +37,8 @@ export interface IndexerGradient {
 }
 
 export interface GradientStep {
-  /** States that enter the first layer, `[batch * length, hidden_size]`. */
-  hidden: Float32Array;
+  /** By layer that is trained or a target: states that enter it, `[batch * length, hidden_size]`; bits of bfloat16 or numbers. */
+  hidden: ReadonlyMap<number, Float32Array | Uint16Array>;
   /** Query positions of every sequence. */
   queries: readonly number[];
   /** Choose among the keys that the indexer selects, instead of all visible ones. */
@@ -109,12 +111,20 @@ export class GradientSession {
   async run(step: GradientStep): Promise<Map<number, IndexerGradient>> {
     const { batch, length, trained, anyPattern } = this.#settings;
     const feeds: Feeds = {
-      hidden_states: new this.#tensor("float32", step.hidden, [batch * length, this.#hiddenSize]),
       position_ids: new this.#tensor("int64", this.#positions, [batch * length]),
       query_positions: new this.#tensor("int64", BigInt64Array.from(step.queries, BigInt), [step.queries.length]),
       [sparseInput]: new this.#tensor("bool", [step.sparse], []),
       [measureInput]: new this.#tensor("bool", [step.measure === true], []),
     };
+    const shape = [batch * length, this.#hiddenSize];
+    for (const layer of layersRead(this.#range, this.#settings)) {
+      const states = step.hidden.get(layer);
+      if (states === undefined) throw new RangeError(`a step needs the states that enter layer ${layer}`);
+      feeds[statesInput(layer)] =
+        states instanceof Float32Array
+          ? new this.#tensor("float32", states, shape)
+          : new this.#tensor("uint16", states, shape);
+    }
     for (const [layer, parameters] of step.parameters) {
       for (const tensor of indexerTensors) {
         const shape = this.#weights.layers[layer]?.indexer?.[tensor].shape ?? [];

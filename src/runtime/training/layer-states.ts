@@ -3,7 +3,8 @@ import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { buildRangeGraph, type LayerRange } from "../../graph/training/distill-graph.ts";
+import type { LayerRange } from "../../graph/training/distill-graph.ts";
+import { boundaryOutput, buildRangeGraph } from "../../graph/training/range-graph.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
@@ -22,7 +23,7 @@ export class LayerStates {
   readonly #tensor: typeof Tensor;
   readonly #config: DsaConfig;
   readonly #settings: LayerStatesSettings;
-  readonly #embeds: boolean;
+  readonly #range: LayerRange;
   readonly #positions: BigInt64Array;
 
   private constructor(
@@ -30,13 +31,13 @@ export class LayerStates {
     tensor: typeof Tensor,
     config: DsaConfig,
     settings: LayerStatesSettings,
-    embeds: boolean,
+    range: LayerRange,
   ) {
     this.#session = session;
     this.#tensor = tensor;
     this.#config = config;
     this.#settings = settings;
-    this.#embeds = embeds;
+    this.#range = range;
     const { batch, length } = settings;
     this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
   }
@@ -53,20 +54,32 @@ export class LayerStates {
       folder: model.places.folder,
       solo: true,
     });
-    return new LayerStates(session, Tensor, model.config, settings, range.from === range.to);
+    return new LayerStates(session, Tensor, model.config, settings, range);
   }
 
   /**
    * @param input token ids `[batch * length]` of a range without layers, else states `[batch * length, hidden_size]`
-   * @returns the states after the range's last layer, `[batch * length, hidden_size]`
+   * @returns by layer, the states at every boundary above the range's first: those that enter the layer, float32
+   *   `[batch * length, hidden_size]`. Of a range without layers: those that enter its layer.
    */
-  async run(input: BigInt64Array | Float32Array): Promise<Float32Array> {
+  async run(input: BigInt64Array | Float32Array): Promise<Map<number, Float32Array>> {
+    const { from, to } = this.#range;
     const rows = this.#settings.batch * this.#settings.length;
-    const feeds: Feeds = { position_ids: new this.#tensor("int64", this.#positions, [rows]) };
-    if (this.#embeds) feeds.input_ids = new this.#tensor("int64", input as BigInt64Array, [rows]);
-    else feeds.hidden_states = new this.#tensor("float32", input as Float32Array, [rows, this.#config.hiddenSize]);
+    const feeds: Feeds =
+      from === to
+        ? { input_ids: new this.#tensor("int64", input as BigInt64Array, [rows]) }
+        : {
+            hidden_states: new this.#tensor("float32", input as Float32Array, [rows, this.#config.hiddenSize]),
+            position_ids: new this.#tensor("int64", this.#positions, [rows]),
+          };
     const outputs = await this.#session.run(feeds);
-    return floats(outputs.next_hidden_states, "next_hidden_states");
+    const first = from === to ? from : from + 1;
+    return new Map(
+      Array.from({ length: to - first + 1 }, (_, index) => {
+        const name = boundaryOutput(first + index);
+        return [first + index, floats(outputs[name], name)] as const;
+      }),
+    );
   }
 
   async release(): Promise<void> {

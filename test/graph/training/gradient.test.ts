@@ -47,14 +47,14 @@ async function storedIndexer(model: ModelFolder, layer: number): Promise<Indexer
   return Object.fromEntries(indexerTensors.map((tensor) => [tensor, read(tensor)])) as IndexerParameters;
 }
 
-/** States that enter a layer, of sequences of ids. */
-async function statesAt(model: ModelFolder, layer: number, ids: number[][]): Promise<Float32Array> {
+/** States that enter every layer, of sequences of ids. */
+async function allStates(model: ModelFolder, to: number, ids: number[][]): Promise<Map<number, Float32Array>> {
   const settings = { device: "cpu", threads: 2, batch: ids.length, length: ids[0]?.length ?? 0 } as const;
   const embedding = await LayerStates.open(model, { from: 0, to: 0 }, settings);
   const embedded = await embedding.run(BigInt64Array.from(ids.flat(), BigInt));
   await embedding.release();
-  const layers = await LayerStates.open(model, { from: 0, to: layer }, settings);
-  const states = await layers.run(embedded);
+  const layers = await LayerStates.open(model, { from: 0, to }, settings);
+  const states = await layers.run(embedded.get(0) as Float32Array);
   await layers.release();
   return states;
 }
@@ -65,7 +65,7 @@ describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
     const model = await openModel(fixturePath(name));
     const { from, to, input_ids: ids, query_positions: queries } = expected;
     const [batch, length] = [ids.length, ids[0]?.length ?? 0];
-    const hidden = await statesAt(model, from, ids);
+    const hidden = await allStates(model, to - 1, ids);
     const targets = Array.from({ length: to - from }, (_, index) => from + index);
     const session = await GradientSession.open(
       model,
@@ -73,6 +73,7 @@ describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
       {
         device: "cpu",
         threads: 2,
+        states: "float32",
         batch,
         length,
         queries: queries.length,

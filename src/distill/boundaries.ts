@@ -1,0 +1,161 @@
+/**
+ * The frozen model's hidden states at layer boundaries, made layer by layer when they are asked for: every sequence goes
+ * through every layer once, whatever is trained how long. Boundary l has the states that enter layer l.
+ */
+import type { ModelFolder } from "../graph/model-folder.ts";
+import { isFull, type Pattern } from "../pattern/pattern.ts";
+import type { ComputeDevice } from "../runtime/measurement.ts";
+import {
+  type BoundaryShape,
+  type BoundaryStates,
+  fromBfloat16,
+  StatesInMemory,
+} from "../runtime/training/boundary-states.ts";
+import { LayerStates } from "../runtime/training/layer-states.ts";
+
+/** Where boundaries outlive the process. */
+export interface BoundaryStore {
+  boundary(layer: number, shape: BoundaryShape): Promise<BoundaryStates | undefined>;
+  newBoundary(layer: number, shape: BoundaryShape): Promise<BoundaryStates>;
+  boundaryComplete(layer: number, states: BoundaryStates): Promise<void>;
+  dropBoundary(layer: number): Promise<void>;
+}
+
+export interface BoundarySettings {
+  device: ComputeDevice;
+  threads: number;
+  /** Sequences of one run. */
+  batch: number;
+  store?: BoundaryStore | undefined;
+  signal?: AbortSignal | undefined;
+  /** Hears of each batch that a layer has seen. */
+  onCarried?: ((layer: number, sequences: number, total: number) => void) | undefined;
+}
+
+/**
+ * The layers that run together: from one that has an indexer to before the next that has one, because the others read its
+ * selection. One layer each, where the model shares nothing.
+ * @param boundary above layer 0
+ */
+export function rangeBelow(indexerLayers: Pattern, boundary: number): { from: number; to: number } {
+  let from = boundary - 1;
+  while (from > 0 && !isFull(indexerLayers, from)) from--;
+  let to = boundary;
+  while (to < indexerLayers.length && !isFull(indexerLayers, to)) to++;
+  return { from, to };
+}
+
+export class Boundaries {
+  readonly #model: ModelFolder;
+  readonly #windows: readonly Int32Array[];
+  readonly #shape: BoundaryShape;
+  readonly #settings: BoundarySettings;
+  readonly #open = new Map<number, BoundaryStates>();
+
+  constructor(model: ModelFolder, windows: readonly Int32Array[], settings: BoundarySettings) {
+    this.#model = model;
+    this.#windows = windows;
+    const length = windows[0]?.length ?? 0;
+    this.#shape = { sequences: windows.length, length, hiddenSize: model.config.hiddenSize };
+    this.#settings = settings;
+  }
+
+  /** The states at a boundary, made from those below where they are not there yet. */
+  async at(layer: number): Promise<BoundaryStates> {
+    const there = await this.#kept(layer);
+    if (there !== undefined) return there;
+    if (layer === 0) return await this.#embed();
+    const range = rangeBelow(this.#model.config.indexerLayers, layer);
+    await this.#carry(await this.at(range.from), range);
+    return this.#open.get(layer) as BoundaryStates;
+  }
+
+  /** Frees boundaries that no later layer needs. */
+  async drop(layers: Iterable<number>): Promise<void> {
+    for (const layer of layers) {
+      await this.#open.get(layer)?.close();
+      this.#open.delete(layer);
+      await this.#settings.store?.dropBoundary(layer);
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const states of this.#open.values()) await states.close();
+    this.#open.clear();
+  }
+
+  async #kept(layer: number): Promise<BoundaryStates | undefined> {
+    const open = this.#open.get(layer) ?? (await this.#settings.store?.boundary(layer, this.#shape));
+    if (open !== undefined) this.#open.set(layer, open);
+    return open;
+  }
+
+  async #create(layer: number): Promise<BoundaryStates> {
+    return (await this.#settings.store?.newBoundary(layer, this.#shape)) ?? new StatesInMemory(this.#shape);
+  }
+
+  async #complete(layer: number, states: BoundaryStates): Promise<void> {
+    await this.#settings.store?.boundaryComplete(layer, states);
+    this.#open.set(layer, states);
+  }
+
+  /** States that enter layer 0. */
+  async #embed(): Promise<BoundaryStates> {
+    const { device, threads, signal } = this.#settings;
+    const states = await this.#create(0);
+    const place = { device, threads, batch: 1, length: this.#shape.length };
+    const embedding = await LayerStates.open(this.#model, { from: 0, to: 0 }, place);
+    try {
+      for (const [sequence, window] of this.#windows.entries()) {
+        signal?.throwIfAborted();
+        const embedded = await embedding.run(BigInt64Array.from(window, BigInt));
+        await states.write(sequence, embedded.get(0) as Float32Array);
+      }
+      await this.#complete(0, states);
+      return states;
+    } catch (error) {
+      await states.close();
+      throw error;
+    } finally {
+      await embedding.release();
+    }
+  }
+
+  /** Takes every sequence through the layers of a range. */
+  async #carry(below: BoundaryStates, range: { from: number; to: number }): Promise<void> {
+    const { sequences, length, hiddenSize } = this.#shape;
+    const { device, threads, signal, onCarried } = this.#settings;
+    const batch = Math.min(this.#settings.batch, sequences);
+    const above = new Map<number, BoundaryStates>();
+    const layers = await LayerStates.open(this.#model, range, { device, threads, batch, length });
+    const size = length * hiddenSize;
+    try {
+      for (let layer = range.from + 1; layer <= range.to; layer++) {
+        if ((await this.#kept(layer)) === undefined) above.set(layer, await this.#create(layer));
+      }
+      for (let first = 0; first < sequences; first += batch) {
+        signal?.throwIfAborted();
+        // The last batch reaches back, so that every run has the same shape.
+        const start = Math.min(first, sequences - batch);
+        const numbers = Array.from({ length: batch }, (_, i) => start + i);
+        const found = await layers.run(fromBfloat16(await below.read(numbers)));
+        for (const [layer, states] of above) {
+          const values = found.get(layer) as Float32Array;
+          for (const [place, sequence] of numbers.entries()) {
+            await states.write(sequence, values.subarray(place * size, (place + 1) * size));
+          }
+        }
+        onCarried?.(range.from, Math.min(first + batch, sequences), sequences);
+      }
+      for (const [layer, states] of above) {
+        await this.#complete(layer, states);
+        above.delete(layer);
+      }
+    } catch (error) {
+      for (const states of above.values()) await states.close();
+      throw error;
+    } finally {
+      await layers.release();
+    }
+  }
+}

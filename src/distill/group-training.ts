@@ -1,0 +1,137 @@
+/** Trains the indexers of one group of layers on stored hidden states, and keeps those that did best on held-out text. */
+import type { ModelFolder } from "../graph/model-folder.ts";
+import { layersRead } from "../graph/training/distill-graph.ts";
+import type { BoundaryStates } from "../runtime/training/boundary-states.ts";
+import { GradientSession, type IndexerParameters } from "../runtime/training/gradient-session.ts";
+import { readIndexers } from "../runtime/training/stored-indexers.ts";
+import type { Boundaries } from "./boundaries.ts";
+import type { DistillationSettings, DistillationText, DistillEvent, GroupWork, Measured } from "./distillation.ts";
+import { queriesAt } from "./recipe.ts";
+import type { Best } from "./saved-training.ts";
+import { IndexerTraining } from "./training.ts";
+
+/** A training whose held-out divergence has come to this many times what it began with is not coming back. */
+const divergedAt = 2;
+
+export async function* trainGroup(
+  model: ModelFolder,
+  text: DistillationText,
+  boundaries: Boundaries,
+  { group, range, trained, targets }: GroupWork,
+  settings: DistillationSettings,
+): AsyncGenerator<DistillEvent> {
+  const { recipe, pattern, store, signal, checkpointEvery = 25 } = settings;
+  const length = text.training[0]?.length ?? 0;
+  const anyPattern = pattern === "any";
+  const states = new Map<number, BoundaryStates>();
+  for (const layer of layersRead(range, { trained, targets })) states.set(layer, await boundaries.at(layer));
+  const session = await GradientSession.open(model, range, {
+    device: settings.device,
+    threads: settings.threads,
+    states: "bfloat16",
+    batch: recipe.batch,
+    length,
+    queries: queriesAt(recipe, 0, length).length,
+    weight: settings.weight,
+    trained,
+    targets,
+    anyPattern,
+    ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
+  });
+  const read = async (sequences: readonly number[]): Promise<Map<number, Uint16Array>> => {
+    const found = new Map<number, Uint16Array>();
+    for (const [layer, boundary] of states) found.set(layer, await boundary.read(sequences));
+    return found;
+  };
+  try {
+    const trainable = anyPattern ? { trainable: model.config.indexerLayers } : {};
+    const data = { sequences: text.training.length, length, ...trainable };
+    const saved = await store?.checkpoint(group.full);
+    const parameters =
+      (saved?.training.parameters as Map<number, IndexerParameters> | undefined) ??
+      (await readIndexers(model, trained));
+    const training = new IndexerTraining(recipe, data, parameters, saved?.training);
+    const ownTargets = recipe.targets === "own";
+    const measure = async (step: number): Promise<Measured> => {
+      const missed = new Map<number, number>();
+      const divergence = new Map<number, number>();
+      const batches = Math.floor(text.heldOut.length / recipe.batch);
+      for (let batch = 0; batch < batches; batch++) {
+        const first = text.training.length + batch * recipe.batch;
+        const found = await session.run({
+          hidden: await read(Array.from({ length: recipe.batch }, (_, i) => first + i)),
+          queries: queriesAt(recipe, batch, length),
+          sparse: false,
+          measure: true,
+          parameters,
+          ownTargets,
+          ...(anyPattern ? { pattern: model.config.indexerLayers } : {}),
+        });
+        for (const [layer, result] of found) {
+          missed.set(layer, (missed.get(layer) ?? 0) + (result.missed ?? 0) / batches);
+          divergence.set(layer, (divergence.get(layer) ?? 0) + result.loss / batches);
+        }
+      }
+      return { step, missed, divergence };
+    };
+    const every = Math.max(1, Math.ceil(recipe.steps / Math.max(1, settings.measurements - 1)));
+    const best: Best = saved?.best ?? {
+      step: 0,
+      missed: Number.POSITIVE_INFINITY,
+      opening: Number.POSITIVE_INFINITY,
+      parameters: copyOf(parameters),
+    };
+    let diverged = false;
+    const look = async (): Promise<DistillEvent> => {
+      const measured = await measure(training.state.step);
+      const total = sumOf(measured.missed);
+      const better = total < best.missed;
+      if (better) Object.assign(best, { step: measured.step, missed: total, parameters: copyOf(parameters) });
+      if (measured.step === 0) best.opening = sumOf(measured.divergence);
+      // Not a number is not better, either.
+      diverged = !better && !(sumOf(measured.divergence) <= divergedAt * best.opening);
+      await store?.saveMeasured(group.full, measured);
+      return { type: "measured", group, measured, best: better };
+    };
+    const measures = text.heldOut.length >= recipe.batch && settings.measurements > 0;
+    const save = async (): Promise<void> => store?.saveCheckpoint(group.full, { training: training.state, best });
+    if (measures && saved === undefined) yield await look();
+    while (!training.finished && !diverged) {
+      if (signal?.aborted === true) {
+        await save();
+        signal.throwIfAborted();
+      }
+      const done = await training.advance(async (request) => {
+        const { queries, sparse, pattern: drawn } = request;
+        const drawnPattern = drawn === undefined ? {} : { pattern: drawn };
+        const hidden = await read(request.sequences);
+        return session.run({ hidden, queries, sparse, parameters, ownTargets, ...drawnPattern });
+      });
+      yield { type: "step", group, done };
+      if (measures && (training.finished || training.state.step % every === 0)) yield await look();
+      if (diverged) yield { type: "diverged", group, step: training.state.step, rate: recipe.rate, kept: best.step };
+      else if (training.state.step % checkpointEvery === 0 && !training.finished) await save();
+    }
+    if (!measures) Object.assign(best, { step: training.state.step, parameters: copyOf(parameters) });
+    await store?.saveTrained(group.full, { training: training.state, best });
+    const kept = best.parameters as Map<number, IndexerParameters>;
+    yield { type: "trained", group, parameters: kept, step: best.step };
+  } finally {
+    await session.release();
+  }
+}
+
+function sumOf(values: ReadonlyMap<number, number>): number {
+  return [...values.values()].reduce((sum, value) => sum + value, 0);
+}
+
+function copyOf(parameters: ReadonlyMap<number, IndexerParameters>): Map<number, IndexerParameters> {
+  return new Map(
+    [...parameters].map(([layer, tensors]) => [
+      layer,
+      Object.fromEntries(
+        Object.entries(tensors).map(([name, values]) => [name, Float32Array.from(values)]),
+      ) as IndexerParameters,
+    ]),
+  );
+}
