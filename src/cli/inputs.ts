@@ -1,6 +1,8 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
 import { realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { UsageError } from "../base/errors.ts";
+import { readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibration-set.ts";
 import { type ChatMessage, Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
@@ -64,7 +66,7 @@ export async function openCalibrationSet(
     // A conversation has its answers: none is asked for.
     return loaded.encodeRendered(loaded.renderChat(messages, { variables: { add_generation_prompt: false } }));
   };
-  const calibration = await requireCalibration(model.path, flags.calibration);
+  const calibration = await requireCalibration(model.path, flags.calibration, terminal);
   const { sequenceLength, sequences, textColumn, split, seed, pack } = flags;
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
@@ -97,16 +99,31 @@ function progressOfReading(terminal: Terminal): (documents: number, tokens: numb
 }
 
 /**
- * The text that losses are measured on: what was given, or the package's set for the package's model.
+ * The text that losses are measured on: what was given, or the package's set for the package's model and for models made
+ * of it (exported, quantised, distilled), which are known by its tokenizer.
  * @throws UsageError for any other model without a set of its own: on a strange text and vocabulary losses mean nothing
  */
-async function requireCalibration(model: string, given: string | undefined): Promise<string> {
+async function requireCalibration(model: string, given: string | undefined, terminal: Terminal): Promise<string> {
   if (given !== undefined) return given;
   // By whatever way it is named: a link, a relative path.
   if ((await realpath(model)) === (await realpath(demoModel))) return demoCalibration;
+  if (await hasTokenizerOf(demoModel, model)) {
+    terminal.warn(
+      `without -c, losses are measured on the demo model's own text: "${model}" has the demo model's tokenizer; give -c if it is meant for other text`,
+    );
+    return demoCalibration;
+  }
   throw new UsageError(`-c is missing: "${model}" has no calibration set of its own, only the demo model has one`, {
     hint: "give text that the model is used for, such as -c text.jsonl; some hundred thousand tokens are plenty",
   });
+}
+
+/** Whether two folders hold the same tokenizer, to the byte. */
+async function hasTokenizerOf(known: string, model: string): Promise<boolean> {
+  const name = "tokenizer.json";
+  const path = join(model, name);
+  const theirs = await readUserFileIfPresent(path, `Tokenizer "${path}"`);
+  return theirs?.equals(await readUserFile(join(known, name), `Tokenizer of "${known}"`)) ?? false;
 }
 
 /** The device to compute on, and the settings that sessions take. */

@@ -1,5 +1,5 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { copyFile, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -316,6 +316,24 @@ describe("loss", () => {
     expect(outcome).toMatchObject({
       status: 0,
       stderr: expect.stringContaining("from indexcache:calibration/demo.jsonl"),
+    });
+  });
+
+  test("takes the set of the package for models made of the demo model, and says so", async () => {
+    const length = ["--sequences", "1", "--sequence-length", "256", "--json"];
+    await cp(demoModel, join(folder, "derived"), { recursive: true });
+    const outcome = await indexcache(folder, ["loss", "derived", ...length]);
+    expect(outcome).toMatchObject({
+      status: 0,
+      stderr: expect.stringMatching(/^warning: without -c, .*"derived" has the demo model's tokenizer/m),
+    });
+    expect(outcome.stdout).toBe((await indexcache(folder, ["loss", ...length])).stdout);
+
+    const tokenizer = join(folder, "derived", "tokenizer.json");
+    await writeFile(tokenizer, `${await readFile(tokenizer, "utf8")} `);
+    expect(await indexcache(folder, ["loss", "derived", ...length])).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/^error: -c is missing/),
     });
   });
 
