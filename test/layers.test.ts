@@ -30,6 +30,11 @@ const forbidden = [
   ["runtime", "../../serve/model-runner.ts"],
   ["report", "../../serve/model-runner.ts"],
   ["report", "hono"],
+  ["live", "../../search/retain.ts"],
+  ["live", "../../calibration/windows.ts"],
+  ["search", "../../live/server-losses.ts"],
+  ["runtime", "../../live/server-losses.ts"],
+  ["report", "undici"],
 ] as const;
 
 test.each(forbidden)("src/%s may not import %s", async (room, target) => {

@@ -125,7 +125,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
   const place = await openDevices(flags, terminal);
-  const fingerprint = journalFingerprint(identity, set, flags.dtype, { command: "analyze" });
+  const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
   try {
     const statistics = await comparePairs(model, pattern, set, place.threads ?? defaultThreads(), terminal, signal);

@@ -31,9 +31,15 @@ export function addConstraintOptions(command: Command): Command {
 
 /**
  * The patterns that the options leave.
+ * @param servedStarts first layers of the ranks of a server
  * @throws UsageError for options that do not go together, or that no pattern of this model meets
  */
-export function patternSpaceOf(start: Pattern, flags: ConstraintFlags, strategy: Strategy): PatternSpace {
+export function patternSpaceOf(
+  start: Pattern,
+  flags: ConstraintFlags,
+  strategy: Strategy,
+  servedStarts: readonly number[] = [],
+): PatternSpace {
   const { pinFull = [], pipelineStages: stages, engine, pipelineStarts = [], maxSharedRun } = flags;
   if (engine !== undefined && stages === undefined) throw new UsageError("--engine needs --pipeline-stages");
   if (stages !== undefined && engine === undefined) {
@@ -48,6 +54,7 @@ export function patternSpaceOf(start: Pattern, flags: ConstraintFlags, strategy:
   };
   pin(pinFull, "--pin-full");
   pin(pipelineStarts, "--pipeline-starts");
+  pin(servedStarts, "--server, where a pipeline stage begins");
   if (stages !== undefined && engine !== undefined) {
     pin(requiredFull(engine, stageStarts(engine, layers, stages)), `--pipeline-stages ${stages} --engine ${engine}`);
   }

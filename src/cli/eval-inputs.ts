@@ -9,6 +9,7 @@ import type { Arm } from "../eval/run/evaluation.ts";
 import { openSuite } from "../eval/suites.ts";
 import { type TokenBudget, usualThoughtTokens } from "../eval/token-budget.ts";
 import type { EvalResult } from "../formats/eval-result.ts";
+import { WEIGHTS_NOT_READ } from "../formats/pattern-file.ts";
 import type { SampleFingerprint } from "../formats/sample-journal.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
@@ -92,7 +93,7 @@ export async function openEvalInputs(
     fingerprint: {
       model_name: identity.name,
       model_config_hash: identity.config_hash,
-      weight_hash: identity.weight_hash,
+      weight_hash: identity.weight_hash ?? WEIGHTS_NOT_READ,
       tokenizer_hash: tokenizer.hash,
       chat_template: assembly.template,
       chat_template_hash: assembly.templateHash ?? null,

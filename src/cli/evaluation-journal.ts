@@ -3,8 +3,7 @@ import { UsageError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type Journal, type JournalFingerprint, openJournal } from "../formats/journal.ts";
-import type { PatternFile } from "../formats/pattern-file.ts";
-import type { Dtype } from "../runtime/measurement.ts";
+import { type PatternFile, WEIGHTS_NOT_READ } from "../formats/pattern-file.ts";
 
 export interface JournalFlags {
   output?: string;
@@ -20,21 +19,24 @@ export function requireSensibleJournal({ resume, fresh, output }: JournalFlags):
   }
 }
 
-/** @param search what decides which patterns are measured; a run with other values is refused */
+/**
+ * @param numbers what decides the numbers beside model and text: the dtype, or the engine that computes them
+ * @param search what decides which patterns are measured; a run with other values is refused
+ */
 export function journalFingerprint(
   identity: PatternFile["model"],
   { hash }: CalibrationSet,
-  dtype: Dtype,
+  numbers: JournalFingerprint["settings"],
   search: JournalFingerprint["search"],
 ): JournalFingerprint {
   return {
     model_name: identity.name,
     model_config_hash: identity.config_hash,
-    weight_hash: identity.weight_hash,
+    weight_hash: identity.weight_hash ?? WEIGHTS_NOT_READ,
     calibration_hash: hash,
     // Device and threads are no part of it: they move a loss by less than the search takes for a tie, and a search that
     // ran out of device memory can go on elsewhere.
-    settings: { dtype },
+    settings: numbers,
     search,
     tool_version: toolVersion,
   };

@@ -7,7 +7,7 @@ import { type CalibrationSet, loadCalibrationSet } from "../calibration/calibrat
 import { type ChatMessage, Tokenizer } from "../checkpoint/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../formats/published-pattern.ts";
-import type { ModelFolder } from "../graph/model-folder.ts";
+import type { ModelDescription } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../pattern/schedule.ts";
 import { formatCount } from "../report/quantities.ts";
@@ -28,13 +28,14 @@ import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** What files call the model. */
-export async function identityRecord(model: ModelFolder): Promise<ModelIdentityRecord> {
+export async function identityRecord(model: ModelDescription): Promise<ModelIdentityRecord> {
   const { name, architecture, layers, indexTopk, configHash, weightHash } = await model.identity();
-  return { name, architecture, layers, index_topk: indexTopk, config_hash: configHash, weight_hash: weightHash };
+  const weights = weightHash === undefined ? {} : { weight_hash: weightHash };
+  return { name, architecture, layers, index_topk: indexTopk, config_hash: configHash, ...weights };
 }
 
 /** The pattern of `--pattern`: text of the form of one, otherwise the path of a pattern file of this very model. */
-export async function choosePattern(model: ModelFolder, { pattern, offset }: PatternFlags): Promise<Pattern> {
+export async function choosePattern(model: ModelDescription, { pattern, offset }: PatternFlags): Promise<Pattern> {
   const { numHiddenLayers: layers, indexerLayers: indexers } = model.config;
   const resolve = (text: string, where: string): Pattern => resolvePattern(text, { layers, indexers, offset }, where);
   // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
@@ -49,7 +50,7 @@ export async function choosePattern(model: ModelFolder, { pattern, offset }: Pat
 
 /** Reads the calibration set and tells of it. The tokenizer is loaded at the first text, a set of ids needs none. */
 export async function openCalibrationSet(
-  model: ModelFolder,
+  model: ModelDescription,
   flags: CalibrationFlags,
   terminal: Terminal,
   signal: AbortSignal,

@@ -7,6 +7,8 @@ import { joinMeasurements } from "../runtime/mean-loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
 import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./inputs.ts";
 import { interruptible } from "./interruption.ts";
+import { measureServerLoss } from "./live/server-loss.ts";
+import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
@@ -34,10 +36,12 @@ type LossFlags = PatternFlags &
   DtypeFlags &
   WorkerFlags &
   ProfileFlags &
+  ServerFlags &
   OutputFlags;
 
 const examples = `
-Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first.
+Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first; with --server over
+those from position index_topk on, because no pattern changes the tokens before.
 --profile computes in one process and twice: the first time warms up and is left out. So does a device other than the CPU
 where that takes seconds: Time is of the second pass.
 
@@ -45,7 +49,8 @@ Examples:
   $ indexcache loss                                     the demo model with every indexer
   $ indexcache loss ./model -c text.jsonl -p FSSFFSSF
   $ indexcache loss ./model -c text.jsonl -p quarter.json --json
-  $ indexcache loss ./model --device cuda --profile profile.json`;
+  $ indexcache loss ./model --device cuda --profile profile.json
+  $ indexcache loss --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl -p glm.json@1/4`;
 
 export function addLossCommand(program: Command): void {
   const command = program.command("loss").description("Measure the LM loss of a pattern on a calibration set");
@@ -56,12 +61,17 @@ export function addLossCommand(program: Command): void {
   addDtypeOption(command);
   addWorkersOptions(command);
   addProfileOption(command);
+  addServerOptions(command);
   addOutputOptions(command);
-  command
-    .addHelpText("after", examples)
-    .action((model: string | undefined, flags: LossFlags) =>
-      interruptible((signal) => measureLoss(model ?? demoModel, flags, signal), "Stopping"),
-    );
+  command.addHelpText("after", examples).action((model: string | undefined, flags: LossFlags) =>
+    interruptible(async (signal) => {
+      requireServerOptions(command, flags);
+      const path = modelPath(model, flags);
+      const { server } = flags;
+      if (server === undefined) await measureLoss(path ?? demoModel, flags, signal);
+      else await measureServerLoss(path, { ...flags, server }, signal);
+    }, "Stopping"),
+  );
 }
 
 /** A first pass on a device that took longer is mostly work. */

@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
+import { addServerOptions, type ServerFlags } from "./live/server-options.ts";
 import { addModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addCalibrationOptions,
@@ -28,7 +29,8 @@ export interface SearchFlags
     OutputFlags,
     StrategyFlags,
     ConstraintFlags,
-    LatencyFlags {
+    LatencyFlags,
+    ServerFlags {
   retain: string;
   holdout?: string;
   output?: string;
@@ -66,6 +68,7 @@ export function addSearchOptions(command: Command): void {
     "what states at layer boundaries may take: 4GiB (default: 40% of what is free)",
     byteSize,
   );
+  addServerOptions(command);
   addOutputOptions(command);
 }
 

@@ -13,14 +13,12 @@ import {
   requireSameNumbers,
 } from "../formats/journal.ts";
 import { formatPatternFile, type PatternFile, writePatternFile } from "../formats/pattern-file.ts";
-import type { ModelFolder } from "../graph/model-folder.ts";
+import type { ModelDescription } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { formatCount } from "../report/quantities.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../report/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../report/search-report.ts";
-import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
-import { runtimeName } from "../runtime/runtime-name.ts";
 import type { SearchResult } from "../search/events.ts";
 import { ProgressTracker } from "../search/progress.ts";
 import { parseTargets } from "../search/retain.ts";
@@ -28,8 +26,12 @@ import type { PatternSpace } from "../search/space.ts";
 import { planOf, type Strategy, search as searchPatterns } from "../search/strategy.ts";
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "./evaluation-journal.ts";
-import { identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
+import { identityRecord, openCalibrationSet, openDevices } from "./inputs.ts";
 import { interruptible, programWords, recordedCommand, resumeCommand } from "./interruption.ts";
+import { modelPath, openServedFolder, requireServerOptions } from "./live/server-options.ts";
+import { openServer } from "./live/server-source.ts";
+import { describeEffort } from "./live/server-words.ts";
+import { type LossSource, localLosses } from "./loss-source.ts";
 import { Measuring } from "./measuring.ts";
 import { openModelToRun } from "./opening.ts";
 import { demoModel } from "./options.ts";
@@ -80,6 +82,7 @@ Examples:
   $ indexcache search ./model -c text.jsonl --pipeline-stages 4 --engine vllm -o stages.json
   $ indexcache search ./model -c text.jsonl --strategy greedy --race -o quick.json
   $ indexcache search ./model -c text.jsonl --objective kl --dry-run
+  $ indexcache search --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl --race --strategy greedy -o glm.json
   $ indexcache search --status quarter.json.journal.jsonl`;
 
 export function addSearchCommand(program: Command): void {
@@ -87,36 +90,54 @@ export function addSearchCommand(program: Command): void {
   addSearchOptions(command);
   command.enablePositionalOptions();
   addMergeCommand(command);
-  command
-    .addHelpText("after", help)
-    .action((model: string | undefined, flags: SearchFlags) =>
-      interruptible(
-        (signal) => search(model ?? demoModel, flags, signal),
-        "Stopping after the layer at hand; Ctrl-C again kills",
-      ),
-    );
+  command.addHelpText("after", help).action((model: string | undefined, flags: SearchFlags) =>
+    interruptible((signal) => {
+      requireServerOptions(command, flags);
+      return search(modelPath(model, flags), flags, signal);
+    }, "Stopping after the layer at hand; Ctrl-C again kills"),
+  );
 }
 
-async function search(path: string, flags: SearchFlags, signal: AbortSignal): Promise<void> {
+async function search(path: string | undefined, flags: SearchFlags, signal: AbortSignal): Promise<void> {
   requireSensibleJournal(flags);
   const terminal = new Terminal(flags);
   if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
   const work = await prepare(path, flags, terminal, signal);
-  const settings = await evaluatorSettings(flags, terminal);
+  try {
+    await searchWith(work, flags, terminal, signal);
+  } finally {
+    await work.source.release();
+  }
+}
+
+async function searchWith(
+  work: SearchWork,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const { source } = work;
   const { journal, reused } = flags.dryRun === true ? withoutJournal : await openJournals(flags, work);
   tellPlan(work, flags, terminal);
   let written: string | undefined;
   try {
     const measuring = new Measuring(journal, reused, flags.objective);
     const write = async (result: SearchResult, { heldOut }: Pick<SearchWork, "heldOut">): Promise<PatternFile> => {
-      const context = { ...recordContext(work, settings, flags, measuring), heldOut };
+      const context = { ...recordContext(work, flags, measuring), heldOut };
       const file = withSpeedups(searchRecord(result, context), work.predicted);
       if (flags.output !== undefined) await writePatternFile(flags.output, file);
       written = flags.output;
       return file;
     };
-    const result = await withEvaluator(work, settings, flags.objective, terminal, async (evaluator) => {
+    const result = await source.use(flags.objective, async (evaluator) => {
       for (const line of evaluator.plan) terminal.detail(line);
+      const seconds = source.secondsEach?.();
+      if (seconds !== undefined) {
+        const { evaluations } = planOf(work.strategy, work.space, work.targets, work.sequences.length);
+        terminal.note(
+          describeEffort(evaluations, work.strategy.name === "greedy" && work.strategy.race === undefined, seconds),
+        );
+      }
       if (flags.dryRun === true) {
         await showPlan({ ...work, evaluator, json: flags.json === true, terminal, signal });
         return undefined;
@@ -136,10 +157,10 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
     if (result === undefined) return;
     // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
     const all = [...work.sequences, ...work.heldOut];
-    const open = measuring.incomplete(reported(work.space.start, result), all, "kl");
+    const open = source.divergences ? measuring.incomplete(reported(work.space.start, result), all, "kl") : [];
     if (open.length > 0) {
       terminal.note(`measuring KL of ${open.length} patterns`);
-      await withEvaluator(work, settings, "kl", terminal, async (evaluator) => {
+      await source.use("kl", async (evaluator) => {
         for (const pattern of open) await measuring.complete(evaluator, pattern, all, "kl", { signal });
       });
     }
@@ -148,7 +169,9 @@ async function search(path: string, flags: SearchFlags, signal: AbortSignal): Pr
       await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
-    terminal.note(`next, whether answers stay as good: ${evalCommand(path, flags, file)}`);
+    if (flags.server === undefined) {
+      terminal.note(`next, whether answers stay as good: ${evalCommand(work.path, flags, file)}`);
+    }
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
     if (!(error instanceof InterruptedError) || journal === undefined) throw error;
@@ -200,12 +223,8 @@ function evalCommand(model: string, { output }: SearchFlags, { patterns = [] }: 
   return words.map(quoteWord).join(" ");
 }
 
-function recordContext(
-  work: SearchWork,
-  settings: LossSettings,
-  flags: SearchFlags,
-  measuring: Measuring,
-): SearchContext {
+function recordContext(work: SearchWork, flags: SearchFlags, measuring: Measuring): SearchContext {
+  const server = work.source.server?.();
   return {
     ...work,
     objective: flags.objective,
@@ -214,11 +233,10 @@ function recordContext(
     calibration: calibrationRecord(work),
     tool: {
       version: toolVersion,
-      runtime: runtimeName,
-      device: placeName(settings),
-      dtype: flags.dtype,
+      ...work.source.tool,
       command: recordedCommand(process.argv),
     },
+    ...(server === undefined ? {} : { server }),
     entries: measuring.entries,
     losses: measuring.losses,
   };
@@ -226,7 +244,10 @@ function recordContext(
 
 /** What a search is about, read and checked before anything long begins. */
 export interface SearchWork {
-  model: ModelFolder;
+  /** As it was given. */
+  path: string;
+  model: ModelDescription;
+  source: LossSource;
   identity: PatternFile["model"];
   strategy: Strategy;
   /** As the journal and the pattern file name them. */
@@ -239,11 +260,45 @@ export interface SearchWork {
   predicted: PredictedLatency | undefined;
 }
 
-async function prepare(path: string, flags: SearchFlags, terminal: Terminal, signal: AbortSignal): Promise<SearchWork> {
+/** Opens what losses come from: the weights, or a server that has them. */
+async function openSource(path: string | undefined, flags: SearchFlags, terminal: Terminal, signal: AbortSignal) {
+  const { server } = flags;
+  if (server === undefined) {
+    const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
+    const open = async (set: CalibrationSet): Promise<LossSource> =>
+      localLosses(model, set, await evaluatorSettings(flags, terminal), terminal);
+    return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
+  }
+  const model = await openServedFolder(path, terminal);
+  const { served, source } = await openServer({ ...flags, server }, model, terminal, signal);
+  const open = async (set: CalibrationSet, sequences: readonly number[]) => source(set, sequences);
+  return { model, start: served.ownPattern, pinned: served.pinned, open, release: () => served.release() };
+}
+
+async function prepare(
+  path: string | undefined,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<SearchWork> {
+  const opened = await openSource(path, flags, terminal, signal);
+  try {
+    return { path: path ?? demoModel, ...(await prepareFor(opened, flags, terminal, signal)) };
+  } catch (error) {
+    await opened.release();
+    throw error;
+  }
+}
+
+async function prepareFor(
+  { model, start, pinned, open }: Awaited<ReturnType<typeof openSource>>,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<Omit<SearchWork, "path">> {
   const strategy = strategyOf(flags);
-  const model = await openModelToRun(path, flags, terminal, signal);
-  const { indexerLayers, numHiddenLayers } = model.config;
-  const space = patternSpaceOf(indexerLayers, flags, strategy);
+  const { numHiddenLayers } = model.config;
+  const space = patternSpaceOf(start, flags, strategy, pinned);
   const predicted = await readPredictedLatency(flags);
   const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size }, (part) =>
     fullLayersOfSpeedup(part, numHiddenLayers, predicted),
@@ -262,37 +317,28 @@ async function prepare(path: string, flags: SearchFlags, terminal: Terminal, sig
     ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
   };
   const identity = await identityRecord(model);
-  return { model, identity, strategy, settings, space, targets, set, sequences, heldOut, predicted };
+  const source = await open(set, sequences);
+  return {
+    model,
+    source,
+    identity,
+    strategy,
+    settings,
+    space,
+    targets,
+    set,
+    sequences,
+    heldOut,
+    predicted,
+  };
 }
 
-async function evaluatorSettings(flags: SearchFlags, terminal: Terminal): Promise<LossSettings> {
+async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
   return {
     ...(await openDevices(flags, terminal)),
     dtype: flags.dtype,
     ...(flags.memory === undefined ? {} : { stateBytes: flags.memory }),
   };
-}
-
-async function withEvaluator<T>(
-  { model, set }: SearchWork,
-  settings: LossSettings,
-  objective: SearchFlags["objective"],
-  terminal: Terminal,
-  use: (evaluator: PatternEvaluator) => Promise<T>,
-): Promise<T> {
-  const replacements: string[] = [];
-  const evaluator = await openLossEvaluator(model, set.windows, {
-    ...settings,
-    objective,
-    onReplacement: (words) => replacements.push(words),
-  });
-  try {
-    return await use(evaluator);
-  } finally {
-    await evaluator.release();
-    // Not while the view redraws itself over the same lines.
-    for (const words of replacements) terminal.warn(words);
-  }
 }
 
 interface Running extends SearchWork {
@@ -341,10 +387,10 @@ const withoutJournal = { journal: undefined, reused: [] };
 
 async function openJournals(
   flags: SearchFlags,
-  { identity, set, strategy, settings }: SearchWork,
+  { identity, set, strategy, settings, source }: SearchWork,
 ): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
   const search = { strategy: strategy.name, objective: flags.objective, ...settings };
-  const fingerprint = journalFingerprint(identity, set, flags.dtype, search);
+  const fingerprint = journalFingerprint(identity, set, source.numbers, search);
   const reused: { path: string; entries: readonly JournalEntry[] }[] = [];
   for (const path of flags.reuse ?? []) {
     const other = await readJournal(path);
@@ -360,7 +406,7 @@ async function openJournals(
 
 async function openDisplay(
   terminal: Terminal,
-  model: ModelFolder,
+  model: ModelDescription,
   journal: Journal | undefined,
   sideBySide: number,
 ): Promise<SearchDisplay> {

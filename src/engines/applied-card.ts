@@ -116,7 +116,7 @@ function losses(pattern: Pattern, { file, isOwn }: Origin): (readonly [string, s
     ],
     [
       "Searched on",
-      `${escapeControls(model.name)}, config ${model.config_hash.slice(0, 12)}, weights ${model.weight_hash.slice(0, 12)} (SHA-256)`,
+      `${escapeControls(model.name)}, config ${model.config_hash.slice(0, 12)}, weights ${model.weight_hash?.slice(0, 12) ?? "those of a server"} (SHA-256)`,
     ],
   ];
 }

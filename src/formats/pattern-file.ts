@@ -25,7 +25,7 @@ export const modelIdentity = z
     layers: z.int().min(1).describe("backbone layers; prediction layers (MTP) are not counted"),
     index_topk: z.int().min(1),
     config_hash: hash.describe("SHA-256 over the parts of the config that decide the numbers"),
-    weight_hash: hash.describe("SHA-256 over the weights"),
+    weight_hash: hash.optional().describe("SHA-256 over the weights; absent where a server had them"),
   })
   .describe("The model that the pattern was searched on; a reader refuses it for another one");
 
@@ -36,6 +36,25 @@ export const calibrationIdentity = z.object({
   tokens: z.int().min(1),
   held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
 });
+
+export const servedBy = z
+  .object({
+    engine: z.enum(["vllm", "sglang"]).describe("whose routes the server has"),
+    title: z.string().describe("the engine and its version"),
+    served_model: z.string(),
+    servers: z.int().min(1).describe("replicas that shared the sequences"),
+    tensor_parallel: z.int().min(1),
+    pipeline_parallel: z.int().min(1),
+    dtype: z.string().optional(),
+    kv_cache_dtype: z.string().optional(),
+    head_dtype: z.string().optional().describe("of the logits; model is the model's own"),
+    scored_from: z.int().min(1).describe("position of the first token in each sequence that losses are over"),
+    noise: z
+      .number()
+      .min(0)
+      .describe("standard error of a mean loss because a repeated measurement differs, with every indexer"),
+  })
+  .describe("The engine that measured the losses, where it was not this tool; such numbers repeat up to noise");
 
 export const toolIdentity = z.object({
   version: z.string(),
@@ -195,9 +214,13 @@ export const patternFileSchema = z
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),
+    server: servedBy.optional(),
     tool: toolIdentity,
   })
   .meta({ title: "IndexCache pattern file" });
+
+/** Stands in journals for the hash of weights that only a server has read. */
+export const WEIGHTS_NOT_READ = "not read";
 
 export type PatternFile = z.infer<typeof patternFileSchema>;
 export type ModelIdentityRecord = PatternFile["model"];
@@ -248,7 +271,9 @@ export function formatPatternFile(file: PatternFile): string {
  */
 export function requireSameModel(file: PatternFile, model: ModelIdentityRecord, path: string): void {
   const compared = ["architecture", "layers", "index_topk", "config_hash", "weight_hash"] as const;
-  const differing = compared.filter((field) => file.model[field] !== model[field]);
+  const differing = compared.filter(
+    (field) => file.model[field] !== model[field] && file.model[field] !== undefined && model[field] !== undefined,
+  );
   if (differing.length === 0) return;
   const details = differing.map((field) => `${field} ${short(file.model[field])} against ${short(model[field])}`);
   throw new InputError(
@@ -361,6 +386,6 @@ function countFull(pattern: string): number {
   return fullLayers(parsePattern(pattern)).length;
 }
 
-function short(value: string | number): string {
+function short(value: string | number | undefined): string {
   return typeof value === "string" && value.length === 64 ? `${value.slice(0, 12)}...` : String(value);
 }

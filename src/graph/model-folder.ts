@@ -29,34 +29,58 @@ export interface ModelIdentity {
   indexTopk: number;
   /** SHA-256 of config.json. */
   configHash: string;
-  /** SHA-256 over names and SHA-256 of the weight files. */
-  weightHash: string;
+  /** SHA-256 over names and SHA-256 of the weight files; absent where weights are elsewhere. */
+  weightHash?: string;
 }
 
-export interface ModelFolder {
+/** What is known of a model without its weights: enough for tokens and patterns. */
+export interface ModelDescription {
   path: string;
   config: DsaConfig;
+  /** What was read otherwise than the checkpoint says, or not at all, for people. */
+  notes: readonly string[];
+  /** Hashes weight files that no one has hashed before. */
+  identity(settings?: HashSettings): Promise<ModelIdentity>;
+}
+
+export interface ModelFolder extends ModelDescription {
   /** Present where the folder was exported. */
   manifest: Manifest | undefined;
   /** Bytes of the weight files on disk. */
   weightBytes: number;
   /** Where the external data of graphs lie: in `path`, or where the links there lead. */
   places: WeightPlaces;
-  /** What was read otherwise than the checkpoint says, or not at all, for people. */
-  notes: readonly string[];
   /** The bytes of a stage graph. */
   stage(name: StageName): Promise<Uint8Array>;
   /** The checkpoint's own tensors, which sequence graphs are built from. */
   weights(): Promise<ModelWeights>;
   /** Layers that config.json makes Shared although the checkpoint holds an indexer for them. */
   leftoverIndexers: number[];
-  /** Hashes weight files that no one has hashed before. */
-  identity(settings?: HashSettings): Promise<ModelIdentity>;
+  identity(settings?: HashSettings): Promise<Required<ModelIdentity>>;
 }
 
 export interface OpenSettings {
   /** Open a folder with an adapter in it as well, which is not applied: only to look at it. */
   withAdapter?: boolean;
+}
+
+/**
+ * Opens a folder of which only config.json (and the tokenizer's files) matter: a server has the weights.
+ * @throws InputError for a config.json of no supported model
+ */
+export async function describeModel(path: string): Promise<ModelDescription> {
+  const config = await readModelConfig(path);
+  return { path, config, notes: config.notes, identity: () => identityOf(path, config) };
+}
+
+async function identityOf(path: string, config: DsaConfig): Promise<ModelIdentity> {
+  return {
+    name: config.name,
+    architecture: config.modelType,
+    layers: config.numHiddenLayers,
+    indexTopk: config.indexTopk,
+    configHash: hashBytes(await readUserFile(join(path, "config.json"), `"${join(path, "config.json")}"`)),
+  };
 }
 
 /**
@@ -68,12 +92,8 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
   const manifest = await readManifest(path);
   if (manifest !== undefined) await requireFiles(path, manifest);
   const config = await readModelConfig(path);
-  const identity = async (settings?: HashSettings): Promise<ModelIdentity> => ({
-    name: config.name,
-    architecture: config.modelType,
-    layers: config.numHiddenLayers,
-    indexTopk: config.indexTopk,
-    configHash: hashBytes(await readUserFile(join(path, "config.json"), `"${join(path, "config.json")}"`)),
+  const identity = async (settings?: HashSettings): Promise<Required<ModelIdentity>> => ({
+    ...(await identityOf(path, config)),
     weightHash: await weightHash(path, manifest, settings),
   });
   if (manifest === undefined) {

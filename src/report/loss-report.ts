@@ -32,7 +32,8 @@ export function lossRecord(measurement: Measurement): LossRecord {
   };
 }
 
-export function formatLossReport(measurement: Measurement, { loadSeconds, warmUpSeconds }: LossTiming): string {
+/** @param timing absent where a server had the model */
+export function formatLossReport(measurement: Measurement, timing?: LossTiming): string {
   const { pattern, loss, standardError, tokens, sequences, seconds } = measurement;
   return formatFields([
     ["Pattern", pattern],
@@ -41,9 +42,11 @@ export function formatLossReport(measurement: Measurement, { loadSeconds, warmUp
     ["Perplexity", Math.exp(loss).toFixed(4)],
     ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
     ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
-    [
-      "Before it",
-      `loading ${formatDuration(loadSeconds)}${warmUpSeconds === undefined ? "" : `, a first pass that warmed up ${formatDuration(warmUpSeconds)}`}`,
-    ],
+    ...(timing === undefined ? [] : [["Before it", describeTiming(timing)] as const]),
   ]);
+}
+
+function describeTiming({ loadSeconds, warmUpSeconds }: LossTiming): string {
+  const warmUp = warmUpSeconds === undefined ? "" : `, a first pass that warmed up ${formatDuration(warmUpSeconds)}`;
+  return `loading ${formatDuration(loadSeconds)}${warmUp}`;
 }

@@ -20,6 +20,8 @@ export interface SearchContext {
   baseline: Pattern;
   calibration: PatternFile["calibration"];
   tool: PatternFile["tool"];
+  /** The engine that measured, where it was not this tool. */
+  server?: PatternFile["server"];
   /** Indices of the sequences that the search judged by, and of those kept out of it. */
   sequences: readonly number[];
   heldOut: readonly number[];
@@ -70,6 +72,7 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
       layer_executions: sumExecutions(context.entries),
       seconds: context.entries.reduce((total, { seconds }) => total + seconds, 0),
     },
+    ...(context.server === undefined ? {} : { server: context.server }),
     tool: context.tool,
   };
 }

@@ -8,7 +8,7 @@ import { type AnalysisFile, readAnalysisFile } from "../../formats/analysis-file
 import { type BenchFile, readBenchFile } from "../../formats/bench-file.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import { type JournalEntry, readJournal } from "../../formats/journal.ts";
-import { type CheckedPatternFile, parsePatternFile } from "../../formats/pattern-file.ts";
+import { type CheckedPatternFile, parsePatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 
@@ -82,7 +82,7 @@ async function searchEvidence(source: Source, content: string): Promise<SearchEv
   if (journal === undefined) return { ...source, file, journal: undefined };
   const { fingerprint, entries } = journal;
   const foreign =
-    fingerprint.weight_hash !== file.model.weight_hash ||
+    fingerprint.weight_hash !== (file.model.weight_hash ?? WEIGHTS_NOT_READ) ||
     fingerprint.model_config_hash !== file.model.config_hash ||
     fingerprint.calibration_hash !== file.calibration.hash;
   if (foreign) {
@@ -96,12 +96,13 @@ async function searchEvidence(source: Source, content: string): Promise<SearchEv
 /** Losses and scores of different weights in one report would be compared by its readers. Timings may be of other shapes. */
 function requireOneModel({ searches, analyses, evaluations }: Evidence): void {
   const [first, ...others] = [...searches, ...analyses, ...evaluations];
+  if (first === undefined) return;
   const foreign = others.find(
     ({ file }) =>
-      file.model.weight_hash !== first?.file.model.weight_hash ||
+      file.model.weight_hash !== first.file.model.weight_hash ||
       file.model.config_hash !== first.file.model.config_hash,
   );
-  if (foreign === undefined || first === undefined) return;
+  if (foreign === undefined) return;
   throw new InputError(
     `"${foreign.path}" is of model "${foreign.file.model.name}", "${first.path}" of "${first.file.model.name}": their hashes differ`,
     { hint: "a report is about one model; make one for each" },

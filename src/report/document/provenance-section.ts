@@ -82,7 +82,7 @@ function originsOf({ searches, analyses, benches, evaluations }: Evidence): Orig
 }
 
 function fingerprints(file: {
-  model: { weight_hash: string; config_hash: string };
+  model: { weight_hash?: string | undefined; config_hash: string };
   calibration: { hash: string };
 }): Pick<Origin, "weights" | "config" | "calibration"> {
   return { weights: file.model.weight_hash, config: file.model.config_hash, calibration: file.calibration.hash };

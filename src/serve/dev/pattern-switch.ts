@@ -16,10 +16,12 @@ export class PatternSwitch {
   /** Runs of each layer's indexer at the last reset. */
   #before: readonly number[];
   #refused: string | undefined;
+  readonly #bootLetters: string;
 
   constructor(context: ServerContext) {
     this.#context = context;
     this.#before = [...context.runner.counts.indexerRuns];
+    this.#bootLetters = context.patterns.letters;
   }
 
   /** What runs here, as a worker of an engine would tell it. */
@@ -30,6 +32,7 @@ export class PatternSwitch {
       ...this.#state(),
       engine: "indexcache",
       engine_version: toolVersion,
+      boot_letters: this.#bootLetters,
       model: patterns.model,
       num_hidden_layers: config.numHiddenLayers,
       vocab_size: config.vocabSize,

@@ -34,6 +34,7 @@ class _State:
         self.total = int(self.config.num_hidden_layers)
         self.layers = find_layers(self.model, self.total)
         self.rank = int(getattr(runner, "tp_rank", 0) or 0)
+        self.boot_letters = self.letters()
         self.calls = dict.fromkeys(self.layers, 0)
         self.error: str | None = None
         for number, attention in self.layers.items():
@@ -69,22 +70,23 @@ class _State:
     def describe(self) -> dict[str, Any]:
         arguments = self.arguments
         return {
-            "boot": _BOOT,
+            "boot_id": _BOOT,
             "rank": self.rank,
             "engine": "sglang",
             "kit": "1",
-            "layers": self.total,
-            "first": min(self.layers, default=None),
-            "last": max(self.layers, default=None),
+            "boot_letters": self.boot_letters,
+            "num_hidden_layers": self.total,
+            "first_layer": min(self.layers, default=None),
+            "last_layer": max(self.layers, default=None),
             "letters": self.letters(),
             "calls": [self.calls.get(number) for number in range(self.total)],
             "index_topk": getattr(self.config, "index_topk", None),
             "vocab_size": getattr(self.config, "vocab_size", None),
             "kv_cache_dtype": str(getattr(arguments, "kv_cache_dtype", None)),
             "head_dtype": "float32" if getattr(arguments, "enable_fp32_lm_head", False) else "model",
-            "tensor_parallel": getattr(arguments, "tp_size", 1),
-            "pipeline_parallel": getattr(arguments, "pp_size", 1),
-            "data_parallel": getattr(arguments, "dp_size", 1),
+            "tensor_parallel_size": getattr(arguments, "tp_size", 1),
+            "pipeline_parallel_size": getattr(arguments, "pp_size", 1),
+            "data_parallel_size": getattr(arguments, "dp_size", 1),
             "obstacles": obstacles(arguments),
             **({} if self.error is None else {"error": self.error}),
         }
@@ -117,6 +119,8 @@ def obstacles(arguments: Any) -> list[str]:
             found.append(f"graphs are on: start the server with --disable-{phase}-cuda-graph")
     if not getattr(arguments, "disable_radix_cache", False):
         found.append("the radix cache is on: start the server with --disable-radix-cache")
+    if getattr(arguments, "pp_size", 1) > 1:
+        found.append("pipeline parallelism is on: only the first stage would answer what it runs")
     if getattr(arguments, "dp_size", 1) > 1:
         found.append("data parallelism is on: start a server for each replica")
     if getattr(arguments, "enable_two_batch_overlap", False):
@@ -164,7 +168,7 @@ def around_get(original: Callable[..., Any], controller: Any, request: Any) -> A
     try:
         result.internal_state["indexcache"] = state_of(controller).describe()
     except Exception as error:  # noqa: BLE001
-        result.internal_state["indexcache"] = {"boot": _BOOT, "error": f"{type(error).__name__}: {error}"}
+        result.internal_state["indexcache"] = {"boot_id": _BOOT, "rank": 0, "error": f"{type(error).__name__}: {error}"}
     return result
 
 

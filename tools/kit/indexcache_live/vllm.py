@@ -40,6 +40,7 @@ class _State:
         text = self.config.model_config.hf_text_config
         self.total = int(text.num_hidden_layers)
         self.layers = find_layers(self.model, self.total)
+        self.boot_letters = self.letters()
         self.calls = dict.fromkeys(self.layers, 0)
         self.hooks = [self._count(number) for number, layer in self.layers.items() if layer.indexer is not None]
 
@@ -114,15 +115,18 @@ def answering(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, 
 
     @functools.wraps(method)
     def safe(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = {"boot_id": _BOOT, "rank": _rank(self)}
         try:
             state = self.__dict__.get(_STATE)
             if state is None:
                 state = self.__dict__[_STATE] = _State(self)
-            return {"boot": _BOOT, "rank": _rank(self), **method(self, state, *args, **kwargs)}
+            answer.update(method(self, state, *args, **kwargs))
+            answer["letters"] = state.letters()
         except Refused as refusal:
-            return {"boot": _BOOT, "rank": _rank(self), "error": str(refusal)}
+            answer["error"] = str(refusal)
         except Exception as error:  # noqa: BLE001
-            return {"boot": _BOOT, "rank": _rank(self), "error": f"{type(error).__name__}: {error}"}
+            answer["error"] = f"{type(error).__name__}: {error}"
+        return answer
 
     return safe
 
@@ -141,21 +145,21 @@ class PatternExtension:
         parallel = config.parallel_config
         return {
             "engine": "vllm",
-            "version": _version(),
+            "engine_version": _version(),
             "kit": "1",
-            "layers": state.total,
-            "first": min(state.layers, default=None),
-            "last": max(state.layers, default=None),
-            "letters": state.letters(),
+            "boot_letters": state.boot_letters,
+            "num_hidden_layers": state.total,
+            "first_layer": min(state.layers, default=None),
+            "last_layer": max(state.layers, default=None),
             "index_topk": getattr(text, "index_topk", None),
             "vocab_size": getattr(text, "vocab_size", None),
             "max_model_len": config.model_config.max_model_len,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "kv_cache_dtype": str(config.cache_config.cache_dtype),
             "head_dtype": _head_dtype(state),
-            "tensor_parallel": parallel.tensor_parallel_size,
-            "pipeline_parallel": parallel.pipeline_parallel_size,
-            "data_parallel": parallel.data_parallel_size,
+            "tensor_parallel_size": parallel.tensor_parallel_size,
+            "pipeline_parallel_size": parallel.pipeline_parallel_size,
+            "data_parallel_size": parallel.data_parallel_size,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "obstacles": obstacles(config),
         }
@@ -169,7 +173,7 @@ class PatternExtension:
         for number, layer in state.layers.items():
             if layer.indexer is not None:
                 layer.skip_topk = letters[number] == "S"
-        return {"letters": state.letters()}
+        return {}
 
     @answering
     def indexcache_count(self, state: _State, reset: str = "") -> dict[str, Any]:

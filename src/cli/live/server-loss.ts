@@ -1,0 +1,45 @@
+/** `indexcache loss --server`: the loss of one pattern on a running engine. */
+import { requireCalls } from "../../live/preflight.ts";
+import { numbersOf } from "../../live/served-model.ts";
+import { ServerLosses } from "../../live/server-losses.ts";
+import { formatLossReport, lossRecord } from "../../report/loss-report.ts";
+import { choosePattern, openCalibrationSet } from "../inputs.ts";
+import type { CalibrationFlags, OutputFlags, PatternFlags } from "../options.ts";
+import { Terminal } from "../terminal.ts";
+import { openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
+import { describeServer } from "./server-words.ts";
+
+type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & CalibrationFlags & OutputFlags;
+
+export async function measureServerLoss(
+  path: string | undefined,
+  flags: ServerLossFlags,
+  signal: AbortSignal,
+): Promise<void> {
+  const terminal = new Terminal(flags);
+  const model = await openServedFolder(path, terminal);
+  const pattern = await choosePattern(model, flags);
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const { indexTopk } = model.config;
+  const note = (words: string): void => terminal.warn(words);
+  const served = await openServers(flags, model, note, signal);
+  try {
+    for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
+    await served.prepare(signal);
+    const { concurrency } = flags;
+    const losses = new ServerLosses(served, set.windows, { objective: "nll", indexTopk, concurrency, note });
+    for (const line of losses.plan) terminal.detail(line);
+    for (const { adapter } of served.replicas) await adapter.count(true, signal);
+    const measurement = await losses.evaluate(pattern, { signal });
+    for (const replica of served.replicas) await requireCalls(replica, pattern, signal);
+    const server = { ...numbersOf(served.description), servers: served.replicas.length, scored_from: indexTopk };
+    terminal.note(`scored: tokens from position ${indexTopk} of each sequence on`);
+    terminal.result(
+      flags.json === true
+        ? JSON.stringify({ ...lossRecord(measurement), server }, null, 2)
+        : formatLossReport(measurement),
+    );
+  } finally {
+    await served.release();
+  }
+}

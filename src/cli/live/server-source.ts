@@ -1,0 +1,90 @@
+/** Losses from a server: preflight, notes that do not disturb a view, and the pattern back at the end. */
+import type { CalibrationSet } from "../../calibration/calibration-set.ts";
+import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { ModelDescription } from "../../graph/model-folder.ts";
+import { type Preflight, preflight } from "../../live/preflight.ts";
+import { numbersOf, type ServedModel } from "../../live/served-model.ts";
+import { ServerLosses } from "../../live/server-losses.ts";
+import type { LossSource } from "../loss-source.ts";
+import type { Terminal } from "../terminal.ts";
+import { openServers, type ServerFlags } from "./server-options.ts";
+import { describePreflight, describeServer } from "./server-words.ts";
+
+/** A server that is open, before it is known what is to be measured there. */
+export interface OpenServer {
+  served: ServedModel;
+  /** @param measured indices of the sequences that the preflight measures */
+  source(set: CalibrationSet, measured: readonly number[]): LossSource;
+}
+
+export async function openServer(
+  flags: ServerFlags & { server: string },
+  model: ModelDescription,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<OpenServer> {
+  // A view that redraws itself must not be written into: what is said meanwhile comes after it.
+  let held: string[] | undefined;
+  const note = (words: string): void => {
+    if (held === undefined) terminal.warn(words);
+    else held.push(words);
+  };
+  const served = await openServers(flags, model, note, signal);
+  try {
+    for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
+    await served.prepare(signal);
+  } catch (error) {
+    await served.release();
+    throw error;
+  }
+  const { indexTopk } = model.config;
+  const source = (set: CalibrationSet, measured: readonly number[]): LossSource => {
+    let found: Preflight | undefined;
+    const { description } = served;
+    return {
+      numbers: { ...numbersOf(description), servers: served.replicas.length, scored_from: indexTopk },
+      tool: {
+        runtime: description.title,
+        device: "server",
+        ...(description.dtype === undefined ? {} : { dtype: description.dtype }),
+      },
+      server: () => serverRecord(served, indexTopk, found?.noise ?? 0),
+      secondsEach: () => found?.seconds,
+      divergences: false,
+      async use(objective, work) {
+        const { concurrency } = flags;
+        try {
+          const losses = new ServerLosses(served, set.windows, { objective, indexTopk, concurrency, note });
+          found = await preflight(served, losses, measured, indexTopk, signal);
+          for (const line of describePreflight(found)) terminal.note(line);
+          if (terminal.isInteractive) held = [];
+          return await work(losses);
+        } finally {
+          await served.release();
+          for (const words of held ?? []) terminal.warn(words);
+          held = undefined;
+        }
+      },
+      release: () => served.release(),
+    };
+  };
+  return { served, source };
+}
+
+function serverRecord(served: ServedModel, scoredFrom: number, noise: number): PatternFile["server"] {
+  const { engine, title, servedModel, tensorParallel, pipelineParallel, dtype, kvCacheDtype, headDtype } =
+    served.description;
+  return {
+    engine,
+    title,
+    served_model: servedModel,
+    servers: served.replicas.length,
+    tensor_parallel: tensorParallel,
+    pipeline_parallel: pipelineParallel,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(kvCacheDtype === undefined ? {} : { kv_cache_dtype: kvCacheDtype }),
+    ...(headDtype === undefined ? {} : { head_dtype: headDtype }),
+    scored_from: scoredFrom,
+    noise,
+  };
+}

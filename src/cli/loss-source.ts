@@ -1,0 +1,56 @@
+/** Where a command's losses come from: this tool's own runtime, or a server. */
+import type { CalibrationSet } from "../calibration/calibration-set.ts";
+import type { JournalFingerprint } from "../formats/journal.ts";
+import type { PatternFile } from "../formats/pattern-file.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
+import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
+import type { Objective, PatternEvaluator } from "../runtime/measurement.ts";
+import { runtimeName } from "../runtime/runtime-name.ts";
+import { placeName } from "./inputs.ts";
+import type { Terminal } from "./terminal.ts";
+
+export interface LossSource {
+  /** What decides the numbers beside model and text, for journals. */
+  numbers: JournalFingerprint["settings"];
+  /** What results say about where they were computed. */
+  tool: Pick<PatternFile["tool"], "runtime" | "device" | "dtype">;
+  /** The server that measured; absent where this tool's runtime does. */
+  server?(): PatternFile["server"];
+  /** What one evaluation over all sequences takes, where that is the same for every pattern and known. */
+  secondsEach?(): number | undefined;
+  /** Whether divergences can be measured as well, after a search by another objective. */
+  divergences: boolean;
+  /** Opens an evaluator, and releases it whatever happens. */
+  use<T>(objective: Objective, work: (evaluator: PatternEvaluator) => Promise<T>): Promise<T>;
+  /** Of what was opened and never used. */
+  release(): Promise<void>;
+}
+
+export function localLosses(
+  model: ModelFolder,
+  set: CalibrationSet,
+  settings: LossSettings & { dtype: string },
+  terminal: Terminal,
+): LossSource {
+  return {
+    numbers: { dtype: settings.dtype },
+    tool: { runtime: runtimeName, device: placeName(settings), dtype: settings.dtype },
+    divergences: true,
+    async use(objective, work) {
+      const replacements: string[] = [];
+      const evaluator = await openLossEvaluator(model, set.windows, {
+        ...settings,
+        objective,
+        onReplacement: (words) => replacements.push(words),
+      });
+      try {
+        return await work(evaluator);
+      } finally {
+        await evaluator.release();
+        // Not while the view redraws itself over the same lines.
+        for (const words of replacements) terminal.warn(words);
+      }
+    },
+    async release() {},
+  };
+}

@@ -1,0 +1,322 @@
+/**
+ * Losses that a serving engine computes: the `PatternEvaluator` of `--server`. Every evaluation switches the server,
+ * checks what all ranks read back, scores the sequences in a fixed order, and checks again that it was the same server
+ * with the same pattern all the time.
+ */
+import { InputError, RuntimeFailure } from "../base/errors.ts";
+import { sum } from "../base/sum.ts";
+import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { meanLoss } from "../runtime/mean-loss.ts";
+import type {
+  EvaluateOptions,
+  Measurement,
+  Objective,
+  PatternEvaluator,
+  SequenceLoss,
+} from "../runtime/measurement.ts";
+import { meanDivergence } from "./divergence.ts";
+import type { LikelyTokens, PatternState } from "./engine-adapter.ts";
+import { numbersOf, type Replica, type ServedModel, serverLetters } from "./served-model.ts";
+import { LostServer, ServerRestarted } from "./server-error.ts";
+
+export interface ServerLossSettings {
+  objective: Objective;
+  /** Up to this position every pattern selects all keys: scores begin there. */
+  indexTopk: number;
+  /** Requests under way at a time, on each server. */
+  concurrency: number;
+  /** Hears of restarts and of servers that are given up. */
+  note: (words: string) => void;
+}
+
+/** Tokens of the model's own distribution that the KL objective compares. */
+const likelyTokens = 16;
+/** Evaluations of the same pattern that restarts of the server may end. */
+const mostRestarts = 5;
+
+interface Worker extends Replica {
+  /** The model's own pattern on sequences that another server has measured first. */
+  lost: boolean;
+}
+
+export class ServerLosses implements PatternEvaluator {
+  readonly sideBySide: number;
+  readonly #windows: readonly Int32Array[];
+  readonly #settings: ServerLossSettings;
+  readonly #served: ServedModel;
+  readonly #workers: Worker[];
+  readonly #own: Pattern;
+  /** Which server a sequence goes to. */
+  readonly #places: number[];
+  /** Of the own pattern, on the server that has measured it first. */
+  readonly #ownLosses = new Map<number, number>();
+  /** What is added to a sequence's loss since it has moved to another server. */
+  readonly #offsets = new Map<number, number>();
+  /** Of the own pattern, for the KL objective. */
+  readonly #likely = new Map<number, LikelyTokens>();
+
+  /**
+   * @throws InputError for a sequence that the server cannot score, or whose loss no pattern can move, and for the
+   *   objective `kl` on an engine that cannot score given tokens
+   */
+  constructor(served: ServedModel, windows: readonly Int32Array[], settings: ServerLossSettings) {
+    this.#served = served;
+    this.#windows = windows;
+    this.#settings = settings;
+    this.#workers = served.replicas.map((replica) => Object.assign(replica, { lost: false }));
+    this.#own = served.ownPattern;
+    this.#places = Array.from(windows, (_, index) => index % this.#workers.length);
+    this.sideBySide = settings.concurrency * this.#workers.length;
+    this.#requireScorable();
+  }
+
+  get plan(): string[] {
+    const { concurrency, indexTopk } = this.#settings;
+    const servers = this.#workers.map(({ adapter, description }) => `server: ${adapter.url}, ${description.title}`);
+    return [
+      ...servers,
+      `requests: ${concurrency} at a time on each server; tokens are scored from position ${indexTopk} on`,
+    ];
+  }
+
+  async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
+    const { signal } = options;
+    const indices = options.sequences ?? [...this.#windows.keys()];
+    const absent = indices.find((index) => this.#windows[index] === undefined);
+    if (absent !== undefined || indices.length === 0) {
+      throw new RangeError(indices.length === 0 ? "no windows to evaluate" : `there is no window ${absent}`);
+    }
+    const started = performance.now();
+    const results = new Map<number, SequenceLoss>();
+    for (let left = [...indices]; left.length > 0; left = left.filter((index) => !results.has(index))) {
+      await this.#shareOut(pattern, left, results, signal);
+    }
+    const sequences = indices.map((index) => results.get(index) as SequenceLoss);
+    const layers = pattern.length * indices.length;
+    const indexers = fullLayers(pattern).length * indices.length;
+    const rows = sum(indices.map((index) => this.#window(index).length)) * pattern.length;
+    return {
+      pattern,
+      ...meanLoss(sequences),
+      sequences,
+      seconds: (performance.now() - started) / 1000,
+      executions: {
+        body: layers,
+        indexer: indexers,
+        naiveBody: layers,
+        naiveIndexer: indexers,
+        rows: { run: rows, prefix: 0, invariant: 0, kept: 0 },
+      },
+    };
+  }
+
+  async release(): Promise<void> {
+    await this.#served.release();
+  }
+
+  /** Gives every server its sequences; one that is lost leaves them to the others, which are then asked again. */
+  async #shareOut(
+    pattern: Pattern,
+    indices: readonly number[],
+    results: Map<number, SequenceLoss>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const failures = await Promise.all(
+      this.#workers.map(async (worker, place): Promise<unknown> => {
+        const own = indices.filter((index) => this.#places[index] === place);
+        if (own.length === 0) return undefined;
+        try {
+          const losses = await this.#measure(worker, pattern, own, signal);
+          for (const [at, index] of own.entries()) results.set(index, this.#moved(index, losses[at] as SequenceLoss));
+          if (pattern === this.#own) this.#rememberOwn(own, results);
+        } catch (error) {
+          if (!(error instanceof LostServer) || this.#workers.filter(({ lost }) => !lost).length < 2) return error;
+          worker.lost = true;
+          this.#settings.note(`${worker.adapter.url} is lost (${error.message}): the other servers take its sequences`);
+        }
+        return undefined;
+      }),
+    );
+    signal?.throwIfAborted();
+    const failure = failures.find((error) => error !== undefined);
+    if (failure !== undefined) throw failure;
+    await this.#handOver(signal);
+  }
+
+  /** Sequences of lost servers go to the others, in turn, and their own pattern's losses are measured anew there. */
+  async #handOver(signal: AbortSignal | undefined): Promise<void> {
+    const alive = [...this.#workers.keys()].filter((place) => this.#workers[place]?.lost === false);
+    const orphans = [...this.#places.keys()].filter((index) => !alive.includes(this.#places[index] as number));
+    if (orphans.length === 0) return;
+    for (const [at, index] of orphans.entries()) this.#places[index] = alive[at % alive.length] as number;
+    for (const place of alive) {
+      const taken = orphans.filter((index) => this.#places[index] === place && this.#ownLosses.has(index));
+      if (taken.length === 0) continue;
+      for (const index of taken) this.#likely.delete(index);
+      const losses = await this.#measure(this.#workers[place] as Worker, this.#own, taken, signal);
+      for (const [at, index] of taken.entries()) {
+        this.#offsets.set(index, (this.#ownLosses.get(index) as number) - (losses[at] as SequenceLoss).loss);
+      }
+    }
+  }
+
+  /** A difference between two servers is none between patterns. */
+  #moved(index: number, loss: SequenceLoss): SequenceLoss {
+    const offset = this.#offsets.get(index);
+    return offset === undefined ? loss : { ...loss, loss: loss.loss + offset };
+  }
+
+  #rememberOwn(indices: readonly number[], results: ReadonlyMap<number, SequenceLoss>): void {
+    for (const index of indices) {
+      const loss = results.get(index)?.loss;
+      if (loss !== undefined && !this.#ownLosses.has(index)) this.#ownLosses.set(index, loss);
+    }
+  }
+
+  /** On one server, repeated where it was started anew in between. */
+  async #measure(
+    worker: Worker,
+    pattern: Pattern,
+    indices: readonly number[],
+    signal: AbortSignal | undefined,
+  ): Promise<SequenceLoss[]> {
+    for (let restarts = 0; ; restarts++) {
+      try {
+        await this.#requireLikely(worker, indices, signal);
+        return await this.#underPattern(worker, pattern, signal, () =>
+          this.#inTurn(indices, signal, (index, within) => this.#score(worker, index, within)),
+        );
+      } catch (error) {
+        if (!(error instanceof ServerRestarted) || restarts >= mostRestarts) throw error;
+        this.#settings.note(`${error.message}; the pattern is set and measured again`);
+        await this.#begin(worker, signal);
+      }
+    }
+  }
+
+  /** After a restart: the same model with the same settings, or nothing. */
+  async #begin(worker: Worker, signal: AbortSignal | undefined): Promise<void> {
+    const before = worker.description;
+    const restarted = await worker.adapter.describe(signal);
+    await worker.adapter.prepare(signal);
+    const after = { ...(await worker.adapter.describe(signal)), state: before.state };
+    const [old, now] = [numbersOf(before), numbersOf(after)].map((numbers) => JSON.stringify(numbers));
+    if (old !== now || restarted.layers !== before.layers || after.obstacles.length > 0) {
+      throw new RuntimeFailure(
+        `${worker.adapter.url} was started anew with other settings: ${now} against ${old}${after.obstacles.map((words) => `; ${words}`).join("")}`,
+        { hint: "start it as it was, and go on with --resume" },
+      );
+    }
+    worker.description = { ...after, state: { ...before.state, bootId: restarted.state.bootId } };
+  }
+
+  /** @throws ServerRestarted where the server is not the one that was switched */
+  async #underPattern<T>(
+    { adapter, description }: Worker,
+    pattern: Pattern,
+    signal: AbortSignal | undefined,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const letters = serverLetters(pattern, description);
+    const { bootId } = description.state;
+    const check = (state: PatternState, when: string): void => {
+      if (state.bootId !== bootId) throw new ServerRestarted(`${adapter.url} was restarted`);
+      if (state.letters === letters) return;
+      throw new RuntimeFailure(`${adapter.url} runs ${state.letters} ${when}, ${letters} was set`, {
+        hint: "somebody else switches patterns there",
+      });
+    };
+    check(await adapter.set(letters, signal), "after the switch");
+    const result = await work();
+    check(await adapter.state(signal), "after the measurement");
+    return result;
+  }
+
+  /** At most `concurrency` at a time, begun in the order of the indices; the first failure ends all. */
+  async #inTurn<T>(
+    indices: readonly number[],
+    signal: AbortSignal | undefined,
+    work: (index: number, signal: AbortSignal) => Promise<T>,
+  ): Promise<T[]> {
+    const failed = new AbortController();
+    const within = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+    const results: T[] = [];
+    let next = 0;
+    const lane = async (): Promise<void> => {
+      while (next < indices.length && !within.aborted) {
+        const at = next++;
+        try {
+          results[at] = await work(indices[at] as number, within);
+        } catch (error) {
+          failed.abort(error);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(this.#settings.concurrency, indices.length) }, lane));
+    signal?.throwIfAborted();
+    failed.signal.throwIfAborted();
+    return results;
+  }
+
+  async #score(worker: Worker, index: number, signal: AbortSignal): Promise<SequenceLoss> {
+    const request = this.#request(index, signal);
+    const tokens = request.ids.length - request.from;
+    if (this.#settings.objective === "nll") {
+      return { loss: -sum(await worker.adapter.score(request)) / tokens, tokens };
+    }
+    const own = this.#likely.get(index) as LikelyTokens;
+    const scored = (await worker.adapter.distributions?.scoreGiven(request, own)) as Float64Array;
+    const itself = Array.from({ length: tokens }, (_, row) => scored[row * (own.width + 1)] as number);
+    const wrong = itself.find((value) => !Number.isFinite(value));
+    if (wrong !== undefined)
+      throw new RuntimeFailure(`${worker.adapter.url}: a token has the log-probability ${wrong}`);
+    return { loss: -sum(itself) / tokens, tokens, kl: meanDivergence(own, scored) };
+  }
+
+  /** The distributions of the model's own pattern, which divergences are from. */
+  async #requireLikely(worker: Worker, indices: readonly number[], signal: AbortSignal | undefined): Promise<void> {
+    const { distributions } = worker.adapter;
+    if (this.#settings.objective === "nll" || distributions === undefined) return;
+    const missing = indices.filter((index) => !this.#likely.has(index));
+    if (missing.length === 0) return;
+    const found = await this.#underPattern(worker, this.#own, signal, () =>
+      this.#inTurn(missing, signal, (index, within) =>
+        distributions.likely(this.#request(index, within), likelyTokens),
+      ),
+    );
+    for (const [at, index] of missing.entries()) this.#likely.set(index, found[at] as LikelyTokens);
+  }
+
+  #request(index: number, signal: AbortSignal) {
+    return { ids: [...this.#window(index)], from: this.#settings.indexTopk, signal };
+  }
+
+  #window(index: number): Int32Array {
+    return this.#windows[index] as Int32Array;
+  }
+
+  #requireScorable(): void {
+    const { indexTopk, objective } = this.#settings;
+    const { maxModelLength, title } = this.#served.description;
+    const short = this.#windows.findIndex((window) => window.length <= indexTopk);
+    if (short >= 0) {
+      throw new InputError(
+        `Sequence ${short} has ${this.#window(short).length} tokens, not more than index_topk (${indexTopk}): no pattern changes anything there`,
+        { hint: "give a longer --sequence-length" },
+      );
+    }
+    const longest = Math.max(...this.#windows.map((window) => window.length));
+    if (maxModelLength !== undefined && longest + 1 > maxModelLength) {
+      throw new InputError(
+        `Sequences of ${longest} tokens and one more do not fit into the server's ${maxModelLength} (--max-model-len there)`,
+        { hint: `give --sequence-length ${maxModelLength - 1} or less, or start the server with more` },
+      );
+    }
+    if (objective === "kl" && this.#workers.some(({ adapter }) => adapter.distributions === undefined)) {
+      throw new InputError(
+        `--objective kl needs log-probabilities of given tokens at every position, which ${title} does not offer`,
+        { hint: "vLLM 0.33 does (prompt_logprob_token_ids); search by the loss, which is the default" },
+      );
+    }
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * SGLang with the kit's plugin. A pattern goes to all schedulers by `/set_internal_state`, as words of 32 layers, because
+ * that route takes numbers only; `/server_info` has what the first scheduler reads back.
+ */
+import { z } from "zod";
+import { InputError, RuntimeFailure } from "../base/errors.ts";
+import { quoted } from "../base/quoted.ts";
+import {
+  type DescribedRank,
+  describedRank,
+  type EngineAdapter,
+  type EngineDescription,
+  joinDescriptions,
+  joinRanks,
+  type PatternState,
+  requireLogprobs,
+  type ScoreRequest,
+  sumMetric,
+  type TokenLogprobs,
+} from "./engine-adapter.ts";
+import type { HttpClient } from "./http-client.ts";
+
+const infoSchema = z.object({
+  version: z.string().nullish(),
+  served_model_name: z.string().nullish(),
+  model_path: z.string().nullish(),
+  internal_states: z.array(z.object({ indexcache: z.unknown().optional() })).optional(),
+});
+
+const setSchema = z.union([z.array(z.boolean()), z.boolean()]);
+const scoreSchema = z.object({
+  meta_info: z.object({
+    input_token_logprobs: z.array(z.tuple([z.number().nullable(), z.int(), z.unknown()])),
+  }),
+});
+
+const wordBits = 32;
+/** Bytes that a token takes in an answer: some 35. */
+const tokenBytes = 200;
+
+const pluginHint =
+  "start the server with SGLANG_PLUGINS=indexcache and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
+
+export class SglangAdapter implements EngineAdapter {
+  readonly engine = "sglang";
+  /** `token_ids_logprob` is one list for all positions. */
+  readonly distributions = undefined;
+  readonly #client: HttpClient;
+
+  constructor(client: HttpClient) {
+    this.#client = client;
+  }
+
+  get url(): string {
+    return this.#client.url;
+  }
+
+  async describe(signal?: AbortSignal): Promise<EngineDescription> {
+    const { info, ranks } = await this.#info(signal);
+    const version = info.version ?? undefined;
+    const named = ranks.map((rank) => ({ ...rank, engine_version: rank.engine_version ?? version }));
+    return joinDescriptions(this.url, "sglang", info.served_model_name ?? info.model_path ?? "", named);
+  }
+
+  async prepare(): Promise<string | undefined> {
+    return undefined;
+  }
+
+  async restore(): Promise<void> {}
+
+  async set(letters: string, signal?: AbortSignal): Promise<PatternState> {
+    const done = await this.#client.json("POST", "/set_internal_state", setSchema, {
+      body: { server_args: wordsOf(letters) },
+      signal,
+    });
+    if ([done].flat().includes(false)) {
+      const { ranks } = await this.#info(signal, true);
+      const why = ranks.find(({ error }) => error !== undefined)?.error ?? "it does not say why";
+      throw new RuntimeFailure(`${this.url} cannot switch to ${letters}: ${quoted(why, 400)}`);
+    }
+    // Pages that another pattern has written have no index keys of layers that were Shared.
+    await this.reset(signal);
+    return this.state(signal);
+  }
+
+  async state(signal?: AbortSignal): Promise<PatternState> {
+    return joinRanks(this.url, (await this.#info(signal)).ranks);
+  }
+
+  async count(_reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]> {
+    return (await this.#info(signal)).ranks.map(({ calls }) => calls ?? []);
+  }
+
+  async score({ ids, from, signal }: ScoreRequest): Promise<TokenLogprobs> {
+    // The first listed token has no log-probability, wherever the list begins.
+    const body = {
+      input_ids: ids,
+      sampling_params: { max_new_tokens: 1, temperature: 0 },
+      return_logprob: true,
+      logprob_start_len: from - 1,
+    };
+    const most = 65536 + tokenBytes * ids.length;
+    const { meta_info } = await this.#client.json("POST", "/generate", scoreSchema, { body, signal, most });
+    const listed = meta_info.input_token_logprobs.slice(1);
+    const scored = ids.slice(from);
+    if (listed.length !== scored.length || listed.some(([, id], index) => id !== scored[index])) {
+      throw new RuntimeFailure(
+        `${this.url}/generate gives log-probabilities of ${listed.length} tokens where ${scored.length} were asked for, or of others`,
+      );
+    }
+    return requireLogprobs(
+      this.url,
+      Float64Array.from(listed, ([logprob]) => logprob ?? Number.NaN),
+    );
+  }
+
+  async running(signal?: AbortSignal): Promise<number | undefined> {
+    const text = await this.#client.text("GET", "/metrics", { signal, once: true }).catch((error: unknown) => {
+      if (error instanceof RuntimeFailure || error instanceof InputError) return undefined;
+      throw error;
+    });
+    return text === undefined ? undefined : sumMetric(text, ["sglang:num_running_reqs", "sglang:num_queue_reqs"]);
+  }
+
+  async reset(signal?: AbortSignal): Promise<void> {
+    await this.#client.text("POST", "/flush_cache", { signal });
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  /** @param withErrors whether a state that holds an error is wanted rather than thrown */
+  async #info(signal: AbortSignal | undefined, withErrors = false) {
+    const info = await this.#client.json("GET", "/server_info", infoSchema, { signal });
+    const states = info.internal_states ?? [];
+    const ranks: DescribedRank[] = states.map(({ indexcache }) => {
+      if (indexcache === undefined) {
+        throw new InputError(`${this.url} is SGLang without the kit's plugin`, { hint: pluginHint });
+      }
+      const told = (indexcache as { error?: unknown }).error;
+      const parsed = describedRank.safeParse(indexcache);
+      if (parsed.success) return withErrors ? parsed.data : withoutError(parsed.data);
+      const why = typeof told === "string" ? told : parsed.error.issues[0]?.message;
+      throw new InputError(`${this.url}: the kit's plugin cannot say what runs: ${quoted(why, 400)}`);
+    });
+    if (ranks.length === 0) throw new InputError(`${this.url}/server_info has no state of a scheduler`);
+    return { info, ranks };
+  }
+}
+
+/** The last switch's refusal stays in the state; it is no fault of what runs. */
+function withoutError({ error: _, ...rank }: DescribedRank): DescribedRank {
+  return rank;
+}
+
+/** Bit i of word w says that layer 32 w + i is Shared. */
+function wordsOf(letters: string): Record<string, number> {
+  const words = Array.from({ length: Math.ceil(letters.length / wordBits) }, () => 0);
+  for (const [layer, letter] of [...letters].entries()) {
+    const word = Math.floor(layer / wordBits);
+    if (letter !== "F") words[word] = (words[word] ?? 0) + 2 ** (layer % wordBits);
+  }
+  return Object.fromEntries(words.map((word, index) => [`indexcache_shared_${index}`, word]));
+}

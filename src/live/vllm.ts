@@ -1,0 +1,268 @@
+/**
+ * vLLM with the kit's worker extension, in development mode. Ranks answer through `/collective_rpc`; scores come from
+ * `/inference/v1/generate`, or, where a release has no scores of given tokens there, from `/v1/completions`.
+ */
+import { z } from "zod";
+import { InputError, RuntimeFailure } from "../base/errors.ts";
+import {
+  type DescribedRank,
+  describedRank,
+  type EngineAdapter,
+  type EngineDescription,
+  joinDescriptions,
+  joinRanks,
+  type LikelyTokens,
+  type PatternState,
+  rankSchema,
+  requireDone,
+  requireLogprobs,
+  type ScoreRequest,
+  sumMetric,
+  type TokenLogprobs,
+} from "./engine-adapter.ts";
+import type { HttpClient } from "./http-client.ts";
+import { decodeNpy } from "./npy.ts";
+import { ServerRefusal } from "./server-error.ts";
+
+const modelsSchema = z.object({ data: z.array(z.object({ id: z.string() })).min(1) });
+const versionSchema = z.object({ version: z.string() });
+
+/** Of one position: by token id, as a string. */
+const positionSchema = z.record(z.string(), z.object({ logprob: z.number(), rank: z.number().nullish() }));
+const completionSchema = z.object({
+  choices: z.array(z.object({ prompt_logprobs: z.array(positionSchema.nullable()).nullish() })).length(1),
+});
+const generateSchema = z.object({ prompt_token_id_logprobs: z.string().nullish() });
+
+/** Characters that a position takes in an answer: some 80 for one token; names of tokens may be long. */
+const positionBytes = 600;
+
+export const extensionHint =
+  "start the server with --worker-extension-cls indexcache_live.vllm.PatternExtension and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
+
+export class VllmAdapter implements EngineAdapter {
+  readonly engine = "vllm";
+  readonly #client: HttpClient;
+  #model = "";
+  /** Whether this release scores given tokens; found out by `prepare`. */
+  #scoresGiven = false;
+  #headBefore: string | undefined;
+
+  constructor(client: HttpClient) {
+    this.#client = client;
+  }
+
+  get url(): string {
+    return this.#client.url;
+  }
+
+  async describe(signal?: AbortSignal): Promise<EngineDescription> {
+    const ranks = await this.#rpc("indexcache_describe", [], z.array(describedRank).min(1), signal);
+    const models = await this.#client.json("GET", "/v1/models", modelsSchema, { signal });
+    this.#model = models.data[0]?.id ?? "";
+    return joinDescriptions(this.url, "vllm", this.#model, await this.#withVersion(ranks, signal));
+  }
+
+  /** Releases before 0.26 ignore `head_dtype` for generation: the kit computes logits in float32 there. */
+  async prepare(signal?: AbortSignal): Promise<string | undefined> {
+    this.#scoresGiven = await this.#tryGiven(signal);
+    const [rank] = await this.#rpc("indexcache_describe", [], z.array(describedRank).min(1), signal);
+    const before = rank?.head_dtype ?? undefined;
+    if (before === undefined || before === "float32") return undefined;
+    const set = await this.#rpc("indexcache_head", ["float32"], z.array(rankSchema).min(1), signal);
+    const failed = set.find(({ error }) => error !== undefined);
+    if (failed !== undefined) return `logits stay in the model's dtype (${failed.error}), which adds to the noise`;
+    this.#headBefore = before;
+    return "logits are computed in float32 by the kit for the time of this run";
+  }
+
+  async restore(signal?: AbortSignal): Promise<void> {
+    if (this.#headBefore === undefined) return;
+    await this.#rpc("indexcache_head", ["model"], z.array(rankSchema).min(1), signal);
+    this.#headBefore = undefined;
+  }
+
+  async set(letters: string, signal?: AbortSignal): Promise<PatternState> {
+    const ranks = await this.#rpc("indexcache_set", [letters], z.array(rankSchema).min(1), signal);
+    requireDone(this.url, ranks, `cannot switch to ${letters}`);
+    return joinRanks(this.url, ranks);
+  }
+
+  async state(signal?: AbortSignal): Promise<PatternState> {
+    const ranks = await this.#rpc("indexcache_describe", [], z.array(rankSchema).min(1), signal);
+    requireDone(this.url, ranks, "cannot say what it runs");
+    return joinRanks(this.url, ranks);
+  }
+
+  async count(reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]> {
+    const ranks = await this.#rpc("indexcache_count", [reset ? "1" : "0"], z.array(rankSchema).min(1), signal);
+    requireDone(this.url, ranks, "cannot count");
+    return ranks.map(({ calls }) => calls ?? []);
+  }
+
+  async score({ ids, from, signal }: ScoreRequest): Promise<TokenLogprobs> {
+    const scored = ids.slice(from);
+    if (this.#scoresGiven) {
+      const values = await this.#given(
+        ids,
+        from,
+        scored.map((id) => [id]),
+        signal,
+      );
+      return requireLogprobs(this.url, Float64Array.from(values));
+    }
+    const positions = await this.#promptLogprobs(ids, 0, signal);
+    return requireLogprobs(
+      this.url,
+      Float64Array.from(scored, (id, index) => {
+        const value = positions[from + index]?.[String(id)]?.logprob;
+        if (value === undefined) throw this.#without(from + index);
+        return value;
+      }),
+    );
+  }
+
+  get distributions(): EngineAdapter["distributions"] {
+    if (!this.#scoresGiven) return undefined;
+    return {
+      likely: async ({ ids, from, signal }, width) => {
+        const positions = await this.#promptLogprobs(ids, width, signal);
+        const rows = ids.length - from;
+        const likely: LikelyTokens = {
+          ids: new Int32Array(rows * width).fill(-1),
+          logprobs: new Float64Array(rows * width).fill(Number.NEGATIVE_INFINITY),
+          width,
+        };
+        for (let row = 0; row < rows; row++) {
+          // The token itself is listed as well, wherever it ranks.
+          const top = Object.entries(positions[from + row] ?? {})
+            .sort(([, left], [, right]) => right.logprob - left.logprob)
+            .slice(0, width);
+          for (const [column, [id, { logprob }]] of top.entries()) {
+            likely.ids[row * width + column] = Number(id);
+            likely.logprobs[row * width + column] = logprob;
+          }
+        }
+        return likely;
+      },
+      scoreGiven: async ({ ids, from, signal }, { ids: given, width }) => {
+        const lists = ids.slice(from).map((id, row) => [id, ...given.subarray(row * width, (row + 1) * width)]);
+        return Float64Array.from(await this.#given(ids, from, lists, signal));
+      },
+    };
+  }
+
+  async running(signal?: AbortSignal): Promise<number | undefined> {
+    const text = await this.#client.text("GET", "/metrics", { signal, once: true }).catch((error: unknown) => {
+      if (error instanceof RuntimeFailure || error instanceof InputError) return undefined;
+      throw error;
+    });
+    if (text === undefined) return undefined;
+    return sumMetric(text, ["vllm:num_requests_running", "vllm:num_requests_waiting"]);
+  }
+
+  async reset(signal?: AbortSignal): Promise<void> {
+    // 0.25 answers without a body.
+    await this.#client.text("POST", "/reset_prefix_cache", { signal });
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  async #rpc<T>(method: string, args: string[], schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
+    const answer = z.object({ results: schema });
+    try {
+      const { results } = await this.#client.json("POST", "/collective_rpc", answer, {
+        body: { method, args, kwargs: {} },
+        signal,
+      });
+      return results;
+    } catch (error) {
+      throw this.#explained(error);
+    }
+  }
+
+  /** What the failures of `/collective_rpc` mean. */
+  #explained(error: unknown): unknown {
+    if (!(error instanceof ServerRefusal)) return error;
+    if (error.status === 404 || error.status === 405) {
+      return new ServerRefusal(`${this.url} has no /collective_rpc: its development mode is off`, error.status, {
+        hint: "start vLLM with VLLM_SERVER_DEV_MODE=1, on a host that only trusted machines reach",
+        cause: error,
+      });
+    }
+    // vLLM answers 500 to a method that its workers do not have.
+    if (error.status === 500 || error.status === 400) {
+      return new ServerRefusal(`${error.message}: does the server have the kit's extension?`, error.status, {
+        hint: extensionHint,
+        cause: error,
+      });
+    }
+    return error;
+  }
+
+  async #withVersion(ranks: DescribedRank[], signal?: AbortSignal): Promise<DescribedRank[]> {
+    if (ranks.every(({ engine_version: version }) => version != null)) return ranks;
+    const { version } = await this.#client.json("GET", "/version", versionSchema, { signal });
+    return ranks.map((rank) => ({ ...rank, engine_version: rank.engine_version ?? version }));
+  }
+
+  async #tryGiven(signal?: AbortSignal): Promise<boolean> {
+    try {
+      await this.#given([1, 2, 3], 1, [[2], [3]], signal);
+      return true;
+    } catch (error) {
+      // A release without the route, without the parameter, or one that ignores it.
+      if (error instanceof ServerRefusal || error instanceof GivenUnknown) return false;
+      throw error;
+    }
+  }
+
+  /** @returns [rows, columns] in one array */
+  async #given(
+    ids: readonly number[],
+    from: number,
+    lists: readonly (readonly number[])[],
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    const columns = lists[0]?.length ?? 0;
+    const body = {
+      model: this.#model === "" ? undefined : this.#model,
+      token_ids: ids,
+      sampling_params: {
+        max_tokens: 1,
+        temperature: 0,
+        prompt_logprob_token_ids: lists,
+        prompt_logprob_start: from - 1,
+      },
+    };
+    const { prompt_token_id_logprobs: encoded } = await this.#client.json(
+      "POST",
+      "/inference/v1/generate",
+      generateSchema,
+      { body, signal, most: 65536 + 8 * lists.length * columns },
+    );
+    if (encoded == null) throw new GivenUnknown(`${this.url} gives no scores of given tokens`);
+    return decodeNpy(encoded, lists.length, columns);
+  }
+
+  async #promptLogprobs(ids: readonly number[], top: number, signal?: AbortSignal) {
+    const body = { model: this.#model, prompt: ids, max_tokens: 1, temperature: 0, prompt_logprobs: top };
+    const most = 65536 + positionBytes * (1 + top) * ids.length;
+    const answer = await this.#client.json("POST", "/v1/completions", completionSchema, { body, signal, most });
+    const positions = answer.choices[0]?.prompt_logprobs ?? [];
+    if (positions.length !== ids.length) {
+      throw new RuntimeFailure(
+        `${this.url}/v1/completions gives log-probabilities of ${positions.length} tokens of a prompt of ${ids.length}`,
+      );
+    }
+    return positions;
+  }
+
+  #without(position: number): RuntimeFailure {
+    return new RuntimeFailure(`${this.url}/v1/completions gives no log-probability of the token at ${position}`);
+  }
+}
+
+class GivenUnknown extends RuntimeFailure {}
