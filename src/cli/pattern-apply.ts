@@ -1,8 +1,9 @@
 /** `indexcache pattern apply`: a checkpoint that engines run with a pattern, without flags. */
-import { type Command, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
 import { type Placement, placements } from "../checkpoint/derived-checkpoint.ts";
+import { type EngineHeads, engineHeads } from "../checkpoint/engine-shape.ts";
 import { type AppliedReport, applyPattern } from "../engines/applied-checkpoint.ts";
 import { checkPattern } from "../engines/check.ts";
 import type { PatternSource } from "../engines/pattern-source.ts";
@@ -20,6 +21,8 @@ import { Terminal } from "./terminal.ts";
 interface ApplyFlags extends OutputFlags {
   output: string;
   restore?: string;
+  /** true without a number of heads. */
+  engineShape?: true | EngineHeads;
   shards: Placement;
 }
 
@@ -33,20 +36,34 @@ SGLang, transformers (GLM-5), LMDeploy and llama.cpp's converter take it as it i
 Weight files that hold no such indexer do not change: --shards says whether they are copied (by reference where the file
 system can) or linked. The original stays as it is; the way back takes the indexers from it.
 
+--engine-shape is for tests of serving engines on a small model: their kernels take one shape (kv_lora_rank 512, RoPE 64,
+nope and value 128, 32 or 64 index heads of 128). The padded model computes what the small one does, under any pattern;
+index_topk must be a multiple of 128. heads=N: 8, 16, 32, 64 or 128 attention heads, 8 or more for each GPU.
+
 Examples:
   $ indexcache pattern apply ./GLM-5.1 glm.json@1/4 -o ./GLM-5.1-quarter
   $ indexcache pattern apply ./GLM-5.1 glm.json@1/2 -o ./half --shards hardlink
   $ indexcache pattern apply ./GLM-5.1-quarter --restore ./GLM-5.1 -o ./again
-  $ indexcache pattern apply ./GLM-5.1-quarter glm.json@1/2 --restore ./GLM-5.1 -o ./half`;
+  $ indexcache pattern apply ./GLM-5.1-quarter glm.json@1/2 --restore ./GLM-5.1 -o ./half
+  $ indexcache pattern apply ./small --engine-shape heads=16 -o ./small-tp2`;
 
 export function addPatternApplyCommand(pattern: Command): void {
   const command = pattern
     .command("apply")
     .description("Write a checkpoint that runs with a pattern, without flags")
     .argument("<model>", "folder of the checkpoint")
-    .argument("[pattern]", "a pattern in any form that `pattern` takes (with --restore: the original's own)")
+    .argument(
+      "[pattern]",
+      "a pattern in any form that `pattern` takes (default with --restore: the original's own; with --engine-shape: the model's own)",
+    )
     .requiredOption("-o, --output <folder>", "the new checkpoint")
     .option("--restore <original>", "checkpoint to take indexers from that MODEL lacks")
+    .addOption(
+      new Option(
+        "--engine-shape [heads=N]",
+        "pad attention and indexers to the shape that engines' kernels take; the function stays the same",
+      ).argParser(parseEngineShape),
+    )
     .addOption(
       new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
     );
@@ -58,10 +75,19 @@ export function addPatternApplyCommand(pattern: Command): void {
     );
 }
 
+/** The value that follows --engine-shape; without one, commander's own is true. */
+function parseEngineShape(text: string): EngineHeads {
+  const heads = engineHeads.find((count) => text === `heads=${count}`);
+  if (heads !== undefined) return heads;
+  throw new InvalidArgumentError(
+    `Only heads=N may follow, N one of ${engineHeads.join(", ")}; MODEL and PATTERN come before --engine-shape.`,
+  );
+}
+
 async function run(folder: string, text: string | undefined, flags: ApplyFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  if (text === undefined && flags.restore === undefined) {
-    throw new UsageError("PATTERN is missing: only --restore can do without", {
+  if (text === undefined && flags.restore === undefined && flags.engineShape === undefined) {
+    throw new UsageError("PATTERN is missing: only --restore and --engine-shape can do without", {
       hint: "indexcache pattern apply MODEL PATTERN -o FOLDER",
     });
   }
@@ -75,6 +101,9 @@ async function run(folder: string, text: string | undefined, flags: ApplyFlags, 
   const file = chosen?.source.kind === "file" ? chosen.source.file : undefined;
   const report = await applyPattern(folder, chosen?.pattern, flags.output, {
     ...(flags.restore === undefined ? {} : { original: flags.restore }),
+    ...(flags.engineShape === undefined
+      ? {}
+      : { engineShape: flags.engineShape === true ? {} : { heads: flags.engineShape } }),
     placement: flags.shards,
     signal,
     origin: { ...(file === undefined ? {} : { file }), warnings: chosen?.warnings ?? [] },
@@ -124,7 +153,7 @@ async function configWarning(source: PatternSource, { path, name }: ServedModel)
 }
 
 function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): void {
-  const { pattern, model } = report;
+  const { pattern, model, engineShape } = report;
   if (flags.json === true) {
     const record = {
       checkpoint: report.target,
@@ -132,6 +161,9 @@ function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): voi
       index_topk_pattern: pattern,
       layers: model.layers,
       full_layers: fullLayers(pattern),
+      ...(engineShape === undefined
+        ? {}
+        : { engine_shape: { num_attention_heads: engineShape.heads, index_n_heads: engineShape.indexHeads } }),
       bytes: report.bytes,
       left_out_tensors: report.leftOutTensors,
       left_out_bytes: report.leftOutBytes,
@@ -148,6 +180,11 @@ function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): voi
     formatFields([
       ["Checkpoint", report.target],
       ["Pattern", `${pattern}, ${fullLayers(pattern).length} of ${model.layers} Full`],
+      [
+        "Shape",
+        engineShape &&
+          `that of engines' kernels: ${engineShape.heads} heads, ${engineShape.indexHeads} index heads of 128`,
+      ],
       ["Weights", formatBytes(report.bytes)],
       [
         "Left out",

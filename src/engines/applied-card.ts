@@ -2,6 +2,7 @@
 import { parse as parseYaml, stringify } from "yaml";
 import { escapeControls } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
+import type { EngineShape } from "../checkpoint/engine-shape.ts";
 import type { AnyPatternFile } from "../formats/published-pattern.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import type { ServedModel } from "./served-model.ts";
@@ -23,6 +24,8 @@ export interface CardFacts {
   leftOut: { tensors: number; bytes: number };
   /** Indexer tensors that came back from the original. */
   restored: number;
+  /** The shape that attention and indexers were padded to. */
+  shape: EngineShape | undefined;
   /** The card of the checkpoint that this one is made from. */
   previous: string | undefined;
 }
@@ -34,7 +37,7 @@ const RULE = "---";
 const LONGEST_CARD = 500_000;
 
 /** The text of README.md: the previous card's metadata and text stay, below what is new. */
-export function formatCard({ model, pattern, origin, leftOut, restored, previous }: CardFacts): string {
+export function formatCard({ model, pattern, origin, leftOut, restored, shape, previous }: CardFacts): string {
   const { matter, body } = splitCard(previous ?? "");
   const original = withoutOwnText(body);
   const tags = Array.isArray(matter.tags) ? matter.tags : [];
@@ -47,10 +50,22 @@ export function formatCard({ model, pattern, origin, leftOut, restored, previous
     "",
     `# ${escapeControls(model.name)} with ${full} of ${pattern.length} lightning indexers`,
     "",
-    `Made by indexcache ${toolVersion} (\`pattern apply\`). Every layer computes what it did, but ${pattern.length - full} layers reuse the`,
-    "`topk_indices` of the nearest Full layer before them (IndexCache, arXiv 2603.12201). config.json says which",
-    "(`indexer_types`, `index_topk_pattern`), so that engines need no flags.",
+    ...(full === pattern.length
+      ? [`Made by indexcache ${toolVersion} (\`pattern apply\`). Every layer runs its own indexer.`]
+      : [
+          `Made by indexcache ${toolVersion} (\`pattern apply\`). Every layer computes what it did, but ${pattern.length - full} layers reuse the`,
+          "`topk_indices` of the nearest Full layer before them (IndexCache, arXiv 2603.12201). config.json says which",
+          "(`indexer_types`, `index_topk_pattern`), so that engines need no flags.",
+        ]),
     "",
+    ...(shape === undefined
+      ? []
+      : [
+          `Attention and indexers are padded to the shape that the kernels of serving engines take: ${shape.heads} heads and`,
+          `${shape.indexHeads} index heads, of which the model uses its own. Copies and zeros fill the rest: it is the same`,
+          "function, for tests of engines, and of no use where a native checkpoint runs.",
+          "",
+        ]),
     "```",
     pattern,
     "```",
@@ -73,7 +88,9 @@ export function formatCard({ model, pattern, origin, leftOut, restored, previous
         ]
       : []),
     "",
-    "The way back needs the original: `indexcache pattern apply THIS --restore ORIGINAL -o FOLDER`.",
+    shape === undefined
+      ? "The way back needs the original: `indexcache pattern apply THIS --restore ORIGINAL -o FOLDER`."
+      : "There is no way back from the padded shape: take the original.",
     ...(original === "" ? [] : ["", RULE, "", original]),
   ];
   return `${lines.join("\n")}\n`;

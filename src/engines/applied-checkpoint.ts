@@ -1,7 +1,7 @@
 /**
  * A checkpoint with a pattern applied: engines run it without flags. Its config.json says which layers share, the Shared
  * layers' indexer tensors are left out, and a card says where it comes from. What was left out comes back from the
- * original (`restore`).
+ * original (`restore`). On request the tensors of attention get the shape that engines' kernels take (`engineShape`).
  */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,21 +18,24 @@ import {
   tensorBytes,
   writeDerivedCheckpoint,
 } from "../checkpoint/derived-checkpoint.ts";
+import { type EngineHeads, type EngineShape, planEngineShape } from "../checkpoint/engine-shape.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../checkpoint/safetensors.ts";
 import { readSafetensorsMetadata } from "../checkpoint/safetensors-metadata.ts";
 import { type CheckpointTensors, openTensors } from "../checkpoint/shards.ts";
-import { readText, readTextIfPresent } from "../formats/text-file.ts";
+import type { FileTensor } from "../checkpoint/spread-tensor.ts";
+import { readTextIfPresent } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
 import { type Pattern, requireLayers } from "../pattern/pattern.ts";
 import { formatCard, type Origin } from "./applied-card.ts";
-import { patchConfig } from "./config-patch.ts";
+import { appliedConfig, readConfig, restoredConfig, withShape } from "./applied-config.ts";
 import { nativeLetters } from "./derived-types.ts";
-import { type IndexFields, indexerTypes } from "./index-fields.ts";
 import { readServedModel, type ServedModel } from "./served-model.ts";
 
 export interface AppliedSettings extends DerivedSettings {
   /** Folder of the checkpoint that indexers come back from, where `source` lacks some. */
   original?: string;
+  /** Pad attention and indexers to the shape of engines' kernels, with this many attention heads where a number is given. */
+  engineShape?: { heads?: EngineHeads };
   /** What is known of the pattern: its losses, the search that found it. */
   origin: Origin;
 }
@@ -40,6 +43,8 @@ export interface AppliedSettings extends DerivedSettings {
 export interface AppliedReport extends DerivedReport {
   pattern: Pattern;
   model: ServedModel;
+  /** The shape that attention and indexers were padded to. */
+  engineShape: EngineShape | undefined;
   /** Indexer tensors of Shared layers, which the new checkpoint does not have. */
   leftOutTensors: number;
   leftOutBytes: number;
@@ -61,7 +66,8 @@ const indexSchema = z.object({ metadata: z.record(z.string(), z.unknown()).nulli
 
 /**
  * Writes the checkpoint `target`: `source` with `pattern`.
- * @param pattern one letter for each backbone layer; where absent, the pattern of `settings.original`
+ * @param pattern one letter for each backbone layer; where absent, the pattern of `settings.original`, and without one,
+ *   where the shape changes, the model's own
  * @throws InputError for a pattern that the model cannot have, and before anything is written
  */
 export async function applyPattern(
@@ -78,28 +84,40 @@ export async function applyPattern(
     );
   }
   const original = settings.original === undefined ? undefined : await openOriginal(settings.original, model);
-  const wanted = requireLayers(pattern ?? original?.pattern ?? nothingToApply(source), model.layers, "the pattern");
+  const own = settings.engineShape === undefined ? nothingToApply : ownPattern;
+  const wanted = requireLayers(pattern ?? original?.pattern ?? own(model), model.layers, "the pattern");
   const tensors = await openTensors(source);
   requireIndexersSomewhere(source, tensors, model);
   const shared = sharedTensors(wanted);
   const restored = missingTensors(wanted, tensors, original?.tensors, source);
-  const { shards, leftOut } = await planShards(tensors, shared, restored);
+  const shape =
+    settings.engineShape === undefined
+      ? undefined
+      : planEngineShape(await readConfig(model), model.path ?? source, tensors, settings.engineShape.heads);
+  const { shards, leftOut } = await planShards(tensors, shared, restored, shape);
   const { files, notCopied } = await planFiles(source, tensors);
   const leftOutBytes = leftOut.reduce((sum, { length }) => sum + length, 0);
-  const isOriginalPattern = original !== undefined && wanted === original.pattern;
+  const isOriginalPattern = pattern === undefined || wanted === original?.pattern;
   const card = formatCard({
     model,
     pattern: wanted,
     origin: { ...settings.origin, isOwn: isOriginalPattern },
     leftOut: { tensors: leftOut.length, bytes: leftOutBytes },
     restored: restored.length,
+    shape,
     previous: await readTextIfPresent(join(source, "README.md"), `"${join(source, "README.md")}"`),
   });
   const written: DerivedFile[] = [
     ...files,
     {
       name: "config.json",
-      content: isOriginalPattern ? await restoredConfig(model, original.model) : await appliedConfig(model, wanted),
+      content: withShape(
+        original !== undefined && isOriginalPattern
+          ? await restoredConfig(model, original.model)
+          : await appliedConfig(model, wanted),
+        wanted,
+        shape,
+      ),
     },
     { name: "README.md", content: card },
     ...(await indexFile(source, tensors, shards)),
@@ -109,6 +127,7 @@ export async function applyPattern(
     ...report,
     pattern: wanted,
     model,
+    engineShape: shape,
     leftOutTensors: leftOut.length,
     leftOutBytes,
     restoredTensors: restored.length,
@@ -116,8 +135,12 @@ export async function applyPattern(
   };
 }
 
-function nothingToApply(source: string): never {
-  throw new InputError(`There is no pattern to apply to "${source}"`);
+function nothingToApply({ name }: ServedModel): never {
+  throw new InputError(`There is no pattern to apply to "${name}"`);
+}
+
+function ownPattern(model: ServedModel): Pattern {
+  return (nativeLetters(model) ?? "F".repeat(model.layers)) as Pattern;
 }
 
 interface Original {
@@ -137,8 +160,7 @@ async function openOriginal(folder: string, model: ServedModel): Promise<Origina
     }
   }
   const tensors = await openTensors(folder);
-  const native = nativeLetters(original) ?? "F".repeat(original.layers);
-  return { model: original, tensors, pattern: native as Pattern };
+  return { model: original, tensors, pattern: ownPattern(original) };
 }
 
 function requireIndexersSomewhere(source: string, { tensors }: CheckpointTensors, model: ServedModel): void {
@@ -170,7 +192,7 @@ function missingTensors(
   { tensors }: CheckpointTensors,
   original: CheckpointTensors | undefined,
   source: string,
-): DerivedTensor[] {
+): FileTensor[] {
   const owners = (all: CheckpointTensors["tensors"]): Set<number> =>
     new Set([...all.keys()].flatMap((name) => indexerLayer(name) ?? []));
   const own = owners(tensors);
@@ -191,33 +213,59 @@ function missingTensors(
     );
   }
   const taken = [...original.tensors.values()].filter(({ name }) => lacking.includes(indexerLayer(name) ?? -1));
+  for (const { name, shape } of taken) requireShapeOfSource(name, shape, tensors, source, original.folder);
   return taken.map((tensor) => derived(join(original.folder, tensor.file), tensor));
 }
 
-function derived(path: string, { name, dtype, shape, offset, length }: StoredTensor): DerivedTensor {
+/** One of the two may have been padded to the engines' shape: its indexers do not fit the other. */
+function requireShapeOfSource(
+  name: string,
+  shape: readonly number[],
+  tensors: CheckpointTensors["tensors"],
+  source: string,
+  original: string,
+): void {
+  const part = name.replace(/^model\.layers\.\d+\./, "");
+  const own = [...tensors.values()].find((tensor) => tensor.name.replace(/^model\.layers\.\d+\./, "") === part);
+  if (own === undefined || own.shape.join() === shape.join()) return;
+  throw new InputError(
+    `"${original}" is of another shape than "${source}": tensor "${name}" has [${shape.join(", ")}], "${own.name}" has [${own.shape.join(", ")}]`,
+    { hint: "indexers come back from the checkpoint that MODEL was made from, in the shape that it has" },
+  );
+}
+
+function derived(path: string, { name, dtype, shape, offset, length }: StoredTensor): FileTensor {
   return { name, dtype, shape, data: { path, offset, length } };
 }
 
-/** Shards with a tensor to leave out are rewritten, those that consist of nothing else fall away, all others stay. */
+/** Shards with a tensor to leave out or to reshape are rewritten, those left empty fall away, all others stay. */
 async function planShards(
   { folder, files }: CheckpointTensors,
-  isLeftOut: (name: string) => boolean,
-  restored: readonly DerivedTensor[],
+  isShared: (name: string) => boolean,
+  restored: readonly FileTensor[],
+  shape: EngineShape | undefined,
 ): Promise<{ shards: DerivedShard[]; leftOut: StoredTensor[] }> {
   const shards: DerivedShard[] = [];
   const leftOut: StoredTensor[] = [];
+  const spread = (tensor: FileTensor): DerivedTensor => shape?.spread(tensor) ?? tensor;
   for (const file of files) {
     const path = join(folder, file);
     const held = [...(await readSafetensorsHeader(path)).values()].sort((a, b) => a.offset - b.offset);
-    const kept = held.filter(({ name }) => !isLeftOut(name));
-    leftOut.push(...held.filter(({ name }) => isLeftOut(name)));
-    if (kept.length === held.length) shards.push({ file, source: path });
-    else if (kept.length > 0) {
+    leftOut.push(...held.filter(({ name }) => isShared(name)));
+    const before = held
+      .filter(({ name }) => !isShared(name) && shape?.isLeftOut(name) !== true)
+      .map((tensor) => derived(path, tensor));
+    const after = before.map(spread);
+    const isWhole = after.length === held.length && after.every((tensor, index) => tensor === before[index]);
+    if (isWhole) shards.push({ file, source: path });
+    else if (after.length > 0) {
       const metadata = await readSafetensorsMetadata(path);
-      shards.push({ file, tensors: kept.map((tensor) => derived(path, tensor)), ...(metadata && { metadata }) });
+      shards.push({ file, tensors: after, ...(metadata && { metadata }) });
     }
   }
-  if (restored.length > 0) shards.push({ file: restoredName(files), tensors: restored, metadata: { format: "pt" } });
+  if (restored.length > 0) {
+    shards.push({ file: restoredName(files), tensors: restored.map(spread), metadata: { format: "pt" } });
+  }
   return { shards, leftOut };
 }
 
@@ -274,33 +322,4 @@ async function indexFile(
   places.sort(([left], [right]) => (left < right ? -1 : 1));
   const counted = "total_parameters" in metadata ? { total_parameters: elements } : {};
   return [{ name: INDEX, content: formatIndex(new Map(places), { ...metadata, ...counted, total_size: bytes }) }];
-}
-
-/** Every field that some engine reads: see docs/engines.md. */
-async function appliedConfig(model: ServedModel, pattern: Pattern): Promise<string> {
-  const fields: IndexFields = {
-    use_index_cache: true,
-    index_topk_pattern: pattern,
-    indexer_types: indexerTypes(pattern),
-  };
-  return patchConfig(await configText(model), fields);
-}
-
-/** The source's config with what the original's says about sharing; the original's own text where nothing else differs. */
-async function restoredConfig(model: ServedModel, original: ServedModel): Promise<string> {
-  const [text, before] = await Promise.all([configText(model), configText(original)]);
-  const fields = Object.fromEntries(Object.entries(original.fields).filter(([, value]) => value != null));
-  const patched = patchConfig(text, fields, [], "use_index_cache" in fields ? [] : ["use_index_cache"]);
-  const same = (left: string, right: string): boolean =>
-    JSON.stringify(sorted(JSON.parse(left))) === JSON.stringify(sorted(JSON.parse(right)));
-  return same(patched, before) ? before : patched;
-}
-
-function sorted(value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1)));
-}
-
-async function configText({ path = "" }: ServedModel): Promise<string> {
-  return readText(path, `"${path}"`);
 }

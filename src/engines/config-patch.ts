@@ -2,6 +2,9 @@
 import { applyEdits, modify } from "jsonc-parser";
 import type { IndexFields } from "./index-fields.ts";
 
+/** What is written into a config.json: fields that say which layers share, and any other. */
+type PatchedFields = IndexFields & Readonly<Record<string, unknown>>;
+
 /** Fields that would contradict a pattern for readers with another order of preference. */
 const superseded = ["index_topk_freq", "index_skip_topk_offset", "index_topk_pattern", "indexer_types"] as const;
 
@@ -13,7 +16,7 @@ const superseded = ["index_topk_freq", "index_skip_topk_offset", "index_topk_pat
  */
 export function patchConfig(
   text: string,
-  fields: IndexFields,
+  fields: PatchedFields,
   kept: readonly string[] = [],
   dropped: readonly (keyof IndexFields)[] = [],
 ): string {

@@ -94,6 +94,40 @@ describe("pattern apply", () => {
     expect(await indexcache(folder, check)).toMatchObject({ status: 0 });
   });
 
+  test("--engine-shape: the demo model padded for engines, alone or with a pattern, loses what the native one does", async () => {
+    await writeIds(join(folder, "long.jsonl"), 1, 200);
+    const loss = async (model: string, pattern: string): Promise<number> => {
+      const args = ["loss", model, "-c", "long.jsonl", "--sequence-length", "200", "-p", pattern, "--json", "-q"];
+      return (JSON.parse((await indexcache(folder, args)).stdout) as { loss: number }).loss;
+    };
+    const outcome = await apply(demoModel, "--engine-shape", "heads=16", "-o", "padded", "--json");
+    expect(outcome.status).toBe(0);
+    expect(JSON.parse(outcome.stdout)).toMatchObject({
+      index_topk_pattern: "FFFFFFFFFFFF",
+      engine_shape: { num_attention_heads: 16, index_n_heads: 32 },
+    });
+    const pattern = "FSSFSSSSSFSS";
+    const shared = await loss(demoModel, pattern);
+    expect(Math.abs((await loss("padded", pattern)) - shared)).toBeLessThan(1e-6);
+    const combined = await apply(demoModel, quarter, "-o", "padded-quarter", "--engine-shape");
+    expect(combined.stdout).toMatch(/Shape +that of engines' kernels: 8 heads, 32 index heads of 128\n/);
+    expect(await readServedModel(join(folder, "padded-quarter"))).toMatchObject({ shipped: pattern });
+    expect(Math.abs((await loss("padded-quarter", pattern)) - shared)).toBeLessThan(1e-6);
+    const card = await readFile(join(folder, "padded-quarter", "README.md"), "utf8");
+    expect(card).toContain("padded to the shape that the kernels of serving engines take: 8 heads");
+  });
+
+  test("--engine-shape refuses a model that cannot take it, and says where MODEL belongs", async () => {
+    for (const [args, words] of [
+      [["--engine-shape", demoModel, "-o", "new"], "MODEL and PATTERN come before --engine-shape"],
+      [[demoModel, "--engine-shape", "heads=12", "-o", "new"], "N one of 8, 16, 32, 64, 128"],
+      [[tinyModel, "--engine-shape", "-o", "new"], "index_topk is 7, no multiple of 128"],
+    ] as const) {
+      expect(await apply(...args)).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
+    }
+    expect(await readdir(folder)).not.toContain("new");
+  });
+
   test("refuses a folder that is not empty, a pattern of another model, a model without weights", async () => {
     await mkdir(join(folder, "taken"));
     await writeFile(join(folder, "taken", "notes.txt"), "mine");
