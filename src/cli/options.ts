@@ -16,6 +16,9 @@ export const demoCalibration = packageFile("calibration/demo.jsonl");
 
 export const demoCalibrationName = "indexcache:calibration/demo.jsonl";
 
+/** The Python kit for serving engines. */
+export const kitFolder = packageFile("tools/kit");
+
 /** Patterns that were published, with where they come from. */
 export const publishedPatterns = packageFile("patterns");
 

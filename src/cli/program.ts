@@ -12,6 +12,8 @@ import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
 import { addInspectCommand } from "./inspect.ts";
+import { addKitCommand } from "./live/kit.ts";
+import { addServerCommand } from "./live/server.ts";
 import { addLossCommand } from "./loss.ts";
 import { addPatternCommand } from "./pattern.ts";
 import { addReportCommand } from "./report.ts";
@@ -57,6 +59,8 @@ function buildProgram(): Command {
   addAnalyzeCommand(program);
   addBenchCommand(program);
   addServeCommand(program);
+  addServerCommand(program);
+  addKitCommand(program);
   addDistillCommand(program);
   addExportCommand(program);
   addInspectCommand(program);

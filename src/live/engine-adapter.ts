@@ -123,8 +123,8 @@ export interface EngineAdapter {
   running(signal?: AbortSignal): Promise<number | undefined>;
   /** Forgets what earlier prompts have left in caches. */
   reset(signal?: AbortSignal): Promise<void>;
-  /** Undoes `prepare`. */
-  restore(signal?: AbortSignal): Promise<void>;
+  /** Undoes `prepare`; with `always` also that of a run that was killed. */
+  restore(signal?: AbortSignal, always?: boolean): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -133,22 +133,29 @@ export class ServedModel {
     }
   }
 
-  /** Gives every server the pattern that it started with (or, where it does not tell, had at first). */
-  async restore(): Promise<void> {
+  /**
+   * Gives every server the pattern that it started with (or, where it does not tell, had at first).
+   * @param always also what an earlier run has changed besides the pattern
+   * @returns whether all have taken it
+   */
+  async restore(always = false): Promise<boolean> {
+    let done = true;
     for (const { adapter, description } of this.replicas) {
       const letters = description.bootLetters ?? description.state.letters;
       const signal = AbortSignal.timeout(restoreLimit);
       try {
-        await adapter.restore(signal);
+        await adapter.restore(signal, always);
         await adapter.set(letters, signal);
         await adapter.reset(signal);
       } catch (error) {
+        done = false;
         const why = signal.aborted ? `no answer in ${restoreLimit / 1000} s` : (error as Error).message;
         this.#note(
           `${adapter.url} may still run the last pattern that was tried (${why}); once it answers: indexcache server ${adapter.url} --restore`,
         );
       }
     }
+    return done;
   }
 
   /** Restores what was switched, and closes connections. */

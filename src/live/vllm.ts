@@ -76,8 +76,8 @@ export class VllmAdapter implements EngineAdapter {
     return "logits are computed in float32 by the kit for the time of this run";
   }
 
-  async restore(signal?: AbortSignal): Promise<void> {
-    if (this.#headBefore === undefined) return;
+  async restore(signal?: AbortSignal, always = false): Promise<void> {
+    if (this.#headBefore === undefined && !always) return;
     await this.#rpc("indexcache_head", ["model"], z.array(rankSchema).min(1), signal);
     this.#headBefore = undefined;
   }

@@ -18,12 +18,12 @@ export async function measureServerLoss(
 ): Promise<void> {
   const terminal = new Terminal(flags);
   const model = await openServedFolder(path, terminal);
-  const pattern = await choosePattern(model, flags);
-  const set = await openCalibrationSet(model, flags, terminal, signal);
   const { indexTopk } = model.config;
   const note = (words: string): void => terminal.warn(words);
   const served = await openServers(flags, model, note, signal);
   try {
+    const pattern = await choosePattern(model, flags);
+    const set = await openCalibrationSet(model, flags, terminal, signal);
     for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
     await served.prepare(signal);
     const { concurrency } = flags;

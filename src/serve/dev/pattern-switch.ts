@@ -76,6 +76,13 @@ export class PatternSwitch {
     return { ...this.#state(), error };
   }
 
+  /** The dtype of logits: float32 here, which is the model's own as well. */
+  head(dtype: unknown): RpcResult {
+    if (dtype !== "float32" && dtype !== "model")
+      return { ...this.#state(), error: "head is neither float32 nor model" };
+    return { ...this.#state(), head_dtype: "float32" };
+  }
+
   /** Runs of each layer's indexer since the last reset. */
   count(reset: boolean): RpcResult {
     const runs = this.#context.runner.counts.indexerRuns;

@@ -56,6 +56,7 @@ export function addVllmRoutes(
       if (method === "indexcache_describe") return patternSwitch.describe();
       if (method === "indexcache_set") return patternSwitch.set(argument("letters"));
       if (method === "indexcache_count") return patternSwitch.count(isTrue(argument("reset")));
+      if (method === "indexcache_head") return patternSwitch.head(argument("dtype"));
       return undefined;
     };
     // In turn with the requests, as an engine's workers get both through one queue.

@@ -1,0 +1,246 @@
+/** `indexcache server URL`: what runs there, whether patterns act, and the pattern back after a run that was killed. */
+import type { Command } from "commander";
+import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
+import { type Preflight, preflight, sparsestPattern } from "../../live/preflight.ts";
+import { leftBehind, type ServedModel } from "../../live/served-model.ts";
+import { ServerLosses } from "../../live/server-losses.ts";
+import { randomPrompts, type Verification, verify } from "../../live/verification.ts";
+import { type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { resolvePattern } from "../../pattern/schedule.ts";
+import { formatCount, formatLossChange } from "../../report/quantities.ts";
+import { formatFields, formatTable } from "../../report/text-table.ts";
+import { choosePattern, openCalibrationSet } from "../inputs.ts";
+import { interruptible } from "../interruption.ts";
+import { addCalibrationOptions, addOutputOptions, type CalibrationFlags, type OutputFlags } from "../options.ts";
+import { Terminal } from "../terminal.ts";
+import { addConnectionOptions, type ConnectionFlags, openForALook, openServedFolder } from "./server-options.ts";
+import { describePreflight } from "./server-words.ts";
+
+interface LookFlags extends ConnectionFlags, CalibrationFlags, OutputFlags {
+  restore?: boolean;
+  verify?: boolean;
+  pattern?: string;
+  model?: string;
+}
+
+/** Prompts of a look, where no text is given. */
+const prompts = 4;
+/** Their length in index_topk, where the server takes that. */
+const usualMultiple = 4;
+
+const help = `
+Without options: what runs there, the pattern now, and, where it can be switched, the noise of a repeated measurement and
+whether patterns reach the model (on random tokens, unless -m and -c give text). The pattern is given back at the end.
+--verify scores prompts under the server's own pattern and under -p: no token before index_topk may change, those after it
+must. Exit code 1 where a pattern does not act.
+
+Examples:
+  $ indexcache server http://127.0.0.1:8000
+  $ indexcache server http://127.0.0.1:8000 --verify -p FSSFFSSFFSSF
+  $ indexcache server http://127.0.0.1:8000 --verify -p glm.json@1/4 -m ./GLM-5.1 -c text.jsonl --sequence-length 16384
+  $ indexcache server http://127.0.0.1:8000 --restore`;
+
+export function addServerCommand(program: Command): void {
+  const command = program
+    .command("server")
+    .description("Look at a running vLLM or SGLang: what runs, whether patterns act, the pattern back after a kill")
+    .argument("<url>", "address of the server");
+  command
+    .option("--restore", "set the pattern that the server was started with, and nothing else")
+    .option("--verify", "does a pattern act there, and from which position on")
+    .option("-p, --pattern <pattern>", "with --verify: letters, uniform:N, freq:N or a pattern file (with -m)")
+    .option("-m, --model <folder>", "config.json and the tokenizer of the model, for -c and pattern files");
+  addCalibrationOptions(command);
+  addConnectionOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((url: string, flags: LookFlags) => interruptible((signal) => look(url, flags, signal), "Stopping"));
+}
+
+async function look(url: string, flags: LookFlags, signal: AbortSignal): Promise<void> {
+  if (flags.restore === true && flags.verify === true)
+    throw new UsageError("--restore and --verify exclude each other");
+  if (flags.pattern !== undefined && flags.verify !== true) throw new UsageError("-p goes with --verify");
+  if ((flags.calibration === undefined) !== (flags.model === undefined) && flags.calibration !== undefined) {
+    throw new UsageError("-c needs -m: the folder with config.json and the tokenizer of the model");
+  }
+  const terminal = new Terminal(flags);
+  const served = await openForALook(url, flags, (words) => terminal.warn(words), signal);
+  try {
+    if (flags.restore === true) return await restore(served, flags, terminal);
+    if (flags.verify === true) return await verifyPattern(served, flags, terminal, signal);
+    await show(served, flags, terminal, signal);
+  } finally {
+    await served.release();
+  }
+}
+
+async function restore(served: ServedModel, flags: LookFlags, terminal: Terminal): Promise<void> {
+  const { description } = served;
+  const before = description.state.letters;
+  const done = await served.restore(true);
+  if (!done) throw new InputError("The server did not take its pattern back");
+  const letters = description.bootLetters ?? before;
+  terminal.result(
+    flags.json === true
+      ? JSON.stringify({ before, letters })
+      : before === letters
+        ? `${letters} runs, as at the start: there was nothing to restore`
+        : `${letters} runs again, as at the start; before it was ${before}`,
+  );
+}
+
+async function show(served: ServedModel, flags: LookFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+  const { description, replicas } = served;
+  const running = await replicas[0]?.adapter.running(signal);
+  let found: Preflight | undefined;
+  if (description.obstacles.length === 0 && (running ?? 0) === 0 && description.indexTopk !== undefined) {
+    const { windows, indexTopk } = await promptsFor(served, flags, terminal, signal);
+    await served.prepare(signal);
+    const losses = new ServerLosses(served, windows, {
+      objective: "nll",
+      indexTopk,
+      concurrency: prompts,
+      note: (words) => terminal.warn(words),
+    });
+    found = await preflight(served, losses, [...windows.keys()], indexTopk, signal);
+  }
+  if (flags.json === true) {
+    const { state, ...rest } = description;
+    const measured = found && { noise: found.noise, sparsest: found.sparsest, change: found.change };
+    terminal.result(JSON.stringify({ ...rest, letters: state.letters, running, ...measured }, null, 2));
+    return;
+  }
+  terminal.result(formatFields(fieldsOf(served, running, found)));
+}
+
+function fieldsOf(served: ServedModel, running: number | undefined, found: Preflight | undefined) {
+  const { description } = served;
+  const { title, servedModel, layers, indexTopk, state, tensorParallel, pipelineParallel, obstacles } = description;
+  const full = [...state.letters].filter((letter) => letter === "F").length;
+  const left = leftBehind(description);
+  const types = [
+    ...(description.dtype === undefined ? [] : [description.dtype]),
+    `KV cache ${description.kvCacheDtype ?? "unknown"}`,
+    `logits ${description.headDtype ?? "unknown"}`,
+  ];
+  const fields: (readonly [string, string])[] = [
+    ["Server", title],
+    ["Model", `${servedModel}, ${layers} layers, index_topk ${indexTopk ?? "unknown"}`],
+    ["Parallel", `tensor ${tensorParallel}, pipeline ${pipelineParallel}`],
+    ["Types", types.join(", ")],
+    ["Pattern", `${state.letters}, ${full} of ${layers} Full`],
+    ...(left === undefined ? [] : [["Left behind", `${left} (--restore)`] as const]),
+    ["Requests", running === undefined ? "the server does not tell how many run" : `${formatCount(running)} under way`],
+    ["Switching", obstacles.length === 0 ? "possible" : `not possible: ${obstacles.join("; ")}`],
+  ];
+  const measured = found === undefined ? [] : describePreflight(found).map((line) => ["Measured", line] as const);
+  return [...fields, ...measured];
+}
+
+async function verifyPattern(
+  served: ServedModel,
+  flags: LookFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const { description } = served;
+  const model = flags.model === undefined ? undefined : await openServedFolder(flags.model, terminal);
+  const pattern = await patternOf(served, flags, model);
+  const booted = parsePattern(description.state.letters.replaceAll("-", "S"), "the server's pattern");
+  if (description.state.letters.includes("-") && booted === pattern) {
+    terminal.result(
+      `${pattern}: the server was started with it. Its Shared layers have no indexer, so the pattern cannot but act.`,
+    );
+    return;
+  }
+  await served.requireSwitchable(signal);
+  const { windows, indexTopk } = await promptsFor(served, flags, terminal, signal);
+  await served.prepare(signal);
+  const verification = await verify(served, pattern, windows, indexTopk, signal);
+  terminal.result(
+    flags.json === true ? JSON.stringify(verification, null, 2) : formatVerification(verification, indexTopk),
+  );
+  const [before, ...after] = verification.ranges;
+  if (before?.acts === true) {
+    throw new GateFailure(`Tokens before position ${indexTopk} change, which no pattern can bring about`, {
+      hint: "something else differs between the measurements: another client, or a cache that is read",
+    });
+  }
+  if (!after.some(({ acts }) => acts)) throw new GateFailure(`${pattern} does not act on this server`);
+}
+
+async function patternOf(
+  served: ServedModel,
+  { pattern }: LookFlags,
+  model: Awaited<ReturnType<typeof openServedFolder>> | undefined,
+): Promise<Pattern> {
+  if (pattern === undefined) return sparsestPattern(served);
+  if (model !== undefined) return await choosePattern(model, { pattern, offset: 2 });
+  if (/\.json(@|$)/.test(pattern)) {
+    throw new UsageError("a pattern file needs -m, so that it can be compared with the model", {
+      hint: "or give its letters",
+    });
+  }
+  const { layers } = served.description;
+  return resolvePattern(pattern, { layers, indexers: served.ownPattern }, "--pattern");
+}
+
+/** Text where it is given, else random tokens, as long as the server takes. */
+async function promptsFor(
+  served: ServedModel,
+  flags: LookFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<{ windows: Int32Array[]; indexTopk: number }> {
+  const { indexTopk, vocabSize, maxModelLength } = served.description;
+  if (flags.model !== undefined && flags.calibration !== undefined) {
+    const model = await openServedFolder(flags.model, terminal);
+    served.requireShape(model.config);
+    const { windows } = await openCalibrationSet(
+      model,
+      { ...flags, sequences: flags.sequences ?? prompts },
+      terminal,
+      signal,
+    );
+    return { windows, indexTopk: model.config.indexTopk };
+  }
+  if (indexTopk === undefined || vocabSize === undefined) {
+    throw new InputError("The server does not tell its index_topk and vocabulary: give -m and -c");
+  }
+  const wanted = flags.sequenceLength ?? usualMultiple * indexTopk;
+  const length = Math.min(wanted, (maxModelLength ?? Number.POSITIVE_INFINITY) - 1);
+  terminal.note(`${flags.sequences ?? prompts} prompts of ${formatCount(length)} random tokens (-m and -c give text)`);
+  return { windows: randomPrompts(flags.sequences ?? prompts, length, vocabSize), indexTopk };
+}
+
+function formatVerification({ pattern, own, ranges, prompts: count }: Verification, indexTopk: number): string {
+  const rows = ranges.map(({ from, to, change, moved, noise, acts }) => [
+    `${formatCount(from)} to ${formatCount(to - 1)}`,
+    formatLossChange(change),
+    moved.toExponential(1),
+    noise.toExponential(1),
+    acts ? "yes" : "no",
+  ]);
+  const table = formatTable(
+    [
+      { title: "Positions", align: "right" },
+      { title: "Loss", align: "right" },
+      { title: "Moved", align: "right" },
+      { title: "Noise", align: "right" },
+      { title: "Acts" },
+    ],
+    rows,
+  );
+  return [
+    table,
+    "",
+    formatFields([
+      ["Pattern", pattern],
+      ["Against", own],
+      ["Prompts", `${count}; up to ${indexTopk} tokens every indexer selects all keys`],
+      ["Indexers", "ran where the letters are F, and nowhere else"],
+    ]),
+  ].join("\n");
+}

@@ -1,0 +1,95 @@
+/** Whether a pattern acts on a running server, and from which position on. */
+import { InputError } from "../base/errors.ts";
+import { Random } from "../base/random.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { requireCalls } from "./preflight.ts";
+import { type ServedModel, serverLetters } from "./served-model.ts";
+
+/** Positions between two powers of two of index_topk, and what the pattern changes there. */
+export interface PositionRange {
+  from: number;
+  /** The first position that is no longer in it. */
+  to: number;
+  /** Mean loss under the pattern less that under the server's own. */
+  change: number;
+  /** Mean size of what a token's log-probability changes by. */
+  moved: number;
+  /** The same between two measurements of the server's own pattern. */
+  noise: number;
+  acts: boolean;
+}
+
+export interface Verification {
+  pattern: Pattern;
+  own: Pattern;
+  prompts: number;
+  ranges: PositionRange[];
+}
+
+/** So many times the noise a change must be to count as one. */
+const leastRatio = 3;
+/** A change below it is none, whatever the noise. */
+const leastMoved = 1e-6;
+
+/** Random tokens, for a server whose tokenizer nobody has given; the lowest ids, often special ones, are left out. */
+export function randomPrompts(count: number, length: number, vocabSize: number): Int32Array[] {
+  const random = Random.forPart(0, "prompts of a look at a server");
+  const first = Math.min(256, Math.floor(vocabSize / 8));
+  return Array.from({ length: count }, () => Int32Array.from({ length }, () => random.integer(first, vocabSize - 1)));
+}
+
+/**
+ * Scores prompts under the server's own pattern, twice, and under another one.
+ * @param prompts longer than index_topk
+ * @throws InputError for prompts that no pattern changes
+ */
+export async function verify(
+  served: ServedModel,
+  pattern: Pattern,
+  prompts: readonly Int32Array[],
+  indexTopk: number,
+  signal?: AbortSignal,
+): Promise<Verification> {
+  const longest = Math.max(...prompts.map(({ length }) => length));
+  if (longest <= indexTopk) {
+    throw new InputError(`Prompts of ${longest} tokens are not longer than index_topk (${indexTopk})`);
+  }
+  const [replica] = served.replicas;
+  if (replica === undefined) throw new Error("no server");
+  const { adapter, description } = replica;
+  const own = served.ownPattern;
+  const scoreAll = async (letters: Pattern): Promise<Float64Array[]> => {
+    await adapter.set(serverLetters(letters, description), signal);
+    await adapter.count(true, signal);
+    const scores: Float64Array[] = [];
+    // One after the other: what differs is then the pattern, not the company.
+    for (const prompt of prompts) scores.push(await adapter.score({ ids: [...prompt], from: 1, signal }));
+    await requireCalls(replica, letters, signal);
+    return scores;
+  };
+  // Compiles what has to be compiled.
+  await scoreAll(own);
+  const [first, second, other] = [await scoreAll(own), await scoreAll(own), await scoreAll(pattern)];
+  const ranges = boundaries(indexTopk, longest).map(([from, to]): PositionRange => {
+    const all = (left: Float64Array[], right: Float64Array[]): number[] =>
+      left.flatMap((scores, at) =>
+        // Score i is of the token at position i + 1.
+        [...scores.subarray(Math.max(0, from - 1), to - 1)].map(
+          (score, row) => score - (right[at]?.[Math.max(0, from - 1) + row] ?? score),
+        ),
+      );
+    const mean = (values: number[]): number => values.reduce((total, value) => total + value, 0) / values.length;
+    const changes = all(first, other);
+    const moved = mean(changes.map(Math.abs));
+    const noise = mean(all(first, second).map(Math.abs));
+    return { from, to, change: mean(changes), moved, noise, acts: moved > Math.max(leastMoved, leastRatio * noise) };
+  });
+  return { pattern, own, prompts: prompts.length, ranges };
+}
+
+/** [1, topk), [topk, 2 topk), [2 topk, 4 topk), ... up to the length. */
+function boundaries(indexTopk: number, length: number): [number, number][] {
+  const ranges: [number, number][] = [[1, indexTopk]];
+  for (let from = indexTopk; from < length; from *= 2) ranges.push([from, Math.min(2 * from, length)]);
+  return ranges;
+}
