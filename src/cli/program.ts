@@ -2,7 +2,7 @@
 import process from "node:process";
 import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
-import { escapeForTerminal } from "../base/quoted.ts";
+import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { addAnalyzeCommand } from "./analyze.ts";
 import { addBenchCommand } from "./bench.ts";
@@ -45,8 +45,8 @@ function buildProgram(): Command {
     .description("Finds which lightning indexers a DeepSeek-Sparse-Attention model can drop, and runs the result")
     .version(toolVersion)
     .showSuggestionAfterError()
-    // Its messages repeat arguments.
-    .configureOutput({ writeErr: (text) => process.stderr.write(escapeForTerminal(text)) })
+    // Its messages repeat arguments, of any length and with any characters.
+    .configureOutput({ writeErr: (text) => process.stderr.write(text.split("\n").map(messageLine).join("\n")) })
     // Commander would exit the process with its own codes.
     .exitOverride()
     // Options behind a command are its own, and those behind `search merge` are merge's, which has an -o as well.

@@ -16,6 +16,23 @@ export function checkShape<T>(value: unknown, schema: z.ZodType<T>, what: string
   });
 }
 
+/** Levels of arrays and objects in one another; no file of ours, and none that is read, has a tenth of them. */
+export const MOST_LEVELS = 200;
+
+/** What to say of a value beyond them. */
+export const TOO_DEEP = `nests arrays and objects more than ${MOST_LEVELS} levels deep`;
+
+/**
+ * Is a value nested more deeply than so many levels? JSON.parse takes any depth; whatever walks through the value
+ * afterwards, JSON.stringify for one, would end in an overflow of the stack.
+ */
+export function nestsDeeperThan(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  if (levels === 0) return true;
+  const inner: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  return inner.some((one) => nestsDeeperThan(one, levels - 1));
+}
+
 /** Parses JSON text and checks it. */
 export function parseJson<T>(text: string, schema: z.ZodType<T>, what: string, hint?: string): T {
   let value: unknown;
@@ -26,6 +43,9 @@ export function parseJson<T>(text: string, schema: z.ZodType<T>, what: string, h
       ...(hint === undefined ? {} : { hint }),
       cause: error,
     });
+  }
+  if (nestsDeeperThan(value, MOST_LEVELS)) {
+    throw new InputError(`${what} ${TOO_DEEP}`, hint === undefined ? {} : { hint });
   }
   return checkShape(value, schema, what, hint);
 }

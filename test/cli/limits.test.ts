@@ -65,3 +65,12 @@ test("a search tells its plan and the next command; --status takes its -o file; 
     stderr: expect.stringMatching(/changed\.jsonl", line 2 is not as it was/),
   });
 });
+
+test("an argument of a hundred thousand characters is not repeated whole", async () => {
+  const outcome = await indexcache(folder, ["loss", "--threads", "x".repeat(100_000)]);
+  expect(outcome).toMatchObject({
+    status: 2,
+    stderr: expect.stringMatching(/^error: option '--threads <n>' argument/),
+  });
+  expect(outcome.stderr.length).toBeLessThan(5000);
+});

@@ -7,6 +7,7 @@ import { InputError, RuntimeFailure } from "../../src/base/errors.ts";
 import {
   formatPatternFile,
   type PatternFile,
+  parsePatternFile,
   readPatternFile,
   requireSameModel,
   writePatternFile,
@@ -223,4 +224,11 @@ describe("losses that contradict each other are refused", () => {
     await writeFile(path, JSON.stringify(example()).replace('"loss":2.625', `"loss":${value}`));
     await expect(readPatternFile(path)).rejects.toThrow(InputError);
   });
+});
+
+test("a file of objects in objects without end is refused", () => {
+  const deep = `{"schema_version":1,"model":${'{"a":'.repeat(5000)}1${"}".repeat(5000)}}`;
+  expect(() => parsePatternFile(deep, "p.json")).toThrow(
+    'Pattern file "p.json" nests arrays and objects more than 200',
+  );
 });

@@ -125,10 +125,14 @@ async function tasksWithin(file: RecordFile, wanted: readonly LongbenchTask[]): 
   return wanted.filter(({ name }) => names.has(name));
 }
 
-/** The records of the given tasks; what no task claims is no bad record of LongBench. */
+/** The records of the given tasks, and those that name none; what another task claims is no bad record of LongBench. */
 async function* recordsOf(file: RecordFile, tasks: readonly LongbenchTask[]): AsyncGenerator<DataRecord> {
   for await (const record of file.records()) {
-    if ("problem" in record || tasks.some(({ name }) => name === datasetOf(record.value))) yield record;
+    if ("problem" in record) yield record;
+    else {
+      const dataset = datasetOf(record.value);
+      if (typeof dataset !== "string" || tasks.some(({ name }) => name === dataset)) yield record;
+    }
   }
 }
 
@@ -154,7 +158,11 @@ async function* readItems(
       signal?.throwIfAborted();
       if (named === undefined ? tasks.every(enough) : enough(named)) break;
       const task = named ?? tasks.find(({ name }) => name === fields.dataset);
-      if (task === undefined || enough(task)) continue;
+      if (task === undefined) {
+        bad.report(where, '"dataset": names no task');
+        continue;
+      }
+      if (enough(task)) continue;
       const index = counts.get(task) ?? 0;
       const id = fields.id ?? String(index);
       const problem =

@@ -1,7 +1,6 @@
 /** Streams of bytes out of packed files, and into UTF-8. */
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
-import { Decompress } from "fzstd";
 import { InputError } from "../../base/errors.ts";
 import { capitalized } from "../../base/words.ts";
 import { HEAD_BYTES, isUtf16 } from "./data-format.ts";
@@ -54,63 +53,8 @@ export async function* gunzip(blocks: AsyncIterable<Buffer>, what: string): Asyn
   }
 }
 
-/** A block of zstd unpacks to 128 KiB and may take 4 bytes: so much is unpacked at a time that it stays in memory. */
-const ZSTD_STEP = 1024;
-
-/**
- * All frames of a Zstandard stream. Checksums of frames are not compared; a cut or malformed stream is found.
- * @throws InputError where it is cut off or damaged
- */
-export async function* unzstd(blocks: AsyncIterable<Buffer>, what: string): AsyncGenerator<Buffer> {
-  let ready: Buffer[] = [];
-  const decompress = new Decompress((part) => {
-    if (part.length > 0) ready.push(Buffer.from(part.buffer, part.byteOffset, part.length));
-  });
-  const push = (part: Uint8Array, last: boolean): Buffer[] => {
-    ready = [];
-    try {
-      decompress.push(part, last);
-    } catch (error) {
-      throw unpackingFailure(what, error);
-    }
-    return ready;
-  };
-  // The last push says that it is the last: one step is held back.
-  let held: Buffer | undefined;
-  for await (const block of blocks) {
-    if (held === undefined) requireModestWindow(block, what);
-    for (let at = 0; at < block.length; at += ZSTD_STEP) {
-      if (held !== undefined) yield* push(held, false);
-      held = block.subarray(at, at + ZSTD_STEP);
-    }
-  }
-  yield* push(held ?? Buffer.alloc(0), true);
-}
-
-/** What the zstd command allows, too, unless it is told otherwise. */
-const LARGEST_WINDOW = 2 ** 27;
-
-/** A header of a few bytes can ask for gigabytes of memory. RFC 8878, section 3.1.1.1. */
-function requireModestWindow(head: Buffer, what: string): void {
-  if (head.length < 18 || head.readUInt32LE(0) !== 0xfd2fb528) return;
-  const descriptor = head[4] ?? 0;
-  let window: number;
-  if ((descriptor & 0x20) !== 0) {
-    const at = 5 + ([0, 1, 2, 4][descriptor & 3] ?? 0);
-    const sizes = [() => head[at] ?? 0, () => head.readUInt16LE(at) + 256, () => head.readUInt32LE(at)];
-    window = sizes[descriptor >> 6]?.() ?? Number(head.readBigUInt64LE(at));
-  } else {
-    const base = 2 ** (10 + ((head[5] ?? 0) >> 3));
-    window = base + (base / 8) * ((head[5] ?? 0) & 7);
-  }
-  if (window <= LARGEST_WINDOW) return;
-  throw new InputError(
-    `Cannot unpack ${what}: it asks for a window of ${Math.round(window / 2 ** 20)} MiB, ${LARGEST_WINDOW / 2 ** 20} are allowed`,
-    { hint: "unpack it: zstd -d --long=31 FILE" },
-  );
-}
-
-function unpackingFailure(what: string, error: unknown): InputError {
+/** A stream that cannot be unpacked, and why. */
+export function unpackingFailure(what: string, error: unknown): InputError {
   if (error instanceof InputError) return error;
   const reason = error instanceof Error ? error.message : String(error);
   return new InputError(`Cannot unpack ${what}: ${reason}`, { hint: "is it cut off or damaged?", cause: error });

@@ -8,13 +8,15 @@ import { InputError } from "../../base/errors.ts";
 import { attemptRead, readUserBlocks } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
 import { decodeUtf8, splitLines } from "../lines.ts";
-import { gunzip, inUtf8, type PeekedStream, peek, readAll, unzstd } from "./byte-streams.ts";
+import { MOST_LEVELS, nestsDeeperThan, TOO_DEEP } from "../validation.ts";
+import { gunzip, inUtf8, type PeekedStream, peek, readAll } from "./byte-streams.ts";
 import { readCsvRows } from "./csv-rows.ts";
 import { chooseFiles, type LeftOut, listFolder, MOST_FILES, type Selection } from "./data-folder.ts";
 import { detectFormat, unpackedName } from "./data-format.ts";
 import { splitJsonValues } from "./json-values.ts";
 import { readParquetRows } from "./parquet.ts";
 import { listZip } from "./zip-files.ts";
+import { unzstd } from "./zstd.ts";
 
 /** A record, or why there is none, and where it stands: `file "a.jsonl", line 3`. A text file is one string. */
 export type DataRecord = { where: string } & ({ value: unknown } | { problem: string });
@@ -175,7 +177,9 @@ async function* readJson(blocks: AsyncIterable<Buffer>, what: string): AsyncGene
 function parse(bytes: Buffer, where: string): DataRecord | undefined {
   try {
     const text = decodeUtf8(bytes, where);
-    return text.trim() === "" ? undefined : { where, value: JSON.parse(text) };
+    if (text.trim() === "") return undefined;
+    const value: unknown = JSON.parse(text);
+    return nestsDeeperThan(value, MOST_LEVELS) ? { where, problem: TOO_DEEP } : { where, value };
   } catch (error) {
     if (error instanceof InputError) return { where, problem: "is not valid UTF-8" };
     return { where, problem: `is not JSON: ${error instanceof Error ? error.message : String(error)}` };

@@ -1,4 +1,5 @@
 /** The files of a zip, read in place: nothing is extracted, so a name can lead nowhere. */
+import { crc32 } from "node:zlib";
 import yauzl, { type Entry, type ZipFile } from "yauzl";
 import { InputError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
@@ -43,14 +44,19 @@ export async function listZip(path: string, what: string, most: number): Promise
   return files.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** yauzl checks sizes and checksums as the bytes come. */
+/** yauzl checks sizes as the bytes come, checksums are compared here. */
 async function* readEntry(path: string, entry: Entry, what: string): AsyncGenerator<Buffer> {
   const noun = `${quoted(entry.fileName)} of ${what}`;
   const zip = await attempt(what, () => yauzl.openPromise(path, { autoClose: false }));
   try {
     const stream = await attempt(noun, () => zip.openReadStreamPromise(entry));
     try {
-      for await (const block of stream) yield block as Buffer;
+      let checksum = 0;
+      for await (const block of stream) {
+        checksum = crc32(block as Buffer, checksum);
+        yield block as Buffer;
+      }
+      if (checksum !== entry.crc32) throw new Error("its checksum does not match its content");
     } catch (error) {
       throw asInputError(noun, error);
     } finally {

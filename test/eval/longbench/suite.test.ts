@@ -329,3 +329,13 @@ test("the list of suites names every task with its metric and what it needs", as
   });
   expect(list.find(({ task }) => task === "vcsum")?.data).toMatch(/jieba/);
 });
+
+test("a record that names no task, in a file of several tasks, is a bad record", async () => {
+  const record = { context: "Some text.", input: "Who?", answers: ["Petra"], dataset: "qasper" };
+  await write("data.jsonl", [record, { ...record, dataset: 7 }].map((one) => JSON.stringify(one)).join("\n"));
+  expect(await failure(open("longbench", { tasks: ["qasper"] }).then(collect))).toMatch(/line 2: "dataset": /);
+  await write("data.jsonl", [record, { ...record, dataset: null }].map((one) => JSON.stringify(one)).join("\n"));
+  expect(await failure(open("longbench", { tasks: ["qasper"] }).then(collect))).toMatch(
+    /line 2: "dataset": names no task/,
+  );
+});

@@ -165,6 +165,23 @@ describe("files as people have them:", () => {
     expect(await failure(read("d.jsonl.zst", greedy))).toMatch(/asks for a window of/);
   });
 
+  test("a zip whose content is not what its checksum says is refused", async () => {
+    const packed = Buffer.from(zipSync({ "a.jsonl": [bytes(rows), { level: 0 }] }));
+    const at = packed.indexOf('"a"');
+    packed[at + 1] = "b".charCodeAt(0);
+    expect(await failure(read("a.zip", packed))).toMatch(
+      /its checksum does not match its content \| is the zip complete/,
+    );
+  });
+
+  test("a record of arrays in arrays without end is a bad record", async () => {
+    const deep = `{"input_ids":${"[".repeat(20_000)}${"]".repeat(20_000)}}`;
+    expect(await read("deep.jsonl", `${deep}\n{"text":"a"}\n`)).toEqual([
+      expect.stringMatching(/line 1: nests arrays and objects more than 200 levels deep$/),
+      'deep.jsonl: {"text":"a"}',
+    ]);
+  });
+
   test("gzip with several members, without its extension, or followed by something else", async () => {
     const packed = gzipSync(rows);
     expect(await read("a.jsonl.gz", Buffer.concat([packed, packed]))).toHaveLength(4);
