@@ -96,12 +96,16 @@ function supportedClasses(fields: Readonly<Record<string, unknown>>): { name: st
   });
 }
 
+function isKnown({ model_type: stated }: Readonly<Record<string, unknown>>): boolean {
+  return stated === "deepseek_v3" || supportedModelTypes.some((type) => type === stated);
+}
+
 /** The fields of the language model of a composite config (vision, audio); the config itself where it is none. */
 function languageModel(config: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const inner = config.text_config;
   if (typeof inner !== "object" || inner === null || Array.isArray(inner)) return config;
-  // A config that describes the language model on the outside as well needs no look inside.
-  if (config.num_hidden_layers !== undefined) return config;
+  // A config that describes a language model that is known on the outside as well needs no look inside.
+  if (config.num_hidden_layers !== undefined && isKnown(config)) return config;
   const kept = outerFields.filter((field) => config[field] !== undefined).map((field) => [field, config[field]]);
   const fields: Record<string, unknown> = { ...Object.fromEntries(kept), ...inner };
   // The class that `architectures` names outside is the composite model's.

@@ -7,13 +7,13 @@ import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { readText } from "../formats/text-file.ts";
 import { checkShape, parseJson } from "../formats/validation.ts";
-import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
-import { DEFAULT_FREQUENCY_OFFSET, frequencyPattern } from "../pattern/schedule.ts";
+import type { Pattern } from "../pattern/pattern.ts";
 import { identifyConfig, type ModelType } from "./architecture.ts";
+import { describeContradictions, ownPattern } from "./config-contradictions.ts";
 import { configSchema, type RawConfig } from "./config-schema.ts";
 import { downloadHint, modelName } from "./hub-cache.ts";
 import { type Quantization, readQuantization } from "./quantization.ts";
-import { hasTwoRopes, type RopeParameters, readRopeParameters } from "./rope.ts";
+import { type RopeParameters, readRopeParameters } from "./rope.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
 export const latentNormEps = 1e-6;
@@ -85,12 +85,14 @@ export async function readModelConfig(folder: string): Promise<DsaConfig> {
 export function parseModelConfig(json: unknown, path: string, name: string): DsaConfig {
   const { modelType, fields, notes } = identifyConfig(json, path);
   const raw = checkShape(fields, configSchema, `"${path}"`);
-  if (hasTwoRopes(raw)) {
-    notes.push(`"${path}": rope_scaling and rope_parameters differ; rope_scaling is used, as transformers does`);
-  }
   // compressed-tensors once wrote another name, MLX still does.
   const declared = fields.quantization_config ?? fields.compression_config ?? fields.quantization;
-  return { ...normalise(raw, modelType, path, name), quantization: readQuantization(declared), notes };
+  const config = normalise(raw, modelType, path, name);
+  return {
+    ...config,
+    quantization: readQuantization(declared),
+    notes: [...notes, ...describeContradictions(raw, path)],
+  };
 }
 
 /** What transformers assumes where a field is absent. */
@@ -186,27 +188,4 @@ function sparseLayers(raw: RawConfig, refuse: (field: string, why: string) => ne
     refuse("mlp_layer_types", `has ${raw.mlp_layer_types.length} entries for ${layers} layers`);
   }
   return raw.mlp_layer_types.map((type) => type === "sparse");
-}
-
-/**
- * transformers' order: `indexer_types`, then `index_topk_pattern`, then frequency and offset; what they say of layers past
- * the last one is of prediction layers. Serving engines share indices of DeepSeek-V3.2 by the same fields.
- */
-function ownPattern(raw: RawConfig, path: string): Pattern {
-  const layers = raw.num_hidden_layers;
-  const listed = raw.indexer_types ?? raw.index_topk_pattern;
-  if (listed != null) {
-    const field = raw.indexer_types == null ? "index_topk_pattern" : "indexer_types";
-    const letters = typeof listed === "string" ? listed : listed.map((type) => (type === "full" ? "F" : "S")).join("");
-    const where = `"${path}": ${field}`;
-    return requireLayers(parsePattern(letters.slice(0, layers), where), layers, where);
-  }
-  const frequency = Math.max(raw.index_topk_freq ?? 1, 1);
-  const offset = raw.index_skip_topk_offset ?? DEFAULT_FREQUENCY_OFFSET;
-  if (frequency > 1 && offset < 1) {
-    throw new InputError(
-      `"${path}": index_skip_topk_offset is ${offset}, which makes layer 0 Shared: it must be 1 or more`,
-    );
-  }
-  return frequencyPattern(layers, frequency, offset);
 }

@@ -180,7 +180,8 @@ function formatOfTensors(tensors: Iterable<Pick<StoredTensor, "name" | "dtype">>
 }
 
 /**
- * The refusal of a checkpoint in a format that is not read; undefined where its tensors show none.
+ * The refusal of a checkpoint whose tensors cannot be used, if its format is why: one that its tensors show, or one that
+ * only config.json names; undefined otherwise.
  * @param where what is quantised, for messages: `"folder"`
  */
 export function unreadFormat(
@@ -189,8 +190,9 @@ export function unreadFormat(
   tensors: Iterable<Pick<StoredTensor, "name" | "dtype">>,
 ): InputError | undefined {
   const found = formatOfTensors(tensors);
-  if (found === undefined) return undefined;
-  const words = declared === undefined ? found : `${declared.words}; its tensors are ${found}`;
+  if (found === undefined && declared?.isFp8 !== false) return undefined;
+  const shown = found === undefined ? undefined : `its tensors are ${found}`;
+  const words = declared === undefined ? found : [declared.words, shown].filter(Boolean).join("; ");
   return new InputError(`${where} is quantised in a format that is not read: ${words}. Read are ${readFormats}`, {
     hint: quantizationHint,
   });

@@ -54,7 +54,7 @@ interface ConfigFields {
  * @throws InputError for a rope type other than default, linear and yarn, or one without the factor that it needs
  */
 export function readRopeParameters(raw: ConfigFields, maxPositions: number, path: string): RopeParameters {
-  const parameters = chosen(raw);
+  const parameters = ropeFieldsOf(raw);
   const type = parameters.rope_type ?? parameters.type ?? "default";
   const theta = parameters.rope_theta ?? raw.rope_theta ?? 10000;
   const dim = raw.qk_rope_head_dim;
@@ -86,7 +86,7 @@ export function readRopeParameters(raw: ConfigFields, maxPositions: number, path
 }
 
 /** transformers: `rope_scaling or rope_parameters`, where a dictionary without fields is false. */
-function chosen({ rope_scaling: old, rope_parameters: current }: ConfigFields): RopeFields {
+export function ropeFieldsOf({ rope_scaling: old, rope_parameters: current }: ConfigFields): RopeFields {
   return [old, current].find((fields) => fields != null && Object.keys(fields).length > 0) ?? {};
 }
 

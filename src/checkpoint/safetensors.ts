@@ -42,6 +42,11 @@ export async function readSafetensorsHeader(path: string): Promise<Map<string, S
     await file.read(prefix, 0, 8, 0);
     const declared = prefix.readBigUInt64LE();
     if (declared > BigInt(size - 8)) {
+      if (prefix.toString("latin1") === "version ") {
+        throw new InputError(`"${path}" is a pointer of Git LFS, not the weights themselves`, {
+          hint: "download the weights: git lfs pull, or hf download",
+        });
+      }
       throw new InputError(
         `"${path}" is truncated or damaged: its header claims ${declared} bytes, the file has ${size}`,
       );

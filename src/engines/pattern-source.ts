@@ -64,7 +64,8 @@ export function readInlinePattern(text: string): PatternSource {
   if (/^(uniform|freq):/.test(trimmed)) {
     throw new InputError(`The pattern is "${trimmed}": after the colon comes a whole number from 1 up, as in freq:4`);
   }
-  if (isLetters(trimmed)) return { kind: "letters", letters: trimmed };
+  const letters = lettersOf(trimmed);
+  if (letters !== undefined) return { kind: "letters", letters };
   return readOverride(trimmed, "The text");
 }
 
@@ -81,9 +82,25 @@ export function readPatternText(text: string, path: string): PatternSource {
       return { kind: "config", model, fields: model.fields };
     }
   }
-  const trimmed = text.trim();
-  if (isLetters(trimmed)) return { kind: "letters", letters: trimmed };
+  const letters = lettersOf(text.trim()) ?? lettersOfList(json);
+  if (letters !== undefined) return { kind: "letters", letters };
   return readOverride(text, `"${path}"`);
+}
+
+/** Letters in one word, or F and S only with blanks and line breaks among them, as a terminal or a mail folds them. */
+function lettersOf(text: string): string | undefined {
+  if (isLetters(text)) return text;
+  return /^[FS\s]+$/.test(text) ? text.replace(/\s+/g, "") : undefined;
+}
+
+/** A JSON list of layers: `["F", "S"]`, or the words of `indexer_types`. */
+function lettersOfList(json: unknown): string | undefined {
+  const letters: unknown = { F: "F", S: "S", full: "F", shared: "S" };
+  if (!Array.isArray(json) || json.length === 0 || !isObject(letters)) return undefined;
+  const layers = json.map((layer) =>
+    typeof layer === "string" && Object.hasOwn(letters, layer) ? letters[layer] : "",
+  );
+  return layers.includes("") ? undefined : layers.join("");
 }
 
 /** Letters of a pattern, a mistyped one included; `null` and other words are none. */

@@ -49,7 +49,7 @@ function withoutBlocks(text: string): string {
 export type Variables = Map<string, Set<string>>;
 
 const assignment =
-  /(?<!\w)([A-Za-z_]\w{0,99})["']?\s*(?::\s*str\s*)?[:?]?=\s*(?:[rRbBuUfF](?=["']))?[\\"'`]{0,6}(\$\{\w{1,99}:?[-=][FSfs]{1,9999}\}|\$[{(]?\w{1,99}[})]?|[FSfs]{2,9999})(?=[\\"'`\s;,)&|]|$)/gm;
+  /(?<!\w)([A-Za-z_]\w{0,99})["']?\s*(?::\s*str\s*)?[:?]?=\s*(?:[rRbBuUfF](?=["']))?[\\"'`]{0,6}(\$\{\w{1,99}:?[-=][FSfs]{1,9999}\}|\$[{(]?\w{1,99}[})]?|[FSfs]{2,9999})(?=[\\"'`\s;,)&|}]|$)/gm;
 const legacyEnvironment = /^\s*ENV\s+([A-Za-z_]\w{0,99})\s+["']?([FSfs]{2,9999})["']?\s*$/gm;
 
 /** Adds what a text without comments assigns. */
@@ -79,15 +79,18 @@ export function variableLetters(name: string, variables: Variables, depth = 0): 
   return found.size === 1 ? [...found][0] : undefined;
 }
 
-/** `$NAME`, `${NAME}`, `${NAME:-FFSS}`, `$(NAME)`, `$env:NAME`, `%NAME%`; undefined for anything else. */
+/**
+ * `$NAME`, `$$NAME`, `${NAME}`, `${NAME:-FFSS}`, `${{ env.NAME }}`, `$(NAME)`, `$env:NAME`, `%NAME%`; undefined for
+ * anything else.
+ */
 export function parseReference(text: string): { name: string; fallback?: string; length: number } | undefined {
   const match =
-    /^\$\{(?<braced>[A-Za-z_]\w{0,99})(?::?[-=](?<fallback>[^}]{0,9999}))?\}|^\$\((?<called>[A-Za-z_]\w{0,99})\)|^\$(?:env:)?(?<plain>[A-Za-z_]\w{0,99})|^%(?<batch>[A-Za-z_]\w{0,99})%/.exec(
+    /^\$\{(?<braced>[A-Za-z_]\w{0,99})(?::?[-=](?<fallback>[^}]{0,9999}))?\}|^\$\{\{\s{0,9}(?:[a-z]{1,20}\.){0,3}(?<workflow>[A-Za-z_]\w{0,99})\s{0,9}\}\}|^\$\((?<called>[A-Za-z_]\w{0,99})\)|^\$(?:env:|\$)?(?<plain>[A-Za-z_]\w{0,99})|^%(?<batch>[A-Za-z_]\w{0,99})%/.exec(
       text,
     );
   if (match === null) return undefined;
-  const { braced, called, plain, batch, fallback } = match.groups ?? {};
-  const name = braced ?? called ?? plain ?? batch ?? "";
+  const { braced, workflow, called, plain, batch, fallback } = match.groups ?? {};
+  const name = braced ?? workflow ?? called ?? plain ?? batch ?? "";
   const letters = fallback?.replace(/^["'\\]+|["'\\]+$/g, "");
   const usable = letters !== undefined && /^[A-Za-z]+$/.test(letters);
   return { name, length: match[0].length, ...(usable ? { fallback: letters } : {}) };

@@ -207,3 +207,42 @@ describe("sizes", () => {
     );
   });
 });
+
+describe("fields that contradict each other are told of", () => {
+  const types = (letters: string) => [...letters].map((letter) => (letter === "F" ? "full" : "shared"));
+
+  test("sharing: transformers' order decides", () => {
+    const { indexerLayers, notes } = parse({ indexer_types: types("FSSFS"), index_topk_pattern: "FFFSS" });
+    expect(indexerLayers).toBe("FSSFS");
+    expect(notes).toEqual([
+      `"config.json": index_topk_pattern and indexer_types differ; indexer_types is used (FSSFS), as transformers does, and engines may go by the other`,
+    ]);
+    expect(parse({ indexer_types: types("FSSFS"), index_topk_pattern: "sfsfs" }).notes).toHaveLength(1);
+  });
+
+  test("nothing is said where they agree, or where a field is only its default", () => {
+    expect(parse({ indexer_types: types("FFFSS"), index_topk_pattern: "FFFSS", index_topk_freq: 1 }).notes).toEqual([]);
+    const frequency = { index_topk_freq: 4, index_skip_topk_offset: 3 };
+    expect(parse({ indexer_types: types("FSSFS"), index_topk_pattern: null, ...frequency }).notes).toEqual([]);
+  });
+
+  test("rope_theta and the dense layers", () => {
+    const parameters = { rope_type: "default", rope_theta: 10_000 };
+    expect(parse({ rope_theta: 500_000, rope_parameters: parameters }).notes).toEqual([
+      `"config.json": rope_theta is 500000, and 10000 inside the RoPE parameters; that is used, as transformers does`,
+    ]);
+    expect(parse({ rope_theta: 10_000, rope_parameters: parameters }).notes).toEqual([]);
+    const layers = ["dense", "sparse", "sparse", "sparse", "sparse"];
+    expect(parse({ mlp_layer_types: layers, first_k_dense_replace: 2 }).notes).toEqual([
+      expect.stringMatching(/first_k_dense_replace is 2, and mlp_layer_types begins with 1 dense/),
+    ]);
+    expect(parse({ mlp_layer_types: layers, first_k_dense_replace: 1 }).notes).toEqual([]);
+  });
+
+  test("a composite config that repeats numbers on the outside is still read from text_config", () => {
+    const config = { model_type: "glm_moe_dsa_vl", num_hidden_layers: 5, vision_config: {}, text_config: glm };
+    expect(parseModelConfig(config, "config.json", "test").notes).toEqual([
+      expect.stringMatching(/the language model is the one of text_config/),
+    ]);
+  });
+});

@@ -393,6 +393,12 @@ describe("formats that are not read are named", () => {
       {},
       /MLX, quantised/,
     ],
+    [
+      "a format that only config.json names",
+      (at) => [[`${at}.trellis`, bytes("U8", [2], 2)]],
+      { quant_method: "exl3", bits: 4 },
+      /exl3, 4 bits/,
+    ],
     ["INT8", (at) => [[`${at}.weight`, bytes("I8", [2], 2)]], {}, /INT8/],
     ["FP8 E5M2", (at) => [[`${at}.weight`, bytes("F8_E5M2", [2], 2)]], {}, /FP8 E5M2/],
   ];

@@ -34,6 +34,14 @@ describe("readSafetensorsHeader", () => {
     expect((b?.offset ?? 0) - (a?.offset ?? 0)).toBe(8);
   });
 
+  test("names a pointer of Git LFS", async () => {
+    await writeFile(file, `version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 11456864\n`);
+    await expect(readSafetensorsHeader(file)).rejects.toMatchObject({
+      message: expect.stringMatching(/is a pointer of Git LFS/),
+      hint: expect.stringContaining("hf download"),
+    });
+  });
+
   const hostile: [string, object | string, number, RegExp][] = [
     ["a tensor beyond the end", two([0, 8], [8, 16]), 12, /tensor "b" ends at byte \d+, the file has \d+/],
     ["overlapping tensors", two([0, 8], [4, 12]), 12, /tensor "b" overlaps tensor "a"/],

@@ -50,9 +50,9 @@ describe("config.json", () => {
   });
 
   test("the same fields share indices of V3.2, as serving engines have it", () => {
-    const v32 = { model_type: "deepseek_v32", indexer_types: null, index_topk_pattern: null };
-    expect(parse({ ...v32 }).indexerLayers).toBe("FFFFF");
-    expect(parse({ ...v32, index_topk_pattern: "FSFSF" }).indexerLayers).toBe("FSFSF");
+    const shared = { ...v32, indexer_types: null, index_topk_pattern: null };
+    expect(parse(shared).indexerLayers).toBe("FFFFF");
+    expect(parse({ ...shared, index_topk_pattern: "FSFSF" }).indexerLayers).toBe("FSFSF");
   });
 
   test("what a schedule says of layers past the last one is of prediction layers", () => {

@@ -44,6 +44,21 @@ describe("what indexcache writes it reads back", () => {
   });
 });
 
+describe("letters that something has folded or spaced", () => {
+  test.each([
+    ["folded", "FFS\nFSS\r\nF\n"],
+    ["spaced", "F F S F S S F"],
+    ["as a JSON list", '["F", "F", "S", "F", "S", "S", "F"]'],
+    ["as a JSON list of types", '["full", "full", "shared", "full", "shared", "shared", "full"]'],
+  ])("%s", (_, text) => {
+    expect(readPatternText(text, "file")).toEqual({ kind: "letters", letters: "FFSFSSF" });
+  });
+
+  test.each(["[]", '["F", 1]', '["F", "constructor"]', "F f S", "F G S"])("%s is none", (text) => {
+    expect(() => readPatternText(text, "file")).toThrow(/holds no pattern/);
+  });
+});
+
 describe("overrides as they are found in the wild", () => {
   test.each([
     [

@@ -17,6 +17,21 @@ const vllm = "--hf-overrides";
 describe("the pattern of", () => {
   test.each<[string, string, string | undefined]>([
     [
+      "a shell default",
+      `: "\${PATTERN:=${letters}}"\nvllm serve m ${vllm} "{\\"index_topk_pattern\\": \\"$PATTERN\\"}"`,
+      vllm,
+    ],
+    [
+      "a workflow",
+      `env:\n  PATTERN: "${letters}"\nrun: |\n  vllm serve m ${vllm} '{"index_topk_pattern": "\${{ env.PATTERN }}"}'\n`,
+      vllm,
+    ],
+    [
+      "a compose file that escapes its dollar sign",
+      `environment:\n  PATTERN: ${letters}\ncommand: >\n  vllm serve m ${vllm} '{"index_topk_pattern": "$$PATTERN"}'\n`,
+      vllm,
+    ],
+    [
       "a script with comments",
       `set -e\n# it's what we run\nA=(\n  --tp 8  # one node's GPUs\n  ${vllm} '${json}'\n)\nvllm serve m "\${A[@]}"`,
       vllm,
