@@ -1,11 +1,12 @@
 /** Measures patterns for a search: asks the evaluator, writes the journal before anything goes on, remembers all of it. */
 import type { Journal, JournalEntry, KnownSequences } from "../formats/journal.ts";
-import { knownSequences } from "../formats/journal.ts";
+import { addEntry, knownSequences } from "../formats/journal.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { executionsRecord } from "../report/search-report.ts";
-import type { PatternEvaluator } from "../runtime/measurement.ts";
+import type { EvaluateOptions, PatternEvaluator } from "../runtime/measurement.ts";
 import type { Evaluate } from "../search/events.ts";
 import type { KnownLosses, SequenceLoss } from "../search/losses.ts";
+import { repetitionKey } from "../search/trials.ts";
 import type { Objective } from "./strategy.ts";
 
 export class Measuring {
@@ -26,8 +27,14 @@ export class Measuring {
     this.entries = [...(journal?.entries ?? [])];
     this.losses = knownSequences([...this.entries, ...reused]);
     // A copy: what this run measures is no memory of an earlier one.
+    const first = knownSequences([...this.entries, ...reused].filter(({ repeat }) => repeat === undefined));
+    const repeats = [...this.entries, ...reused].flatMap(({ pattern, repeat, sequences }) =>
+      repeat === undefined
+        ? []
+        : [[repetitionKey(pattern, repeat), new Map(sequences.map((one) => [one.index, one]))] as const],
+    );
     this.known = new Map(
-      [...this.losses].map(([pattern, sequences]) => [
+      [...first, ...repeats].map(([pattern, sequences]) => [
         pattern,
         new Map(
           [...sequences].flatMap(([index, sequence]) => {
@@ -72,12 +79,13 @@ export class Measuring {
     evaluator: PatternEvaluator,
     pattern: Pattern,
     sequences: readonly number[],
-    options: Parameters<PatternEvaluator["evaluate"]>[1],
+    { repeat, ...options }: EvaluateOptions & { repeat?: number } = {},
   ): Promise<JournalEntry["sequences"]> {
     const measurement = await evaluator.evaluate(pattern, { ...options, sequences });
     const entry: JournalEntry = {
       pattern,
       sequences: measurement.sequences.map((sequence, at) => ({ index: sequences[at] ?? 0, ...sequence })),
+      ...(repeat === undefined ? {} : { repeat }),
       seconds: measurement.seconds,
       executions: executionsRecord(measurement.executions),
       ...(this.position === undefined
@@ -86,9 +94,7 @@ export class Measuring {
     };
     await this.#journal?.append(entry);
     this.entries.push(entry);
-    const known = this.losses.get(pattern) ?? new Map();
-    for (const sequence of entry.sequences) known.set(sequence.index, { ...sequence, ...known.get(sequence.index) });
-    this.losses.set(pattern, known);
+    addEntry(this.losses, entry);
     return entry.sequences;
   }
 

@@ -52,7 +52,8 @@ async function merge(paths: readonly string[], flags: MergeFlags): Promise<void>
   const [first] = contents;
   if (first === undefined) return;
   const named = contents.map(({ entries }, at) => ({ path: paths[at] ?? "", entries }));
-  requireAgreement(named, String(first.fingerprint.settings.dtype));
+  const { dtype, engine } = first.fingerprint.settings;
+  requireAgreement(named, engine === undefined ? String(dtype) : "server");
   const journal = await openJournal(flags.output, first.fingerprint, flags.fresh === true ? "fresh" : "create");
   let written = 0;
   let twice = 0;
@@ -75,7 +76,7 @@ async function merge(paths: readonly string[], flags: MergeFlags): Promise<void>
 /** What of an entry no entry before it has said. */
 function withoutKnown(entry: JournalEntry, seen: Set<string>): JournalEntry | undefined {
   const sequences = entry.sequences.filter(({ index, kl }) => {
-    const key = `${entry.pattern}/${index}/${kl === undefined ? "" : "kl"}`;
+    const key = `${entry.pattern}/${index}/${kl === undefined ? "" : "kl"}/${entry.repeat ?? 0}`;
     return !seen.has(key) && seen.add(key) !== undefined;
   });
   return sequences.length === 0 ? undefined : { ...entry, sequences };

@@ -146,7 +146,8 @@ async function searchWith(
         terminal.note(`resuming: ${measuring.known.size} patterns are in ${journal.path}`);
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
-      const found = await runSearch({ ...work, evaluator, measuring, display, signal });
+      const repeats = flags.server === undefined ? undefined : flags.repeats;
+      const found = await runSearch({ ...work, evaluator, measuring, display, repeats, signal });
       // What was searched for is safe before anything that only adorns it can fail.
       await write(found, { heldOut: [] });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
@@ -345,12 +346,14 @@ interface Running extends SearchWork {
   evaluator: PatternEvaluator;
   measuring: Measuring;
   display: SearchDisplay;
+  /** Of a server's noisy measurements. */
+  repeats: number | undefined;
   signal: AbortSignal;
 }
 
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
 async function runSearch(work: Running): Promise<SearchResult> {
-  const { strategy, space, targets, sequences, evaluator, measuring, display, signal } = work;
+  const { strategy, space, targets, sequences, evaluator, measuring, display, repeats, signal } = work;
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
     const progress = tracker.at(seconds());
@@ -361,7 +364,15 @@ async function runSearch(work: Running): Promise<SearchResult> {
   try {
     const evaluate = measuring.evaluateWith(evaluator);
     const { known } = measuring;
-    for await (const event of searchPatterns(strategy, { space, targets, sequences, known, signal, evaluate })) {
+    for await (const event of searchPatterns(strategy, {
+      space,
+      targets,
+      sequences,
+      known,
+      signal,
+      evaluate,
+      ...(repeats === undefined ? {} : { repeats }),
+    })) {
       const progress = tracker.advance(event, seconds());
       if (event.kind === "evaluation started") measuring.position = { done: event.done, total: event.total };
       if (progress !== undefined) display.show(event, progress);
@@ -398,9 +409,10 @@ async function openJournals(
     requireSameNumbers(path, other.fingerprint, fingerprint);
     reused.push({ path, entries: other.entries });
   }
-  requireAgreement(reused, flags.dtype);
+  const numbers = flags.server === undefined ? flags.dtype : "server";
+  requireAgreement(reused, numbers);
   const journal = await openEvaluationJournal(flags, fingerprint);
-  if (journal !== undefined) requireAgreement([journal, ...reused], flags.dtype);
+  if (journal !== undefined) requireAgreement([journal, ...reused], numbers);
   return { journal, reused: reused.flatMap(({ entries }) => entries) };
 }
 

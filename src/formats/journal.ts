@@ -45,6 +45,8 @@ const entrySchema = z.object({
       kl: z.number().optional(),
     }),
   ),
+  /** From 1: a further measurement of what an earlier line has, by an evaluator that repeats up to noise only. */
+  repeat: z.int().min(1).optional(),
   seconds: z.number(),
   executions: executionsSchema,
   /** Of a search: its evaluations with this one, and those that were foreseen then. */
@@ -86,7 +88,7 @@ export function requireSameRun(path: string, old: JournalFingerprint, current: J
 }
 
 /** Losses further apart than this, in nats on one sequence, are not two devices' or two thread counts'. */
-const sameLoss: Record<string, number> = { float16: 0.05 };
+const sameLoss: Record<string, number> = { float16: 0.05, server: 0.2 };
 const sameLossOfOthers = 1e-3;
 
 /**
@@ -100,7 +102,8 @@ export function requireAgreement(
   const seen = new Map<string, { path: string; value: number }>();
   const most = sameLoss[dtype] ?? sameLossOfOthers;
   for (const { path, entries } of journals) {
-    for (const { pattern, sequences } of entries) {
+    for (const { pattern, sequences, repeat } of entries) {
+      if (repeat !== undefined) continue;
       for (const { index, loss, kl, tokens } of sequences) {
         for (const [what, value, tolerance] of [
           ["tokens", tokens, 0],
@@ -129,12 +132,27 @@ export type KnownSequences = Map<string, Map<number, JournalEntry["sequences"][n
 /** What the entries say of each pattern. Of two lines on a sequence the first gives the loss, the later one may add KL. */
 export function knownSequences(entries: Iterable<JournalEntry>): KnownSequences {
   const known: KnownSequences = new Map();
-  for (const { pattern, sequences } of entries) {
-    const of = known.get(pattern) ?? new Map();
-    for (const sequence of sequences) of.set(sequence.index, { ...sequence, ...of.get(sequence.index) });
-    known.set(pattern, of);
-  }
+  for (const entry of entries) addEntry(known, entry);
   return known;
+}
+
+/** What one more line says: a repeated measurement moves the mean. */
+export function addEntry(known: KnownSequences, { pattern, sequences, repeat }: JournalEntry): void {
+  const of = known.get(pattern) ?? new Map<number, JournalEntry["sequences"][number]>();
+  for (const sequence of sequences) {
+    const before = of.get(sequence.index);
+    if (before === undefined || repeat === undefined) of.set(sequence.index, { ...sequence, ...before });
+    else of.set(sequence.index, meanOf(before, sequence, repeat));
+  }
+  known.set(pattern, of);
+}
+
+function meanOf<T extends { loss: number; kl?: number | undefined }>(before: T, now: T, repeat: number): T {
+  const toward = (mean: number, value: number): number => mean + (value - mean) / (repeat + 1);
+  const loss = toward(before.loss, now.loss);
+  return before.kl === undefined || now.kl === undefined
+    ? { ...before, loss }
+    : { ...before, loss, kl: toward(before.kl, now.kl) };
 }
 
 /** The name is left out: a model folder may be renamed, its hashes tell. */

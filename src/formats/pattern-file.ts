@@ -90,6 +90,16 @@ const lead = z.object({
     .describe("the lead is less than twice its standard error; null where that is not known"),
 });
 
+const repetition = z
+  .object({
+    noise: error.describe("of one measurement of the step's base, because it repeats differently"),
+    rounds: count.describe("in which candidates were measured again"),
+    undecided: z
+      .array(z.int().min(1))
+      .describe("layers that were not told from the step's choice after them; the lowest was taken"),
+  })
+  .describe("of a search on a server, whose measurements repeat up to noise");
+
 const measured = {
   index_topk_pattern: letters.describe("the pattern after this step"),
   loss: nats,
@@ -98,6 +108,7 @@ const measured = {
   change_error: changeError.optional(),
   sequences: z.int().min(1).optional().describe("that it was measured on; all where absent"),
   lead: lead.optional(),
+  repetition: repetition.optional(),
 };
 
 const step = z.object({
@@ -287,6 +298,9 @@ function requireConsistency(file: PatternFile, what: string): void {
   const fail = (message: string): never => {
     throw new InputError(`${what}: ${message}`);
   };
+  if (file.model.weight_hash === undefined && file.server === undefined) {
+    fail(`"model.weight_hash" is missing, and no "server" had the weights`);
+  }
   if (file.index_topk_pattern.length !== layers) {
     fail(`"index_topk_pattern" has ${file.index_topk_pattern.length} letters, "model.layers" is ${layers}`);
   }

@@ -101,7 +101,7 @@ function otherStep(step: SearchStep): StepRecord {
   return { ...stepRecord(step), flipped_layers: [flippedLayer, ...otherLayers], candidates: candidates.length };
 }
 
-function stepRecord({ pattern, evaluation, lead }: SearchStep) {
+function stepRecord({ pattern, evaluation, lead, repetition }: SearchStep) {
   return {
     index_topk_pattern: pattern,
     loss: evaluation.loss,
@@ -120,6 +120,7 @@ function stepRecord({ pattern, evaluation, lead }: SearchStep) {
             within_noise: lead.withinNoise,
           },
         }),
+    ...(repetition === undefined ? {} : { repetition }),
   };
 }
 
@@ -310,6 +311,7 @@ function formatSummary(file: PatternFile): string {
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
     ["Strategy", formatStrategy(search)],
+    ...serverFields(file),
     ...(file.predicted === undefined
       ? []
       : [
@@ -360,6 +362,28 @@ function describeLooks(looks: readonly NonNullable<FoundRecord["second_look"]>[]
   const sizes = looks.length === 1 ? "" : ` for ${better} of ${looks.length} sizes`;
   const found = better === 0 ? "none lost less than greedy's" : `and one lost less than greedy's${sizes}`;
   return `${more} tried on the same ${formatCount(sequences)} sequence${sequences === 1 ? "" : "s"}, ${found}: a test of the search, not of quality`;
+}
+
+/** Who measured, how far that repeats, and which steps it leaves undecided. */
+function serverFields({ server, trajectory, patterns = [] }: PatternFile): (readonly [string, string])[] {
+  if (server === undefined) return [];
+  const steps = [...trajectory, ...(patterns.at(-1)?.steps ?? [])];
+  const open = steps.flatMap(({ repetition }, at) => ((repetition?.undecided.length ?? 0) > 0 ? [at + 1] : []));
+  const rounds = steps.reduce((total, { repetition }) => total + (repetition?.rounds ?? 0), 0);
+  const most = Math.max(server.noise, ...steps.map(({ repetition }) => repetition?.noise ?? 0));
+  return [
+    ["Measured by", `${server.title}, ${server.served_model}, tokens from position ${server.scored_from} on`],
+    [
+      "Noise",
+      `${server.noise.toExponential(1)} nats at the start, ${most.toExponential(1)} at most; candidates were measured again in ${formatCount(rounds)} rounds`,
+    ],
+    [
+      "Undecided",
+      open.length === 0
+        ? "no step: every choice is ahead by more than the noise"
+        : `step${open.length === 1 ? "" : "s"} ${open.join(", ")}: the lowest layer was taken of those that noise does not tell apart`,
+    ],
+  ];
 }
 
 function perEvaluation({ seconds, evaluations }: PatternFile["search"]): string {

@@ -35,5 +35,5 @@ export async function* challenge(
     if (selection.name === "bounded" && losses.lowerBound(pattern) > best.evaluation.loss + TIE_NATS) return false;
     if (isBehind(losses.difference(pattern, best.pattern), ALPHA)) return false;
   }
-  return improves(losses.evaluation(pattern), best.evaluation);
+  return improves(losses.evaluation(pattern), best.evaluation, trials.margin(pattern, best.pattern));
 }

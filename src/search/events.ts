@@ -14,7 +14,13 @@ import type { PatternSpace } from "./space.ts";
 export type Evaluate = (
   pattern: Pattern,
   sequences: readonly number[],
-  options: { base: Pattern; keep: readonly Pattern[]; signal?: AbortSignal },
+  options: {
+    base: Pattern;
+    keep: readonly Pattern[];
+    /** From 1: measure once more what was measured before; absent for the first measurement. */
+    repeat?: number;
+    signal?: AbortSignal;
+  },
 ) => Promise<readonly SequenceLoss[]>;
 
 export interface SearchOptions {
@@ -26,6 +32,11 @@ export interface SearchOptions {
   evaluate: Evaluate;
   /** Losses of earlier runs, of whatever strategy: these are taken as they are. */
   known?: KnownLosses;
+  /**
+   * For an evaluator whose measurements repeat up to noise only: rounds in which candidates of a step are measured again
+   * that the noise does not tell apart. Absent for exact ones: nothing is measured twice.
+   */
+  repeats?: number;
   signal?: AbortSignal;
 }
 
@@ -51,6 +62,16 @@ export interface Lead extends Estimate {
   withinNoise: boolean | null;
 }
 
+/** Of a step over a noisy evaluator. */
+export interface Repetition {
+  /** Standard error of one measurement of the step's base, because it repeats differently; nats per token. */
+  noise: number;
+  /** Rounds in which candidates were measured again. */
+  rounds: number;
+  /** Layers that were not told from the step's choice after them; empty where it is decided. */
+  undecided: number[];
+}
+
 /** One change of the pattern. Whether a flipped layer became Shared or Full is its letter in `pattern`. */
 export interface SearchStep {
   /** The pattern after the step. */
@@ -62,6 +83,7 @@ export interface SearchStep {
   candidates: Candidate[];
   /** Undefined for a step with one candidate. */
   lead?: Lead;
+  repetition?: Repetition;
 }
 
 /** The best pattern found with a number of Full layers, and how it came about, first step to last. */

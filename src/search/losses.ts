@@ -44,6 +44,8 @@ export class LossTable {
   readonly sequences: readonly number[];
   readonly #start: Pattern;
   readonly #losses = new Map<string, Map<number, SequenceLoss>>();
+  /** Of what was measured more than once, by pattern and sequence: how often, and the squared deviations from the mean. */
+  readonly #repeats = new Map<string, { count: number; squares: number }>();
 
   constructor(sequences: readonly number[], start: Pattern) {
     this.sequences = sequences;
@@ -60,6 +62,11 @@ export class LossTable {
     return this.missing(pattern, this.sequences).length === 0;
   }
 
+  /** Indices of the sequences that a pattern was measured on. */
+  measuredSequences(pattern: Pattern): number[] {
+    return this.#known(pattern).map(({ index }) => index);
+  }
+
   /** Whether anything is known of a pattern. */
   isMeasured(pattern: Pattern): boolean {
     return this.#losses.has(pattern);
@@ -74,6 +81,37 @@ export class LossTable {
   add(pattern: Pattern, index: number, loss: SequenceLoss): void {
     const known = this.#losses.get(pattern) ?? new Map<number, SequenceLoss>();
     this.#losses.set(pattern, known.set(index, loss));
+  }
+
+  /** One more measurement of a sequence: its loss becomes the mean of all. */
+  addAgain(pattern: Pattern, index: number, loss: SequenceLoss): void {
+    const before = this.#of(pattern, index);
+    if (before === undefined) throw new Error(`sequence ${index} of ${pattern} has not been measured`);
+    const key = `${pattern} ${index}`;
+    const { count, squares } = this.#repeats.get(key) ?? { count: 1, squares: 0 };
+    const mean = before.loss + (loss.loss - before.loss) / (count + 1);
+    this.#repeats.set(key, {
+      count: count + 1,
+      squares: squares + (loss.loss - before.loss) * (loss.loss - mean),
+    });
+    this.add(pattern, index, { ...before, loss: mean });
+  }
+
+  /** How often a pattern was measured: the fewest over its sequences. */
+  measurements(pattern: Pattern): number {
+    const counts = this.#known(pattern).map(({ index }) => this.#repeats.get(`${pattern} ${index}`)?.count ?? 1);
+    return counts.length === 0 ? 0 : Math.min(...counts);
+  }
+
+  /** Standard error of one measurement's mean over the sequences, from how it repeats; 0 where nothing was repeated. */
+  noise(pattern: Pattern): number {
+    const known = this.#known(pattern);
+    const tokens = sum(known.map(({ loss }) => loss.tokens));
+    const variances = known.map(({ index, loss }) => {
+      const { count, squares } = this.#repeats.get(`${pattern} ${index}`) ?? { count: 1, squares: 0 };
+      return count < 2 ? 0 : (loss.tokens / tokens) ** 2 * (squares / (count - 1));
+    });
+    return Math.sqrt(sum(variances));
   }
 
   /** Token-weighted sum of the known losses over all tokens: a lower bound of the loss where no term is negative. */

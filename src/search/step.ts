@@ -51,6 +51,7 @@ export function follow(trials: Trials, from: Found, tried: readonly Tried[]): Fo
         evaluation: one.evaluation,
         candidates,
         ...(lead === undefined ? {} : { lead }),
+        ...(trials.repetition === undefined ? {} : { repetition: trials.repetition }),
       };
       return { pattern: one.pattern, evaluation: one.evaluation, steps: [...from.steps, step], by: trials.by };
     });
@@ -64,7 +65,8 @@ export async function* takeStep(
   direction: Direction,
   retain: number,
 ): AsyncGenerator<SearchEvent, Found> {
-  const best = chooseBest(yield* tryFrom(trials, step, from, trials.space.flips(from.pattern, direction, retain)));
+  const tried = yield* tryFrom(trials, step, from, trials.space.flips(from.pattern, direction, retain));
+  const best = chooseBest(tried, (one, lowest) => trials.margin(one.pattern, lowest.pattern));
   yield* trials.commit(step, best);
   return best;
 }

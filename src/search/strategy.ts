@@ -11,6 +11,7 @@ import { planForward } from "./forward.ts";
 import { planGreedy } from "./greedy.ts";
 import { planLookAgain } from "./look-again.ts";
 import { type RaceSettings, raced } from "./raced.ts";
+import { repeated } from "./repeated.ts";
 import type { Selection } from "./selection.ts";
 import type { PatternSpace } from "./space.ts";
 import { type SwapSettings, withSwaps } from "./swap.ts";
@@ -52,7 +53,13 @@ export type Strategy = (
  */
 export async function* search(strategy: Strategy, options: SearchOptions): AsyncGenerator<SearchEvent> {
   const { space, targets, sequences } = options;
-  yield* runPlan(strategy.name, planOf(strategy, space, targets, sequences.length), options, selectionOf(strategy));
+  const selection = selectionOf(strategy);
+  yield* runPlan(
+    strategy.name,
+    planOf(strategy, space, targets, sequences.length),
+    options,
+    options.repeats === undefined ? selection : repeated(selection, options.repeats),
+  );
 }
 
 /**

@@ -9,12 +9,18 @@ interface WithLoss {
   evaluation: { loss: number };
 }
 
-/** The first among those within `TIE_NATS` of the lowest loss; `tried` is in ascending order of layers. */
-export function chooseBest<T extends WithLoss>(tried: readonly T[]): T {
-  const lowest = tried.reduce((least, { evaluation }) => Math.min(least, evaluation.loss), Number.POSITIVE_INFINITY);
-  const best = tried.find(({ evaluation }) => evaluation.loss <= lowest + TIE_NATS);
-  if (best === undefined) throw new Error("a step without candidates");
-  return best;
+/**
+ * The first among those that equal the lowest loss; `tried` is in ascending order of layers.
+ * @param equals what a candidate may lose beyond the lowest and be equal all the same
+ */
+export function chooseBest<T extends WithLoss>(
+  tried: readonly T[],
+  equals: (one: T, lowest: T) => number = () => TIE_NATS,
+): T {
+  const [first] = tried;
+  if (first === undefined) throw new Error("a step without candidates");
+  const lowest = tried.reduce((least, one) => (one.evaluation.loss < least.evaluation.loss ? one : least), first);
+  return tried.find((one) => one.evaluation.loss <= lowest.evaluation.loss + equals(one, lowest)) ?? lowest;
 }
 
 /** The best, then the best of the others, and so on: the tie rule is no order that could be sorted by. */
@@ -31,6 +37,6 @@ export function chooseBestOnes<T extends WithLoss>(tried: readonly T[], count: n
 }
 
 /** Whether the new loss is lower by more than a tie. */
-export function improves(candidate: { loss: number }, known: { loss: number }): boolean {
-  return candidate.loss < known.loss - TIE_NATS;
+export function improves(candidate: { loss: number }, known: { loss: number }, tie = TIE_NATS): boolean {
+  return candidate.loss < known.loss - tie;
 }

@@ -3,9 +3,10 @@
  * events about it, what the work costs in layers, and the best pattern of each size so far.
  */
 import { RuntimeFailure } from "../base/errors.ts";
+import { TIE_NATS } from "../base/near-tie.ts";
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
 import { LayerCost } from "./cost.ts";
-import type { Evaluate, Found, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
+import type { Evaluate, Found, Repetition, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
 import { Frontier } from "./frontier.ts";
 import { type Evaluation, type KnownLosses, LossTable } from "./losses.ts";
 import type { Selection } from "./selection.ts";
@@ -18,6 +19,17 @@ export interface SearchPlan {
   /** Evaluations foreseen, the baseline included. */
   evaluations: number;
   run(trials: Trials, start: Found): AsyncGenerator<SearchEvent, unknown>;
+}
+
+/**
+ * Differences below so many standard errors are noise. Three, because many candidates are compared, some of them several
+ * times, with a noise that is itself measured on few sequences.
+ */
+const NOISE_ERRORS = 3;
+
+/** How losses of a repeated measurement are known, beside those of the first. */
+export function repetitionKey(pattern: string, repeat: number): string {
+  return `${pattern}#${repeat}`;
 }
 
 /** Tells a stage that works on a budget that there is no more; nothing is wrong. */
@@ -43,6 +55,10 @@ export class Trials {
   /** Evaluations foreseen for the stages after it. */
   evaluationsAfter = 0;
   secondLooks: SecondLook[] | undefined;
+  /** Of one measurement at the step at work; 0 for exact evaluators. */
+  noise = 0;
+  /** What the step at work has measured again. */
+  repetition: Repetition | undefined;
   readonly #steps: number;
   readonly #evaluate: Evaluate;
   readonly #known: KnownLosses | undefined;
@@ -124,6 +140,58 @@ export class Trials {
       replayed: measured === 0,
     };
     return evaluation;
+  }
+
+  /**
+   * Measures once more what is known of a pattern, and takes the mean.
+   * @param from the pattern that the step departs from
+   */
+  async *again(step: number, pattern: Pattern, from: Pattern): AsyncGenerator<SearchEvent, void> {
+    const signal = this.#signal;
+    signal?.throwIfAborted();
+    const sequences = this.losses.measuredSequences(pattern);
+    const repeat = this.losses.measurements(pattern);
+    const layer = pattern === from ? undefined : firstDifference(pattern, from);
+    const about = { step: this.stepsBefore + step, from, layer, pattern };
+    this.#left = Math.max(1, this.#left);
+    yield { kind: "evaluation started", ...about, sequences, done: this.done, total: this.total };
+    const known = this.#known?.get(repetitionKey(pattern, repeat));
+    const missing = sequences.filter((index) => known?.has(index) !== true);
+    const fresh =
+      missing.length === 0
+        ? []
+        : await this.#evaluate(pattern, missing, {
+            base: from,
+            keep: [],
+            repeat,
+            ...(signal === undefined ? {} : { signal }),
+          });
+    for (const index of sequences) {
+      const loss = known?.get(index) ?? fresh[missing.indexOf(index)];
+      if (loss === undefined || !Number.isFinite(loss.loss)) {
+        throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss?.loss} on sequence ${index}`);
+      }
+      this.losses.addAgain(pattern, index, loss);
+    }
+    this.sequenceEvaluations += sequences.length;
+    this.done++;
+    const evaluation = this.losses.evaluation(pattern);
+    yield {
+      kind: "evaluation done",
+      ...about,
+      done: this.done,
+      total: this.total,
+      evaluation,
+      replayed: missing.length === 0,
+    };
+  }
+
+  /** What two losses may differ by and still be equal: a tie, or what the noise of both makes of their difference. */
+  margin(left: Pattern, right: Pattern): number {
+    if (this.noise === 0) return TIE_NATS;
+    const variance = (pattern: Pattern): number =>
+      Math.max(this.noise, this.losses.noise(pattern)) ** 2 / Math.max(1, this.losses.measurements(pattern));
+    return Math.max(TIE_NATS, NOISE_ERRORS * Math.sqrt(variance(left) + variance(right)));
   }
 
   /** Takes a step: tells of it, and offers its pattern to the frontier. */

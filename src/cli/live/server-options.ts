@@ -5,7 +5,7 @@ import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { ServedModel } from "../../live/served-model.ts";
 import { parseServers } from "../../live/server-address.ts";
-import { numberUpTo, positiveNumber } from "../options.ts";
+import { numberUpTo, positiveNumber, wholeNumber } from "../options.ts";
 import type { Terminal } from "../terminal.ts";
 
 export interface ConnectionFlags {
@@ -18,6 +18,7 @@ export interface ServerFlags extends ConnectionFlags {
   server?: string;
   model?: string;
   concurrency: number;
+  repeats: number;
 }
 
 /** Pauses between tries in a command that waits for nobody, in milliseconds. */
@@ -45,7 +46,13 @@ export function addServerOptions(command: Command): Command {
       "let a running vLLM or SGLang with the kit compute (docs/serving.md); replicas with commas between",
     )
     .option("-m, --model <folder>", "with --server: config.json and the tokenizer of its model; no weights are needed")
-    .option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8);
+    .option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8)
+    .option(
+      "--repeats <n>",
+      "with --server: rounds in which a step's candidates are measured again that noise does not tell apart",
+      wholeNumber,
+      4,
+    );
   return addConnectionOptions(command);
 }
 
@@ -60,7 +67,7 @@ export function addConnectionOptions(command: Command): Command {
 export function requireServerOptions(command: Command, { server }: ServerFlags): void {
   const given = (name: string): boolean => command.getOptionValueSource(name) === "cli";
   if (server === undefined) {
-    const alone = ["concurrency", "allowRemote", "timeout"].find(given);
+    const alone = ["concurrency", "repeats", "allowRemote", "timeout"].find(given);
     if (alone === undefined) return;
     throw new UsageError(`--${alone.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --server`);
   }

@@ -1,0 +1,112 @@
+/** Searches over an evaluator that repeats up to noise only. */
+import { describe, expect, test } from "vitest";
+import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
+import type { Evaluate, SearchResult } from "../../src/search/events.ts";
+import type { SequenceLoss } from "../../src/search/losses.ts";
+import { PatternSpace } from "../../src/search/space.ts";
+import { search } from "../../src/search/strategy.ts";
+import { noise } from "./synthetic.ts";
+
+const start = parsePattern("FFFFFFFF");
+const sequences = Array.from({ length: 12 }, (_, index) => index);
+/** What a layer costs when it is Shared; 2 and 5 are a thousandth apart, 3 and 6 the same. */
+const weights = [0, 0.09, 0.02, 0.05, 0.12, 0.021, 0.05, 0.2];
+
+const trueLoss = (pattern: Pattern): number =>
+  weights.reduce((sum, weight, layer) => sum + weight * (layer - sourceLayer(pattern, layer)), 2);
+
+/** Uniform noise of a width that grows with what a pattern loses, as on an engine; another run has another. */
+function noisy(run: string, width: number): { evaluate: Evaluate; asked: string[] } {
+  const asked: string[] = [];
+  const evaluate: Evaluate = async (pattern, some, { repeat = 0 }) => {
+    asked.push(`${pattern}#${repeat}`);
+    const most = width * (0.2 + 5 * (trueLoss(pattern) - 2));
+    return some.map((index) => ({
+      loss: trueLoss(pattern) + index + most * (noise(`${run}/${pattern}/${index}/${repeat}/x`) - 0.5),
+      tokens: 100,
+    }));
+  };
+  return { evaluate, asked };
+}
+
+async function run(
+  evaluate: Evaluate,
+  repeats: number | undefined,
+  known?: ReadonlyMap<string, ReadonlyMap<number, SequenceLoss>>,
+): Promise<SearchResult> {
+  const space = new PatternSpace(start, {});
+  const options = { space, targets: [4], sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
+  for await (const event of search({ name: "greedy" }, { ...options, ...(known === undefined ? {} : { known }) })) {
+    if (event.kind === "done") return event.result;
+  }
+  throw new Error("no result");
+}
+
+describe("a noisy evaluator", () => {
+  test("an exact evaluator is asked for nothing twice but each step's base, and decides as without repetition", async () => {
+    const { evaluate, asked } = noisy("exact", 0);
+    const [plain, repeated] = [await run(evaluate, undefined), await run(evaluate, 4)];
+    expect(repeated.patterns[0]?.pattern).toBe(plain.patterns[0]?.pattern);
+    expect(asked.filter((one) => !one.endsWith("#0"))).toEqual(
+      [start, ...(repeated.patterns[0]?.steps.slice(0, -1).map(({ pattern }) => pattern) ?? [])].map(
+        (one) => `${one}#1`,
+      ),
+    );
+    for (const { repetition } of repeated.patterns[0]?.steps ?? []) {
+      expect(repetition).toEqual({ noise: 0, rounds: 0, undecided: [] });
+    }
+  });
+
+  test("five runs: every step takes the best layer, or says that it is undecided among layers that hold it", async () => {
+    const chosen: string[] = [];
+    for (const name of ["a", "b", "c", "d", "e"]) {
+      const result = await run(noisy(name, 0.02).evaluate, 6);
+      const [found] = result.patterns;
+      chosen.push(found?.pattern ?? "");
+      let from = start;
+      for (const { pattern, flippedLayer, repetition } of found?.steps ?? []) {
+        const lost = (layer: number): number =>
+          trueLoss(parsePattern(`${from.slice(0, layer)}S${from.slice(layer + 1)}`));
+        const open = [...from].flatMap((letter, layer) => (letter === "F" && layer > 0 ? [layer] : []));
+        const best = open.reduce((least, layer) => (lost(layer) < lost(least) - 1e-9 ? layer : least));
+        if (repetition?.undecided.length === 0) expect(flippedLayer).toBe(best);
+        else expect(repetition?.undecided).toContain(flippedLayer);
+        expect(repetition?.noise).toBeGreaterThan(0);
+        from = pattern;
+      }
+    }
+    expect(new Set(chosen).size).toBe(1);
+  });
+
+  test("without repetition the same noise gives other patterns", async () => {
+    const chosen = new Set<string | undefined>();
+    for (const name of "abcdefghij") {
+      chosen.add(
+        (await run(noisy(name, 0.2).evaluate, undefined)).patterns[0]?.steps.map((one) => one.flippedLayer).join(),
+      );
+    }
+    expect(chosen.size).toBeGreaterThan(1);
+  });
+
+  test("what a journal knows, repetitions included, is replayed to the same result", async () => {
+    const { evaluate } = noisy("resumed", 0.02);
+    const known = new Map<string, Map<number, SequenceLoss>>();
+    const recording: Evaluate = async (pattern, some, options) => {
+      const losses = await evaluate(pattern, some, options);
+      const key = options.repeat === undefined ? pattern : `${pattern}#${options.repeat}`;
+      const of = known.get(key) ?? new Map<number, SequenceLoss>();
+      for (const [at, index] of some.entries()) of.set(index, losses[at] as SequenceLoss);
+      known.set(key, of);
+      return losses;
+    };
+    const first = await run(recording, 4);
+    const again = await run(
+      () => {
+        throw new Error("asked for what is known");
+      },
+      4,
+      known,
+    );
+    expect(again.patterns).toEqual(first.patterns);
+  });
+});
