@@ -84,7 +84,7 @@ function loadFault(letters: string, model: ServedModel, release: Release): LoadF
       : `${fails}: DeepSeek-V3.2, GLM-5 and GLM-5.1 have them, GLM-5.2 and 5.3 do not`,
     waysOut: [
       "serve a checkpoint without them: indexcache pattern apply MODEL PATTERN -o FOLDER",
-      "drop them at load with the worker extension of indexcache's kit, where that is installed",
+      "drop them at load with the kit: indexcache kit FOLDER, then PYTHONPATH=FOLDER INDEXCACHE_SKIP_UNUSED_INDEXERS=1 and --worker-extension-cls indexcache_live.vllm.PatternExtension (docs/serving.md)",
       fused
         ? "serve with vLLM 0.25 to 0.28 (--engine-version), whose loader drops them"
         : "serve with vLLM 0.25 to 0.28, whose loader drops them",

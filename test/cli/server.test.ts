@@ -7,8 +7,8 @@ import { DemoServer, full } from "../serve/demo-server.ts";
 import { demoModel, indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
 const calibration = join(import.meta.dirname, "..", "..", "calibration", "demo.jsonl");
-const text = ["-c", calibration, "--sequences", "8", "--sequence-length", "256"];
-const greedy = ["--strategy", "greedy", "--retain", "9", ...text];
+const text = ["-c", calibration, "--sequences", "3", "--sequence-length", "256"];
+const greedy = ["--strategy", "greedy", "--retain", "10", ...text];
 
 let folder: string;
 let vllm: DemoServer;
@@ -63,7 +63,7 @@ describe("a search on a server", () => {
 
   test("is killed, leaves a pattern behind that the next one names, and goes on to the same result", async () => {
     const command = ["search", ...at(vllm), ...greedy, "-o", "killed.json"];
-    expect((await interrupt(folder, command, "step 1 of 3", "SIGKILL")).status).toBe("SIGKILL");
+    expect((await interrupt(folder, command, "step 1 of 2", "SIGKILL")).status).toBe("SIGKILL");
     const { stdout: left } = await indexcache(folder, ["server", vllm.url, "--restore"]);
     expect(left).toMatch(/FFFFFFFFFFFF runs (again, as at the start; before it was|, as at the start)/);
     await vllm.post("/collective_rpc", { method: "indexcache_set", args: ["FSFFFFFFFFFF"] });
@@ -78,7 +78,7 @@ describe("a search on a server", () => {
 
   test("gives the pattern back when it is interrupted", async () => {
     const command = ["search", ...at(vllm), ...greedy, "-o", "stopped.json"];
-    const { status, stderr } = await interrupt(folder, command, "step 1 of 3", "SIGINT");
+    const { status, stderr } = await interrupt(folder, command, "step 1 of 2", "SIGINT");
     expect(status).toBe(130);
     expect(stderr).toContain("--resume");
     expect(await letters(vllm)).toBe(full);
@@ -114,7 +114,7 @@ test("loss --server says what it scored, and on what", async () => {
   ]);
   expect(status, stderr).toBe(0);
   const record = JSON.parse(stdout);
-  expect(record).toMatchObject({ index_topk_pattern: "FSSSFSSSFSSS", tokens: 8 * 128 });
+  expect(record).toMatchObject({ index_topk_pattern: "FSSSFSSSFSSS", tokens: 3 * 128 });
   expect(record.server).toMatchObject({ engine: "sglang", scored_from: 128, served_model: "demo" });
 }, 60_000);
 
