@@ -79,7 +79,7 @@ const values = [
 const model = [tinyModel, "-c", "ids.jsonl"];
 const measured = [...model, "--sequence-length", "24", "--sequences", "1", "--threads", "1", "--workers", "1"];
 
-const oneItem = ["--tasks", "niah_single_1", "--lengths", "512", "--samples", "1", "--no-cache"];
+const oneItem = ["--tasks", "niah_single_1", "--lengths", "512", "--samples", "1", "--no-cache", "--workers", "1"];
 
 /** `V` is the value; options that are given twice take the last. */
 const lines: readonly (readonly string[])[] = [
