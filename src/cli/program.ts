@@ -6,7 +6,7 @@ import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { addAnalyzeCommand } from "./analyze.ts";
 import { addBenchCommand } from "./bench.ts";
-import { addDistillCommand } from "./distill.ts";
+import { addDistillCommand } from "./distill/distill.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { addEvalCommand } from "./eval.ts";
 import { addExportCommand } from "./export.ts";

@@ -45,6 +45,14 @@ export function rangeBelow(indexerLayers: Pattern, boundary: number): { from: nu
   return { from, to };
 }
 
+/** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
+const rowsPerRun = 32768;
+
+/** Sequences that go through a layer together, at most as many as a training step has. */
+export function carriedBatch(most: number, { sequences, length }: Pick<BoundaryShape, "sequences" | "length">): number {
+  return Math.max(1, Math.min(most, sequences, Math.floor(rowsPerRun / length)));
+}
+
 export class Boundaries {
   readonly #model: ModelFolder;
   readonly #windows: readonly Int32Array[];
@@ -125,7 +133,7 @@ export class Boundaries {
   async #carry(below: BoundaryStates, range: { from: number; to: number }): Promise<void> {
     const { sequences, length, hiddenSize } = this.#shape;
     const { device, threads, signal, onCarried } = this.#settings;
-    const batch = Math.min(this.#settings.batch, sequences);
+    const batch = carriedBatch(this.#settings.batch, this.#shape);
     const above = new Map<number, BoundaryStates>();
     const layers = await LayerStates.open(this.#model, range, { device, threads, batch, length });
     const size = length * hiddenSize;

@@ -2,8 +2,10 @@
  * What a distillation keeps on disk while it runs: states at two boundaries, the training at hand, trained indexers, and the
  * journal that says which of them are whole. Gone once the result is written.
  */
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { InputError } from "../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../base/files.ts";
 import { readFloats, writeFloats } from "../checkpoint/float-file.ts";
 import { AppendLog, type LogMode } from "../formats/append-log.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
@@ -13,6 +15,9 @@ import type { DistillationStore, Measured } from "./distillation.ts";
 import { fromArrays, type SavedTraining, toArrays } from "./saved-training.ts";
 
 export const journalName = "journal.jsonl";
+
+const boundaryName = /^boundary-\d+\.bf16$/;
+const stateName = /^group-\d+-[a-z0-9-]+\.safetensors$/;
 
 export class DistillFolder implements DistillationStore {
   readonly path: string;
@@ -27,7 +32,10 @@ export class DistillFolder implements DistillationStore {
 
   /** @throws InputError where there is a journal and the mode is `create`; ResumeMismatchError where it is another run's */
   static async open(path: string, fingerprint: DistillFingerprint, mode: LogMode): Promise<DistillFolder> {
-    await mkdir(path, { recursive: true });
+    await mkdir(path, { recursive: true }).catch((error: unknown) => {
+      const code = systemErrorCode(error) ?? "unknown";
+      throw new InputError(`Cannot keep the work in "${path}": ${describeSystemError(code)}`, { cause: error });
+    });
     return new DistillFolder(path, await AppendLog.open(join(path, journalName), distillJournal, fingerprint, mode));
   }
 
@@ -77,12 +85,15 @@ export class DistillFolder implements DistillationStore {
     await this.#append({ kind: "checkpoint", group, step: saved.training.step, sha256 });
   }
 
+  /** All that was measured of a group; what a run measured twice, because it was cut in between, counts once. */
   measured(group: number): Measured[] {
-    return this.#entries.flatMap((entry) =>
-      entry.kind === "measured" && entry.group === group
-        ? [{ step: entry.step, missed: byLayer(entry.missed), divergence: byLayer(entry.divergence) }]
-        : [],
-    );
+    const found = new Map<number, Measured>();
+    for (const entry of this.#entries) {
+      if (entry.kind !== "measured" || entry.group !== group) continue;
+      const { step, missed, divergence } = entry;
+      found.set(step, { step, missed: byLayer(missed), divergence: byLayer(divergence) });
+    }
+    return [...found.values()];
   }
 
   async saveMeasured(group: number, { step, missed, divergence }: Measured): Promise<void> {
@@ -94,10 +105,22 @@ export class DistillFolder implements DistillationStore {
     await this.#journal.close();
   }
 
-  /** Takes everything away, once the result is in its place. */
+  /** Bytes of the boundaries that are there already. */
+  static async boundaryBytes(path: string): Promise<number> {
+    let bytes = 0;
+    for (const name of await readdir(path).catch((): string[] => [])) {
+      if (boundaryName.test(name)) bytes += (await stat(join(path, name))).size;
+    }
+    return bytes;
+  }
+
+  /** Takes its files away, once the result is in its place, and the folder where nothing else is in it. */
   async remove(): Promise<void> {
     await this.close();
-    await rm(this.path, { recursive: true, force: true });
+    for (const name of await readdir(this.path)) {
+      if (name === journalName || boundaryName.test(name) || stateName.test(name)) await rm(join(this.path, name));
+    }
+    await rmdir(this.path).catch(() => undefined);
   }
 
   async #append(entry: DistillEntry): Promise<void> {

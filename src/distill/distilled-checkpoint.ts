@@ -1,69 +1,101 @@
 /** The folder that a distillation writes: the checkpoint as it was, with the trained indexers in place of its own. */
-import { join } from "node:path";
 import { InputError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
 import {
+  type DerivedFile,
   type DerivedReport,
   type DerivedSettings,
-  type DerivedShard,
   type DerivedTensor,
   writeDerivedCheckpoint,
 } from "../checkpoint/derived-checkpoint.ts";
-import { readSafetensorsMetadata } from "../checkpoint/safetensors-metadata.ts";
 import { openTensors } from "../checkpoint/shards.ts";
-import { planFiles } from "../engines/applied-checkpoint.ts";
-import { readTextIfPresent } from "../formats/text-file.ts";
+import { type ModelWeights, tensorName } from "../checkpoint/weights.ts";
+import { indexFile, planFiles, planShards, sharedTensors } from "../engines/applied-checkpoint.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { indexerTensors } from "../graph/training/indexer-gradient.ts";
+import type { Pattern } from "../pattern/pattern.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
-import { encodeFloats } from "./stored-floats.ts";
+import { encodeFloats, encodeScaled, storableDtypes, storableScales } from "./stored-floats.ts";
 
-const INDEX = "model.safetensors.index.json";
+export interface DistilledSettings extends DerivedSettings {
+  /** Leaves out the indexers of this pattern's Shared layers. */
+  dropShared?: Pattern;
+}
+
+export interface DistilledReport extends DerivedReport {
+  /** Indexer tensors of Shared layers that were left out. */
+  leftOutTensors: number;
+}
 
 /**
  * @param trained parameters by layer
- * @param files small files of the new folder: config.json, the card, the manifest
+ * @param files makes the small files of the new folder; they replace the source's files of the same names
  */
 export async function writeDistilledCheckpoint(
   target: string,
   model: ModelFolder,
   trained: ReadonlyMap<number, IndexerParameters>,
-  files: { name: string; content: string }[],
-  settings: DerivedSettings = {},
-): Promise<DerivedReport> {
+  files: (leftOutTensors: number) => Promise<DerivedFile[]>,
+  settings: DistilledSettings = {},
+): Promise<DistilledReport> {
   const weights = await model.weights();
-  const checkpoint = await openTensors(model.path);
-  const replaced = new Map<string, () => Iterable<Uint8Array>>();
+  const checkpoint = await openTensors(model.path, model.manifest?.weight_files);
+  const replaced = encodeIndexers(weights, trained);
+  const { dropShared } = settings;
+  const isLeftOut = dropShared === undefined ? () => false : sharedTensors(dropShared);
+  const { shards, leftOut } = await planShards(checkpoint, isLeftOut, [], undefined, replaced);
+  const companions = await planFiles(model.path, checkpoint);
+  const own = await files(leftOut.length);
+  const index = await indexFile(model.path, checkpoint, shards);
+  const named = new Set([...own, ...index].map(({ name }) => name));
+  const kept = companions.files.filter(({ name }) => !named.has(name));
+  const report = await writeDerivedCheckpoint(target, { shards, files: [...kept, ...index, ...own] }, settings);
+  return { ...report, leftOutTensors: leftOut.length };
+}
+
+/**
+ * Refuses a checkpoint whose indexers could not be written back.
+ * @throws InputError before anything is trained
+ */
+export function requireStorable(weights: ModelWeights, layers: readonly number[]): void {
+  for (const layer of layers) {
+    const indexer = weights.layers[layer]?.indexer;
+    if (indexer === undefined) continue;
+    for (const tensor of indexerTensors) {
+      const { name, dtype, scale } = indexer[tensor];
+      const whole =
+        tensorName(name) === name && (scale === undefined || tensorName(scale.weight.name) === scale.weight.name);
+      const known = scale === undefined ? storableDtypes : [...storableScales];
+      if (whole && known.includes(scale === undefined ? dtype : scale.weight.dtype)) continue;
+      throw new InputError(
+        `Tensor ${quoted(name)} cannot be written back once it is trained: it is stored as ${dtype}${scale === undefined ? "" : ` with scales of ${scale.weight.dtype}`}${whole ? "" : ", as a part of another tensor"}`,
+        { hint: "distil the BF16 release of the model" },
+      );
+    }
+  }
+}
+
+/** Data of the trained tensors and their scales, by name. */
+function encodeIndexers(
+  weights: ModelWeights,
+  trained: ReadonlyMap<number, IndexerParameters>,
+): Map<string, DerivedTensor["data"]> {
+  const replaced = new Map<string, DerivedTensor["data"]>();
   for (const [layer, parameters] of trained) {
     const indexer = weights.layers[layer]?.indexer;
     if (indexer === undefined) throw new RangeError(`layer ${layer} has no indexer`);
     for (const tensor of indexerTensors) {
-      const { name, dtype, scale } = indexer[tensor];
-      if (scale !== undefined)
-        throw new InputError(`Tensor ${quoted(name)} is quantized: its training cannot be stored`);
-      replaced.set(name, () => [encodeFloats(parameters[tensor], dtype)]);
+      const { name, dtype, shape, scale } = indexer[tensor];
+      const values = parameters[tensor];
+      if (scale === undefined) {
+        replaced.set(name, () => [encodeFloats(values, dtype)]);
+        continue;
+      }
+      const { weight, rows, columns } = scale;
+      const encoded = encodeScaled(values, shape[1] ?? values.length, { rows, columns }, weight.dtype);
+      replaced.set(name, () => [encoded.weights]);
+      replaced.set(weight.name, () => [encoded.scales]);
     }
   }
-  const byFile = new Map<string, DerivedTensor[]>();
-  for (const { name, dtype, shape, file, offset, length } of checkpoint.tensors.values()) {
-    const data = replaced.get(name) ?? { path: join(model.path, file), offset, length };
-    byFile.set(file, [...(byFile.get(file) ?? []), { name, dtype, shape, data }]);
-  }
-  const shards: DerivedShard[] = [];
-  for (const file of checkpoint.files) {
-    const path = join(model.path, file);
-    const tensors = byFile.get(file) ?? [];
-    if (tensors.some(({ name }) => replaced.has(name))) {
-      const metadata = await readSafetensorsMetadata(path);
-      shards.push({ file, tensors, ...(metadata && { metadata }) });
-    } else {
-      shards.push({ file, source: path });
-    }
-  }
-  const companions = await planFiles(model.path, checkpoint);
-  const index = join(model.path, INDEX);
-  const text = await readTextIfPresent(index, quoted(index));
-  const kept = text === undefined ? [] : [{ name: INDEX, content: text }];
-  const small = [...companions.files, ...kept].filter(({ name }) => !files.some((file) => file.name === name));
-  return await writeDerivedCheckpoint(target, { shards, files: [...small, ...files] }, settings);
+  return replaced;
 }

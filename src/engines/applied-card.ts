@@ -1,10 +1,10 @@
 /** The model card (README.md) of a checkpoint with a pattern: what it is, where it comes from, what it loses. */
-import { parse as parseYaml, stringify } from "yaml";
 import { escapeControls } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import type { EngineShape } from "../checkpoint/engine-shape.ts";
 import type { AnyPatternFile } from "../formats/published-pattern.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { cardTable, modelCard } from "./model-card.ts";
 import type { ServedModel } from "./served-model.ts";
 
 /** What is known of a pattern that is applied. */
@@ -30,24 +30,10 @@ export interface CardFacts {
   previous: string | undefined;
 }
 
-/** Between what is new and the previous card. */
-const RULE = "---";
-
-/** Characters of the previous card that are kept. */
-const LONGEST_CARD = 500_000;
-
 /** The text of README.md: the previous card's metadata and text stay, below what is new. */
 export function formatCard({ model, pattern, origin, leftOut, restored, shape, previous }: CardFacts): string {
-  const { matter, body } = splitCard(previous ?? "");
-  const original = withoutOwnText(body);
-  const tags = Array.isArray(matter.tags) ? matter.tags : [];
-  const head = { ...matter, tags: [...new Set([...tags, "indexcache"])] };
   const full = fullLayers(pattern).length;
   const lines = [
-    "---",
-    stringify(head).trimEnd(),
-    "---",
-    "",
     `# ${escapeControls(model.name)} with ${full} of ${pattern.length} lightning indexers`,
     "",
     ...(full === pattern.length
@@ -70,7 +56,7 @@ export function formatCard({ model, pattern, origin, leftOut, restored, shape, p
     pattern,
     "```",
     "",
-    ...table([
+    ...cardTable([
       ["Made from", `${escapeControls(model.name)} (${model.modelType}, ${model.layers} layers)`],
       [
         "Left out",
@@ -91,16 +77,8 @@ export function formatCard({ model, pattern, origin, leftOut, restored, shape, p
     shape === undefined
       ? "The way back needs the original: `indexcache pattern apply THIS --restore ORIGINAL -o FOLDER`."
       : "There is no way back from the padded shape: take the original.",
-    ...(original === "" ? [] : ["", RULE, "", original]),
   ];
-  return `${lines.join("\n")}\n`;
-}
-
-/** A card that this file wrote before keeps what it had kept of the one before it. */
-function withoutOwnText(body: string): string {
-  if (!/^\s*# [^\n]* lightning indexers\n/.test(body)) return body.trim();
-  const rule = body.indexOf(`\n${RULE}\n`);
-  return rule === -1 ? "" : body.slice(rule + RULE.length + 2).trim();
+  return modelCard(lines, previous);
 }
 
 /** What the search measured, where the pattern comes from one. */
@@ -152,23 +130,4 @@ function measuredLoss(pattern: Pattern, file: Exclude<AnyPatternFile, { publishe
 
 function signed(nats: number): string {
   return `${nats < 0 ? "" : "+"}${nats.toFixed(5)}`;
-}
-
-function table(rows: readonly (readonly [string, string])[]): string[] {
-  return ["| | |", "|---|---|", ...rows.map(([name, value]) => `| ${name} | ${value.replaceAll("|", "\\|")} |`)];
-}
-
-/** The YAML at the head of a card, and what follows it; a card whose head is no YAML mapping is all text. */
-function splitCard(card: string): { matter: Record<string, unknown>; body: string } {
-  const text = card.slice(0, LONGEST_CARD).replaceAll("\r\n", "\n");
-  const end = text.startsWith("---\n") ? text.indexOf("\n---", 3) : -1;
-  if (end === -1) return { matter: {}, body: text };
-  const body = text.slice(text.indexOf("\n", end + 1) + 1);
-  try {
-    const matter: unknown = parseYaml(text.slice(4, end), { maxAliasCount: 0 });
-    const isMapping = typeof matter === "object" && matter !== null && !Array.isArray(matter);
-    return isMapping ? { matter: matter as Record<string, unknown>, body } : { matter: {}, body: text };
-  } catch {
-    return { matter: {}, body: text };
-  }
 }

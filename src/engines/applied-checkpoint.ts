@@ -179,7 +179,8 @@ function indexerLayer(name: string): number | undefined {
   return layer === undefined ? undefined : Number(layer);
 }
 
-function sharedTensors(pattern: Pattern): (name: string) => boolean {
+/** Is a tensor part of the indexer of a Shared layer? */
+export function sharedTensors(pattern: Pattern): (name: string) => boolean {
   return (name) => {
     const layer = indexerLayer(name);
     return layer !== undefined && pattern[layer] === "S";
@@ -238,12 +239,16 @@ function derived(path: string, { name, dtype, shape, offset, length }: StoredTen
   return { name, dtype, shape, data: { path, offset, length } };
 }
 
-/** Shards with a tensor to leave out or to reshape are rewritten, those left empty fall away, all others stay. */
-async function planShards(
+/**
+ * Shards with a tensor to leave out, to reshape or to replace are rewritten, those left empty fall away, all others stay.
+ * @param replaced new data of tensors, by name; dtype and shape stay
+ */
+export async function planShards(
   { folder, files }: CheckpointTensors,
   isShared: (name: string) => boolean,
   restored: readonly FileTensor[],
   shape: EngineShape | undefined,
+  replaced: ReadonlyMap<string, DerivedTensor["data"]> = new Map(),
 ): Promise<{ shards: DerivedShard[]; leftOut: StoredTensor[] }> {
   const shards: DerivedShard[] = [];
   const leftOut: StoredTensor[] = [];
@@ -255,7 +260,10 @@ async function planShards(
     const before = held
       .filter(({ name }) => !isShared(name) && shape?.isLeftOut(name) !== true)
       .map((tensor) => derived(path, tensor));
-    const after = before.map(spread);
+    const after = before.map((tensor) => {
+      const data = replaced.get(tensor.name);
+      return data === undefined ? spread(tensor) : { ...tensor, data };
+    });
     const isWhole = after.length === held.length && after.every((tensor, index) => tensor === before[index]);
     if (isWhole) shards.push({ file, source: path });
     else if (after.length > 0) {
@@ -298,7 +306,7 @@ export async function planFiles(
 }
 
 /** The index of several weight files; a single `model.safetensors` needs none. */
-async function indexFile(
+export async function indexFile(
   source: string,
   { folder, files }: CheckpointTensors,
   shards: readonly DerivedShard[],

@@ -8,6 +8,7 @@ import { describeAdapter, findAdapter } from "../checkpoint/adapter.ts";
 import { OnnxType, weightTypes } from "../checkpoint/dtype.ts";
 import { openTensors, withOwnNames } from "../checkpoint/shards.ts";
 import { bindWeights, listWeights } from "../checkpoint/weights.ts";
+import { type DistilledManifest, readDistilledManifest } from "../formats/distilled-manifest.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";
 import { checkGraph, externalTensors } from "./contract-check.ts";
@@ -42,6 +43,8 @@ export interface Inspection {
   /** Bytes of caches for each token, with every indexer and with none but the first. */
   cacheBytesPerToken: { full: number; shared: number };
   contract: string;
+  /** Where the indexers come from, where `distill` trained them. */
+  distilled: DistilledManifest | undefined;
   /** What was read otherwise than the checkpoint says, or not at all. */
   notes: string[];
 }
@@ -100,6 +103,7 @@ export async function inspectModel(path: string, settings: InspectSettings = {})
       shared: perLayer + perIndexer,
     },
     contract: await checkContract(model, settings),
+    distilled: await readDistilledManifest(path),
     notes: [...(adapter === undefined ? [] : [describeAdapter(adapter)]), ...model.notes],
   };
 }

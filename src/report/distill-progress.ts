@@ -14,7 +14,7 @@ export class DistillProgress {
   #began = performance.now();
   /** Steps of this process; a run that is taken up again has done others before. */
   #done = 0;
-  #told = Number.NEGATIVE_INFINITY;
+  #told = performance.now();
 
   constructor(steps: number, say: (line: string) => void) {
     this.#steps = steps;
@@ -45,6 +45,14 @@ export class DistillProgress {
       const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
       this.#say(`  step ${step + 1} of ${this.#steps}  KL ${mean.toFixed(4)}${this.#left(step)}`);
     }
+  }
+
+  /** A layer has taken so many sequences from one boundary to the next. */
+  carried(layer: number, done: number, total: number): void {
+    const now = performance.now();
+    if (now - this.#told < QUIET_MS || done === total) return;
+    this.#told = now;
+    this.#say(`  hidden states: layer ${layer}, ${done} of ${total} sequences`);
   }
 
   #left(step: number): string {

@@ -1,4 +1,5 @@
 /** What `inspect` prints. */
+import type { DistilledManifest } from "../formats/distilled-manifest.ts";
 import type { Inspection } from "../graph/inspect.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
@@ -44,6 +45,12 @@ export function formatInspection(model: Inspection): string {
       `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
     ],
     ["Contract", model.contract],
+    ["Distilled", model.distilled === undefined ? undefined : describeOrigin(model.distilled)],
     ...model.notes.map((note): [string, string] => ["Note", note]),
   ]);
+}
+
+function describeOrigin({ pattern, recipe, made_from: source }: DistilledManifest): string {
+  const target = pattern === "any" ? "any pattern" : pattern;
+  return `from ${source.name} (weights ${source.weight_hash.slice(0, 12)}) for ${target}, ${recipe.steps} steps`;
 }

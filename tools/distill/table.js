@@ -101,7 +101,7 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
   const folder = mkdtempSync(join(values.keep ?? tmpdir(), `${name}-`));
   rmSync(folder, { recursive: true });
   const config = readFileSync(join(values.model, "config.json"), "utf8");
-  await writeDistilledCheckpoint(folder, model, trained, [{ name: "config.json", content: config }]);
+  await writeDistilledCheckpoint(folder, model, trained, async () => [{ name: "config.json", content: config }]);
   folders.set(name, folder);
   const after = await lossOf(await openModel(folder), heldOut, [full, ...(evaluate ?? [pattern])]);
   say({

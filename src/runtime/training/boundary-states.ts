@@ -4,8 +4,8 @@
  */
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import { InputError } from "../../base/errors.ts";
-import { systemErrorCode } from "../../base/files.ts";
+import { InputError, RuntimeFailure } from "../../base/errors.ts";
+import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 
 export interface BoundaryShape {
   sequences: number;
@@ -65,7 +65,7 @@ export class StatesInFile implements BoundaryStates {
   }
 
   static async create(path: string, shape: BoundaryShape): Promise<StatesInFile> {
-    return new StatesInFile(path, shape, await open(path, "w+"));
+    return new StatesInFile(path, shape, await open(path, "w+").catch((error) => cannotWrite(path, error)));
   }
 
   /**
@@ -99,7 +99,11 @@ export class StatesInFile implements BoundaryStates {
     let written = 0;
     while (written < bytes.length) {
       const at = sequence * bytes.length + written;
-      written += (await this.#file.write(bytes, written, bytes.length - written, at)).bytesWritten;
+      written += (
+        await this.#file
+          .write(bytes, written, bytes.length - written, at)
+          .catch((error) => cannotWrite(this.path, error))
+      ).bytesWritten;
     }
   }
 
@@ -138,6 +142,16 @@ export class StatesInFile implements BoundaryStates {
   async close(): Promise<void> {
     await this.#file.close();
   }
+}
+
+/** @throws RuntimeFailure for what the system refuses: a full disk, a quota */
+function cannotWrite(path: string, error: unknown): never {
+  const code = systemErrorCode(error);
+  if (code === undefined) throw error;
+  throw new RuntimeFailure(`Cannot write "${path}": ${describeSystemError(code)}`, {
+    hint: "make room and go on with --resume, or start again with --work on another disk",
+    cause: error,
+  });
 }
 
 function elements({ length, hiddenSize }: BoundaryShape): number {

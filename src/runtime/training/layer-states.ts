@@ -3,11 +3,13 @@ import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { SequenceShape } from "../../graph/sequence-rows.ts";
 import type { LayerRange } from "../../graph/training/distill-graph.ts";
 import { boundaryOutput, buildRangeGraph } from "../../graph/training/range-graph.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
+import { rowBytes } from "../sequence-batch.ts";
 
 export interface LayerStatesSettings {
   device: ComputeDevice;
@@ -16,6 +18,26 @@ export interface LayerStatesSettings {
   batch: number;
   /** Tokens of a sequence. */
   length: number;
+}
+
+/** Bytes that the widest tensors of one chunk of query rows may take. */
+const chunkBytes = 1.25 * 2 ** 30;
+/** Fewer rows than this starve the matrix products. */
+const minChunkRows = 64;
+
+/** Sequences cut into as few equal chunks of query rows as keep within `chunkBytes`. */
+export function rangeShape(
+  config: DsaConfig,
+  { batch, length }: Pick<LayerStatesSettings, "batch" | "length">,
+): SequenceShape {
+  const perRow = batch * rowBytes({ ...config, vocabSize: 0 }, length);
+  let chunks = 1;
+  for (let count = 1; length / count >= minChunkRows; count++) {
+    if (length % count !== 0) continue;
+    chunks = count;
+    if ((length / count) * perRow <= chunkBytes) break;
+  }
+  return { batch, length, chunks, chunkRows: length / chunks };
 }
 
 export class LayerStates {
@@ -43,8 +65,7 @@ export class LayerStates {
   }
 
   static async open(model: ModelFolder, range: LayerRange, settings: LayerStatesSettings): Promise<LayerStates> {
-    const { batch, length } = settings;
-    const shape = { batch, length, chunks: 1, chunkRows: length };
+    const shape = rangeShape(model.config, settings);
     const weights = await model.weights();
     const graph = buildRangeGraph(model.config, weights, range, shape, providerOf(settings.device));
     const { Tensor } = await loadRuntime();

@@ -1,0 +1,101 @@
+/** `distill`: what a run takes, shown by `--dry-run` and looked at before anything starts. */
+import { stat, statfs } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { InputError, RuntimeFailure } from "../../base/errors.ts";
+import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
+import { findModel } from "../../checkpoint/hub-cache.ts";
+import { type DsaConfig, parseModelConfig } from "../../checkpoint/model-config.ts";
+import { DistillFolder } from "../../distill/distill-folder.ts";
+import { type DistillPlan, totalMemory } from "../../distill/distill-plan.ts";
+import { readText } from "../../formats/text-file.ts";
+import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
+import { formatBytes } from "../../report/quantities.ts";
+import type { ComputeDevice } from "../../runtime/measurement.ts";
+import { availableMemory } from "../../runtime/memory/host-memory.ts";
+import { deviceMemory } from "../../runtime/sequence-memory.ts";
+
+/** MODEL for a plan: a folder, or a config.json alone; weights may be missing. */
+export async function openPlanned(text: string): Promise<ModelDescription> {
+  const isFile = await stat(text).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+  if (!isFile) return await describeModel(await findModel(text));
+  const noun = `"${text}"`;
+  const config = parseModelConfig(parseConfig(await readText(text, noun), noun), text, text);
+  const identity = (): never => {
+    throw new InputError(`A pattern file belongs to a model, and ${noun} is a config.json without weights`, {
+      hint: "give F/S letters, uniform:N or any",
+    });
+  };
+  return { path: dirname(resolve(text)), config, notes: config.notes, identity };
+}
+
+function parseConfig(text: string, noun: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new InputError(`${noun} is not JSON`, { cause: error });
+  }
+}
+
+/** Tokens of a sequence, as a text would be cut. */
+export function plannedLength(config: DsaConfig, asked: number | undefined): number {
+  const length = asked ?? defaultSequenceLength(config);
+  if (length > config.indexTopk) return length;
+  throw new InputError(`--sequence-length is ${length}, not more than index_topk (${config.indexTopk})`, {
+    hint: "every indexer would select all tokens: there is nothing to learn",
+  });
+}
+
+/** Bytes that are free for files in a folder that may not be there yet; null where nothing tells. */
+export async function freeDisk(folder: string): Promise<number | null> {
+  for (let at = resolve(folder); ; at = dirname(at)) {
+    const found = await statfs(at).catch(() => undefined);
+    if (found !== undefined) return found.bavail * found.bsize;
+    if (at === dirname(at)) return null;
+  }
+}
+
+/** Bytes that the device has free; null where nothing tells. */
+export async function freeMemory(device: ComputeDevice): Promise<number | null> {
+  return device === "cpu" ? availableMemory() : ((await deviceMemory(device))?.free ?? null);
+}
+
+/** @throws RuntimeFailure where the disk or the memory lacks what the run needs */
+export async function requireRoom(plan: DistillPlan, device: ComputeDevice, work: string | undefined): Promise<void> {
+  const inMemory = work === undefined;
+  if (!inMemory) {
+    const free = await freeDisk(work);
+    const there = await DistillFolder.boundaryBytes(work);
+    if (free !== null && plan.diskBytes > free + there) {
+      throw new RuntimeFailure(
+        `The hidden states take ${formatBytes(plan.diskBytes)} (${plan.boundaries} boundaries of ${formatBytes(plan.boundaryBytes)}) in "${work}", which has ${formatBytes(free)} free`,
+        { hint: "--work on another disk, or less text (--sequences)" },
+      );
+    }
+  }
+  const free = await freeMemory(device);
+  if (free === null) return;
+  const states = inMemory ? plan.diskBytes : 0;
+  // States in memory are the host's, whatever the device.
+  const host = device === "cpu" ? states : 0;
+  for (const [what, need, hint] of [
+    ["The largest layer", plan.carry, "a machine or device with more memory, or shorter sequences (--sequence-length)"],
+    ["The largest group", plan.training, "fewer sequences a step (--batch), or shorter ones (--sequence-length)"],
+  ] as const) {
+    if (totalMemory(need) + host <= free) continue;
+    throw new RuntimeFailure(
+      `${what} takes about ${formatBytes(totalMemory(need) + host)} (weights ${formatBytes(need.weights)}, batch ${formatBytes(need.batch)}${host === 0 ? "" : `, states ${formatBytes(host)}`}); ${device} has ${formatBytes(free)} free`,
+      { hint },
+    );
+  }
+  if (states > availableMemory()) {
+    throw new RuntimeFailure(
+      `The hidden states take ${formatBytes(states)} of memory, ${formatBytes(availableMemory())} are free`,
+      {
+        hint: "leave out --in-memory",
+      },
+    );
+  }
+}

@@ -1,0 +1,308 @@
+/** `indexcache distill`: indexers trained for the layers that they serve. */
+
+import { type Command, Option } from "commander";
+import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
+import { toolVersion } from "../../base/version.ts";
+import { type CalibrationSet, hashWindows } from "../../calibration/calibration-set.ts";
+import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived-checkpoint.ts";
+import { DistillFolder } from "../../distill/distill-folder.ts";
+import { distillPlan } from "../../distill/distill-plan.ts";
+import { type DistillationSettings, distil } from "../../distill/distillation.ts";
+import { requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
+import { type DistilledOrigin, distilledFiles } from "../../distill/distilled-files.ts";
+import { defaultRecipe, type Recipe } from "../../distill/recipe.ts";
+import type { ModelFolder, ModelIdentity } from "../../graph/model-folder.ts";
+import { openModel } from "../../graph/model-folder.ts";
+import { type TargetWeight, targetWeights } from "../../graph/training/attention-target.ts";
+import { isFull, type Pattern } from "../../pattern/pattern.ts";
+import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill-plan.ts";
+import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill-report.ts";
+import { defaultThreads } from "../../runtime/onnx-session.ts";
+import { choosePattern, openCalibrationSet, openDevice } from "../inputs.ts";
+import { interruptible, recordedCommand } from "../interruption.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "../opening.ts";
+import {
+  addCalibrationOptions,
+  addDeviceOptions,
+  addOutputOptions,
+  type CalibrationFlags,
+  type DeviceFlags,
+  decimalNumber,
+  demoModel,
+  type OutputFlags,
+  positiveNumber,
+  wholeNumber,
+} from "../options.ts";
+import { Terminal } from "../terminal.ts";
+import { freeDisk, freeMemory, openPlanned, plannedLength, requireRoom } from "./distill-needs.ts";
+import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
+import { heldOutCount, splitText } from "./distill-text.ts";
+
+interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, OutputFlags {
+  pattern: string;
+  offset: number;
+  output?: string;
+  targets: Recipe["targets"];
+  weight: TargetWeight;
+  steps: number;
+  rate: number;
+  batch: number;
+  holdout?: string;
+  work?: string;
+  dryRun?: boolean;
+  dropSharedIndexers?: boolean;
+  shards: Placement;
+  inMemory?: boolean;
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+const help = `
+Each Full layer's indexer learns the attention of all layers that read its selection; nothing else of the model changes.
+Hidden states are made once, a layer in memory at a time, and kept in files; training reads them, a group of layers at a
+time. So a model can be far larger than the memory: --dry-run says what it takes.
+
+--pattern any trains for whatever pattern is searched next: each step draws one. A pattern is best searched on indexers that
+were trained that way, and then trained for on its own.
+
+Ctrl-C saves; --resume ends in the same bytes as a run that was never cut.
+
+Examples:
+  $ indexcache distill --pattern uniform:4 -c text.jsonl -o ./demo-uniform4
+  $ indexcache distill ./model --pattern quarter.json -c text.jsonl --steps 1200 -o ./model-quarter
+  $ indexcache distill ./model --pattern any -c text.jsonl -o ./model-any
+  $ indexcache search ./model-any -c text.jsonl --retain 1/6 -o sixth.json
+  $ indexcache distill ./GLM-5/config.json --pattern uniform:4 --batch 1 --dry-run`;
+
+export function addDistillCommand(program: Command): void {
+  const command = program
+    .command("distill")
+    .description("Train the indexers that a pattern keeps for the layers they serve");
+  addModelToRun(command);
+  command
+    .requiredOption("-p, --pattern <pattern>", "the pattern to train for, as other commands take it, or any")
+    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
+    .option("-o, --output <folder>", "the new checkpoint")
+    .option("--dry-run", "say what it takes of disk and memory, and stop; MODEL may be a config.json");
+  addCalibrationOptions(command);
+  command
+    .option(
+      "--holdout <share>",
+      "share of the sequences that decides which step is best (default: 1/16, at most 4 batches)",
+    )
+    .option("--steps <n>", "steps of training, for each group of layers", positiveNumber, defaultRecipe.steps)
+    .option("--rate <x>", "highest learning rate", decimalNumber, defaultRecipe.rate)
+    .option("--batch <n>", "sequences of a step", positiveNumber, defaultRecipe.batch)
+    .addOption(
+      new Option("--targets <what>", "attention of all layers served, or of the Full layer alone")
+        .choices(["centroid", "own"])
+        .default(defaultRecipe.targets),
+    )
+    .addOption(
+      new Option("--weight <how>", "keys by what their values contribute, or by attention alone")
+        .choices(targetWeights)
+        .default("values"),
+    )
+    .option("--drop-shared-indexers", "leave out the indexers of Shared layers, as `pattern apply` does")
+    .addOption(
+      new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
+    )
+    .option("--work <folder>", "where hidden states and progress are kept (default: OUTPUT.work)")
+    .option("--in-memory", "keep hidden states in memory; cannot be resumed")
+    .option("--resume", "go on where an earlier run stopped")
+    .option("--fresh", "start again over what an earlier run has left");
+  addDeviceOptions(command);
+  addOutputOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: DistillFlags) =>
+      interruptible(
+        (signal) => distilModel(model ?? demoModel, flags, signal),
+        "Stopping after the step at hand; Ctrl-C again kills",
+      ),
+    );
+}
+
+async function distilModel(path: string, flags: DistillFlags, signal: AbortSignal): Promise<void> {
+  const terminal = new Terminal(flags);
+  requireSensible(flags);
+  if (flags.dryRun === true) return await showPlan(path, flags, terminal, signal);
+  const output = flags.output;
+  if (output === undefined) throw new UsageError("-o is missing: it names the folder of the new checkpoint");
+  await requireEmptyTarget(output);
+  const model = await openModelToRun(path, { ...flags, inParts: true }, terminal, signal);
+  const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
+  requireSomethingToLearn(model, pattern, terminal);
+  const layers = [...model.config.indexerLayers].map((_, layer) => layer);
+  requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const { device, threads } = await openDevice(flags, terminal);
+  const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
+  const text = splitText(set, recipe, flags.holdout);
+  terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
+  const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
+  const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
+  await requireRoom(distillPlan(model.config, pattern, recipe, counts), device, work);
+  const base = {
+    pattern,
+    recipe,
+    weight: flags.weight,
+    device,
+    threads: threads ?? defaultThreads(),
+    measurements: 9,
+    signal,
+  };
+  const identity = await model.identity();
+  const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
+  const run = new DistillRun(recipe, terminal);
+  const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal);
+  try {
+    const settings: DistillationSettings = {
+      ...base,
+      ...(store === undefined ? {} : { store }),
+      onCarried: (layer, done, total) => run.carried(layer, done, total),
+    };
+    for await (const event of distil(model, text, settings)) run.take(event);
+  } catch (error) {
+    await store?.close();
+    throw explainEnd(error, work);
+  }
+  const origin: DistilledOrigin = {
+    kind: "indexcache-distilled",
+    format: 1,
+    made_from: { name: identity.name, config_hash: identity.configHash, weight_hash: identity.weightHash },
+    pattern,
+    recipe: { ...recipe, weight: flags.weight },
+    text: {
+      source: set.source,
+      hash: set.hash,
+      sequences: text.training.length,
+      length: set.sequenceLength,
+      held_out_sequences: text.heldOut.length,
+    },
+    kept_steps: Object.fromEntries(run.kept),
+    measured: measuredByLayer(
+      [...run.kept.keys()],
+      (layer) => store?.measured(run.groupOf(layer)) ?? run.measured(layer),
+    ),
+    tool: { version: toolVersion, command: recordedCommand(process.argv) },
+  };
+  const report = await writeDistilledCheckpoint(
+    output,
+    model,
+    run.trained,
+    (leftOut) => distilledFiles(model.path, model.config.modelType, origin, leftOut),
+    {
+      signal,
+      placement: flags.shards,
+      ...(flags.dropSharedIndexers === true && pattern !== "any" ? { dropShared: pattern } : {}),
+    },
+  );
+  terminal.note(
+    `written: ${output}${report.leftOutTensors === 0 ? "" : `, without ${report.leftOutTensors} tensors of Shared layers' indexers`}`,
+  );
+  await store?.remove();
+  const after = await heldOutLosses(await openModel(output), text.heldOut, pattern, base, signal, terminal);
+  const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
+  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record));
+  requireGain(record);
+}
+
+/** Flags that contradict each other, before anything is read. */
+function requireSensible(flags: DistillFlags): void {
+  if (flags.inMemory === true && (flags.resume === true || flags.work !== undefined)) {
+    throw new UsageError("--in-memory keeps nothing on disk: it cannot be combined with --resume or --work");
+  }
+  if (flags.resume === true && flags.fresh === true) {
+    throw new UsageError("--resume goes on with what an earlier run has left, --fresh starts over: give one of them");
+  }
+  if (flags.dropSharedIndexers === true && flags.pattern === "any") {
+    throw new UsageError("--drop-shared-indexers needs a pattern: with --pattern any every indexer may be needed");
+  }
+}
+
+/** `--dry-run`: without a text, for as many sequences as the steps can use. */
+async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+  const model = await openPlanned(path);
+  const { config } = model;
+  const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
+  const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
+  const { device } = await openDevice(flags, terminal);
+  const work = flags.work ?? `${flags.output ?? "OUTPUT"}.work`;
+  const given = flags.calibration !== undefined || path === demoModel;
+  const shape = async () => {
+    if (!given) {
+      const drawn = recipe.steps * recipe.batch;
+      const sequences = Math.min(flags.sequences ?? drawn, drawn);
+      const heldOut = heldOutCount(sequences, recipe.batch, flags.holdout);
+      return { sequences, heldOut, length: plannedLength(config, flags.sequenceLength) };
+    }
+    const set = await openCalibrationSet(
+      await openModelToRun(path, { ...flags, inParts: true }, terminal, signal),
+      flags,
+      terminal,
+      signal,
+    );
+    const text = splitText(set, recipe, flags.holdout);
+    return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
+  };
+  const plan = distillPlan(config, pattern, recipe, await shape());
+  const record: DistillPlanRecord = {
+    model: config.name,
+    pattern,
+    work,
+    disk_free: await freeDisk(work),
+    memory_free: await freeMemory(device),
+    device,
+    text: given ? "given" : "assumed",
+    ...plan,
+  };
+  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatDistillPlan(record));
+  await requireRoom(plan, device, work);
+}
+
+function pick({ steps, rate, batch, targets }: DistillFlags): Pick<Recipe, "steps" | "rate" | "batch" | "targets"> {
+  if (!(rate > 0)) throw new UsageError(`--rate is ${rate}: it must be greater than 0`);
+  return { steps, rate, batch, targets };
+}
+
+/** Nothing can be learned for a pattern without Shared layers but what the indexers know already. */
+function requireSomethingToLearn({ config }: ModelFolder, pattern: Pattern | "any", terminal: Terminal): void {
+  if (pattern === "any") return;
+  const missing = [...pattern].findIndex((_, layer) => isFull(pattern, layer) && !isFull(config.indexerLayers, layer));
+  if (missing >= 0) {
+    throw new InputError(`Layer ${missing} is Full in the pattern, and the model has no indexer there to train`);
+  }
+  if (pattern === config.indexerLayers) {
+    terminal.warn("the pattern shares nothing that the model does not share already: there is little to learn");
+  }
+}
+
+async function openStore(
+  path: string,
+  { configHash, weightHash }: Required<ModelIdentity>,
+  set: CalibrationSet,
+  heldOut: readonly Int32Array[],
+  { pattern, recipe, weight }: { pattern: Pattern | "any"; recipe: Recipe; weight: TargetWeight },
+  flags: DistillFlags,
+): Promise<DistillFolder> {
+  const fingerprint = {
+    model_config_hash: configHash,
+    weight_hash: weightHash,
+    text_hash: set.hash,
+    held_out_hash: hashWindows(heldOut),
+    pattern,
+    settings: { ...recipe, weight },
+    tool_version: toolVersion,
+  };
+  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
+  return await DistillFolder.open(path, fingerprint, mode);
+}
+
+/** A distillation that made things worse, beyond what chance explains, is written, and said to be one. */
+function requireGain({ change }: DistillRecord): void {
+  if (change === undefined || change.mean <= 2 * (change.standard_error ?? 0)) return;
+  throw new GateFailure("The trained indexers lose more than the untrained ones on held-out text", {
+    hint: "a lower --rate, more --steps, or text that is more like what the model is used for",
+  });
+}

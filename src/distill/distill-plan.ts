@@ -1,0 +1,125 @@
+/** What a distillation takes, from config.json alone: tokens, disk for hidden states, and memory of the largest part. */
+import type { DsaConfig } from "../checkpoint/model-config.ts";
+import { requiredTensors } from "../checkpoint/weights.ts";
+import { layersRead } from "../graph/training/distill-graph.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { rowBytes } from "../runtime/sequence-batch.ts";
+import { boundaryBytes } from "../runtime/training/boundary-states.ts";
+import { rangeShape } from "../runtime/training/layer-states.ts";
+import { carriedBatch, rangeBelow } from "./boundaries.ts";
+import { planWork } from "./distillation.ts";
+import { queriesAt, type Recipe } from "./recipe.ts";
+
+export interface DistillPlan {
+  groups: number;
+  /** Steps of all groups together. */
+  steps: number;
+  sequences: number;
+  heldOut: number;
+  length: number;
+  /** Tokens that go through the model's layers once. */
+  tokens: number;
+  /** Tokens of one training step. */
+  tokensPerStep: number;
+  /** Bytes of the states of all sequences at one boundary, and of those that are kept at a time. */
+  boundaryBytes: number;
+  boundaries: number;
+  diskBytes: number;
+  /** Bytes while sequences go through layers: weights in float32, and the batch. */
+  carry: MemoryNeed;
+  /** Bytes while the largest group is trained. */
+  training: MemoryNeed;
+}
+
+/** Bytes. */
+export interface MemoryNeed {
+  weights: number;
+  batch: number;
+}
+
+export interface DistillShape {
+  sequences: number;
+  heldOut: number;
+  length: number;
+}
+
+export function distillPlan(
+  config: DsaConfig,
+  pattern: Pattern | "any",
+  recipe: Recipe,
+  { sequences, heldOut, length }: DistillShape,
+): DistillPlan {
+  const work = planWork(config.indexerLayers, pattern, recipe.targets);
+  const elements = layerElements(config);
+  const shape = { sequences: sequences + heldOut, length, hiddenSize: config.hiddenSize };
+  const perBoundary = boundaryBytes(shape);
+  const batch = carriedBatch(recipe.batch, shape);
+  const rows = batch * length;
+  const { chunkRows } = rangeShape(config, { batch, length });
+  const carried = config.sparseLayers.map((_, layer) => {
+    const { from, to } = rangeBelow(config.indexerLayers, layer + 1);
+    return sum(elements.slice(from, to).map(({ whole }) => whole));
+  });
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexNHeads, indexHeadDim } = config;
+  const expanded = heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim);
+  const groups = work.map(({ range, trained, targets }) => {
+    const layers = layersRead(range, { trained, targets });
+    return {
+      layers: layers.length,
+      // The states of a range that shares natively are made together, those of the next group before these are freed.
+      kept: work.length === 1 ? layers.length : Math.max(2, layers.length),
+      weights: 4 * sum(layers.map((layer) => elements[layer]?.attention ?? 0)),
+    };
+  });
+  const stepRows = recipe.batch * length;
+  const scored = recipe.batch * queriesAt(recipe, 0, length).length * length;
+  const most = Math.max(...groups.map(({ layers }) => layers));
+  return {
+    groups: work.length,
+    steps: work.length * recipe.steps,
+    sequences,
+    heldOut,
+    length,
+    tokens: (sequences + heldOut) * length,
+    tokensPerStep: stepRows,
+    boundaryBytes: perBoundary,
+    boundaries: Math.max(...groups.map(({ kept }) => kept)),
+    diskBytes: perBoundary * Math.max(...groups.map(({ kept }) => kept)),
+    carry: {
+      weights: 4 * Math.max(...carried),
+      batch:
+        4 * rows * (4 * config.hiddenSize + expanded) +
+        chunkRows * batch * rowBytes({ ...config, vocabSize: 0 }, length),
+    },
+    training: {
+      weights: Math.max(...groups.map(({ weights }) => weights)),
+      batch:
+        // States as bits and as numbers, keys and values of all heads, scores of all heads twice, index scores three times.
+        most * stepRows * config.hiddenSize * 6 +
+        4 * stepRows * (expanded + indexHeadDim * 4) +
+        4 * scored * (2 * heads + 3 * indexNHeads + 2 * most),
+    },
+  };
+}
+
+/** Elements by layer: all of them, and those that a training step reads (attention, indexer, the norm before them). */
+function layerElements(config: DsaConfig): { whole: number; attention: number }[] {
+  const layers = Array.from({ length: config.numHiddenLayers }, () => ({ whole: 0, attention: 0 }));
+  for (const { name, shape } of requiredTensors(config)) {
+    const [, number, rest = ""] = /^model\.layers\.(\d+)\.(.*)$/.exec(name) ?? [];
+    const layer = layers[Number(number)];
+    if (layer === undefined) continue;
+    const size = shape.reduce((product, edge) => product * edge, 1);
+    layer.whole += size;
+    if (rest.startsWith("self_attn.") || rest.startsWith("input_layernorm.")) layer.attention += size;
+  }
+  return layers;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+export function totalMemory({ weights, batch }: MemoryNeed): number {
+  return weights + batch;
+}
