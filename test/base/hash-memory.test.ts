@@ -50,7 +50,7 @@ test("and again when it was written to, whatever its size and time of change say
   const { mtime } = await stat(file);
   await write(1);
   await utimes(file, mtime, mtime);
-  expect((await stat(file)).mtimeMs).toBe(mtime.getTime());
+  expect((await stat(file)).mtimeMs).toBeCloseTo(mtime.getTime(), 0);
   expect(await hash()).toEqual([await hashFile(file), smallestRemembered]);
 });
 

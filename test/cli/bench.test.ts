@@ -69,7 +69,9 @@ describe("bench", () => {
       "--json",
       "-q",
     ]);
-    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    // Two chunks on a busy machine may measure more noise than indexers.
+    expect(outcome.stderr.replace(/^warning: in \d+ of \d+ measurements noise.*\n/gm, "")).toBe("");
+    expect(outcome.status).toBe(0);
     expect(JSON.parse(outcome.stdout)).toMatchObject({
       model: {
         layers: 4,

@@ -346,11 +346,15 @@ describe("loss", () => {
     ["an index_topk_freq of 0", ["-p", "freq:0"], /freq:0/],
     ["a file that is absent", ["-p", "none.json"], /none.json": no such file/],
     ["a file of another kind", ["-p", "ids.jsonl"], /Pattern file "ids.jsonl" is not JSON/],
-    ["an unknown kind of calibration file", ["-c", "tiny.json"], /kind is not supported/],
+    [
+      "a calibration file without text",
+      ["-c", "tiny.json"],
+      /has no text that is known: its fields are "schema_version", /,
+    ],
     ["text without a tokenizer", ["-c", "text.txt"], /no tokenizer.json/],
     ["a line that is not JSON", ["-c", "bad.jsonl"], /bad.jsonl", line 2 is not JSON/],
     ["an id above the vocabulary", ["-c", "range.jsonl"], /line 2: token id 83 at position 1 is outside .* 83/],
-    ["an empty set", ["-c", "empty.jsonl"], /"empty.jsonl" is empty/],
+    ["an empty set", ["-c", "empty.jsonl"], /"empty.jsonl" holds no text: it is empty/],
     ["a sequence longer than the window", ["--sequence-length", "300"], /the model's window is 256/],
     [
       "a sequence longer than the text",
@@ -485,7 +489,7 @@ describe("run", () => {
   test.each([
     ["two prompts", ["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file exclude each other"],
     ["ids in a chat", ["--tokens-file", "ids.json", "--chat"], "--chat needs text"],
-    ["an absent file", ["--prompt-file", "none.txt"], 'Cannot read "none.txt"'],
+    ["an absent file", ["--prompt-file", "none.txt"], 'Cannot read prompt file "none.txt"'],
     ["ids that are none", ["--tokens-file", "text.json"], 'Tokens file "text.json": "[0]"'],
     ["ids above the vocabulary", ["--tokens-file", "ids.json"], "Token id 83 at position 1"],
     ["no ids", ["--tokens-file", "empty.json"], "The prompt is empty"],

@@ -146,8 +146,10 @@ describe("an evaluation", () => {
       stderr: expect.stringContaining("settings.seed (journal: 42, now: 7)"),
     });
     const lines = text.trimEnd().split("\n");
-    const changed = { ...(JSON.parse(lines[1] as string) as Sample), prompt_sha256: "0".repeat(64) };
-    await writeFile(join(folder, "r.json.samples.jsonl"), `${[lines[0], JSON.stringify(changed)].join("\n")}\n`);
+    // As an earlier version would have written it, which knew no checksums.
+    const bare = lines.slice(0, 2).map((line) => ({ ...(JSON.parse(line) as Sample), checksum: undefined }));
+    const changed = [bare[0], { ...bare[1], prompt_sha256: "0".repeat(64) }].map((line) => JSON.stringify(line));
+    await writeFile(join(folder, "r.json.samples.jsonl"), `${changed.join("\n")}\n`);
     const prompt = await indexcache(folder, [...arms, "-o", "r.json", "--resume"]);
     expect(prompt).toMatchObject({ status: 2, stderr: expect.stringContaining("is another one than in the journal") });
   });

@@ -123,7 +123,7 @@ describe("a prompt", () => {
     const path = join(folder, "bad.jinja");
     await writeFile(path, "{% if %}");
     expect(await failure(() => openPromptAssembly(tokenizer, { chatTemplate: path }))).toMatch(
-      /Cannot render the model's chat template/,
+      /Cannot render the chat template/,
     );
   });
 });

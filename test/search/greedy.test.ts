@@ -22,7 +22,13 @@ describe("greedy", () => {
       targets: [2],
       loss: synthetic([0, 1, 0, 0.25]),
     });
-    const candidate = (layer: number, loss: number) => ({ layer, loss, changeError: 0, sequences: 1, dropped: false });
+    const candidate = (layer: number, loss: number) => ({
+      layer,
+      loss,
+      changeError: null,
+      sequences: 1,
+      dropped: false,
+    });
     expect(result.evaluations).toBe(6);
     expect(result.layers).toBe(4 + (3 + 2 + 1) + (3 + 1));
     expect(last).toMatchObject({
@@ -33,7 +39,7 @@ describe("greedy", () => {
           pattern: "FFSF",
           flippedLayer: 2,
           candidates: [candidate(1, 3), candidate(2, 2), candidate(3, 2.25)],
-          lead: { over: 3, mean: 0.25, withinNoise: false },
+          lead: { over: 3, mean: 0.25, withinNoise: null },
         },
         { pattern: "FFSS", flippedLayer: 3, candidates: [candidate(1, 3), candidate(3, 2.5)] },
       ],

@@ -46,7 +46,7 @@ describe("Student's t", () => {
   });
 
   test("drops nothing on one sequence, within a tie, or within chance", () => {
-    expect(isBehind({ mean: 1, standardError: 0, sequences: 1 }, 0.1)).toBe(false);
+    expect(isBehind({ mean: 1, standardError: null, sequences: 1 }, 0.1)).toBe(false);
     expect(isBehind({ mean: 5e-6, standardError: 0, sequences: 9 }, 0.1)).toBe(false);
     expect(isBehind({ mean: 0.1, standardError: 0.1, sequences: 9 }, 0.1)).toBe(false);
     expect(isBehind({ mean: 0.2, standardError: 0.1, sequences: 9 }, 0.1)).toBe(true);
