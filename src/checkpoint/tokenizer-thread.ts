@@ -85,7 +85,7 @@ export class TokenizerThread {
     const limit = this.#patience * limits[call](input);
     Atomics.store(this.#signal, 0, 0);
     this.#port.postMessage({ call, input } satisfies TokenizerRequest);
-    if (Atomics.wait(this.#signal, 0, 0, limit) === "timed-out") {
+    if (!this.#isAnswered(limit)) {
       void this.#worker.terminate();
       this.#port.close();
       this.#ended = new TokenizerOverrun(
@@ -96,6 +96,20 @@ export class TokenizerThread {
     const reply = receiveMessageOnPort(this.#port)?.message as TokenizerReply;
     if ("failure" in reply) throw new TokenizerFailure(reply.failure);
     return reply.value as ReturnType<TokenizerCalls[Name]>;
+  }
+
+  /**
+   * Sleeps until the answer is there; false where it is not after `limit` milliseconds. Only the signal's value tells:
+   * where this thread saw the last answer before the other end came to notify it, that notice wakes it now.
+   */
+  #isAnswered(limit: number): boolean {
+    const end = performance.now() + limit;
+    while (Atomics.load(this.#signal, 0) === 0) {
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      Atomics.wait(this.#signal, 0, 0, left);
+    }
+    return true;
   }
 }
 

@@ -3,7 +3,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer.ts";
 import { TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer-thread.ts";
@@ -51,6 +51,20 @@ describe("encode()", () => {
       }),
     );
   });
+});
+
+test("a late notice of an earlier answer is not taken for an answer", async () => {
+  const tokenizer = await load();
+  const wait = Atomics.wait.bind(Atomics);
+  // On a busy machine the thread notifies of an answer that the caller has long seen, and wakes it out of its next call.
+  const late = vi.spyOn(Atomics, "wait").mockImplementationOnce(() => "ok");
+  late.mockImplementation(wait as typeof Atomics.wait);
+  try {
+    expect(tokenizer.decode([116, 104, 101])).toBe("the");
+    expect(late.mock.calls.length).toBeGreaterThan(0);
+  } finally {
+    late.mockRestore();
+  }
 });
 
 test("decode() drops blanks before signs only where the checkpoint asks for it", async () => {
