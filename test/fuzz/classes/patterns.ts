@@ -94,7 +94,7 @@ function judgeLetters(text: string, wanted: string | undefined): string | undefi
 
 /** The run of letters that was mutated, as long as it stands there; undefined where it was broken into. */
 function lettersIn(text: string): string | undefined {
-  const runs = [...text.matchAll(/[FS]{2,}/g)].map(([run]) => run);
+  const runs = [...text.matchAll(/[FS]+/g)].map(([run]) => run);
   return runs.length === 1 && (runs[0]?.length ?? 0) >= letters.length ? runs[0] : undefined;
 }
 
