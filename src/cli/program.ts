@@ -4,22 +4,29 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
-import { addAnalyzeCommand } from "./analyze.ts";
-import { addBenchCommand } from "./bench.ts";
-import { addDistillCommand } from "./distill/distill.ts";
-import { addDoctorCommand } from "./doctor.ts";
-import { addEvalCommand } from "./eval.ts";
-import { addExportCommand } from "./export.ts";
 import { reportFailure } from "./failure.ts";
-import { addInspectCommand } from "./inspect.ts";
-import { addKitCommand } from "./live/kit.ts";
-import { addServerCommand } from "./live/server.ts";
-import { addLossCommand } from "./loss.ts";
-import { addPatternCommand } from "./pattern.ts";
-import { addReportCommand } from "./report.ts";
-import { addRunCommand } from "./run.ts";
-import { addSearchCommand } from "./search.ts";
-import { addServeCommand } from "./serve.ts";
+
+/**
+ * The commands in the order of the help. Each is loaded when it is asked for: all of them are hundreds of modules, and
+ * starting would take longer than most commands do.
+ */
+const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+  search: async () => (await import("./search.ts")).addSearchCommand,
+  run: async () => (await import("./run.ts")).addRunCommand,
+  loss: async () => (await import("./loss.ts")).addLossCommand,
+  eval: async () => (await import("./eval.ts")).addEvalCommand,
+  analyze: async () => (await import("./analyze.ts")).addAnalyzeCommand,
+  bench: async () => (await import("./bench.ts")).addBenchCommand,
+  serve: async () => (await import("./serve.ts")).addServeCommand,
+  server: async () => (await import("./live/server.ts")).addServerCommand,
+  kit: async () => (await import("./live/kit.ts")).addKitCommand,
+  distill: async () => (await import("./distill/distill.ts")).addDistillCommand,
+  export: async () => (await import("./export.ts")).addExportCommand,
+  inspect: async () => (await import("./inspect.ts")).addInspectCommand,
+  pattern: async () => (await import("./pattern.ts")).addPatternCommand,
+  report: async () => (await import("./report.ts")).addReportCommand,
+  doctor: async () => (await import("./doctor.ts")).addDoctorCommand,
+};
 
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
@@ -33,14 +40,15 @@ Start here:
 /** Runs a command line; gives the exit code and prints whatever is to be said. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
   try {
-    await buildProgram().parseAsync(argv);
+    await (await buildProgram(argv[2])).parseAsync(argv);
     return 0;
   } catch (error) {
     return reportFailure(error);
   }
 }
 
-function buildProgram(): Command {
+/** @param first the first word: where it is a command's name, no other is loaded; without it the help names them all */
+async function buildProgram(first = ""): Promise<Command> {
   const program = new Command("indexcache")
     .description("Finds which lightning indexers a DeepSeek-Sparse-Attention model can drop, and runs the result")
     .version(toolVersion)
@@ -52,20 +60,8 @@ function buildProgram(): Command {
     // Options behind a command are its own, and those behind `search merge` are merge's, which has an -o as well.
     .enablePositionalOptions()
     .addHelpText("after", help);
-  addSearchCommand(program);
-  addRunCommand(program);
-  addLossCommand(program);
-  addEvalCommand(program);
-  addAnalyzeCommand(program);
-  addBenchCommand(program);
-  addServeCommand(program);
-  addServerCommand(program);
-  addKitCommand(program);
-  addDistillCommand(program);
-  addExportCommand(program);
-  addInspectCommand(program);
-  addPatternCommand(program);
-  addReportCommand(program);
-  addDoctorCommand(program);
+  const named = Object.hasOwn(commands, first) ? commands[first] : undefined;
+  const loaded = named === undefined ? Object.values(commands) : [named];
+  for (const addCommand of await Promise.all(loaded.map((load) => load()))) addCommand(program);
   return program;
 }

@@ -1,6 +1,6 @@
 /** Requests to a server: bounded in time and size, tried again where that can help, with errors that say what to do. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, fetch } from "undici";
+import type { Agent } from "undici";
 import type { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
@@ -38,13 +38,11 @@ const passing = new Set([408, 425, 429, 502, 503, 504]);
 export class HttpClient {
   readonly url: string;
   readonly #settings: ClientSettings;
-  readonly #agent: Agent;
+  #agent: Agent | undefined;
 
   constructor(url: string, settings: ClientSettings = {}) {
     this.url = url;
     this.#settings = settings;
-    // Time is limited here; the library's own limit of 300 s between bytes is too short for a long prefill.
-    this.#agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: { timeout: 10_000 } });
   }
 
   /**
@@ -72,7 +70,7 @@ export class HttpClient {
   }
 
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await this.#agent?.destroy();
   }
 
   async #retrying<T>(method: string, path: string, request: RequestSettings, read: (text: string) => T): Promise<T> {
@@ -96,6 +94,10 @@ export class HttpClient {
 
   async #once(method: string, path: string, { body, signal, most = usualAnswer }: RequestSettings): Promise<string> {
     const { apiKey, timeout = defaultTimeout } = this.#settings;
+    // Loaded here: most commands that can ask a server are given a model in a folder.
+    const { Agent, fetch } = await import("undici");
+    // Time is limited here; the library's own limit of 300 s between bytes is too short for a long prefill.
+    this.#agent ??= new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: { timeout: 10_000 } });
     const limit = AbortSignal.timeout(timeout);
     try {
       const response = await fetch(this.url + path, {
