@@ -96,13 +96,11 @@ export class PatternSpace {
    */
   flips(from: Pattern, direction: Direction, retain: number): Pattern[] {
     if (direction === "backward") {
-      return fullLayers(from)
-        .filter((layer) => !this.#pinned.has(layer))
+      return this.shareable(from)
         .map((layer) => withShared(from, layer))
         .filter((pattern) => this.allows(pattern) && this.#reachesDown(pattern, retain));
     }
-    return this.#owned
-      .filter((layer) => from[layer] === "S")
+    return this.sharedByChoice(from)
       .map((layer) => withFull(from, layer))
       .filter((pattern) => this.#reachesUp(pattern, retain));
   }
@@ -112,19 +110,14 @@ export class PatternSpace {
     return parsePattern([...this.start].map((_, layer) => (this.#pinned.has(layer) ? "F" : "S")).join(""));
   }
 
-  /**
-   * Patterns with `size` layers of each kind exchanged, by their lowest changed layers, the one that ties go to first.
-   */
-  exchanges(pattern: Pattern, size: number): Pattern[] {
-    const full = fullLayers(pattern).filter((layer) => !this.#pinned.has(layer));
-    const shared = this.#owned.filter((layer) => pattern[layer] === "S");
-    const patterns = choose(full, size).flatMap((out) =>
-      choose(shared, size).map((back) => back.reduce(withFull, out.reduce(withShared, pattern))),
-    );
-    const changed = new Map(patterns.map((one) => [one, differences(pattern, one)]));
-    return patterns
-      .filter((one) => this.allows(one))
-      .sort((left, right) => compare(changed.get(left) ?? [], changed.get(right) ?? []));
+  /** Full layers that may be Shared. */
+  shareable(pattern: Pattern): number[] {
+    return fullLayers(pattern).filter((layer) => !this.#pinned.has(layer));
+  }
+
+  /** Shared layers that have an indexer. */
+  sharedByChoice(pattern: Pattern): number[] {
+    return this.#owned.filter((layer) => pattern[layer] === "S");
   }
 
   /** Exchanges of a pattern with `retain` Full layers, at most. */
@@ -208,15 +201,4 @@ export function binomial(from: number, chosen: number): number {
 
 function longestRun(pattern: Pattern): number {
   return Math.max(...pattern.split("F").map((run) => run.length));
-}
-
-/** Every choice of `size` layers, ascending. */
-function choose(layers: readonly number[], size: number): number[][] {
-  if (size === 0) return [[]];
-  return layers.flatMap((layer, index) => choose(layers.slice(index + 1), size - 1).map((rest) => [layer, ...rest]));
-}
-
-function compare(left: readonly number[], right: readonly number[]): number {
-  const index = left.findIndex((layer, at) => layer !== right[at]);
-  return index < 0 ? 0 : (left[index] ?? 0) - (right[index] ?? 0);
 }

@@ -2,8 +2,9 @@
  * Refinement of finished patterns by exchange: one Full layer becomes Shared and one Shared layer gets its indexer back,
  * until no exchange helps by more than a tie. With `pairs`, two for two is tried where one for one helps no more.
  */
-import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import { fullLayers } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
+import { rankedExchanges } from "./ranked-exchanges.ts";
 import type { Tried } from "./selection.ts";
 import type { PatternSpace } from "./space.ts";
 import { follow } from "./step.ts";
@@ -56,7 +57,7 @@ export async function* swap(
   let size = 1;
   trials.foresee(countSwaps(space, fullLayers(from.pattern).length, { pairs }));
   while (size <= (pairs ? 2 : 1)) {
-    const better = yield* bestExchange(trials, best, space.exchanges(best.pattern, size));
+    const better = yield* bestExchange(trials, best, size);
     if (better === undefined) {
       size++;
       continue;
@@ -73,10 +74,10 @@ export async function* swap(
 async function* bestExchange(
   trials: Trials,
   from: Found,
-  patterns: readonly Pattern[],
+  size: number,
 ): AsyncGenerator<SearchEvent, Found | undefined> {
   const tried: Tried[] = [];
-  for (const pattern of patterns) {
+  for (const { pattern } of rankedExchanges(trials.space, from.pattern, size, () => 0)) {
     const evaluation = yield* trials.evaluate(1, pattern, from.pattern);
     tried.push({ pattern, evaluation, dropped: false });
   }

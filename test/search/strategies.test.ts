@@ -5,6 +5,7 @@ import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
 import type { SearchEvent } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
+import { rankedExchanges } from "../../src/search/ranked-exchanges.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
 import type { Strategy } from "../../src/search/strategy.ts";
 import { everyLoss, indices, knownOf, layersRun, noise, type Problem, problems, run } from "./synthetic.ts";
@@ -274,7 +275,7 @@ describe("swaps", () => {
           const { last } = await run({ name, swaps: {} }, problem);
           expect(last.evaluation.loss).toBeLessThanOrEqual(plain.last.evaluation.loss);
           const space = new PatternSpace(problem.start, problem.constraints);
-          for (const other of space.exchanges(last.pattern, 1)) {
+          for (const { pattern: other } of rankedExchanges(space, last.pattern, 1, () => 0)) {
             expect(problem.loss(other, 0)).toBeGreaterThanOrEqual(last.evaluation.loss - TIE_NATS);
           }
         }
