@@ -90,10 +90,14 @@ const lead = z.object({
     .describe("the lead is less than twice its standard error; null where that is not known"),
 });
 
+const repeats = {
+  noise: error.describe("of one measurement of the step's base or of the result, because it repeats differently"),
+  rounds: count.describe("in which candidates were measured again"),
+};
+
 const repetition = z
   .object({
-    noise: error.describe("of one measurement of the step's base, because it repeats differently"),
-    rounds: count.describe("in which candidates were measured again"),
+    ...repeats,
     undecided: z
       .array(z.int().min(1))
       .describe("layers that were not told from the step's choice after them; the lowest was taken"),
@@ -165,6 +169,13 @@ const found = z.object({
   steps: z.array(otherStep).optional().describe("how it came about, where that is no part of trajectory"),
   held_out: heldOut.optional(),
   second_look: secondLook.optional(),
+  repetition: z
+    .object({
+      ...repeats,
+      undecided: z.array(letters).describe("other patterns of this size that were not told from this one after them"),
+    })
+    .optional()
+    .describe("of a search on a server, whose measurements repeat up to noise"),
 });
 
 const frontierPoint = z.object({

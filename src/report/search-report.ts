@@ -145,6 +145,7 @@ function foundRecord(found: Found, result: SearchResult, context: SearchContext,
     ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
     ...(heldOut.length === 0 ? {} : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut)) }),
     ...(look === undefined ? {} : { second_look: secondLookRecord(look, pattern, context) }),
+    ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
   };
 }
 
@@ -369,8 +370,9 @@ function serverFields({ server, trajectory, patterns = [] }: PatternFile): (read
   if (server === undefined) return [];
   const steps = [...trajectory, ...(patterns.at(-1)?.steps ?? [])];
   const open = steps.flatMap(({ repetition }, at) => ((repetition?.undecided.length ?? 0) > 0 ? [at + 1] : []));
-  const rounds = steps.reduce((total, { repetition }) => total + (repetition?.rounds ?? 0), 0);
-  const most = Math.max(server.noise, ...steps.map(({ repetition }) => repetition?.noise ?? 0));
+  const repetitions = [...steps, ...patterns].flatMap(({ repetition }) => repetition ?? []);
+  const rounds = repetitions.reduce((total, one) => total + one.rounds, 0);
+  const most = Math.max(server.noise, ...repetitions.map(({ noise }) => noise ?? 0));
   return [
     ["Measured by", `${server.title}, ${server.served_model}, tokens from position ${server.scored_from} on`],
     [
@@ -383,6 +385,13 @@ function serverFields({ server, trajectory, patterns = [] }: PatternFile): (read
         ? "no step: every choice is ahead by more than the noise"
         : `step${open.length === 1 ? "" : "s"} ${open.join(", ")}: the lowest layer was taken of those that noise does not tell apart`,
     ],
+    ...patterns.flatMap(({ index_topk_pattern: pattern, repetition }) => {
+      const [closest, ...others] = repetition?.undecided ?? [];
+      if (closest === undefined) return [];
+      const more =
+        others.length === 0 ? "" : ` and ${formatCount(others.length)} other${others.length === 1 ? "" : "s"}`;
+      return [["Undecided", `${pattern} is not told from ${closest}${more}: --repeats or more text may tell`] as const];
+    }),
   ];
 }
 

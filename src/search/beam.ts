@@ -63,7 +63,7 @@ export async function* followBeam(
         if (!children.has(child.pattern)) children.set(child.pattern, child);
       }
     }
-    beam = chooseBestOnes([...children.values()], width);
+    beam = chooseBestOnes([...children.values()], width, trials.tie);
     yield* trials.commit(step, beam[0]);
   }
   return beam[0];

@@ -44,7 +44,7 @@ export function planBlockwise(
         block = (block + 1) % blocks;
         // A block may have nothing left to share; another one has, as long as the target can be reached.
         if (flips.length === 0) continue;
-        current = chooseBest(yield* tryFrom(trials, ++step, current, flips));
+        current = chooseBest(yield* tryFrom(trials, ++step, current, flips), trials.tie);
         yield* trials.commit(step, current);
       }
       return current;

@@ -7,8 +7,8 @@ import { TIE_NATS } from "../base/near-tie.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
 import { isBehind } from "./raced.ts";
+import { isBetter } from "./repeated.ts";
 import { blocksOf } from "./selection.ts";
-import { improves } from "./ties.ts";
 import type { Trials } from "./trials.ts";
 
 /** Error rate of a test. A winner that it drops is a pity and no error: what is known gets no worse by it. */
@@ -35,5 +35,5 @@ export async function* challenge(
     if (selection.name === "bounded" && losses.lowerBound(pattern) > best.evaluation.loss + TIE_NATS) return false;
     if (isBehind(losses.difference(pattern, best.pattern), ALPHA)) return false;
   }
-  return improves(losses.evaluation(pattern), best.evaluation, trials.margin(pattern, best.pattern));
+  return yield* isBetter(trials, 1, from, pattern, best.pattern);
 }

@@ -62,14 +62,14 @@ export interface Lead extends Estimate {
   withinNoise: boolean | null;
 }
 
-/** Of a step over a noisy evaluator. */
-export interface Repetition {
-  /** Standard error of one measurement of the step's base, because it repeats differently; nats per token. */
+/** Of a step over a noisy evaluator, whose candidates are layers; and of a result, beside other patterns of its size. */
+export interface Repetition<T = number> {
+  /** Standard error of one measurement of the step's base, or of the result, because it repeats differently; nats per token. */
   noise: number;
   /** Rounds in which candidates were measured again. */
   rounds: number;
-  /** Layers that were not told from the step's choice after them; empty where it is decided. */
-  undecided: number[];
+  /** Those that were not told from the choice after them; empty where it is decided. */
+  undecided: T[];
 }
 
 /** One change of the pattern. Whether a flipped layer became Shared or Full is its letter in `pattern`. */
@@ -93,6 +93,8 @@ export interface Found {
   steps: readonly SearchStep[];
   /** The strategy that committed it. */
   by: string;
+  /** Over a noisy evaluator, of a search's results: other patterns of the size that are not told from it. */
+  repetition?: Repetition<Pattern>;
 }
 
 /** What looking again found beyond greedy, for one number of Full layers. */

@@ -31,7 +31,7 @@ export function planExhaustive(space: PatternSpace, targets: readonly number[], 
           const evaluation = yield* trials.evaluate(index + 1, pattern, space.start, { base: pattern });
           tried.push({ pattern, evaluation, dropped: false });
         }
-        yield* trials.commit(index + 1, chooseBest(follow(trials, start, tried)));
+        yield* trials.commit(index + 1, chooseBest(follow(trials, start, tried), trials.tie));
       }
     },
   };

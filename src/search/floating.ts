@@ -5,10 +5,11 @@
  */
 import type { Found, SearchEvent } from "./events.ts";
 import { countCandidates, eliminate } from "./greedy.ts";
+import { isBetter } from "./repeated.ts";
 import type { Selection } from "./selection.ts";
 import type { PatternSpace } from "./space.ts";
 import { tryFrom } from "./step.ts";
-import { chooseBest, improves } from "./ties.ts";
+import { chooseBest } from "./ties.ts";
 import type { SearchPlan, Trials } from "./trials.ts";
 
 export function planFloating(space: PatternSpace, retain: number, selection: Selection, sequences: number): SearchPlan {
@@ -29,7 +30,7 @@ export function planFloating(space: PatternSpace, retain: number, selection: Sel
           const greedys = left === undefined ? 0 : countCandidates(space, left.size, retain) * calls;
           trials.foresee(foreseen(space, owned, retain, size + 1) * calls + greedys);
           const shared = space.flips(current.pattern, "backward", retain);
-          const next: Found = chooseBest(yield* tryFrom(trials, owned - size, current, shared));
+          const next: Found = chooseBest(yield* tryFrom(trials, owned - size, current, shared), trials.tie);
           yield* trials.commit(owned - size, next);
           current = frontier.at(size) ?? next;
         }
@@ -56,8 +57,8 @@ export function planFloating(space: PatternSpace, retain: number, selection: Sel
     const patterns = space.flips(current.pattern, "forward", size + 1).filter((pattern) => space.allows(pattern));
     if (known === undefined || patterns.length === 0) return undefined;
     const step = owned - size - 1;
-    const up = chooseBest(yield* tryFrom(trials, step, current, patterns));
-    if (!improves(up.evaluation, known.evaluation)) return undefined;
+    const up = chooseBest(yield* tryFrom(trials, step, current, patterns), trials.tie);
+    if (!(yield* isBetter(trials, step, current.pattern, up.pattern, known.pattern))) return undefined;
     yield* trials.commit(step, up);
     return up;
   }

@@ -12,6 +12,7 @@ import type { Found, SearchEvent, SecondLook } from "./events.ts";
 import { exchangeLayers } from "./exchange.ts";
 import { eliminate, planGreedy } from "./greedy.ts";
 import { type RaceSettings, raced } from "./raced.ts";
+import { repeated } from "./repeated.ts";
 import type { Selection } from "./selection.ts";
 import type { PatternSpace } from "./space.ts";
 import { sparsest, tryFrom } from "./step.ts";
@@ -86,7 +87,7 @@ async function* within(
 /** A beam from the sparsest pattern up, whose best ones challenge what is known of their size. */
 async function* lookForward(trials: Trials, most: number): AsyncGenerator<SearchEvent, void> {
   const { space, frontier, losses } = trials;
-  const race = raced(RACE);
+  const race = trials.repeats === undefined ? raced(RACE) : repeated(raced(RACE));
   let beam: Found[] = [yield* sparsest(trials)];
   for (let size = space.pinned + 1; size <= most; size++) {
     const children = new Map<Pattern, Found>();
@@ -97,7 +98,7 @@ async function* lookForward(trials: Trials, most: number): AsyncGenerator<Search
       }
     }
     if (children.size === 0) return;
-    beam = chooseBestOnes([...children.values()], WIDTH);
+    beam = chooseBestOnes([...children.values()], WIDTH, trials.tie);
     for (const child of beam) {
       const best = frontier.at(size);
       if (best === undefined || best.pattern === child.pattern || !space.allows(child.pattern)) continue;

@@ -66,7 +66,7 @@ export async function* takeStep(
   retain: number,
 ): AsyncGenerator<SearchEvent, Found> {
   const tried = yield* tryFrom(trials, step, from, trials.space.flips(from.pattern, direction, retain));
-  const best = chooseBest(tried, (one, lowest) => trials.margin(one.pattern, lowest.pattern));
+  const best = chooseBest(tried, trials.tie);
   yield* trials.commit(step, best);
   return best;
 }

@@ -58,7 +58,7 @@ export async function* search(strategy: Strategy, options: SearchOptions): Async
     strategy.name,
     planOf(strategy, space, targets, sequences.length),
     options,
-    options.repeats === undefined ? selection : repeated(selection, options.repeats),
+    options.repeats === undefined ? selection : repeated(selection),
   );
 }
 

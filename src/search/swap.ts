@@ -5,10 +5,11 @@
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
 import { rankedExchanges } from "./ranked-exchanges.ts";
+import { isBetter } from "./repeated.ts";
 import type { Tried } from "./selection.ts";
 import type { PatternSpace } from "./space.ts";
 import { follow } from "./step.ts";
-import { chooseBest, improves } from "./ties.ts";
+import { chooseBest } from "./ties.ts";
 import type { SearchPlan, Trials } from "./trials.ts";
 
 export interface SwapSettings {
@@ -82,6 +83,6 @@ async function* bestExchange(
     tried.push({ pattern, evaluation, dropped: false });
   }
   if (tried.length === 0) return undefined;
-  const found = chooseBest(follow(trials, from, tried));
-  return improves(found.evaluation, from.evaluation) ? found : undefined;
+  const found = chooseBest(follow(trials, from, tried), trials.tie);
+  return (yield* isBetter(trials, 1, from.pattern, found.pattern, from.pattern)) ? found : undefined;
 }

@@ -24,12 +24,16 @@ export function chooseBest<T extends WithLoss>(
 }
 
 /** The best, then the best of the others, and so on: the tie rule is no order that could be sorted by. */
-export function chooseBestOnes<T extends WithLoss>(tried: readonly T[], count: number): [T, ...T[]] {
-  const first = chooseBest(tried);
+export function chooseBestOnes<T extends WithLoss>(
+  tried: readonly T[],
+  count: number,
+  equals?: (one: T, lowest: T) => number,
+): [T, ...T[]] {
+  const first = chooseBest(tried, equals);
   const chosen: [T, ...T[]] = [first];
   let rest = tried.filter((one) => one !== first);
   while (chosen.length < count && rest.length > 0) {
-    const next = chooseBest(rest);
+    const next = chooseBest(rest, equals);
     chosen.push(next);
     rest = rest.filter((one) => one !== next);
   }

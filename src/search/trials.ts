@@ -4,11 +4,12 @@
  */
 import { RuntimeFailure } from "../base/errors.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
-import { firstDifference, type Pattern } from "../pattern/pattern.ts";
+import { firstDifference, fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { LayerCost } from "./cost.ts";
 import type { Evaluate, Found, Repetition, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
 import { Frontier } from "./frontier.ts";
 import { type Evaluation, type KnownLosses, LossTable } from "./losses.ts";
+import { contest } from "./repeated.ts";
 import type { Selection } from "./selection.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
@@ -59,6 +60,8 @@ export class Trials {
   noise = 0;
   /** What the step at work has measured again. */
   repetition: Repetition | undefined;
+  /** Rounds in which a noisy evaluator is asked again for what noise does not tell apart; undefined for an exact one. */
+  readonly repeats: number | undefined;
   readonly #steps: number;
   readonly #evaluate: Evaluate;
   readonly #known: KnownLosses | undefined;
@@ -71,6 +74,7 @@ export class Trials {
     this.targets = options.targets;
     this.losses = new LossTable(options.sequences, options.space.start);
     this.selection = selection;
+    this.repeats = options.repeats;
     this.#evaluate = options.evaluate;
     this.#known = options.known;
     this.#signal = options.signal;
@@ -194,10 +198,19 @@ export class Trials {
     return Math.max(TIE_NATS, NOISE_ERRORS * Math.sqrt(variance(left) + variance(right)));
   }
 
+  /** `margin` for what has a pattern. */
+  readonly tie = (one: { pattern: Pattern }, other: { pattern: Pattern }): number =>
+    this.margin(one.pattern, other.pattern);
+
   /** Takes a step: tells of it, and offers its pattern to the frontier. */
   *commit(step: number, found: Found): Generator<SearchEvent, void> {
     const taken = found.steps.at(-1);
-    if (this.space.allows(found.pattern)) this.frontier.offer(found);
+    if (this.space.allows(found.pattern)) {
+      const known = this.frontier.at(fullLayers(found.pattern).length);
+      // Measured again since it was offered.
+      if (known !== undefined) this.frontier.refresh({ ...known, evaluation: this.losses.evaluation(known.pattern) });
+      this.frontier.offer(found);
+    }
     if (taken !== undefined) yield this.#committed(step, taken);
   }
 
@@ -261,8 +274,10 @@ export async function* runPlan(
     if (found === undefined) throw new Error(`the search committed no pattern with ${retain} Full layers`);
     // A race may have told it before all sequences were measured.
     const evaluation = yield* trials.evaluate(plan.steps, found.pattern, found.pattern);
-    patterns.push({ ...found, evaluation });
-    trials.frontier.refresh({ ...found, evaluation });
+    const settled = { ...found, evaluation };
+    const best = trials.repeats === undefined ? settled : yield* contest(trials, plan.steps, settled);
+    patterns.push(best);
+    trials.frontier.refresh(best);
   }
   const { evaluations, sequenceEvaluations, secondLooks } = trials;
   const result = {
