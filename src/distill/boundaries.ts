@@ -21,7 +21,14 @@ export interface BoundaryStore {
   dropBoundary(layer: number): Promise<void>;
 }
 
+/** F where a run of layers begins that states go through together, and whether boundaries inside such runs are kept. */
+export interface LayersTogether {
+  starts: Pattern;
+  inside: boolean;
+}
+
 export interface BoundarySettings {
+  together: LayersTogether;
   device: ComputeDevice;
   threads: number;
   /** Sequences of one run. */
@@ -33,15 +40,14 @@ export interface BoundarySettings {
 }
 
 /**
- * The layers that run together: from one that has an indexer to before the next that has one, because the others read its
- * selection. One layer each, where the model shares nothing.
+ * The layers that run together below a boundary.
  * @param boundary above layer 0
  */
-export function rangeBelow(indexerLayers: Pattern, boundary: number): { from: number; to: number } {
+export function rangeBelow({ starts }: LayersTogether, boundary: number): { from: number; to: number } {
   let from = boundary - 1;
-  while (from > 0 && !isFull(indexerLayers, from)) from--;
+  while (from > 0 && !isFull(starts, from)) from--;
   let to = boundary;
-  while (to < indexerLayers.length && !isFull(indexerLayers, to)) to++;
+  while (to < starts.length && !isFull(starts, to)) to++;
   return { from, to };
 }
 
@@ -73,7 +79,7 @@ export class Boundaries {
     const there = await this.#kept(layer);
     if (there !== undefined) return there;
     if (layer === 0) return await this.#embed();
-    const range = rangeBelow(this.#model.config.indexerLayers, layer);
+    const range = rangeBelow(this.#settings.together, layer);
     await this.#carry(await this.at(range.from), range);
     return this.#open.get(layer) as BoundaryStates;
   }
@@ -132,13 +138,14 @@ export class Boundaries {
   /** Takes every sequence through the layers of a range. */
   async #carry(below: BoundaryStates, range: { from: number; to: number }): Promise<void> {
     const { sequences, length, hiddenSize } = this.#shape;
-    const { device, threads, signal, onCarried } = this.#settings;
+    const { device, threads, signal, onCarried, together } = this.#settings;
     const batch = carriedBatch(this.#settings.batch, this.#shape);
     const above = new Map<number, BoundaryStates>();
-    const layers = await LayerStates.open(this.#model, range, { device, threads, batch, length });
+    const boundaries = together.inside ? {} : { boundaries: [range.to] };
+    const layers = await LayerStates.open(this.#model, range, { device, threads, batch, length, ...boundaries });
     const size = length * hiddenSize;
     try {
-      for (let layer = range.from + 1; layer <= range.to; layer++) {
+      for (let layer = together.inside ? range.from + 1 : range.to; layer <= range.to; layer++) {
         if ((await this.#kept(layer)) === undefined) above.set(layer, await this.#create(layer));
       }
       for (let first = 0; first < sequences; first += batch) {

@@ -1,16 +1,17 @@
 /** What a distillation takes, from config.json alone: tokens, disk for hidden states, and memory of the largest part. */
 import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { requiredTensors } from "../checkpoint/weights.ts";
-import { layersRead } from "../graph/training/distill-graph.ts";
+import { layersFed, layersOfStep, type StepStates } from "../graph/training/distill-graph.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { rowBytes } from "../runtime/sequence-batch.ts";
 import { boundaryBytes } from "../runtime/training/boundary-states.ts";
 import { rangeShape } from "../runtime/training/layer-states.ts";
 import { carriedBatch, rangeBelow } from "./boundaries.ts";
-import { planWork } from "./distillation.ts";
+import { layersTogether, planWork } from "./distillation.ts";
 import { queriesAt, type Recipe } from "./recipe.ts";
 
 export interface DistillPlan {
+  stepStates: StepStates;
   groups: number;
   /** Steps of all groups together. */
   steps: number;
@@ -48,6 +49,7 @@ export function distillPlan(
   pattern: Pattern | "any",
   recipe: Recipe,
   { sequences, heldOut, length }: DistillShape,
+  stepStates: StepStates,
 ): DistillPlan {
   const work = planWork(config.indexerLayers, pattern, recipe.targets);
   const elements = layerElements(config);
@@ -56,25 +58,36 @@ export function distillPlan(
   const batch = carriedBatch(recipe.batch, shape);
   const rows = batch * length;
   const { chunkRows } = rangeShape(config, { batch, length });
-  const carried = config.sparseLayers.map((_, layer) => {
-    const { from, to } = rangeBelow(config.indexerLayers, layer + 1);
-    return sum(elements.slice(from, to).map(({ whole }) => whole));
-  });
+  const together = layersTogether(config.indexerLayers, work, stepStates);
+  const fedLayers = work.flatMap(({ range, trained, targets }) => layersFed(range, { trained, targets }, stepStates));
+  const carried = fedLayers
+    .filter((layer) => layer > 0)
+    .map((layer) => {
+      const { from, to } = rangeBelow(together, layer);
+      return sum(elements.slice(from, to).map(({ whole }) => whole));
+    });
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexNHeads, indexHeadDim } = config;
   const expanded = heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim);
   const groups = work.map(({ range, trained, targets }) => {
-    const layers = layersRead(range, { trained, targets });
+    const layers = layersOfStep(range, { trained, targets });
+    const fed = stepStates === "stored" ? layers.length : 1;
+    const run = stepStates === "stored" ? [] : elements.slice(range.from, Math.max(...layers));
     return {
       layers: layers.length,
       // The states of a range that shares natively are made together, those of the next group before these are freed.
-      kept: work.length === 1 ? layers.length : Math.max(2, layers.length),
-      weights: 4 * sum(layers.map((layer) => elements[layer]?.attention ?? 0)),
+      kept: work.length === 1 ? fed : Math.max(2, fed),
+      weights:
+        4 * sum(layers.map((layer) => elements[layer]?.attention ?? 0)) +
+        4 * sum(run.map(({ whole, attention }) => whole - attention)),
     };
   });
   const stepRows = recipe.batch * length;
   const scored = recipe.batch * queriesAt(recipe, 0, length).length * length;
   const most = Math.max(...groups.map(({ layers }) => layers));
+  const carriedBytes =
+    4 * rows * (4 * config.hiddenSize + expanded) + chunkRows * batch * rowBytes({ ...config, vocabSize: 0 }, length);
   return {
+    stepStates,
     groups: work.length,
     steps: work.length * recipe.steps,
     sequences,
@@ -86,10 +99,8 @@ export function distillPlan(
     boundaries: Math.max(...groups.map(({ kept }) => kept)),
     diskBytes: perBoundary * Math.max(...groups.map(({ kept }) => kept)),
     carry: {
-      weights: 4 * Math.max(...carried),
-      batch:
-        4 * rows * (4 * config.hiddenSize + expanded) +
-        chunkRows * batch * rowBytes({ ...config, vocabSize: 0 }, length),
+      weights: 4 * Math.max(0, ...carried),
+      batch: carriedBytes,
     },
     training: {
       weights: Math.max(...groups.map(({ weights }) => weights)),
@@ -97,7 +108,8 @@ export function distillPlan(
         // States as bits and as numbers, keys and values of all heads, scores of all heads twice, index scores three times.
         most * stepRows * config.hiddenSize * 6 +
         4 * stepRows * (expanded + indexHeadDim * 4) +
-        4 * scored * (2 * heads + 3 * indexNHeads + 2 * most),
+        4 * scored * (2 * heads + 3 * indexNHeads + 2 * most) +
+        (stepStates === "stored" ? 0 : (carriedBytes * recipe.batch) / batch),
     },
   };
 }

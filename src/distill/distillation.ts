@@ -7,11 +7,12 @@
 
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { TargetWeight } from "../graph/training/attention-target.ts";
-import type { LayerRange } from "../graph/training/distill-graph.ts";
-import { isFull, type Pattern } from "../pattern/pattern.ts";
+import type { StepStates } from "../graph/training/distill-graph.ts";
+import type { LayerRange } from "../graph/training/range-graph.ts";
+import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
-import { Boundaries, type BoundaryStore } from "./boundaries.ts";
+import { Boundaries, type BoundaryStore, type LayersTogether } from "./boundaries.ts";
 import { trainGroup } from "./group-training.ts";
 import type { Recipe } from "./recipe.ts";
 import type { SavedTraining } from "./saved-training.ts";
@@ -24,6 +25,7 @@ export interface DistillationSettings {
   weight: TargetWeight;
   device: ComputeDevice;
   threads: number;
+  stepStates: StepStates;
   /** How many held-out measurements a group gets, the one before its first step included. */
   measurements: number;
   /** Where states and progress are kept; absent: in memory, and gone with the process. */
@@ -82,10 +84,11 @@ export async function* distil(
   text: DistillationText,
   settings: DistillationSettings,
 ): AsyncGenerator<DistillEvent> {
-  const { pattern, recipe, store, signal, device, threads, onCarried } = settings;
+  const { pattern, recipe, store, signal, device, threads, onCarried, stepStates } = settings;
   const work = planWork(model.config.indexerLayers, pattern, recipe.targets);
   const windows = [...text.training, ...text.heldOut];
-  const place = { device, threads, batch: recipe.batch, store, signal, onCarried };
+  const together = layersTogether(model.config.indexerLayers, work, stepStates);
+  const place = { device, threads, batch: recipe.batch, store, signal, onCarried, together };
   const boundaries = new Boundaries(model, windows, place);
   try {
     for (const [index, item] of work.entries()) {
@@ -105,6 +108,21 @@ export async function* distil(
   } finally {
     await boundaries.close();
   }
+}
+
+/**
+ * Which layers states go through together: those that read one indexer's selection natively, where the states of every layer
+ * are wanted, and whole groups where only those of each group's first are.
+ */
+export function layersTogether(
+  indexerLayers: Pattern,
+  work: readonly GroupWork[],
+  stepStates: StepStates,
+): LayersTogether {
+  if (stepStates === "stored") return { starts: indexerLayers, inside: true };
+  const starts = new Set(work.map(({ range }) => range.from));
+  const letters = [...indexerLayers].map((_, layer) => (starts.has(layer) ? "F" : "S"));
+  return { starts: parsePattern(letters.join("")), inside: false };
 }
 
 /** @param indexerLayers F where a layer has an indexer */

@@ -1,7 +1,7 @@
 /** Trains the indexers of one group of layers on stored hidden states, and keeps those that did best on held-out text. */
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { layersRead } from "../graph/training/distill-graph.ts";
-import type { BoundaryStates } from "../runtime/training/boundary-states.ts";
+import { layersFed } from "../graph/training/distill-graph.ts";
+import { type BoundaryStates, fromBfloat16 } from "../runtime/training/boundary-states.ts";
 import { GradientSession, type IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { readIndexers } from "../runtime/training/stored-indexers.ts";
 import type { Boundaries } from "./boundaries.ts";
@@ -20,15 +20,18 @@ export async function* trainGroup(
   { group, range, trained, targets }: GroupWork,
   settings: DistillationSettings,
 ): AsyncGenerator<DistillEvent> {
-  const { recipe, pattern, store, signal, checkpointEvery = 25 } = settings;
+  const { recipe, pattern, store, signal, stepStates, checkpointEvery = 25 } = settings;
   const length = text.training[0]?.length ?? 0;
   const anyPattern = pattern === "any";
   const states = new Map<number, BoundaryStates>();
-  for (const layer of layersRead(range, { trained, targets })) states.set(layer, await boundaries.at(layer));
+  for (const layer of layersFed(range, { trained, targets }, stepStates)) states.set(layer, await boundaries.at(layer));
+  const onHost = settings.device === "cpu";
   const session = await GradientSession.open(model, range, {
     device: settings.device,
     threads: settings.threads,
-    states: "bfloat16",
+    // A GPU takes bits over the bus and widens them itself; on a CPU a loop is faster than a table in the graph.
+    states: onHost ? "float32" : "bfloat16",
+    stepStates,
     batch: recipe.batch,
     length,
     queries: queriesAt(recipe, 0, length).length,
@@ -38,9 +41,12 @@ export async function* trainGroup(
     anyPattern,
     ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
   });
-  const read = async (sequences: readonly number[]): Promise<Map<number, Uint16Array>> => {
-    const found = new Map<number, Uint16Array>();
-    for (const [layer, boundary] of states) found.set(layer, await boundary.read(sequences));
+  const read = async (sequences: readonly number[]): Promise<Map<number, Float32Array | Uint16Array>> => {
+    const found = new Map<number, Float32Array | Uint16Array>();
+    for (const [layer, boundary] of states) {
+      const bits = await boundary.read(sequences);
+      found.set(layer, onHost ? fromBfloat16(bits) : bits);
+    }
     return found;
   };
   try {

@@ -120,3 +120,14 @@ export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Valu
   const bySequence = batch === 1 ? forward : graph.node("Transpose", [forward], { perm: [1, 0, 2, 3] });
   return graph.reshape(bySequence, [batch * length, width]);
 }
+
+/** The way back from `inOrder`: rows `[batch * length, width]` put in the order of a graph's rows. */
+export function inRowOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
+  const { batch, length, chunks, chunkRows } = shape;
+  if (chunks === 1) return x;
+  const cut = graph.reshape(x, [batch, chunks, chunkRows, width]);
+  const byChunk = graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] });
+  const ends = [graph.int([-1]), graph.int([-chunks - 1])] as const;
+  const backward = graph.node("Slice", [byChunk, ...ends, graph.int([0]), graph.int([-1])]);
+  return graph.reshape(backward, [batch * length, width]);
+}

@@ -10,6 +10,7 @@ import { type DistillationSettings, type DistillEvent, distil } from "../../src/
 import { defaultRecipe, patternAt, queriesAt, type Recipe, rateAt } from "../../src/distill/recipe.ts";
 import { layerGroups } from "../../src/distill/training.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { stepStates } from "../../src/graph/training/distill-graph.ts";
 import { indexerTensors } from "../../src/graph/training/indexer-gradient.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { GradientSession, type IndexerParameters } from "../../src/runtime/training/gradient-session.ts";
@@ -51,6 +52,7 @@ const settings = (changes: Partial<DistillationSettings> = {}): DistillationSett
   device: "cpu",
   threads: 1,
   measurements: 3,
+  stepStates: "stored",
   ...changes,
 });
 
@@ -85,27 +87,49 @@ describe("a distillation", () => {
     for (const [layer, value] of first) expect(last.get(layer)).toBeLessThan(0.8 * value);
   });
 
-  it("gives the same bytes in memory, on disk, and cut at any moment", async () => {
-    const whole = bytes(await run());
-    const path = join(folder, "whole");
+  it.each(stepStates)("gives the same bytes in memory, on disk, and cut at any moment; states %s", async (states) => {
+    const changes = { stepStates: states, checkpointEvery: 2 };
+    const whole = bytes(await run({ stepStates: states }));
+    const path = join(folder, `whole-${states}`);
     const store = await DistillFolder.open(path, fingerprint, "create");
-    expect(bytes(await run({ store, checkpointEvery: 2 }))).toEqual(whole);
+    expect(bytes(await run({ ...changes, store }))).toEqual(whole);
     await store.close();
     // Once in each group's training, between the groups, and right after the last step.
-    for (const cut of [1, 3, 5, 6, 8, 11, 12]) {
-      const place = join(folder, `cut-${cut}`);
+    for (const cut of states === "stored" ? [1, 3, 5, 6, 8, 11, 12] : [3, 6, 8]) {
+      const place = join(folder, `cut-${states}-${cut}`);
       let steps = 0;
       const controller = new AbortController();
       const begun = await DistillFolder.open(place, fingerprint, "create");
-      const cutRun = run({ store: begun, checkpointEvery: 2, signal: controller.signal }, (event) => {
+      const cutRun = run({ ...changes, store: begun, signal: controller.signal }, (event) => {
         if (event.type === "step" && ++steps === cut) controller.abort();
       });
       if (cut < 12) await expect(cutRun).rejects.toThrow();
       else await cutRun;
       await begun.close();
       const again = await DistillFolder.open(place, fingerprint, "resume");
-      expect(bytes(await run({ store: again, checkpointEvery: 2 })), `cut after ${cut} steps`).toEqual(whole);
+      expect(bytes(await run({ ...changes, store: again })), `cut after ${cut} steps`).toEqual(whole);
       await again.close();
+    }
+  });
+
+  it("learns as much from states that are stored as from states that its steps compute", async () => {
+    for (const chosen of [pattern, "any"] as const) {
+      const learned = async (states: DistillationSettings["stepStates"]) => {
+        const found = new Map<string, number>();
+        const long = { ...recipe, steps: 40, rate: 1e-2 };
+        await run({ pattern: chosen, recipe: long, measurements: 2, stepStates: states }, (event) => {
+          if (event.type !== "measured") return;
+          const { step, divergence } = event.measured;
+          for (const [layer, value] of divergence) found.set(`${step === 0 ? "before" : "after"} ${layer}`, value);
+        });
+        return found;
+      };
+      const [stored, computed] = [await learned("stored"), await learned("computed")];
+      expect([...computed.keys()]).toEqual([...stored.keys()]);
+      // Stored states are rounded at every boundary, computed ones at the first.
+      for (const [name, value] of stored) {
+        expect(Math.abs((computed.get(name) ?? Number.NaN) - value) / value, `${chosen} ${name}`).toBeLessThan(0.08);
+      }
     }
   });
 
@@ -153,6 +177,7 @@ describe("a graph for any pattern", () => {
     queries: queries.length,
     weight: "values",
     states: "float32",
+    stepStates: "stored",
   } as const;
 
   /** States that enter every layer. */

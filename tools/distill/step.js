@@ -1,5 +1,5 @@
 // CPU seconds of one training step of a group, beside pytorch_step.py of the same shapes. Run `npm run build` first.
-//   node tools/distill/step.js --layers 4 --batch 4 --threads 2 --steps 6 [--device cuda:0] [--profile /tmp/step]
+//   node tools/distill/step.js --layers 4 --batch 4 --threads 2 --steps 6 [--device cuda:0 --states computed] [--profile /tmp/step]
 
 import { parseArgs } from "node:util";
 import { distil } from "../../dist/distill/distillation.js";
@@ -13,11 +13,15 @@ const { values } = parseArgs({
     batch: { type: "string", default: "4" },
     threads: { type: "string", default: "2" },
     steps: { type: "string", default: "6" },
+    stride: { type: "string", default: "4" },
     device: { type: "string", default: "cpu" },
+    states: { type: "string", default: "stored" },
     profile: { type: "string" },
   },
 });
-const [layers, batch, threads, steps] = ["layers", "batch", "threads", "steps"].map((name) => Number(values[name]));
+const [layers, batch, threads, steps, stride] = ["layers", "batch", "threads", "steps", "stride"].map((name) =>
+  Number(values[name]),
+);
 const model = await openModel("models/demo");
 const total = model.config.numHiddenLayers;
 const pattern = parsePattern(`F${"S".repeat(layers - 1)}${"F".repeat(total - layers)}`);
@@ -28,8 +32,16 @@ const id = () => {
 };
 const training = Array.from({ length: batch }, () => Int32Array.from({ length: 1024 }, id));
 // Dense steps only, as in the PyTorch script.
-const recipe = { ...defaultRecipe, seed: 1, batch, steps: steps + 1, dense: 1 };
-const settings = { pattern, recipe, weight: "values", device: values.device, threads, measurements: 0 };
+const recipe = { ...defaultRecipe, seed: 1, batch, stride, steps: steps + 1, dense: 1 };
+const settings = {
+  pattern,
+  recipe,
+  weight: "values",
+  device: values.device,
+  threads,
+  stepStates: values.states,
+  measurements: 0,
+};
 if (values.profile !== undefined) settings.profilePrefix = values.profile;
 const cpu = [];
 const wall = [];

@@ -1,9 +1,10 @@
 // Distils the demo model for several patterns, rates and seeds and prints loss above all-F on held-out text, a JSON line each.
-//   node tools/distill/table.js --text train.jsonl --plan plan.json --out results.jsonl [--device cuda:0]
-// Run `npm run build` first. A plan is a list of {name, pattern, steps, rate, seed, weight, targets, from?, evaluate?}.
+//   node tools/distill/table.js --text train.jsonl --plan plan.json --keep FOLDER --out results.jsonl [--device cuda:0 --states computed]
+// Run `npm run build` first. A plan is a list of {name, pattern, steps, rate, batch, stride, seed, weight, targets, from?,
+// evaluate?}; `from` names an earlier row, whose model is trained on. Rows whose names are in the results are not run again,
+// their models are taken from --keep. Hidden states are made once for each model.
 
-import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
@@ -14,21 +15,24 @@ import { defaultRecipe } from "../../dist/distill/recipe.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { parsePattern } from "../../dist/pattern/pattern.js";
 import { openLosses } from "../../dist/runtime/open-losses.js";
+import { StatesInFile } from "../../dist/runtime/training/boundary-states.js";
 
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: "models/demo" },
     text: { type: "string" },
+    sequences: { type: "string", default: "512" },
     heldOut: { type: "string", default: "calibration/held-out.jsonl" },
     plan: { type: "string" },
     out: { type: "string", default: "results.jsonl" },
-    device: { type: "string", default: "cpu" },
-    threads: { type: "string", default: "2" },
     keep: { type: "string" },
+    device: { type: "string", default: "cpu" },
+    states: { type: "string", default: "stored" },
+    threads: { type: "string", default: "2" },
   },
 });
 const threads = Number(values.threads);
-const { device } = values;
+const { device, keep } = values;
 const length = 1024;
 
 async function windowsOf(model, path, pack) {
@@ -40,17 +44,51 @@ async function windowsOf(model, path, pack) {
   return set.windows;
 }
 
-async function lossOf(model, windows, patterns) {
+async function lossesOf(model, windows, patterns) {
   const losses = await openLosses(model, windows, { device, threads, dtype: "float32", stateBytes: 0 });
   const found = {};
   for (const pattern of patterns) {
     const { sequences } = await losses.evaluate(parsePattern(pattern), {});
-    found[pattern] = sequences.reduce((sum, { loss }) => sum + loss, 0) / sequences.length;
+    found[pattern] = sequences.map(({ loss }) => loss);
   }
   await losses.release();
   return found;
 }
 
+/** Boundaries of one model in files that outlive a row. */
+function boundaryFiles(folder) {
+  mkdirSync(folder, { recursive: true });
+  const path = (layer) => join(folder, `boundary-${layer}.bf16`);
+  return {
+    boundary: async (layer, shape) => {
+      if (!existsSync(`${path(layer)}.sha256`)) return undefined;
+      return StatesInFile.reopen(path(layer), shape, readFileSync(`${path(layer)}.sha256`, "utf8"));
+    },
+    newBoundary: (layer, shape) => StatesInFile.create(path(layer), shape),
+    boundaryComplete: async (layer, states) => appendFileSync(`${path(layer)}.sha256`, await states.hash()),
+    dropBoundary: async () => {},
+    trained: async () => undefined,
+    saveTrained: async () => {},
+    checkpoint: async () => undefined,
+    saveCheckpoint: async () => {},
+    saveMeasured: async () => {},
+  };
+}
+
+const mean = (numbers) => numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+/** Mean difference of two patterns' losses over the same sequences, with its standard error. */
+function paired(losses, all) {
+  const differences = losses.map((loss, index) => loss - all[index]);
+  const centre = mean(differences);
+  const variance = differences.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (differences.length - 1);
+  return [+centre.toFixed(5), +Math.sqrt(variance / differences.length).toFixed(5)];
+}
+const earlier = existsSync(values.out)
+  ? readFileSync(values.out, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+  : [];
 const say = (row) => {
   const line = JSON.stringify(row);
   console.log(line);
@@ -58,60 +96,73 @@ const say = (row) => {
 };
 
 const base = await openModel(values.model);
-const training = await windowsOf(base, values.text, true);
+const training = (await windowsOf(base, values.text, true)).slice(0, Number(values.sequences));
 const heldOut = (await windowsOf(base, values.heldOut, false)).slice(0, 32);
 const full = "F".repeat(base.config.numHiddenLayers);
 const plan = JSON.parse(readFileSync(values.plan, "utf8"));
-const patterns = [...new Set(plan.flatMap(({ pattern, evaluate }) => [...(evaluate ?? [pattern])]))].filter(
-  (p) => p !== "any",
-);
-const before = await lossOf(base, heldOut, [full, ...patterns]);
-const above = (losses, all) =>
-  Object.fromEntries(Object.entries(losses).map(([p, loss]) => [p, +(loss - all).toFixed(5)]));
-say({ sequences: training.length, heldOut: heldOut.length, full: before[full], before: above(before, before[full]) });
-const folders = new Map();
+// Losses of all-F, sequence by sequence, are measured once for all rows.
+const fullPath = join(keep, "full.json");
+if (!existsSync(fullPath)) {
+  mkdirSync(keep, { recursive: true });
+  writeFileSync(fullPath, JSON.stringify((await lossesOf(base, heldOut, [full]))[full]));
+}
+const allFull = JSON.parse(readFileSync(fullPath, "utf8"));
+const above = (losses) =>
+  Object.fromEntries(Object.entries(losses).map(([pattern, found]) => [pattern, paired(found, allFull)]));
+if (earlier.length === 0) say({ sequences: training.length, heldOut: heldOut.length, full: mean(allFull) });
 for (const { name, pattern, evaluate, from, ...changes } of plan) {
-  const model = from === undefined ? base : await openModel(folders.get(from));
+  if (earlier.some((row) => row.name === name)) continue;
+  const model = from === undefined ? base : await openModel(join(keep, from));
   const recipe = { ...defaultRecipe, seed: 1, ...changes };
+  const store = boundaryFiles(join(keep, `${from ?? "base"}.states`));
   const settings = {
     pattern: pattern === "any" ? "any" : parsePattern(pattern),
     recipe,
     weight: changes.weight ?? "values",
     device,
     threads,
+    stepStates: values.states,
     measurements: changes.measurements ?? 0,
+    store,
+    checkpointEvery: Number.POSITIVE_INFINITY,
   };
   const began = performance.now();
   const trained = new Map();
   const kl = [];
-  let steps = 0;
-  for await (const event of distil(model, { training, heldOut }, settings)) {
+  const spent = [];
+  let used = process.cpuUsage();
+  for await (const event of distil(model, { training, heldOut: settings.measurements > 0 ? heldOut : [] }, settings)) {
     if (event.type === "step") {
-      steps++;
-      if (event.done.step % Math.ceil(recipe.steps / 4) === 0)
-        kl.push([...event.done.losses].map(([l, v]) => `${l}:${v.toFixed(3)}`).join(" "));
+      const { user, system } = process.cpuUsage(used);
+      spent.push((user + system) / 1e6);
+      used = process.cpuUsage();
+      const { step, losses } = event.done;
+      if (step % Math.ceil(recipe.steps / 4) === 0 || step === recipe.steps - 1)
+        kl.push(`${step} ${[...losses].map(([layer, loss]) => `${layer}:${loss.toFixed(3)}`).join(" ")}`);
     }
-    if (event.type === "measured")
-      kl.push(
-        `missed@${event.measured.step} ${[...event.measured.missed].map(([l, v]) => `${l}:${v.toFixed(4)}`).join(" ")}`,
-      );
+    if (event.type === "measured") {
+      const { step, missed } = event.measured;
+      kl.push(`missed@${step} ${[...missed].map(([layer, share]) => `${layer}:${share.toFixed(4)}`).join(" ")}`);
+    }
     if (event.type === "trained") for (const [layer, tensors] of event.parameters) trained.set(layer, tensors);
   }
   const seconds = (performance.now() - began) / 1000;
-  const folder = mkdtempSync(join(values.keep ?? tmpdir(), `${name}-`));
-  rmSync(folder, { recursive: true });
-  const config = readFileSync(join(values.model, "config.json"), "utf8");
-  await writeDistilledCheckpoint(folder, model, trained, async () => [{ name: "config.json", content: config }]);
-  folders.set(name, folder);
-  const after = await lossOf(await openModel(folder), heldOut, [full, ...(evaluate ?? [pattern])]);
+  const folder = join(keep, name);
+  rmSync(folder, { recursive: true, force: true });
+  const files = ["config.json", "tokenizer.json", "tokenizer_config.json"].flatMap((file) => {
+    const path = join(values.model, file);
+    return existsSync(path) ? [{ name: file, content: readFileSync(path, "utf8") }] : [];
+  });
+  await writeDistilledCheckpoint(folder, model, trained, async () => files);
+  const after = await lossesOf(await openModel(folder), heldOut, evaluate ?? [pattern]);
   say({
     name,
     pattern,
     ...changes,
     from,
-    seconds: +seconds.toFixed(1),
-    msPerStep: +((1000 * seconds) / steps).toFixed(1),
-    after: above(after, before[full]),
+    seconds: Math.round(seconds),
+    cpuSecondsPerStep: +spent.toSorted((left, right) => left - right)[Math.floor(spent.length / 2)].toFixed(3),
+    after: above(after),
     kl,
   });
 }

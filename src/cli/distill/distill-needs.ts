@@ -6,9 +6,12 @@ import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { type DsaConfig, parseModelConfig } from "../../checkpoint/model-config.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
-import { type DistillPlan, totalMemory } from "../../distill/distill-plan.ts";
+import { type DistillPlan, type DistillShape, distillPlan, totalMemory } from "../../distill/distill-plan.ts";
+import type { Recipe } from "../../distill/recipe.ts";
 import { readText } from "../../formats/text-file.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
+import type { StepStates } from "../../graph/training/distill-graph.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
 import { formatBytes } from "../../report/quantities.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { availableMemory } from "../../runtime/memory/host-memory.ts";
@@ -60,6 +63,29 @@ export async function freeDisk(folder: string): Promise<number | null> {
 /** Bytes that the device has free; null where nothing tells. */
 export async function freeMemory(device: ComputeDevice): Promise<number | null> {
   return device === "cpu" ? availableMemory() : ((await deviceMemory(device))?.free ?? null);
+}
+
+/**
+ * What a run takes, and where its steps find the states of the layers between. A CPU reads them: a step that runs no layer
+ * takes a third of the time. A GPU runs the layers, as long as its memory holds a whole group: on an H200 the demo's states of
+ * every layer took eight minutes on their way to the disk, and a group's layers run in a few milliseconds.
+ */
+export async function planFor(
+  config: DsaConfig,
+  pattern: Pattern | "any",
+  recipe: Recipe,
+  counts: DistillShape,
+  device: ComputeDevice,
+  asked: StepStates | undefined,
+): Promise<DistillPlan> {
+  if (asked !== undefined) return distillPlan(config, pattern, recipe, counts, asked);
+  const stored = distillPlan(config, pattern, recipe, counts, "stored");
+  if (device === "cpu") return stored;
+  const computed = distillPlan(config, pattern, recipe, counts, "computed");
+  // Of all memory, not of what is free now: a run that is taken up again has to come to the same answer.
+  const total = (await deviceMemory(device))?.total ?? Number.POSITIVE_INFINITY;
+  const need = Math.max(totalMemory(computed.carry), totalMemory(computed.training));
+  return need <= total ? computed : stored;
 }
 
 /** @throws RuntimeFailure where the disk or the memory lacks what the run needs */

@@ -6,7 +6,6 @@ import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, hashWindows } from "../../calibration/calibration-set.ts";
 import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived-checkpoint.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
-import { distillPlan } from "../../distill/distill-plan.ts";
 import { type DistillationSettings, distil } from "../../distill/distillation.ts";
 import { requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
 import { type DistilledOrigin, distilledFiles } from "../../distill/distilled-files.ts";
@@ -14,6 +13,7 @@ import { defaultRecipe, type Recipe } from "../../distill/recipe.ts";
 import type { ModelFolder, ModelIdentity } from "../../graph/model-folder.ts";
 import { openModel } from "../../graph/model-folder.ts";
 import { type TargetWeight, targetWeights } from "../../graph/training/attention-target.ts";
+import { type StepStates, stepStates } from "../../graph/training/distill-graph.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill-plan.ts";
 import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill-report.ts";
@@ -34,7 +34,7 @@ import {
   wholeNumber,
 } from "../options.ts";
 import { Terminal } from "../terminal.ts";
-import { freeDisk, freeMemory, openPlanned, plannedLength, requireRoom } from "./distill-needs.ts";
+import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom } from "./distill-needs.ts";
 import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";
 
@@ -53,6 +53,7 @@ interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, Outpu
   dropSharedIndexers?: boolean;
   shards: Placement;
   inMemory?: boolean;
+  states?: StepStates;
   resume?: boolean;
   fresh?: boolean;
 }
@@ -108,6 +109,12 @@ export function addDistillCommand(program: Command): void {
       new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
     )
     .option("--work <folder>", "where hidden states and progress are kept (default: OUTPUT.work)")
+    .addOption(
+      new Option(
+        "--states <how>",
+        "hidden states of every layer are kept, or those of a group's first layer and each step runs the group (default: stored on a CPU, computed on a GPU that holds a group)",
+      ).choices(stepStates),
+    )
     .option("--in-memory", "keep hidden states in memory; cannot be resumed")
     .option("--resume", "go on where an earlier run stopped")
     .option("--fresh", "start again over what an earlier run has left");
@@ -142,8 +149,10 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
-  await requireRoom(distillPlan(model.config, pattern, recipe, counts), device, work);
+  const plan = await planFor(model.config, pattern, recipe, counts, device, flags.states);
+  await requireRoom(plan, device, work);
   const base = {
+    stepStates: plan.stepStates,
     pattern,
     recipe,
     weight: flags.weight,
@@ -246,7 +255,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
     const text = splitText(set, recipe, flags.holdout);
     return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   };
-  const plan = distillPlan(config, pattern, recipe, await shape());
+  const plan = await planFor(config, pattern, recipe, await shape(), device, flags.states);
   const record: DistillPlanRecord = {
     model: config.name,
     pattern,
@@ -283,7 +292,7 @@ async function openStore(
   { configHash, weightHash }: Required<ModelIdentity>,
   set: CalibrationSet,
   heldOut: readonly Int32Array[],
-  { pattern, recipe, weight }: { pattern: Pattern | "any"; recipe: Recipe; weight: TargetWeight },
+  { pattern, recipe, weight, stepStates: states }: DistillationSettings,
   flags: DistillFlags,
 ): Promise<DistillFolder> {
   const fingerprint = {
@@ -292,7 +301,7 @@ async function openStore(
     text_hash: set.hash,
     held_out_hash: hashWindows(heldOut),
     pattern,
-    settings: { ...recipe, weight },
+    settings: { ...recipe, weight, states },
     tool_version: toolVersion,
   };
   const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";

@@ -1,8 +1,9 @@
 /**
- * The gradient of the indexers that are trained in a range of layers: the hidden states that enter each of these layers in,
- * losses and gradients out. Those states are the frozen model's, every layer with its own indexer, so that what one group of
- * layers learns does not move what the next one sees. They are made once (`range-graph.ts`): a step runs no layer, only the
- * attention scores that are its target, and holds no MLP and no expert.
+ * The gradient of the indexers that are trained in a range of layers: hidden states in, losses and gradients out. Those
+ * states are the frozen model's, every layer with its own indexer, so that what one group of layers learns does not move
+ * what the next one sees. Either every layer's are fed, made once beforehand: a step then runs no layer, only the attention
+ * scores that are its target, and holds no MLP and no expert. Or those that enter the first layer are fed, and the step runs
+ * the layers between (`range-graph.ts`).
  */
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
@@ -17,12 +18,7 @@ import type { SequenceContext, SequenceShape } from "../sequence-rows.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
 import { type IndexerTensor, indexerGradient, indexerTensors, indexScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
-
-/** Layers `from` to `to - 1`. */
-export interface LayerRange {
-  from: number;
-  to: number;
-}
+import { type LayerRange, statesAfter } from "./range-graph.ts";
 
 /**
  * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device
@@ -30,9 +26,15 @@ export interface LayerRange {
  */
 export type StatesType = "float32" | "bfloat16";
 
+/** Where a step finds the states that enter its layers: it is fed with all of them, or runs the layers from the first on. */
+export const stepStates = ["stored", "computed"] as const;
+export type StepStates = (typeof stepStates)[number];
+
 export interface DistillGraphSettings {
   provider: Provider;
   states: StatesType;
+  /** How frozen layers cut the rows, where a step runs them; absent where it is fed with the states of every layer. */
+  frozen: SequenceShape | undefined;
   batch: number;
   /** Tokens of a sequence. */
   length: number;
@@ -78,13 +80,17 @@ export function indexerOf(weights: ModelWeights, layer: number): IndexerWeights 
   return indexer;
 }
 
-/** The layers whose states a step needs: those that are trained, and those whose attention is a target. */
-export function layersRead(
-  { from, to }: LayerRange,
-  { trained, targets }: Pick<DistillGraphSettings, "trained" | "targets">,
-): number[] {
+type Work = Pick<DistillGraphSettings, "trained" | "targets">;
+
+/** The layers that a step looks at: those that are trained, and those whose attention is a target. */
+export function layersOfStep({ from, to }: LayerRange, { trained, targets }: Work): number[] {
   const layers = Array.from({ length: to - from }, (_, index) => from + index);
   return layers.filter((layer) => trained.includes(layer) || targets.includes(layer));
+}
+
+/** The layers whose states a step is fed with. */
+export function layersFed(range: LayerRange, work: Work, stepStates: StepStates): number[] {
+  return stepStates === "stored" ? layersOfStep(range, work) : [range.from];
 }
 
 export function distillSpec(
@@ -97,7 +103,7 @@ export function distillSpec(
   const layers = range.to - range.from;
   const statesType = settings.states === "float32" ? OnnxType.float : OnnxType.uint16;
   const inputs: TensorSpec[] = [
-    ...layersRead(range, settings).map((layer) => ({
+    ...layersFed(range, settings, settings.frozen === undefined ? "stored" : "computed").map((layer) => ({
       name: statesInput(layer),
       type: statesType,
       shape: [rows, config.hiddenSize],
@@ -159,11 +165,10 @@ export function buildDistillGraph(
   const biases = new Map<number, Value>();
   const states = new Map<number, Value>();
   let bias = causal;
-  for (const layer of layersRead(range, settings)) {
+  for (const [layer, input] of statesOfStep(graph, context, weights, range, settings)) {
     const parts = weights.layers[layer] as LayerWeights;
     const indexer = trained.get(layer);
     const before = bias;
-    const input = settings.states === "float32" ? statesInput(layer) : fromBfloat16Bits(graph, statesInput(layer));
     if (indexer !== undefined) {
       const allowed = (inside: GraphBuilder) =>
         inside.either(
@@ -225,6 +230,30 @@ export function buildDistillGraph(
   }
   for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
   return graph.model("dsa distillation", { architecture: config.modelType });
+}
+
+/** The states that enter each layer of a step, in order. */
+function* statesOfStep(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  weights: ModelWeights,
+  range: LayerRange,
+  settings: DistillGraphSettings,
+): Generator<[number, Value]> {
+  const fed = (layer: number): Value =>
+    settings.states === "float32" ? statesInput(layer) : fromBfloat16Bits(graph, statesInput(layer));
+  const layers = layersOfStep(range, settings);
+  if (settings.frozen === undefined) {
+    for (const layer of layers) yield [layer, fed(layer)];
+    return;
+  }
+  const first = fed(range.from);
+  yield [range.from, first];
+  const frozen = { ...context, shape: settings.frozen };
+  const between = { from: range.from, to: Math.max(...layers) };
+  for (const [layer, states] of statesAfter(graph, frozen, weights, between, first)) {
+    if (layers.includes(layer)) yield [layer, states];
+  }
 }
 
 /** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */

@@ -1,4 +1,7 @@
-/** Layers of the model over whole sequences: the hidden states that enter the first one in, those at every later boundary out. */
+/**
+ * Frozen layers of the model over whole sequences: the hidden states that enter the first one in, those at later boundaries
+ * out. Rows are ordered by sequence and position, however the layers cut them.
+ */
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
@@ -7,40 +10,71 @@ import type { ModelProto } from "../onnx_pb.ts";
 import { layerOver, sequenceContext } from "../sequence-graph.ts";
 import { selectSequenceKeys } from "../sequence-indexer.ts";
 import type { Provider } from "../sequence-kernels.ts";
-import { type SequenceContext, type SequenceShape, selectsKeys } from "../sequence-rows.ts";
-import type { LayerRange } from "./distill-graph.ts";
+import { inOrder, inRowOrder, type SequenceContext, type SequenceShape, selectsKeys } from "../sequence-rows.ts";
+
+/** Layers `from` to `to - 1`. */
+export interface LayerRange {
+  from: number;
+  to: number;
+}
 
 /** States that enter `layer`, float32 `[batch * length, hidden_size]`. */
 export const boundaryOutput = (layer: number) => `boundary.${layer}`;
 
-/** A range without layers embeds token ids: its output is the boundary below layer `from`. */
+/**
+ * A range without layers embeds token ids: its output is the boundary below layer `from`.
+ * @param boundaries above the range's first, in order: those that are outputs
+ */
 export function buildRangeGraph(
   config: DsaConfig,
   weights: ModelWeights,
   range: LayerRange,
+  boundaries: readonly number[],
   shape: SequenceShape,
   provider: Provider,
 ): ModelProto {
   const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
   const rows = shape.batch * shape.length;
-  const boundary = (layer: number, states: Value): void =>
+  const output = (layer: number, states: Value): void =>
     graph.output(boundaryOutput(layer), states, OnnxType.float, [rows, config.hiddenSize]);
   if (range.from === range.to) {
     graph.input("input_ids", OnnxType.int64, [rows]);
-    boundary(range.from, graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 }));
+    output(range.from, graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 }));
     return graph.model("dsa embedding", { architecture: config.modelType });
   }
-  let hidden: Value = graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
+  const hidden = graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
   graph.input("position_ids", OnnxType.int64, [rows]);
   const context = sequenceContext(graph, config, shape, { precision: OnnxType.float, provider, boundaries: false });
-  let selected: Value | undefined;
-  for (let layer = range.from; layer < range.to; layer++) {
-    const parts = weights.layers[layer] as LayerWeights;
-    selected = ownSelection(graph, context, parts, hidden) ?? selected;
-    hidden = layerOver(graph, context, parts, hidden, selected);
-    boundary(layer + 1, hidden);
+  const last = Math.max(...boundaries);
+  for (const [layer, states] of statesAfter(graph, context, weights, { from: range.from, to: last }, hidden)) {
+    if (boundaries.includes(layer)) output(layer, states);
   }
   return graph.model("dsa layers", { architecture: config.modelType });
+}
+
+/**
+ * The states after each layer of a range, each layer with its own, frozen indexer: pairs of a boundary and its states.
+ * @param hidden states that enter the first one, `[batch * length, hidden_size]`
+ * @param context of any chunks; its positions are those of rows by sequence and position
+ */
+export function* statesAfter(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  weights: ModelWeights,
+  { from, to }: LayerRange,
+  hidden: Value,
+): Generator<[number, Value]> {
+  const { hiddenSize } = context.config;
+  const positions = graph.reshape(inRowOrder(graph, context, context.positions, 1), [-1]);
+  const inChunks = { ...context, positions };
+  let states = inRowOrder(graph, context, hidden, hiddenSize);
+  let selected: Value | undefined;
+  for (let layer = from; layer < to; layer++) {
+    const parts = weights.layers[layer] as LayerWeights;
+    selected = ownSelection(graph, inChunks, parts, states) ?? selected;
+    states = layerOver(graph, inChunks, parts, states, selected);
+    yield [layer + 1, inOrder(graph, context, states, hiddenSize)];
+  }
 }
 
 /** `topk_indices` of a layer's own, frozen indexer; nothing where it has none, or sequences are too short to select. */

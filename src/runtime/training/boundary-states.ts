@@ -169,7 +169,10 @@ export function toBfloat16(values: Float32Array): Uint16Array {
   return rounded;
 }
 
-/** Numbers of bfloat16 bits. */
+/** Numbers of bfloat16 bits: the upper halves of float32, on a machine of little-endian order (safetensors ask for one). */
 export function fromBfloat16(values: Uint16Array): Float32Array {
-  return new Float32Array(Uint32Array.from(values, (value) => value << 16).buffer);
+  const numbers = new Float32Array(values.length);
+  const halves = new Uint16Array(numbers.buffer);
+  for (let i = 0; i < values.length; i++) halves[2 * i + 1] = values[i] as number;
+  return numbers;
 }

@@ -8,21 +8,23 @@ import {
   type DistillGraphSettings,
   fullInput,
   gradientName,
-  type LayerRange,
-  layersRead,
+  layersFed,
   lossOutput,
   measureInput,
   missedOutput,
   parameterName,
+  type StepStates,
   servesInput,
   sparseInput,
   statesInput,
 } from "../../graph/training/distill-graph.ts";
 import { type IndexerTensor, indexerTensors } from "../../graph/training/indexer-gradient.ts";
+import type { LayerRange } from "../../graph/training/range-graph.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
+import { rangeShape } from "./layer-states.ts";
 
 /** Weights of one indexer, row by row as Hugging Face stores them. */
 export type IndexerParameters = Record<IndexerTensor, Float32Array>;
@@ -37,7 +39,7 @@ export interface IndexerGradient {
 }
 
 export interface GradientStep {
-  /** By layer that is trained or a target: states that enter it, `[batch * length, hidden_size]`; bits of bfloat16 or numbers. */
+  /** By layer that is fed (`layersFed`): states that enter it, `[batch * length, hidden_size]`; bits of bfloat16 or numbers. */
   hidden: ReadonlyMap<number, Float32Array | Uint16Array>;
   /** Query positions of every sequence. */
   queries: readonly number[];
@@ -52,7 +54,8 @@ export interface GradientStep {
   ownTargets?: boolean;
 }
 
-export interface GradientSessionSettings extends Omit<DistillGraphSettings, "provider"> {
+export interface GradientSessionSettings extends Omit<DistillGraphSettings, "provider" | "frozen"> {
+  stepStates: StepStates;
   device: ComputeDevice;
   threads: number;
   /** Writes a profile of every node that runs to `<prefix>_<time>.json`. */
@@ -92,8 +95,10 @@ export class GradientSession {
     settings: GradientSessionSettings,
   ): Promise<GradientSession> {
     const weights = await model.weights();
+    const frozen = settings.stepStates === "stored" ? undefined : rangeShape(model.config, settings);
     const graph = buildDistillGraph(model.config, weights, range, {
       ...settings,
+      frozen,
       provider: providerOf(settings.device),
     });
     const { Tensor } = await loadRuntime();
@@ -117,7 +122,7 @@ export class GradientSession {
       [measureInput]: new this.#tensor("bool", [step.measure === true], []),
     };
     const shape = [batch * length, this.#hiddenSize];
-    for (const layer of layersRead(this.#range, this.#settings)) {
+    for (const layer of layersFed(this.#range, this.#settings, this.#settings.stepStates)) {
       const states = step.hidden.get(layer);
       if (states === undefined) throw new RangeError(`a step needs the states that enter layer ${layer}`);
       feeds[statesInput(layer)] =

@@ -4,8 +4,7 @@ import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { SequenceShape } from "../../graph/sequence-rows.ts";
-import type { LayerRange } from "../../graph/training/distill-graph.ts";
-import { boundaryOutput, buildRangeGraph } from "../../graph/training/range-graph.ts";
+import { boundaryOutput, buildRangeGraph, type LayerRange } from "../../graph/training/range-graph.ts";
 import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
@@ -18,6 +17,8 @@ export interface LayerStatesSettings {
   batch: number;
   /** Tokens of a sequence. */
   length: number;
+  /** Boundaries above the range's first that are asked for; all of them, unless given. */
+  boundaries?: readonly number[];
 }
 
 /** Bytes that the widest tensors of one chunk of query rows may take. */
@@ -46,6 +47,7 @@ export class LayerStates {
   readonly #config: DsaConfig;
   readonly #settings: LayerStatesSettings;
   readonly #range: LayerRange;
+  readonly #boundaries: readonly number[];
   readonly #positions: BigInt64Array;
 
   private constructor(
@@ -54,20 +56,25 @@ export class LayerStates {
     config: DsaConfig,
     settings: LayerStatesSettings,
     range: LayerRange,
+    boundaries: readonly number[],
   ) {
     this.#session = session;
     this.#tensor = tensor;
     this.#config = config;
     this.#settings = settings;
     this.#range = range;
+    this.#boundaries = boundaries;
     const { batch, length } = settings;
     this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
   }
 
   static async open(model: ModelFolder, range: LayerRange, settings: LayerStatesSettings): Promise<LayerStates> {
+    const { from, to } = range;
+    const above = Array.from({ length: to - from }, (_, index) => from + 1 + index);
+    const boundaries = from === to ? [from] : (settings.boundaries ?? above);
     const shape = rangeShape(model.config, settings);
     const weights = await model.weights();
-    const graph = buildRangeGraph(model.config, weights, range, shape, providerOf(settings.device));
+    const graph = buildRangeGraph(model.config, weights, range, boundaries, shape, providerOf(settings.device));
     const { Tensor } = await loadRuntime();
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
@@ -75,12 +82,12 @@ export class LayerStates {
       folder: model.places.folder,
       solo: true,
     });
-    return new LayerStates(session, Tensor, model.config, settings, range);
+    return new LayerStates(session, Tensor, model.config, settings, range, boundaries);
   }
 
   /**
    * @param input token ids `[batch * length]` of a range without layers, else states `[batch * length, hidden_size]`
-   * @returns by layer, the states at every boundary above the range's first: those that enter the layer, float32
+   * @returns by layer, the states at each boundary that is asked for: those that enter the layer, float32
    *   `[batch * length, hidden_size]`. Of a range without layers: those that enter its layer.
    */
   async run(input: BigInt64Array | Float32Array): Promise<Map<number, Float32Array>> {
@@ -94,11 +101,10 @@ export class LayerStates {
             position_ids: new this.#tensor("int64", this.#positions, [rows]),
           };
     const outputs = await this.#session.run(feeds);
-    const first = from === to ? from : from + 1;
     return new Map(
-      Array.from({ length: to - first + 1 }, (_, index) => {
-        const name = boundaryOutput(first + index);
-        return [first + index, floats(outputs[name], name)] as const;
+      this.#boundaries.map((layer) => {
+        const name = boundaryOutput(layer);
+        return [layer, floats(outputs[name], name)] as const;
       }),
     );
   }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { type ModelFolder, openModel } from "../../../src/graph/model-folder.ts";
+import { stepStates } from "../../../src/graph/training/distill-graph.ts";
 import { indexerTensors } from "../../../src/graph/training/indexer-gradient.ts";
 import { GradientSession, type IndexerParameters } from "../../../src/runtime/training/gradient-session.ts";
 import { LayerStates } from "../../../src/runtime/training/layer-states.ts";
@@ -61,7 +62,8 @@ async function allStates(model: ModelFolder, to: number, ids: number[][]): Promi
 
 describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
   const expected = oracle.parse(JSON.parse(readFileSync(join(fixturePath(name), "distill.json"), "utf8")));
-  it.each(expected.cases)("$stage targets by $weight have PyTorch's loss and gradients", async (found) => {
+  const ways = expected.cases.flatMap((found) => stepStates.map((states) => ({ ...found, states })));
+  it.each(ways)("$stage targets by $weight, states $states: PyTorch's loss and gradients", async (found) => {
     const model = await openModel(fixturePath(name));
     const { from, to, input_ids: ids, query_positions: queries } = expected;
     const [batch, length] = [ids.length, ids[0]?.length ?? 0];
@@ -74,6 +76,7 @@ describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
         device: "cpu",
         threads: 2,
         states: "float32",
+        stepStates: found.states,
         batch,
         length,
         queries: queries.length,
