@@ -3,8 +3,8 @@ import type { Journal, JournalEntry, KnownSequences } from "../formats/journal.t
 import { addEntry, knownSequences } from "../formats/journal.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { executionsRecord } from "../report/search-report.ts";
-import type { EvaluateOptions, PatternEvaluator } from "../runtime/measurement.ts";
-import type { Evaluate } from "../search/events.ts";
+import type { EvaluateOptions, Measurement, PatternEvaluator } from "../runtime/measurement.ts";
+import type { Evaluate, PatternRequest } from "../search/events.ts";
 import type { KnownLosses, SequenceLoss } from "../search/losses.ts";
 import { repetitionKey } from "../search/trials.ts";
 import type { Objective } from "./strategy.ts";
@@ -48,13 +48,16 @@ export class Measuring {
 
   /** What a search takes as its evaluator. */
   evaluateWith(evaluator: PatternEvaluator): Evaluate {
-    return async (pattern, sequences, options) => {
-      const measured = await this.measure(evaluator, pattern, sequences, options);
-      return measured.map((sequence) => {
-        const loss = this.#judged(sequence);
-        if (loss === undefined) throw new Error("the evaluator gave no KL");
-        return loss;
-      });
+    const measure = this.#measureAll.bind(this);
+    const judged = this.#judged.bind(this);
+    return async function* (requests, context) {
+      for await (const measured of measure(evaluator, requests, context)) {
+        yield measured.map((sequence) => {
+          const loss = judged(sequence);
+          if (loss === undefined) throw new Error("the evaluator gave no KL");
+          return loss;
+        });
+      }
     };
   }
 
@@ -79,11 +82,30 @@ export class Measuring {
     evaluator: PatternEvaluator,
     pattern: Pattern,
     sequences: readonly number[],
-    { repeat, ...options }: EvaluateOptions & { repeat?: number } = {},
+    options: EvaluateOptions = {},
   ): Promise<JournalEntry["sequences"]> {
-    const measurement = await evaluator.evaluate(pattern, { ...options, sequences });
+    return await this.#record(await evaluator.evaluate(pattern, { ...options, sequences }), sequences);
+  }
+
+  /** Every measurement is in the journal before the next one is asked for. */
+  async *#measureAll(
+    evaluator: PatternEvaluator,
+    requests: readonly PatternRequest[],
+    { repeat, ...context }: Parameters<Evaluate>[1],
+  ): AsyncGenerator<JournalEntry["sequences"]> {
+    let place = 0;
+    for await (const measurement of evaluator.evaluateAll(requests, context)) {
+      yield await this.#record(measurement, requests[place++]?.sequences ?? [], repeat);
+    }
+  }
+
+  async #record(
+    measurement: Measurement,
+    sequences: readonly number[],
+    repeat?: number,
+  ): Promise<JournalEntry["sequences"]> {
     const entry: JournalEntry = {
-      pattern,
+      pattern: measurement.pattern,
       sequences: measurement.sequences.map((sequence, at) => ({ index: sequences[at] ?? 0, ...sequence })),
       ...(repeat === undefined ? {} : { repeat }),
       seconds: measurement.seconds,

@@ -7,12 +7,15 @@ import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { meanLoss } from "../runtime/mean-loss.ts";
-import type {
-  EvaluateOptions,
-  Measurement,
-  Objective,
-  PatternEvaluator,
-  SequenceLoss,
+import {
+  type EvaluateContext,
+  type EvaluateOptions,
+  evaluateInTurn,
+  type Measurement,
+  type Objective,
+  type PatternEvaluator,
+  type PatternRequest,
+  type SequenceLoss,
 } from "../runtime/measurement.ts";
 import { meanDivergence } from "./divergence.ts";
 import type { LikelyTokens, PatternState } from "./engine-adapter.ts";
@@ -77,6 +80,10 @@ export class ServerLosses implements PatternEvaluator {
       ...servers,
       `requests: ${concurrency} at a time on each server; tokens are scored from position ${indexTopk} on`,
     ];
+  }
+
+  evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement> {
+    return evaluateInTurn(this, requests, context);
   }
 
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {

@@ -7,14 +7,17 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { Candidates } from "./candidates.ts";
 import { meanLoss } from "./mean-loss.ts";
-import type {
-  ComputeDevice,
-  Dtype,
-  EvaluateOptions,
-  Measurement,
-  Objective,
-  PatternEvaluator,
-  SequenceLoss,
+import {
+  type ComputeDevice,
+  type Dtype,
+  type EvaluateContext,
+  type EvaluateOptions,
+  evaluateInTurn,
+  type Measurement,
+  type Objective,
+  type PatternEvaluator,
+  type PatternRequest,
+  type SequenceLoss,
 } from "./measurement.ts";
 import { availableMemory } from "./memory/host-memory.ts";
 import { defaultThreads } from "./onnx-session.ts";
@@ -116,6 +119,10 @@ class LossEvaluator implements PatternEvaluator {
 
   get sideBySide(): number {
     return this.#losses.sideBySide;
+  }
+
+  evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement> {
+    return evaluateInTurn(this, requests, context);
   }
 
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {

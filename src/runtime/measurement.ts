@@ -74,8 +74,28 @@ export interface EvaluateOptions {
   signal?: AbortSignal;
 }
 
+/** A pattern that is wanted together with others. */
+export interface PatternRequest {
+  pattern: Pattern;
+  /** As in `EvaluateOptions`. */
+  base?: Pattern;
+  sequences?: readonly number[];
+}
+
+/** What holds for all patterns that are wanted together. */
+export interface EvaluateContext {
+  /** Asked before each pattern: as in `EvaluateOptions`. */
+  keep?: () => readonly Pattern[];
+  signal?: AbortSignal;
+}
+
 /** Evaluates patterns on a fixed set of token windows. */
 export interface PatternEvaluator {
+  /**
+   * Evaluates patterns that are wanted together: one measurement for each, in their order and as soon as it is finished.
+   * Losses are those of single evaluations, to the last bit.
+   */
+  evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement>;
   /** @throws RangeError for a window that is not there, or none at all */
   evaluate(pattern: Pattern, options?: EvaluateOptions): Promise<Measurement>;
   /** Windows that are computed side by side: blocks of consecutive indices, a multiple of it long, leave nobody idle. */
@@ -83,6 +103,21 @@ export interface PatternEvaluator {
   /** The memory plan, one line for each part, for `--verbose`. */
   readonly plan: string[];
   release(): Promise<void>;
+}
+
+/** `evaluateAll` of an evaluator that gains nothing by it: each pattern begins when it is asked for. */
+export async function* evaluateInTurn(
+  evaluator: Pick<PatternEvaluator, "evaluate">,
+  requests: readonly PatternRequest[],
+  { keep, ...options }: EvaluateContext = {},
+): AsyncGenerator<Measurement> {
+  for (const { pattern, ...request } of requests) {
+    yield await evaluator.evaluate(pattern, {
+      ...options,
+      ...request,
+      ...(keep === undefined ? {} : { keep: keep() }),
+    });
+  }
 }
 
 /** Generation with a fixed pattern: a prefill, then one token at a time. */

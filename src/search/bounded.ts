@@ -22,6 +22,12 @@ export const bounded: Selection = {
     const bound = new Map<Pattern, number>(
       patterns.map((pattern) => [pattern, losses.isMeasured(pattern) ? losses.lowerBound(pattern) : 0]),
     );
+    // Every candidate is measured once: a step tells a loss for each.
+    const [first = losses.sequences] = blocks;
+    const unmeasured = patterns.filter((pattern) => !losses.isMeasured(pattern));
+    const requests = unmeasured.map((pattern) => ({ pattern, base: from, sequences: first }));
+    yield* trials.evaluateAll(step, requests, from);
+    for (const pattern of unmeasured) bound.set(pattern, losses.lowerBound(pattern));
     for (;;) {
       const next = mostPromising(trials, patterns, bound, keep);
       if (next === undefined) break;
@@ -50,8 +56,7 @@ function mostPromising(
   let next: Pattern | undefined;
   for (const pattern of patterns) {
     const own = bound.get(pattern) ?? 0;
-    // Every candidate is measured once: a step tells a loss for each.
-    const open = !losses.isComplete(pattern) && (own <= limit || !losses.isMeasured(pattern));
+    const open = !losses.isComplete(pattern) && own <= limit;
     if (open && (next === undefined || own < (bound.get(next) ?? 0))) next = pattern;
   }
   return next;

@@ -4,6 +4,7 @@
  * and one on another machine decide by the same numbers.
  */
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
+import type { PatternRequest } from "./events.ts";
 
 export class LayerCost {
   /** Spent so far. */
@@ -21,6 +22,22 @@ export class LayerCost {
       price += layers - firstDifference(pattern, base);
     }
     return price;
+  }
+
+  /** How many of these evaluations, in their order, keep the total within a budget. */
+  affordable(requests: readonly PatternRequest[], budget: number): number {
+    let total = this.total;
+    const moved = new Set<string>();
+    for (const [place, { pattern, base, sequences }] of requests.entries()) {
+      for (const index of sequences) {
+        // The first evaluation of a base brings its states; those after it find them.
+        if (!moved.has(`${index} ${base}`)) total += this.#moving(base, index);
+        moved.add(`${index} ${base}`);
+        total += pattern.length - firstDifference(pattern, base);
+      }
+      if (total > budget) return place;
+    }
+    return requests.length;
   }
 
   /** What may become the next base after this one: its states are worth keeping. */

@@ -6,22 +6,47 @@ import type { Pattern } from "../pattern/pattern.ts";
 import type { Estimate, Evaluation, KnownLosses, SequenceLoss } from "./losses.ts";
 import type { PatternSpace } from "./space.ts";
 
+/** A pattern to be measured, and on which sequences. */
+export interface PatternRequest {
+  pattern: Pattern;
+  /** Indices, in the order in which the losses are wanted. */
+  sequences: readonly number[];
+  /** The pattern that this one departs from: an evaluator may keep its states and run only what differs. */
+  base: Pattern;
+}
+
+export interface EvaluateContext {
+  /** Patterns measured so far that may become the next base, the likeliest first: their states are worth keeping. */
+  keep(): readonly Pattern[];
+  /** From 1: measure once more what was measured before; absent for the first measurement. */
+  repeat?: number;
+  signal?: AbortSignal;
+}
+
 /**
- * Losses of a pattern on some sequences, in the order of their indices. `base` is the pattern that this one departs
- * from: an evaluator may keep its states and run only what differs. `keep` are patterns measured before that may become
- * the next base, the likeliest first: their states are worth keeping.
+ * Losses of patterns that are wanted together, the candidates of a step: one list for each request, in their order and
+ * each as soon as it is known. An evaluator may run them side by side; one that measures one after the other starts the
+ * next when it is asked for.
  */
 export type Evaluate = (
-  pattern: Pattern,
-  sequences: readonly number[],
-  options: {
-    base: Pattern;
-    keep: readonly Pattern[];
-    /** From 1: measure once more what was measured before; absent for the first measurement. */
-    repeat?: number;
-    signal?: AbortSignal;
-  },
-) => Promise<readonly SequenceLoss[]>;
+  requests: readonly PatternRequest[],
+  context: EvaluateContext,
+) => AsyncIterable<readonly SequenceLoss[]>;
+
+/** An evaluator that measures one pattern after the other. */
+export function oneByOne(
+  measure: (
+    pattern: Pattern,
+    sequences: readonly number[],
+    options: { base: Pattern; keep: readonly Pattern[] } & Omit<EvaluateContext, "keep">,
+  ) => Promise<readonly SequenceLoss[]>,
+): Evaluate {
+  return async function* (requests, { keep, ...context }) {
+    for (const { pattern, sequences, base } of requests) {
+      yield await measure(pattern, sequences, { base, keep: keep(), ...context });
+    }
+  };
+}
 
 export interface SearchOptions {
   space: PatternSpace;

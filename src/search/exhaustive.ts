@@ -24,13 +24,16 @@ export function planExhaustive(space: PatternSpace, targets: readonly number[], 
     async *run(trials, start) {
       for (const [index, retain] of targets.entries()) {
         const patterns: Pattern[] = [...space.patterns(retain)];
-        const tried = [];
-        for (const pattern of patterns) {
-          // Neighbours in this order differ late. Each is its own base: what it shares with the one before is reused, and
-          // it is run once, where a base and a pattern beside it would be two.
-          const evaluation = yield* trials.evaluate(index + 1, pattern, space.start, { base: pattern });
-          tried.push({ pattern, evaluation, dropped: false });
-        }
+        const { sequences } = trials.losses;
+        // Neighbours in this order differ late. Each is its own base: what it shares with the one before is reused, and
+        // it is run once, where a base and a pattern beside it would be two.
+        const requests = patterns.map((pattern) => ({ pattern, base: pattern, sequences }));
+        const evaluations = yield* trials.evaluateAll(index + 1, requests, space.start);
+        const tried = evaluations.map((evaluation, place) => ({
+          pattern: patterns[place] as Pattern,
+          evaluation,
+          dropped: false,
+        }));
         yield* trials.commit(index + 1, chooseBest(follow(trials, start, tried), trials.tie));
       }
     },

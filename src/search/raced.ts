@@ -34,7 +34,8 @@ export function raced({ alpha, block, seed }: RaceSettings): Selection {
       for (const sequences of blocksOf(order, block)) {
         // The first round always runs: a step tells a loss for each candidate.
         if (alive.length <= keep && alive.every((pattern) => losses.isMeasured(pattern))) break;
-        for (const pattern of alive) yield* trials.evaluate(step, pattern, from, { sequences });
+        const requests = alive.map((pattern) => ({ pattern, base: from, sequences }));
+        yield* trials.evaluateAll(step, requests, from);
         alive = survivors(trials, alive, keep, alpha);
       }
       const left = new Set(alive);

@@ -1,5 +1,6 @@
 /** A search without a model: how many patterns it will measure and how many layers that runs, for a plan. */
 import { sourceLayer } from "../pattern/pattern.ts";
+import { oneByOne } from "./events.ts";
 import type { PatternSpace } from "./space.ts";
 import { type Strategy, search } from "./strategy.ts";
 
@@ -22,10 +23,10 @@ export async function rehearse(
   sequences: readonly number[],
 ): Promise<Rehearsal> {
   const layers = Array.from(space.start, (_, layer) => layer);
-  const evaluate = async (pattern: typeof space.start, asked: readonly number[]) => {
+  const evaluate = oneByOne(async (pattern, asked) => {
     const loss = layers.reduce((sum, layer) => sum + layer - sourceLayer(pattern, layer), 0);
     return asked.map(() => ({ loss, tokens: 1 }));
-  };
+  });
   let result: Rehearsal | undefined;
   for await (const event of search(strategy as Strategy, { space, targets, sequences, evaluate })) {
     if (event.kind !== "done") continue;

@@ -2,7 +2,7 @@
  * Refinement of finished patterns by exchange: one Full layer becomes Shared and one Shared layer gets its indexer back,
  * until no exchange helps by more than a tie. With `pairs`, two for two is tried where one for one helps no more.
  */
-import { fullLayers } from "../pattern/pattern.ts";
+import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
 import { rankedExchanges } from "./ranked-exchanges.ts";
 import { isBetter } from "./repeated.ts";
@@ -77,12 +77,18 @@ async function* bestExchange(
   from: Found,
   size: number,
 ): AsyncGenerator<SearchEvent, Found | undefined> {
-  const tried: Tried[] = [];
-  for (const { pattern } of rankedExchanges(trials.space, from.pattern, size, () => 0)) {
-    const evaluation = yield* trials.evaluate(1, pattern, from.pattern);
-    tried.push({ pattern, evaluation, dropped: false });
-  }
-  if (tried.length === 0) return undefined;
+  const patterns = [...rankedExchanges(trials.space, from.pattern, size, () => 0)].map(({ pattern }) => pattern);
+  if (patterns.length === 0) return undefined;
+  const { sequences } = trials.losses;
+  const requests = patterns.map((pattern) => ({ pattern, base: from.pattern, sequences }));
+  const evaluations = yield* trials.evaluateAll(1, requests, from.pattern);
+  const tried = evaluations.map(
+    (evaluation, place): Tried => ({
+      pattern: patterns[place] as Pattern,
+      evaluation,
+      dropped: false,
+    }),
+  );
   const found = chooseBest(follow(trials, from, tried), trials.tie);
   return (yield* isBetter(trials, 1, from.pattern, found.pattern, from.pattern)) ? found : undefined;
 }

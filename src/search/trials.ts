@@ -6,9 +6,18 @@ import { RuntimeFailure } from "../base/errors.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
 import { firstDifference, fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { LayerCost } from "./cost.ts";
-import type { Evaluate, Found, Repetition, SearchEvent, SearchOptions, SearchStep, SecondLook } from "./events.ts";
+import type {
+  Evaluate,
+  Found,
+  PatternRequest,
+  Repetition,
+  SearchEvent,
+  SearchOptions,
+  SearchStep,
+  SecondLook,
+} from "./events.ts";
 import { Frontier } from "./frontier.ts";
-import { type Evaluation, type KnownLosses, LossTable } from "./losses.ts";
+import { type Evaluation, type KnownLosses, LossTable, type SequenceLoss } from "./losses.ts";
 import { contest } from "./repeated.ts";
 import type { Selection } from "./selection.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
@@ -116,34 +125,58 @@ export class Trials {
     from: Pattern,
     { base = from, sequences = this.losses.sequences }: { base?: Pattern; sequences?: readonly number[] } = {},
   ): AsyncGenerator<SearchEvent, Evaluation> {
-    const signal = this.#signal;
-    signal?.throwIfAborted();
-    const wanted = this.losses.missing(pattern, sequences);
-    if (wanted.length === 0) {
-      this.#left = Math.max(0, this.#left - 1);
-      return this.losses.evaluation(pattern);
+    const evaluations = yield* this.evaluateAll(step, [{ pattern, base, sequences }], from);
+    return evaluations[0] as Evaluation;
+  }
+
+  /**
+   * The evaluations of patterns that are wanted together, in their order: an evaluator may run them side by side.
+   * @param from the pattern that the step departs from
+   * @throws as `evaluate` does: BudgetSpent after those that the budget allows
+   */
+  async *evaluateAll(
+    step: number,
+    patterns: readonly PatternRequest[],
+    from: Pattern,
+  ): AsyncGenerator<SearchEvent, Evaluation[]> {
+    const requests = patterns
+      .map((request) => ({ ...request, sequences: this.losses.missing(request.pattern, request.sequences) }))
+      .filter(({ sequences }) => sequences.length > 0);
+    const affordable = requests.slice(0, this.cost.affordable(requests, this.budget));
+    const within = new Map(affordable.map((request) => [request.pattern, request]));
+    const measured = this.#measure(affordable);
+    const open = new Set(requests.map(({ pattern }) => pattern));
+    const evaluations: Evaluation[] = [];
+    try {
+      for (const { pattern, base } of patterns) {
+        this.#signal?.throwIfAborted();
+        if (!open.has(pattern)) {
+          this.#left = Math.max(0, this.#left - 1);
+          evaluations.push(this.losses.evaluation(pattern));
+          continue;
+        }
+        const request = within.get(pattern);
+        if (request === undefined) throw new BudgetSpent();
+        this.#left = Math.max(1, this.#left);
+        const layer = pattern === from ? undefined : firstDifference(pattern, from);
+        const about = { step: this.stepsBefore + step, from, layer, pattern };
+        const { sequences } = request;
+        yield { kind: "evaluation started", ...about, sequences, done: this.done, total: this.total };
+        const isFresh = (await measured.next()).value === true;
+        this.#patterns.add(pattern);
+        this.sequenceEvaluations += sequences.length;
+        this.done++;
+        this.#left--;
+        const evaluation = this.losses.evaluation(pattern);
+        this.cost.spend(pattern, base, sequences, evaluation.loss);
+        const replayed = !isFresh;
+        yield { kind: "evaluation done", ...about, done: this.done, total: this.total, evaluation, replayed };
+        evaluations.push(evaluation);
+      }
+    } finally {
+      await measured.return(undefined);
     }
-    if (this.cost.total + this.cost.price(pattern, base, wanted) > this.budget) throw new BudgetSpent();
-    this.#left = Math.max(1, this.#left);
-    const layer = pattern === from ? undefined : firstDifference(pattern, from);
-    const about = { step: this.stepsBefore + step, from, layer, pattern };
-    yield { kind: "evaluation started", ...about, sequences: wanted, done: this.done, total: this.total };
-    const measured = await this.#measure(pattern, wanted, base);
-    this.#patterns.add(pattern);
-    this.sequenceEvaluations += wanted.length;
-    this.done++;
-    this.#left--;
-    const evaluation = this.losses.evaluation(pattern);
-    this.cost.spend(pattern, base, wanted, evaluation.loss);
-    yield {
-      kind: "evaluation done",
-      ...about,
-      done: this.done,
-      total: this.total,
-      evaluation,
-      replayed: measured === 0,
-    };
-    return evaluation;
+    return evaluations;
   }
 
   /**
@@ -161,15 +194,7 @@ export class Trials {
     yield { kind: "evaluation started", ...about, sequences, done: this.done, total: this.total };
     const known = this.#known?.get(repetitionKey(pattern, repeat));
     const missing = sequences.filter((index) => known?.has(index) !== true);
-    const fresh =
-      missing.length === 0
-        ? []
-        : await this.#evaluate(pattern, missing, {
-            base: from,
-            keep: [],
-            repeat,
-            ...(signal === undefined ? {} : { signal }),
-          });
+    const fresh = missing.length === 0 ? [] : await this.#repeat({ pattern, sequences: missing, base: from }, repeat);
     for (const index of sequences) {
       const loss = known?.get(index) ?? fresh[missing.indexOf(index)];
       if (loss === undefined || !Number.isFinite(loss.loss)) {
@@ -214,28 +239,45 @@ export class Trials {
     if (taken !== undefined) yield this.#committed(step, taken);
   }
 
-  /** @returns how many sequences had to be run */
-  async #measure(pattern: Pattern, wanted: readonly number[], base: Pattern): Promise<number> {
-    const signal = this.#signal;
-    const known = this.#known?.get(pattern);
-    const missing = wanted.filter((index) => known?.has(index) !== true);
-    const fresh =
-      missing.length === 0
-        ? []
-        : await this.#evaluate(pattern, missing, {
-            base,
-            keep: this.cost.leaders(base),
-            ...(signal === undefined ? {} : { signal }),
-          });
-    for (const index of wanted) {
-      const loss = known?.get(index) ?? fresh[missing.indexOf(index)];
-      if (loss === undefined) throw new Error(`the evaluator gave no loss of sequence ${index}`);
-      if (!Number.isFinite(loss.loss)) {
-        throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss.loss} on sequence ${index}`);
+  /** Takes note of the losses of each request in turn; says of each whether any sequence had to be run for it. */
+  async *#measure(requests: readonly PatternRequest[]): AsyncGenerator<boolean, undefined> {
+    const open = requests.map((request) => {
+      const known = this.#known?.get(request.pattern);
+      return { ...request, sequences: request.sequences.filter((index) => known?.has(index) !== true) };
+    });
+    const base = open[0]?.base;
+    const asked = open.filter(({ sequences }) => sequences.length > 0);
+    const context = { keep: () => (base === undefined ? [] : this.cost.leaders(base)), ...this.#interruption };
+    const measured = asked.length === 0 ? undefined : this.#evaluate(asked, context)[Symbol.asyncIterator]();
+    try {
+      for (const [place, { pattern, sequences }] of requests.entries()) {
+        const known = this.#known?.get(pattern);
+        const missing = open[place]?.sequences ?? [];
+        const fresh: readonly SequenceLoss[] | undefined = missing.length === 0 ? [] : (await measured?.next())?.value;
+        for (const index of sequences) {
+          const loss = known?.get(index) ?? fresh?.[missing.indexOf(index)];
+          if (loss === undefined) throw new Error(`the evaluator gave no loss of sequence ${index}`);
+          if (!Number.isFinite(loss.loss)) {
+            throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss.loss} on sequence ${index}`);
+          }
+          this.losses.add(pattern, index, loss);
+        }
+        yield missing.length > 0;
       }
-      this.losses.add(pattern, index, loss);
+    } finally {
+      await measured?.return?.();
     }
-    return missing.length;
+    return undefined;
+  }
+
+  async #repeat(request: PatternRequest, repeat: number): Promise<readonly SequenceLoss[]> {
+    for await (const losses of this.#evaluate([request], { keep: () => [], repeat, ...this.#interruption }))
+      return losses;
+    return [];
+  }
+
+  get #interruption(): { signal?: AbortSignal } {
+    return this.#signal === undefined ? {} : { signal: this.#signal };
   }
 
   #committed(step: number, taken: SearchStep): SearchEvent {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
 import { PlainDisplay } from "../../src/report/search-display.ts";
+import { oneByOne } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { search } from "../../src/search/strategy.ts";
@@ -13,10 +14,10 @@ async function lines(seconds: number): Promise<string[]> {
   const display = new PlainDisplay((line) => written.push(line));
   let now = 0;
   const tracker = new ProgressTracker(now);
-  const evaluate = async (pattern: string) => {
+  const evaluate = oneByOne(async (pattern) => {
     now += seconds;
     return [{ loss: 2 + pattern.lastIndexOf("S") / 8 + 1 / 8, tokens: 1 }];
-  };
+  });
   for await (const event of search({ name: "greedy" }, { space, targets: [2], sequences: [0], evaluate })) {
     const progress = tracker.advance(event, now);
     if (progress !== undefined) display.show(event, progress);
@@ -31,7 +32,7 @@ describe("the plain display", () => {
     const display = new PlainDisplay((line) => written.push(line));
     const tracker = new ProgressTracker(0);
     const losses = new Map(Object.entries({ FFSS: 2.5, FSFS: 3, FSSF: 2, FSSS: 4 }));
-    const evaluate = async (pattern: string) => [{ loss: losses.get(pattern) ?? 2.25, tokens: 1 }];
+    const evaluate = oneByOne(async (pattern) => [{ loss: losses.get(pattern) ?? 2.25, tokens: 1 }]);
     const patterns = { space, targets: [2], sequences: [0], evaluate };
     for (const strategy of [{ name: "forward" }, { name: "exhaustive" }] as const) {
       for await (const event of search(strategy, patterns)) {

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern } from "../../src/pattern/pattern.ts";
+import { oneByOne } from "../../src/search/events.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { type Strategy, search } from "../../src/search/strategy.ts";
 import { landscapeNames, type Quantity, readLandscape } from "./landscape.ts";
@@ -19,10 +20,10 @@ async function searchOn(
     space: new PatternSpace(fullPattern(layers)),
     targets,
     sequences: indices(set.sequences),
-    evaluate: async (pattern, sequences) => {
+    evaluate: oneByOne(async (pattern, sequences) => {
       const losses = set.perSequence(pattern, quantity);
       return sequences.map((index) => ({ loss: losses[index] ?? Number.NaN, tokens: set.tokens - 1 }));
-    },
+    }),
   });
   for await (const event of work) if (event.kind === "done") return event.result;
   throw new Error("a search without a result");

@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base/random.ts";
 import { fullPattern, type Pattern } from "../../src/pattern/pattern.ts";
-import type { Found } from "../../src/search/events.ts";
+import { type Found, oneByOne } from "../../src/search/events.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { type Strategy, search } from "../../src/search/strategy.ts";
 import { type LandscapeName, readLandscape } from "./landscape.ts";
@@ -47,13 +47,13 @@ async function found(name: LandscapeName, strategy: Strategy, seed: number | und
     targets: [Math.round(layers / 4)],
     sequences: indices(calibration.sequences),
     repeats: 4,
-    evaluate: async (pattern, sequences) => {
+    evaluate: oneByOne(async (pattern, sequences) => {
       const [losses, wide] = [calibration.perSequence(pattern), width(pattern)];
       return sequences.map((at) => ({
         loss: (losses[at] as number) + wide * normal(),
         tokens: calibration.tokens - 1,
       }));
-    },
+    }),
   });
   for await (const event of events) if (event.kind === "done") return event.result.patterns[0] as Found;
   throw new Error("a search without a result");

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
+import { oneByOne } from "../../src/search/events.ts";
 import type { KnownLosses } from "../../src/search/losses.ts";
 import { ProgressTracker, type SearchProgress } from "../../src/search/progress.ts";
 import { PatternSpace } from "../../src/search/space.ts";
@@ -17,11 +18,11 @@ async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]>
       targets: [2],
       sequences: [0],
       known,
-      evaluate: async (pattern, _, { base }) => {
+      evaluate: oneByOne(async (pattern, _, { base }) => {
         const first = [...pattern].findIndex((letter, layer) => letter !== base[layer]);
         now += 5 - Math.max(first, 0);
         return [{ loss: 2 + pattern.lastIndexOf("S") / 8, tokens: 1 }];
-      },
+      }),
     },
   );
   for await (const event of work) {

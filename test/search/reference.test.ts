@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
 import { openLossEvaluator } from "../../src/runtime/loss.ts";
-import type { SearchResult } from "../../src/search/events.ts";
+import { oneByOne, type SearchResult } from "../../src/search/events.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { search } from "../../src/search/strategy.ts";
 import { copyFixture } from "../checkpoint/safetensors-file.ts";
@@ -42,8 +42,10 @@ describe("the greedy search takes the steps of the reference search over transfo
         space: new PatternSpace(start),
         targets: [1],
         sequences: [...windows.keys()],
-        evaluate: async (pattern, sequences, options) =>
-          (await evaluator.evaluate(pattern, { ...options, sequences })).sequences,
+        evaluate: oneByOne(
+          async (pattern, sequences, options) =>
+            (await evaluator.evaluate(pattern, { ...options, sequences })).sequences,
+        ),
       },
     );
     for await (const event of work) if (event.kind === "done") result = event.result;

@@ -1,7 +1,7 @@
 /** Searches over an evaluator that repeats up to noise only. */
 import { describe, expect, test } from "vitest";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
-import type { Evaluate, SearchResult } from "../../src/search/events.ts";
+import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
 import type { SequenceLoss } from "../../src/search/losses.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { type Strategy, search } from "../../src/search/strategy.ts";
@@ -18,14 +18,14 @@ const trueLoss = (pattern: Pattern): number =>
 /** Uniform noise of a width that grows with what a pattern loses, as on an engine; another run has another. */
 function noisy(run: string, width: number): { evaluate: Evaluate; asked: string[] } {
   const asked: string[] = [];
-  const evaluate: Evaluate = async (pattern, some, { repeat = 0 }) => {
+  const evaluate = oneByOne(async (pattern, some, { repeat = 0 }) => {
     asked.push(`${pattern}#${repeat}`);
     const most = width * (0.2 + 5 * (trueLoss(pattern) - 2));
     return some.map((index) => ({
       loss: trueLoss(pattern) + index + most * (noise(`${run}/${pattern}/${index}/${repeat}/x`) - 0.5),
       tokens: 100,
     }));
-  };
+  });
   return { evaluate, asked };
 }
 
@@ -91,13 +91,16 @@ describe("a noisy evaluator", () => {
   test("what a journal knows, repetitions included, is replayed to the same result", async () => {
     const { evaluate } = noisy("resumed", 0.02);
     const known = new Map<string, Map<number, SequenceLoss>>();
-    const recording: Evaluate = async (pattern, some, options) => {
-      const losses = await evaluate(pattern, some, options);
-      const key = options.repeat === undefined ? pattern : `${pattern}#${options.repeat}`;
-      const of = known.get(key) ?? new Map<number, SequenceLoss>();
-      for (const [at, index] of some.entries()) of.set(index, losses[at] as SequenceLoss);
-      known.set(key, of);
-      return losses;
+    const recording: Evaluate = async function* (requests, context) {
+      let at = 0;
+      for await (const losses of evaluate(requests, context)) {
+        const { pattern, sequences: some } = requests[at++] as PatternRequest;
+        const key = context.repeat === undefined ? pattern : `${pattern}#${context.repeat}`;
+        const of = known.get(key) ?? new Map<number, SequenceLoss>();
+        for (const [place, index] of some.entries()) of.set(index, losses[place] as SequenceLoss);
+        known.set(key, of);
+        yield losses;
+      }
     };
     const first = await run(recording, 4);
     const again = await run(

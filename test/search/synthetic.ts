@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { LayerCost } from "../../src/search/cost.ts";
-import type { Found, SearchEvent, SearchResult } from "../../src/search/events.ts";
+import { type Found, oneByOne, type SearchEvent, type SearchResult } from "../../src/search/events.ts";
 import type { KnownLosses, SequenceLoss } from "../../src/search/losses.ts";
 import { type Constraints, PatternSpace } from "../../src/search/space.ts";
 import { type Strategy, search } from "../../src/search/strategy.ts";
@@ -108,14 +108,10 @@ export async function run(
 ): Promise<Run> {
   const events: SearchEvent[] = [];
   const calls: Call[] = [];
-  const evaluate = async (
-    pattern: Pattern,
-    asked: readonly number[],
-    { base }: { base: Pattern },
-  ): Promise<SequenceLoss[]> => {
+  const evaluate = oneByOne(async (pattern, asked, { base }): Promise<SequenceLoss[]> => {
     calls.push({ pattern, base, sequences: asked });
     return asked.map((sequence) => ({ loss: loss(pattern, sequence), tokens: 100 }));
-  };
+  });
   const space = new PatternSpace(start, constraints);
   const work = { space, targets, sequences: indices(sequences), evaluate, ...options };
   for await (const event of search(strategy, work)) events.push(event);

@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { packWindows } from "../../dist/calibration/windows.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
 import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { oneByOne } from "../../dist/search/events.js";
 import { parseRetain } from "../../dist/search/retain.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { search } from "../../dist/search/strategy.js";
@@ -42,7 +43,7 @@ export async function measureSearch(model, { sequences, length }) {
 async function run(model, windows, strategy, { objective = "nll", reuse = true }) {
   const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads: 1, workers: 1, objective });
   const total = { bodies: 0, naiveBodies: 0, rows: 0, naiveRows: 0, sequences: 0, losses: new Map() };
-  const evaluate = async (pattern, asked, { base, keep, signal }) => {
+  const evaluate = oneByOne(async (pattern, asked, { base, keep, signal }) => {
     const options = reuse ? { base, keep, signal } : { afresh: true, signal };
     const { executions, sequences: losses } = await evaluator.evaluate(pattern, { ...options, sequences: asked });
     total.bodies += executions.body;
@@ -52,7 +53,7 @@ async function run(model, windows, strategy, { objective = "nll", reuse = true }
     total.naiveRows += Object.values(executions.rows).reduce((sum, rows) => sum + rows, 0);
     for (const [at, { loss }] of losses.entries()) total.losses.set(`${pattern}/${asked[at]}`, loss);
     return losses.map(({ loss, kl, tokens }) => ({ loss: objective === "kl" ? kl : loss, tokens }));
-  };
+  });
   const cpu = process.cpuUsage();
   const started = performance.now();
   const space = new PatternSpace(model.config.indexerLayers);

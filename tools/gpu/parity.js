@@ -11,6 +11,7 @@ import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { oneByOne } from "../../dist/search/events.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { search as searchPatterns } from "../../dist/search/strategy.js";
 
@@ -49,11 +50,11 @@ async function search(device, dtype) {
       space: new PatternSpace(model.config.indexerLayers),
       targets: [retain],
       sequences: [...windows.keys()],
-      evaluate: async (candidate, sequences, { base, keep, signal }) => {
+      evaluate: oneByOne(async (candidate, sequences, { base, keep, signal }) => {
         const measured = await evaluator.evaluate(candidate, { base, keep, signal, sequences });
         losses.set(candidate, measured);
         return measured.sequences;
-      },
+      }),
     };
     for await (const event of searchPatterns({ name: "greedy" }, options)) {
       if (event.kind === "done") [pattern] = event.result.patterns;

@@ -12,6 +12,7 @@ import { Random } from "../../dist/base/random.js";
 import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
 import { blockStarts } from "../../dist/search/blockwise.js";
+import { oneByOne } from "../../dist/search/events.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { search } from "../../dist/search/strategy.js";
 
@@ -59,8 +60,9 @@ async function run(
   targets,
   { set = landscape.sets.calibration, sequences, quantity = "nll" } = {},
 ) {
-  const evaluate = async (pattern, asked) =>
-    asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 }));
+  const evaluate = oneByOne(async (pattern, asked) =>
+    asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 })),
+  );
   const starts = strategy.name === "blockwise" ? blockStarts(landscape.layers, strategy.blocks).slice(1) : [];
   const pinned = new Map(starts.map((layer) => [layer, "a block"]));
   const space = new PatternSpace(fullPattern(landscape.layers), { pinned });
