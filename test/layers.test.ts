@@ -1,49 +1,133 @@
-/** The direction of dependency, as docs/design.md draws it: biome refuses an import that points up, and this shows that it does. */
-import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+/**
+ * The direction of dependency, as docs/design.md draws it: which rooms of `src` a room may import, and which packages belong
+ * to one room alone. A new arrow is a decision, made here.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const source = fileURLToPath(new URL("../src", import.meta.url));
 
-const forbidden = [
-  ["base", "../../pattern/pattern.ts"],
-  ["pattern", "../../formats/journal.ts"],
-  ["checkpoint", "../../engines/engines.ts"],
-  ["engines", "../../runtime/loss.ts"],
-  ["graph", "../../engines/engines.ts"],
-  ["graph", "../../runtime/loss.ts"],
-  ["search", "../../runtime/measurement.ts"],
-  ["search", "../../calibration/windows.ts"],
-  ["runtime", "../../search/greedy.ts"],
-  ["runtime", "../../distill/recipe.ts"],
-  ["distill", "../../search/greedy.ts"],
-  ["report", "../../cli/program.ts"],
-  ["report", "ink"],
-  ["runtime", "commander"],
-  ["calibration", "onnxruntime-node"],
-  ["serve", "../../engines/engines.ts"],
-  ["serve", "../../search/retain.ts"],
-  ["serve", "../../report/quantities.ts"],
-  ["runtime", "../../serve/model-runner.ts"],
-  ["report", "../../serve/model-runner.ts"],
-  ["report", "hono"],
-  ["live", "../../search/retain.ts"],
-  ["live", "../../calibration/windows.ts"],
-  ["search", "../../live/server-losses.ts"],
-  ["runtime", "../../live/server-losses.ts"],
-  ["report", "undici"],
-] as const;
+/** Rooms that a room may import, itself always. */
+const rooms: Record<string, readonly string[]> = {
+  base: [],
+  pattern: ["base"],
+  corpus: ["base"],
+  formats: ["base", "pattern"],
+  checkpoint: ["base", "pattern", "formats"],
+  engines: ["base", "pattern", "formats", "checkpoint"],
+  graph: ["base", "pattern", "formats", "checkpoint"],
+  runtime: ["base", "pattern", "formats", "checkpoint", "graph"],
+  calibration: ["base", "formats", "checkpoint", "corpus"],
+  search: ["base", "pattern", "formats"],
+  eval: ["base", "pattern", "formats", "checkpoint", "runtime", "corpus"],
+  analyze: ["base", "pattern", "formats", "runtime"],
+  distill: ["base", "pattern", "formats", "checkpoint", "engines", "graph", "runtime"],
+  live: ["base", "pattern", "runtime"],
+  serve: ["base", "pattern", "formats", "checkpoint", "graph", "runtime"],
+  report: [
+    ...["base", "pattern", "formats", "checkpoint", "engines", "graph", "runtime"],
+    ...["search", "eval", "analyze", "distill"],
+  ],
+  tui: ["search", "eval", "report"],
+  cli: [
+    ...["base", "pattern", "formats", "checkpoint", "engines", "graph", "runtime", "calibration", "search"],
+    ...["eval", "analyze", "distill", "live", "serve", "report", "tui"],
+  ],
+};
 
-test.each(forbidden)("src/%s may not import %s", async (room, target) => {
-  const folder = await mkdtemp(join(root, "src", room, "layer-probe-"));
-  try {
-    await writeFile(join(folder, "probe.ts"), `import * as target from "${target}";\n\nexport const names = target;\n`);
-    const lint = promisify(execFile)(join(root, "node_modules", ".bin", "biome"), ["lint", folder], { cwd: root });
-    await expect(lint).rejects.toMatchObject({ stderr: expect.stringContaining("noRestrictedImports") });
-  } finally {
-    await rm(folder, { recursive: true });
+/** Wings of `src/runtime`, lowest first: a wing may import those before it. */
+const wings = ["process", "session", "device", "stages", "loss", "training", "generate"];
+
+/** Packages that are one room's business. */
+const packages: Record<string, string> = {
+  commander: "cli",
+  ink: "tui",
+  react: "tui",
+  "onnxruntime-node": "runtime",
+  "@bufbuild/protobuf": "graph",
+  hono: "serve",
+  "@hono/node-server": "serve",
+  "prom-client": "serve",
+  undici: "live",
+};
+
+interface Import {
+  from: string;
+  /** Path in `src`, or a package's name. */
+  to: string;
+  isPackage: boolean;
+}
+
+/** Static and dynamic imports, types too, as the formatter writes them. */
+const importText = /^(?:import|export)\b[^;"]*?"([^"\n]+)"|\bimport\(\s*"([^"\n]+)"/gm;
+
+function importsOf(path: string): Import[] {
+  const from = relative(source, path);
+  const names = [...readFileSync(path, "utf8").matchAll(importText)].map(([, fixed, late]) => fixed ?? late ?? "");
+  return names.map((name) =>
+    name.startsWith(".")
+      ? { from, to: relative(source, resolve(dirname(path), name)), isPackage: false }
+      : { from, to: /^(@[^/]+\/)?[^/]+/.exec(name)?.[0] ?? name, isPackage: true },
+  );
+}
+
+const paths = readdirSync(source, { recursive: true, encoding: "utf8" }).map((path) => join(source, path));
+const files = paths.filter((path) => /\.tsx?$/.test(path));
+const imports = files.flatMap(importsOf);
+const room = (path: string) => path.split(sep)[0] as string;
+const wing = (path: string) => (path.split(sep).length > 2 ? (path.split(sep)[1] as string) : undefined);
+
+/** What a rule refuses, one line each. */
+function arrowsAgainst(rules: typeof rooms, found: readonly Import[]): string[] {
+  return found
+    .filter(
+      ({ isPackage, from, to }) => !isPackage && room(from) !== room(to) && !rules[room(from)]?.includes(room(to)),
+    )
+    .map(({ from, to }) => `${from} imports ${to}`);
+}
+
+test("there are files to look at", () => {
+  expect(imports.length).toBeGreaterThan(1000);
+  expect([...new Set(files.map((path) => room(relative(source, path))))].sort()).toEqual(Object.keys(rooms).sort());
+});
+
+test("rooms import only what docs/design.md allows", () => {
+  expect(arrowsAgainst(rooms, imports)).toEqual([]);
+});
+
+test("an arrow that is not allowed is found", () => {
+  expect(arrowsAgainst({ ...rooms, runtime: ["base"] }, imports)).toContainEqual(
+    expect.stringMatching(/^runtime\/.* imports graph\//),
+  );
+});
+
+test("each wing of runtime imports those before it", () => {
+  const upward = imports.filter(({ from, to, isPackage }) => {
+    if (isPackage || room(from) !== "runtime" || room(to) !== "runtime") return false;
+    const target = wing(to);
+    return target !== undefined && wings.indexOf(target) > wings.indexOf(wing(from) ?? "");
+  });
+  expect(upward.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
+  const known = new Set(
+    files.map((path) => relative(source, path)).flatMap((path) => (room(path) === "runtime" ? [wing(path)] : [])),
+  );
+  expect([...known].filter((name) => name !== undefined).sort()).toEqual([...wings].sort());
+});
+
+test.each(Object.entries(packages))("only its own room imports %s (%s)", (name, owner) => {
+  const users = new Set(imports.filter(({ isPackage, to }) => isPackage && to === name).map(({ from }) => room(from)));
+  expect([...users]).toEqual([owner]);
+});
+
+describe("no folder has more than 25 entries", () => {
+  const folders = new Map<string, number>();
+  for (const path of paths) {
+    const folder = relative(source, dirname(path));
+    if (folder !== "") folders.set(folder, (folders.get(folder) ?? 0) + 1);
   }
+  test.each([...folders.keys()])("%s", (folder) => {
+    expect(folders.get(folder)).toBeLessThanOrEqual(25);
+  });
 });

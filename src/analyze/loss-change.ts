@@ -3,7 +3,7 @@
  * less than two texts do.
  */
 import { fullLayers, type Pattern, withShared } from "../pattern/pattern.ts";
-import { meanLoss } from "../runtime/mean-loss.ts";
+import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import type { Measurement } from "../runtime/measurement.ts";
 
 /** What an analysis has to know of a measurement. */

@@ -1,6 +1,6 @@
 /** Means over queries of what pairs of layers have in common: by layer, source and position of the query. */
 import type { Statistic } from "../formats/analysis-file.ts";
-import type { LayerObservation } from "../runtime/layer-observer.ts";
+import type { LayerObservation } from "../runtime/stages/layer-observer.ts";
 
 type StatisticName = "overlap" | "recall" | "similarity";
 

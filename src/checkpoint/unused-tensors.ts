@@ -1,6 +1,7 @@
 /** What a checkpoint holds and its model does not use: where that contradicts config.json, people are told. */
+
+import type { DsaConfig } from "./config/model-config.ts";
 import { weightTypes } from "./dtype.ts";
-import type { DsaConfig } from "./model-config.ts";
 import { scaleSuffixes } from "./scales.ts";
 import type { CheckpointTensors } from "./shards.ts";
 import { byModelName, layerOf } from "./tensor-names.ts";

@@ -5,8 +5,8 @@
  */
 import { InputError } from "../base/errors.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
+import type { DsaConfig } from "./config/model-config.ts";
 import { weightTypes } from "./dtype.ts";
-import type { DsaConfig } from "./model-config.ts";
 import { unreadFormat } from "./quantization.ts";
 import { expectedScales, findScales, scaleGrid } from "./scales.ts";
 import type { CheckpointTensor, CheckpointTensors } from "./shards.ts";

@@ -20,23 +20,15 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
-import { LayerObserver } from "../runtime/layer-observer.ts";
-import { type LossPlace, openLossEvaluator } from "../runtime/loss.ts";
-import { meanLoss } from "../runtime/mean-loss.ts";
+import { type LossPlace, openLossEvaluator } from "../runtime/loss/loss.ts";
+import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
-import { defaultThreads } from "../runtime/onnx-session.ts";
-import { runtimeName } from "../runtime/runtime-name.ts";
+import { defaultThreads } from "../runtime/session/onnx-session.ts";
+import { runtimeName } from "../runtime/session/runtime-name.ts";
+import { LayerObserver } from "../runtime/stages/layer-observer.ts";
 import { parseRetain } from "../search/retain.ts";
-import {
-  type JournalFlags,
-  journalFingerprint,
-  openEvaluationJournal,
-  requireSensibleJournal,
-} from "./evaluation-journal.ts";
-import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./inputs.ts";
-import { interruptible, recordedCommand, resumeCommand } from "./interruption.ts";
-import { Measuring } from "./measuring.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -51,9 +43,17 @@ import {
   type OutputFlags,
   type PatternFlags,
   type WorkerFlags,
-} from "./options.ts";
-import { requireWritable } from "./output-file.ts";
-import { Terminal } from "./terminal.ts";
+} from "./arguments/options.ts";
+import { interruptible, recordedCommand, resumeCommand } from "./console/interruption.ts";
+import { requireWritable } from "./console/output-file.ts";
+import { Terminal } from "./console/terminal.ts";
+import {
+  type JournalFlags,
+  journalFingerprint,
+  openEvaluationJournal,
+  requireSensibleJournal,
+} from "./evaluation-journal.ts";
+import { Measuring } from "./search/measuring.ts";
 
 interface AnalyzeFlags
   extends PatternFlags,

@@ -9,14 +9,14 @@ import { type ClockName, clockNames, clocks } from "../base/clock.ts";
 import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
 import { toolVersion } from "../base/version.ts";
-import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/random-checkpoint.ts";
-import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/reduced-config.ts";
+import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/config/reduced-config.ts";
+import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/derived/random-checkpoint.ts";
 import { elementsOf } from "../checkpoint/weights.ts";
 import { type BenchFile, formatBenchFile } from "../formats/bench-file.ts";
 import { formatLatencyFile } from "../formats/latency-file.ts";
 import { readText } from "../formats/text-file.ts";
 import { parseJson } from "../formats/validation.ts";
-import { latentWidth } from "../graph/contract.ts";
+import { latentWidth } from "../graph/exported/contract.ts";
 import { type ModelFolder, openModel } from "../graph/model-folder.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { evenPattern } from "../pattern/schedule.ts";
@@ -26,17 +26,16 @@ import {
   isWithinNoise,
   latencyRecord,
   type NamedPattern,
-} from "../report/bench-record.ts";
-import { formatBenchReport } from "../report/bench-report.ts";
+} from "../report/bench/bench-record.ts";
+import { formatBenchReport } from "../report/bench/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
-import { availableMemory } from "../runtime/memory/host-memory.ts";
-import { defaultThreads } from "../runtime/onnx-session.ts";
-import { PatternTimer } from "../runtime/pattern-timer.ts";
-import { runtimeName } from "../runtime/runtime-name.ts";
+import { availableMemory } from "../runtime/device/host-memory.ts";
+import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
+import { defaultThreads } from "../runtime/session/onnx-session.ts";
+import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
-import { choosePattern, openDevice } from "./inputs.ts";
-import { interruptible, recordedCommand } from "./interruption.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { choosePattern, openDevice } from "./arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
   addOutputOptions,
@@ -47,9 +46,10 @@ import {
   positiveNumber,
   repeatCount,
   wholeNumber,
-} from "./options.ts";
-import { requireWritable } from "./output-file.ts";
-import { Terminal } from "./terminal.ts";
+} from "./arguments/options.ts";
+import { interruptible, recordedCommand } from "./console/interruption.ts";
+import { requireWritable } from "./console/output-file.ts";
+import { Terminal } from "./console/terminal.ts";
 
 interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   config?: string;

@@ -2,10 +2,10 @@
 import type { Command } from "commander";
 import { RuntimeFailure } from "../base/errors.ts";
 import { doctorRecord, formatDoctorReport } from "../report/doctor-report.ts";
-import { unavailability } from "../runtime/device.ts";
-import { diagnose } from "../runtime/diagnosis.ts";
-import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./options.ts";
-import { Terminal } from "./terminal.ts";
+import { unavailability } from "../runtime/device/device.ts";
+import { diagnose } from "../runtime/device/diagnosis.ts";
+import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./arguments/options.ts";
+import { Terminal } from "./console/terminal.ts";
 
 type DoctorFlags = Pick<DeviceFlags, "device"> & OutputFlags;
 

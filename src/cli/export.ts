@@ -1,13 +1,13 @@
 /** `indexcache export`: a checkpoint becomes a model folder with ONNX graphs. */
 import type { Command } from "commander";
 import { findModel } from "../checkpoint/hub-cache.ts";
-import { exportModel } from "../graph/export.ts";
+import { exportModel } from "../graph/exported/export.ts";
 import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
 import { formatFields } from "../report/text-table.ts";
-import { interruptible } from "./interruption.ts";
-import { addOutputOptions, type OutputFlags } from "./options.ts";
-import { ProgressNotes } from "./progress-notes.ts";
-import { Terminal } from "./terminal.ts";
+import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
+import { interruptible } from "./console/interruption.ts";
+import { ProgressNotes } from "./console/progress-notes.ts";
+import { Terminal } from "./console/terminal.ts";
 
 interface ExportFlags extends OutputFlags {
   output: string;

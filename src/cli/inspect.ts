@@ -1,11 +1,11 @@
 /** `indexcache inspect`: what a model is, and whether it keeps the contract. */
 import type { Command } from "commander";
 import { findModel } from "../checkpoint/hub-cache.ts";
-import { inspectModel } from "../graph/inspect.ts";
+import { inspectModel } from "../graph/exported/inspect.ts";
 import { formatInspection } from "../report/inspection-report.ts";
-import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./options.ts";
-import { ProgressNotes } from "./progress-notes.ts";
-import { Terminal } from "./terminal.ts";
+import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
+import { ProgressNotes } from "./console/progress-notes.ts";
+import { Terminal } from "./console/terminal.ts";
 
 interface InspectFlags extends OutputFlags {
   verify?: boolean;

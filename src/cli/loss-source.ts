@@ -3,11 +3,11 @@ import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import type { JournalFingerprint } from "../formats/journal.ts";
 import type { PatternFile } from "../formats/pattern-file.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { type LossSettings, openLossEvaluator } from "../runtime/loss.ts";
+import { type LossSettings, openLossEvaluator } from "../runtime/loss/loss.ts";
 import type { Objective, PatternEvaluator } from "../runtime/measurement.ts";
-import { runtimeName } from "../runtime/runtime-name.ts";
-import { placeName } from "./inputs.ts";
-import type { Terminal } from "./terminal.ts";
+import { runtimeName } from "../runtime/session/runtime-name.ts";
+import { placeName } from "./arguments/inputs.ts";
+import type { Terminal } from "./console/terminal.ts";
 
 export interface LossSource {
   /** What decides the numbers beside model and text, for journals. */

@@ -2,14 +2,11 @@
 import type { Command } from "commander";
 import type { Pattern } from "../pattern/pattern.ts";
 import { formatLossReport, lossRecord } from "../report/loss-report.ts";
-import { openLossEvaluator } from "../runtime/loss.ts";
-import { joinMeasurements } from "../runtime/mean-loss.ts";
+import { openLossEvaluator } from "../runtime/loss/loss.ts";
+import { joinMeasurements } from "../runtime/loss/mean-loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
-import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./inputs.ts";
-import { interruptible } from "./interruption.ts";
-import { measureServerLoss } from "./live/server-loss.ts";
-import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -24,10 +21,13 @@ import {
   type OutputFlags,
   type PatternFlags,
   type WorkerFlags,
-} from "./options.ts";
-import { Countdown, whileWaiting } from "./patience.ts";
-import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
-import { Terminal } from "./terminal.ts";
+} from "./arguments/options.ts";
+import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
+import { interruptible } from "./console/interruption.ts";
+import { Countdown, whileWaiting } from "./console/patience.ts";
+import { Terminal } from "./console/terminal.ts";
+import { measureServerLoss } from "./live/server-loss.ts";
+import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
 
 type LossFlags = PatternFlags &
   VerifyFlags &

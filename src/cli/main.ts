@@ -1,8 +1,8 @@
 /** Entry of the `indexcache` command. */
 import process from "node:process";
-import { reportFailure } from "./failure.ts";
+import { reportFailure } from "./console/failure.ts";
+import { exitQuietlyOnBrokenPipe } from "./console/terminal.ts";
 import { runCommandLine } from "./program.ts";
-import { exitQuietlyOnBrokenPipe } from "./terminal.ts";
 
 exitQuietlyOnBrokenPipe();
 // What escapes from a timer or a stream: told as any other defect, with the exit code for one.

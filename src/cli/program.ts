@@ -4,17 +4,17 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
-import { reportFailure } from "./failure.ts";
+import { reportFailure } from "./console/failure.ts";
 
 /**
  * The commands in the order of the help. Each is loaded when it is asked for: all of them are hundreds of modules, and
  * starting would take longer than most commands do.
  */
 const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
-  search: async () => (await import("./search.ts")).addSearchCommand,
+  search: async () => (await import("./search/search.ts")).addSearchCommand,
   run: async () => (await import("./run.ts")).addRunCommand,
   loss: async () => (await import("./loss.ts")).addLossCommand,
-  eval: async () => (await import("./eval.ts")).addEvalCommand,
+  eval: async () => (await import("./eval/eval.ts")).addEvalCommand,
   analyze: async () => (await import("./analyze.ts")).addAnalyzeCommand,
   bench: async () => (await import("./bench.ts")).addBenchCommand,
   serve: async () => (await import("./serve.ts")).addServeCommand,
@@ -23,7 +23,7 @@ const commands: Readonly<Record<string, () => Promise<(program: Command) => void
   distill: async () => (await import("./distill/distill.ts")).addDistillCommand,
   export: async () => (await import("./export.ts")).addExportCommand,
   inspect: async () => (await import("./inspect.ts")).addInspectCommand,
-  pattern: async () => (await import("./pattern.ts")).addPatternCommand,
+  pattern: async () => (await import("./pattern/pattern.ts")).addPatternCommand,
   report: async () => (await import("./report.ts")).addReportCommand,
   doctor: async () => (await import("./doctor.ts")).addDoctorCommand,
 };

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
-import { addOutputOptions, type OutputFlags } from "./options.ts";
-import { Terminal } from "./terminal.ts";
+import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
+import { Terminal } from "./console/terminal.ts";
 
 interface ReportFlags extends OutputFlags {
   output: string;

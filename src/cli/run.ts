@@ -3,17 +3,16 @@ import process from "node:process";
 import type { Command } from "commander";
 import { InputError } from "../base/errors.ts";
 import { escapeForTerminal } from "../base/quoted.ts";
-import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
-import { openDecoder } from "../runtime/decoder.ts";
-import { providerOf } from "../runtime/execution-provider.ts";
-import { type GenerationResult, generate } from "../runtime/generation.ts";
+import { openDecoder } from "../runtime/generate/decoder.ts";
+import { type GenerationResult, generate } from "../runtime/generate/generation.ts";
+import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
-import { createSampler } from "../runtime/sampling.ts";
-import { choosePattern, openDevice } from "./inputs.ts";
-import { interruptible } from "./interruption.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { providerOf } from "../runtime/session/execution-provider.ts";
+import { choosePattern, openDevice } from "./arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
   addDtypeOption,
@@ -27,11 +26,12 @@ import {
   type PatternFlags,
   positiveNumber,
   wholeNumber,
-} from "./options.ts";
-import { whileWaiting } from "./patience.ts";
-import { addProfileOption, type ProfileFlags, withProfile } from "./profile.ts";
-import { type Prompt, type PromptFlags, readPrompt } from "./prompt.ts";
-import { Terminal } from "./terminal.ts";
+} from "./arguments/options.ts";
+import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
+import { type Prompt, type PromptFlags, readPrompt } from "./arguments/prompt.ts";
+import { interruptible } from "./console/interruption.ts";
+import { whileWaiting } from "./console/patience.ts";
+import { Terminal } from "./console/terminal.ts";
 
 interface RunFlags extends PatternFlags, VerifyFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;

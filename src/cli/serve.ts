@@ -1,22 +1,20 @@
 /** `indexcache serve`: the model behind the OpenAI API. */
 import { type Command, Option } from "commander";
 import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
-import { Tokenizer } from "../checkpoint/tokenizer.ts";
+import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import { isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
-import { availableMemory } from "../runtime/memory/host-memory.ts";
-import { defaultThreads } from "../runtime/onnx-session.ts";
+import { availableMemory } from "../runtime/device/host-memory.ts";
+import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import type { Dialect } from "../serve/app.ts";
 import { ModelRunner } from "../serve/model-runner.ts";
 import { type NamedPattern, retained, ServedPatterns } from "../serve/served-patterns.ts";
 import { ModelServer } from "../serve/server.ts";
-import { reportFailure } from "./failure.ts";
-import { choosePattern, openDevice } from "./inputs.ts";
-import { interruptible } from "./interruption.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { choosePattern, openDevice } from "./arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
   addPatternOptions,
@@ -24,9 +22,11 @@ import {
   demoModel,
   type PatternFlags,
   wholeNumber,
-} from "./options.ts";
-import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
-import { Terminal, type Verbosity } from "./terminal.ts";
+} from "./arguments/options.ts";
+import { reportFailure } from "./console/failure.ts";
+import { interruptible } from "./console/interruption.ts";
+import { Terminal, type Verbosity } from "./console/terminal.ts";
+import { patternOfSize, splitRetain } from "./pattern/pattern-of-size.ts";
 
 interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
   host: string;

@@ -6,7 +6,7 @@ import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
-import { readFloats, writeFloats } from "../checkpoint/float-file.ts";
+import { readFloats, writeFloats } from "../checkpoint/derived/float-file.ts";
 import { AppendLog, type LogMode } from "../formats/append-log.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";

@@ -1,9 +1,9 @@
 /** What a distillation takes, from config.json alone: tokens, disk for hidden states, and memory of the largest part. */
-import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { requiredTensors } from "../checkpoint/weights.ts";
 import { layersFed, layersOfStep, type StepStates } from "../graph/training/distill-graph.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import { rowBytes } from "../runtime/sequence-batch.ts";
+import { rowBytes } from "../runtime/loss/sequence-batch.ts";
 import { boundaryBytes } from "../runtime/training/boundary-states.ts";
 import { rangeShape } from "../runtime/training/layer-states.ts";
 import { carriedBatch, rangeBelow } from "./boundaries.ts";

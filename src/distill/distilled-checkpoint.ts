@@ -7,10 +7,10 @@ import {
   type DerivedSettings,
   type DerivedTensor,
   writeDerivedCheckpoint,
-} from "../checkpoint/derived-checkpoint.ts";
+} from "../checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { type ModelWeights, tensorName } from "../checkpoint/weights.ts";
-import { indexFile, planFiles, planShards, sharedTensors } from "../engines/applied-checkpoint.ts";
+import { indexFile, planFiles, planShards, sharedTensors } from "../engines/applied/applied-checkpoint.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { indexerTensors } from "../graph/training/indexer-gradient.ts";
 import type { Pattern } from "../pattern/pattern.ts";

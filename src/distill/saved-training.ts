@@ -1,5 +1,5 @@
 /** A training between two steps, as arrays that a file holds. */
-import type { FloatArray } from "../checkpoint/float-file.ts";
+import type { FloatArray } from "../checkpoint/derived/float-file.ts";
 import type { Moments } from "./adamw.ts";
 import type { Tensors, TrainingState } from "./training.ts";
 

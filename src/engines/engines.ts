@@ -1,16 +1,16 @@
 /** Every serving engine that indexcache writes patterns for. */
 import { UsageError } from "../base/errors.ts";
-import { atom } from "./atom.ts";
 import { type Dialect, type Engine, type EngineName, engineNames } from "./dialect.ts";
-import { llamaCpp } from "./llama-cpp.ts";
-import { lmdeploy } from "./lmdeploy.ts";
+import { atom } from "./dialects/atom.ts";
+import { llamaCpp } from "./dialects/llama-cpp.ts";
+import { lmdeploy } from "./dialects/lmdeploy.ts";
+import { sglang } from "./dialects/sglang.ts";
+import { tensorrtLlm } from "./dialects/tensorrt-llm.ts";
+import { transformers } from "./dialects/transformers.ts";
+import { vllm } from "./dialects/vllm.ts";
+import { vllmAscend } from "./dialects/vllm-ascend.ts";
+import { xllm } from "./dialects/xllm.ts";
 import { compareReleases, parseRelease } from "./release.ts";
-import { sglang } from "./sglang.ts";
-import { tensorrtLlm } from "./tensorrt-llm.ts";
-import { transformers } from "./transformers.ts";
-import { vllm } from "./vllm.ts";
-import { vllmAscend } from "./vllm-ascend.ts";
-import { xllm } from "./xllm.ts";
 
 const engines: Readonly<Record<EngineName, Engine>> = {
   vllm,

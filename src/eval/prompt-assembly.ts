@@ -6,7 +6,7 @@
 
 import { InputError, UsageError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
-import type { Tokenizer } from "../checkpoint/tokenizer.ts";
+import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import { readText } from "../formats/text-file.ts";
 import type { EvalItem, ItemPrompt } from "./item.ts";
 import { CLOSING, leavesThoughtOpen, type SeparatedAnswer, separateThought } from "./thinking.ts";

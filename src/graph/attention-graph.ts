@@ -3,10 +3,11 @@
  * projection of the keys is folded into the query and that of the values into the output, so that all heads read one
  * cached latent row per token: the normed c_kv joined with the rotated k_pe.
  */
+
+import { type DsaConfig, latentNormEps } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { LayerWeights } from "../checkpoint/weights.ts";
-import { latentWidth } from "./contract.ts";
+import { latentWidth } from "./exported/contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import type { ChunkInputs } from "./indexer-graph.ts";
 import { rotate } from "./rope-graph.ts";

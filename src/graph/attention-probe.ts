@@ -3,11 +3,12 @@
  * alone. It reads the layer's hidden states and the latent rows that the body has made, and gives a number for each query
  * and selection, so that nothing of the size of queries x keys leaves the runtime.
  */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { LayerWeights } from "../checkpoint/weights.ts";
 import { attendAll, futureMask, headValues, latentQueries, scoresOfAll, valueUp } from "./attention-graph.ts";
-import { latentWidth } from "./contract.ts";
+import { latentWidth } from "./exported/contract.ts";
 import { encodeModel, GraphBuilder, type Value } from "./graph-builder.ts";
 
 /** Finite, like that of the layers. */

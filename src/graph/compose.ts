@@ -4,7 +4,7 @@
  */
 import { clone, create, fromBinary } from "@bufbuild/protobuf";
 import { InputError } from "../base/errors.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { fullLayers, type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import {
   bodyStage,
@@ -19,7 +19,7 @@ import {
   pastLatent,
   type StageName,
   topkIndices,
-} from "./contract.ts";
+} from "./exported/contract.ts";
 import { encodeModel, GraphBuilder } from "./graph-builder.ts";
 import { type GraphProto, GraphProtoSchema, type ModelProto, ModelProtoSchema } from "./onnx_pb.ts";
 

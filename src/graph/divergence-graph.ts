@@ -3,10 +3,11 @@
  * the latter the `top` most likely tokens and the mass of all others are kept, row by row; the divergence between two
  * such coarse distributions is at most that of the whole ones (data processing inequality).
  */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { ModelWeights } from "../checkpoint/weights.ts";
-import type { GraphSpec } from "./contract.ts";
+import type { GraphSpec } from "./exported/contract.ts";
 import { GraphBuilder, type Value } from "./graph-builder.ts";
 import type { ModelProto } from "./onnx_pb.ts";
 import { logits, targetLoss } from "./stages.ts";

@@ -2,7 +2,7 @@
  * `model.onnx`: the whole model in one graph with a bypass switch for each indexer, for any ONNX Runtime host. A
  * bypassed layer still writes its indexer keys, so that the cache has no holes when the switch changes.
  */
-import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { ModelWeights } from "../checkpoint/weights.ts";
 import {
   bypassInput,
@@ -13,7 +13,7 @@ import {
   pastIndexerKey,
   pastLatent,
   topkIndices,
-} from "./contract.ts";
+} from "./exported/contract.ts";
 import { GraphBuilder, type Value } from "./graph-builder.ts";
 import { indexerKeys, selectKeys } from "./indexer-graph.ts";
 import type { ModelProto } from "./onnx_pb.ts";

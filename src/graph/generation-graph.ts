@@ -3,8 +3,9 @@
  * `generation-caches.ts` has them. One graph holds the ways of reading keys that a prompt and its continuation need; inputs
  * choose, and all ways share one set of weights.
  */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { ModelWeights } from "../checkpoint/weights.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import {
@@ -15,7 +16,7 @@ import {
   pastIndexerKey,
   pastLatent,
   type TensorSpec,
-} from "./contract.ts";
+} from "./exported/contract.ts";
 import { type CacheContext, type CacheForm, cacheBlock } from "./generation-caches.ts";
 import {
   farPieces,

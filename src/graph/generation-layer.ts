@@ -2,8 +2,9 @@
  * A layer of a generation graph: the rows of one run (a chunk of the prompt, or one new token) against caches. Shared
  * layers have neither indexer weights nor index keys.
  */
+
+import { type DsaConfig, latentNormEps } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale } from "./attention-graph.ts";
 import { type CacheContext, type CacheName, type WrittenCache, writeCache } from "./generation-caches.ts";

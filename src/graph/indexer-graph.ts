@@ -2,8 +2,9 @@
  * The lightning indexer (architecture of HF's GlmMoeDsaIndexer and DeepseekV32Indexer). Key rows are made for every
  * token; scoring the history and selecting `index_topk` keys is the part that a Shared layer skips.
  */
+
+import { type DsaConfig, latentNormEps } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { rotate } from "./rope-graph.ts";

@@ -8,8 +8,9 @@
  *
  * `h` is the normed input of the layer, `[rows, hidden_size]`. Whoever reads the scores decides which rows and keys there are.
  */
+
+import { type DsaConfig, latentNormEps } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { type Rotation, rotateAt } from "./rope-graph.ts";

@@ -1,6 +1,7 @@
 /** Dense SwiGLU layers and routed mixtures of experts (HF: GlmMoeDsaMLP, GlmMoeDsaMoE with its top-k router). */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import { isRouted, type LayerWeights, type MlpWeights, type RoutedWeights } from "../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 

@@ -1,6 +1,7 @@
 /** Rotary embedding in graphs: the angles are computed once per chunk and shared by attention and indexer of all layers. */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import type { Attributes } from "./graph-parts.ts";
 

@@ -3,11 +3,12 @@
  * once a layer and read under a bias that opens the selected ones: the fused attention of a GPU does that faster than it
  * gathers rows of their own for every query. Beyond it, the selected latent rows are gathered (docs/gpu.md has the figures).
  */
+
+import { type DsaConfig, latentNormEps } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import { type DsaConfig, latentNormEps } from "../checkpoint/model-config.ts";
 import type { LayerWeights } from "../checkpoint/weights.ts";
 import { softmaxScale, upProjection } from "./attention-graph.ts";
-import { latentWidth } from "./contract.ts";
+import { latentWidth } from "./exported/contract.ts";
 import type { GraphBuilder, Value } from "./graph-builder.ts";
 import { compressedQueries, type RowAngles } from "./lightning-indexer.ts";
 import { rotateAt } from "./rope-graph.ts";

@@ -3,11 +3,12 @@
  * chunks are a loop inside the graph and caches never leave the device. Switches choose, run by run, which layers run and
  * which indexers do, so that one set of weights on the device serves every pattern and every suffix of layers.
  */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { LayerWeights, ModelWeights } from "../checkpoint/weights.ts";
-import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "./contract.ts";
 import { divergence, divergenceNames, ownWidth } from "./divergence-graph.ts";
+import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "./exported/contract.ts";
 import { GraphBuilder, type Value } from "./graph-builder.ts";
 import { feedForward } from "./mlp-graph.ts";
 import type { ModelProto } from "./onnx_pb.ts";

@@ -1,5 +1,5 @@
 /** The rows of a batch of sequences, and the query chunks that a sequence graph cuts them into. */
-import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { GraphBuilder, GraphSettings, Value } from "./graph-builder.ts";
 import type { Kernels, Provider } from "./sequence-kernels.ts";
 

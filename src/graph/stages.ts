@@ -2,11 +2,12 @@
  * The model cut into stages, one graph each: embedding, every layer's indexer and body, language-model head and loss.
  * The runtime can then run any suffix of layers with any pattern, and a skipped indexer is a graph that is not run.
  */
+
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { OnnxType } from "../checkpoint/dtype.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights, ModelWeights } from "../checkpoint/weights.ts";
 import { attention } from "./attention-graph.ts";
-import { type GraphSpec, type StageName, stageSpecs } from "./contract.ts";
+import { type GraphSpec, type StageName, stageSpecs } from "./exported/contract.ts";
 import { GraphBuilder, type Value } from "./graph-builder.ts";
 import { type ChunkInputs, indexerKeys, selectKeys } from "./indexer-graph.ts";
 import { feedForward } from "./mlp-graph.ts";

@@ -6,7 +6,7 @@
 import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
-import { meanLoss } from "../runtime/mean-loss.ts";
+import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import {
   type EvaluateContext,
   type EvaluateOptions,

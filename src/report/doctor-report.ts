@@ -1,9 +1,9 @@
 /** What `doctor` prints: the machine, its devices, and how to get those that do not work. */
 import { toolVersion } from "../base/version.ts";
-import type { DeviceCheck } from "../runtime/device.ts";
-import type { Diagnosis } from "../runtime/diagnosis.ts";
-import { cudaIndex } from "../runtime/execution-provider.ts";
-import type { Gpu } from "../runtime/gpu.ts";
+import type { DeviceCheck } from "../runtime/device/device.ts";
+import type { Diagnosis } from "../runtime/device/diagnosis.ts";
+import type { Gpu } from "../runtime/device/gpu.ts";
+import { cudaIndex } from "../runtime/session/execution-provider.ts";
 import { formatBytes, formatCount } from "./quantities.ts";
 import { formatFields, formatTable } from "./text-table.ts";
 

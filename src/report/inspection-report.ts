@@ -1,6 +1,6 @@
 /** What `inspect` prints. */
 import type { DistilledManifest } from "../formats/distilled-manifest.ts";
-import type { Inspection } from "../graph/inspect.ts";
+import type { Inspection } from "../graph/exported/inspect.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
 import { formatFields } from "./text-table.ts";

@@ -1,8 +1,14 @@
 /** What `--profile` tells: where the time goes, what runs in the wrong place, and what is copied. */
 import { toolVersion } from "../base/version.ts";
-import { type Copies, cpuOperators, joinProfiles, type OperatorProfile, shapeBytes } from "../runtime/profile.ts";
-import type { RecordedSession } from "../runtime/recording.ts";
-import { noTraffic, type Traffic } from "../runtime/traffic.ts";
+import {
+  type Copies,
+  cpuOperators,
+  joinProfiles,
+  type OperatorProfile,
+  shapeBytes,
+} from "../runtime/session/profile.ts";
+import type { RecordedSession } from "../runtime/session/recording.ts";
+import { noTraffic, type Traffic } from "../runtime/session/traffic.ts";
 import { formatBytes, formatCount, formatDuration } from "./quantities.ts";
 import { formatTable } from "./text-table.ts";
 

@@ -1,6 +1,6 @@
 /** What `run` tells about a generation. */
 import type { Pattern } from "../pattern/pattern.ts";
-import type { GenerationResult } from "../runtime/generation.ts";
+import type { GenerationResult } from "../runtime/generate/generation.ts";
 import { formatBytes, formatCount, formatDuration, formatRate } from "./quantities.ts";
 
 /** The `--json` form. */

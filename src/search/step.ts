@@ -2,7 +2,7 @@
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Candidate, Found, Lead, SearchEvent, SearchStep } from "./events.ts";
 import type { Evaluation } from "./losses.ts";
-import type { Tried } from "./selection.ts";
+import type { Tried } from "./screening/selection.ts";
 import { type Direction, differences } from "./space.ts";
 import { chooseBest } from "./ties.ts";
 import type { Trials } from "./trials.ts";

@@ -1,20 +1,20 @@
 /** The strategies by name, with their settings: what `--strategy` and the options beside it stand for. */
 import { UsageError } from "../base/errors.ts";
-import { type BeamSettings, planBeam } from "./beam.ts";
-import { planBlockwise } from "./blockwise.ts";
-import { bounded } from "./bounded.ts";
-import { complete } from "./complete.ts";
 import type { SearchEvent, SearchOptions } from "./events.ts";
-import { planExhaustive } from "./exhaustive.ts";
-import { planFloating } from "./floating.ts";
-import { planForward } from "./forward.ts";
-import { planGreedy } from "./greedy.ts";
-import { planLookAgain } from "./look-again.ts";
-import { type RaceSettings, raced } from "./raced.ts";
-import { repeated } from "./repeated.ts";
-import type { Selection } from "./selection.ts";
+import { bounded } from "./screening/bounded.ts";
+import { complete } from "./screening/complete.ts";
+import { type RaceSettings, raced } from "./screening/raced.ts";
+import { repeated } from "./screening/repeated.ts";
+import type { Selection } from "./screening/selection.ts";
 import type { PatternSpace } from "./space.ts";
-import { type SwapSettings, withSwaps } from "./swap.ts";
+import { type BeamSettings, planBeam } from "./strategies/beam.ts";
+import { planBlockwise } from "./strategies/blockwise.ts";
+import { planExhaustive } from "./strategies/exhaustive.ts";
+import { planFloating } from "./strategies/floating.ts";
+import { planForward } from "./strategies/forward.ts";
+import { planGreedy } from "./strategies/greedy.ts";
+import { planLookAgain } from "./strategies/look-again.ts";
+import { type SwapSettings, withSwaps } from "./strategies/swap.ts";
 import { runPlan, type SearchPlan } from "./trials.ts";
 
 export const strategyNames = [

@@ -18,8 +18,8 @@ import type {
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
 import { type Evaluation, type KnownLosses, LossTable, type SequenceLoss } from "./losses.ts";
-import { contest } from "./repeated.ts";
-import type { Selection } from "./selection.ts";
+import { contest } from "./screening/repeated.ts";
+import type { Selection } from "./screening/selection.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 

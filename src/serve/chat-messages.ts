@@ -1,6 +1,6 @@
 /** Messages of a chat, and their ids. */
 import { z } from "zod";
-import type { ChatMessage } from "../checkpoint/tokenizer.ts";
+import type { ChatMessage } from "../checkpoint/tokenizer/tokenizer.ts";
 import { ApiError } from "./api-error.ts";
 import type { ServerContext } from "./server-context.ts";
 

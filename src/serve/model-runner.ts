@@ -1,14 +1,14 @@
 /** The served model: prompts are scored and continued, each under the pattern of its request, one after the other. */
-import type { DsaConfig } from "../checkpoint/model-config.ts";
-import type { Tokenizer } from "../checkpoint/tokenizer.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
+import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
-import { chunksOf } from "../runtime/chunks.ts";
-import { type Finish, generate } from "../runtime/generation.ts";
+import { type Finish, generate } from "../runtime/generate/generation.ts";
+import { createSampler, type SamplingOptions } from "../runtime/generate/sampling.ts";
 import type { ComputeDevice, Decoder } from "../runtime/measurement.ts";
-import { createSampler, type SamplingOptions } from "../runtime/sampling.ts";
-import { StageModel } from "../runtime/stage-model.ts";
-import { StagedSequence } from "../runtime/staged-sequence.ts";
+import { chunksOf } from "../runtime/stages/chunks.ts";
+import { StageModel } from "../runtime/stages/stage-model.ts";
+import { StagedSequence } from "../runtime/stages/staged-sequence.ts";
 import { ExecutionQueue } from "./execution-queue.ts";
 import { type NeededScores, PrefixCache, type PromptScores } from "./prefix-cache.ts";
 import { RowDistribution, type RowScore } from "./row-score.ts";

@@ -4,10 +4,10 @@
  * well: four answers after one long context run the context once, even where its log-probabilities are asked for.
  */
 import { sum } from "../base/sum.ts";
-import type { DsaConfig } from "../checkpoint/model-config.ts";
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import { chunksOf } from "../runtime/chunks.ts";
-import type { StagedSequence } from "../runtime/staged-sequence.ts";
+import { chunksOf } from "../runtime/stages/chunks.ts";
+import type { StagedSequence } from "../runtime/stages/staged-sequence.ts";
 import type { RowScore } from "./row-score.ts";
 
 /** Scores of a prompt's tokens; `rows[i]` is the score of the token at position `from + i + 1`. */

@@ -1,7 +1,7 @@
 /** From requests' fields to sequences, and from a sequence's events to one result. */
 import { randomInt } from "node:crypto";
-import type { Finish } from "../runtime/generation.ts";
-import type { SamplingOptions } from "../runtime/sampling.ts";
+import type { Finish } from "../runtime/generate/generation.ts";
+import type { SamplingOptions } from "../runtime/generate/sampling.ts";
 import { ApiError } from "./api-error.ts";
 import type { ModelRunner, SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import type { RowScore } from "./row-score.ts";

@@ -1,5 +1,5 @@
 /** Texts of single tokens, as log-probabilities name them. */
-import type { Tokenizer } from "../checkpoint/tokenizer.ts";
+import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 
 export class TokenTexts {
   readonly #tokenizer: Tokenizer | undefined;

@@ -2,7 +2,7 @@
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
 import type { EvalProgress } from "../eval/run/progress.ts";
-import { describeItems, type EvalDisplay } from "../report/eval-display.ts";
+import { describeItems, type EvalDisplay } from "../report/eval/eval-display.ts";
 import { formatDuration } from "../report/quantities.ts";
 
 export interface EvalViewProps {

@@ -5,7 +5,7 @@
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
 import { formatDuration, formatError, formatLoss, formatLossChange } from "../report/quantities.ts";
-import { describeLayers, describePosition, type SearchDisplay } from "../report/search-display.ts";
+import { describeLayers, describePosition, type SearchDisplay } from "../report/search/search-display.ts";
 import type { Candidate } from "../search/events.ts";
 import { isSameFlip, type SearchProgress } from "../search/progress.ts";
 

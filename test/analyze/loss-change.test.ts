@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { lossChange, measureFlips, measurePairs } from "../../src/analyze/loss-change.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { meanLoss } from "../../src/runtime/mean-loss.ts";
+import { meanLoss } from "../../src/runtime/loss/mean-loss.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
 
 /** Texts that differ a lot, and flips that cost each of them almost the same; layers 2 and 3 cost 0.5 more together. */

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { PairStatistics } from "../../src/analyze/pair-statistics.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
-import { LayerObserver } from "../../src/runtime/layer-observer.ts";
+import { LayerObserver } from "../../src/runtime/stages/layer-observer.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 
 const matrix = z.array(z.array(z.number().nullable()));

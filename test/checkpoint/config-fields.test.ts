@@ -4,9 +4,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
-import { largestSizes } from "../../src/checkpoint/config-schema.ts";
-import { parseModelConfig } from "../../src/checkpoint/model-config.ts";
-import { reduceConfig } from "../../src/checkpoint/reduced-config.ts";
+import { largestSizes } from "../../src/checkpoint/config/config-schema.ts";
+import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { reduceConfig } from "../../src/checkpoint/config/reduced-config.ts";
 import { parseServedModel } from "../../src/engines/served-model.ts";
 import { fixturePath } from "../oracle.ts";
 

@@ -8,7 +8,7 @@ import {
   formatIndex,
   placements,
   writeDerivedCheckpoint,
-} from "../../src/checkpoint/derived-checkpoint.ts";
+} from "../../src/checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { fixturePath } from "../oracle.ts";
 

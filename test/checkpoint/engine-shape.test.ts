@@ -4,15 +4,15 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { planEngineShape } from "../../src/checkpoint/engine-shape.ts";
-import { writeRandomCheckpoint } from "../../src/checkpoint/random-checkpoint.ts";
-import { reduceConfig } from "../../src/checkpoint/reduced-config.ts";
+import { reduceConfig } from "../../src/checkpoint/config/reduced-config.ts";
+import { planEngineShape } from "../../src/checkpoint/derived/engine-shape.ts";
+import { writeRandomCheckpoint } from "../../src/checkpoint/derived/random-checkpoint.ts";
+import { spreadTensor } from "../../src/checkpoint/derived/spread-tensor.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
-import { spreadTensor } from "../../src/checkpoint/spread-tensor.ts";
-import { applyPattern } from "../../src/engines/applied-checkpoint.ts";
+import { applyPattern } from "../../src/engines/applied/applied-checkpoint.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import { float32, floats, readTensors, type Tensor, writeTensors } from "./tensor-file.ts";
 
 /** Every size differs from the others, and from those of the kernels. */

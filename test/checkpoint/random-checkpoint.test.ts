@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { hashFile } from "../../src/base/user-files.ts";
-import { randomWeightBytes, writeRandomCheckpoint } from "../../src/checkpoint/random-checkpoint.ts";
-import { reduceConfig } from "../../src/checkpoint/reduced-config.ts";
+import { reduceConfig } from "../../src/checkpoint/config/reduced-config.ts";
+import { randomWeightBytes, writeRandomCheckpoint } from "../../src/checkpoint/derived/random-checkpoint.ts";
 import { elementsOf } from "../../src/checkpoint/weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { openDecoder } from "../../src/runtime/decoder.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { fixturePath } from "../oracle.ts";
 
 let folders: string[];

@@ -1,7 +1,7 @@
 /** Checkpoints of real models' names, shapes and sizes that take no room on disk: sparse files full of zeros. */
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { parseModelConfig } from "../../src/checkpoint/model-config.ts";
+import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { requiredTensors } from "../../src/checkpoint/weights.ts";
 
 const shardBytes = 5e9;

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
-import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer.ts";
-import { TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer-thread.ts";
+import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
+import { TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
 import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
 
 let folder: string;

@@ -2,8 +2,8 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
+import { parseModelConfig, readModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
-import { parseModelConfig, readModelConfig } from "../../src/checkpoint/model-config.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { bindWeights, listWeights } from "../../src/checkpoint/weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";

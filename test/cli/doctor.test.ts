@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import type { DoctorRecord } from "../../src/report/doctor-report.ts";
-import { runtimePackage } from "../../src/runtime/native-libraries.ts";
+import { runtimePackage } from "../../src/runtime/device/native-libraries.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "../runtime/nvidia-smi.ts";
 import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 

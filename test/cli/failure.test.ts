@@ -1,7 +1,7 @@
 import { CommanderError } from "commander";
 import { afterEach, expect, test, vi } from "vitest";
 import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../../src/base/errors.ts";
-import { reportFailure } from "../../src/cli/failure.ts";
+import { reportFailure } from "../../src/cli/console/failure.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 

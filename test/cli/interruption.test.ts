@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { recordedCommand, resumeCommand } from "../../src/cli/interruption.ts";
+import { recordedCommand, resumeCommand } from "../../src/cli/console/interruption.ts";
 
 test("resumeCommand() is the command line as given, quoted, with --resume", () => {
   expect(resumeCommand(["/usr/bin/node", "/usr/local/bin/indexcache", "search", "-o", "my p.json", "--fresh"])).toBe(

@@ -3,8 +3,8 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { readModelConfig } from "../../src/checkpoint/model-config.ts";
-import { latentWidth } from "../../src/graph/contract.ts";
+import { readModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { latentWidth } from "../../src/graph/exported/contract.ts";
 import type { ProfileRecord } from "../../src/report/profile-report.ts";
 import { demoModel, indexcache, shell } from "./indexcache.ts";
 

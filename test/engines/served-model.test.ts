@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { patchConfig } from "../../src/engines/config-patch.ts";
+import { patchConfig } from "../../src/engines/applied/config-patch.ts";
 import { parseServedModel, readServedModel } from "../../src/engines/served-model.ts";
 
 const root = join(import.meta.dirname, "..", "..");

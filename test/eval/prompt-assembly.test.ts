@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem } from "../../src/eval/item.ts";
 import { deepseekTemplate, openPromptAssembly } from "../../src/eval/prompt-assembly.ts";
 import { BOS, type ByteTokenizerOptions, writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";

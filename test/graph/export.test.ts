@@ -5,11 +5,11 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InterruptedError } from "../../src/base/errors.ts";
 import { hashBytes } from "../../src/base/files.ts";
-import { exportModel } from "../../src/graph/export.ts";
-import { inspectModel } from "../../src/graph/inspect.ts";
+import { exportModel } from "../../src/graph/exported/export.ts";
+import { inspectModel } from "../../src/graph/exported/inspect.ts";
 import { openModel, verifyWeights } from "../../src/graph/model-folder.ts";
 import { type GraphProto, type ModelProto, ModelProtoSchema } from "../../src/graph/onnx_pb.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 

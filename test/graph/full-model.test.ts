@@ -5,12 +5,18 @@ import { join } from "node:path";
 import type { Tensor } from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { bypassInput, fullModelSpec, newLatent, pastIndexerKey, pastLatent } from "../../src/graph/contract.ts";
-import { exportModel } from "../../src/graph/export.ts";
+import {
+  bypassInput,
+  fullModelSpec,
+  newLatent,
+  pastIndexerKey,
+  pastLatent,
+} from "../../src/graph/exported/contract.ts";
+import { exportModel } from "../../src/graph/exported/export.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
-import { openDecoder } from "../../src/runtime/decoder.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/onnx-session.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle } from "../oracle.ts";
 
 const oracle = readOracle("glm-groups");

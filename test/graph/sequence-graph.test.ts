@@ -8,9 +8,9 @@ import { buildSequenceGraph, sequenceSpec } from "../../src/graph/sequence-graph
 import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
 import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/sequence-rows.ts";
 import { isFull, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/onnx-session.ts";
-import { SequenceBatch } from "../../src/runtime/sequence-batch.ts";
-import { StagedLosses } from "../../src/runtime/staged-loss.ts";
+import { SequenceBatch } from "../../src/runtime/loss/sequence-batch.ts";
+import { StagedLosses } from "../../src/runtime/loss/staged-loss.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
 import { fixturePath } from "../oracle.ts";
 
 const settings = (provider: SequenceGraphSettings["provider"]): SequenceGraphSettings => ({

@@ -1,13 +1,13 @@
 /** Losses through the engines' routes are those of our own runtime, over the tokens that patterns can change. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { preflight } from "../../src/live/preflight.ts";
 import { ServedModel } from "../../src/live/served-model.ts";
 import { ServerLosses } from "../../src/live/server-losses.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
 import { demoModel } from "../cli/indexcache.ts";
 import { DemoServer, full, quarter } from "../serve/demo-server.ts";

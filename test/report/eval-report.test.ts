@@ -3,10 +3,10 @@ import { describe, expect, test } from "vitest";
 import { evalResultSchema, formatEvalResult, readEvalResult } from "../../src/formats/eval-result.ts";
 import type { Sample } from "../../src/formats/sample-journal.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { gateFailures } from "../../src/report/eval-gate.ts";
-import { formatJunit } from "../../src/report/eval-junit.ts";
-import { evalRecord } from "../../src/report/eval-record.ts";
-import { formatEvalMarkdown, formatEvalReport } from "../../src/report/eval-report.ts";
+import { gateFailures } from "../../src/report/eval/eval-gate.ts";
+import { formatJunit } from "../../src/report/eval/eval-junit.ts";
+import { evalRecord } from "../../src/report/eval/eval-record.ts";
+import { formatEvalMarkdown, formatEvalReport } from "../../src/report/eval/eval-report.ts";
 import { binaryTask, pair } from "../eval/run/samples.ts";
 
 function result(items: readonly Sample[][]) {

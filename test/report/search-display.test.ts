@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
-import { PlainDisplay } from "../../src/report/search-display.ts";
+import { PlainDisplay } from "../../src/report/search/search-display.ts";
 import { oneByOne } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
 import { PatternSpace } from "../../src/search/space.ts";

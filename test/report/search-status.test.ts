@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { JournalContent, JournalEntry } from "../../src/formats/journal.ts";
-import { formatStatus, statusRecord } from "../../src/report/search-status.ts";
+import { formatStatus, statusRecord } from "../../src/report/search/search-status.ts";
 
 function entry(pattern: string, losses: Record<number, number>): JournalEntry {
   const sequences = Object.entries(losses).map(([index, loss]) => ({ index: Number(index), loss, tokens: 10 }));

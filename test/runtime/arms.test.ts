@@ -2,13 +2,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { InterruptedError } from "../../src/base/errors.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { Arms, type PromptRequest } from "../../src/runtime/arms.ts";
-import { openSharedDecoder } from "../../src/runtime/decoder.ts";
-import { generate } from "../../src/runtime/generation.ts";
-import { logProbability } from "../../src/runtime/sampling.ts";
+import { Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
+import { openSharedDecoder } from "../../src/runtime/generate/decoder.ts";
+import { generate } from "../../src/runtime/generate/generation.ts";
+import { logProbability } from "../../src/runtime/generate/sampling.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const full = parsePattern("FFFFFFFFFFFF");

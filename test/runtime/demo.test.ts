@@ -5,12 +5,12 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { hashFile } from "../../src/base/user-files.ts";
 import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { uniformPattern } from "../../src/pattern/schedule.ts";
-import { openDecoder } from "../../src/runtime/decoder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
 

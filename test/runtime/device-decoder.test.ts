@@ -10,12 +10,12 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { readableLimit } from "../../src/graph/sequence-attention.ts";
 import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { keepsWhatIsWritten } from "../../src/runtime/cache-check.ts";
-import { openDecoder } from "../../src/runtime/decoder.ts";
-import { DeviceDecoder } from "../../src/runtime/device-decoder.ts";
-import { decodeRun, promptRuns } from "../../src/runtime/generation-runs.ts";
+import { keepsWhatIsWritten } from "../../src/runtime/generate/cache-check.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
+import { DeviceDecoder } from "../../src/runtime/generate/device-decoder.ts";
+import { decodeRun, promptRuns } from "../../src/runtime/generate/generation-runs.ts";
+import { mostLikely } from "../../src/runtime/generate/sampling.ts";
 import type { Decoder } from "../../src/runtime/measurement.ts";
-import { mostLikely } from "../../src/runtime/sampling.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
 import { pathWithNvidiaSmi } from "./nvidia-smi.ts";
 

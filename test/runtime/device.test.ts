@@ -2,13 +2,18 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device.ts";
-import { tryDevice } from "../../src/runtime/device-trial.ts";
-import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/execution-provider.ts";
-import type { GpuQuery } from "../../src/runtime/gpu.ts";
-import { builtVersion, hasLibrary, type RuntimePackage, runtimePackage } from "../../src/runtime/native-libraries.ts";
-import { plainWords } from "../../src/runtime/native-words.ts";
-import { explainFailure, lacksOf } from "../../src/runtime/provider-needs.ts";
+import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device/device.ts";
+import { tryDevice } from "../../src/runtime/device/device-trial.ts";
+import type { GpuQuery } from "../../src/runtime/device/gpu.ts";
+import {
+  builtVersion,
+  hasLibrary,
+  type RuntimePackage,
+  runtimePackage,
+} from "../../src/runtime/device/native-libraries.ts";
+import { explainFailure, lacksOf } from "../../src/runtime/device/provider-needs.ts";
+import { plainWords } from "../../src/runtime/process/native-words.ts";
+import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/session/execution-provider.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
 
 /** The only platform that ONNX Runtime's package for Node has a CUDA provider for. */

@@ -7,7 +7,7 @@ import {
   type GenerationOptions,
   type GenerationResult,
   generate,
-} from "../../src/runtime/generation.ts";
+} from "../../src/runtime/generate/generation.ts";
 import type { Decoder } from "../../src/runtime/measurement.ts";
 
 const EOS = 0;

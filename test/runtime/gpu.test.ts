@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { askDriver, queryGpus } from "../../src/runtime/gpu.ts";
+import { askDriver, queryGpus } from "../../src/runtime/device/gpu.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
 
 let folder: string;

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { lastWords } from "../../src/runtime/native-words.ts";
+import { lastWords } from "../../src/runtime/process/native-words.ts";
 
 // As onnxruntime-node 1.30 left them on an H200.
 it("finds the failure of CUDA in what an aborted process leaves", () => {

@@ -7,9 +7,9 @@ import { pathToFileURL } from "node:url";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
+import { openLosses } from "../../src/runtime/loss/open-losses.ts";
+import { ParallelLosses, type ParallelSettings } from "../../src/runtime/loss/parallel-loss.ts";
 import type { ComputeDevice, EvaluateOptions, SequenceLoss } from "../../src/runtime/measurement.ts";
-import { openLosses } from "../../src/runtime/open-losses.ts";
-import { ParallelLosses, type ParallelSettings } from "../../src/runtime/parallel-loss.ts";
 import { demoModel } from "../cli/indexcache.ts";
 
 const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss-process.js");

@@ -3,10 +3,10 @@ import { clocks } from "../../src/base/clock.ts";
 import { composeModel, composeWithoutIndexers } from "../../src/graph/compose.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
-import { CachedGraph } from "../../src/runtime/cached-graph.ts";
-import { openDecoder } from "../../src/runtime/decoder.ts";
-import { IndexerAlone } from "../../src/runtime/indexer-alone.ts";
-import { PatternTimer } from "../../src/runtime/pattern-timer.ts";
+import { CachedGraph } from "../../src/runtime/generate/cached-graph.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
+import { PatternTimer } from "../../src/runtime/generate/pattern-timer.ts";
+import { IndexerAlone } from "../../src/runtime/stages/indexer-alone.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 
 const cpu = { device: "cpu", threads: 1 } as const;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { formatProfile, type Profile, profileRecord } from "../../src/report/profile-report.ts";
-import { cpuOperators, joinProfiles, readProfile, shapeBytes } from "../../src/runtime/profile.ts";
+import { cpuOperators, joinProfiles, readProfile, shapeBytes } from "../../src/runtime/session/profile.ts";
 
 let folder: string;
 beforeEach(() => {

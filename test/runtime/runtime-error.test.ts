@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { explainLoad, explainRun } from "../../src/runtime/runtime-error.ts";
+import { explainLoad, explainRun } from "../../src/runtime/session/runtime-error.ts";
 
 // Messages as onnxruntime-node 1.30 gave them on an H200 and an H100.
 it("tells a device that is out of memory", () => {

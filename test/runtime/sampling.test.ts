@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { RuntimeFailure, UsageError } from "../../src/base/errors.ts";
-import { createSampler, mostLikely, type SamplingOptions } from "../../src/runtime/sampling.ts";
+import { createSampler, mostLikely, type SamplingOptions } from "../../src/runtime/generate/sampling.ts";
 
 /** Logits whose softmax is the given distribution. */
 function logitsOf(...probabilities: number[]): Float32Array {

@@ -1,9 +1,9 @@
 /** Index scores tie exactly (at 0, by ReLU): torch takes any of the tied keys, ONNX Runtime on CPU the lowest index. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
-import { StageModel } from "../../src/runtime/stage-model.ts";
+import { StageModel } from "../../src/runtime/stages/stage-model.ts";
 import { fixturePath, largestDifference, readOracle } from "../oracle.ts";
 
 const oracle = readOracle("v32-ties");

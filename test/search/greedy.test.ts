@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
-import { countCandidates } from "../../src/search/greedy.ts";
 import { PatternSpace } from "../../src/search/space.ts";
+import { countCandidates } from "../../src/search/strategies/greedy.ts";
 import { run } from "./synthetic.ts";
 
 /** A loss like a model's: each Shared layer costs its own weight times the distance to the layer that it reads. */

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { hashFile } from "../../src/base/user-files.ts";
 import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { fixturePath } from "../oracle.ts";

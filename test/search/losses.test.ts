@@ -3,7 +3,7 @@ import { studentCdf, studentQuantile } from "../../src/base/distributions.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { Frontier, knee } from "../../src/search/frontier.ts";
 import { LossTable } from "../../src/search/losses.ts";
-import { isBehind } from "../../src/search/raced.ts";
+import { isBehind } from "../../src/search/screening/raced.ts";
 
 const start = parsePattern("FFF");
 const other = parsePattern("FSF");

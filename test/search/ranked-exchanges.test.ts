@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { fullLayers, fullPattern, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { rankedExchanges } from "../../src/search/ranked-exchanges.ts";
 import { rehearse } from "../../src/search/rehearsal.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
+import { rankedExchanges } from "../../src/search/strategies/ranked-exchanges.ts";
 import { indices, problems } from "./synthetic.ts";
 
 test("lists every allowed exchange once, by rank, and by the lowest changed layers where ranks are equal", () => {

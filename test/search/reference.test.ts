@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import { oneByOne, type SearchResult } from "../../src/search/events.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { search } from "../../src/search/strategy.ts";

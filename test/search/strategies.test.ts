@@ -5,8 +5,8 @@ import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
 import type { SearchEvent } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
-import { rankedExchanges } from "../../src/search/ranked-exchanges.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
+import { rankedExchanges } from "../../src/search/strategies/ranked-exchanges.ts";
 import type { Strategy } from "../../src/search/strategy.ts";
 import { everyLoss, indices, knownOf, layersRun, noise, type Problem, problems, run } from "./synthetic.ts";
 

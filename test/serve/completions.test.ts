@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { openDecoder } from "../../src/runtime/decoder.ts";
-import { generate } from "../../src/runtime/generation.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
+import { generate } from "../../src/runtime/generate/generation.ts";
 import { type Answer, DemoServer, full, quarter } from "./demo-server.ts";
 
 let server: DemoServer;

@@ -1,5 +1,5 @@
 /** The real server with the demo model's weights, on a free port, asked over HTTP. */
-import { Tokenizer } from "../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { ModelRunner } from "../../src/serve/model-runner.ts";

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { RuntimeFailure } from "../../src/base/errors.ts";
-import { logProbability } from "../../src/runtime/sampling.ts";
+import { logProbability } from "../../src/runtime/generate/sampling.ts";
 import { RowDistribution } from "../../src/serve/row-score.ts";
 
 const rows = fc

@@ -1,7 +1,7 @@
 import { render } from "ink-testing-library";
 import { describe, expect, test } from "vitest";
 import type { EvalProgress } from "../../src/eval/run/progress.ts";
-import { PlainEvalDisplay } from "../../src/report/eval-display.ts";
+import { PlainEvalDisplay } from "../../src/report/eval/eval-display.ts";
 import { EvalView } from "../../src/tui/eval-view.tsx";
 
 const progress: EvalProgress = {

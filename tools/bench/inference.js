@@ -3,8 +3,8 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { spreadOf } from "../../dist/base/spread.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { chunksOf } from "../../dist/runtime/chunks.js";
-import { openDecoder } from "../../dist/runtime/decoder.js";
+import { openDecoder } from "../../dist/runtime/generate/decoder.js";
+import { chunksOf } from "../../dist/runtime/stages/chunks.js";
 import { countFull, requireExecutions } from "../executions.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */

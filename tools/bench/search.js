@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { packWindows } from "../../dist/calibration/windows.js";
-import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
-import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { parseRetain } from "../../dist/search/retain.js";
 import { PatternSpace } from "../../dist/search/space.js";

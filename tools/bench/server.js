@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { calibrationWindows } from "./search.js";
 
 const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));

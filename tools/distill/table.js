@@ -8,13 +8,13 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileS
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
-import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { distil } from "../../dist/distill/distillation.js";
 import { writeDistilledCheckpoint } from "../../dist/distill/distilled-checkpoint.js";
 import { defaultRecipe } from "../../dist/distill/recipe.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { parsePattern } from "../../dist/pattern/pattern.js";
-import { openLosses } from "../../dist/runtime/open-losses.js";
+import { openLosses } from "../../dist/runtime/loss/open-losses.js";
 import { StatesInFile } from "../../dist/runtime/training/boundary-states.js";
 
 const { values } = parseArgs({

@@ -8,11 +8,11 @@
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
-import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { openDecoder } from "../../dist/runtime/decoder.js";
-import { DeviceDecoder } from "../../dist/runtime/device-decoder.js";
-import { mostLikely } from "../../dist/runtime/sampling.js";
+import { openDecoder } from "../../dist/runtime/generate/decoder.js";
+import { DeviceDecoder } from "../../dist/runtime/generate/device-decoder.js";
+import { mostLikely } from "../../dist/runtime/generate/sampling.js";
 
 const { values } = parseArgs({
   options: {

@@ -15,10 +15,10 @@ import { parseArgs } from "node:util";
 import { OnnxType } from "../../dist/checkpoint/dtype.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { kernelsOf } from "../../dist/graph/sequence-kernels.js";
-import { DeviceDecoder } from "../../dist/runtime/device-decoder.js";
-import { providerOf } from "../../dist/runtime/execution-provider.js";
-import { promptRuns } from "../../dist/runtime/generation-runs.js";
-import { mostLikely } from "../../dist/runtime/sampling.js";
+import { DeviceDecoder } from "../../dist/runtime/generate/device-decoder.js";
+import { promptRuns } from "../../dist/runtime/generate/generation-runs.js";
+import { mostLikely } from "../../dist/runtime/generate/sampling.js";
+import { providerOf } from "../../dist/runtime/session/execution-provider.js";
 import { countFull, requireExecutions } from "../executions.js";
 
 const { values, positionals } = parseArgs({

@@ -11,7 +11,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { BatchedLosses } from "../../dist/runtime/sequence-loss.js";
+import { BatchedLosses } from "../../dist/runtime/loss/sequence-loss.js";
 import { countFull, requireExecutions } from "../executions.js";
 
 const { values, positionals } = parseArgs({

@@ -8,9 +8,9 @@
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
-import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { openLossEvaluator } from "../../dist/runtime/loss.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { search as searchPatterns } from "../../dist/search/strategy.js";

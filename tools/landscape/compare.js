@@ -11,9 +11,9 @@ import { fileURLToPath } from "node:url";
 import { Random } from "../../dist/base/random.js";
 import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
-import { blockStarts } from "../../dist/search/blockwise.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { PatternSpace } from "../../dist/search/space.js";
+import { blockStarts } from "../../dist/search/strategies/blockwise.js";
 import { search } from "../../dist/search/strategy.js";
 
 const folder = fileURLToPath(new URL("../../test/fixtures/landscapes", import.meta.url));

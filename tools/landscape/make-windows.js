@@ -3,7 +3,7 @@
 // Run `npm run build` first.
 import { writeFileSync } from "node:fs";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
-import { Tokenizer } from "../../dist/checkpoint/tokenizer.js";
+import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 
 const [folder, out, ...sources] = process.argv.slice(2);

@@ -3,8 +3,8 @@ import { stat, statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { InputError, RuntimeFailure } from "../../base/errors.ts";
 import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
+import { type DsaConfig, parseModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
-import { type DsaConfig, parseModelConfig } from "../../checkpoint/model-config.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
 import { type DistillPlan, type DistillShape, distillPlan, totalMemory } from "../../distill/distill-plan.ts";
 import type { Recipe } from "../../distill/recipe.ts";
@@ -13,9 +13,9 @@ import { describeModel, type ModelDescription } from "../../graph/model-folder.t
 import type { StepStates } from "../../graph/training/distill-graph.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { formatBytes } from "../../report/quantities.ts";
+import { availableMemory } from "../../runtime/device/host-memory.ts";
+import { deviceMemory } from "../../runtime/loss/sequence-memory.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
-import { availableMemory } from "../../runtime/memory/host-memory.ts";
-import { deviceMemory } from "../../runtime/sequence-memory.ts";
 
 /** MODEL for a plan: a folder, or a config.json alone; weights may be missing. */
 export async function openPlanned(text: string): Promise<ModelDescription> {

@@ -6,13 +6,13 @@ import type { DistilledOrigin } from "../../distill/distilled-files.ts";
 import type { Recipe } from "../../distill/recipe.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { DistillProgress } from "../../report/distill-progress.ts";
+import { DistillProgress } from "../../report/distill/distill-progress.ts";
 import { formatBytes } from "../../report/quantities.ts";
-import { openLossEvaluator } from "../../runtime/loss.ts";
+import { openLossEvaluator } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice, Measurement } from "../../runtime/measurement.ts";
 import type { IndexerParameters } from "../../runtime/training/gradient-session.ts";
-import { resumeCommand } from "../interruption.ts";
-import type { Terminal } from "../terminal.ts";
+import { resumeCommand } from "../console/interruption.ts";
+import type { Terminal } from "../console/terminal.ts";
 import { freeMemory } from "./distill-needs.ts";
 
 /** What the events of a distillation leave behind. */

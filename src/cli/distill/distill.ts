@@ -4,7 +4,7 @@ import { type Command, Option } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, hashWindows } from "../../calibration/calibration-set.ts";
-import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived-checkpoint.ts";
+import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived/derived-checkpoint.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
 import { type DistillationSettings, distil } from "../../distill/distillation.ts";
 import { requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
@@ -15,12 +15,11 @@ import { openModel } from "../../graph/model-folder.ts";
 import { type TargetWeight, targetWeights } from "../../graph/training/attention-target.ts";
 import { type StepStates, stepStates } from "../../graph/training/distill-graph.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
-import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill-plan.ts";
-import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill-report.ts";
-import { defaultThreads } from "../../runtime/onnx-session.ts";
-import { choosePattern, openCalibrationSet, openDevice } from "../inputs.ts";
-import { interruptible, recordedCommand } from "../interruption.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "../opening.ts";
+import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill/distill-plan.ts";
+import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill/distill-report.ts";
+import { defaultThreads } from "../../runtime/session/onnx-session.ts";
+import { choosePattern, openCalibrationSet, openDevice } from "../arguments/inputs.ts";
+import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -32,8 +31,9 @@ import {
   type OutputFlags,
   positiveNumber,
   wholeNumber,
-} from "../options.ts";
-import { Terminal } from "../terminal.ts";
+} from "../arguments/options.ts";
+import { interruptible, recordedCommand } from "../console/interruption.ts";
+import { Terminal } from "../console/terminal.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom } from "./distill-needs.ts";
 import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";

@@ -5,10 +5,10 @@ import type { Command } from "commander";
 import { InputError } from "../../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
+import { readModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
-import { readModelConfig } from "../../checkpoint/model-config.ts";
-import { kitFolder, type OutputFlags } from "../options.ts";
-import { Terminal } from "../terminal.ts";
+import { kitFolder, type OutputFlags } from "../arguments/options.ts";
+import { Terminal } from "../console/terminal.ts";
 
 interface KitFlags extends OutputFlags {
   model?: string;

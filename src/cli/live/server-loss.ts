@@ -3,9 +3,9 @@ import { requireCalls } from "../../live/preflight.ts";
 import { numbersOf } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import { formatLossReport, lossRecord } from "../../report/loss-report.ts";
-import { choosePattern, openCalibrationSet } from "../inputs.ts";
-import type { CalibrationFlags, OutputFlags, PatternFlags } from "../options.ts";
-import { Terminal } from "../terminal.ts";
+import { choosePattern, openCalibrationSet } from "../arguments/inputs.ts";
+import type { CalibrationFlags, OutputFlags, PatternFlags } from "../arguments/options.ts";
+import { Terminal } from "../console/terminal.ts";
 import { openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
 import { describeServer } from "./server-words.ts";
 

@@ -5,8 +5,8 @@ import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { ServedModel } from "../../live/served-model.ts";
 import { parseServers } from "../../live/server-address.ts";
-import { numberUpTo, positiveNumber, wholeNumber } from "../options.ts";
-import type { Terminal } from "../terminal.ts";
+import { numberUpTo, positiveNumber, wholeNumber } from "../arguments/options.ts";
+import type { Terminal } from "../console/terminal.ts";
 
 export interface ConnectionFlags {
   apiKey?: string;

@@ -5,8 +5,8 @@ import type { ModelDescription } from "../../graph/model-folder.ts";
 import { type Preflight, preflight } from "../../live/preflight.ts";
 import { numbersOf, type ServedModel } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
+import type { Terminal } from "../console/terminal.ts";
 import type { LossSource } from "../loss-source.ts";
-import type { Terminal } from "../terminal.ts";
 import { openServers, type ServerFlags } from "./server-options.ts";
 import { describePreflight, describeServer } from "./server-words.ts";
 

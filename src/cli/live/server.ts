@@ -9,10 +9,15 @@ import { type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount, formatLossChange } from "../../report/quantities.ts";
 import { formatFields, formatTable } from "../../report/text-table.ts";
-import { choosePattern, openCalibrationSet } from "../inputs.ts";
-import { interruptible } from "../interruption.ts";
-import { addCalibrationOptions, addOutputOptions, type CalibrationFlags, type OutputFlags } from "../options.ts";
-import { Terminal } from "../terminal.ts";
+import { choosePattern, openCalibrationSet } from "../arguments/inputs.ts";
+import {
+  addCalibrationOptions,
+  addOutputOptions,
+  type CalibrationFlags,
+  type OutputFlags,
+} from "../arguments/options.ts";
+import { interruptible } from "../console/interruption.ts";
+import { Terminal } from "../console/terminal.ts";
 import { addConnectionOptions, type ConnectionFlags, openForALook, openServedFolder } from "./server-options.ts";
 import { describePreflight } from "./server-words.ts";
 

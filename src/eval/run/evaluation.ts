@@ -6,7 +6,7 @@ import { InterruptedError, ResumeMismatchError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
 import type { Sample } from "../../formats/sample-journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { ArmAnswer, ArmRunner, PromptRequest } from "../../runtime/arms.ts";
+import type { ArmAnswer, ArmRunner, PromptRequest } from "../../runtime/generate/arms.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
 import type { AssembledPrompt, PromptAssembly } from "../prompt-assembly.ts";
 import { SampleMemo } from "./sample-memo.ts";

@@ -8,7 +8,7 @@
  * |o_h v_h[s]| is the norm of what key s contributes to the layer's output through head h: a key that every head looks at
  * and whose value is zero changes nothing, and its place in the top-k is wasted.
  */
-import type { DsaConfig } from "../../checkpoint/model-config.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
 import { softmaxScale } from "../attention-graph.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";

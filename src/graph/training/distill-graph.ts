@@ -5,10 +5,11 @@
  * scores that are its target, and holds no MLP and no expert. Or those that enter the first layer are fed, and the step runs
  * the layers between (`range-graph.ts`).
  */
+
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../checkpoint/weights.ts";
-import type { GraphSpec, TensorSpec } from "../contract.ts";
+import type { GraphSpec, TensorSpec } from "../exported/contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { sequenceContext } from "../sequence-graph.ts";

@@ -9,7 +9,7 @@
  *
  * Checked against PyTorch's autograd and finite differences (tools/oracle/distill.py, test/graph/training).
  */
-import { type DsaConfig, latentNormEps } from "../../checkpoint/model-config.ts";
+import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import {

@@ -1,6 +1,7 @@
 /** Reads indexers out of a checkpoint in float32, whatever they are stored as: outputs are the tensors, by layer and name. */
+
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import { GraphBuilder } from "../graph-builder.ts";
 import type { ModelProto } from "../onnx_pb.ts";

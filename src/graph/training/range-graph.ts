@@ -2,8 +2,9 @@
  * Frozen layers of the model over whole sequences: the hidden states that enter the first one in, those at later boundaries
  * out. Rows are ordered by sequence and position, however the layers cut them.
  */
+
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { DsaConfig } from "../../checkpoint/model-config.ts";
 import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import type { ModelProto } from "../onnx_pb.ts";

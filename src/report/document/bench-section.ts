@@ -1,6 +1,6 @@
 /** What patterns gain in time and memory. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
-import { isAboveLimit, isWithinNoise } from "../bench-record.ts";
+import { isAboveLimit, isWithinNoise } from "../bench/bench-record.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
 import type { BenchEvidence, Evidence } from "./evidence.ts";
 import { code, table, text } from "./markdown.ts";

@@ -1,5 +1,5 @@
 /** What patterns do to benchmark scores, with verdicts. */
-import { formatEvalMarkdown } from "../eval-report.ts";
+import { formatEvalMarkdown } from "../eval/eval-report.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { text } from "./markdown.ts";
 import { scoreChart } from "./score-chart.ts";

@@ -21,9 +21,9 @@ import {
 import { type IndexerTensor, indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import type { LayerRange } from "../../graph/training/range-graph.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
-import { providerOf } from "../execution-provider.ts";
 import type { ComputeDevice } from "../measurement.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
+import { providerOf } from "../session/execution-provider.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 import { rangeShape } from "./layer-states.ts";
 
 /** Weights of one indexer, row by row as Hugging Face stores them. */

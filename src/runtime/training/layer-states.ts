@@ -1,14 +1,14 @@
 /** Carries hidden states over a range of layers, every layer with its own indexer. */
 import type { Tensor } from "onnxruntime-node";
-import type { DsaConfig } from "../../checkpoint/model-config.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { SequenceShape } from "../../graph/sequence-rows.ts";
 import { boundaryOutput, buildRangeGraph, type LayerRange } from "../../graph/training/range-graph.ts";
-import { providerOf } from "../execution-provider.ts";
+import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../onnx-session.ts";
-import { rowBytes } from "../sequence-batch.ts";
+import { providerOf } from "../session/execution-provider.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 
 export interface LayerStatesSettings {
   device: ComputeDevice;

@@ -5,7 +5,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { parameterName } from "../../graph/training/distill-graph.ts";
 import { indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import { buildIndexerParametersGraph } from "../../graph/training/indexer-parameters-graph.ts";
-import { floats, OnnxSession } from "../onnx-session.ts";
+import { floats, OnnxSession } from "../session/onnx-session.ts";
 import type { IndexerParameters } from "./gradient-session.ts";
 
 /** Copies of the tensors, by layer. */

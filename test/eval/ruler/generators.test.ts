@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError, UsageError } from "../../../src/base/errors.ts";
-import { Tokenizer } from "../../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { readEssays } from "../../../src/eval/ruler/essays.ts";
 import { findLargest } from "../../../src/eval/ruler/fitting.ts";

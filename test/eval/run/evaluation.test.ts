@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ResumeMismatchError } from "../../../src/base/errors.ts";
-import { Tokenizer } from "../../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { openPromptAssembly, type PromptAssembly } from "../../../src/eval/prompt-assembly.ts";
 import { type AnsweredItem, type Arm, type Evaluation, evaluate } from "../../../src/eval/run/evaluation.ts";
 import { openModel } from "../../../src/graph/model-folder.ts";
 import { parsePattern } from "../../../src/pattern/pattern.ts";
-import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "../../../src/runtime/arms.ts";
+import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "../../../src/runtime/generate/arms.ts";
 import { binaryTask } from "./samples.ts";
 
 const full = parsePattern("FFFFFFFFFFFF");

@@ -2,7 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
-import { Tokenizer } from "../../../src/checkpoint/tokenizer.ts";
+import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import { writeByteTokenizer } from "../../checkpoint/byte-tokenizer.ts";
 import { fuzzClass } from "../fuzz-class.ts";
 import { byteMutation, jsonMutation, mutateBytes, mutateJson } from "../mutations.ts";

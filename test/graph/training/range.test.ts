@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { encodeModel } from "../../../src/graph/graph-builder.ts";
 import { openModel } from "../../../src/graph/model-folder.ts";
 import { boundaryOutput, buildRangeGraph } from "../../../src/graph/training/range-graph.ts";
-import { floats, loadRuntime, OnnxSession } from "../../../src/runtime/onnx-session.ts";
+import { floats, loadRuntime, OnnxSession } from "../../../src/runtime/session/onnx-session.ts";
 import { fixturePath } from "../../oracle.ts";
 
 const [batch, length] = [2, 24];

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { availableMemory } from "../../../src/runtime/memory/host-memory.ts";
+import { availableMemory } from "../../../src/runtime/device/host-memory.ts";
 
 const gigabyte = 2 ** 30;
 

@@ -1,0 +1,122 @@
+/**
+ * Calls into the thread that runs a checkpoint's tokenizer and chat template. They are answered at once, as if they were
+ * calls of a function, and end in time and within a memory of their own: a regular expression or template of a stranger
+ * may never end, and only a thread can be stopped in the middle of one.
+ */
+import { existsSync } from "node:fs";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
+
+/** What the thread does, and what it takes and gives. */
+export interface TokenizerCalls {
+  load(): true;
+  encode(text: string, special: boolean): Int32Array;
+  decode(ids: readonly number[], options: { skipsSpecial: boolean; cleansBlanks: boolean }): string;
+  idOf(token: string): number | undefined;
+  render(template: string, names: Readonly<Record<string, unknown>>): string;
+}
+
+export interface TokenizerStart {
+  /** Text of tokenizer.json. */
+  tokenizer: string;
+  /** Content of tokenizer_config.json. */
+  config: Record<string, unknown>;
+  /** Set to 1 by the thread when an answer is there. */
+  signal: Int32Array;
+}
+
+export interface TokenizerRequest {
+  call: keyof TokenizerCalls;
+  input: readonly unknown[];
+}
+
+export type TokenizerReply = { value: unknown } | { failure: string };
+
+/** The call failed, with the words of the library that ran it. */
+export class TokenizerFailure extends Error {}
+
+/** The call was stopped. */
+export class TokenizerOverrun extends Error {}
+
+/** Most tokenizers load in a second and take a second for a megabyte of text; busy machines take ten times as long. */
+const limits: Record<keyof TokenizerCalls, (input: readonly unknown[]) => number> = {
+  load: () => 45_000,
+  encode: ([text]) => 20_000 + (text as string).length / 20,
+  decode: ([ids]) => 20_000 + (ids as readonly number[]).length,
+  idOf: () => 20_000,
+  render: () => 20_000,
+};
+
+/** The largest tokenizers take 300 MiB. */
+const memoryMiB = 2048;
+
+export class TokenizerThread {
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #signal: Int32Array;
+  readonly #patience: number;
+  /** Why there is no thread any more. */
+  #ended: TokenizerOverrun | undefined;
+
+  /** @param patience times the usual limits */
+  constructor(start: Omit<TokenizerStart, "signal">, patience = 1) {
+    this.#patience = patience;
+    this.#signal = new Int32Array(new SharedArrayBuffer(4));
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    this.#worker = new Worker(program(), {
+      workerData: { ...start, signal: this.#signal, port: port2 },
+      transferList: [port2],
+      resourceLimits: { maxOldGenerationSizeMb: memoryMiB },
+    });
+    // What ends the thread shows in the call that waits for it.
+    this.#worker.on("error", () => undefined);
+    this.#worker.unref();
+  }
+
+  /**
+   * @throws TokenizerFailure where the call fails
+   * @throws TokenizerOverrun where it does not end in time, and every later call
+   */
+  call<Name extends keyof TokenizerCalls>(
+    call: Name,
+    ...input: Parameters<TokenizerCalls[Name]>
+  ): ReturnType<TokenizerCalls[Name]> {
+    if (this.#ended !== undefined) throw this.#ended;
+    const limit = this.#patience * limits[call](input);
+    Atomics.store(this.#signal, 0, 0);
+    this.#port.postMessage({ call, input } satisfies TokenizerRequest);
+    if (!this.#isAnswered(limit)) {
+      void this.#worker.terminate();
+      this.#port.close();
+      this.#ended = new TokenizerOverrun(
+        `it did not end within ${Math.ceil(limit / 1000)} s and ${memoryMiB / 1024} GiB of memory`,
+      );
+      throw this.#ended;
+    }
+    const reply = receiveMessageOnPort(this.#port)?.message as TokenizerReply;
+    if ("failure" in reply) throw new TokenizerFailure(reply.failure);
+    return reply.value as ReturnType<TokenizerCalls[Name]>;
+  }
+
+  /**
+   * Sleeps until the answer is there; false where it is not after `limit` milliseconds. Only the signal's value tells:
+   * where this thread saw the last answer before the other end came to notify it, that notice wakes it now.
+   */
+  #isAnswered(limit: number): boolean {
+    const end = performance.now() + limit;
+    while (Atomics.load(this.#signal, 0) === 0) {
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      Atomics.wait(this.#signal, 0, 0, left);
+    }
+    return true;
+  }
+}
+
+/** The compiled program, also where this module runs from its source, as in tests. */
+function program(): URL {
+  const beside = new URL("./tokenizer-worker.js", import.meta.url);
+  return existsSync(beside)
+    ? beside
+    : new URL("../../../dist/checkpoint/tokenizer/tokenizer-worker.js", import.meta.url);
+}

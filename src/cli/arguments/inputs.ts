@@ -1,0 +1,175 @@
+/** From flags to what the work needs: the model, its pattern, its calibration set. */
+import { realpath } from "node:fs/promises";
+import { join } from "node:path";
+import { UsageError } from "../../base/errors.ts";
+import { readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
+import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calibration-set.ts";
+import { type ChatMessage, Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import { type ModelIdentityRecord, requireSameModel } from "../../formats/pattern-file.ts";
+import { isPublished, readAnyPatternFile, requireSameShape } from "../../formats/published-pattern.ts";
+import type { ModelDescription } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
+import { formatCount } from "../../report/quantities.ts";
+import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
+import type { LossPlace } from "../../runtime/loss/loss.ts";
+import type { ComputeDevice } from "../../runtime/measurement.ts";
+import { defaultThreads } from "../../runtime/session/onnx-session.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { patternOfSize, splitRetain } from "../pattern/pattern-of-size.ts";
+import {
+  type CalibrationFlags,
+  type DeviceFlags,
+  demoCalibration,
+  demoCalibrationName,
+  demoModel,
+  type PatternFlags,
+  type WorkerFlags,
+} from "./options.ts";
+
+/** What files call the model. */
+export async function identityRecord(model: ModelDescription): Promise<ModelIdentityRecord> {
+  const { name, architecture, layers, indexTopk, configHash, weightHash } = await model.identity();
+  const weights = weightHash === undefined ? {} : { weight_hash: weightHash };
+  return { name, architecture, layers, index_topk: indexTopk, config_hash: configHash, ...weights };
+}
+
+/** The pattern of `--pattern`: text of the form of one, otherwise the path of a pattern file of this very model. */
+export async function choosePattern(model: ModelDescription, { pattern, offset }: PatternFlags): Promise<Pattern> {
+  const { numHiddenLayers: layers, indexerLayers: indexers } = model.config;
+  const resolve = (text: string, where: string): Pattern => resolvePattern(text, { layers, indexers, offset }, where);
+  // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
+  if (looksLikePattern(pattern) || /^[FSfs]{2,}$/.test(pattern)) return resolve(pattern, "--pattern");
+  const { path, retain } = splitRetain(pattern);
+  const file = await readAnyPatternFile(path);
+  const identity = await identityRecord(model);
+  if (isPublished(file)) requireSameShape(file, identity, path);
+  else requireSameModel(file, identity, path);
+  return resolve(patternOfSize(file, retain, path), `Pattern file "${path}"`);
+}
+
+/** Reads the calibration set and tells of it. The tokenizer is loaded at the first text, a set of ids needs none. */
+export async function openCalibrationSet(
+  model: ModelDescription,
+  flags: CalibrationFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<CalibrationSet> {
+  let tokenizer: Promise<Tokenizer> | undefined;
+  const load = (): Promise<Tokenizer> => {
+    tokenizer ??= Tokenizer.load(model.path);
+    return tokenizer;
+  };
+  const encode = async (text: string): Promise<number[]> => (await load()).encode(text);
+  const encodeChat = async (messages: readonly ChatMessage[]): Promise<number[] | undefined> => {
+    const loaded = await load();
+    if (loaded.chatTemplate === undefined) return undefined;
+    // A conversation has its answers: none is asked for.
+    return loaded.encodeRendered(loaded.renderChat(messages, { variables: { add_generation_prompt: false } }));
+  };
+  const calibration = await requireCalibration(model.path, flags.calibration, terminal);
+  const { sequenceLength, sequences, textColumn, split, seed, pack } = flags;
+  const set = await loadCalibrationSet(calibration, model.config, encode, {
+    textColumn,
+    split,
+    encodeChat,
+    onDocument: progressOfReading(terminal),
+    seed,
+    pack,
+    signal,
+    ...(sequenceLength === undefined ? {} : { sequenceLength }),
+    ...(sequences === undefined ? {} : { sequences }),
+  });
+  const source = calibration === demoCalibration ? demoCalibrationName : calibration;
+  for (const note of set.notes) terminal.note(note);
+  for (const warning of set.warnings) terminal.warn(warning);
+  terminal.note(
+    `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
+  );
+  return { ...set, source };
+}
+
+/** Tells of a reading that takes long: after two seconds, then every five. */
+function progressOfReading(terminal: Terminal): (documents: number, tokens: number) => void {
+  let next = performance.now() + 2000;
+  return (documents, tokens) => {
+    if (performance.now() < next) return;
+    next = performance.now() + 5000;
+    terminal.note(`reading: ${formatCount(documents)} documents, ${formatCount(tokens)} tokens so far`);
+  };
+}
+
+/**
+ * The text that losses are measured on: what was given, or the package's set for the package's model and for models made
+ * of it (exported, quantised, distilled), which are known by its tokenizer.
+ * @throws UsageError for any other model without a set of its own: on a strange text and vocabulary losses mean nothing
+ */
+async function requireCalibration(model: string, given: string | undefined, terminal: Terminal): Promise<string> {
+  if (given !== undefined) return given;
+  // By whatever way it is named: a link, a relative path.
+  if ((await realpath(model)) === (await realpath(demoModel))) return demoCalibration;
+  if (await hasTokenizerOf(demoModel, model)) {
+    terminal.warn(
+      `without -c, losses are measured on the demo model's own text: "${model}" has the demo model's tokenizer; give -c if it is meant for other text`,
+    );
+    return demoCalibration;
+  }
+  throw new UsageError(`-c is missing: "${model}" has no calibration set of its own, only the demo model has one`, {
+    hint: "give text that the model is used for, such as -c text.jsonl; some hundred thousand tokens are plenty",
+  });
+}
+
+/** Whether two folders hold the same tokenizer, to the byte. */
+async function hasTokenizerOf(known: string, model: string): Promise<boolean> {
+  const name = "tokenizer.json";
+  const path = join(model, name);
+  const theirs = await readUserFileIfPresent(path, `Tokenizer "${path}"`);
+  return theirs?.equals(await readUserFile(join(known, name), `Tokenizer of "${known}"`)) ?? false;
+}
+
+/** The device to compute on, and the settings that sessions take. */
+export async function openDevice(
+  { device: wanted, threads }: DeviceFlags,
+  terminal: Terminal,
+): Promise<{ device: ComputeDevice; threads?: number }> {
+  const own = threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
+  const chosen = await chooseDevice(wanted, own);
+  announce(chosen, terminal);
+  return { device: chosen.device, ...own };
+}
+
+/** As `openDevice`, for work that several processes and devices can share. */
+export async function openDevices(
+  flags: DeviceFlags & WorkerFlags,
+  terminal: Terminal,
+): Promise<LossPlace & { threads?: number }> {
+  const { devices: wanted, threads, workers } = flags;
+  if (wanted === undefined) {
+    const place = await openDevice(flags, terminal);
+    if (workers === undefined) return place;
+    return { ...place, workers: place.device === "cpu" ? limitToCores("--workers", workers, terminal) : workers };
+  }
+  const own = threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
+  const chosen = await chooseDevices(wanted, own);
+  for (const device of chosen) announce(device, terminal);
+  return { devices: chosen.map(({ device }) => device), ...own };
+}
+
+/** More threads or processes than cores wait for each other: 999 threads on two cores came to no result in minutes. */
+function limitToCores(option: string, asked: number, terminal: Terminal): number {
+  const cores = defaultThreads();
+  if (asked <= cores) return asked;
+  terminal.warn(`${option} is ${asked}, and this machine has ${cores} core${cores === 1 ? "" : "s"}: ${cores} it is`);
+  return cores;
+}
+
+/** What results say about where they were computed. */
+export function placeName(place: LossPlace): string {
+  return "devices" in place ? place.devices.join() : place.device;
+}
+
+function announce({ title, notes, warning }: ChosenDevice, terminal: Terminal): void {
+  for (const note of notes) terminal.detail(note);
+  if (warning !== undefined) terminal.warn(warning);
+  terminal.detail(`device: ${title}`);
+}

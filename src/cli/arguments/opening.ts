@@ -1,0 +1,88 @@
+/** Opens MODEL for commands that compute with it: what cannot be loaded is refused before anything long begins. */
+import type { Command } from "commander";
+import { InputError } from "../../base/errors.ts";
+import { requireFiniteWeights } from "../../checkpoint/finite-weights.ts";
+import { findModel } from "../../checkpoint/hub-cache.ts";
+import { type ModelFolder, openModel, verifyWeights } from "../../graph/model-folder.ts";
+import { requireRoom } from "../../runtime/device/model-memory.ts";
+import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
+import { ProgressNotes } from "../console/progress-notes.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addModelArgument } from "./options.ts";
+
+export interface VerifyFlags {
+  /** False with `--no-verify`. */
+  verify: boolean;
+}
+
+interface OpeningFlags extends VerifyFlags {
+  device: Device;
+  devices?: DeviceList;
+  dtype?: Dtype;
+  /** The command loads some layers at a time, and looks at the room for them itself. */
+  inParts?: boolean;
+}
+
+/** MODEL of a command that computes with it. */
+export function addModelToRun(command: Command): Command {
+  return addModelArgument(command).option(
+    "--no-verify",
+    "take an exported model's weights on trust instead of comparing their hashes once",
+  );
+}
+
+/**
+ * Opens a folder, or `owner/name` of the Hugging Face cache.
+ * @throws InputError where it is no model, one that ONNX Runtime refuses to load, or not the one that was exported
+ * @throws RuntimeFailure where there is no memory for it
+ */
+export async function openModelToRun(
+  text: string,
+  { verify, device, devices, dtype = "float32", inParts }: OpeningFlags,
+  terminal: Terminal,
+  signal?: AbortSignal,
+): Promise<ModelFolder> {
+  const model = await openModel(await findModel(text));
+  requireSingleNames(model);
+  for (const note of model.notes) terminal.warn(note);
+  if (inParts !== true) await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
+  const progress = new ProgressNotes(terminal, "checking weights", model.weightBytes);
+  const hashing = { signal, onBytes: (bytes: number) => progress.advance(bytes) };
+  // An export has looked at them already.
+  if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), hashing);
+  else if (verify) await verifyWeights(model, hashing);
+  tellOwnPattern(model, terminal);
+  // Results name the model by its hashes: a large checkpoint is read once, and that shows.
+  const naming = new ProgressNotes(terminal, "hashing weights", model.weightBytes);
+  return { ...model, identity: () => model.identity({ signal, onBytes: (bytes) => naming.advance(bytes) }) };
+}
+
+function requireSingleNames({ path, places }: ModelFolder): void {
+  for (const [name, { hardLinks }] of places.files) {
+    if (hardLinks < 2) continue;
+    throw new InputError(
+      `"${path}": ${name} is a file with ${hardLinks} names (hard links), and ONNX Runtime refuses to read weights from such a file`,
+      { hint: "make a copy of it: cp -rL copies the folder, and indexcache export -o writes one that runs" },
+    );
+  }
+}
+
+function tellOwnPattern({ config, leftoverIndexers }: ModelFolder, terminal: Terminal): void {
+  if (leftoverIndexers.length > 0) {
+    terminal.note(
+      `note: the checkpoint holds indexers for ${listLayers(leftoverIndexers)}, which config.json makes Shared: they are not used, as in transformers`,
+    );
+  }
+  if (config.modelType === "deepseek_v32" && config.indexerLayers.includes("S")) {
+    terminal.note(
+      "note: the pattern in config.json is followed, as serving engines do; transformers runs every indexer of a deepseek_v32 model",
+    );
+  }
+}
+
+/** `layer 3`, `layers 3, 4 and 5`, or the number of them where there are many. */
+function listLayers(layers: readonly number[]): string {
+  if (layers.length > 12) return `${layers.length} layers`;
+  if (layers.length === 1) return `layer ${layers[0]}`;
+  return `layers ${layers.slice(0, -1).join(", ")} and ${layers.at(-1)}`;
+}

@@ -1,0 +1,67 @@
+/**
+ * Ctrl-C and SIGTERM: the first signal asks the work to stop and save. A second one is the system's own and kills;
+ * after SIGTERM nobody has to send it.
+ */
+import { basename } from "node:path";
+import process from "node:process";
+import { ExitCode, InterruptedError } from "../../base/errors.ts";
+import { quoteWord } from "../../base/shell.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Who sends SIGTERM (a scheduler, `timeout`, a shutdown) kills soon after: this long the work may take to stop. */
+const TERMINATION_MS = 4000;
+
+/**
+ * Runs `work` with a signal that the first Ctrl-C aborts. The handlers are taken off then, so that a second one has
+ * its default effect even while native code holds the event loop.
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>, notice: string): Promise<T> {
+  const controller = new AbortController();
+  let deadline: NodeJS.Timeout | undefined;
+  const stop = (signal: NodeJS.Signals): void => {
+    // Not before every listener has heard this signal: libraries that restore the terminal (ink's) raise it again if they
+    // find that nobody else listens.
+    process.nextTick(release);
+    // Views end here, so that what is said next stands below them.
+    controller.abort(new InterruptedError("Interrupted"));
+    process.stderr.write(`\n${notice}\n`);
+    if (signal === "SIGTERM") deadline = setTimeout(endNow, TERMINATION_MS);
+  };
+  const release = (): void => {
+    for (const signal of SIGNALS) process.removeListener(signal, stop);
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  try {
+    return await work(controller.signal);
+  } finally {
+    clearTimeout(deadline);
+    release();
+  }
+}
+
+/** Journals are written before anything goes on: what is lost is the evaluation at hand. */
+function endNow(): void {
+  process.stderr.write("Ended in the middle of the work at hand; what was finished is saved\n");
+  process.exit(ExitCode.interrupted);
+}
+
+/** The command that goes on with this run: the command line as it was given, with `--resume` and without `--fresh`. */
+export function resumeCommand(argv: readonly string[]): string {
+  return [...programWords(argv), ...withoutJournalMode(argv.slice(2)), "--resume"].map(quoteWord).join(" ");
+}
+
+/** How this program was started, for commands that a message proposes. */
+export function programWords([, script = "indexcache"]: readonly string[]): string[] {
+  return basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
+}
+
+/** The command line as results keep it: how the program was started does not matter there. */
+export function recordedCommand(argv: readonly string[]): string {
+  return ["indexcache", ...withoutJournalMode(argv.slice(2))].map(quoteWord).join(" ");
+}
+
+/** A run that goes on gives the same file as one that was never cut. */
+function withoutJournalMode(words: readonly string[]): string[] {
+  return words.filter((word) => word !== "--fresh" && word !== "--resume");
+}

@@ -1,0 +1,75 @@
+/** Where words go: results to stdout, everything else to stderr. */
+import process from "node:process";
+import { ExitCode } from "../../base/errors.ts";
+import { escapeForTerminal, messageLine } from "../../base/quoted.ts";
+
+export interface Verbosity {
+  verbose?: boolean;
+  quiet?: boolean;
+}
+
+/** Ink clears the screen, scrollback included, when a view does not fit: on lower terminals there are lines instead. */
+const LOWEST_VIEW_ROWS = 20;
+
+/**
+ * Messages of a command, at the loudness that the user asked for. What files have put into them has no power over the
+ * terminal: control characters are written as escapes, which in JSON are the same strings.
+ */
+export class Terminal {
+  readonly #verbosity: Verbosity;
+
+  constructor(verbosity: Verbosity) {
+    this.#verbosity = verbosity;
+  }
+
+  get quiet(): boolean {
+    return this.#verbosity.quiet === true;
+  }
+
+  /** Columns that results may have; undefined where stdout is a file or pipe. */
+  get resultWidth(): number | undefined {
+    const { isTTY, columns } = process.stdout;
+    return isTTY === true && columns > 0 ? columns : undefined;
+  }
+
+  /** The result, and nothing else. */
+  result(text: string): void {
+    const shown = escapeForTerminal(text);
+    process.stdout.write(shown.endsWith("\n") ? shown : `${shown}\n`);
+  }
+
+  /** Progress and statistics; silent with `--quiet`. */
+  note(text: string): void {
+    if (!this.quiet) process.stderr.write(`${escapeForTerminal(text)}\n`);
+  }
+
+  /** With `--verbose` only. */
+  detail(text: string): void {
+    if (this.#verbosity.verbose === true) process.stderr.write(`${escapeForTerminal(text)}\n`);
+  }
+
+  /** Something that makes the result worth less than it looks: even `--quiet` does not hide it. */
+  warn(text: string): void {
+    process.stderr.write(`warning: ${messageLine(text)}\n`);
+  }
+
+  /** Can stderr show a view that redraws itself? */
+  get isInteractive(): boolean {
+    const { isTTY, rows } = process.stderr;
+    return isTTY === true && rows >= LOWEST_VIEW_ROWS && process.env.TERM !== "dumb" && !isSet(process.env.CI);
+  }
+}
+
+/** A reader that closes the pipe early (`| head`) has what it wanted: that is no failure. */
+export function exitQuietlyOnBrokenPipe(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(ExitCode.done);
+      throw error;
+    });
+  }
+}
+
+function isSet(value: string | undefined): boolean {
+  return value !== undefined && value !== "" && value !== "false" && value !== "0";
+}

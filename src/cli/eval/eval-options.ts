@@ -1,0 +1,258 @@
+/** Options of `eval`. */
+
+import { homedir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { UsageError } from "../../base/errors.ts";
+import { type FillSteps, fillSteps } from "../../eval/ruler/generated-set.ts";
+import type { StatisticsSettings } from "../../eval/run/rows.ts";
+import { DEFAULT_SUITE, type EmptyOutputs, emptyOutputs, type SuiteName, suiteNames } from "../../eval/suites.ts";
+import type { TokenBudget } from "../../eval/token-budget.ts";
+import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
+import { type Gate, gates } from "../../report/eval/eval-gate.ts";
+import type { DeviceList } from "../../runtime/measurement.ts";
+import type { VerifyFlags } from "../arguments/opening.ts";
+import {
+  type DeviceFlags,
+  decimalNumber,
+  deviceOption,
+  devicesOption,
+  type OutputFlags,
+  positiveNumber,
+  repeatCount,
+  wholeNumber,
+  workerCount,
+} from "../arguments/options.ts";
+
+/** Draws of a sign-flip test. */
+const PERMUTATIONS = 10_000;
+
+/** In points: less is not seen in a million items. */
+const SMALLEST_MARGIN = 0.001;
+
+/** The model as it was trained. */
+export const allFullBaseline = "full";
+
+export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags {
+  pattern: string[];
+  baseline: string;
+  offset: number;
+  suite: SuiteName;
+  tasks?: string[];
+  lengths?: number[];
+  samples?: number;
+  limit?: number;
+  data?: string;
+  split?: string;
+  essays?: string;
+  squad?: string;
+  hotpotqa?: string;
+  maxLength?: number;
+  cot?: boolean;
+  englishWords?: string;
+  steps: FillSteps;
+  maxNewTokens?: Pick<TokenBudget, "all" | "tasks">;
+  thinking?: boolean;
+  temperature?: number;
+  emptyOutputs: EmptyOutputs;
+  codeRatio: "difflib" | "indel";
+  chatTemplate: string;
+  skipBad?: boolean;
+  seed: number;
+  margin: number;
+  alpha: number;
+  bootstrap?: number;
+  workers?: number;
+  devices?: DeviceList;
+  cache: string | boolean;
+  dryRun?: boolean;
+  list?: boolean;
+  from?: string;
+  markdown?: boolean;
+  output?: string;
+  samplesFile?: string;
+  junit?: string;
+  failOn?: Gate;
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+export function addEvalOptions(command: Command): void {
+  command
+    .addOption(
+      new Option(
+        "-p, --pattern <pattern>",
+        "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
+      )
+        .argParser((value: string, previous: string[]) => [...previous, value])
+        .default([], "the baseline alone is scored"),
+    )
+    .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
+    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
+    .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
+    .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
+    .option(
+      "--lengths <list>",
+      "RULER: target lengths in tokens: 4096,8k (default: 4096 or the window; with --data all that fit)",
+      lengths,
+    )
+    .option("--samples <n>", "RULER: samples of every task and length (default: 100)", repeatCount)
+    .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
+    .option(
+      "--data <path>",
+      "prepared records: JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them",
+    )
+    .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
+    .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
+    .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD, or the rows of the hub")
+    .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA, or the rows of the hub")
+    .option("--english-words <file>", "RULER's cwe beyond some 130K tokens: its english_words.json")
+    .addOption(
+      new Option("--steps <how>", "RULER: fill prompts to their length, or size them in the steps of its own generator")
+        .choices(fillSteps)
+        .default("fine"),
+    )
+    .option("--skip-bad", "leave bad records out and count them")
+    .option(
+      "--max-length <n>",
+      "LongBench's max_length: cut prompts in the middle to this many tokens, wrapper and answer on top (default: so that all fits into the window)",
+      positiveNumber,
+    )
+    .option(
+      "--max-new-tokens <list>",
+      "new tokens of an answer, thoughts included: 512, or by task: vt=64,512 (default: the task's own)",
+      tokenBudget,
+    )
+    .option("--thinking", "chat models think first; the answer is what follows the closing tag")
+    .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
+    .addOption(
+      new Option("--empty-outputs <how>", "LongBench v2: count an empty output as wrong, or drop the item as published")
+        .choices(emptyOutputs)
+        .default("wrong"),
+    )
+    .option("--cot", "LongBench v2: think step by step, then answer in a second turn")
+    .addOption(
+      new Option("--code-ratio <name>", "LongBench's code tasks: as the official set-up or python-Levenshtein compare")
+        .choices(["difflib", "indel"])
+        .default("difflib"),
+    )
+    .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
+    .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
+    .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
+    .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
+    .addOption(new Option("--bootstrap <n>", "of earlier versions: nothing is resampled now").hideHelp());
+  command
+    .addOption(deviceOption("where to compute"))
+    .option(
+      "--threads <n>",
+      "CPU threads of each process (default: 1, or more where memory does not hold a process for each core)",
+      positiveNumber,
+    )
+    .option(
+      "--workers <n>",
+      "processes that share the items (default: one for each core, as memory allows)",
+      workerCount,
+    )
+    .addOption(devicesOption("several devices share the items, a process each"))
+    .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
+    .option("--no-cache", "remember no generated sets")
+    .option("--dry-run", "say what would run, and after one item about how long")
+    .option("--list", "list suites, tasks, metrics, versions and the data that each one needs")
+    .option("--from <file>", "no model: score a samples file again, or print a result file")
+    .option("-o, --output <file>", "write the result as JSON here, exactly")
+    .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
+    .option("--junit <file>", "write the verdicts as JUnit XML")
+    .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates))
+    .option("--resume", "go on from the samples file of an earlier run")
+    .option("--fresh", "begin anew where there is a samples file already")
+    .option("--json", "print the result as JSON")
+    .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
+    .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
+    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+}
+
+/** @throws UsageError for flags that do not go together */
+export function requireSensibleEvalFlags(flags: EvalFlags): void {
+  const { resume, fresh, from, junit, failOn, pattern } = flags;
+  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
+  if ((resume === true || fresh === true) && samplesPath(flags) === undefined) {
+    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE or --samples-file FILE`);
+  }
+  if (flags.cot === true && flags.thinking === true) {
+    throw new UsageError("--cot has the prompt ask for thoughts, --thinking the template: they exclude each other");
+  }
+  if (flags.temperature !== undefined && flags.temperature < 0) {
+    throw new UsageError(`--temperature is ${flags.temperature}: it must be 0 or more`);
+  }
+  if (from === undefined && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
+    throw new UsageError(
+      `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
+    );
+  }
+}
+
+/** Where samples are written as they are made; undefined where nothing is. */
+export function samplesPath({ output, samplesFile }: EvalFlags): string | undefined {
+  return samplesFile ?? (output === undefined ? undefined : `${output}.samples.jsonl`);
+}
+
+export function statisticsOf({ margin, alpha, seed }: EvalFlags): StatisticsSettings {
+  return { margin: margin / 100, alpha, permutations: PERMUTATIONS, seed };
+}
+
+/** Where generated sets are remembered. */
+export function cacheFolder({ cache }: EvalFlags): string | undefined {
+  if (typeof cache === "string") return cache;
+  if (!cache) return undefined;
+  const { XDG_CACHE_HOME: folder } = process.env;
+  return join(folder === undefined || folder === "" ? join(homedir(), ".cache") : folder, "indexcache");
+}
+
+function names(text: string): string[] {
+  const list = text.split(",").map((name) => name.trim());
+  if (list.includes("")) throw new InvalidArgumentError("It must be names with commas between.");
+  return [...new Set(list)];
+}
+
+function lengths(text: string): number[] {
+  const list = text.split(",").map((part) => {
+    const match = /^([1-9]\d*)(k?)$/i.exec(part.trim());
+    if (match === null)
+      throw new InvalidArgumentError("It must be whole numbers with commas between, such as 4096,8k.");
+    return Number(match[1]) * (match[2] === "" ? 1 : 1024);
+  });
+  return [...new Set(list)];
+}
+
+/** `512`, `vt=64`, or several with commas between. */
+function tokenBudget(text: string): Pick<TokenBudget, "all" | "tasks"> {
+  const tasks = new Map<string, number>();
+  let all: number | undefined;
+  for (const part of text.split(",")) {
+    const [, name, digits] = /^(?:([\w-]+)=)?([1-9]\d{0,8})$/.exec(part.trim()) ?? [];
+    const repeated = name === undefined ? all !== undefined : tasks.has(name);
+    if (digits === undefined || repeated) {
+      throw new InvalidArgumentError("It must be a whole number from 1 up, or task=number with commas between.");
+    }
+    if (name === undefined) all = Number(digits);
+    else tasks.set(name, Number(digits));
+  }
+  return { tasks, ...(all === undefined ? {} : { all }) };
+}
+
+function margin(text: string): number {
+  const value = decimalNumber(text);
+  if (value !== 0 && !(value >= SMALLEST_MARGIN && value <= 100)) {
+    throw new InvalidArgumentError(`It must be 0, or points from ${SMALLEST_MARGIN} to 100.`);
+  }
+  return value;
+}
+
+function probability(text: string): number {
+  const value = decimalNumber(text);
+  if (!(value >= SMALLEST_ALPHA && value < 0.5)) {
+    throw new InvalidArgumentError(`It must be 0.000001 or more and below 0.5.`);
+  }
+  return value;
+}

@@ -1,0 +1,34 @@
+/** Where the result of `eval` goes, and whether it passes. */
+
+import { GateFailure } from "../../base/errors.ts";
+import { writeFileAtomically } from "../../base/files.ts";
+import { type EvalResult, formatEvalResult, writeEvalResult } from "../../formats/eval-result.ts";
+import { gateFailures } from "../../report/eval/eval-gate.ts";
+import { formatJunit } from "../../report/eval/eval-junit.ts";
+import { formatEvalMarkdown, formatEvalReport } from "../../report/eval/eval-report.ts";
+import { requireWritable } from "../console/output-file.ts";
+import type { Terminal } from "../console/terminal.ts";
+import type { EvalFlags } from "./eval-options.ts";
+
+/** Looks at every file that will be written, before the work. */
+export async function requireWritableOutputs({ output, junit }: EvalFlags): Promise<void> {
+  if (output !== undefined) await requireWritable(output);
+  if (junit !== undefined) await requireWritable(junit, "--junit names the file itself");
+}
+
+/** @throws GateFailure where `--fail-on` says so, once everything is written */
+export async function giveEvalResult(result: EvalResult, flags: EvalFlags, terminal: Terminal): Promise<void> {
+  const { output, junit, failOn, json, markdown } = flags;
+  if (output !== undefined) await writeEvalResult(output, result);
+  if (junit !== undefined) await writeFileAtomically(junit, formatJunit(result, failOn));
+  terminal.result(
+    json === true
+      ? formatEvalResult(result)
+      : markdown === true
+        ? formatEvalMarkdown(result)
+        : formatEvalReport(result, terminal.resultWidth),
+  );
+  for (const path of [output, junit]) if (path !== undefined) terminal.note(`written: ${path}`);
+  const failures = failOn === undefined ? [] : gateFailures(result, failOn);
+  if (failures.length > 0) throw new GateFailure(`--fail-on ${failOn}: ${failures.join("; ")}`);
+}

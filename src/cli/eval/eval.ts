@@ -1,0 +1,240 @@
+/** `indexcache eval`: a pattern against the baseline on the field's long-context suites. */
+import process from "node:process";
+import type { Command } from "commander";
+import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
+import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/evaluation.ts";
+import { planEvaluation } from "../../eval/run/plan.ts";
+import { EvalProgressTracker } from "../../eval/run/progress.ts";
+import { listSuites } from "../../eval/suites.ts";
+import type { EvalResult } from "../../formats/eval-result.ts";
+import { openSampleJournal, type Sample, type SampleJournal } from "../../formats/sample-journal.ts";
+import { type EvalDisplay, PlainEvalDisplay, SilentEvalDisplay } from "../../report/eval/eval-display.ts";
+import { formatTaskList, taskListRecord } from "../../report/eval/eval-list.ts";
+import { formatEvalPlan } from "../../report/eval/eval-plan.ts";
+import { evalRecord } from "../../report/eval/eval-record.ts";
+import type { ArmRunner } from "../../runtime/generate/arms.ts";
+import { openArms } from "../../runtime/generate/parallel-arms.ts";
+import { runtimeName } from "../../runtime/session/runtime-name.ts";
+import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
+import { addModelToRun } from "../arguments/opening.ts";
+import { demoModel } from "../arguments/options.ts";
+import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { Terminal } from "../console/terminal.ts";
+import { resultFromFile } from "./eval-from.ts";
+import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
+import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
+import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
+
+const TICK_MS = 1000;
+
+const help = `
+Every item is answered by the baseline (all indexers, or --baseline) and by every --pattern, on the same prompt. The table
+has each task at each length: scores, the paired difference with its interval, the loss of the gold answer, a verdict.
+An arm is non-inferior where a loss of more than --margin points is excluded, inferior where one is proven.
+
+Suites: ruler-core (needs no data), ruler, longbench, longbench-e, longbench-v2 (--data). See --list.
+FILE.samples.jsonl beside -o FILE gets every sample as it is made; --resume goes on from it.
+
+Examples:
+  $ indexcache eval -p uniform:4 --samples 20           the demo model on RULER's core at its window
+  $ indexcache eval ./model -p half.json -p quarter.json --lengths 4k,8k --samples 100 -o result.json
+  $ indexcache eval ./model -p quarter.json --suite longbench-v2 --data data.json --fail-on inferior --junit eval.xml
+  $ indexcache eval --from result.json.samples.jsonl --markdown
+  $ indexcache eval ./model -p quarter.json --dry-run`;
+
+export function addEvalCommand(program: Command): void {
+  const command = program.command("eval").description("Compare a pattern with the baseline on RULER and LongBench");
+  addModelToRun(command);
+  addEvalOptions(command);
+  command
+    .addHelpText("after", help)
+    .action((model: string | undefined, flags: EvalFlags) =>
+      interruptible(
+        (signal) => evalCommand(model, flags, givenOptions(command), signal),
+        "Stopping; Ctrl-C again kills",
+      ),
+    );
+}
+
+async function evalCommand(
+  path: string | undefined,
+  flags: EvalFlags,
+  given: readonly GivenOption[],
+  signal: AbortSignal,
+): Promise<void> {
+  requireSensibleEvalFlags(flags);
+  const terminal = new Terminal(flags);
+  if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
+  if (flags.list === true) {
+    const tasks = listSuites();
+    terminal.result(
+      flags.json === true
+        ? JSON.stringify(taskListRecord(tasks), null, 2)
+        : formatTaskList(tasks, terminal.resultWidth),
+    );
+    return;
+  }
+  await requireWritableOutputs(flags);
+  if (flags.from !== undefined) {
+    if (path !== undefined) throw new UsageError(`--from runs nothing: MODEL (${quoted(path)}) does not go with it`);
+    await giveEvalResult(await resultFromFile(flags.from, flags, given, terminal), flags, terminal);
+    return;
+  }
+  const inputs = await openEvalInputs(path ?? demoModel, flags, terminal, signal);
+  for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
+  if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
+  else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+}
+
+async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<EvalResult> {
+  const started = performance.now();
+  const journal = await openJournal(inputs, flags);
+  try {
+    if (journal !== undefined && journal.entries.length > 0) {
+      terminal.note(`resuming: ${journal.entries.length} samples are in ${journal.path}`);
+    }
+    const replacements: string[] = [];
+    const runner = await openRunner(inputs, (words) => replacements.push(words));
+    try {
+      for (const line of runner.plan) terminal.detail(line);
+      const items = await answerAll(inputs, runner, journal, terminal, signal);
+      // Not while the view redraws itself over the same lines.
+      for (const words of replacements) terminal.warn(words);
+      const { made, alone } = runner.prefillLayers;
+      if (alone > 0) terminal.detail(`prefill: ${made} of ${alone} layer runs, the others are shared between arms`);
+      return evalRecord({
+        ...inputs,
+        described: { ...inputs.described, threads: runner.threads },
+        tasks: inputs.suite.tasks,
+        items,
+        statistics: statisticsOf(flags),
+        notes: notesOf(inputs),
+        skipped: inputs.suite.skipped,
+        bad: inputs.suite.bad,
+        wallSeconds: (performance.now() - started) / 1000,
+        runtime: runtimeName,
+        command: recordedCommand(process.argv),
+      });
+    } finally {
+      await runner.release();
+    }
+  } catch (error) {
+    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
+    throw new InterruptedError(`Interrupted; every finished item is in "${journal.path}"`, {
+      hint: `go on with: ${resumeCommand(process.argv)}`,
+      cause: error,
+    });
+  } finally {
+    await journal?.close();
+  }
+}
+
+/** Answers every item; its samples are in the journal before they count. Gives the samples in the suite's order. */
+async function answerAll(
+  inputs: EvalInputs,
+  runner: ArmRunner,
+  journal: SampleJournal | undefined,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<Sample[][]> {
+  const { suite, assembly, arms, model } = inputs;
+  const display = await openDisplay(terminal, inputs, journal?.path);
+  const tracker = new EvalProgressTracker(
+    arms.map(({ name }) => name),
+    suite.total,
+    seconds(),
+  );
+  const ticker = setInterval(() => display.show(tracker.at(seconds())), TICK_MS);
+  // Not the items themselves: a prompt may be a megabyte.
+  const answered: Pick<AnsweredItem, "index" | "samples">[] = [];
+  const window = model.config.maxPositionEmbeddings;
+  try {
+    const known = journal?.entries ?? [];
+    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
+    for await (const item of evaluate({ ...asked, known })) {
+      for (const sample of item.fresh) await journal?.append(sample);
+      answered.push({ index: item.index, samples: item.samples });
+      tracker.advance(item);
+      display.show(tracker.at(seconds()));
+    }
+  } finally {
+    clearInterval(ticker);
+    display.close(tracker.at(seconds()));
+  }
+  if (answered.length === 0)
+    throw new InputError(`Suite ${suite.name} gave no item`, { hint: "see --tasks and --data" });
+  return answered.sort((left, right) => left.index - right.index).map(({ samples }) => samples);
+}
+
+async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+  const runner = await openRunner(inputs);
+  try {
+    for (const line of runner.plan) terminal.detail(line);
+    const { suite, assembly, arms, model } = inputs;
+    const window = model.config.maxPositionEmbeddings;
+    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
+    const plan = await planEvaluation({ ...asked, known: [] });
+    const record = {
+      suite: suite.name,
+      arms: arms.map(({ name, pattern }) => ({ name, index_topk_pattern: pattern })),
+      skipped_tasks: suite.skipped.map(({ task, reason }) => ({ task, reason })),
+      ...plan,
+    };
+    terminal.result(
+      flags.json === true ? JSON.stringify(record, null, 2) : formatEvalPlan(record, terminal.resultWidth),
+    );
+  } finally {
+    await runner.release();
+  }
+}
+
+/** What a reader of the scores has to know; complete once the items are read. */
+function notesOf({ assembly, suite }: EvalInputs): string[] {
+  return [...assembly.notes, ...suite.notes];
+}
+
+function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {
+  const { temperature, seed } = fingerprint.settings;
+  return temperature === 0 ? {} : { sampling: { temperature: Number(temperature), seed: Number(seed) } };
+}
+
+function openRunner(
+  { model, tokenizer, arms, place }: EvalInputs,
+  onReplacement?: (words: string) => void,
+): Promise<ArmRunner> {
+  const patterns = arms.map(({ pattern }) => pattern);
+  return openArms(model, tokenizer, patterns, {
+    ...place,
+    ...(onReplacement === undefined ? {} : { onReplacement }),
+  });
+}
+
+async function openJournal({ fingerprint }: EvalInputs, flags: EvalFlags): Promise<SampleJournal | undefined> {
+  const path = samplesPath(flags);
+  if (path === undefined) return undefined;
+  if (path === flags.output) throw new UsageError("-o and --samples-file name the same file");
+  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
+  return openSampleJournal(path, fingerprint, mode);
+}
+
+async function openDisplay(
+  terminal: Terminal,
+  { model, suite }: EvalInputs,
+  journal: string | undefined,
+): Promise<EvalDisplay> {
+  if (terminal.quiet) return new SilentEvalDisplay();
+  if (!terminal.isInteractive) {
+    if (journal !== undefined) terminal.note(`samples: ${journal}; Ctrl-C saves`);
+    return new PlainEvalDisplay((line) => terminal.note(line));
+  }
+  // Ink looks at stdout, which may be a file while stderr is the terminal.
+  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
+  else process.env.FORCE_COLOR = "0";
+  const { openEvalView } = await import("../../tui/eval-view.tsx");
+  return openEvalView(process.stderr, `${model.config.name}: ${suite.name}`, journal);
+}
+
+function seconds(): number {
+  return performance.now() / 1000;
+}

@@ -1,0 +1,199 @@
+/** From the arguments of `pattern` to letters: where they stand, of which model, and what is known of their origin. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { InputError, UsageError } from "../../base/errors.ts";
+import type { Finding } from "../../engines/check.ts";
+import { type Dialect, engineNames } from "../../engines/dialect.ts";
+import { dialects } from "../../engines/engines.ts";
+import type { IndexFields } from "../../engines/index-fields.ts";
+import {
+  isInlinePattern,
+  type PatternSource,
+  patternForms,
+  readInlinePattern,
+  readPatternText,
+} from "../../engines/pattern-source.ts";
+import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../../engines/served-model.ts";
+import { decodeUtf8 } from "../../formats/lines.ts";
+import {
+  type AnyPatternFile,
+  type CheckedPublishedPattern,
+  isPublished,
+  readAnyPatternFile,
+} from "../../formats/published-pattern.ts";
+import { LARGEST_DOCUMENT, readText } from "../../formats/text-file.ts";
+import { frequencyPattern, uniformPattern } from "../../pattern/schedule.ts";
+import { publishedPatterns } from "../arguments/options.ts";
+import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
+
+/** What the letters of a schedule, and the model, depend on. */
+export interface PatternInputFlags {
+  model?: string;
+  layers?: number;
+  offset?: number;
+}
+
+export async function readSource(text: string): Promise<PatternSource> {
+  if (text.trim() === "") throw new UsageError("The pattern is empty");
+  if (text === "-") {
+    const source = readPatternText(await readInput(), "stdin");
+    if (source.kind === "file") requireOneSize(source.file, "stdin");
+    return source;
+  }
+  if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
+  const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
+  const path = (await exists(named)) ? await configPath(named) : ((await publishedPath(named)) ?? named);
+  const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
+  if (source.kind !== "file") return source;
+  if (retain === undefined) requireOneSize(source.file, path);
+  return { ...source, file: { ...source.file, index_topk_pattern: patternOfSize(source.file, retain, path) } };
+}
+
+/** The model to look at: `--model`, the config that the pattern came from, or layers alone. */
+export async function modelOf(source: PatternSource, flags: PatternInputFlags): Promise<ServedModel> {
+  if (flags.model !== undefined) return readServedModel(flags.model);
+  if (source.kind === "config") return source.model;
+  if (flags.layers !== undefined) return modelOfLayers(flags.layers);
+  if (source.kind === "file") {
+    const { file } = source;
+    return isPublished(file)
+      ? modelOfLayers(file.published.layers, file.published.architecture)
+      : modelOfLayers(file.model.layers, file.model.architecture);
+  }
+  const length = source.kind === "letters" ? source.letters.length : fieldLength(source);
+  if (length !== undefined) return { ...modelOfLayers(length), layersAssumed: true };
+  throw new UsageError("How many layers the pattern is for is not known", {
+    hint: "give --model config.json, or --layers N",
+  });
+}
+
+function fieldLength(source: PatternSource): number | undefined {
+  if (source.kind !== "override") return undefined;
+  return (source.fields.index_topk_pattern ?? source.fields.indexer_types)?.length;
+}
+
+/** The letters that the source stands for; of fields that are not letters, what the engine makes of them. */
+export function lettersOf(
+  source: PatternSource,
+  model: ServedModel,
+  dialect: Dialect | undefined,
+  flags: PatternInputFlags,
+): string {
+  switch (source.kind) {
+    case "letters":
+      return source.letters;
+    case "file":
+      return source.file.index_topk_pattern;
+    case "schedule": {
+      const count = model.indexers.length;
+      if (source.rule === "uniform") return uniformPattern(count, source.every);
+      return frequencyPattern(count, source.every, flags.offset);
+    }
+    case "override":
+    case "config": {
+      const written = source.fields.index_topk_pattern;
+      if (typeof written === "string" && (source.kind === "override" || source.fields.indexer_types == null))
+        return written;
+      return scheduleLetters(source, model, dialect);
+    }
+  }
+}
+
+function scheduleLetters(
+  source: Extract<PatternSource, { kind: "override" | "config" }>,
+  model: ServedModel,
+  dialect: Dialect | undefined,
+): string {
+  const flag = source.kind === "override" ? source.flag : undefined;
+  const named = engineNames.find((name) => flag !== undefined && dialects[name].flag === flag) ?? "transformers";
+  const reader = dialect ?? dialects[named];
+  // Whatever gate the engine has is for the check to see; here the question is what the fields mean.
+  const fields = { ...source.fields, use_index_cache: true };
+  const schedule = (fields.indexer_types == null ? reader : dialects.transformers).schedule(fields, model);
+  if ("failure" in schedule) throw new InputError(`The pattern cannot be read: ${schedule.failure}`);
+  return schedule.letters;
+}
+
+/** The config fields that a user would write for this: the frequency itself, not the letters that one engine makes of it. */
+export function requestedFields(source: PatternSource, model: ServedModel, flags: PatternInputFlags): IndexFields {
+  if (source.kind === "override" || source.kind === "config") return source.fields;
+  if (source.kind === "schedule" && source.rule === "freq") {
+    const offset = flags.offset === undefined ? {} : { index_skip_topk_offset: flags.offset };
+    return { use_index_cache: true, index_topk_freq: source.every, ...offset };
+  }
+  return { use_index_cache: true, index_topk_pattern: lettersOf(source, model, undefined, flags) };
+}
+
+/** What is known of where the letters come from, and speaks against them. */
+export async function originFindings(letters: string, source: PatternSource, model: ServedModel): Promise<Finding[]> {
+  const file = source.kind === "file" ? source.file : undefined;
+  const published = file !== undefined && isPublished(file) ? file : await publicationOf(letters);
+  const warnings: string[] = [];
+  if (published?.published.certainty === "misattributed") {
+    const { name, searched_on: searchedOn, remarks } = published.published;
+    warnings.push(`this is ${name}, searched on ${searchedOn}. ${remarks[0] ?? ""}`.trim());
+  }
+  const architecture =
+    file === undefined ? undefined : isPublished(file) ? file.published.architecture : file.model.architecture;
+  if (architecture !== undefined && model.modelType !== undefined && architecture !== model.modelType) {
+    warnings.push(
+      `the pattern is of a ${architecture} model, the config of a ${model.modelType}: on other weights it says nothing`,
+    );
+  }
+  return warnings.map((message) => ({ severity: "warning", message }));
+}
+
+/** The published patterns of the package, by name. */
+export async function listPublished(): Promise<{ name: string; file: AnyPatternFile }[]> {
+  const names = (await readdir(publishedPatterns)).filter((entry) => entry.endsWith(".json")).sort();
+  return Promise.all(
+    names.map(async (entry) => ({
+      name: entry.slice(0, -".json".length),
+      file: await readAnyPatternFile(join(publishedPatterns, entry)),
+    })),
+  );
+}
+
+/** `glm-5-quarter`: the file of that name in the package; undefined where there is none. */
+async function publishedPath(name: string): Promise<string | undefined> {
+  const names = await readdir(publishedPatterns);
+  return names.includes(`${name}.json`) ? join(publishedPatterns, `${name}.json`) : undefined;
+}
+
+/** A file that holds several sizes needs to be told which one: the last one found is nobody's choice. */
+function requireOneSize(file: AnyPatternFile, path: string): void {
+  if (isPublished(file) || (file.patterns?.length ?? 0) < 2) return;
+  const sizes = (file.patterns ?? []).map(({ full_layers: full }) => full);
+  throw new UsageError(`Pattern file "${path}" holds patterns of several sizes: ${sizes.join(", ")} Full layers`, {
+    hint: `say which one: ${sizes.map((size) => `${path}@${size}`).join(" or ")}, or a share of the layers as in @1/2`,
+  });
+}
+
+/** The published pattern of the package that has these letters. */
+async function publicationOf(letters: string): Promise<CheckedPublishedPattern | undefined> {
+  for (const { file } of await listPublished()) {
+    if (isPublished(file) && file.index_topk_pattern === letters) return file;
+  }
+  return undefined;
+}
+
+/** What stdin holds, as much as a pattern file may have. */
+async function readInput(): Promise<string> {
+  const blocks: Buffer[] = [];
+  let bytes = 0;
+  for await (const block of process.stdin as AsyncIterable<Buffer>) {
+    bytes += block.length;
+    if (bytes > LARGEST_DOCUMENT) {
+      throw new InputError(`stdin has more than ${LARGEST_DOCUMENT / 2 ** 20} MiB: that is no pattern`, {
+        hint: patternForms,
+      });
+    }
+    blocks.push(block);
+  }
+  return decodeUtf8(Buffer.concat(blocks), "stdin");
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}

@@ -1,0 +1,33 @@
+/** `p.json@1/2`: the pattern of one retention in a file that holds several. */
+import { InputError, UsageError } from "../../base/errors.ts";
+import type { PatternFile } from "../../formats/pattern-file.ts";
+import { type AnyPatternFile, isPublished } from "../../formats/published-pattern.ts";
+import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { parseRetain } from "../../search/retain.ts";
+
+/** The path of a pattern file, and the retention behind an @. */
+export function splitRetain(text: string): { path: string; retain?: string } {
+  const { path, retain } = /^(?<path>.+)@(?<retain>\d+(?:\/\d+)?|\d*\.\d+)$/.exec(text)?.groups ?? {};
+  return path === undefined || retain === undefined ? { path: text } : { path, retain };
+}
+
+/**
+ * The pattern of a file, or of one of its sizes: those that the search wanted, or passed on its way and measured whole.
+ * @throws UsageError for a size of a published pattern
+ * @throws InputError for a size that the file does not have
+ */
+export function patternOfSize(file: AnyPatternFile, retain: string | undefined, path: string): Pattern {
+  if (retain === undefined) return parsePattern(file.index_topk_pattern, path);
+  if (isPublished(file)) throw new UsageError(`"${path}" holds one published pattern: leave out @${retain}`);
+  return ofSize(file, parseRetain(retain, file.model.layers), path);
+}
+
+function ofSize(file: PatternFile, full: number, path: string): Pattern {
+  const way = [...file.trajectory, ...(file.search.frontier ?? [])].filter(({ sequences }) => sequences === undefined);
+  const all = [...(file.patterns ?? []), ...way, file].map(({ index_topk_pattern: letters }) => letters);
+  const sizeOf = (letters: string): number => fullLayers(parsePattern(letters)).length;
+  const found = all.find((letters) => sizeOf(letters) === full);
+  if (found !== undefined) return parsePattern(found, path);
+  const sizes = [...new Set(all.map(sizeOf))].sort((left, right) => right - left);
+  throw new InputError(`Pattern file "${path}" has no pattern with ${full} Full layers; it has ${sizes.join(", ")}`);
+}

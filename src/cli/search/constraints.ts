@@ -1,0 +1,92 @@
+/** Options that say which patterns a deployment can take. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { UsageError } from "../../base/errors.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
+import { PatternSpace } from "../../search/space.ts";
+import { blockStarts } from "../../search/strategies/blockwise.ts";
+import type { Strategy } from "../../search/strategy.ts";
+import { layerCount } from "../arguments/options.ts";
+
+export interface ConstraintFlags {
+  pinFull?: number[];
+  pipelineStages?: number;
+  engine?: PipelineEngine;
+  pipelineStarts?: number[];
+  maxSharedRun?: number;
+}
+
+export function addConstraintOptions(command: Command): Command {
+  return command
+    .option("--pin-full <layers>", "layers that stay Full: 0,1,30", layerList)
+    .option(
+      "--pipeline-stages <n>",
+      "stages that the model is served in; each begins Full where --engine asks for it",
+      layerCount,
+    )
+    .addOption(new Option("--engine <name>", "whose stages: they divide layers differently").choices(pipelineEngines))
+    .option("--pipeline-starts <layers>", "first layers of stages, by hand: 0,16,31,46", layerList)
+    .option("--max-shared-run <n>", "Shared layers that may stand in a row", layerCount);
+}
+
+/**
+ * The patterns that the options leave.
+ * @param servedStarts first layers of the ranks of a server
+ * @throws UsageError for options that do not go together, or that no pattern of this model meets
+ */
+export function patternSpaceOf(
+  start: Pattern,
+  flags: ConstraintFlags,
+  strategy: Strategy,
+  servedStarts: readonly number[] = [],
+): PatternSpace {
+  const { pinFull = [], pipelineStages: stages, engine, pipelineStarts = [], maxSharedRun } = flags;
+  if (engine !== undefined && stages === undefined) throw new UsageError("--engine needs --pipeline-stages");
+  if (stages !== undefined && engine === undefined) {
+    throw new UsageError(
+      `--pipeline-stages needs --engine (${pipelineEngines.join(", ")}): they divide layers differently`,
+    );
+  }
+  const layers = start.length;
+  const pinned = new Map<number, string>();
+  const pin = (some: readonly number[], why: string): void => {
+    for (const layer of some) if (layer > 0) pinned.set(layer, pinned.get(layer) ?? why);
+  };
+  pin(pinFull, "--pin-full");
+  pin(pipelineStarts, "--pipeline-starts");
+  pin(servedStarts, "--server, where a pipeline stage begins");
+  if (stages !== undefined && engine !== undefined) {
+    pin(requiredFull(engine, stageStarts(engine, layers, stages)), `--pipeline-stages ${stages} --engine ${engine}`);
+  }
+  if (strategy.name === "blockwise") {
+    if (strategy.blocks > layers) {
+      throw new UsageError(`--blocks is ${strategy.blocks}, the model has ${layers} layers`);
+    }
+    // A block that begins with a layer of the model's own sharing has nothing there to keep.
+    pin(
+      blockStarts(layers, strategy.blocks).filter((layer) => start[layer] === "F"),
+      "--strategy blockwise",
+    );
+  }
+  return new PatternSpace(start, { pinned, ...(maxSharedRun === undefined ? {} : { maxSharedRun }) });
+}
+
+/** What files say of the constraints; those that were not given are left out. */
+export function constraintSettings(flags: ConstraintFlags): Record<string, string | number | boolean> {
+  const { pinFull, pipelineStages, engine, pipelineStarts, maxSharedRun } = flags;
+  return {
+    ...(pinFull === undefined ? {} : { pin_full: pinFull.join(",") }),
+    ...(pipelineStages === undefined ? {} : { pipeline_stages: pipelineStages }),
+    ...(engine === undefined ? {} : { engine }),
+    ...(pipelineStarts === undefined ? {} : { pipeline_starts: pipelineStarts.join(",") }),
+    ...(maxSharedRun === undefined ? {} : { max_shared_run: maxSharedRun }),
+  };
+}
+
+function layerList(text: string): number[] {
+  const layers = text.split(",").map((part) => part.trim());
+  if (!layers.every((part) => /^\d+$/.test(part))) {
+    throw new InvalidArgumentError("It must be layer numbers with commas between: 0,16,31.");
+  }
+  return [...new Set(layers.map(Number))].sort((left, right) => left - right);
+}

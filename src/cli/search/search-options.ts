@@ -1,0 +1,111 @@
+/** The options of `search`, and what they mean together. */
+import { type Command, InvalidArgumentError } from "commander";
+import { UsageError } from "../../base/errors.ts";
+import { Random } from "../../base/random.ts";
+import { addModelToRun, type VerifyFlags } from "../arguments/opening.ts";
+import {
+  addCalibrationOptions,
+  addDeviceOptions,
+  addDtypeOption,
+  addOutputOptions,
+  addWorkersOptions,
+  type CalibrationFlags,
+  type DeviceFlags,
+  type DtypeFlags,
+  type OutputFlags,
+  type WorkerFlags,
+} from "../arguments/options.ts";
+import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
+import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
+import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
+import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
+
+export interface SearchFlags
+  extends CalibrationFlags,
+    VerifyFlags,
+    DeviceFlags,
+    DtypeFlags,
+    WorkerFlags,
+    OutputFlags,
+    StrategyFlags,
+    ConstraintFlags,
+    LatencyFlags,
+    ServerFlags {
+  retain: string;
+  holdout?: string;
+  output?: string;
+  resume?: boolean;
+  fresh?: boolean;
+  reuse?: string[];
+  memory?: number;
+  dryRun?: boolean;
+  status?: string;
+}
+
+export function addSearchOptions(command: Command): void {
+  addModelToRun(command);
+  command
+    .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4")
+    .option(
+      "--holdout <share>",
+      "keep this share or number of the sequences out of the search, and report losses on them",
+    )
+    .option("-o, --output <file>", "write the pattern file here, exactly")
+    .option("--resume", "go on from the journal of an earlier run")
+    .option("--fresh", "begin anew where there is a journal already")
+    .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
+    .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")
+    .option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else");
+  addStrategyOptions(command);
+  addConstraintOptions(command);
+  addLatencyOptions(command);
+  addCalibrationOptions(command);
+  addDeviceOptions(command);
+  addDtypeOption(command);
+  addWorkersOptions(command);
+  command.option(
+    "--memory <size>",
+    "what states at layer boundaries may take: 4GiB (default: 40% of what is free)",
+    byteSize,
+  );
+  addServerOptions(command);
+  addOutputOptions(command);
+}
+
+/**
+ * Which sequences a search judges by, and which are kept out of it.
+ * @param holdout a share of the sequences (`1/4`, `0.25`) or a number of them
+ * @throws UsageError where nothing would be left to search by
+ */
+export function splitSequences(
+  count: number,
+  holdout: string | undefined,
+  seed: number,
+): { search: number[]; heldOut: number[] } {
+  const all = Array.from({ length: count }, (_, index) => index);
+  if (holdout === undefined) return { search: all, heldOut: [] };
+  const out = new Set(Random.forPart(seed, "held-out sequences").sample(all, heldOutCount(holdout, count)));
+  return { search: all.filter((index) => !out.has(index)), heldOut: all.filter((index) => out.has(index)) };
+}
+
+function heldOutCount(text: string, count: number): number {
+  const form = /^(?:(?<whole>\d+)|(?<decimal>0?\.\d+)|(?<over>\d+)\/(?<under>\d+))$/.exec(text)?.groups;
+  if (form === undefined) {
+    throw new UsageError(`--holdout is "${text}": it must be a share like 1/4 or 0.25, or a number of sequences`);
+  }
+  const { whole, decimal, over, under } = form;
+  const share = decimal === undefined ? Number(over) / Number(under) : Number(decimal);
+  const wanted = whole === undefined ? Math.max(1, Math.round(count * share)) : Number(whole);
+  if (wanted >= 1 && wanted < count) return wanted;
+  throw new UsageError(
+    `--holdout is "${text}": of ${count} sequences at least one has to be held out, and at least one has to be left`,
+  );
+}
+
+function byteSize(text: string): number {
+  const form = /^(?<number>\d+(?:\.\d+)?)\s*(?<unit>[KMGT]i?B|B)?$/i.exec(text)?.groups;
+  if (form === undefined) throw new InvalidArgumentError("It must be a size like 512MiB, 4GB or a number of bytes.");
+  const unit = form.unit ?? "B";
+  const power = "BKMGT".indexOf((unit[0] ?? "B").toUpperCase());
+  return Math.floor(Number(form.number) * (/^.i/i.test(unit) ? 1024 : 1000) ** power);
+}

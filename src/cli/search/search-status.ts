@@ -1,0 +1,20 @@
+/** `indexcache search --status JOURNAL`: where a search stands, from its journal alone. */
+import { stat } from "node:fs/promises";
+import { InputError } from "../../base/errors.ts";
+import { readJournal } from "../../formats/journal.ts";
+import { formatStatus, statusRecord } from "../../report/search/search-status.ts";
+import type { Terminal } from "../console/terminal.ts";
+
+/** @param given the journal, or the `-o` file that it stands beside */
+export async function showStatus(given: string, json: boolean, terminal: Terminal): Promise<void> {
+  const path = await journalOf(given);
+  const content = await readJournal(path);
+  if (content === undefined) throw new InputError(`Journal "${path}" is empty`, { hint: "nothing was measured yet" });
+  const record = statusRecord(content);
+  terminal.result(json ? JSON.stringify(record, null, 2) : formatStatus(record));
+}
+
+async function journalOf(path: string): Promise<string> {
+  const beside = `${path}.journal.jsonl`;
+  return (await stat(beside).catch(() => undefined)) === undefined ? path : beside;
+}

@@ -1,0 +1,450 @@
+/** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
+import process from "node:process";
+import type { Command } from "commander";
+import { InputError, InterruptedError } from "../../base/errors.ts";
+import { quoteWord } from "../../base/shell.ts";
+import { toolVersion } from "../../base/version.ts";
+import type { CalibrationSet } from "../../calibration/calibration-set.ts";
+import {
+  type Journal,
+  type JournalEntry,
+  readJournal,
+  requireAgreement,
+  requireSameNumbers,
+} from "../../formats/journal.ts";
+import { formatPatternFile, type PatternFile, writePatternFile } from "../../formats/pattern-file.ts";
+import type { ModelDescription } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { formatCount } from "../../report/quantities.ts";
+import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../../report/search/search-display.ts";
+import { formatSearchReport, type SearchContext, searchRecord } from "../../report/search/search-report.ts";
+import type { PatternEvaluator } from "../../runtime/measurement.ts";
+import type { SearchResult } from "../../search/events.ts";
+import { ProgressTracker } from "../../search/progress.ts";
+import { parseTargets } from "../../search/retain.ts";
+import type { PatternSpace } from "../../search/space.ts";
+import { planOf, type Strategy, search as searchPatterns } from "../../search/strategy.ts";
+import { identityRecord, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
+import { openModelToRun } from "../arguments/opening.ts";
+import { demoModel } from "../arguments/options.ts";
+import { interruptible, programWords, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { requireWritable } from "../console/output-file.ts";
+import { Terminal } from "../console/terminal.ts";
+import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "../evaluation-journal.ts";
+import { modelPath, openServedFolder, requireServerOptions } from "../live/server-options.ts";
+import { openServer } from "../live/server-source.ts";
+import { describeEffort } from "../live/server-words.ts";
+import { type LossSource, localLosses } from "../loss-source.ts";
+import { constraintSettings, patternSpaceOf } from "./constraints.ts";
+import { Measuring } from "./measuring.ts";
+import {
+  fullLayersOfSpeedup,
+  type PredictedLatency,
+  readPredictedLatency,
+  withSpeedups,
+  writePareto,
+} from "./predicted-latency.ts";
+import { addMergeCommand } from "./search-merge.ts";
+import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
+import { showPlan } from "./search-plan.ts";
+import { showStatus } from "./search-status.ts";
+import { strategyOf, strategySettings } from "./strategy.ts";
+
+const TICK_MS = 1000;
+
+/**
+ * Searches by fewer sequences than this end in another pattern than the best one in more than a quarter of all cases, and
+ * in one of twenty cost twice as much on other text as those by eight (docs/log.md, `tools/landscape/compare.js sequences`).
+ */
+const FEW_SEQUENCES = 8;
+
+const help = `
+Every layer starts Full but those that the model itself shares. FILE gets the best pattern of each wanted retention and how
+it was found; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a crash or
+a full disk. Without -o nothing is written, and an interrupted search begins anew.
+
+Strategies (losses within 1e-5 nats are ties, the lowest layer wins):
+  look-again  greedy, then for at most as many layer runs again: a forward beam of width 2, and exchanges of layers
+  greedy      the paper's: each step shares the layer that costs least
+  forward     from only the pinned layers Full up, each step the layer whose indexer lowers the loss most
+  blockwise   the paper's for pipelines: --blocks equal blocks in turn, the best flip of each
+  beam        greedy, or forward by --direction, following the --beam-width best patterns of each size
+  floating    greedy whose layers become Full again where that beats the best pattern known of that size
+  exhaustive  every pattern, up to 5000 of them
+
+--retain: fractions of the layers (1/4, 0.25; rounded, at least one), counts of Full layers (12), or with --latency what is
+predicted to be so many times as fast as every layer Full (1.5x).
+
+Examples:
+  $ indexcache search -o demo-pattern.json              the demo model on its own calibration set
+  $ indexcache search ./model -c text.jsonl --retain 1/2,1/4,1/8 --holdout 1/4 -o patterns.json
+  $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json --resume
+  $ indexcache search ./model -c text.jsonl --pipeline-stages 4 --engine vllm -o stages.json
+  $ indexcache search ./model -c text.jsonl --strategy greedy --race -o quick.json
+  $ indexcache search ./model -c text.jsonl --objective kl --dry-run
+  $ indexcache search --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl --race --strategy greedy -o glm.json
+  $ indexcache search --status quarter.json.journal.jsonl`;
+
+export function addSearchCommand(program: Command): void {
+  const command = program.command("search").description("Search the patterns that keep the loss lowest");
+  addSearchOptions(command);
+  command.enablePositionalOptions();
+  addMergeCommand(command);
+  command.addHelpText("after", help).action((model: string | undefined, flags: SearchFlags) =>
+    interruptible((signal) => {
+      requireServerOptions(command, flags);
+      return search(modelPath(model, flags), flags, signal);
+    }, "Stopping after the layer at hand; Ctrl-C again kills"),
+  );
+}
+
+async function search(path: string | undefined, flags: SearchFlags, signal: AbortSignal): Promise<void> {
+  requireSensibleJournal(flags);
+  const terminal = new Terminal(flags);
+  if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
+  const work = await prepare(path, flags, terminal, signal);
+  try {
+    await searchWith(work, flags, terminal, signal);
+  } finally {
+    await work.source.release();
+  }
+}
+
+async function searchWith(
+  work: SearchWork,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const { source } = work;
+  const { journal, reused } = flags.dryRun === true ? withoutJournal : await openJournals(flags, work);
+  tellPlan(work, flags, terminal);
+  let written: string | undefined;
+  try {
+    const measuring = new Measuring(journal, reused, flags.objective);
+    const write = async (result: SearchResult, { heldOut }: Pick<SearchWork, "heldOut">): Promise<PatternFile> => {
+      const context = { ...recordContext(work, flags, measuring), heldOut };
+      const file = withSpeedups(searchRecord(result, context), work.predicted);
+      if (flags.output !== undefined) await writePatternFile(flags.output, file);
+      written = flags.output;
+      return file;
+    };
+    const result = await source.use(flags.objective, async (evaluator) => {
+      for (const line of evaluator.plan) terminal.detail(line);
+      const seconds = source.secondsEach?.();
+      if (seconds !== undefined) {
+        const { evaluations } = planOf(work.strategy, work.space, work.targets, work.sequences.length);
+        terminal.note(
+          describeEffort(evaluations, work.strategy.name === "greedy" && work.strategy.race === undefined, seconds),
+        );
+      }
+      if (flags.dryRun === true) {
+        await showPlan({ ...work, evaluator, json: flags.json === true, terminal, signal });
+        return undefined;
+      }
+      if (journal !== undefined && measuring.known.size > 0) {
+        terminal.note(`resuming: ${measuring.known.size} patterns are in ${journal.path}`);
+      }
+      const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
+      const repeats = flags.server === undefined ? undefined : flags.repeats;
+      const found = await runSearch({ ...work, evaluator, measuring, display, repeats, signal });
+      // What was searched for is safe before anything that only adorns it can fail.
+      await write(found, { heldOut: [] });
+      const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
+      if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
+      for (const pattern of open) await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
+      return found;
+    });
+    if (result === undefined) return;
+    // KL of what is reported needs the model's own distributions: not kept while a search goes by the loss.
+    const all = [...work.sequences, ...work.heldOut];
+    const open = source.divergences ? measuring.incomplete(reported(work.space.start, result), all, "kl") : [];
+    if (open.length > 0) {
+      terminal.note(`measuring KL of ${open.length} patterns`);
+      await source.use("kl", async (evaluator) => {
+        for (const pattern of open) await measuring.complete(evaluator, pattern, all, "kl", { signal });
+      });
+    }
+    const file = await write(result, work);
+    if (flags.pareto !== undefined && work.predicted !== undefined)
+      await writePareto(flags.pareto, file, work.predicted);
+    terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
+    if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
+    if (flags.server === undefined) {
+      terminal.note(`next, whether answers stay as good: ${evalCommand(work.path, flags, file)}`);
+    }
+  } catch (error) {
+    if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
+    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
+    throw new InterruptedError(`Interrupted; every finished evaluation is in "${journal.path}"`, {
+      hint: `go on with: ${resumeCommand(process.argv)}`,
+      cause: error,
+    });
+  } finally {
+    await journal?.close();
+  }
+}
+
+/** Before anything long begins: how much there is to do, and whether there is enough to judge by. */
+function tellPlan(
+  { strategy, space, targets, sequences, set }: SearchWork,
+  flags: SearchFlags,
+  terminal: Terminal,
+): void {
+  if (sequences.length < FEW_SEQUENCES) {
+    terminal.warn(
+      `${sequences.length} sequence${sequences.length === 1 ? " is" : "s are"} few to search by: on trained models with known optima, fewer than ` +
+        `${FEW_SEQUENCES} often led to a worse pattern than the text would have (docs/search.md); give more text, or a larger --sequences`,
+    );
+  }
+  if (flags.dryRun === true) return;
+  const { evaluations } = planOf(strategy, space, targets, sequences.length);
+  const about = strategy.name === "greedy" && strategy.swaps === undefined ? "" : "about ";
+  terminal.note(
+    `plan: ${strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
+      `of ${formatCount(set.sequenceLength)} tokens; the first one tells how long that takes, --dry-run does no more than that`,
+  );
+}
+
+/** A search has tested losses on one text. What answers are worth is another question, and this is how to ask it. */
+function evalCommand(model: string, { output }: SearchFlags, { patterns = [] }: PatternFile): string {
+  const wanted =
+    output === undefined
+      ? patterns.map(({ index_topk_pattern: letters }) => letters)
+      : patterns.length < 2
+        ? [output]
+        : patterns.map(({ full_layers: full }) => `${output}@${full}`);
+  const words = [
+    ...programWords(process.argv),
+    "eval",
+    ...(model === demoModel ? [] : [model]),
+    ...wanted.flatMap((pattern) => ["--pattern", pattern]),
+    ...(output === undefined ? [] : ["-o", `${output.replace(/\.json$/, "")}-eval.json`]),
+  ];
+  return words.map(quoteWord).join(" ");
+}
+
+function recordContext(work: SearchWork, flags: SearchFlags, measuring: Measuring): SearchContext {
+  const server = work.source.server?.();
+  return {
+    ...work,
+    objective: flags.objective,
+    model: work.identity,
+    baseline: work.space.start,
+    calibration: calibrationRecord(work),
+    tool: {
+      version: toolVersion,
+      ...work.source.tool,
+      command: recordedCommand(process.argv),
+    },
+    ...(server === undefined ? {} : { server }),
+    entries: measuring.entries,
+    losses: measuring.losses,
+  };
+}
+
+/** What a search is about, read and checked before anything long begins. */
+export interface SearchWork {
+  /** As it was given. */
+  path: string;
+  model: ModelDescription;
+  source: LossSource;
+  identity: PatternFile["model"];
+  strategy: Strategy;
+  /** As the journal and the pattern file name them. */
+  settings: Record<string, string | number | boolean>;
+  space: PatternSpace;
+  targets: number[];
+  set: CalibrationSet;
+  sequences: number[];
+  heldOut: number[];
+  predicted: PredictedLatency | undefined;
+}
+
+/** Opens what losses come from: the weights, or a server that has them. */
+async function openSource(path: string | undefined, flags: SearchFlags, terminal: Terminal, signal: AbortSignal) {
+  const { server } = flags;
+  if (server === undefined) {
+    const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
+    const open = async (set: CalibrationSet): Promise<LossSource> =>
+      localLosses(model, set, await evaluatorSettings(flags, terminal), terminal);
+    return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
+  }
+  const model = await openServedFolder(path, terminal);
+  const { served, source } = await openServer({ ...flags, server }, model, terminal, signal);
+  const open = async (set: CalibrationSet, sequences: readonly number[]) => source(set, sequences);
+  return { model, start: served.ownPattern, pinned: served.pinned, open, release: () => served.release() };
+}
+
+async function prepare(
+  path: string | undefined,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<SearchWork> {
+  const opened = await openSource(path, flags, terminal, signal);
+  try {
+    return { path: path ?? demoModel, ...(await prepareFor(opened, flags, terminal, signal)) };
+  } catch (error) {
+    await opened.release();
+    throw error;
+  }
+}
+
+async function prepareFor(
+  { model, start, pinned, open }: Awaited<ReturnType<typeof openSource>>,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<Omit<SearchWork, "path">> {
+  const strategy = strategyOf(flags);
+  const { numHiddenLayers } = model.config;
+  const space = patternSpaceOf(start, flags, strategy, pinned);
+  const predicted = await readPredictedLatency(flags);
+  const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size }, (part) =>
+    fullLayersOfSpeedup(part, numHiddenLayers, predicted),
+  );
+  // Refused before texts are read and weights are loaded.
+  planOf(strategy, space, targets, 1);
+  for (const path of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
+    if (path !== undefined) await requireWritable(path);
+  }
+  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const { search: sequences, heldOut } = splitSequences(set.windows.length, flags.holdout, flags.seed);
+  if (heldOut.length > 0) terminal.note(`held out: ${heldOut.length} of the sequences`);
+  const settings = {
+    ...strategySettings(strategy),
+    ...constraintSettings(flags),
+    ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
+  };
+  const identity = await identityRecord(model);
+  const source = await open(set, sequences);
+  return {
+    model,
+    source,
+    identity,
+    strategy,
+    settings,
+    space,
+    targets,
+    set,
+    sequences,
+    heldOut,
+    predicted,
+  };
+}
+
+async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
+  return {
+    ...(await openDevices(flags, terminal)),
+    dtype: flags.dtype,
+    ...(flags.memory === undefined ? {} : { stateBytes: flags.memory }),
+  };
+}
+
+interface Running extends SearchWork {
+  evaluator: PatternEvaluator;
+  measuring: Measuring;
+  display: SearchDisplay;
+  /** Of a server's noisy measurements. */
+  repeats: number | undefined;
+  signal: AbortSignal;
+}
+
+/** Runs the search to its end; every evaluation is in the journal before the next begins. */
+async function runSearch(work: Running): Promise<SearchResult> {
+  const { strategy, space, targets, sequences, evaluator, measuring, display, repeats, signal } = work;
+  const tracker = new ProgressTracker(seconds());
+  const ticker = setInterval(() => {
+    const progress = tracker.at(seconds());
+    if (progress !== undefined) display.tick(progress);
+  }, TICK_MS);
+  const close = (): void => display.close();
+  signal.addEventListener("abort", close);
+  try {
+    const evaluate = measuring.evaluateWith(evaluator);
+    const { known } = measuring;
+    for await (const event of searchPatterns(strategy, {
+      space,
+      targets,
+      sequences,
+      known,
+      signal,
+      evaluate,
+      ...(repeats === undefined ? {} : { repeats }),
+    })) {
+      const progress = tracker.advance(event, seconds());
+      if (event.kind === "evaluation started") measuring.position = { done: event.done, total: event.total };
+      if (progress !== undefined) display.show(event, progress);
+      if (event.kind === "done") return event.result;
+    }
+    throw new Error("the search ended without a result");
+  } finally {
+    measuring.position = undefined;
+    clearInterval(ticker);
+    signal.removeEventListener("abort", close);
+    close();
+  }
+}
+
+/** The patterns that a report compares: the model's own, those that were wanted, and greedy's where it was looked beyond. */
+function reported(start: Pattern, { patterns, secondLooks = [] }: SearchResult): Pattern[] {
+  return [
+    ...new Set([start, ...patterns.map(({ pattern }) => pattern), ...secondLooks.map((look) => look.firstPattern)]),
+  ];
+}
+
+const withoutJournal = { journal: undefined, reused: [] };
+
+async function openJournals(
+  flags: SearchFlags,
+  { identity, set, strategy, settings, source }: SearchWork,
+): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
+  const search = { strategy: strategy.name, objective: flags.objective, ...settings };
+  const fingerprint = journalFingerprint(identity, set, source.numbers, search);
+  const reused: { path: string; entries: readonly JournalEntry[] }[] = [];
+  for (const path of flags.reuse ?? []) {
+    const other = await readJournal(path);
+    if (other === undefined) throw new InputError(`Journal "${path}" is empty`);
+    requireSameNumbers(path, other.fingerprint, fingerprint);
+    reused.push({ path, entries: other.entries });
+  }
+  const numbers = flags.server === undefined ? flags.dtype : "server";
+  requireAgreement(reused, numbers);
+  const journal = await openEvaluationJournal(flags, fingerprint);
+  if (journal !== undefined) requireAgreement([journal, ...reused], numbers);
+  return { journal, reused: reused.flatMap(({ entries }) => entries) };
+}
+
+async function openDisplay(
+  terminal: Terminal,
+  model: ModelDescription,
+  journal: Journal | undefined,
+  sideBySide: number,
+): Promise<SearchDisplay> {
+  if (terminal.quiet) return new SilentDisplay();
+  if (!terminal.isInteractive) {
+    if (journal !== undefined) terminal.note(`journal: ${journal.path}; Ctrl-C saves`);
+    return new PlainDisplay((line) => terminal.note(line));
+  }
+  // Ink looks at stdout, which may be a file while stderr is the terminal.
+  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
+  else process.env.FORCE_COLOR = "0";
+  const { openSearchView } = await import("../../tui/search-view.tsx");
+  return openSearchView(process.stderr, model.config.name, journal?.path, sideBySide);
+}
+
+function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile["calibration"] {
+  const { source, hash, sequenceLength } = set;
+  return {
+    source,
+    hash,
+    sequences: sequences.length,
+    tokens: sequences.length * sequenceLength,
+    ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
+  };
+}
+
+function seconds(): number {
+  return performance.now() / 1000;
+}

@@ -1,0 +1,112 @@
+/** What `bench` prints. */
+import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
+import { formatBytes, formatCount } from "../quantities.ts";
+import { formatFields, formatTable } from "../text-table.ts";
+import { isAboveLimit, isWithinNoise } from "./bench-record.ts";
+
+export function formatBenchReport(file: BenchFile): string {
+  const { model, machine, settings, patterns } = file;
+  const random = model.random_weights;
+  const reduced = random?.reduced.map(({ field, from, to }) => `${field} ${from} -> ${to}`).join(", ");
+  return [
+    formatFields([
+      ["Model", `${model.name}, ${model.layers} layers, index_topk ${model.geometry.index_topk}`],
+      [
+        "Attention",
+        `${model.geometry.num_attention_heads} heads; indexer ${model.geometry.index_n_heads} x ${model.geometry.index_head_dim}`,
+      ],
+      [
+        "Weights",
+        random === null ? undefined : `random, seed ${random.seed}${reduced === "" ? "" : `; smaller: ${reduced}`}`,
+      ],
+      ["Machine", `${machine.cpu}, ${machine.threads} threads, ${file.tool.device}`],
+      [
+        "Repeats",
+        `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}`,
+      ],
+    ]),
+    phase("Prefill", file.prefill, patterns),
+    phase("Decode, one token", file.decode, patterns),
+    memory(file),
+  ].join("\n\n");
+}
+
+function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
+  const rows = measurements.flatMap((measurement) => {
+    const { context, chunks, arms, indexers } = measurement;
+    const noise = isWithinNoise(measurement);
+    return arms.map((arm, index) => [
+      index > 0 ? "" : `${formatCount(context)}${chunks === undefined || chunks.timed === chunks.all ? "" : "*"}`,
+      arm.pattern,
+      String(patterns[index]?.full_layers),
+      seconds(arm.seconds.median),
+      formatRateNumber(arm.tokens_per_second),
+      `${arm.speedup.median.toFixed(2)}x`,
+      index === 0 ? "" : `${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)}`,
+      index === 0 ? "" : noise ? "?" : `${arm.limit.toFixed(2)}x`,
+      index === 0 ? "" : noise ? "?" : `${arm.of_limit.toFixed(2)}${isAboveLimit(arm) ? "!" : ""}`,
+      index > 0 ? "" : `${noise ? "noise" : percent(indexers.share)} (${percent(indexers.alone_share)})`,
+    ]);
+  });
+  const right = (name: string) => ({ title: name, align: "right" as const });
+  const columns = [
+    right("Context"),
+    { title: "Pattern" },
+    ...["Full", "Seconds", "Tokens/s", "Speed-up", "Low to high", "Limit", "Of limit", "Indexers (alone)"].map(right),
+  ];
+  const sampled = measurements.filter(({ chunks }) => chunks !== undefined && chunks.timed < chunks.all);
+  const notes = sampled.map(
+    ({ context, chunks }) =>
+      `* ${formatCount(context)}: from ${chunks?.timed} of ${chunks?.all} query chunks, on caches of random rows`,
+  );
+  return [title, formatTable(columns, rows), ...notes, ...measurements.flatMap(doubts)].join("\n");
+}
+
+/** What of a measurement cannot be the indexers' doing. */
+function doubts(measurement: BenchMeasurement): string[] {
+  const { context, arms, indexers } = measurement;
+  const { share, share_low: low = share, share_high: high = share } = indexers;
+  if (isWithinNoise(measurement)) {
+    return [
+      `? ${formatCount(context)}: the indexers' share is ${percent(low)} to ${percent(high)} over the repeats: noise is larger than the signal,` +
+        " and there is no limit to compare with; try longer contexts, more --repeats, or an idle machine",
+    ];
+  }
+  const above = arms.slice(1).filter(isAboveLimit);
+  if (above.length === 0) return [];
+  return [
+    `! ${formatCount(context)}: ${above.map(({ pattern }) => pattern).join(", ")} faster than indexers that cost nothing would allow: noise, not a result`,
+  ];
+}
+
+function memory({ patterns, prefill }: BenchFile): string {
+  const longest = Math.max(...prefill.map(({ context }) => context));
+  const rows = patterns.map((pattern) => [
+    pattern.name,
+    pattern.index_topk_pattern,
+    formatBytes(pattern.weight_bytes),
+    formatBytes(longest * pattern.latent_bytes_per_token),
+    formatBytes(longest * pattern.indexer_key_bytes_per_token),
+  ]);
+  const right = (title: string) => ({ title, align: "right" as const });
+  const columns = [
+    { title: "Pattern" },
+    { title: "Layers" },
+    right("Weights"),
+    right("Latent cache"),
+    right("Indexer keys"),
+  ];
+  return `Memory, float32, caches at ${formatCount(longest)} tokens\n${formatTable(columns, rows)}`;
+}
+
+function seconds(value: number): string {
+  return value < 1 ? value.toPrecision(3) : value.toFixed(2);
+}
+
+function formatRateNumber(value: number): string {
+  return value < 100 ? value.toPrecision(3) : formatCount(value);
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)}%`;
+}

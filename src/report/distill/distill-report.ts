@@ -1,0 +1,117 @@
+/** What a distillation comes to: loss of the pattern before and after, on held-out text, paired sequence by sequence. */
+import { type Change, lossChange } from "../../analyze/loss-change.ts";
+import { quoteWord } from "../../base/shell.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { Measurement } from "../../runtime/measurement.ts";
+import { formatLoss, formatLossChange } from "../quantities.ts";
+import { formatFields, formatTable } from "../text-table.ts";
+
+export interface HeldOutLosses {
+  /** Of the model's own pattern. */
+  own: Measurement;
+  /** Of the pattern that is trained for. */
+  chosen: Measurement | undefined;
+}
+
+export interface DistillRecord {
+  checkpoint: string;
+  pattern: Pattern | "any";
+  steps: number;
+  /** By layer: the step whose indexer was kept. */
+  kept_steps: Record<string, number>;
+  held_out_sequences: number;
+  /** Nats per token. */
+  losses?: { own: number; before?: number; after: number };
+  /** Loss above the model's own pattern, as it was before the training. */
+  before?: { mean: number; standard_error: number | null };
+  after?: { mean: number; standard_error: number | null };
+  /** What the training changed: after less before. */
+  change?: { mean: number; standard_error: number | null };
+}
+
+export function distillRecord({
+  target,
+  pattern,
+  steps,
+  before,
+  after,
+  best,
+}: {
+  target: string;
+  pattern: Pattern | "any";
+  steps: number;
+  before: HeldOutLosses | undefined;
+  after: HeldOutLosses | undefined;
+  best: ReadonlyMap<number, number>;
+}): DistillRecord {
+  const record: DistillRecord = {
+    checkpoint: target,
+    pattern,
+    steps,
+    kept_steps: Object.fromEntries(best),
+    held_out_sequences: before?.own.sequences.length ?? 0,
+  };
+  if (before === undefined || after === undefined) return record;
+  const trained = after.chosen ?? after.own;
+  const untrained = before.chosen;
+  return {
+    ...record,
+    losses: {
+      own: before.own.loss,
+      ...(untrained === undefined ? {} : { before: untrained.loss }),
+      after: trained.loss,
+    },
+    ...(untrained === undefined
+      ? {}
+      : { before: estimate(lossChange(untrained, before.own)), change: estimate(lossChange(trained, untrained)) }),
+    after: estimate(lossChange(trained, before.own)),
+  };
+
+  function estimate({ change, standardError }: Change): { mean: number; standard_error: number | null } {
+    return { mean: change, standard_error: record.held_out_sequences < 2 ? null : standardError };
+  }
+}
+
+export function formatDistillReport(record: DistillRecord): string {
+  const { checkpoint, pattern, losses, before, after, held_out_sequences: count } = record;
+  const fields = formatFields([
+    ["Checkpoint", checkpoint],
+    ["Pattern", pattern === "any" ? "any" : pattern],
+    ["Held out", count === 0 ? "nothing: whether quality holds is not known" : `${count} sequences`],
+  ]);
+  const next =
+    pattern === "any"
+      ? `next: indexcache search ${quoteWord(checkpoint)} -c TEXT --retain 1/4 -o quarter.json`
+      : `next: indexcache eval ${quoteWord(checkpoint)} -p ${pattern} --suite ruler-core -o result.json`;
+  if (losses === undefined || after === undefined) return `${fields}\n\n${next}`;
+  const error = (value: number | null): string => (value === null ? "unknown" : value.toFixed(5));
+  const rows = [
+    ["model's own pattern, untrained", formatLoss(losses.own), "", ""],
+    ...(before === undefined || losses.before === undefined
+      ? []
+      : [
+          [
+            "pattern, untrained",
+            formatLoss(losses.before),
+            formatLossChange(before.mean),
+            error(before.standard_error),
+          ],
+        ]),
+    [
+      pattern === "any" ? "model's own pattern, trained" : "pattern, trained",
+      formatLoss(losses.after),
+      formatLossChange(after.mean),
+      error(after.standard_error),
+    ],
+  ];
+  const table = formatTable(
+    [
+      { title: "Held-out loss" },
+      { title: "Loss", align: "right" },
+      { title: "Change", align: "right" },
+      { title: "+-", align: "right" },
+    ],
+    rows,
+  );
+  return `${fields}\n\n${table}\n\n${next}`;
+}

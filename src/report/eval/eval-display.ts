@@ -1,0 +1,57 @@
+/** What a person sees while an evaluation runs: lines here, a live view in the `tui` room. */
+import type { EvalProgress } from "../../eval/run/progress.ts";
+import { formatCount, formatDuration } from "../quantities.ts";
+
+export interface EvalDisplay {
+  /** After each item, and every second or so. */
+  show(progress: EvalProgress): void;
+  close(progress: EvalProgress): void;
+}
+
+/** Time between two lines of the plain display. */
+const LINE_SECONDS = 10;
+
+export class PlainEvalDisplay implements EvalDisplay {
+  readonly #write: (line: string) => void;
+  #spokenAt = Number.NEGATIVE_INFINITY;
+
+  constructor(write: (line: string) => void) {
+    this.#write = write;
+  }
+
+  show(progress: EvalProgress): void {
+    if (progress.items.done === 0 || progress.elapsedSeconds - this.#spokenAt < LINE_SECONDS) return;
+    this.#spokenAt = progress.elapsedSeconds;
+    this.#write(`${describeItems(progress)}; ${describeScores(progress)}`);
+  }
+
+  close(progress: EvalProgress): void {
+    const { done, replayed } = progress.items;
+    const from = replayed === 0 ? "" : `, ${formatCount(replayed)} from the journal`;
+    this.#write(`${formatCount(done)} items in ${formatDuration(progress.elapsedSeconds)}${from}`);
+  }
+}
+
+/** For `--quiet`. */
+export class SilentEvalDisplay implements EvalDisplay {
+  show(): void {}
+  close(): void {}
+}
+
+/** `45 of 600 items (vt at 1024), about 3 min 05 s left`. */
+export function describeItems({ items, task, length, etaSeconds }: EvalProgress): string {
+  const { done, total } = items;
+  const of = total === undefined ? "" : ` of ${formatCount(total)}`;
+  const at = task === undefined ? "" : ` (${task}${length === undefined ? "" : ` at ${length}`})`;
+  const left = etaSeconds === undefined || done === total ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  return `${formatCount(done)}${of} items${at}${left}`;
+}
+
+/** `full 81.2, quarter.json 79.9`: means over the items so far. */
+export function describeScores({ arms, scores }: EvalProgress): string {
+  return arms.map((name, arm) => `${name} ${formatScore(scores[arm])}`).join(", ");
+}
+
+function formatScore(score: number | undefined): string {
+  return score === undefined ? "-" : (100 * score).toFixed(1);
+}

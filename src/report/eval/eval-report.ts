@@ -1,0 +1,213 @@
+/** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
+import type { EvalComparison, EvalResult, EvalRow } from "../../formats/eval-result.ts";
+import { formatCount, formatDuration, formatRate } from "../quantities.ts";
+import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
+
+/**
+ * The whole report for a terminal: of intervals only that of the change, which the verdict is about.
+ * @param width columns of the terminal; undefined for a file or pipe, where each row and arm is one line, however long
+ */
+export function formatEvalReport(result: EvalResult, width?: number): string {
+  const labels = armLabels(result, width);
+  const { columns, rows } = tableOf(result, labels, result.arms.length === 1);
+  const lines = remarks(result, labels);
+  return [
+    formatTableWithin(width, columns, rows),
+    "",
+    ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
+  ].join("\n");
+}
+
+/** The report as Markdown: the same table with every interval, and the same remarks. */
+export function formatEvalMarkdown(result: EvalResult): string {
+  const labels = armLabels(result, undefined);
+  const { columns, rows } = tableOf(result, labels, true);
+  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [
+    line(columns.map(({ title }) => title)),
+    line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
+    ...rows.map(line),
+    "",
+    ...remarks(result, labels).map((remark) => `- ${remark}`),
+  ].join("\n");
+}
+
+/** A longer name leaves no room for its numbers at 80 columns. */
+const LONGEST_ARM_NAME = 24;
+
+/** Names of the arms; where one is too long for the terminal, numbers that a line below the table explains. */
+function armLabels({ arms }: EvalResult, width: number | undefined): string[] {
+  const names = arms.map(({ name }) => name);
+  if (width === undefined || names.every((name) => name.length <= LONGEST_ARM_NAME)) return names;
+  return names.map((_, index) => (index === 0 ? "baseline" : `arm ${index}`));
+}
+
+/** One line for each row and arm; what belongs to the row stands on its first line. */
+function tableOf(
+  result: EvalResult,
+  labels: readonly string[],
+  everyInterval: boolean,
+): { columns: Column[]; rows: string[][] } {
+  const confidence = `${percent(1 - result.statistics.alpha)} CI`;
+  const right = (title: string): Column => ({ title, align: "right" });
+  const compared = result.arms.length > 1;
+  const columns: Column[] = [
+    { title: "Task", fold: "above", label: "" },
+    { ...right("n"), fold: "above" },
+    { title: "Arm" },
+    right("Score"),
+    ...(everyInterval ? [right(confidence)] : []),
+    ...(compared ? [right("Change"), right(confidence), right("p")] : []),
+    { ...right("Gold loss"), fold: "late", label: "gold loss" },
+    ...(compared
+      ? [
+          { ...right("Change"), fold: "late" as const, label: "change" },
+          ...(everyInterval ? [right(confidence)] : []),
+          { title: "Verdict", fold: "below" as const, label: "" },
+        ]
+      : []),
+  ];
+  const rows = result.rows.flatMap((row) =>
+    row.arms.map((arm, index) => {
+      const comparison = row.comparisons.find((one) => one.arm === index);
+      const { items } = row;
+      return [
+        index === 0 ? rowName(row) : "",
+        index === 0 ? formatCount(items) : "",
+        labels[index] ?? "",
+        items === 0 ? "-" : points(arm.score),
+        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, points)] : []),
+        ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
+        arm.gold_loss?.toFixed(4) ?? "-",
+        ...(compared ? lossCells(comparison, everyInterval) : []),
+        ...(compared ? [comparison === undefined ? "" : verdictWords(comparison)] : []),
+      ];
+    }),
+  );
+  return { columns, rows };
+}
+
+function changeCells(comparison: EvalComparison | undefined, alpha: number): string[] {
+  if (comparison === undefined) return ["", "", ""];
+  const { difference, interval, p, p_holm: corrected } = comparison;
+  const star = corrected !== undefined && corrected < alpha ? "*" : "";
+  return [signedPoints(difference), range(interval, signedPoints), `${formatP(p)}${star}`];
+}
+
+function lossCells(comparison: EvalComparison | undefined, everyInterval: boolean): string[] {
+  const loss = comparison?.gold_loss;
+  const nats = (value: number) => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
+  const interval = loss?.interval === undefined ? "" : range(loss.interval, nats);
+  return [loss === undefined ? "" : nats(loss.difference), ...(everyInterval ? [interval] : [])];
+}
+
+/** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
+export function verdictWords({ verdict, items_needed: needed, note }: EvalComparison): string {
+  const more = needed === undefined ? "" : `: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
+  return `${verdict}${more}${note === undefined ? "" : ` (${note})`}`;
+}
+
+function rowName(row: EvalRow): string {
+  return row.endpoint === "choices" ? `${row.name} (most likely choice)` : row.name;
+}
+
+/** What the table does not say: how it was made, and what is missing in it. */
+function remarks(result: EvalResult, labels: readonly string[]): string[] {
+  const { statistics, arms, rows } = result;
+  const lines = arms.map((arm, index) => {
+    const role = labels[index] === arm.name ? (index === 0 ? "baseline" : "arm") : `${labels[index]} is`;
+    const prefill = formatRate(arm.prompt_tokens, arm.prefill_seconds);
+    const decode = formatRate(arm.generated_tokens, arm.decode_seconds);
+    return `${role} ${arm.name}: ${arm.index_topk_pattern}, ${arm.full_layers} of ${arm.index_topk_pattern.length} layers Full; prefill ${prefill}, decode ${decode}`;
+  });
+  if (arms.length > 1) {
+    lines.push(
+      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${marginPoints(statistics.margin)}, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
+      ...neededRemark(result),
+    );
+  }
+  lines.push(...outputRemarks(rows, arms, labels));
+  lines.push(...result.notes.map((note) => `${note}.`));
+  for (const { task, reason } of result.skipped_tasks) lines.push(`Skipped ${task}: ${reason}`);
+  const [bad] = result.bad_records;
+  if (bad !== undefined) {
+    lines.push(
+      `Bad records left out: ${formatCount(result.bad_records.length)}; the first: ${bad.where}: ${bad.problem}`,
+    );
+  }
+  if (result.wall_seconds > 0) lines.push(`Wall time ${formatDuration(result.wall_seconds)}.`);
+  return lines;
+}
+
+/** Of files from before bounds were computed exactly. */
+function resampling({ bootstrap, seed }: EvalResult["statistics"]): string {
+  return bootstrap === undefined ? "" : `; ${formatCount(bootstrap)} resamples, seed ${seed}`;
+}
+
+/** What "N more items needed" promises; older files promise nothing. */
+function neededRemark({ rows, statistics }: EvalResult): string[] {
+  const asks = rows.some(({ comparisons }) => comparisons.some(({ items_needed: needed }) => needed !== undefined));
+  if (!asks || statistics.power === undefined) return [];
+  return [
+    `N more items needed: so many beside these settle the verdict with a chance of ${percent(statistics.power)} if the arms do not differ (or differ as observed, where that is proven inferior sooner).`,
+  ];
+}
+
+/** Counts over the task rows, each item once. */
+function outputRemarks(rows: readonly EvalRow[], arms: EvalResult["arms"], labels: readonly string[]): string[] {
+  const tasks = rows.filter(({ kind, endpoint }) => kind === "task" && endpoint === "generation");
+  const total = (value: (row: EvalRow) => number) => tasks.reduce((before, row) => before + value(row), 0);
+  const items = total((row) => row.items);
+  const lines: string[] = [];
+  const truncated = total((row) => row.counts.truncated);
+  if (truncated > 0) lines.push(`Truncated in the middle: ${formatCount(truncated)} of ${formatCount(items)} prompts.`);
+  const tooLong = total((row) => row.counts.too_long);
+  if (tooLong > 0) lines.push(`Longer than the model's window, scored by no arm: ${formatCount(tooLong)} items.`);
+  const dropped = total((row) => row.counts.dropped_empty ?? 0);
+  if (dropped > 0) lines.push(`Left out because an arm's output is empty: ${formatCount(dropped)} items.`);
+  lines.push(...fillRemarks(tasks));
+  const perArm = (name: string, value: (arm: EvalRow["arms"][number]) => number) => {
+    const counts = arms.map((_, index) => total((row) => value(row.arms[index] as EvalRow["arms"][number])));
+    if (counts.every((one) => one === 0)) return;
+    lines.push(
+      `${name}: ${labels.map((label, index) => `${label} ${formatCount(counts[index] as number)}`).join(", ")}.`,
+    );
+  };
+  perArm("Empty outputs", ({ empty }) => empty);
+  perArm("Outputs that the token budget ended", ({ cut_off: cut }) => cut);
+  perArm("Thoughts that never closed, counted as no answer", ({ unclosed = 0 }) => unclosed);
+  return lines;
+}
+
+function fillRemarks(tasks: readonly EvalRow[]): string[] {
+  const short = tasks.filter(({ counts }) => (counts.underfilled ?? 0) > 0);
+  if (short.length === 0) return [];
+  const each = short.map(({ name, counts, items }) => `${name} ${counts.underfilled} of ${formatCount(items)}`);
+  return [`Prompts that fill less than 90% of the length asked for: ${each.join(", ")}.`];
+}
+
+function range({ low, high }: { low: number; high: number }, format: (value: number) => string): string {
+  return `${format(low)} to ${format(high)}`;
+}
+
+function points(value: number): string {
+  return (100 * value).toFixed(1);
+}
+
+function marginPoints(margin: number): string {
+  const value = Number((100 * margin).toPrecision(6));
+  return `${value} ${value === 1 ? "point" : "points"}`;
+}
+
+function signedPoints(value: number): string {
+  const text = (100 * Math.abs(value)).toFixed(1);
+  return `${value < 0 && text !== "0.0" ? "-" : "+"}${text}`;
+}
+
+function percent(value: number): string {
+  return `${Number((100 * value).toFixed(2))}%`;
+}
+
+function formatP(p: number): string {
+  return p < 0.0001 ? "<0.0001" : p.toFixed(4);
+}

@@ -1,0 +1,121 @@
+/** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
+import type { Candidate, SearchEvent, SearchStep } from "../../search/events.ts";
+import type { SearchProgress } from "../../search/progress.ts";
+import { formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+
+export interface SearchDisplay {
+  /** After each event of the search. */
+  show(event: SearchEvent, progress: SearchProgress): void;
+  /** Every second or so: time has passed. */
+  tick(progress: SearchProgress): void;
+  close(): void;
+}
+
+/** Longest silence of the plain display, so that a log shows that the search lives. */
+const SILENCE_SECONDS = 10;
+
+/** Layers that are named one by one. */
+const LISTED_LAYERS = 6;
+
+/** One line for each committed step, and one whenever nothing was said for a while. */
+export class PlainDisplay implements SearchDisplay {
+  readonly #write: (line: string) => void;
+  #spokenAt = 0;
+
+  constructor(write: (line: string) => void) {
+    this.#write = write;
+  }
+
+  show(event: SearchEvent, progress: SearchProgress): void {
+    const { done, total, replayed } = progress.evaluations;
+    switch (event.kind) {
+      case "plan":
+        this.#say(
+          progress,
+          describePlan(event.strategy, `${event.steps} steps`, `${total} evaluations from ${event.start}`),
+        );
+        break;
+      case "step committed":
+        this.#say(
+          progress,
+          `step ${event.step} of ${event.steps}: ${describeStep(event)}, loss ${formatLoss(event.evaluation.loss)}` +
+            `${change(event.evaluation.loss, progress)}, ${event.pattern}, ${describePosition(progress)}`,
+        );
+        break;
+      case "evaluation done":
+        if (event.step === 0) {
+          this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}, ${describePosition(progress)}`);
+        } else this.tick(progress);
+        break;
+      case "done":
+        this.#say(
+          progress,
+          `${done} evaluations in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
+        );
+        break;
+      case "evaluation started":
+        this.tick(progress);
+    }
+  }
+
+  tick(progress: SearchProgress): void {
+    if (progress.elapsedSeconds - this.#spokenAt < SILENCE_SECONDS) return;
+    const { best, step, steps } = progress;
+    const soFar = best === undefined ? "" : `, best so far ${describeLayers(best)} at ${formatLoss(best.loss)}`;
+    this.#say(progress, `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`);
+  }
+
+  close(): void {}
+
+  #say(progress: SearchProgress, line: string): void {
+    this.#spokenAt = progress.elapsedSeconds;
+    this.#write(line);
+  }
+}
+
+/** For `--quiet`. */
+export class SilentDisplay implements SearchDisplay {
+  show(): void {}
+  tick(): void {}
+  close(): void {}
+}
+
+/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` where no more is foreseen. */
+export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
+  const { done, total } = evaluations;
+  // Nothing more is foreseen: it is over, or goes on as long as it finds something.
+  if (done >= total) return `${done} evaluations`;
+  const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  return `${done} of ${total} evaluations${left}`;
+}
+
+/** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */
+export function describeLayers({ layer, others = [] }: Pick<Candidate, "layer" | "others">): string {
+  if (others.length === 0) return `layer ${layer}`;
+  const [second] = others;
+  if (others.length === 1) return `layers ${layer} and ${second}`;
+  if (others.length <= LISTED_LAYERS - 1) return `layers ${[layer, ...others].join(", ")}`;
+  return `${others.length + 1} layers from ${layer} up`;
+}
+
+/** What became of the layers that a step flipped. */
+function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep): string {
+  const flipped = [flippedLayer, ...otherLayers];
+  return (["S", "F"] as const)
+    .flatMap((letter) => {
+      const [layer, ...others] = flipped.filter((one) => pattern[one] === letter);
+      if (layer === undefined) return [];
+      const is = others.length === 0 ? "is" : "are";
+      return [`${describeLayers({ layer, others })} ${is} ${letter === "S" ? "Shared" : "Full"}`];
+    })
+    .join(", ");
+}
+
+/** Only greedy knows to the evaluation what it will do. */
+function describePlan(strategy: string, steps: string, evaluations: string): string {
+  return strategy === "greedy" ? `${steps}, ${evaluations}` : `${strategy}: ${steps}, about ${evaluations}`;
+}
+
+function change(loss: number, { baselineLoss }: SearchProgress): string {
+  return baselineLoss === undefined ? "" : ` (${formatLossChange(loss - baselineLoss)})`;
+}

@@ -1,0 +1,420 @@
+/** What `search` gives: the pattern file's content, and the same as a table. */
+import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
+import type { PatternFile } from "../../formats/pattern-file.ts";
+import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import type { LayerExecutions } from "../../runtime/measurement.ts";
+import type { Found, SearchResult, SearchStep, SecondLook } from "../../search/events.ts";
+import { knee } from "../../search/frontier.ts";
+import type { Estimate, Evaluation } from "../../search/losses.ts";
+import type { Strategy } from "../../search/strategy.ts";
+import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatFields, formatTable } from "../text-table.ts";
+import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
+
+export interface SearchContext {
+  strategy: Strategy;
+  objective: "nll" | "kl";
+  settings: Record<string, string | number | boolean>;
+  model: PatternFile["model"];
+  /** The model's own pattern. */
+  baseline: Pattern;
+  calibration: PatternFile["calibration"];
+  tool: PatternFile["tool"];
+  /** The engine that measured, where it was not this tool. */
+  server?: PatternFile["server"];
+  /** Indices of the sequences that the search judged by, and of those kept out of it. */
+  sequences: readonly number[];
+  heldOut: readonly number[];
+  /** All that the result rests on, an earlier run's part included. */
+  entries: readonly JournalEntry[];
+  losses: KnownSequences;
+}
+
+type FoundRecord = NonNullable<PatternFile["patterns"]>[number];
+type StepRecord = NonNullable<FoundRecord["steps"]>[number];
+
+/** Flipped layers of a step that are named one by one. */
+const LISTED_FLIPS = 4;
+
+/** The pattern file of a finished search. */
+export function searchRecord(result: SearchResult, context: SearchContext): PatternFile {
+  const { strategy, objective, settings, losses, baseline, sequences } = context;
+  const last = result.patterns.at(-1);
+  if (last === undefined) throw new Error("a search without patterns");
+  const nested = isNested(strategy);
+  const bend = knee(
+    result.frontier.map(({ pattern, evaluation }) => ({ size: countFull(pattern), loss: evaluation.loss })),
+  );
+  return {
+    schema_version: 1,
+    index_topk_pattern: last.pattern,
+    model: context.model,
+    calibration: context.calibration,
+    baseline_loss: patternLoss(losses, baseline, baseline, sequences).loss.mean,
+    loss: patternLoss(losses, last.pattern, baseline, sequences).loss.mean,
+    trajectory: nested ? last.steps.map((step) => trajectoryStep(step, sequences.length)) : [],
+    patterns: result.patterns.map((found) => foundRecord(found, result, context, nested)),
+    ...(bend === undefined ? {} : { knee: bend }),
+    search: {
+      strategy: strategy.name,
+      objective,
+      settings,
+      evaluations: result.evaluations,
+      sequence_evaluations: result.sequenceEvaluations,
+      frontier: result.frontier.map(({ pattern, evaluation }) => ({
+        full_layers: countFull(pattern),
+        index_topk_pattern: pattern,
+        loss: evaluation.loss,
+        change: evaluation.change,
+        change_error: evaluation.changeError,
+        ...partial(evaluation),
+      })),
+      layer_executions: sumExecutions(context.entries),
+      seconds: context.entries.reduce((total, { seconds }) => total + seconds, 0),
+    },
+    ...(context.server === undefined ? {} : { server: context.server }),
+    tool: context.tool,
+  };
+}
+
+/** Only their steps are nested, one more Shared layer each, as readers expect of a trajectory. */
+function isNested({ name, swaps }: Strategy): boolean {
+  return (name === "greedy" || name === "blockwise") && swaps === undefined;
+}
+
+function trajectoryStep(step: SearchStep, sequences: number): PatternFile["trajectory"][number] {
+  return {
+    ...stepRecord(step),
+    flipped_layer: step.flippedLayer,
+    candidates: step.candidates.map(({ layer, loss, changeError, sequences: measured, dropped }) => ({
+      layer,
+      loss,
+      change_error: changeError,
+      ...(measured === sequences ? {} : { sequences: measured }),
+      ...(dropped ? { dropped } : {}),
+    })),
+  };
+}
+
+function otherStep(step: SearchStep): StepRecord {
+  const { flippedLayer, otherLayers = [], candidates } = step;
+  return { ...stepRecord(step), flipped_layers: [flippedLayer, ...otherLayers], candidates: candidates.length };
+}
+
+function stepRecord({ pattern, evaluation, lead, repetition }: SearchStep) {
+  return {
+    index_topk_pattern: pattern,
+    loss: evaluation.loss,
+    standard_error: evaluation.standardError,
+    change: evaluation.change,
+    change_error: evaluation.changeError,
+    ...partial(evaluation),
+    ...(lead === undefined
+      ? {}
+      : {
+          lead: {
+            over: lead.over,
+            nats: lead.mean,
+            standard_error: lead.standardError,
+            sequences: lead.sequences,
+            within_noise: lead.withinNoise,
+          },
+        }),
+    ...(repetition === undefined ? {} : { repetition }),
+  };
+}
+
+function partial({ complete, sequences }: Evaluation): { sequences?: number } {
+  return complete ? {} : { sequences };
+}
+
+function foundRecord(found: Found, result: SearchResult, context: SearchContext, nested: boolean): FoundRecord {
+  const { losses, baseline, sequences, heldOut } = context;
+  const { pattern, steps, by } = found;
+  const { loss, change, kl } = patternLoss(losses, pattern, baseline, sequences);
+  const look = result.secondLooks?.find(({ retain }) => retain === countFull(pattern));
+  return {
+    full_layers: countFull(pattern),
+    index_topk_pattern: pattern,
+    loss: loss.mean,
+    standard_error: loss.standardError,
+    change: change.mean,
+    change_error: change.standardError,
+    ...klRecord(kl),
+    found_by: by,
+    ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
+    ...(heldOut.length === 0 ? {} : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut)) }),
+    ...(look === undefined ? {} : { second_look: secondLookRecord(look, pattern, context) }),
+    ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
+  };
+}
+
+function heldOutRecord({ loss, change, kl }: PatternLoss): NonNullable<FoundRecord["held_out"]> {
+  return { loss: loss.mean, change: change.mean, change_error: change.standardError, ...klRecord(kl) };
+}
+
+function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number | null } {
+  return kl === undefined ? {} : { kl: kl.mean, kl_error: kl.standardError };
+}
+
+function secondLookRecord(
+  { firstPattern, firstLoss, gain, tried }: SecondLook,
+  pattern: Pattern,
+  { losses, heldOut }: SearchContext,
+): NonNullable<FoundRecord["second_look"]> {
+  const out = heldOut.length === 0 ? undefined : lossDifference(losses, firstPattern, pattern, heldOut);
+  return {
+    first_pattern: firstPattern,
+    first_loss: firstLoss,
+    gain: gain.mean,
+    gain_error: gain.standardError,
+    tried,
+    ...(out === undefined ? {} : { held_out_gain: out.mean, held_out_gain_error: out.standardError }),
+  };
+}
+
+/** As files spell it. */
+export function executionsRecord({
+  body,
+  indexer,
+  naiveBody,
+  naiveIndexer,
+  rows,
+}: LayerExecutions): JournalEntry["executions"] {
+  return {
+    body,
+    indexer,
+    naive_body: naiveBody,
+    naive_indexer: naiveIndexer,
+    ...(rows === undefined ? {} : { rows }),
+  };
+}
+
+function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executions"] {
+  const total = { body: 0, indexer: 0, naive_body: 0, naive_indexer: 0 };
+  const rows = { run: 0, prefix: 0, invariant: 0, kept: 0 };
+  for (const { executions } of entries) {
+    for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += executions[key];
+    for (const key of Object.keys(rows) as (keyof typeof rows)[]) rows[key] += executions.rows?.[key] ?? 0;
+  }
+  return { ...total, rows };
+}
+
+export function formatSearchReport(file: PatternFile): string {
+  const sections = [formatSteps(file), formatPatterns(file), formatSummary(file)];
+  return sections.filter((section) => section !== "").join("\n\n");
+}
+
+/** The way to the sparsest pattern. */
+function formatSteps(file: PatternFile): string {
+  const last = file.patterns?.at(-1);
+  const steps = file.trajectory.length > 0 ? file.trajectory : (last?.steps ?? []);
+  if (steps.length === 0) return "";
+  const columns = [
+    { title: "Step", align: "right" },
+    { title: file.trajectory.length > 0 ? "Shared" : "Flipped", align: "right" },
+    { title: "Full", align: "right" },
+    { title: objectiveName(file), align: "right" },
+    { title: "Change", align: "right" },
+    { title: "+-", align: "right" },
+    { title: "Lead", align: "right" },
+    { title: "Pattern" },
+  ] as const;
+  const marks = new Set(steps.flatMap(({ lead }) => (lead === undefined ? [] : [noiseMark(lead.within_noise)])));
+  const table = formatTable(
+    columns,
+    steps.map((step, index) => [
+      String(index + 1),
+      "flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step),
+      String(countFull(step.index_topk_pattern)),
+      formatLoss(step.loss),
+      formatLossChange(step.change ?? step.loss - file.baseline_loss),
+      step.change_error === undefined ? "" : formatError(step.change_error),
+      step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${noiseMark(step.lead.within_noise)}`,
+      step.index_topk_pattern,
+    ]),
+  );
+  return [
+    table,
+    ...(marks.has("~") ? ["~ ahead of the next best layer by less than twice the standard error"] : []),
+    ...(marks.has("?")
+      ? ["? whether that is more than noise is not known: a single sequence has no standard error"]
+      : []),
+  ].join("\n");
+}
+
+function noiseMark(withinNoise: boolean | null): string {
+  if (withinNoise === null) return "?";
+  return withinNoise ? "~" : " ";
+}
+
+/** What was wanted: one line a retention. */
+function formatPatterns({ patterns = [], model, search }: PatternFile): string {
+  const held = patterns.some(({ held_out: out }) => out !== undefined);
+  const kl = patterns.some((one) => one.kl !== undefined);
+  const look = patterns.some((one) => one.second_look !== undefined);
+  const fast = patterns.some((one) => one.predicted_speedup !== undefined);
+  const columns = [
+    { title: "Full", align: "right" },
+    { title: "Loss", align: "right" },
+    { title: "Change", align: "right" },
+    { title: "+-", align: "right" },
+    ...(kl ? ([{ title: "KL", align: "right" }] as const) : []),
+    ...(held
+      ? ([
+          { title: "Held out", align: "right" },
+          { title: "+-", align: "right" },
+        ] as const)
+      : []),
+    ...(look ? ([{ title: "Second look", align: "right" }] as const) : []),
+    ...(fast ? ([{ title: "Speed-up", align: "right" }] as const) : []),
+    { title: "Pattern" },
+  ] as const;
+  const lines = patterns.map((one) => [
+    `${one.full_layers}/${model.layers}`,
+    formatLoss(one.loss),
+    formatLossChange(one.change),
+    formatError(one.change_error),
+    ...(kl ? [one.kl === undefined ? "" : formatLoss(one.kl)] : []),
+    ...(held
+      ? [
+          one.held_out === undefined ? "" : formatLossChange(one.held_out.change),
+          one.held_out === undefined ? "" : formatError(one.held_out.change_error),
+        ]
+      : []),
+    ...(look ? [formatSecondLook(one)] : []),
+    ...(fast ? [`${(one.predicted_speedup ?? 1).toFixed(2)}x`] : []),
+    one.index_topk_pattern,
+  ]);
+  const notes = search.objective === "kl" ? "\nsearched by KL; Loss and Change are of the LM loss" : "";
+  return `${formatTable(columns, lines)}${notes}`;
+}
+
+/** What was tried beyond greedy without finding a better one, or what was gained on the search's own text and, where it is known, on held-out text. */
+function formatSecondLook({ second_look: look, found_by: by }: FoundRecord): string {
+  if (look === undefined) return "";
+  if (look.gain === 0) return look.tried === undefined ? "none better" : `none of ${formatCount(look.tried)} better`;
+  const out = look.held_out_gain === undefined ? "" : `, held out ${formatLossChange(-look.held_out_gain)}`;
+  return `${formatLossChange(-look.gain)} (${by}${out})`;
+}
+
+function formatSummary(file: PatternFile): string {
+  const { search, patterns = [] } = file;
+  const { rows, body, naive_body: naive } = search.layer_executions;
+  const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
+  const looks = patterns.flatMap(({ second_look: look }) => look ?? []);
+  const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
+  return formatFields([
+    ["Pattern", file.index_topk_pattern],
+    ["Full layers", `${countFull(file.index_topk_pattern)} of ${file.model.layers}`],
+    [
+      "Loss",
+      `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
+    ],
+    ["Strategy", formatStrategy(search)],
+    ...serverFields(file),
+    ...(file.predicted === undefined
+      ? []
+      : [
+          ["Speed-ups", `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`] as const,
+        ]),
+    ...(file.knee === undefined ? [] : [["Knee", `${file.knee} Full layers`] as const]),
+    ...(unseen.length === 0
+      ? []
+      : [
+          [
+            "Held out",
+            `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
+          ] as const,
+        ]),
+    [
+      "Evaluations",
+      `${formatCount(search.evaluations)} patterns` +
+        `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
+        ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
+    ],
+    ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
+    ...(rows === undefined || total === 0 ? [] : [["Rows", formatRows(rows, total)] as const]),
+    ...(looks.length === 0 ? [] : [["Second look", describeLooks(looks, file.calibration.sequences)] as const]),
+  ]);
+}
+
+/** Token rows through layer bodies, as shares of what full forward passes would have run. */
+function formatRows(rows: NonNullable<PatternFile["search"]["layer_executions"]["rows"]>, total: number): string {
+  const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
+  // Bases that are run for their states, and whole batches where a few sequences were asked for.
+  if (rows.run > total)
+    return `${percent(rows.run)} of those of full forward passes ran: states cost more than they spared`;
+  const spared = [
+    [rows.prefix, "below the first difference"],
+    [rows.kept, "as kept candidates"],
+    [rows.invariant, "below index_topk"],
+  ] as const;
+  const parts = spared.filter(([part]) => part > 0).map(([part, where]) => `${percent(part)} ${where}`);
+  return `${percent(rows.run)} ran${parts.length === 0 ? "" : `; spared: ${parts.join(", ")}`}`;
+}
+
+/** What the second look has tested, so that nobody takes it for a test of quality. */
+function describeLooks(looks: readonly NonNullable<FoundRecord["second_look"]>[], sequences: number): string {
+  const tried = looks[0]?.tried;
+  const more =
+    tried === undefined ? "more patterns were" : `${formatCount(tried)} more pattern${tried === 1 ? " was" : "s were"}`;
+  const better = looks.filter(({ gain }) => gain > 0).length;
+  const sizes = looks.length === 1 ? "" : ` for ${better} of ${looks.length} sizes`;
+  const found = better === 0 ? "none lost less than greedy's" : `and one lost less than greedy's${sizes}`;
+  return `${more} tried on the same ${formatCount(sequences)} sequence${sequences === 1 ? "" : "s"}, ${found}: a test of the search, not of quality`;
+}
+
+/** Who measured, how far that repeats, and which steps it leaves undecided. */
+function serverFields({ server, trajectory, patterns = [] }: PatternFile): (readonly [string, string])[] {
+  if (server === undefined) return [];
+  const steps = [...trajectory, ...(patterns.at(-1)?.steps ?? [])];
+  const open = steps.flatMap(({ repetition }, at) => ((repetition?.undecided.length ?? 0) > 0 ? [at + 1] : []));
+  const repetitions = [...steps, ...patterns].flatMap(({ repetition }) => repetition ?? []);
+  const rounds = repetitions.reduce((total, one) => total + one.rounds, 0);
+  const most = Math.max(server.noise, ...repetitions.map(({ noise }) => noise ?? 0));
+  return [
+    ["Measured by", `${server.title}, ${server.served_model}, tokens from position ${server.scored_from} on`],
+    [
+      "Noise",
+      `${server.noise.toExponential(1)} nats at the start, ${most.toExponential(1)} at most; candidates were measured again in ${formatCount(rounds)} rounds`,
+    ],
+    [
+      "Undecided",
+      open.length === 0
+        ? "no step: every choice is ahead by more than the noise"
+        : `step${open.length === 1 ? "" : "s"} ${open.join(", ")}: the lowest layer was taken of those that noise does not tell apart`,
+    ],
+    ...patterns.flatMap(({ index_topk_pattern: pattern, repetition }) => {
+      const [closest, ...others] = repetition?.undecided ?? [];
+      if (closest === undefined) return [];
+      const more =
+        others.length === 0 ? "" : ` and ${formatCount(others.length)} other${others.length === 1 ? "" : "s"}`;
+      return [["Undecided", `${pattern} is not told from ${closest}${more}: --repeats or more text may tell`] as const];
+    }),
+  ];
+}
+
+function perEvaluation({ seconds, evaluations }: PatternFile["search"]): string {
+  return evaluations === 0 || seconds === 0 ? "" : `, ${(seconds / evaluations).toPrecision(2)} s each`;
+}
+
+/** `3F`, `2S 7F`; an exhaustive search has one step over many layers. */
+function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: StepRecord): string {
+  if (layers.length > LISTED_FLIPS) return `${layers.length} layers`;
+  return layers.map((layer) => `${layer}${pattern[layer]}`).join(" ");
+}
+
+/** `beam, width 3, direction forward`. */
+export function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
+  const words = Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  return [strategy, ...(objective === "kl" ? ["objective kl"] : []), ...words].join(", ");
+}
+
+function objectiveName({ search }: PatternFile): string {
+  return search.objective === "kl" ? "KL" : "Loss";
+}
+
+function countFull(pattern: string): number {
+  return fullLayers(parsePattern(pattern)).length;
+}

@@ -1,0 +1,115 @@
+/** Where a search stands, by its journal: what was measured, and the best pattern of each size so far. */
+import { type JournalContent, knownSequences } from "../../formats/journal.ts";
+import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { estimate } from "../../search/losses.ts";
+import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatFields, formatTable } from "../text-table.ts";
+
+export interface SearchStatus {
+  model: string;
+  strategy: string;
+  objective: string;
+  settings: Record<string, string | number | boolean>;
+  tool_version: string;
+  patterns: number;
+  sequence_evaluations: number;
+  seconds: number;
+  /** Evaluations made and foreseen; null in a journal that does not say. */
+  position: { done: number; total: number } | null;
+  /** The search has ended, and what its report adds is being measured or was. */
+  ended: boolean;
+  /** By the mean of the evaluations so far; null where nothing tells. */
+  seconds_left: number | null;
+  /** Of patterns that were measured on as many sequences as the model's own. */
+  best: { full_layers: number; index_topk_pattern: string; loss: number; change: number }[];
+}
+
+export function statusRecord({ fingerprint, entries }: JournalContent): SearchStatus {
+  const { strategy = "", objective = "nll", ...settings } = fingerprint.search;
+  const known = knownSequences(entries);
+  // A search begins with the model's own pattern on all its sequences; held-out ones come at the end.
+  const [first] = entries;
+  const start = first?.pattern;
+  const searched = (first?.sequences ?? []).map(({ index }) => index);
+  const mean = (pattern: string): number | undefined => {
+    const losses = searched.flatMap((index) => {
+      const sequence = known.get(pattern)?.get(index);
+      const loss = objective === "kl" ? sequence?.kl : sequence?.loss;
+      return loss === undefined || sequence === undefined ? [] : [{ loss, tokens: sequence.tokens }];
+    });
+    return losses.length === searched.length && losses.length > 0 ? estimate(losses).mean : undefined;
+  };
+  const baseline = start === undefined ? 0 : (mean(start) ?? 0);
+  const best = new Map<number, { pattern: Pattern; loss: number }>();
+  for (const text of known.keys()) {
+    const loss = mean(text);
+    if (loss === undefined) continue;
+    const pattern = parsePattern(text);
+    const size = fullLayers(pattern).length;
+    if (loss < (best.get(size)?.loss ?? Number.POSITIVE_INFINITY)) best.set(size, { pattern, loss });
+  }
+  const position = entries.findLast((entry) => entry.position !== undefined)?.position ?? null;
+  const ended = position !== null && entries.at(-1)?.position === undefined;
+  const searching = entries.filter((entry) => entry.position !== undefined);
+  const spent = searching.reduce((sum, entry) => sum + entry.seconds, 0);
+  const left = position === null ? 0 : Math.max(0, position.total - position.done);
+  return {
+    model: fingerprint.model_name,
+    strategy: String(strategy),
+    objective: String(objective),
+    settings,
+    tool_version: fingerprint.tool_version,
+    patterns: known.size,
+    sequence_evaluations: [...known.values()].reduce((sum, sequences) => sum + sequences.size, 0),
+    seconds: entries.reduce((sum, { seconds }) => sum + seconds, 0),
+    position,
+    ended,
+    seconds_left: position === null ? null : ended ? 0 : (spent / searching.length) * left,
+    best: [...best]
+      .sort(([left], [right]) => right - left)
+      .map(([size, { pattern, loss }]) => ({
+        full_layers: size,
+        index_topk_pattern: pattern,
+        loss,
+        change: loss - baseline,
+      })),
+  };
+}
+
+/** `6 of 115 evaluations, about 2 min 10 s left`. */
+function describeStatusPosition({ position, ended, seconds_left: left }: SearchStatus): string | undefined {
+  if (position === null) return undefined;
+  const { done, total } = position;
+  if (ended) return `${formatCount(done)} evaluations; the search has ended, what its report adds came after`;
+  if (done >= total) return `${formatCount(done)} evaluations, no more are foreseen`;
+  return `${formatCount(done)} of ${formatCount(total)} evaluations, about ${formatDuration(left ?? 0)} left`;
+}
+
+export function formatStatus(status: SearchStatus): string {
+  const settings = Object.entries(status.settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  const fields = formatFields([
+    ["Model", status.model],
+    ["Search", [status.strategy, `objective ${status.objective}`, ...settings].join(", ")],
+    [
+      "Measured",
+      `${formatCount(status.patterns)} patterns, ${formatCount(status.sequence_evaluations)} sequences in ${formatDuration(status.seconds)}`,
+    ],
+    ["Position", describeStatusPosition(status)],
+  ]);
+  if (status.best.length === 0) return fields;
+  const table = formatTable(
+    [
+      { title: "Full", align: "right" },
+      { title: status.objective === "kl" ? "KL" : "Loss", align: "right" },
+      { title: "Change", align: "right" },
+      { title: "Best pattern so far" },
+    ],
+    status.best.map((one) => [
+      String(one.full_layers),
+      formatLoss(one.loss),
+      formatLossChange(one.change),
+      one.index_topk_pattern,
+    ]),
+  );
+  return `${fields}\n\n${table}`;
+}

@@ -1,0 +1,23 @@
+/** The child of `parallel-arms.ts`: opens the model and answers prompts under its patterns. */
+import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import { openModel } from "../../graph/model-folder.ts";
+import { serveRequests } from "../process/child-service.ts";
+import { Arms } from "./arms.ts";
+import type { ArmReply, ArmRequest } from "./parallel-arms.ts";
+
+let arms: Arms | undefined;
+
+serveRequests(answer);
+
+async function answer(request: ArmRequest): Promise<ArmReply> {
+  if (request.kind === "open") {
+    const { path, patterns, settings } = request;
+    arms = await Arms.open(await openModel(path), await Tokenizer.load(path), patterns, settings);
+    return { kind: "opened", plan: arms.plan };
+  }
+  if (arms === undefined) throw new Error("asked for an answer before the model was opened");
+  const before = { ...arms.prefillLayers };
+  const answers = await arms.answer(request.prompt, request.patterns);
+  const { made, alone } = arms.prefillLayers;
+  return { kind: "answered", answers, layers: { made: made - before.made, alone: alone - before.alone } };
+}

@@ -1,0 +1,222 @@
+/**
+ * Several patterns of one model answer the same prompts: each prompt is prefilled once for what the patterns share, then
+ * every arm scores the gold answer and decodes from its own caches. In this process; `parallel-arms.ts` spreads prompts.
+ */
+import { sum } from "../../base/sum.ts";
+import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { ComputeDevice, Decoder } from "../measurement.ts";
+import { openSharedDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
+import { type Finish, type GenerationResult, generate } from "./generation.ts";
+import { createSampler, logProbability } from "./sampling.ts";
+import { SharedPrefill } from "./shared-prefill.ts";
+
+/** A prompt and what is wanted of it. Everything is ids and passes between processes. */
+export interface PromptRequest {
+  prompt: readonly number[];
+  /**
+   * Prompt and gold answer. They agree with `prompt` up to `start`; the answer's tokens are those from `scored` on, which
+   * is `start` unless other tokens lead the answer than the prompt ends with.
+   */
+  answer?: { ids: readonly number[]; start: number; scored?: number };
+  /** Prompt and what leads a label, and each label's tokens behind it. */
+  choices?: { shared: readonly number[]; options: readonly (readonly number[])[] };
+  maxNewTokens: number;
+  stop: readonly string[];
+  /** Tokens that end it, and how many have to come before them or an end of sequence. */
+  stopIds?: readonly number[];
+  minNewTokens?: number;
+  /** Sampling instead of the most likely token. Every arm draws the same random numbers. */
+  sampling?: { temperature: number; seed: number };
+}
+
+/** How one arm answered. */
+export interface ArmAnswer {
+  tokens: number[];
+  text: string;
+  finish: Finish;
+  /** Sum of the negative log-probabilities of the gold answer's tokens, nats. */
+  answerLoss?: { nats: number; tokens: number };
+  /** Log-probability of each label. */
+  choices?: number[];
+  prefillSeconds: number;
+  decodeSeconds: number;
+}
+
+/** What answers prompts: this process, or several. */
+export interface ArmRunner {
+  /** Prompts that are worked on side by side. */
+  readonly concurrency: number;
+  /** CPU threads of each process: they decide the last bits. */
+  readonly threads: number;
+  readonly plan: string[];
+  /** Layers run in prefills, and those that every pattern alone would have run. */
+  readonly prefillLayers: { made: number; alone: number };
+  /** Answers of `patterns`, in their order; several may be the same. */
+  answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]>;
+  release(): Promise<void>;
+}
+
+export interface ArmSettings {
+  device: ComputeDevice;
+  threads: number;
+}
+
+export class Arms implements ArmRunner {
+  readonly concurrency = 1;
+  readonly threads: number;
+  readonly plan: string[];
+  readonly #prefill: SharedPrefill;
+  readonly #decoders: ReadonlyMap<Pattern, SharedDecoder>;
+  readonly #tokenizer: Tokenizer;
+  readonly #window: number;
+  readonly #eosIds: readonly number[];
+
+  private constructor(
+    model: ModelFolder,
+    tokenizer: Tokenizer,
+    prefill: SharedPrefill,
+    decoders: ReadonlyMap<Pattern, SharedDecoder>,
+    threads: number,
+  ) {
+    this.threads = threads;
+    this.#prefill = prefill;
+    this.#decoders = decoders;
+    this.#tokenizer = tokenizer;
+    this.#window = model.config.maxPositionEmbeddings;
+    this.#eosIds = tokenizer.eosIds;
+    this.plan = [`weights are loaded ${decoders.size + 1} times: stages for prefills, and a graph for each pattern`];
+  }
+
+  /** Opens the stages and one decoder for each pattern. */
+  static async open(
+    model: ModelFolder,
+    tokenizer: Tokenizer,
+    patterns: readonly Pattern[],
+    settings: ArmSettings,
+  ): Promise<Arms> {
+    const distinct = [...new Set(patterns)];
+    const prefill = await SharedPrefill.open(model, distinct, settings);
+    const decoders = new Map<Pattern, SharedDecoder>();
+    try {
+      // They are not alone in their process: no spinning threads.
+      for (const pattern of distinct)
+        decoders.set(pattern, await openSharedDecoder(model, pattern, { ...settings, solo: false }));
+      return new Arms(model, tokenizer, prefill, decoders, settings.threads);
+    } catch (error) {
+      for (const decoder of decoders.values()) await decoder.release();
+      await prefill.release();
+      throw error;
+    }
+  }
+
+  /** Layers run in prefills, and those that every pattern alone would have run. */
+  get prefillLayers(): { made: number; alone: number } {
+    return this.#prefill.executions;
+  }
+
+  async answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {
+    const answers = new Array<ArmAnswer>(patterns.length);
+    const longest = Math.max(request.answer?.ids.length ?? 0, request.prompt.length + request.maxNewTokens);
+    const room = Math.min(longest, this.#window) - request.prompt.length + 1;
+    for await (const prefilled of this.#prefill.run(request.prompt, [...new Set(patterns)], room, signal)) {
+      // Arms of the same pattern decode each for itself: that is what shows whether the machine repeats itself.
+      for (const [index, pattern] of patterns.entries()) {
+        if (pattern !== prefilled.pattern) continue;
+        const decoder = this.#decoders.get(pattern) as SharedDecoder;
+        decoder.adopt(prefilled);
+        const scored = await score(decoder, request, prefilled, signal);
+        const result = await this.#generate(decoder, request, prefilled, signal);
+        decoder.rewind(request.prompt.length);
+        const { tokens, text, finish, decodeSeconds } = result;
+        answers[index] = { tokens, text, finish, ...scored, prefillSeconds: prefilled.seconds, decodeSeconds };
+      }
+    }
+    return answers;
+  }
+
+  async release(): Promise<void> {
+    for (const decoder of this.#decoders.values()) await decoder.release();
+    await this.#prefill.release();
+  }
+
+  async #generate(
+    decoder: SharedDecoder,
+    request: PromptRequest,
+    { logits }: PrefilledCaches,
+    signal: AbortSignal | undefined,
+  ): Promise<GenerationResult> {
+    const { prompt, maxNewTokens, stop, stopIds, minNewTokens, sampling } = request;
+    const prefilled: Decoder = {
+      pattern: decoder.pattern,
+      vocabularySize: decoder.vocabularySize,
+      indexerExecutions: decoder.indexerExecutions,
+      cacheBytes: decoder.cacheBytes,
+      plan: decoder.plan,
+      prefill: async () => logits,
+      decode: (id) => decoder.decode(id),
+      release: async () => undefined,
+    };
+    const text = this.#tokenizer.detokenizer();
+    const options = {
+      maxNewTokens,
+      window: this.#window,
+      eosIds: this.#eosIds,
+      stop,
+      text,
+      ...(stopIds === undefined ? {} : { stopIds }),
+      ...(minNewTokens === undefined ? {} : { minNewTokens }),
+      ...(sampling === undefined ? {} : { sample: createSampler(sampling) }),
+    };
+    for await (const event of generate(prefilled, prompt, {
+      ...options,
+      ...(signal === undefined ? {} : { signal }),
+    })) {
+      if (event.kind === "done") return event.result;
+    }
+    throw new Error("the generation ended without a result");
+  }
+}
+
+/** Teacher forcing behind the prompt; the decoder is afterwards where it was. */
+async function score(
+  decoder: SharedDecoder,
+  { prompt, answer, choices }: PromptRequest,
+  { logits }: PrefilledCaches,
+  signal: AbortSignal | undefined,
+): Promise<Pick<ArmAnswer, "answerLoss" | "choices">> {
+  const result: Pick<ArmAnswer, "answerLoss" | "choices"> = {};
+  if (answer !== undefined && answer.ids.length > answer.start) {
+    const { ids, start, scored = start } = answer;
+    const { logProbabilities } = await decoder.lookAhead(ids, start, signal);
+    const own = logProbabilities.slice(scored - start);
+    result.answerLoss = { nats: -sum(own), tokens: own.length };
+  }
+  if (choices === undefined) return result;
+  const { shared, options } = choices;
+  const start = agreement(prompt, shared);
+  // Where nothing leads the labels, the prefill's own logits are behind the prompt.
+  const next =
+    start === shared.length && start === prompt.length
+      ? logits
+      : (await decoder.lookAhead(shared, start, signal)).logits;
+  result.choices = [];
+  for (const option of options) {
+    const [first = -1, ...rest] = option;
+    let total = logProbability(next, first);
+    if (rest.length > 0) {
+      const { logProbabilities } = await decoder.lookAhead([...shared, ...option], start, signal);
+      total = sum(logProbabilities.slice(shared.length - start));
+    }
+    result.choices.push(total);
+  }
+  return result;
+}
+
+/** How many ids two sequences begin with alike; at least one, because a prompt has a token before the others. */
+function agreement(left: readonly number[], right: readonly number[]): number {
+  let length = 0;
+  while (length < left.length && length < right.length && left[length] === right[length]) length++;
+  return length;
+}

@@ -1,0 +1,167 @@
+/** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
+import { totalmem } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { availableMemory } from "../device/host-memory.ts";
+import type { LossPlace } from "../loss/loss.ts";
+import type { ComputeDevice } from "../measurement.ts";
+import { orInterrupted } from "../process/interruption.ts";
+import { ReplaceableProcess } from "../process/replaceable-process.ts";
+import { defaultThreads } from "../session/onnx-session.ts";
+import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+
+/** Parent to child. */
+export type ArmRequest =
+  | { kind: "open"; path: string; patterns: readonly Pattern[]; settings: ArmSettings }
+  | { kind: "answer"; prompt: PromptRequest; patterns: readonly Pattern[] };
+
+/** Child to parent, one for each request. */
+export type ArmReply =
+  | { kind: "opened"; plan: string[] }
+  | { kind: "answered"; answers: ArmAnswer[]; layers: { made: number; alone: number } };
+
+type Opened = Extract<ArmReply, { kind: "opened" }>;
+type Answered = Extract<ArmReply, { kind: "answered" }>;
+
+export type ParallelArmSettings = LossPlace & {
+  /** Of each process. */
+  threads?: number;
+  onReplacement?: (words: string) => void;
+  /** The child's program; another one in tests. */
+  program?: string;
+};
+
+/** Share of the free memory that the weights of all processes together may take. */
+const weightShare = 0.5;
+/** Bytes of one loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
+const loadedPerStored = 2.6;
+
+/** Opens what answers prompts under these patterns. */
+export async function openArms(
+  model: ModelFolder,
+  tokenizer: Tokenizer,
+  patterns: readonly Pattern[],
+  settings: ParallelArmSettings,
+): Promise<ArmRunner> {
+  const threads = settings.threads ?? threadsOfEach(model, patterns);
+  const devices = "devices" in settings ? settings.devices : processDevices(model, patterns, settings);
+  const [device] = devices;
+  // A GPU's native failure ends its process, and that is not to be this one.
+  if (devices.length === 1 && device === "cpu") return Arms.open(model, tokenizer, patterns, { device, threads });
+  return ParallelArms.open(model, patterns, { ...settings, devices, threads });
+}
+
+/** By default as many processes as cores and memory suggest; a GPU has one. With one on the CPU there is no child. */
+function processDevices(
+  model: ModelFolder,
+  patterns: readonly Pattern[],
+  { device, workers }: { device: ComputeDevice; workers?: number },
+): ComputeDevice[] {
+  const sensible = device === "cpu" ? processesThatFit(model, patterns, availableMemory()) : 1;
+  return Array.from({ length: workers ?? sensible }, () => device);
+}
+
+/**
+ * Threads do not depend on the number of workers: sums over several threads round otherwise, and results are to be the
+ * same whoever computes them. They are the cores' share of what this machine's memory holds.
+ */
+function threadsOfEach(model: ModelFolder, patterns: readonly Pattern[]): number {
+  return Math.max(1, Math.floor(defaultThreads() / processesThatFit(model, patterns, totalmem())));
+}
+
+/** One process for each core: threads inside a layer's small products gain far less than prompts side by side. */
+function processesThatFit(model: ModelFolder, patterns: readonly Pattern[], memory: number): number {
+  const copies = new Set(patterns).size + 1;
+  const byMemory = Math.floor((weightShare * memory) / (loadedPerStored * model.weightBytes * copies));
+  return Math.max(1, Math.min(defaultThreads(), byMemory));
+}
+
+class ParallelArms implements ArmRunner {
+  readonly concurrency: number;
+  readonly threads: number;
+  readonly plan: string[];
+  readonly prefillLayers = { made: 0, alone: 0 };
+  readonly #free: ReplaceableProcess<Opened>[];
+  readonly #all: readonly ReplaceableProcess<Opened>[];
+  readonly #waiting: ((worker: ReplaceableProcess<Opened>) => void)[] = [];
+
+  private constructor(workers: ReplaceableProcess<Opened>[], threads: number, plan: string[]) {
+    this.threads = threads;
+    this.#all = workers;
+    this.#free = [...workers];
+    this.concurrency = workers.length;
+    this.plan = plan;
+  }
+
+  static async open(
+    model: ModelFolder,
+    patterns: readonly Pattern[],
+    {
+      devices,
+      threads,
+      onReplacement,
+      program,
+    }: Pick<ParallelArmSettings, "onReplacement" | "program"> & {
+      devices: readonly ComputeDevice[];
+      threads: number;
+    },
+  ): Promise<ParallelArms> {
+    const count = devices.length;
+    const opening = (device: ComputeDevice): ArmRequest => {
+      return { kind: "open", path: model.path, patterns, settings: { device, threads } };
+    };
+    const workers = devices.map(
+      (device, index) =>
+        new ReplaceableProcess<Opened>({
+          name: `worker ${index + 1} of ${count} on ${device}`,
+          program: program ?? fileURLToPath(new URL("./arms-process.js", import.meta.url)),
+          opening: opening(device),
+          hint: "if memory ran out, use fewer workers or fewer patterns; --resume goes on, its journal holds every finished item",
+          onReplacement,
+        }),
+    );
+    try {
+      const plans = await Promise.all(workers.map((worker) => worker.inTurn(async (_, { plan }) => plan)));
+      return new ParallelArms(workers, threads, [
+        `${count} processes of ${threads} thread(s); each:`,
+        ...(plans[0] ?? []),
+      ]);
+    } catch (error) {
+      for (const worker of workers) worker.end();
+      throw error;
+    }
+  }
+
+  async answer(prompt: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {
+    const worker = await this.#take();
+    try {
+      const request: ArmRequest = { kind: "answer", prompt, patterns };
+      const { answers, layers } = await orInterrupted(
+        () => worker.inTurn((child) => child.ask<Answered>(request)),
+        signal,
+      );
+      this.prefillLayers.made += layers.made;
+      this.prefillLayers.alone += layers.alone;
+      return answers;
+    } finally {
+      this.#giveBack(worker);
+    }
+  }
+
+  async release(): Promise<void> {
+    for (const worker of this.#all) worker.end();
+  }
+
+  #take(): Promise<ReplaceableProcess<Opened>> {
+    const free = this.#free.pop();
+    return free === undefined ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve(free);
+  }
+
+  #giveBack(worker: ReplaceableProcess<Opened>): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free.push(worker);
+    else next(worker);
+  }
+}

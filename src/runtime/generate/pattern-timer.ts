@@ -1,0 +1,244 @@
+/**
+ * Times patterns against each other: their graphs are open side by side, and every query chunk and every burst of decoded
+ * tokens runs in all of them in turn, so that whatever else the machine does meets all of them alike. Between them runs the
+ * same graph without indexers, whose selections one indexer alone has made just before: the difference to all Full is what
+ * the indexers take, in the graphs and at the time that the speed-ups are of.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Clock } from "../../base/clock.ts";
+import { InterruptedError } from "../../base/errors.ts";
+import { Random } from "../../base/random.ts";
+import { RandomNumbers } from "../../base/random-numbers.ts";
+import { composeModel, composeWithoutIndexers } from "../../graph/compose.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
+import type { SessionSettings } from "../session/onnx-session.ts";
+import { type Chunk, chunksOf } from "../stages/chunks.ts";
+import { IndexerAlone } from "../stages/indexer-alone.ts";
+import type { SelectedKeys } from "../stages/stage-model.ts";
+import { CachedGraph } from "./cached-graph.ts";
+
+export interface TimerSettings extends Omit<SessionSettings, "folder"> {
+  /** Rows that the caches hold before they first grow. */
+  capacity: number;
+  clock: Clock;
+}
+
+export interface TimingPlan {
+  /** Tokens of the prompt. */
+  context: number;
+  repeats: number;
+  /** Tokens of a burst of decoding. */
+  decodeTokens: number;
+  /** Chunks of the prefill that are timed; all where absent. */
+  sampledChunks?: number;
+  signal?: AbortSignal;
+  /** Hears of every chunk that was timed, of all repeats together. */
+  onChunk?: (timed: number, all: number) => void;
+}
+
+/** Seconds of one phase, an entry for each repeat. */
+export interface Timings {
+  /** In the order of the patterns. */
+  patterns: number[][];
+  withoutIndexers: number[];
+  /** One indexer as a graph of its own. */
+  alone: number[];
+  /** Embedding and head. */
+  other: number[];
+}
+
+/** Seconds of a whole prefill, and of one decoded token behind it. */
+export interface ContextTimings {
+  prefill: Timings;
+  decode: Timings;
+  chunks: { timed: number; all: number };
+}
+
+export class PatternTimer {
+  readonly #model: ModelFolder;
+  readonly #arms: CachedGraph[];
+  readonly #bare: CachedGraph;
+  readonly #alone: IndexerAlone;
+  readonly #clock: Clock;
+  readonly #numbers = new RandomNumbers(Random.forPart(0, "cache rows"));
+
+  private constructor(model: ModelFolder, arms: CachedGraph[], bare: CachedGraph, alone: IndexerAlone, clock: Clock) {
+    this.#model = model;
+    this.#arms = arms;
+    this.#bare = bare;
+    this.#alone = alone;
+    this.#clock = clock;
+  }
+
+  static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
+    const { capacity, clock, ...rest } = settings;
+    const session = { ...rest, folder: model.places.folder, solo: true };
+    const { config, stage } = model;
+    const open = (graph: Uint8Array, name: string, indexers: readonly number[]) =>
+      CachedGraph.open(config, graph, name, { indexers, capacity }, session);
+    const arms: CachedGraph[] = [];
+    for (const pattern of patterns) {
+      arms.push(await open(await composeModel(config, pattern, stage), pattern, fullLayers(pattern)));
+    }
+    const bare = await open(await composeWithoutIndexers(config, stage), "without indexers", []);
+    const alone = await IndexerAlone.open(model, capacity, { ...rest, solo: true });
+    return new PatternTimer(model, arms, bare, alone, clock);
+  }
+
+  /** Times prefills of `context` tokens, and tokens decoded behind them. */
+  async measure(plan: TimingPlan): Promise<ContextTimings> {
+    const { context, repeats, decodeTokens, sampledChunks, signal, onChunk } = plan;
+    const chunks = chunksOf(this.#model.config, 0, context);
+    const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
+    const prefill = this.#noTimings();
+    const decode = this.#noTimings();
+    const before = this.#runs();
+    await this.#warmUp(chunks);
+    for (let repeat = 0; repeat < repeats; repeat++) {
+      this.#rewind(0);
+      const parts = this.#noTimings();
+      for (const [index, { chunk, weight }] of sample.entries()) {
+        await pause(signal);
+        this.#fillTo(chunk.start);
+        await this.#step(chunk.end - chunk.start, 1, repeat + index, weight, parts);
+        onChunk?.(repeat * sample.length + index + 1, repeats * sample.length);
+      }
+      this.#fillTo(context);
+      addSums(prefill, parts);
+      await pause(signal);
+      const burst = this.#noTimings();
+      await this.#step(1, decodeTokens, repeat, 1 / decodeTokens, burst);
+      addSums(decode, burst);
+    }
+    this.#requireRuns(before, 2 + repeats * (sample.length + decodeTokens));
+    return { prefill, decode, chunks: { timed: sample.length, all: chunks.length } };
+  }
+
+  async release(): Promise<void> {
+    for (const arm of this.#arms) await arm.release();
+    await this.#bare.release();
+    await this.#alone.release();
+  }
+
+  /** Runs the largest chunk and a token untimed: kernels are chosen and memory is taken then. */
+  async #warmUp(chunks: readonly Chunk[]): Promise<void> {
+    const { start, end } = chunks.at(-1) as Chunk;
+    this.#rewind(0);
+    this.#fillTo(start);
+    await this.#step(end - start, 1, 0, 1, this.#noTimings());
+    await this.#step(1, 1, 0, 1, this.#noTimings());
+  }
+
+  /**
+   * `calls` forward calls of `rows` tokens in every graph, one graph after the other, beginning with another one each
+   * time; their seconds, times `weight`, go to `timings`.
+   */
+  async #step(rows: number, calls: number, turn: number, weight: number, timings: Timings): Promise<void> {
+    const position = this.#bare.position;
+    const tokens = Array.from({ length: calls }, (_, call) =>
+      someIds(position + call * rows, rows, this.#model.config.vocabSize),
+    );
+    // Untimed: whatever came before, such as garbage that is still being collected, is not to count as the indexer's.
+    const selections: SelectedKeys[] = [];
+    for (const ids of tokens) selections.push((await this.#alone.forward(ids, this.#clock)).selected);
+    this.#alone.rewind(position);
+    const inTurn = [
+      ...this.#arms.map((arm, index) => async () => {
+        const seconds = await this.#timed(async () => {
+          for (const ids of tokens) await arm.forward(ids);
+        });
+        timings.patterns[index]?.push(weight * seconds);
+      }),
+      async () => {
+        const seconds = await this.#timed(async () => {
+          for (const [call, ids] of tokens.entries()) await this.#bare.forward(ids, { given: selections[call] });
+        });
+        timings.withoutIndexers.push(weight * seconds);
+      },
+      async () => {
+        for (const ids of tokens) {
+          const { indexer, other } = await this.#alone.forward(ids, this.#clock);
+          timings.alone.push(weight * indexer);
+          timings.other.push(weight * other);
+        }
+      },
+    ];
+    for (let index = 0; index < inTurn.length; index++) await inTurn[(index + turn) % inTurn.length]?.();
+  }
+
+  async #timed(work: () => Promise<void>): Promise<number> {
+    const begun = this.#clock();
+    await work();
+    return this.#clock() - begun;
+  }
+
+  #runs(): number[] {
+    return [...this.#arms, this.#bare, this.#alone].map(({ runs }) => runs);
+  }
+
+  /**
+   * A timing of work that was not done means nothing.
+   * @param calls of every graph since `before`; the indexer alone runs once more for each, for what it selects
+   */
+  #requireRuns(before: readonly number[], calls: number): void {
+    const made = this.#runs().map((runs, graph) => runs - (before[graph] ?? 0));
+    const expected = made.map((_, graph) => (graph === made.length - 1 ? 2 * calls : calls));
+    if (made.join() === expected.join()) return;
+    throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected.join(", ")}`);
+  }
+
+  #rewind(position: number): void {
+    for (const graph of [...this.#arms, this.#bare, this.#alone]) graph.rewind(position);
+  }
+
+  /** Random rows up to `position`: what caches hold does not change what a chunk behind them takes. */
+  #fillTo(position: number): void {
+    const count = position - this.#bare.position;
+    if (count <= 0) return;
+    for (const graph of [...this.#arms, this.#bare, this.#alone]) {
+      graph.fill(count, (rows) => this.#numbers.fill(rows));
+    }
+  }
+
+  #noTimings(): Timings {
+    return { patterns: this.#arms.map(() => []), withoutIndexers: [], alone: [], other: [] };
+  }
+}
+
+/** Chunks that stand for all: the middle one of each of `wanted` stretches of about the same length. */
+function sampleOf(chunks: readonly Chunk[], wanted: number): { chunk: Chunk; weight: number }[] {
+  if (wanted >= chunks.length) return chunks.map((chunk) => ({ chunk, weight: 1 }));
+  const length = chunks.at(-1)?.end ?? 0;
+  const stretches = Array.from({ length: wanted }, (): Chunk[] => []);
+  for (const chunk of chunks) stretches[Math.floor(((chunk.start + chunk.end - 1) / 2 / length) * wanted)]?.push(chunk);
+  return stretches
+    .filter((stretch) => stretch.length > 0)
+    .map((stretch) => {
+      const chunk = stretch[Math.floor(stretch.length / 2)] as Chunk;
+      const rows = (stretch.at(-1)?.end ?? 0) - (stretch[0]?.start ?? 0);
+      return { chunk, weight: rows / (chunk.end - chunk.start) };
+    });
+}
+
+/** Token ids that do not repeat for a while; what they say does not matter to the clock. */
+function someIds(first: number, count: number, vocabulary: number): number[] {
+  return Array.from({ length: count }, (_, i) => ((first + i) * 7919 + 13) % vocabulary);
+}
+
+/** The sums of one repeat's parts. */
+function addSums(timings: Timings, parts: Timings): void {
+  const add = (target: number[], seconds: readonly number[]): void => {
+    target.push(seconds.reduce((total, part) => total + part, 0));
+  };
+  for (const [index, target] of timings.patterns.entries()) add(target, parts.patterns[index] ?? []);
+  add(timings.withoutIndexers, parts.withoutIndexers);
+  add(timings.alone, parts.alone);
+  add(timings.other, parts.other);
+}
+
+/** A run blocks the event loop; between chunks a signal can arrive. */
+async function pause(signal: AbortSignal | undefined): Promise<void> {
+  await nextTurn();
+  if (signal?.aborted) throw new InterruptedError("Interrupted");
+}

@@ -1,0 +1,139 @@
+/**
+ * One prompt under several patterns. Layers run one after the other over the whole prompt, and patterns that agree on the
+ * first layers share them: hidden states, selected keys and caches up to the layer where they part are computed once. So
+ * are, in every layer, the rows below `index_topk`, which select all that they see under any pattern. What each pattern gets
+ * is what it would get alone, to the last bit, because chunks depend on nothing but positions.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { InterruptedError } from "../../base/errors.ts";
+import { latentWidth } from "../../graph/exported/contract.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { isFull, type Pattern } from "../../pattern/pattern.ts";
+import type { SessionSettings } from "../session/onnx-session.ts";
+import { RowCache } from "../stages/row-cache.ts";
+import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "../stages/stage-model.ts";
+import type { PrefilledCaches } from "./decoder.ts";
+
+export interface PrefilledPrompt extends PrefilledCaches {
+  pattern: Pattern;
+  /** Time of this pattern's layers and rows, those that it shares counted in full. */
+  seconds: number;
+}
+
+/** Patterns that have agreed on every layer below `layer`, and what those layers left. */
+interface Branch {
+  patterns: readonly Pattern[];
+  layer: number;
+  hidden: Float32Array;
+  selected: readonly SelectedKeys[];
+  latents: readonly RowCache[];
+  indexerKeys: ReadonlyMap<number, RowCache>;
+  seconds: number;
+}
+
+/** What the first branch through a layer has left of the rows that no pattern changes. */
+interface InvariantRows {
+  body?: { known: KnownRows; seconds: number };
+  keys?: { known: Float32Array; seconds: number };
+}
+
+export class SharedPrefill {
+  readonly #stages: StageModel;
+  /** Layer runs since opening, and those that prefills of each pattern alone would have made. */
+  readonly executions = { made: 0, alone: 0 };
+
+  private constructor(stages: StageModel) {
+    this.#stages = stages;
+  }
+
+  /** Loads the stages that these patterns need. */
+  static async open(
+    model: ModelFolder,
+    patterns: readonly Pattern[],
+    settings: Omit<SessionSettings, "folder">,
+  ): Promise<SharedPrefill> {
+    return new SharedPrefill(await StageModel.openForPrefill(model, settings, patterns));
+  }
+
+  /**
+   * Prefills a prompt under each of these patterns, which must differ, depth first in the tree of their prefixes. Caches
+   * of a pattern are good until the next one is asked for, and whoever appends to them takes the rows off again.
+   * @param room rows that will be appended behind the prompt
+   */
+  async *run(
+    prompt: readonly number[],
+    patterns: readonly Pattern[],
+    room: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<PrefilledPrompt> {
+    const started = performance.now();
+    const { hidden, rows } = await this.#stages.embed(Int32Array.from(prompt));
+    const root = { layer: 0, hidden, selected: [], latents: [], indexerKeys: new Map(), seconds: since(started) };
+    const branches: Branch[] = [{ ...root, patterns }];
+    const invariant: InvariantRows[] = this.#stages.config.indexerLayers.split("").map(() => ({}));
+    for (let branch = branches.pop(); branch !== undefined; branch = branches.pop()) {
+      let state = branch;
+      while (state.layer < this.#stages.config.numHiddenLayers) {
+        // A run blocks the event loop; between layers a signal can arrive.
+        await nextTurn();
+        if (signal?.aborted) throw new InterruptedError("Interrupted");
+        const { layer } = state;
+        const full = state.patterns.filter((pattern) => isFull(pattern, layer));
+        const shared = state.patterns.filter((pattern) => !isFull(pattern, layer));
+        if (full.length > 0 && shared.length > 0) branches.push({ ...state, patterns: shared });
+        const kept = invariant[layer] as InvariantRows;
+        state = await this.#runLayer({ ...state, patterns: full.length > 0 ? full : shared }, rows, room, kept);
+      }
+      const headStarted = performance.now();
+      const logits = await this.#stages.lastLogits(state.hidden);
+      const { latents, indexerKeys, seconds } = state;
+      for (const pattern of state.patterns) {
+        yield { pattern, latents, indexerKeys, logits, seconds: seconds + since(headStarted) };
+      }
+    }
+  }
+
+  async release(): Promise<void> {
+    await this.#stages.release();
+  }
+
+  /** The branch behind its next layer. What it held is left as it was: another branch may start from there. */
+  async #runLayer(branch: Branch, rows: SequenceRows, room: number, kept: InvariantRows): Promise<Branch> {
+    const { config } = this.#stages;
+    const { layer, hidden, patterns } = branch;
+    const started = performance.now();
+    let { selected, indexerKeys, seconds } = branch;
+    if (patterns.some((pattern) => isFull(pattern, layer))) {
+      const keys = new RowCache(config.indexHeadDim, rows.length + room);
+      const result = await this.#stages.selectKeys(layer, hidden, rows, kept.keys?.known, keys.reserve(rows.length));
+      selected = result.selected;
+      indexerKeys = new Map([...indexerKeys, [layer, keys]]);
+      seconds += kept.keys?.seconds ?? 0;
+      kept.keys ??= { known: result.firstKeys, seconds: result.firstSeconds };
+    }
+    const latents = new RowCache(latentWidth(config), rows.length + room);
+    const storage = latents.reserve(rows.length);
+    const body = await this.#stages.runBody(layer, hidden, rows, selected, kept.body?.known, storage);
+    seconds += kept.body?.seconds ?? 0;
+    kept.body ??= {
+      // A copy: the whole states of every layer would stay in memory.
+      known: { latent: body.firstLatent, hidden: body.hidden.slice(0, rows.invariant * config.hiddenSize) },
+      seconds: body.firstSeconds,
+    };
+    this.executions.made++;
+    this.executions.alone += patterns.length;
+    return {
+      patterns,
+      layer: layer + 1,
+      hidden: body.hidden,
+      selected,
+      latents: [...branch.latents, latents],
+      indexerKeys,
+      seconds: seconds + since(started),
+    };
+  }
+}
+
+function since(start: number): number {
+  return (performance.now() - start) / 1000;
+}

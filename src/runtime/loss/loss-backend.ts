@@ -1,0 +1,23 @@
+/** What computes the losses of windows, in this process or in others. */
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import type { CountedExecutions } from "./layer-executions.ts";
+
+/** Losses of windows for one pattern: what a process can answer. */
+export interface SequenceResults {
+  sequences: SequenceLoss[];
+  executions: CountedExecutions;
+}
+
+export interface SequenceLosses {
+  evaluate(pattern: Pattern, options: EvaluateOptions): Promise<SequenceResults>;
+  /** Windows that one run computes. */
+  readonly sideBySide: number;
+  readonly plan: string[];
+  release(): Promise<void>;
+}
+
+/** The places that were asked for, in that order; all where nothing is said. */
+export function chosen<T>(all: readonly T[], indices: readonly number[] | undefined): T[] {
+  return indices === undefined ? [...all] : indices.map((index) => all[index] as T);
+}

@@ -1,0 +1,184 @@
+/**
+ * LM loss of patterns on a fixed set of windows, in this process or spread over several. See `staged-loss.ts` for what is
+ * reused between patterns, `open-losses.ts` for who computes what and `parallel-loss.ts` for the processes.
+ */
+import { RuntimeFailure } from "../../base/errors.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { availableMemory } from "../device/host-memory.ts";
+import {
+  type ComputeDevice,
+  type Dtype,
+  type EvaluateContext,
+  type EvaluateOptions,
+  evaluateInTurn,
+  type Measurement,
+  type Objective,
+  type PatternEvaluator,
+  type PatternRequest,
+  type SequenceLoss,
+} from "../measurement.ts";
+import { defaultThreads } from "../session/onnx-session.ts";
+import type { Recording } from "../session/recording.ts";
+import { Candidates } from "./candidates.ts";
+import type { SequenceLosses } from "./loss-backend.ts";
+import { meanLoss } from "./mean-loss.ts";
+import { openLosses, runsBatches } from "./open-losses.ts";
+import { ParallelLosses } from "./parallel-loss.ts";
+import { freeTemporaryBytes } from "./temporary-file.ts";
+
+/** Where the windows are computed. */
+export type LossPlace =
+  /** `workers` processes share them; where absent as many as cores, windows and memory suggest. */
+  | { device: ComputeDevice; workers?: number }
+  /** One process for each device. */
+  | { devices: readonly ComputeDevice[] };
+
+export type LossSettings = LossPlace & {
+  /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
+  dtype?: Dtype;
+  /** `kl` measures divergences beside losses; default `nll`. */
+  objective?: Objective;
+  /**
+   * With `kl`: how many of a row's most likely tokens are kept of the model's own distribution, the others as one mass.
+   * The more, the closer the divergence comes to the whole one from below (docs/log.md).
+   */
+  top?: number;
+  /** CPU threads in all. */
+  threads?: number;
+  /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
+  stateBytes?: number;
+  /**
+   * Bytes of temporary files for the states of sequences beyond it; sequences beyond both run every layer each time.
+   * Default: a share of what is free in the folder for temporary files, unless that is in memory itself.
+   */
+  spillBytes?: number;
+  /** Profiles the sessions of this process: with `workers: 1` all there are. */
+  recording?: Recording;
+  /** Hears of a process that died and was replaced. */
+  onReplacement?: (words: string) => void;
+};
+
+/** Share of the free memory that boundary states may take where `stateBytes` does not say. */
+const stateShare = 0.4;
+/** Share of the free temporary space that states may take where `spillBytes` does not say. */
+const spillShare = 0.5;
+/** Share of the free memory that the weights of all processes together may take. */
+const weightShare = 0.5;
+/** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
+const loadedPerStored = 2.6;
+
+/** Default of `top`. */
+export const defaultTop = 128;
+
+/**
+ * Opens an evaluator over windows of token ids; each window starts at position 0.
+ * @throws RangeError for settings that are no sizes or counts
+ */
+export async function openLossEvaluator(
+  model: ModelFolder,
+  windows: readonly Int32Array[],
+  settings: LossSettings,
+): Promise<PatternEvaluator> {
+  for (const name of ["stateBytes", "spillBytes", "top"] as const) {
+    const value = settings[name] ?? 1;
+    const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
+    if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
+  }
+  const stateBytes = settings.stateBytes ?? Math.floor(availableMemory() * stateShare);
+  const threads = settings.threads ?? defaultThreads();
+  const dtype = settings.dtype ?? "float32";
+  const { objective = "nll", top = defaultTop } = settings;
+  const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
+  const share = { dtype, threads, stateBytes, spillBytes, ...(objective === "kl" ? { top } : {}) };
+  const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
+  const devices =
+    "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
+  // A GPU's native failure ends its process, and that is not to be this one: only a recording needs it here.
+  const inThisProcess = devices.every((device) => device === "cpu") || settings.recording !== undefined;
+  const losses: SequenceLosses =
+    "device" in settings && devices.length === 1 && inThisProcess
+      ? await openLosses(model, windows, { ...share, ...recorded, device: settings.device })
+      : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement: settings.onReplacement });
+  return new LossEvaluator(losses, windows.length);
+}
+
+class LossEvaluator implements PatternEvaluator {
+  readonly #losses: SequenceLosses;
+  readonly #windows: number;
+  readonly #candidates = new Candidates();
+
+  constructor(losses: SequenceLosses, windows: number) {
+    this.#losses = losses;
+    this.#windows = windows;
+  }
+
+  get plan(): string[] {
+    return this.#losses.plan;
+  }
+
+  get sideBySide(): number {
+    return this.#losses.sideBySide;
+  }
+
+  evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement> {
+    return evaluateInTurn(this, requests, context);
+  }
+
+  async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
+    this.#requireWindows(options.sequences);
+    const { base, keep = [] } = options;
+    const worth = base === undefined ? [] : this.#candidates.worthKeeping(base);
+    const started = performance.now();
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: [...keep, ...worth] });
+    const seconds = (performance.now() - started) / 1000;
+    requireFinite(pattern, sequences, options.sequences);
+    const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
+    // What is known of some windows does not tell which candidate leads.
+    const overAll = options.sequences === undefined;
+    if (base !== undefined) this.#candidates.add(pattern, overAll ? objective(measurement) : undefined);
+    return measurement;
+  }
+
+  async release(): Promise<void> {
+    await this.#losses.release();
+  }
+
+  #requireWindows(asked: readonly number[] | undefined): void {
+    if (asked === undefined) return;
+    if (asked.length === 0) throw new RangeError("an evaluation needs at least one sequence");
+    const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
+    if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
+  }
+}
+
+/** Most evaluators know in which layer it began and have said so; no loss that is no number gets past here. */
+function requireFinite(pattern: Pattern, losses: readonly SequenceLoss[], asked: readonly number[] | undefined): void {
+  const place = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));
+  if (place === -1) return;
+  const { loss, kl } = losses[place] as SequenceLoss;
+  const value = Number.isFinite(loss) ? `KL is ${kl}` : `loss is ${loss}`;
+  throw new RuntimeFailure(`The ${value} on sequence ${asked?.[place] ?? place} with pattern ${pattern}`, {
+    hint: "look for weights that are not finite, or too large for --dtype float16",
+  });
+}
+
+function objective({ loss, kl }: Measurement): number {
+  return kl ?? loss;
+}
+
+/**
+ * One process for each core, as long as the weights fit: threads inside a layer's small products gain far less than
+ * whole sequences side by side (docs/log.md). Where whole batches run, one process does not leave the device idle.
+ */
+function processDevices(
+  model: ModelFolder,
+  windows: number,
+  { device, workers }: Extract<LossPlace, { device: ComputeDevice }>,
+  dtype: Dtype,
+  threads: number,
+): ComputeDevice[] {
+  const byMemory = Math.floor((weightShare * availableMemory()) / (loadedPerStored * model.weightBytes));
+  const sensible = runsBatches({ device, dtype }) ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
+  return Array.from({ length: workers ?? sensible }, () => device);
+}

@@ -1,0 +1,40 @@
+/** Which way of computing losses a device and a dtype take; the command's process and its children ask here alike. */
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { ComputeDevice, Dtype } from "../measurement.ts";
+import type { Recording } from "../session/recording.ts";
+import type { SequenceLosses } from "./loss-backend.ts";
+import { BatchedLosses } from "./sequence-loss.ts";
+import { StagedLosses } from "./staged-loss.ts";
+
+/** What one process is told about its share of the work. */
+export interface ProcessSettings {
+  device: ComputeDevice;
+  dtype: Dtype;
+  threads: number;
+  /** Bytes of host memory that boundary states may take. */
+  stateBytes: number;
+  /** Bytes of a temporary file for boundary states beyond that. */
+  spillBytes?: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
+  /** What messages call the windows; 0 and up where absent. */
+  numbers?: readonly number[];
+}
+
+/** Bytes of device memory for the working set of one query chunk. */
+const gpuChunkBytes = 8 * 2 ** 30;
+
+export function openLosses(
+  model: ModelFolder,
+  windows: readonly Int32Array[],
+  settings: ProcessSettings & { recording?: Recording },
+): Promise<SequenceLosses> {
+  return runsBatches(settings)
+    ? BatchedLosses.open(model, windows, { ...settings, chunkBytes: gpuChunkBytes })
+    : StagedLosses.open(model, windows, settings);
+}
+
+/** Whole sequences in one graph fill a GPU, and only their graphs have float16; layer by layer saves a CPU more work. */
+export function runsBatches({ device, dtype }: Pick<ProcessSettings, "device" | "dtype">): boolean {
+  return device !== "cpu" || dtype !== "float32";
+}

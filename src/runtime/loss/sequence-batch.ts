@@ -1,0 +1,77 @@
+/** Windows laid out for a sequence graph: how many at once, padded to one length, rows in the graph's order. */
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { SequenceShape } from "../../graph/sequence-rows.ts";
+
+/** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
+const rowsPerRun = 32768;
+/** Fewer rows than this starve the matrix products. */
+const minChunkRows = 64;
+/**
+ * Chunks larger than both gain nothing: matrix products are at full speed, and queries read keys of their future, which a
+ * cut would have spared them (measured at 8K and 64K tokens, docs/gpu.md).
+ */
+const sensibleChunkBytes = 1.25 * 2 ** 30;
+const sensibleChunkRows = 512;
+
+/**
+ * How many sequences share a run, at most `mostSequences`, and how they are cut so that a chunk's working set takes at most
+ * `chunkBytes`.
+ */
+export function sequenceShape(
+  config: DsaConfig,
+  windows: readonly Int32Array[],
+  chunkBytes: number,
+  mostSequences = Number.POSITIVE_INFINITY,
+): SequenceShape {
+  const longest = Math.max(...windows.map((window) => window.length));
+  const batch = Math.max(1, Math.min(windows.length, mostSequences, Math.floor(rowsPerRun / longest)));
+  const perRow = batch * rowBytes(config, longest);
+  const wanted = Math.max(sensibleChunkBytes / perRow, sensibleChunkRows);
+  const rows = Math.max(minChunkRows, Math.floor(Math.min(chunkBytes / perRow, wanted)));
+  if (rows >= longest) return { batch, length: longest, chunks: 1, chunkRows: longest };
+  const chunkRows = 2 ** Math.floor(Math.log2(rows));
+  const chunks = Math.ceil(longest / chunkRows);
+  return { batch, length: chunks * chunkRows, chunks, chunkRows };
+}
+
+/** Bytes that one query row needs at its widest: index scores of all heads, logits three times, or the MLP. */
+export function rowBytes(config: DsaConfig, length: number): number {
+  const scores = 4 * config.indexNHeads * length + 16 * length;
+  const logits = 12 * config.vocabSize;
+  const mlp = 16 * Math.max(config.intermediateSize, config.moeIntermediateSize * config.nRoutedExperts);
+  return Math.max(scores, logits, mlp) + 8 * config.hiddenSize;
+}
+
+export class SequenceBatch {
+  /** Windows in it; the graph's batch may be larger, its last places then repeat the first window. */
+  readonly size: number;
+  readonly ids: BigInt64Array;
+  readonly targets: BigInt64Array;
+  readonly positions: BigInt64Array;
+  /** For each window, the rows of its predicted tokens. */
+  readonly lossRows: number[][];
+
+  constructor(windows: readonly Int32Array[], { batch, length, chunks, chunkRows }: SequenceShape) {
+    const rows = batch * length;
+    this.size = windows.length;
+    this.ids = new BigInt64Array(rows);
+    this.targets = new BigInt64Array(rows);
+    this.positions = new BigInt64Array(rows);
+    this.lossRows = windows.map(() => []);
+    let row = 0;
+    for (let chunk = chunks - 1; chunk >= 0; chunk--) {
+      for (let place = 0; place < batch; place++) {
+        const window = (windows[place] ?? windows[0]) as Int32Array;
+        for (let offset = 0; offset < chunkRows; offset++, row++) {
+          const position = chunk * chunkRows + offset;
+          this.positions[row] = BigInt(position);
+          // Rows behind the end are padding: nothing before them sees them, and their losses are not read.
+          this.ids[row] = BigInt(window[position] ?? 0);
+          const target = window[position + 1];
+          this.targets[row] = BigInt(target ?? 0);
+          if (target !== undefined) this.lossRows[place]?.push(row);
+        }
+      }
+    }
+  }
+}

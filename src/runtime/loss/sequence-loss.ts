@@ -1,0 +1,380 @@
+/**
+ * Losses on a GPU: batches of whole sequences through one sequence graph. A candidate starts at the first layer in which
+ * it differs from the base pattern, from the base's hidden states at that boundary; nothing else but token ids goes in and
+ * nothing but losses comes out.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Tensor } from "onnxruntime-node";
+import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
+import { sum } from "../../base/sum.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import { divergenceNames, keptTokens, ownWidth } from "../../graph/divergence-graph.ts";
+import { hiddenStates, topkIndices } from "../../graph/exported/contract.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../../graph/sequence-graph.ts";
+import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../../graph/sequence-rows.ts";
+import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import { providerOf } from "../session/execution-provider.ts";
+import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import type { Recording } from "../session/recording.ts";
+import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
+import type { SequenceLosses } from "./loss-backend.ts";
+import { OwnDistributions } from "./own-distributions.ts";
+import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
+import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+
+export interface SequenceLossSettings {
+  device: SessionSettings["device"];
+  threads: number;
+  dtype: Dtype;
+  /** Bytes of host memory for boundary states; 0 runs every candidate from the first layer. */
+  stateBytes: number;
+  /** Bytes of device memory that the working set of one chunk may take. */
+  chunkBytes: number;
+  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  top?: number;
+  /** What messages call the windows; 0 and up where absent. */
+  numbers?: readonly number[];
+  profilePrefix?: string;
+  recording?: Recording;
+}
+
+/** Share of the device's memory that the working set of one chunk may take. */
+const chunkShare = 1 / 16;
+
+/**
+ * States of the base pattern for one batch. Those of candidates stay on the device: fetching them would take about as long
+ * as the run, and only one candidate of many is the next base.
+ */
+interface BaseStates {
+  pattern: Pattern;
+  /** By layer: what enters it. Layer 0 has the token ids. */
+  boundaries: Map<number, Tensor>;
+  /** By Full layer. */
+  selected: Map<number, Tensor>;
+  losses: SequenceLoss[];
+}
+
+export class BatchedLosses implements SequenceLosses {
+  readonly plan: string[];
+  readonly #config: DsaConfig;
+  readonly #session: OnnxSession;
+  readonly #tensor: typeof Tensor;
+  readonly #shape: SequenceShape;
+  readonly #settings: SequenceGraphSettings;
+  readonly #batches: SequenceBatch[];
+  readonly #numbers: readonly number[];
+  readonly #states = new Map<SequenceBatch, BaseStates>();
+  /** Losses of the pattern at hand: its next sequences may be of the same batch. */
+  readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
+  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
+  readonly #own: OwnDistributions | undefined;
+
+  private constructor(
+    config: DsaConfig,
+    session: OnnxSession,
+    tensor: typeof Tensor,
+    shape: SequenceShape,
+    settings: SequenceGraphSettings,
+    batches: SequenceBatch[],
+    numbers: readonly number[],
+    own: OwnDistributions | undefined,
+    plan: string[],
+  ) {
+    this.#config = config;
+    this.#session = session;
+    this.#tensor = tensor;
+    this.#shape = shape;
+    this.#settings = settings;
+    this.#batches = batches;
+    this.#numbers = numbers;
+    this.#own = own;
+    this.plan = plan;
+  }
+
+  static async open(
+    model: ModelFolder,
+    windows: readonly Int32Array[],
+    settings: SequenceLossSettings,
+  ): Promise<BatchedLosses> {
+    const { config } = model;
+    const { Tensor } = await loadRuntime();
+    const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
+    const provider = providerOf(settings.device);
+    const weights = await model.weights();
+    // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
+    const memory = await deviceMemory(settings.device);
+    const total = memory?.total ?? Number.POSITIVE_INFINITY;
+    const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
+    const sized = (mostSequences?: number) => {
+      const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
+      const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
+      const boundaries = states <= settings.stateBytes;
+      return {
+        shape,
+        states,
+        boundaries,
+        need: deviceNeed(config, weights, shape, settings.dtype, boundaries),
+      };
+    };
+    let plan = sized();
+    while (plan.shape.batch > 1 && totalNeed(plan.need) > total) {
+      plan = sized(Math.floor(plan.shape.batch / 2));
+    }
+    requireDeviceMemory(plan.need, memory?.free, settings.device);
+    const { shape, states, boundaries } = plan;
+    const kept = boundaries ? states : 0;
+    const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top };
+    const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
+    const session = await OnnxSession.create(graph, config.name, {
+      device: settings.device,
+      threads: settings.threads,
+      folder: model.places.folder,
+      solo: true,
+      // Index scores multiply float16 values then: TF32 holds them exactly.
+      tf32: settings.dtype === "float16",
+      ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
+      ...(settings.recording === undefined ? {} : { recording: settings.recording }),
+    });
+    const batches: SequenceBatch[] = [];
+    for (let first = 0; first < windows.length; first += shape.batch) {
+      batches.push(new SequenceBatch(windows.slice(first, first + shape.batch), shape));
+    }
+    const lines = [
+      `device memory: ${describeNeed(plan.need)}`,
+      `${batches.length} batches of ${shape.batch} sequences of ${shape.length} tokens in ${shape.chunks} chunks, ${settings.dtype}`,
+      graphSettings.boundaries
+        ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
+        : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
+    ];
+    const numbers = settings.numbers ?? [...windows.keys()];
+    const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
+    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, numbers, own, lines);
+  }
+
+  get sideBySide(): number {
+    return this.#shape.batch;
+  }
+
+  async evaluate(pattern: Pattern, { base, afresh, sequences: asked, signal }: EvaluateOptions) {
+    if (afresh === true) for (const left of [this.#states, this.#latest, this.#own]) left?.clear();
+    const executions = noExecutions();
+    const indices = asked ?? [...this.#numbers.keys()];
+    const layers = this.#config.numHiddenLayers;
+    const sequences: SequenceLoss[] = [];
+    const found = new Map<SequenceBatch, SequenceLoss[]>();
+    for (const index of indices) {
+      const batch = this.#batches[Math.floor(index / this.#shape.batch)] as SequenceBatch;
+      let losses = found.get(batch);
+      if (losses === undefined) {
+        await this.#requireOwn(batch, pattern, base, executions, signal);
+        if (base !== undefined && this.#settings.boundaries) await this.#rebase(batch, base, executions, signal);
+        losses = await this.#evaluateBatch(batch, pattern, executions, signal);
+        found.set(batch, losses);
+      }
+      sequences.push(losses[index % this.#shape.batch] as SequenceLoss);
+      executions.naiveBody += layers;
+      executions.naiveIndexer += fullLayers(pattern).length;
+      executions.rows.prefix += layers * this.#shape.length;
+    }
+    return { sequences, executions };
+  }
+
+  async release(): Promise<void> {
+    this.#states.clear();
+    await this.#own?.release();
+    await this.#session.release();
+  }
+
+  async #evaluateBatch(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<SequenceLoss[]> {
+    const states = this.#states.get(batch);
+    if (states?.pattern === pattern) return states.losses;
+    const latest = this.#latest.get(batch);
+    if (latest?.pattern === pattern) return latest.losses;
+    const from = states === undefined ? 0 : firstDifference(pattern, states.pattern);
+    const outputs = await this.#run(batch, pattern, from, states, [], executions, signal);
+    const losses = await this.#losses(batch, pattern, outputs);
+    this.#latest.set(batch, { pattern, losses });
+    return losses;
+  }
+
+  /** Divergences are from the model's own pattern: it runs first. */
+  async #requireOwn(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    base: Pattern | undefined,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = this.#config.indexerLayers;
+    if (this.#own === undefined || this.#own.has(this.#batches.indexOf(batch))) return;
+    const runs = pattern === own || (base === own && this.#settings.boundaries);
+    if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
+  }
+
+  /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */
+  async #rebase(
+    batch: SequenceBatch,
+    base: Pattern,
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const old = this.#states.get(batch);
+    if (old?.pattern === base) return;
+    const from = old === undefined ? 0 : firstDifference(base, old.pattern);
+    const layers = this.#config.numHiddenLayers;
+    const fetches: string[] = [];
+    for (let layer = from; layer < layers; layer++) {
+      if (layer > from) fetches.push(hiddenStates(layer));
+      if (isFull(base, layer) && selectsKeys(this.#config, this.#shape)) fetches.push(topkIndices(layer));
+    }
+    const outputs = await this.#run(batch, base, from, old, fetches, executions, signal);
+    const states: BaseStates = {
+      pattern: base,
+      boundaries: new Map([...(old?.boundaries ?? [])].filter(([layer]) => layer <= from)),
+      selected: new Map([...(old?.selected ?? [])].filter(([layer]) => layer < from)),
+      losses: await this.#losses(batch, base, outputs),
+    };
+    for (let layer = from; layer < layers; layer++) {
+      const entering = outputs[hiddenStates(layer)];
+      const chosen = outputs[topkIndices(layer)];
+      if (entering !== undefined) states.boundaries.set(layer, entering);
+      if (chosen !== undefined) states.selected.set(layer, chosen);
+    }
+    this.#states.set(batch, states);
+  }
+
+  /**
+   * Runs layers `from` and up of one batch.
+   * @param fetches outputs that are wanted beside the losses
+   */
+  async #run(
+    batch: SequenceBatch,
+    pattern: Pattern,
+    from: number,
+    states: BaseStates | undefined,
+    fetches: string[],
+    executions: CountedExecutions,
+    signal: AbortSignal | undefined,
+  ): Promise<Feeds> {
+    // A run blocks the event loop; between runs a signal can arrive.
+    await nextTurn();
+    if (signal?.aborted) throw new InterruptedError("Interrupted");
+    const layers = this.#config.numHiddenLayers;
+    const { precision } = this.#settings;
+    const values: Record<string, Tensor | boolean> = {
+      input_ids: this.#int64(batch.ids),
+      target_ids: this.#int64(batch.targets),
+      position_ids: this.#int64(batch.positions),
+      hidden_states: states?.boundaries.get(from) ?? this.#noRows(precision, this.#config.hiddenSize),
+      topk_indices:
+        from === 0
+          ? this.#noRows(OnnxType.int32, this.#config.indexTopk)
+          : (states?.selected.get(sourceLayer(pattern, from - 1)) ??
+            this.#noRows(OnnxType.int32, this.#config.indexTopk)),
+    };
+    const { top } = this.#settings;
+    if (top !== undefined) {
+      const own = pattern === this.#config.indexerLayers;
+      const rows = own ? undefined : await this.#own?.get(this.#batches.indexOf(batch));
+      values[divergenceNames.own] = own;
+      values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
+    }
+    for (let layer = 0; layer < layers; layer++) {
+      values[runInput(layer)] = layer >= from;
+      values[selectInput(layer)] = layer >= from && isFull(pattern, layer);
+      if (values[selectInput(layer)] === true) executions.indexer += batch.size;
+    }
+    const rows = (layers - from) * batch.size * this.#shape.length;
+    executions.body += (layers - from) * batch.size;
+    executions.rows.run += rows;
+    executions.rows.prefix -= rows;
+    const feeds: Feeds = {};
+    for (const { name } of sequenceSpec(this.#config, this.#shape, this.#settings).inputs) {
+      const value = values[name] as Tensor | boolean;
+      feeds[name] = typeof value === "boolean" ? new this.#tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
+    }
+    return await this.#session.run(feeds, [lossOutput(this.#settings), ...fetches]);
+  }
+
+  /** Losses, with divergences where the graph has them; what the model's own pattern gives is kept for those of others. */
+  async #losses(batch: SequenceBatch, pattern: Pattern, outputs: Feeds): Promise<SequenceLoss[]> {
+    const output = lossOutput(this.#settings);
+    const rows = floats(outputs[output], output);
+    const width = rows.length / (this.#shape.batch * this.#shape.length);
+    const own = pattern === this.#config.indexerLayers;
+    if (own) await this.#own?.set(this.#batches.indexOf(batch), rows);
+    const losses = batch.lossRows.map((indices) => {
+      const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
+      const loss = mean(0);
+      const kl = this.#own === undefined ? {} : { kl: own ? 0 : mean(1) };
+      return { loss, tokens: indices.length, ...kl };
+    });
+    const bad = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));
+    if (bad >= 0) await this.#blameLayer(batch, pattern, bad);
+    return losses;
+  }
+
+  /** Finds the layer where a non-finite value first appears, if layers can be looked at: only on the way to an error. */
+  async #blameLayer(batch: SequenceBatch, pattern: Pattern, index: number): Promise<never> {
+    const number = this.#numbers[this.#batches.indexOf(batch) * this.#shape.batch + index];
+    const hint = "float16 overflows beyond 65504: try --dtype float32";
+    if (this.#settings.boundaries) {
+      const layers = [...Array(this.#config.numHiddenLayers).keys()];
+      const fetches = layers.map((layer) => hiddenStates(layer + 1));
+      const outputs = await this.#run(batch, pattern, 0, undefined, fetches, noExecutions(), undefined);
+      const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
+      if (layer !== undefined) {
+        throw new RuntimeFailure(
+          `Sequence ${number}: layer ${layer} gives values that are not finite, with pattern ${pattern}`,
+          { hint },
+        );
+      }
+    }
+    throw new RuntimeFailure(`Sequence ${number}: the loss is not finite, with pattern ${pattern}`, { hint });
+  }
+
+  #ownRows(rows: Float32Array, width: number): Tensor {
+    return new this.#tensor("float32", rows, [rows.length / width, width]);
+  }
+
+  #int64(values: BigInt64Array): Tensor {
+    return new this.#tensor("int64", values, [values.length]);
+  }
+
+  #noRows(type: OnnxType, width: number): Tensor {
+    if (type === OnnxType.int32) return new this.#tensor("int32", new Int32Array(), [0, width]);
+    return type === OnnxType.float
+      ? new this.#tensor("float32", new Float32Array(), [0, width])
+      : new this.#tensor("float16", new Uint16Array(), [0, width]);
+  }
+}
+
+/** Whether every element is finite; float16 comes as bits, whose exponent is all ones otherwise. */
+function allFinite(tensor: Tensor | undefined): boolean {
+  const data = tensor?.data;
+  if (data instanceof Uint16Array) return data.every((bits) => (bits & 0x7c00) !== 0x7c00);
+  return data instanceof Float32Array && data.every(Number.isFinite);
+}
+
+/** What every run fetches: a loss for each row, or a loss and what belongs to the divergence. */
+function lossOutput({ top }: SequenceGraphSettings): string {
+  return top === undefined ? "negative_log_likelihood" : divergenceNames.output;
+}
+
+/** Bytes of host memory for the boundary states of one batch. */
+function stateBytes(config: DsaConfig, shape: SequenceShape, dtype: Dtype): number {
+  const rows = shape.batch * shape.length;
+  const indexers = selectsKeys(config, shape) ? fullLayers(config.indexerLayers).length : 0;
+  const width = (config.numHiddenLayers - 1) * config.hiddenSize * (dtype === "float16" ? 2 : 4);
+  return rows * (width + 4 * indexers * config.indexTopk);
+}

@@ -1,0 +1,81 @@
+/** What a sequence graph needs of a device's memory, and whether it is there. */
+import { RuntimeFailure } from "../../base/errors.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
+import { latentWidth } from "../../graph/exported/contract.ts";
+import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/sequence-rows.ts";
+import { fullLayers } from "../../pattern/pattern.ts";
+import { queryGpus } from "../device/gpu.ts";
+import type { ComputeDevice, Dtype } from "../measurement.ts";
+import { cudaIndex } from "../session/execution-provider.ts";
+import { rowBytes } from "./sequence-batch.ts";
+
+/** Bytes, part by part. */
+export interface DeviceNeed {
+  weights: number;
+  /** Hidden states, expanded keys and values of one layer, selected keys. */
+  sequences: number;
+  /** Outputs that wait for the end of the run where layer boundaries are fetched. */
+  boundaries: number;
+  /** The widest tensors of one query chunk. */
+  chunk: number;
+}
+
+/** Holes between the allocator's regions. Where there is more memory it takes more: regions grow to powers of two. */
+const allocatorShare = 1.4;
+
+export function deviceNeed(
+  config: DsaConfig,
+  weights: ModelWeights,
+  shape: SequenceShape,
+  dtype: Dtype,
+  boundaries: boolean,
+): DeviceNeed {
+  const size = dtype === "float16" ? 2 : 4;
+  const rows = shape.batch * shape.length;
+  const { hiddenSize, numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexTopk } = config;
+  const hidden = rows * hiddenSize * size;
+  const expanded = rows * heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * size;
+  const selected = selectsKeys(config, shape) ? rows * indexTopk * 4 : 0;
+  const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
+  return {
+    weights: size * elements.reduce((sum, count) => sum + count, 0),
+    // What follows attention comes when the expanded keys are gone.
+    sequences:
+      4 * hidden +
+      Math.max(1.5 * expanded, restOfAllRows(config, shape)) +
+      2 * selected +
+      rows * latentWidth(config) * size,
+    boundaries: boundaries
+      ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
+      : 0,
+    chunk: shape.chunkRows * shape.batch * rowBytes(config, shape.length),
+  };
+}
+
+export function totalNeed({ weights, sequences, boundaries, chunk }: DeviceNeed): number {
+  return weights + allocatorShare * (sequences + boundaries + chunk);
+}
+
+/** Bytes of the device, all and free, or undefined where nothing tells. */
+export async function deviceMemory(device: ComputeDevice): Promise<{ total: number; free: number } | undefined> {
+  if (device === "cpu") return undefined;
+  const gpu = (await queryGpus())[cudaIndex(device) ?? 0];
+  return gpu === undefined || gpu.memoryTotal === 0 ? undefined : { total: gpu.memoryTotal, free: gpu.memoryFree };
+}
+
+/** One line with the figures. */
+export function describeNeed(need: DeviceNeed): string {
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+  const { weights, sequences, boundaries, chunk } = need;
+  return `${gib(totalNeed(need))} = weights ${gib(weights)} + ${allocatorShare} x (sequences ${gib(sequences)} + boundaries ${gib(boundaries)} + one chunk ${gib(chunk)})`;
+}
+
+/** @throws RuntimeFailure where the device has less than what is needed */
+export function requireDeviceMemory(need: DeviceNeed, free: number | undefined, device: ComputeDevice): void {
+  if (free === undefined || totalNeed(need) <= free) return;
+  throw new RuntimeFailure(
+    `The model needs about ${describeNeed(need)}; ${device} has ${(free / 2 ** 30).toFixed(2)} GiB free`,
+    { hint: "use shorter sequences (--sequence-length), --dtype float16, or --device cpu" },
+  );
+}

@@ -1,0 +1,152 @@
+/**
+ * A child process that answers requests and is replaced when it dies (killed, out of memory, a crash of native code): a
+ * new one is opened as the first was and gets the same request. What a child keeps can only be a shortcut, so that
+ * nothing is lost with it but time.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { InputError, RuntimeFailure } from "../../base/errors.ts";
+import { keptWords, lastWords } from "./native-words.ts";
+
+/** What a child answers where it fails without dying. */
+export interface FailedReply {
+  kind: "failed";
+  error: "input" | "runtime" | "unknown";
+  message: string;
+  hint: string | undefined;
+}
+
+export interface ReplaceableSettings {
+  /** For people: `worker 2 of 3 on cuda:1`. */
+  name: string;
+  /** Path of the child's program; `child-service.ts` is its other end. */
+  program: string;
+  /** The first request to every child. Requests pass through structured clone. */
+  opening: object;
+  /** What to do where children die one after the other. */
+  hint: string;
+  /** Hears of a child that died and was replaced. */
+  onReplacement?: ((words: string) => void) | undefined;
+}
+
+/** A child that dies over the same request again and again does not die by chance. */
+const replacementsPerRequest = 2;
+
+/** @typeParam Opened the reply to `opening` */
+export class ReplaceableProcess<Opened> {
+  readonly #settings: ReplaceableSettings;
+  #child: Child | undefined;
+  #opened: Opened | undefined;
+  #ended = false;
+  /** Settles with the last request: a reply belongs to the request before it, so there is one at a time. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(settings: ReplaceableSettings) {
+    this.#settings = settings;
+  }
+
+  /**
+   * Asks once everything that was asked before is answered.
+   * @throws the child's own error, or RuntimeFailure where children die one after the other
+   */
+  inTurn<T>(work: (child: Pick<Child, "ask">, opened: Opened) => Promise<T>): Promise<T> {
+    const done = this.#last.then(() => this.#outliveDeaths(work));
+    this.#last = done.catch(() => undefined);
+    return done;
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#child?.end();
+  }
+
+  async #outliveDeaths<T>(work: (child: Child, opened: Opened) => Promise<T>): Promise<T> {
+    const { name, opening, hint, onReplacement } = this.#settings;
+    for (let deaths = 1; ; deaths++) {
+      try {
+        const child = this.#child ?? this.#start();
+        this.#opened ??= await child.ask<Opened>(opening);
+        return await work(child, this.#opened);
+      } catch (error) {
+        if (!(error instanceof Death)) throw error;
+        this.#child = undefined;
+        this.#opened = undefined;
+        if (deaths > replacementsPerRequest) {
+          throw new RuntimeFailure(`${capitalized(name)} died ${deaths} times in a row (${error.message})`, { hint });
+        }
+        onReplacement?.(`${name} died (${error.message}) and was replaced`);
+      }
+    }
+  }
+
+  #start(): Child {
+    // Nobody would end a child that is started now.
+    if (this.#ended) throw new Error("a worker was asked after its end");
+    this.#child = new Child(this.#settings.program);
+    return this.#child;
+  }
+}
+
+/** How a child ended without an answer. */
+class Death extends Error {}
+
+/** One child: a request at a time, and a death that is noticed. */
+class Child {
+  readonly #process: ChildProcess;
+  #death: Death | undefined;
+  #settle: ((outcome: object | Death) => void) | undefined;
+
+  constructor(program: string) {
+    // What native code writes as it dies is for the one sentence that tells of it.
+    this.#process = fork(program, [], { serialization: "advanced", stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    let words = "";
+    this.#process.stderr?.on("data", (block: Buffer) => {
+      words = (words + block.toString()).slice(-keptWords);
+    });
+    this.#process.on("message", (reply) => this.#settle?.(reply as object));
+    // Not "exit": its stderr may still be on the way then.
+    this.#process.on("close", (code, signal) => {
+      const how = signal === null ? `exit code ${code}` : `killed by ${signal}`;
+      const last = lastWords(words);
+      this.#die(last === undefined ? how : `${how}: ${last}`);
+    });
+    this.#process.on("error", (error) => this.#die(error.message));
+  }
+
+  /** @throws the child's own error, or Death */
+  async ask<Reply>(request: object): Promise<Reply> {
+    const outcome = await new Promise<object | Death>((resolve) => {
+      this.#settle = resolve;
+      if (this.#death !== undefined) resolve(this.#death);
+      // A child that cannot be told anything is of no use any more; "close" says how it ended.
+      else this.#process.send(request, (error) => error !== null && this.#process.kill("SIGKILL"));
+    });
+    if (outcome instanceof Death) throw outcome;
+    if (isFailed(outcome)) throw toError(outcome);
+    return outcome as Reply;
+  }
+
+  end(): void {
+    // A child in the middle of a run cannot be asked to stop, and has nothing to save.
+    this.#settle = undefined;
+    this.#process.kill("SIGKILL");
+  }
+
+  #die(how: string): void {
+    this.#death ??= new Death(how);
+    this.#settle?.(this.#death);
+  }
+}
+
+function isFailed(reply: object): reply is FailedReply {
+  return "kind" in reply && reply.kind === "failed";
+}
+
+function toError({ error, message, hint }: FailedReply): Error {
+  const details = hint === undefined ? {} : { hint };
+  if (error === "input") return new InputError(message, details);
+  return error === "runtime" ? new RuntimeFailure(message, details) : new Error(message);
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,134 @@
+/** The one door to ONNX Runtime. What its options mean and why they are set was measured; docs/log.md has the figures. */
+import { availableParallelism } from "node:os";
+import type { InferenceSession, Tensor } from "onnxruntime-node";
+import { InputError } from "../../base/errors.ts";
+import type { ComputeDevice } from "../measurement.ts";
+import { executionProviders, providerOf } from "./execution-provider.ts";
+import type { Recording } from "./recording.ts";
+import { explainLoad, explainRun } from "./runtime-error.ts";
+import { countRun, noTraffic, type Traffic } from "./traffic.ts";
+
+type Runtime = typeof import("onnxruntime-node");
+
+let runtime: Promise<Runtime> | undefined;
+
+/** Loads ONNX Runtime, once. */
+export function loadRuntime(): Promise<Runtime> {
+  // The Linux build opens a database and a log file unless this is set before the library is loaded.
+  process.env.ORT_DISABLE_TELEMETRY = "1";
+  runtime ??= import("onnxruntime-node").then((module) => module.default ?? module);
+  return runtime;
+}
+
+export interface SessionSettings {
+  device: ComputeDevice;
+  threads: number;
+  /** Folder that the graph's external data lie in. */
+  folder: string;
+  /** Writes a profile of every node that runs to `<prefix>_<time>.json` when the session is closed. */
+  profilePrefix?: string;
+  /** Takes up the session's profile and traffic; decides where the profile goes. */
+  recording?: Recording;
+  /**
+   * The only session of the process: its threads may spin between nodes, and an arena pays. Dozens of sessions would
+   * fight for the cores, and each would keep the peak of its own buffers.
+   */
+  solo?: boolean;
+  /** Float32 products on CUDA may round their factors to TF32, ten bits of mantissa. Never for results in float32. */
+  tf32?: boolean;
+}
+
+/** Default of `--threads`. */
+export function defaultThreads(): number {
+  return availableParallelism();
+}
+
+export type Feeds = Record<string, Tensor>;
+
+/** A graph that is ready to run. */
+export class OnnxSession {
+  /** What has gone in and come out since the session was opened. */
+  readonly traffic: Readonly<Traffic>;
+  readonly #name: string;
+  readonly #session: InferenceSession;
+  readonly #profiled: boolean;
+  readonly #traffic: Traffic;
+
+  private constructor(name: string, session: InferenceSession, profiled: boolean, traffic: Traffic) {
+    this.#name = name;
+    this.#session = session;
+    this.#profiled = profiled;
+    this.#traffic = traffic;
+    this.traffic = traffic;
+  }
+
+  /** @throws RuntimeFailure where no session can be created */
+  static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
+    const { InferenceSession } = await loadRuntime();
+    // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once,
+    // so a process has float32 sessions or float16 ones.
+    if (settings.tf32 !== true && providerOf(settings.device) === "cuda") process.env.NVIDIA_TF32_OVERRIDE ??= "0";
+    const traffic = noTraffic();
+    const profilePrefix = settings.recording?.add(name, traffic) ?? settings.profilePrefix;
+    const options: InferenceSession.SessionOptions = {
+      executionProviders: executionProviders(settings.device),
+      intraOpNumThreads: settings.threads,
+      interOpNumThreads: 1,
+      enableCpuMemArena: settings.solo === true,
+      // Errors come as exceptions: the runtime would print them as well, in red.
+      logSeverityLevel: 4,
+      extra: {
+        session: {
+          // A softmax over mostly masked keys meets denormals, which cost twice the time. Counts from the first session.
+          set_denormal_as_zero: "1",
+          "intra_op.allow_spinning": settings.solo === true ? "1" : "0",
+          model_external_initializers_file_folder_path: settings.folder,
+          // Weights take their own size of a device's memory instead of an arena's next power of two.
+          ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
+        },
+      },
+      ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
+    };
+    try {
+      return new OnnxSession(name, await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
+    } catch (error) {
+      throw explainLoad(error, name);
+    }
+  }
+
+  get inputNames(): readonly string[] {
+    return this.#session.inputNames;
+  }
+
+  get outputNames(): readonly string[] {
+    return this.#session.outputNames;
+  }
+
+  /** @param fetches the outputs that are wanted; the others are not copied out of the device */
+  async run(feeds: Feeds, fetches?: readonly string[]): Promise<Feeds> {
+    try {
+      const outputs = await (fetches === undefined ? this.#session.run(feeds) : this.#session.run(feeds, fetches));
+      countRun(this.#traffic, feeds, outputs);
+      return outputs;
+    } catch (error) {
+      throw explainRun(error, this.#name);
+    }
+  }
+
+  async release(): Promise<void> {
+    if (this.#profiled) this.#session.endProfiling();
+    await this.#session.release();
+  }
+}
+
+/** Float data of an output. */
+export function floats(tensor: Tensor | undefined, name: string): Float32Array {
+  if (tensor?.data instanceof Float32Array) return tensor.data;
+  throw new InputError(`Output "${name}" of the model is not float32`);
+}
+
+/** Int32 data of an output. */
+export function int32s(tensor: Tensor | undefined, name: string): Int32Array {
+  if (tensor?.data instanceof Int32Array) return tensor.data;
+  throw new InputError(`Output "${name}" of the model is not int32`);
+}

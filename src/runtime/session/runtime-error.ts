@@ -1,0 +1,45 @@
+/** ONNX Runtime's failures in words: what a user can do something about is told apart from the rest. */
+import { RuntimeFailure } from "../../base/errors.ts";
+
+/** The runtime's messages run over many lines of source positions; the first one says what is wrong. */
+export function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0]?.trim() ?? "";
+}
+
+/** What it means that a graph cannot be loaded. */
+export function explainLoad(error: unknown, name: string): RuntimeFailure {
+  return (
+    explainDevice(error, name) ??
+    new RuntimeFailure(`ONNX Runtime cannot load "${name}": ${firstLine(error)}`, { cause: error })
+  );
+}
+
+/** What a failed run of a graph means. */
+export function explainRun(error: unknown, name: string): RuntimeFailure {
+  return (
+    explainDevice(error, name) ??
+    new RuntimeFailure(`ONNX Runtime failed in "${name}": ${firstLine(error)}`, { cause: error })
+  );
+}
+
+/** What a device has to do with it, if it has. */
+function explainDevice(error: unknown, name: string): RuntimeFailure | undefined {
+  const text = error instanceof Error ? error.message : String(error);
+  if (/Failed to allocate memory|out of memory|bad_alloc|CUDA failure 2:/i.test(text)) {
+    const wanted = /buffer of size (\d+)/.exec(text)?.[1];
+    const size = wanted === undefined ? "" : ` (a tensor of ${(Number(wanted) / 2 ** 20).toFixed(0)} MiB was next)`;
+    return new RuntimeFailure(`The device ran out of memory in "${name}"${size}`, {
+      hint: "use shorter sequences (--sequence-length), --dtype float16, or go on with --resume --device cpu",
+      cause: error,
+    });
+  }
+  const failure = /CUDA failure (\d+): ([^;]+)/.exec(text);
+  if (failure !== null || /device (was |is )?lost/i.test(text)) {
+    const words = failure === null ? firstLine(error) : `CUDA failure ${failure[1]}, ${failure[2]?.trim()}`;
+    return new RuntimeFailure(`The device failed in "${name}": ${words}`, {
+      hint: "see what indexcache doctor says; a search goes on with --resume, on --device cpu too",
+      cause: error,
+    });
+  }
+  return undefined;
+}

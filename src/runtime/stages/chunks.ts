@@ -1,0 +1,55 @@
+/**
+ * How a sequence is cut into query chunks. Memory is bounded by the caches plus one chunk; the cut depends on nothing
+ * but the model and the position, so that every pattern sees the same chunks and reuse is exact to the last bit.
+ */
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { latentWidth } from "../../graph/exported/contract.ts";
+
+export interface Chunk {
+  /** First row. */
+  start: number;
+  /** One past the last row. */
+  end: number;
+}
+
+/** More rows than this gain nothing: matrix products are at full speed and the working set leaves the caches. */
+const maxRows = 256;
+/** Fewer than this starve the matrix products. */
+const minRows = 16;
+/** Floats of index scores `[rows, heads, keys]` that a chunk may make: 16 MiB, which the allocator still reuses without new pages. */
+const scoreBudget = 4 << 20;
+/** Floats of gathered latent rows `[rows, index_topk, width]` that a chunk may make. */
+const gatherBudget = 64 << 20;
+
+/** Rows of a chunk that ends around `keys` visible keys. */
+export function rowsPerChunk(config: DsaConfig, keys: number): number {
+  const byScores = scoreBudget / (config.indexNHeads * Math.max(keys, 1));
+  const byGather = gatherBudget / (config.indexTopk * latentWidth(config));
+  const limit = Math.max(Math.min(byScores, byGather, maxRows), minRows);
+  return 2 ** Math.floor(Math.log2(limit));
+}
+
+/**
+ * Chunks of the rows `start` to `end`. One chunk always ends at `index_topk`: rows before it select every key that they
+ * see, so their chunks run without scoring.
+ */
+export function chunksOf(config: DsaConfig, start: number, end: number): Chunk[] {
+  const chunks: Chunk[] = [];
+  for (let row = start; row < end; ) {
+    const border = row < config.indexTopk ? Math.min(config.indexTopk, end) : end;
+    const next = Math.min(row + rowsPerChunk(config, row), border);
+    chunks.push({ start: row, end: next });
+    row = next;
+  }
+  return chunks;
+}
+
+/** Most bytes that one chunk of a sequence of `length` rows needs beside the caches: scores, gathered rows, activations. */
+export function chunkBytes(config: DsaConfig, length: number): number {
+  const rows = Math.min(rowsPerChunk(config, length), length);
+  const selected = Math.min(config.indexTopk, length);
+  const scores = rows * config.indexNHeads * length + 2 * rows * length;
+  const attention = rows * selected * (latentWidth(config) + 2 * config.numAttentionHeads);
+  const activations = rows * (4 * config.hiddenSize + 2 * config.numAttentionHeads * latentWidth(config));
+  return 4 * (Math.max(scores, attention) + activations);
+}

@@ -1,0 +1,164 @@
+/**
+ * Runs a pattern over a sequence, layer by layer, and looks at every layer: what its indexer selects, and what its
+ * attention would lose with the selection of each layer before it. In memory at once: the hidden states of one layer and
+ * the selections of all.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Tensor } from "onnxruntime-node";
+import { InterruptedError } from "../../base/errors.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { LayerWeights } from "../../checkpoint/weights.ts";
+import { attentionProbe } from "../../graph/attention-probe.ts";
+import { latentWidth } from "../../graph/exported/contract.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import { floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
+import { Selection } from "./selection.ts";
+import { type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
+
+/** One layer of one sequence. Queries are the rows that see at least `index_topk` keys. */
+export interface LayerObservation {
+  layer: number;
+  /** Row of the first query. */
+  firstQuery: number;
+  queries: number;
+  /** What the layer's own indexer selects; without one, what the nearest indexer before it does. */
+  own: Selection;
+  /** Layers up to this one that own an indexer, ascending, and what they select. */
+  sources: { layer: number; selection: Selection }[];
+  /** `[sources, queries]`: share of the layer's dense attention mass on the source's selection. */
+  recall: Float32Array[];
+  /** `[sources, queries]`: cosine of the attention outputs with the source's selection and with the layer's own. */
+  similarity: Float32Array[];
+}
+
+/** Floats of attention scores `[rows, heads, keys]` of one run of a probe: 32 MiB, of which a run makes a few copies. */
+const scoreBudget = 8 << 20;
+
+export class LayerObserver {
+  readonly #config: DsaConfig;
+  readonly #stages: StageModel;
+  readonly #probes: OnnxSession[];
+  readonly #tensor: typeof Tensor;
+
+  private constructor(config: DsaConfig, stages: StageModel, probes: OnnxSession[], tensor: typeof Tensor) {
+    this.#config = config;
+    this.#stages = stages;
+    this.#probes = probes;
+    this.#tensor = tensor;
+  }
+
+  /** On the CPU: a layer's tensors go to and fro. */
+  static async open(model: ModelFolder, threads: number): Promise<LayerObserver> {
+    const { Tensor } = await loadRuntime();
+    const settings = { device: "cpu", threads, folder: model.places.folder } as const;
+    const stages = await StageModel.open(model, settings);
+    const probes: OnnxSession[] = [];
+    const observer = new LayerObserver(model.config, stages, probes, Tensor);
+    try {
+      const { layers } = await model.weights();
+      for (const [layer, weights] of layers.entries()) {
+        const name = `layer.${layer}.probe`;
+        probes.push(
+          await OnnxSession.create(attentionProbe(model.config, weights as LayerWeights, name), name, settings),
+        );
+      }
+    } catch (error) {
+      await observer.release();
+      throw error;
+    }
+    return observer;
+  }
+
+  /**
+   * Looks at every layer of a window, in order. Every indexer of the model scores; `pattern` decides whose selections
+   * are used.
+   */
+  async *observe(ids: Int32Array, pattern: Pattern, signal?: AbortSignal): AsyncGenerator<LayerObservation> {
+    const { numHiddenLayers: layers, indexTopk, indexerLayers } = this.#config;
+    const { hidden: embedded, rows } = await this.#stages.embed(ids);
+    const firstQuery = indexTopk - 1;
+    const queries = Math.max(0, rows.length - firstQuery);
+    const selected = new Map<number, SelectedKeys[]>();
+    const sources: LayerObservation["sources"] = [];
+    let hidden = embedded;
+    for (let layer = 0; layer < layers; layer++) {
+      await nextTurn();
+      if (signal?.aborted) throw new InterruptedError("Interrupted");
+      if (isFull(indexerLayers, layer)) {
+        const keys = (await this.#stages.selectKeys(layer, hidden, rows)).selected;
+        if (isFull(pattern, layer)) selected.set(layer, keys);
+        sources.push({ layer, selection: this.#selection(keys, rows, firstQuery) });
+      }
+      const used = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
+      const body = await this.#stages.runBody(layer, hidden, rows, used);
+      const own = sources.at(-1)?.selection as Selection;
+      const observation = { layer, firstQuery, queries, own, sources: [...sources], recall: [], similarity: [] };
+      await this.#probe(observation, hidden, rows, body.latent);
+      yield observation;
+      hidden = body.hidden;
+    }
+  }
+
+  async release(): Promise<void> {
+    for (const probe of this.#probes.splice(0)) await probe.release();
+    await this.#stages.release();
+  }
+
+  #selection(chunks: readonly SelectedKeys[], rows: SequenceRows, first: number): Selection {
+    const selection = new Selection(first, rows.length - first, rows.length, this.#config.indexTopk);
+    for (const [index, { start, end }] of rows.chunks.entries()) {
+      const { indices, width } = chunks[index] as SelectedKeys;
+      for (let row = Math.max(start, first); row < end; row++) {
+        selection.set(row, indices.subarray((row - start) * width, (row - start + 1) * width));
+      }
+    }
+    return selection;
+  }
+
+  async #probe(observation: LayerObservation, hidden: Float32Array, rows: SequenceRows, latent: Float32Array) {
+    const { layer, firstQuery, queries, own, sources, recall, similarity } = observation;
+    const { hiddenSize, qkRopeHeadDim, numAttentionHeads: heads, indexTopk: width } = this.#config;
+    for (const _ of sources) {
+      // The first query sees just index_topk keys: every selection is all of them.
+      recall.push(new Float32Array(queries).fill(1));
+      similarity.push(new Float32Array(queries).fill(1));
+    }
+    const probe = this.#probes[layer] as OnnxSession;
+    for (let start = firstQuery + 1; start < rows.length; ) {
+      const end = Math.min(rows.length, start + Math.max(1, Math.floor(scoreBudget / (heads * rows.length))));
+      const count = end - start;
+      const matrix = (data: Float32Array, columns: number) =>
+        new this.#tensor("float32", data.subarray(start * columns, end * columns), [count, columns]);
+      const tried = new Int32Array(sources.length * count * width);
+      const ownIndices = new Int32Array(count * width);
+      for (let row = start; row < end; row++) {
+        own.copyRow(row, ownIndices, (row - start) * width);
+        for (const [index, { selection }] of sources.entries()) {
+          selection.copyRow(row, tried, (index * count + row - start) * width);
+        }
+      }
+      const positions = BigInt64Array.from({ length: count }, (_, i) => BigInt(start + i));
+      const columns = latentWidth(this.#config);
+      const outputs = await probe.run({
+        hidden_states: matrix(hidden, hiddenSize),
+        cos: matrix(rows.cos, qkRopeHeadDim / 2),
+        sin: matrix(rows.sin, qkRopeHeadDim / 2),
+        position_ids: new this.#tensor("int64", positions, [count]),
+        latent: new this.#tensor("float32", latent.subarray(0, end * columns), [end, columns]),
+        own_indices: new this.#tensor("int32", ownIndices, [count, width]),
+        topk_indices: new this.#tensor("int32", tried, [sources.length, count, width]),
+      });
+      for (const [name, target] of [
+        ["recall", recall],
+        ["similarity", similarity],
+      ] as const) {
+        const values = floats(outputs[name], name);
+        for (const [index, of] of target.entries()) {
+          of.set(values.subarray(index * count, (index + 1) * count), start - firstQuery);
+        }
+      }
+      start = end;
+    }
+  }
+}

@@ -1,0 +1,385 @@
+/** The model as stage sessions: any range of layers over a whole sequence, with any indexer left out. */
+import type { Tensor } from "onnxruntime-node";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../../graph/divergence-graph.ts";
+import { bodyStage, indexerStage, latentWidth, type StageName } from "../../graph/exported/contract.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { isFull, type Pattern } from "../../pattern/pattern.ts";
+import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import { type Chunk, chunksOf } from "./chunks.ts";
+import type { RowCache } from "./row-cache.ts";
+
+/** `topk_indices` of one chunk, `[rows, width]`. */
+export interface SelectedKeys {
+  indices: Int32Array;
+  width: number;
+}
+
+/** What all layers share about a sequence's rows. */
+export interface SequenceRows {
+  length: number;
+  chunks: readonly Chunk[];
+  /** Rows below `index_topk`: they see no more keys than they may select, so no pattern changes them. */
+  invariant: number;
+  cos: Float32Array;
+  sin: Float32Array;
+}
+
+/** What an earlier pass left of the invariant rows behind one layer. */
+export interface KnownRows {
+  /** `[invariant, latentWidth]` */
+  latent: Float32Array;
+  /** Hidden states of at least the invariant rows. */
+  hidden: Float32Array;
+}
+
+type TensorClass = typeof Tensor;
+
+/** The head that takes the place of "loss" where divergences are asked for. */
+const divergenceStage = "divergence";
+type LoadedStage = StageName | typeof divergenceStage;
+
+export class StageModel {
+  readonly config: DsaConfig;
+  readonly #sessions: Map<LoadedStage, OnnxSession>;
+  readonly #tensor: TensorClass;
+  /** Of a row of the model's own distribution. */
+  readonly #ownWidth: number;
+  /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
+  #latent = new Float32Array();
+  #indexerKeys = new Float32Array();
+
+  private constructor(
+    config: DsaConfig,
+    sessions: Map<LoadedStage, OnnxSession>,
+    tensor: TensorClass,
+    ownWidth: number,
+  ) {
+    this.config = config;
+    this.#sessions = sessions;
+    this.#tensor = tensor;
+    this.#ownWidth = ownWidth;
+  }
+
+  /**
+   * Loads the stages that loss evaluation needs.
+   * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
+   */
+  static open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
+    const head = top === undefined ? "loss" : divergenceStage;
+    const graph = (name: LoadedStage) => {
+      if (name !== divergenceStage) return model.stage(name);
+      return model.weights().then((weights) => encodeModel(buildDivergenceStage(model.config, weights, top as number)));
+    };
+    const names = [...layerStages(model.config, model.config.indexerLayers), head] as const;
+    return StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top));
+  }
+
+  /** Loads what prefills under these patterns need: layers with the indexers that one of them runs, and the head. */
+  static openForPrefill(
+    model: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    patterns: readonly Pattern[],
+  ): Promise<StageModel> {
+    const some = Array.from({ length: model.config.numHiddenLayers }, (_, layer) =>
+      patterns.some((pattern) => isFull(pattern, layer)) ? "F" : "S",
+    );
+    const names = [...layerStages(model.config, some.join("")), "head"] as const;
+    return StageModel.#load(model, settings, names, (name) => model.stage(name as StageName), 0);
+  }
+
+  static async #load(
+    { config, places: { folder } }: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    names: readonly LoadedStage[],
+    graph: (name: LoadedStage) => Promise<Uint8Array>,
+    ownWidth: number,
+  ): Promise<StageModel> {
+    const { Tensor } = await loadRuntime();
+    const sessions = new Map<LoadedStage, OnnxSession>();
+    const stages = new StageModel(config, sessions, Tensor, ownWidth);
+    try {
+      for (const name of names) {
+        sessions.set(name, await OnnxSession.create(await graph(name), name, { ...settings, folder }));
+      }
+    } catch (error) {
+      await stages.release();
+      throw error;
+    }
+    return stages;
+  }
+
+  /** Embeds a window from position 0: hidden states `[length, hidden_size]` and the rows' angles. */
+  async embed(ids: Int32Array): Promise<{ hidden: Float32Array; rows: SequenceRows }> {
+    const outputs = await this.#run("embed", {
+      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
+      position_ids: this.#positions(0, ids.length),
+    });
+    return {
+      hidden: floats(outputs.hidden_states, "hidden_states"),
+      rows: {
+        length: ids.length,
+        chunks: chunksOf(this.config, 0, ids.length),
+        invariant: Math.min(this.config.indexTopk, ids.length),
+        cos: floats(outputs.cos, "cos"),
+        sin: floats(outputs.sin, "sin"),
+      },
+    };
+  }
+
+  /**
+   * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows with the
+   * time that these took.
+   * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
+   * @param kept takes the keys of all rows, `[length, index_head_dim]`, where the caller wants them
+   */
+  async selectKeys(
+    layer: number,
+    hidden: Float32Array,
+    rows: SequenceRows,
+    knownKeys?: Float32Array,
+    kept?: Float32Array,
+  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array; firstSeconds: number }> {
+    const started = performance.now();
+    const width = this.config.indexHeadDim;
+    const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
+    if (knownKeys !== undefined) cache.set(knownKeys);
+    const selected: SelectedKeys[] = [];
+    let firstSeconds = 0;
+    for (const chunk of rows.chunks) {
+      if (knownKeys !== undefined && chunk.end <= rows.invariant) {
+        selected.push(everyKey(chunk));
+        continue;
+      }
+      const outputs = await this.#run(indexerStage(layer), {
+        ...this.#chunkFeeds(hidden, rows, chunk),
+        past_indexer_key: this.#matrix(cache, 0, chunk.start, width),
+      });
+      cache.set(floats(outputs.indexer_key, "indexer_key"), chunk.start * width);
+      const indices = outputs.topk_indices;
+      selected.push({ indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 });
+      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
+    }
+    return { selected, firstKeys: cache.slice(0, rows.invariant * width), firstSeconds };
+  }
+
+  /**
+   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows with the time that
+   * these took, and all latents `[length, latentWidth]`, which are valid until the next layer runs.
+   * @param known the invariant rows, where a pass of any pattern has run this layer before
+   * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
+   */
+  async runBody(
+    layer: number,
+    hidden: Float32Array,
+    rows: SequenceRows,
+    selected: readonly SelectedKeys[],
+    known?: KnownRows,
+    kept?: Float32Array,
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array; firstSeconds: number }> {
+    const started = performance.now();
+    const width = latentWidth(this.config);
+    const cache = kept ?? this.#reserveLatent(rows.length * width);
+    const next = new Float32Array(hidden.length);
+    if (known !== undefined) {
+      cache.set(known.latent);
+      next.set(known.hidden.subarray(0, rows.invariant * this.config.hiddenSize));
+    }
+    let firstSeconds = 0;
+    for (const [index, chunk] of rows.chunks.entries()) {
+      if (known !== undefined && chunk.end <= rows.invariant) continue;
+      const { indices, width: selectedWidth } = selected[index] as SelectedKeys;
+      const outputs = await this.#run(bodyStage(layer), {
+        ...this.#chunkFeeds(hidden, rows, chunk),
+        topk_indices: new this.#tensor("int32", indices, [chunk.end - chunk.start, selectedWidth]),
+        past_latent: this.#matrix(cache, 0, chunk.start, width),
+      });
+      cache.set(floats(outputs.latent, "latent"), chunk.start * width);
+      next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
+      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
+    }
+    return {
+      hidden: next,
+      firstLatent: cache.slice(0, rows.invariant * width),
+      latent: cache.subarray(0, rows.length * width),
+      firstSeconds,
+    };
+  }
+
+  /**
+   * Negative log-likelihood of each next token, `[length - 1]`, nats.
+   * @param known losses of the invariant rows
+   */
+  async negativeLogLikelihood(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    known?: Float32Array,
+  ): Promise<Float32Array> {
+    const losses = new Float32Array(rows.length - 1);
+    if (known !== undefined) losses.set(known);
+    for (const { start, end } of rows.chunks) {
+      if (known !== undefined && end <= rows.invariant) continue;
+      const last = Math.min(end, rows.length - 1);
+      if (last <= start) continue;
+      const outputs = await this.#run("loss", {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+      });
+      losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
+    }
+    return losses;
+  }
+
+  /** Logits behind the last row, `[vocab_size]`. */
+  async lastLogits(hidden: Float32Array): Promise<Float32Array> {
+    return await this.logits(hidden.slice(-this.config.hiddenSize));
+  }
+
+  /** Logits after each row of hidden states `[rows, hidden_size]`: `[rows, vocab_size]`. */
+  async logits(hidden: Float32Array): Promise<Float32Array> {
+    const width = this.config.hiddenSize;
+    const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden, 0, hidden.length / width, width) });
+    return floats(outputs.logits, "logits");
+  }
+
+  /**
+   * Runs the next tokens of a sequence, one chunk, through every layer; the caches grow by their rows.
+   * @param caches one of latents a layer and one of keys a Full layer of the pattern, all equally long
+   * @param beforeLayer is awaited before each layer; what it throws leaves the caches as they were
+   * @returns hidden states after the last layer, `[ids.length, hidden_size]`
+   */
+  async extend(
+    pattern: Pattern,
+    ids: readonly number[],
+    caches: { latents: readonly RowCache[]; indexerKeys: ReadonlyMap<number, RowCache> },
+    beforeLayer: (layer: number) => Promise<void>,
+  ): Promise<Float32Array> {
+    const start = caches.latents[0]?.length ?? 0;
+    const position_ids = this.#positions(start, start + ids.length);
+    const embedded = await this.#run("embed", {
+      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
+      position_ids,
+    });
+    const { cos, sin } = embedded as { cos: Tensor; sin: Tensor };
+    let hidden_states = embedded.hidden_states as Tensor;
+    let topk_indices: Tensor | undefined;
+    const past = (cache: RowCache) => new this.#tensor("float32", cache.view(), [cache.length, cache.width]);
+    try {
+      for (const [layer, latents] of caches.latents.entries()) {
+        await beforeLayer(layer);
+        const rows = { hidden_states, cos, sin, position_ids };
+        if (isFull(pattern, layer)) {
+          const keys = caches.indexerKeys.get(layer) as RowCache;
+          const outputs = await this.#run(indexerStage(layer), { ...rows, past_indexer_key: past(keys) });
+          keys.append(floats(outputs.indexer_key, "indexer_key"));
+          topk_indices = outputs.topk_indices;
+        }
+        const selected = { topk_indices: topk_indices as Tensor, past_latent: past(latents) };
+        const outputs = await this.#run(bodyStage(layer), { ...rows, ...selected });
+        latents.append(floats(outputs.latent, "latent"));
+        hidden_states = outputs.next_hidden_states as Tensor;
+      }
+    } catch (error) {
+      for (const cache of [...caches.latents, ...caches.indexerKeys.values()]) cache.truncate(start);
+      throw error;
+    }
+    return floats(hidden_states, "next_hidden_states");
+  }
+
+  /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
+  ownDistribution(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, 0, this.#ownWidth, undefined);
+  }
+
+  /**
+   * Loss and KL divergence of each next token behind the invariant rows, `[length - 1 - invariant, 2]`, nats.
+   * @param own rows of the model's own distribution, from the first of these rows on
+   */
+  divergence(hidden: Float32Array, ids: Int32Array, rows: SequenceRows, own: Float32Array): Promise<Float32Array> {
+    return this.#divergence(hidden, ids, rows, rows.invariant, divergenceWidth, own);
+  }
+
+  async #divergence(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    from: number,
+    width: number,
+    own: Float32Array | undefined,
+  ): Promise<Float32Array> {
+    const { baseline, own: isOwn, output } = divergenceNames;
+    const results = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (start < from || last <= start) continue;
+      const [first, behind] = own === undefined ? [0, 0] : [start - from, last - from];
+      const outputs = await this.#run(divergenceStage, {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+        [baseline]: this.#matrix(own ?? new Float32Array(), first, behind, this.#ownWidth),
+        [isOwn]: new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []),
+      });
+      results.set(floats(outputs[output], output), (start - from) * width);
+    }
+    return results;
+  }
+
+  async release(): Promise<void> {
+    for (const session of this.#sessions.values()) await session.release();
+    this.#sessions.clear();
+  }
+
+  #chunkFeeds(hidden: Float32Array, rows: SequenceRows, { start, end }: Chunk): Feeds {
+    const half = this.config.qkRopeHeadDim / 2;
+    return {
+      hidden_states: this.#matrix(hidden, start, end, this.config.hiddenSize),
+      cos: this.#matrix(rows.cos, start, end, half),
+      sin: this.#matrix(rows.sin, start, end, half),
+      position_ids: this.#positions(start, end),
+    };
+  }
+
+  /** Rows `start` to `end` as a tensor over the same memory: inputs are not copied. */
+  #matrix(data: Float32Array, start: number, end: number, width: number): Tensor {
+    return new this.#tensor("float32", data.subarray(start * width, end * width), [end - start, width]);
+  }
+
+  #positions(start: number, end: number): Tensor {
+    return this.#int64(BigInt64Array.from({ length: end - start }, (_, i) => BigInt(start + i)));
+  }
+
+  #int64(values: BigInt64Array): Tensor {
+    return new this.#tensor("int64", values, [values.length]);
+  }
+
+  #reserveLatent(size: number): Float32Array {
+    if (this.#latent.length < size) this.#latent = new Float32Array(size);
+    return this.#latent;
+  }
+
+  #reserveIndexerKeys(size: number): Float32Array {
+    if (this.#indexerKeys.length < size) this.#indexerKeys = new Float32Array(size);
+    return this.#indexerKeys;
+  }
+
+  #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
+    const session = this.#sessions.get(name);
+    if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
+    return session.run(feeds);
+  }
+}
+
+/** The selection of a chunk of invariant rows: all keys up to its end. */
+function everyKey({ start, end }: Chunk): SelectedKeys {
+  return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
+}
+
+/** @param indexers F for each layer whose indexer is wanted */
+function layerStages(config: DsaConfig, indexers: string): StageName[] {
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
+    indexers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+  );
+  return ["embed", ...layers.flat()];
+}

@@ -1,0 +1,39 @@
+/**
+ * Measuring a pattern against the best one known of its size, no further than it takes to see that it loses: block by
+ * block, until a paired t test says so, or until what it has lost exceeds what the best one loses (objectives without
+ * negative terms). One that wins has been measured on every sequence.
+ */
+import { TIE_NATS } from "../../base/near-tie.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { Found, SearchEvent } from "../events.ts";
+import type { Trials } from "../trials.ts";
+import { isBehind } from "./raced.ts";
+import { isBetter } from "./repeated.ts";
+import { blocksOf } from "./selection.ts";
+
+/** Error rate of a test. A winner that it drops is a pity and no error: what is known gets no worse by it. */
+const ALPHA = 0.1;
+/** Blocks that the sequences are measured in. */
+const BLOCKS = 8;
+
+/**
+ * @param from the pattern whose states are reused
+ * @returns whether the pattern is better than `best` by more than a tie
+ */
+export async function* challenge(
+  trials: Trials,
+  pattern: Pattern,
+  from: Pattern,
+  best: Found,
+): AsyncGenerator<SearchEvent, boolean> {
+  const { losses, selection } = trials;
+  const { sequences } = losses;
+  for (const block of blocksOf(sequences, Math.ceil(sequences.length / BLOCKS))) {
+    if (losses.missing(pattern, block).length === 0) continue;
+    yield* trials.evaluate(1, pattern, from, { sequences: block });
+    if (losses.isComplete(pattern)) break;
+    if (selection.name === "bounded" && losses.lowerBound(pattern) > best.evaluation.loss + TIE_NATS) return false;
+    if (isBehind(losses.difference(pattern, best.pattern), ALPHA)) return false;
+  }
+  return yield* isBetter(trials, 1, from, pattern, best.pattern);
+}

@@ -1,0 +1,40 @@
+/**
+ * How a step tells the best of its candidates: by measuring each on all sequences, or by less where less is enough. One
+ * file each: `complete.ts`, `bounded.ts`, `raced.ts`.
+ */
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { SearchEvent } from "../events.ts";
+import type { Evaluation } from "../losses.ts";
+import type { Trials } from "../trials.ts";
+
+export interface Tried {
+  pattern: Pattern;
+  evaluation: Evaluation;
+  /** Shown not to be among the best before all sequences were measured. */
+  dropped: boolean;
+}
+
+export interface Selection {
+  name: "complete" | "bounded" | "raced";
+  /** Calls of the evaluator for one candidate, at most. */
+  callsEach(sequences: number): number;
+  /**
+   * Measures candidates that depart from one pattern.
+   * @param keep how many of the best the step wants; at least these are not dropped
+   * @returns one entry for each pattern, in their order
+   */
+  run(
+    trials: Trials,
+    step: number,
+    from: Pattern,
+    patterns: readonly Pattern[],
+    keep: number,
+  ): AsyncGenerator<SearchEvent, Tried[]>;
+}
+
+/** The list in pieces of `size`. */
+export function blocksOf(indices: readonly number[], size: number): number[][] {
+  return Array.from({ length: Math.ceil(indices.length / size) }, (_, block) =>
+    indices.slice(block * size, (block + 1) * size),
+  );
+}
