@@ -56,7 +56,7 @@ export function describeContradictions(raw: RawConfig, path: string): string[] {
       `rope_theta is ${raw.rope_theta}, and ${inner} inside the RoPE parameters; that is used, as transformers does`,
     );
   }
-  const dense = raw.mlp_layer_types?.findIndex((type) => type === "sparse");
+  const dense = raw.mlp_layer_types?.indexOf("sparse");
   if (dense !== undefined && raw.first_k_dense_replace !== undefined) {
     const count = dense === -1 ? raw.num_hidden_layers : dense;
     if (count !== raw.first_k_dense_replace) {
