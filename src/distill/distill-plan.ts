@@ -7,6 +7,7 @@ import { rowBytes } from "../runtime/loss/sequence-batch.ts";
 import { boundaryBytes } from "../runtime/training/boundary-states.ts";
 import { rangeShape } from "../runtime/training/layer-states.ts";
 import { carriedBatch, rangeBelow } from "./boundaries.ts";
+import { layerOperations, stepOperations } from "./distill-work.ts";
 import { layersTogether, planWork } from "./distillation.ts";
 import { queriesAt, type Recipe } from "./recipe.ts";
 
@@ -30,6 +31,8 @@ export interface DistillPlan {
   carry: MemoryNeed;
   /** Bytes while the largest group is trained. */
   training: MemoryNeed;
+  /** Floating-point operations that hidden states take, and all steps. */
+  operations: { carry: number; training: number };
 }
 
 /** Bytes. */
@@ -86,6 +89,22 @@ export function distillPlan(
   const most = Math.max(...groups.map(({ layers }) => layers));
   const carriedBytes =
     4 * rows * (4 * config.hiddenSize + expanded) + chunkRows * batch * rowBytes({ ...config, vocabSize: 0 }, length);
+  const last = Math.max(...fedLayers);
+  const queries = queriesAt(recipe, 0, length).length;
+  // Of any pattern, half of the indexers or fewer are trained in a step.
+  const learners = (trained: readonly number[]) => (trained.length === 1 ? 1 : Math.ceil(trained.length / 2));
+  const perStep = work.map(({ range, trained, targets }) => {
+    const layers = layersOfStep(range, { trained, targets });
+    const looked = { targets: layers.length, trained: learners(trained) };
+    const run = stepStates === "stored" ? [] : layerNumbers(range.from, Math.max(...layers));
+    return (
+      stepOperations(config, { batch: recipe.batch, length, queries }, looked) +
+      sum(run.map((layer) => layerOperations(config, layer, recipe.batch, length)))
+    );
+  });
+  const carryOperations = sum(
+    layerNumbers(0, last).map((layer) => layerOperations(config, layer, sequences + heldOut, length)),
+  );
   return {
     stepStates,
     groups: work.length,
@@ -111,7 +130,13 @@ export function distillPlan(
         4 * scored * (2 * heads + 3 * indexNHeads + 2 * most) +
         (stepStates === "stored" ? 0 : (carriedBytes * recipe.batch) / batch),
     },
+    operations: { carry: carryOperations, training: recipe.steps * sum(perStep) },
   };
+}
+
+/** `from` to `to - 1` */
+function layerNumbers(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, index) => from + index);
 }
 
 /** Elements by layer: all of them, and those that a training step reads (attention, indexer, the norm before them). */

@@ -12,13 +12,14 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : significant(value, 3)} ${units[unit]}`;
 }
 
-/** `0.42 s`, `12 s`, `3 min 05 s`, `2 h 07 min`. */
+/** `0.42 s`, `12 s`, `3 min 05 s`, `2 h 07 min`, `40 days`. */
 export function formatDuration(seconds: number): string {
   if (seconds < 9.95) return `${significant(seconds, 2)} s`;
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
   const minutes = Math.round(seconds / 60);
+  if (minutes >= 240 * 60) return `${formatCount(minutes / (24 * 60))} days`;
   return `${Math.floor(minutes / 60)} h ${pad(minutes % 60)} min`;
 }
 

@@ -95,14 +95,33 @@ export function wrapWords(text: string, width: number, indent = ""): string[] {
   return [...lines, indent + line];
 }
 
-/** Names on the left, values on the right of them; entries without a value are left out. */
-export function formatFields(fields: readonly (readonly [name: string, value: string | undefined])[]): string {
+/**
+ * Names on the left, values on the right of them; entries without a value are left out.
+ * @param columns that no line exceeds where words, or letters of a pattern, allow it; undefined is a file or pipe
+ */
+export function formatFields(
+  fields: readonly (readonly [name: string, value: string | undefined])[],
+  columns?: number,
+): string {
   const present = fields.flatMap(([name, value]) => (value === undefined ? [] : [[name, cellText(value)] as const]));
   const width = Math.max(0, ...present.map(([name]) => name.length));
-  return present.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+  if (columns === undefined) return present.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+  const room = Math.max(1, columns - width - 2);
+  const lines = present.flatMap(([name, value]) =>
+    wrapWords(value, room)
+      .flatMap((line) => cutPattern(line, room))
+      .map((line, index) => `${(index === 0 ? name : "").padEnd(width)}  ${line}`),
+  );
+  return lines.join("\n");
 }
 
 /** Characters, not UTF-16 units. */
 function displayWidth(text: string): number {
   return [...text].length;
+}
+
+/** The letters of a pattern have no blanks to break at. */
+function cutPattern(line: string, width: number): string[] {
+  if (!/^[FS]+$/.test(line)) return [line];
+  return line.match(new RegExp(`.{1,${width}}`, "g")) ?? [line];
 }

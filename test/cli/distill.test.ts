@@ -162,6 +162,16 @@ describe("bad input", () => {
     const plan = JSON.parse(tiny.stdout);
     expect(plan).toMatchObject({ groups: 3, steps: 1200, boundaries: 2 });
     expect(plan.diskBytes).toBe(2 * 2 * plan.tokens * 40);
+    expect(plan).toMatchObject({ stepStates: "stored", flops: expect.any(Number) });
+    expect(plan.operations.carry / plan.flops).toBeGreaterThan(0);
+    // Steps that run their group's layers keep the states of its first layer alone, and take longer.
+    const computed = await indexcache(folder, [
+      ...["distill", join(tinyModel, "config.json"), "--states", "computed", "-p", "FSSSS"],
+      ...words.slice(2),
+    ]);
+    const other = JSON.parse(computed.stdout);
+    expect(other).toMatchObject({ boundaries: 1, stepStates: "computed", diskBytes: 2 * other.tokens * 40 });
+    expect(other.operations.training / other.steps).toBeGreaterThan(plan.operations.training / plan.steps);
     const config = JSON.parse(await readFile(join(tinyModel, "config.json"), "utf8"));
     await writeFile(
       join(folder, "huge.json"),

@@ -13,6 +13,7 @@ import { describeModel, type ModelDescription } from "../../graph/model-folder.t
 import type { StepStates } from "../../graph/training/distill-graph.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { formatBytes } from "../../report/quantities.ts";
+import { tryDevice } from "../../runtime/device/device-trial.ts";
 import { availableMemory } from "../../runtime/device/host-memory.ts";
 import { deviceMemory } from "../../runtime/loss/sequence-memory.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
@@ -63,6 +64,12 @@ export async function freeDisk(folder: string): Promise<number | null> {
 /** Bytes that the device has free; null where nothing tells. */
 export async function freeMemory(device: ComputeDevice): Promise<number | null> {
   return device === "cpu" ? availableMemory() : ((await deviceMemory(device))?.free ?? null);
+}
+
+/** Floating-point operations a second of matrix products on the device; null where it does not work. */
+export async function speedOf(device: ComputeDevice, threads: number): Promise<number | null> {
+  const trial = await tryDevice({ device, threads, seconds: 0.5 });
+  return trial.works ? (trial.flops ?? null) : null;
 }
 
 /**

@@ -34,7 +34,7 @@ import {
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
-import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom } from "./distill-needs.ts";
+import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
 import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";
 
@@ -59,21 +59,24 @@ interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, Outpu
 }
 
 const help = `
-Each Full layer's indexer learns the attention of all layers that read its selection; nothing else of the model changes.
-Hidden states are made once, a layer in memory at a time, and kept in files; training reads them, a group of layers at a
-time. So a model can be far larger than the memory: --dry-run says what it takes.
+Each Full layer's indexer learns the attention of all layers that read its
+selection; nothing else of the model changes. Hidden states are made once, a
+layer in memory at a time, and kept in files; training reads them, a group of
+layers at a time. So a model can be far larger than the memory: --dry-run says
+what it takes.
 
---pattern any trains for whatever pattern is searched next: each step draws one. A pattern is best searched on indexers that
-were trained that way, and then trained for on its own.
+--pattern any trains for whatever pattern is searched next: each step draws one.
+A pattern is best searched on indexers that were trained that way, and then
+trained for on its own.
 
 Ctrl-C saves; --resume ends in the same bytes as a run that was never cut.
 
 Examples:
   $ indexcache distill --pattern uniform:4 -c text.jsonl -o ./demo-uniform4
-  $ indexcache distill ./model --pattern quarter.json -c text.jsonl --steps 1200 -o ./model-quarter
+  $ indexcache distill ./model -p quarter.json -c text.jsonl -o ./model-quarter
   $ indexcache distill ./model --pattern any -c text.jsonl -o ./model-any
   $ indexcache search ./model-any -c text.jsonl --retain 1/6 -o sixth.json
-  $ indexcache distill ./GLM-5/config.json --pattern uniform:4 --batch 1 --dry-run`;
+  $ indexcache distill ./GLM-5/config.json -p uniform:4 --batch 1 --dry-run`;
 
 export function addDistillCommand(program: Command): void {
   const command = program
@@ -84,7 +87,7 @@ export function addDistillCommand(program: Command): void {
     .requiredOption("-p, --pattern <pattern>", "the pattern to train for, as other commands take it, or any")
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-o, --output <folder>", "the new checkpoint")
-    .option("--dry-run", "say what it takes of disk and memory, and stop; MODEL may be a config.json");
+    .option("--dry-run", "say what it takes of disk, memory and time, and stop; MODEL may be a config.json");
   addCalibrationOptions(command);
   command
     .option(
@@ -213,7 +216,9 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   await store?.remove();
   const after = await heldOutLosses(await openModel(output), text.heldOut, pattern, base, signal, terminal);
   const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
-  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record));
+  terminal.result(
+    flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record, terminal.resultWidth),
+  );
   requireGain(record);
 }
 
@@ -236,7 +241,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
   const { config } = model;
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
-  const { device } = await openDevice(flags, terminal);
+  const { device, threads } = await openDevice(flags, terminal);
   const work = flags.work ?? `${flags.output ?? "OUTPUT"}.work`;
   const given = flags.calibration !== undefined || path === demoModel;
   const shape = async () => {
@@ -263,10 +268,13 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
     disk_free: await freeDisk(work),
     memory_free: await freeMemory(device),
     device,
+    flops: await speedOf(device, threads ?? defaultThreads()),
     text: given ? "given" : "assumed",
     ...plan,
   };
-  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatDistillPlan(record));
+  terminal.result(
+    flags.json === true ? JSON.stringify(record, null, 2) : formatDistillPlan(record, terminal.resultWidth),
+  );
   await requireRoom(plan, device, work);
 }
 

@@ -72,13 +72,17 @@ export function distillRecord({
   }
 }
 
-export function formatDistillReport(record: DistillRecord): string {
+/** @param width that no line may exceed where words allow it; undefined is a file or pipe */
+export function formatDistillReport(record: DistillRecord, width: number | undefined): string {
   const { checkpoint, pattern, losses, before, after, held_out_sequences: count } = record;
-  const fields = formatFields([
-    ["Checkpoint", checkpoint],
-    ["Pattern", pattern === "any" ? "any" : pattern],
-    ["Held out", count === 0 ? "nothing: whether quality holds is not known" : `${count} sequences`],
-  ]);
+  const fields = formatFields(
+    [
+      ["Checkpoint", checkpoint],
+      ["Pattern", pattern === "any" ? "any" : pattern],
+      ["Held out", count === 0 ? "nothing: whether quality holds is not known" : `${count} sequences`],
+    ],
+    width,
+  );
   const next =
     pattern === "any"
       ? `next: indexcache search ${quoteWord(checkpoint)} -c TEXT --retain 1/4 -o quarter.json`
