@@ -3,7 +3,7 @@ import process from "node:process";
 import { InputError } from "../../base/errors.ts";
 import { openUserFile } from "../../base/user-files.ts";
 import { pairSaved } from "../../eval/run/saved-samples.ts";
-import { suiteTasks } from "../../eval/suites.ts";
+import { suiteNamed, suiteTasks } from "../../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import { readSamples, SAMPLES_KIND } from "../../formats/sample-journal.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
@@ -12,6 +12,7 @@ import { type GivenOption, requireOnly } from "../arguments/given-options.ts";
 import { recordedCommand } from "../console/interruption.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { type EvalFlags, statisticsOf } from "./eval-options.ts";
+import { scoringAttributes, scoringSettings } from "./suite-flags.ts";
 
 /** Enough of a file to know a header by. */
 const HEADER_BYTES = 200;
@@ -19,7 +20,7 @@ const HEADER_BYTES = 200;
 /** Where a result goes and how it is printed. */
 const outputOptions = ["from", "output", "json", "markdown", "junit", "failOn", "verbose", "quiet"];
 /** What decides scores and verdicts of samples that are there. */
-const scoringOptions = ["baseline", "margin", "alpha", "seed", "codeRatio", "emptyOutputs", "bootstrap"];
+const scoringOptions = ["baseline", "margin", "alpha", "seed", "bootstrap", ...scoringAttributes()];
 const scoringWords = "--baseline, --margin, --alpha, --seed, --code-ratio and --empty-outputs";
 
 export async function resultFromFile(
@@ -46,9 +47,9 @@ export async function resultFromFile(
   const saved = await readSamples(path);
   if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
   const { fingerprint, entries } = saved;
-  const { codeRatio, emptyOutputs } = flags;
   const baseline = given.some(({ attribute }) => attribute === "baseline") ? flags.baseline : undefined;
-  const known = await suiteTasks(fingerprint.suite, { codeRatio, emptyOutputs });
+  const suite = suiteNamed(fingerprint.suite);
+  const known = await suiteTasks(suite, flags);
   const { arms, items, tasks, unpaired } = pairSaved(path, entries, known, baseline);
   if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
   if (items.length === 0) throw new InputError(`Samples file "${path}" has no item that every arm has answered`);
@@ -60,7 +61,7 @@ export async function resultFromFile(
   return evalRecord({
     fingerprint: {
       ...fingerprint,
-      settings: { ...fingerprint.settings, code_ratio: codeRatio, empty_outputs: emptyOutputs },
+      settings: { ...fingerprint.settings, ...scoringSettings(suite, flags) },
     },
     described: { scored_from: path },
     arms,

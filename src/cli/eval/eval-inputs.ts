@@ -6,7 +6,7 @@ import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { Suite } from "../../eval/item.ts";
 import { openPromptAssembly, type PromptAssembly } from "../../eval/prompt-assembly.ts";
 import type { Arm } from "../../eval/run/evaluation.ts";
-import { openSuite } from "../../eval/suites.ts";
+import { openSuite, type SuiteValues } from "../../eval/suites.ts";
 import { type TokenBudget, usualThoughtTokens } from "../../eval/token-budget.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
@@ -14,10 +14,12 @@ import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
+import type { GivenOption } from "../arguments/given-options.ts";
 import { choosePattern, identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelToRun } from "../arguments/opening.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
+import { suiteSettings, suiteSources, suiteValues } from "./suite-flags.ts";
 
 export interface EvalInputs {
   model: ModelFolder;
@@ -41,15 +43,14 @@ function kindOfDevices(place: LossPlace): string {
   );
 }
 
-/** RULER's shortest length, where the model's window has room for it. */
-const usualLength = 4096;
-
 export async function openEvalInputs(
   path: string,
   flags: EvalFlags,
   terminal: Terminal,
+  given: readonly GivenOption[],
   signal: AbortSignal,
 ): Promise<EvalInputs> {
+  const values = suiteValues(flags.suite, { ...flags }, given);
   const model = await openModelToRun(path, flags, terminal, signal);
   const arms = await chooseArms(model, flags);
   const tokenizer = await Tokenizer.load(model.path);
@@ -57,7 +58,7 @@ export async function openEvalInputs(
     chatTemplate: flags.chatTemplate,
     thinking: flags.thinking === true,
   });
-  const suite = await chooseSuite(model, tokenizer, assembly, flags, signal);
+  const suite = await chooseSuite(model, tokenizer, assembly, flags, values, signal);
   if (suite.tasks.length === 0) {
     const [first] = suite.skipped;
     throw new InputError(
@@ -72,16 +73,10 @@ export async function openEvalInputs(
     // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
     device: kindOfDevices(place),
     dtype: "float32",
-    // With --max-length as published; without it what the window has room for.
-    max_length: maxLength(model, flags) ?? model.config.maxPositionEmbeddings,
-    truncation: flags.maxLength === undefined ? "fit" : "official",
-    cot: flags.cot === true,
-    code_ratio: flags.codeRatio,
-    empty_outputs: flags.emptyOutputs,
     thinking: flags.thinking === true,
     max_new_tokens: describeBudget(budgetOf(model, flags)),
     temperature: flags.temperature ?? 0,
-    steps: flags.steps,
+    ...suiteSettings(flags.suite, values),
   };
   return {
     model,
@@ -102,7 +97,7 @@ export async function openEvalInputs(
       settings,
       tool_version: toolVersion,
     },
-    described: describe(flags),
+    described: describe(flags, values),
   };
 }
 
@@ -124,19 +119,13 @@ function chooseSuite(
   tokenizer: Tokenizer,
   assembly: PromptAssembly,
   flags: EvalFlags,
+  values: SuiteValues,
   signal: AbortSignal,
 ): Promise<Suite> {
-  const { suite, tasks, limit, seed, samples, data, essays, squad, hotpotqa, cot, codeRatio, skipBad, split } = flags;
-  const window = model.config.maxPositionEmbeddings;
-  // Prepared data has lengths of its own.
-  const lengths = flags.lengths ?? (data === undefined ? [Math.min(usualLength, window)] : undefined);
-  const longest = Math.max(...(lengths ?? [0]));
-  if (longest > window) {
-    throw new UsageError(`--lengths has ${longest}, the model's window is ${window} tokens`);
-  }
+  const { suite, tasks, limit, seed } = flags;
   const folder = cacheFolder(flags);
-  const longestPrompt = maxLength(model, flags);
   return openSuite(suite, {
+    ...values,
     counter: {
       encode: (text) => tokenizer.encodePlain(text),
       decode: (ids) => tokenizer.decode(ids),
@@ -145,35 +134,13 @@ function chooseSuite(
     tokenizerHash: tokenizer.hash,
     wrapperTokens: assembly.wrapperTokens,
     seed,
-    window,
-    ...(lengths === undefined ? {} : { lengths }),
-    ...(split === undefined ? {} : { split }),
+    window: model.config.maxPositionEmbeddings,
     budget: budgetOf(model, flags),
-    emptyOutputs: flags.emptyOutputs,
-    steps: flags.steps,
-    ...(flags.englishWords === undefined ? {} : { englishWords: flags.englishWords }),
-    codeRatio,
-    ...(longestPrompt === undefined ? {} : { maxLength: longestPrompt }),
     signal,
     ...(tasks === undefined ? {} : { tasks }),
     ...(limit === undefined ? {} : { limit }),
-    ...(samples === undefined ? {} : { samples }),
-    ...(data === undefined ? {} : { data }),
-    ...(essays === undefined ? {} : { essays }),
-    ...(squad === undefined ? {} : { squad }),
-    ...(hotpotqa === undefined ? {} : { hotpotqa }),
-    ...(cot === undefined ? {} : { cot }),
-    ...(skipBad === undefined ? {} : { skipBad }),
     ...(folder === undefined ? {} : { cacheFolder: folder }),
   });
-}
-
-function maxLength(model: ModelFolder, { maxLength: wanted }: EvalFlags): number | undefined {
-  const window = model.config.maxPositionEmbeddings;
-  if (wanted !== undefined && wanted > window) {
-    throw new UsageError(`--max-length is ${wanted}, the model's window is ${window} tokens`);
-  }
-  return wanted;
 }
 
 function budgetOf(model: ModelFolder, { maxNewTokens, thinking }: EvalFlags): TokenBudget {
@@ -191,20 +158,10 @@ function describeBudget({ all, tasks, thought = 0 }: TokenBudget): string {
 }
 
 /** What was asked for, for the record; prompts are told apart by their own hashes. */
-function describe(flags: EvalFlags): EvalResult["settings"] {
-  const given = {
-    lengths: flags.lengths?.join(","),
-    samples: flags.samples,
-    limit: flags.limit,
-    tasks: flags.tasks?.join(","),
-    data: flags.data,
-    split: flags.split,
-    essays: flags.essays,
-    squad: flags.squad,
-    hotpotqa: flags.hotpotqa,
-    english_words: flags.englishWords,
+function describe({ suite, tasks, limit }: EvalFlags, values: SuiteValues): EvalResult["settings"] {
+  return {
+    ...(limit === undefined ? {} : { limit }),
+    ...(tasks === undefined ? {} : { tasks: tasks.join(",") }),
+    ...suiteSources(suite, values),
   };
-  return Object.fromEntries(
-    Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
-  );
 }

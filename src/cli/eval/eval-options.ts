@@ -5,9 +5,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
-import { type FillSteps, fillSteps } from "../../eval/ruler/generated-set.ts";
 import type { StatisticsSettings } from "../../eval/run/rows.ts";
-import { DEFAULT_SUITE, type EmptyOutputs, emptyOutputs, type SuiteName, suiteNames } from "../../eval/suites.ts";
+import { DEFAULT_SUITE, type SuiteName, type SuiteValues, suiteNames } from "../../eval/suites.ts";
 import type { TokenBudget } from "../../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
 import { type Gate, gates } from "../../report/eval/eval-gate.ts";
@@ -20,10 +19,10 @@ import {
   devicesOption,
   type OutputFlags,
   positiveNumber,
-  repeatCount,
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
+import { addSuiteOptions } from "./suite-flags.ts";
 
 /** Draws of a sign-flip test. */
 const PERMUTATIONS = 10_000;
@@ -34,31 +33,17 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 export const allFullBaseline = "full";
 
-export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags {
+export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, SuiteValues {
   pattern: string[];
   baseline: string;
   offset: number;
   suite: SuiteName;
   tasks?: string[];
-  lengths?: number[];
-  samples?: number;
   limit?: number;
-  data?: string;
-  split?: string;
-  essays?: string;
-  squad?: string;
-  hotpotqa?: string;
-  maxLength?: number;
-  cot?: boolean;
-  englishWords?: string;
-  steps: FillSteps;
   maxNewTokens?: Pick<TokenBudget, "all" | "tasks">;
   thinking?: boolean;
   temperature?: number;
-  emptyOutputs: EmptyOutputs;
-  codeRatio: "difflib" | "indel";
   chatTemplate: string;
-  skipBad?: boolean;
   seed: number;
   margin: number;
   alpha: number;
@@ -92,33 +77,7 @@ export function addEvalOptions(command: Command): void {
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
     .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
-    .option(
-      "--lengths <list>",
-      "RULER: target lengths in tokens: 4096,8k (default: 4096 or the window; with --data all that fit)",
-      lengths,
-    )
-    .option("--samples <n>", "RULER: samples of every task and length (default: 100)", repeatCount)
     .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
-    .option(
-      "--data <path>",
-      "prepared records: JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them",
-    )
-    .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
-    .option("--essays <path>", "RULER's essays: PaulGrahamEssays.json, a folder of .txt, or any text")
-    .option("--squad <file>", "RULER's qa_1: dev-v2.0.json of SQuAD, or the rows of the hub")
-    .option("--hotpotqa <file>", "RULER's qa_2: hotpot_dev_distractor_v1.json of HotpotQA, or the rows of the hub")
-    .option("--english-words <file>", "RULER's cwe beyond some 130K tokens: its english_words.json")
-    .addOption(
-      new Option("--steps <how>", "RULER: fill prompts to their length, or size them in the steps of its own generator")
-        .choices(fillSteps)
-        .default("fine"),
-    )
-    .option("--skip-bad", "leave bad records out and count them")
-    .option(
-      "--max-length <n>",
-      "LongBench's max_length: cut prompts in the middle to this many tokens, wrapper and answer on top (default: so that all fits into the window)",
-      positiveNumber,
-    )
     .option(
       "--max-new-tokens <list>",
       "new tokens of an answer, thoughts included: 512, or by task: vt=64,512 (default: the task's own)",
@@ -126,22 +85,12 @@ export function addEvalOptions(command: Command): void {
     )
     .option("--thinking", "chat models think first; the answer is what follows the closing tag")
     .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
-    .addOption(
-      new Option("--empty-outputs <how>", "LongBench v2: count an empty output as wrong, or drop the item as published")
-        .choices(emptyOutputs)
-        .default("wrong"),
-    )
-    .option("--cot", "LongBench v2: think step by step, then answer in a second turn")
-    .addOption(
-      new Option("--code-ratio <name>", "LongBench's code tasks: as the official set-up or python-Levenshtein compare")
-        .choices(["difflib", "indel"])
-        .default("difflib"),
-    )
     .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
     .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
     .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
     .addOption(new Option("--bootstrap <n>", "of earlier versions: nothing is resampled now").hideHelp());
+  addSuiteOptions(command);
   command
     .addOption(deviceOption("where to compute"))
     .option(
@@ -212,16 +161,6 @@ export function cacheFolder({ cache }: EvalFlags): string | undefined {
 function names(text: string): string[] {
   const list = text.split(",").map((name) => name.trim());
   if (list.includes("")) throw new InvalidArgumentError("It must be names with commas between.");
-  return [...new Set(list)];
-}
-
-function lengths(text: string): number[] {
-  const list = text.split(",").map((part) => {
-    const match = /^([1-9]\d*)(k?)$/i.exec(part.trim());
-    if (match === null)
-      throw new InvalidArgumentError("It must be whole numbers with commas between, such as 4096,8k.");
-    return Number(match[1]) * (match[2] === "" ? 1 : 1024);
-  });
   return [...new Set(list)];
 }
 

@@ -6,7 +6,7 @@ import { quoted } from "../../base/quoted.ts";
 import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/evaluation.ts";
 import { planEvaluation } from "../../eval/run/plan.ts";
 import { EvalProgressTracker } from "../../eval/run/progress.ts";
-import { listSuites } from "../../eval/suites.ts";
+import { listSuites, suiteHelp } from "../../eval/suites.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { openSampleJournal, type Sample, type SampleJournal } from "../../formats/sample-journal.ts";
 import { type EvalDisplay, PlainEvalDisplay, SilentEvalDisplay } from "../../report/eval/eval-display.ts";
@@ -33,7 +33,10 @@ Every item is answered by the baseline (all indexers, or --baseline) and by ever
 has each task at each length: scores, the paired difference with its interval, the loss of the gold answer, a verdict.
 An arm is non-inferior where a loss of more than --margin points is excluded, inferior where one is proven.
 
-Suites: ruler-core (needs no data), ruler, longbench, longbench-e, longbench-v2 (--data). See --list.
+Suites (tasks and what they need: --list):
+${suiteHelp()
+  .map(({ name, help }) => `  ${name.padEnd(13)} ${help}`)
+  .join("\n")}
 FILE.samples.jsonl beside -o FILE gets every sample as it is made; --resume goes on from it.
 
 Examples:
@@ -44,7 +47,7 @@ Examples:
   $ indexcache eval ./model -p quarter.json --dry-run`;
 
 export function addEvalCommand(program: Command): void {
-  const command = program.command("eval").description("Compare a pattern with the baseline on RULER and LongBench");
+  const command = program.command("eval").description("Compare a pattern with the baseline on long-context benchmarks");
   addModelToRun(command);
   addEvalOptions(command);
   command
@@ -81,7 +84,7 @@ async function evalCommand(
     await giveEvalResult(await resultFromFile(flags.from, flags, given, terminal), flags, terminal);
     return;
   }
-  const inputs = await openEvalInputs(path ?? demoModel, flags, terminal, signal);
+  const inputs = await openEvalInputs(path ?? demoModel, flags, terminal, given, signal);
   for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
   if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
   else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);

@@ -1,8 +1,9 @@
 /** LongBench's scores of one output against one answer, 0 to 1 (`LongBench/metrics.py`, MIT), quirks included. */
 import { pythonSplit } from "../python-whitespace.ts";
+import type { CodeRatio } from "./options.ts";
 import { rougeL } from "./rouge.ts";
 import type { Segment } from "./segmentation.ts";
-import { type CodeRatio, fuzzRatio } from "./similarity.ts";
+import { fuzzRatio } from "./similarity.ts";
 
 /** Python's `string.punctuation`. */
 const ASCII_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";

@@ -1,6 +1,6 @@
 /** Similarity of two lines of code from 0 to 100, as `fuzz.ratio` of fuzzywuzzy gives it. */
 
-export type CodeRatio = "difflib" | "indel";
+import type { CodeRatio } from "./options.ts";
 
 /**
  * @param kind "difflib" is what LongBench's requirements install; "indel" what python-Levenshtein makes of it. The first

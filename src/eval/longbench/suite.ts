@@ -5,12 +5,19 @@ import { describeLeftOut } from "../../formats/records/data-folder.ts";
 import { type DataRecord, openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
-import type { SuiteOptions } from "../suites.ts";
+import { chooseTasks, defineSuite } from "../suite-definition.ts";
 import { withBudget } from "../token-budget.ts";
+import { type LongbenchOptions, longbenchOptions, requireRoomForPrompts } from "./options.ts";
 import { fillPrompt } from "./prompts.ts";
 import { type LongbenchRecord, longbenchFields, longbenchSchema } from "./records.ts";
 import { loadSegmentation } from "./segmentation.ts";
-import { LONGBENCH_VERSION, type LongbenchTask, longbenchTasks, needsSegmentation } from "./tasks.ts";
+import {
+  LONGBENCH_VERSION,
+  type LongbenchTask,
+  longbenchTasks,
+  needsSegmentation,
+  type ScoringTools,
+} from "./tasks.ts";
 import { cutPrompt, describeRoom } from "./truncation.ts";
 
 /** A file and its task; without one, every record names its own in `dataset`. */
@@ -19,20 +26,41 @@ interface TaskFile {
   task?: LongbenchTask;
 }
 
+function define<Name extends string>(name: Name, edition: "v1" | "e", help: string) {
+  return defineSuite({
+    name,
+    help,
+    options: longbenchOptions,
+    list: () =>
+      tasksOf(edition, { codeRatio: "difflib" }).map((task) => ({
+        task,
+        data: needsSegmentation(task) ? "--data (and the package @node-rs/jieba)" : "--data",
+      })),
+    async tasks({ codeRatio = longbenchOptions.codeRatio.default }) {
+      const segment = await loadSegmentation();
+      const tasks = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
+      return tasks.filter((task) => segment !== undefined || !needsSegmentation(task));
+    },
+    open: (options) => openLongbench(name, edition, options),
+  });
+}
+
+export const longbenchSuite = define("longbench", "v1", "LongBench's 21 tasks; needs --data");
+export const longbenchESuite = define("longbench-e", "e", "LongBench-E, thirteen of them by length; needs --data");
+
+function tasksOf(edition: "v1" | "e", tools: ScoringTools): LongbenchTask[] {
+  return longbenchTasks(tools).filter(({ inE }) => edition === "v1" || inE);
+}
+
 /**
  * @param edition "e" for LongBench-E: files whose task ends with `_e`, and scores by length
  * @throws InputError for data that cannot be read or holds none of the tasks
  */
-export async function openLongbench(
-  name: string,
-  edition: "v1" | "e",
-  choose: (tasks: readonly LongbenchTask[]) => LongbenchTask[],
-  options: SuiteOptions,
-): Promise<Suite> {
-  const { data, codeRatio = "difflib", skipBad = false } = options;
+async function openLongbench(name: string, edition: "v1" | "e", options: LongbenchOptions): Promise<Suite> {
+  const { data, codeRatio = longbenchOptions.codeRatio.default, skipBad = false } = options;
   if (data === undefined) throw new UsageError(`Suite ${name} needs --data: LongBench's zip, folder or files`);
-  const inEdition = ({ inE }: LongbenchTask): boolean => edition === "v1" || inE;
-  const names = choose(longbenchTasks({ codeRatio }).filter(inEdition));
+  requireRoomForPrompts(options);
+  const names = chooseTasks(tasksOf(edition, { codeRatio }), name, options);
   const segment = names.some(needsSegmentation) ? await loadSegmentation() : undefined;
   const all = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
   const wanted = all.filter(({ name }) => names.some((task) => task.name === name));
@@ -145,7 +173,7 @@ async function* readItems(
   tasks: readonly LongbenchTask[],
   edition: "v1" | "e",
   bad: BadRecords,
-  options: SuiteOptions,
+  options: LongbenchOptions,
 ): AsyncGenerator<EvalItem> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
   bad.clear();
@@ -200,7 +228,7 @@ function toItem(
   id: string,
   record: LongbenchRecord,
   edition: "v1" | "e",
-  options: SuiteOptions,
+  options: LongbenchOptions,
 ): EvalItem {
   const { text, truncated } = cutPrompt(fillPrompt(task.prompt, record), "v1", withBudget(task, options), options);
   const { length, language, answers, classes, context } = record;

@@ -1,5 +1,6 @@
 /** LongBench's 21 tasks in the order of its paper. */
 import type { EvalTask } from "../item.ts";
+import type { CodeRatio } from "./options.ts";
 import { longbenchPrompts } from "./prompts.ts";
 import { rougeL } from "./rouge.ts";
 import {
@@ -13,7 +14,6 @@ import {
   rougeChinese,
 } from "./scoring.ts";
 import type { Segment } from "./segmentation.ts";
-import type { CodeRatio } from "./similarity.ts";
 
 /** Changes whenever a prompt or a score does. */
 export const LONGBENCH_VERSION = 2;

@@ -1,8 +1,8 @@
 /** LongBench's cut: the first and the last tokens of a prompt stay, the middle goes. */
 import { InputError } from "../../base/errors.ts";
 import type { EvalTask, TokenCounter } from "../item.ts";
-import type { SuiteOptions } from "../suites.ts";
 import { withBudget } from "../token-budget.ts";
+import type { CutOptions } from "./options.ts";
 
 export interface Truncated {
   text: string;
@@ -23,14 +23,14 @@ export function cutPrompt(
   text: string,
   edition: "v1" | "v2",
   task: Pick<EvalTask, "name" | "maxNewTokens">,
-  { counter, maxLength, window, wrapperTokens = 0 }: SuiteOptions,
+  { counter, maxLength, window, wrapperTokens = 0 }: CutOptions,
 ): Truncated {
   if (maxLength !== undefined) return truncateOfficially(text, maxLength, edition, counter);
   return window === undefined ? { text } : truncateMiddle(text, promptLimit(task, window, wrapperTokens), counter);
 }
 
 /** Says where answers may meet the window: with `--max-length` nobody has left room for them. */
-export function describeRoom(tasks: readonly EvalTask[], options: SuiteOptions): string[] {
+export function describeRoom(tasks: readonly EvalTask[], options: CutOptions): string[] {
   const { maxLength, window, wrapperTokens = 0 } = options;
   if (maxLength === undefined || window === undefined) return [];
   const room = window - maxLength - wrapperTokens;

@@ -5,9 +5,10 @@ import { describeLeftOut } from "../../formats/records/data-folder.ts";
 import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
-import type { EmptyOutputs, SuiteOptions } from "../suites.ts";
+import { chooseTasks, defineSuite } from "../suite-definition.ts";
 import { withBudget } from "../token-budget.ts";
 import { ANSWER_LEAD, extractAnswer, thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "./choice.ts";
+import { type EmptyOutputs, type LongbenchV2Options, longbenchV2Options, requireRoomForPrompts } from "./options.ts";
 import { type LongbenchV2Record, labels, longbenchV2Fields, longbenchV2Schema } from "./records.ts";
 import { cutPrompt, describeRoom } from "./truncation.ts";
 
@@ -20,7 +21,10 @@ const ANSWER_TOKENS = 128;
 const THOUGHT_TOKENS = 1024;
 
 /** An output without an answer is wrong; the original leaves an empty one out of its count. */
-export function longbenchV2Task(cot: boolean, emptyOutputs: EmptyOutputs = "wrong"): EvalTask {
+export function longbenchV2Task(
+  cot: boolean,
+  emptyOutputs: EmptyOutputs = longbenchV2Options.emptyOutputs.default,
+): EvalTask {
   return {
     name: cot ? "longbench_v2_cot" : "longbench_v2",
     version: LONGBENCH_V2_VERSION,
@@ -33,9 +37,24 @@ export function longbenchV2Task(cot: boolean, emptyOutputs: EmptyOutputs = "wron
   };
 }
 
+export const longbenchV2Suite = defineSuite({
+  name: "longbench-v2",
+  help: "LongBench v2, 503 multiple choices; needs --data",
+  options: longbenchV2Options,
+  list: () => [
+    { task: longbenchV2Task(false), data: "--data" },
+    { task: longbenchV2Task(true), data: "--data, --cot" },
+  ],
+  tasks: ({ emptyOutputs }) => [longbenchV2Task(false, emptyOutputs), longbenchV2Task(true, emptyOutputs)],
+  open: (options) => openLongbenchV2("longbench-v2", options),
+});
+
 /** @throws InputError for data that cannot be read */
-export async function openLongbenchV2(name: string, task: EvalTask, options: SuiteOptions): Promise<Suite> {
-  const { data, skipBad = false } = options;
+async function openLongbenchV2(name: string, options: LongbenchV2Options): Promise<Suite> {
+  const { data, skipBad = false, cot = false, emptyOutputs } = options;
+  const task = longbenchV2Task(cot, emptyOutputs);
+  chooseTasks([task], name, options);
+  requireRoomForPrompts(options);
   if (data === undefined)
     throw new UsageError(`Suite ${name} needs --data: data.json of LongBench v2, or a copy of it`);
   const { files, leftOut } = await openDataSet(data, { takesText: false, split: options.split });
@@ -61,7 +80,7 @@ async function* readItems(
   bad: BadRecords,
   notes: string[],
   known: readonly string[],
-  options: SuiteOptions,
+  options: LongbenchV2Options,
 ): AsyncGenerator<EvalItem> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
   bad.clear();
@@ -84,7 +103,7 @@ async function* readItems(
   if (ids.size !== PUBLISHED_ITEMS) notes.push(`The data has ${ids.size} items, LongBench v2 has ${PUBLISHED_ITEMS}`);
 }
 
-function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: SuiteOptions): EvalItem {
+function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: LongbenchV2Options): EvalItem {
   const { cot = false } = options;
   const choices = record.choices.map((choice) => choice ?? "");
   const asked = { document: record.context, question: record.question, choices };

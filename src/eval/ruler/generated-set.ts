@@ -15,11 +15,8 @@ import type { EvalItem, TokenCounter } from "../item.ts";
 import { type Fit, FULL_ENOUGH, findLargest, fitSample, startOf } from "./fitting.ts";
 import type { RulerGenerator, RulerSample } from "./generator.ts";
 import { officialSample, officialStart } from "./official-steps.ts";
+import type { FillSteps } from "./options.ts";
 import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
-
-/** "official" sizes samples as RULER's generator does, "fine" fills them. */
-export const fillSteps = ["fine", "official"] as const;
-export type FillSteps = (typeof fillSteps)[number];
 
 export interface SetSettings {
   task: RulerTask;

@@ -6,7 +6,8 @@ import { describeLeftOut, type LeftOut } from "../../formats/records/data-folder
 import { type DataRecord, openDataSet, type RecordFile } from "../../formats/records/record-files.ts";
 import type { EvalItem, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
-import type { SuiteOptions } from "../suites.ts";
+import { requireWithinWindow } from "../target-lengths.ts";
+import type { RulerOptions } from "./options.ts";
 import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 
 const strings = z.union([z.array(z.string()), z.string().transform((text) => [text])]);
@@ -84,8 +85,9 @@ export async function openPreparedRuler(
   name: string,
   wanted: readonly RulerTask[],
   data: string,
-  options: SuiteOptions,
+  options: RulerOptions,
 ): Promise<Suite> {
+  requireWithinWindow(options);
   const set = await openDataSet(data, { takesText: false, split: options.split });
   const files = set.files.map((file) => assign(file, data, wanted));
   const { tasks: present, lengths, foreign } = await survey(files, wanted, options.signal);
@@ -180,7 +182,7 @@ function fieldOf(record: DataRecord, name: string): unknown {
 function chooseLengths(
   data: string,
   stated: ReadonlySet<number>,
-  { lengths, window = Number.POSITIVE_INFINITY }: SuiteOptions,
+  { lengths, window = Number.POSITIVE_INFINITY }: RulerOptions,
 ): { lengths: readonly number[] | undefined; tooLong: number[] } {
   const all = [...stated].sort((a, b) => a - b);
   if (all.length === 0 || lengths?.some((length) => stated.has(length)) === true) return { lengths, tooLong: [] };
@@ -200,7 +202,7 @@ function notesOn(
   leftOut: readonly LeftOut[],
   foreign: ReadonlyMap<string, number>,
   { tooLong }: { tooLong: readonly number[] },
-  { window }: SuiteOptions,
+  { window }: RulerOptions,
 ): string[] {
   const notes: string[] = [];
   const files = describeLeftOut(leftOut);
@@ -217,7 +219,7 @@ async function* readItems(
   files: readonly PreparedFile[],
   wanted: readonly RulerTask[],
   bad: BadRecords,
-  { data, limit = Number.POSITIVE_INFINITY, lengths, signal }: SuiteOptions,
+  { data, limit = Number.POSITIVE_INFINITY, lengths, signal }: RulerOptions,
 ): AsyncGenerator<EvalItem> {
   bad.clear();
   const counts = new Map<string, number>();

@@ -1,7 +1,7 @@
 /** RULER as a suite: its tasks, their data, and their samples length by length. */
 import { UsageError } from "../../base/errors.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
-import type { SuiteOptions } from "../suites.ts";
+import { DEFAULT_SAMPLES, DEFAULT_SEED, targetLengths } from "../target-lengths.ts";
 import { withBudget } from "../token-budget.ts";
 import { type EnglishWords, readEnglishWords } from "./english-words.ts";
 import { type Essays, readEssays } from "./essays.ts";
@@ -17,15 +17,11 @@ import {
 } from "./generated-set.ts";
 import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
 import { niahGenerator } from "./niah.ts";
+import { type RulerOptions, rulerOptions } from "./options.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
 import { RULER_VERSION, type RulerTask } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
-
-export const DEFAULT_LENGTHS: readonly number[] = [4096];
-export const DEFAULT_SAMPLES = 100;
-/** RULER's own. */
-export const DEFAULT_SEED = 42;
 
 interface RulerData {
   essays?: Essays;
@@ -41,10 +37,9 @@ interface RulerData {
 export async function openGeneratedRuler(
   name: string,
   wanted: readonly RulerTask[],
-  options: SuiteOptions,
+  options: RulerOptions,
 ): Promise<Suite> {
-  const lengths = options.lengths ?? DEFAULT_LENGTHS;
-  requireCounts(lengths, options);
+  const lengths = targetLengths(options);
   if (options.cacheFolder !== undefined) await requireCacheFolder(options.cacheFolder);
   const data = await readData(wanted, options);
   const [tasks, skipped] = separate(wanted, data, options);
@@ -64,19 +59,7 @@ export async function openGeneratedRuler(
   };
 }
 
-function requireCounts(lengths: readonly number[], { samples, limit }: SuiteOptions): void {
-  const whole = (value: number, least: number, flag: string): void => {
-    if (Number.isSafeInteger(value) && value >= least) return;
-    throw new UsageError(`${flag} is ${value}: it must be a whole number from ${least} up`);
-  };
-  if (lengths.length === 0) throw new UsageError("--lengths names no length");
-  for (const length of lengths) whole(length, 64, "--lengths");
-  if (new Set(lengths).size < lengths.length) throw new UsageError("--lengths names a length twice");
-  if (samples !== undefined) whole(samples, 1, "--samples");
-  if (limit !== undefined) whole(limit, 1, "--limit");
-}
-
-async function readData(tasks: readonly RulerTask[], options: SuiteOptions): Promise<RulerData> {
+async function readData(tasks: readonly RulerTask[], options: RulerOptions): Promise<RulerData> {
   const { essays, squad, hotpotqa, englishWords } = options;
   const needs = (flag: RulerTask["flag"]): boolean => tasks.some((task) => task.flag === flag);
   return {
@@ -98,7 +81,7 @@ const dataNames = {
 function separate(
   wanted: readonly RulerTask[],
   data: RulerData,
-  options: SuiteOptions,
+  options: RulerOptions,
 ): [tasks: RulerTask[], skipped: SkippedTask[]] {
   const given = { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa };
   const tasks: RulerTask[] = [];
@@ -136,9 +119,14 @@ function describeSets(sets: readonly SetSettings[]): string[] {
 }
 
 /** The set of a task and length, with the first of its generators that fits. */
-function describeSet(task: RulerTask, length: number, data: RulerData, options: SuiteOptions): SetSettings {
+function describeSet(task: RulerTask, length: number, data: RulerData, options: RulerOptions): SetSettings {
   const { counter, tokenizerHash, limit, cacheFolder, signal, window = Number.POSITIVE_INFINITY } = options;
-  const { seed = DEFAULT_SEED, wrapperTokens = 0, samples = DEFAULT_SAMPLES, steps = "fine" } = options;
+  const {
+    seed = DEFAULT_SEED,
+    wrapperTokens = 0,
+    samples = DEFAULT_SAMPLES,
+    steps = rulerOptions.steps.default,
+  } = options;
   // A thought is no part of the length asked for, but it has to have room in the window.
   const whole = Math.min(length - task.maxNewTokens, window - withBudget(task, options).maxNewTokens);
   const dataHash =
@@ -170,7 +158,7 @@ function openGenerators(
   task: RulerTask,
   settings: GeneratorSettings,
   { essays, squad, hotpotqa, englishWords }: RulerData,
-  { counter, wrapperTokens = 0 }: SuiteOptions,
+  { counter, wrapperTokens = 0 }: RulerOptions,
 ): RulerGenerator[] {
   if (task.niah !== undefined) {
     const { haystack, ...niah } = task.niah;
