@@ -1,8 +1,11 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export
 export default defineConfig({
   test: {
+    // The built program runs as it is, in tests too that run it in their own process.
+    server: { deps: { external: [new RegExp(`^${join(import.meta.dirname, "dist")}/`)] } },
     globalSetup: "test/build.ts",
     include: ["test/**/*.test.ts", "test/**/*.test.tsx"],
     // The runtime is a native module whose first session decides process-wide settings: one process per file.

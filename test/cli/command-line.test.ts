@@ -6,7 +6,17 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { Random } from "../../src/base/random.ts";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
-import { demoModel, indexcache, interrupt, killAfter, otherModel, shell, tinyModel, writeIds } from "./indexcache.ts";
+import {
+  demoModel,
+  indexcache,
+  indexcacheProcess,
+  interrupt,
+  killAfter,
+  otherModel,
+  shell,
+  tinyModel,
+  writeIds,
+} from "./indexcache.ts";
 
 let shared: string;
 let folder: string;
@@ -69,7 +79,7 @@ describe("indexcache", () => {
     [["search", "--device", "tpu"], "cpu, webgpu, cuda"],
     [["export", tinyModel], "-o, --output"],
   ])("refuses %j with exit code 2", async (args, words) => {
-    const outcome = await indexcache(folder, args);
+    const outcome = await indexcacheProcess(folder, args);
     expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
   });
 });
@@ -422,7 +432,7 @@ describe("run", () => {
     const outcomes = await Promise.all([
       indexcache(folder, [...args, "--prompt", "MODEL"]),
       indexcache(folder, [...args, "--prompt-file", "prompt.txt"]),
-      indexcache(folder, args, "MODEL"),
+      indexcacheProcess(folder, args, "MODEL"),
       indexcache(folder, [...args, "--prompt", "MODEL", "--json"]),
     ]);
     expect(outcomes.map(({ status, stderr }) => ({ status, stderr }))).toEqual(

@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { demoModel, indexcache, shell } from "./indexcache.ts";
+import { demoModel, indexcache, indexcacheProcess, shell } from "./indexcache.ts";
 
 const published = join(import.meta.dirname, "..", "..", "patterns");
 const half = join(published, "glm-5-half.json");
@@ -39,13 +39,17 @@ describe("pattern --for", () => {
 
   test("turns one engine's command line into another's, from stdin too", async () => {
     const vllm = await indexcache(folder, ["pattern", half, "--for", "vllm", "-q"]);
-    const sglang = await indexcache(folder, ["pattern", "-", "--for", "sglang", "-q"], `vllm serve M ${vllm.stdout}`);
+    const sglang = await indexcacheProcess(
+      folder,
+      ["pattern", "-", "--for", "sglang", "-q"],
+      `vllm serve M ${vllm.stdout}`,
+    );
     expect(sglang).toMatchObject({ status: 0, stderr: "" });
     expect(sglang.stdout).toContain(
       vllm.stdout.trim().replace("--hf-overrides", "--json-model-override-args").slice(0, -2),
     );
     expect(sglang.stdout).toContain('"indexer_types": ["full", "full", "shared"');
-    const back = await indexcache(folder, ["pattern", "-", "--for", "vllm", "-q"], sglang.stdout);
+    const back = await indexcacheProcess(folder, ["pattern", "-", "--for", "vllm", "-q"], sglang.stdout);
     expect(back.stdout).toBe(vllm.stdout);
   });
 
@@ -217,7 +221,7 @@ describe("pattern --explain", () => {
 });
 
 test("a text of dollar signs on stdin is no defect", async () => {
-  const outcome = await indexcache(folder, ["pattern", "-"], "$".repeat(5000));
+  const outcome = await indexcacheProcess(folder, ["pattern", "-"], "$".repeat(5000));
   expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining("holds no pattern") });
 });
 
