@@ -1,7 +1,8 @@
 /**
- * SHA-256 of files that are too large to hash at every start. What was computed is remembered in the user's cache under
- * the file's path, size, inode, and times of change: the time of the last status change cannot be set by hand, so that a
- * file that somebody wrote to is read again. A lost or unwritable memory only costs time.
+ * What was found in files that are too large to read at every start: their SHA-256, and that nothing is wrong with their
+ * weights. It is remembered in the user's cache under the file's path, size, inode, and times of change: the time of the
+ * last status change cannot be set by hand, so that a file that somebody wrote to is read again. A lost or unwritable
+ * memory only costs time.
  */
 import { createHash } from "node:crypto";
 import { appendFile, mkdir, readFile, realpath, rm, stat } from "node:fs/promises";
@@ -12,9 +13,14 @@ import { z } from "zod";
 import { InterruptedError } from "./errors.ts";
 import { readUserBlocks } from "./user-files.ts";
 
-const entrySchema = z.object({ path: z.string(), state: z.string(), sha256: z.string().regex(/^[0-9a-f]{64}$/) });
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const entrySchema = z.union([
+  z.object({ path: z.string(), state: z.string(), sha256: digest }),
+  z.object({ path: z.string(), state: z.string(), passed: digest }),
+]);
+type Entry = z.infer<typeof entrySchema>;
 
-/** Bytes below which a file is hashed each time: that is done before anybody notices. */
+/** Bytes below which a file is read each time: that is done before anybody notices. */
 export const smallestRemembered = 64 << 20;
 
 /** Beyond it the memory begins anew. */
@@ -33,21 +39,47 @@ export interface HashSettings {
 
 /** SHA-256 of a file as lower-case hex, computed where it is not known already. */
 export async function rememberedHash(path: string, { onBytes, signal, afresh }: HashSettings = {}): Promise<string> {
+  return remembered(path, "sha256", afresh === true ? () => false : () => true, async () => {
+    const hash = createHash("sha256");
+    for await (const block of readUserBlocks(path, `"${path}"`, 4 << 20)) {
+      if (signal?.aborted === true) throw new InterruptedError("Interrupted");
+      hash.update(block);
+      onBytes?.(block.length);
+    }
+    return hash.digest("hex");
+  });
+}
+
+/**
+ * Runs a check of a file, which throws for a bad one, unless this file has passed the same check before.
+ * @param what says all that the check depends on beside the file
+ */
+export async function passOnce(path: string, what: string, check: () => Promise<void>): Promise<void> {
+  const wanted = createHash("sha256").update(what).digest("hex");
+  const isSame = (passed: string): boolean => passed === wanted;
+  await remembered(path, "passed", isSame, async () => {
+    await check();
+    return wanted;
+  });
+}
+
+/** What is known of a file that has not changed since, if it will do; otherwise what is found now. */
+async function remembered(
+  path: string,
+  kind: "sha256" | "passed",
+  willDo: (value: string) => boolean,
+  find: () => Promise<string>,
+): Promise<string> {
   const real = await realpath(path);
   const state = await stateOf(real);
-  const { size } = await stat(real);
-  const known = afresh === true || size < smallestRemembered ? undefined : (await readMemory()).get(real);
-  if (known?.state === state) return known.sha256;
-  const hash = createHash("sha256");
-  for await (const block of readUserBlocks(path, `"${path}"`, 4 << 20)) {
-    if (signal?.aborted === true) throw new InterruptedError("Interrupted");
-    hash.update(block);
-    onBytes?.(block.length);
+  if ((await stat(real)).size < smallestRemembered) return find();
+  const known = (await readMemory()).get(`${kind} ${real}`);
+  if (known?.state === state && willDo(known.value)) return known.value;
+  const value = await find();
+  if ((await stateOf(real)) === state && !(await isFresh(real))) {
+    await remember(kind === "sha256" ? { path: real, state, sha256: value } : { path: real, state, passed: value });
   }
-  const sha256 = hash.digest("hex");
-  if (size >= smallestRemembered && (await stateOf(real)) === state && !(await isFresh(real)))
-    await remember({ path: real, state, sha256 });
-  return sha256;
+  return value;
 }
 
 async function stateOf(path: string): Promise<string> {
@@ -63,8 +95,8 @@ function memoryFile(): string {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "indexcache", "hashes.jsonl");
 }
 
-/** By path; of several lines the last one counts. What is no entry is passed over: the file is only a memory. */
-async function readMemory(): Promise<Map<string, z.infer<typeof entrySchema>>> {
+/** By kind and path; of several lines the last one counts. What is no entry is passed over: the file is only a memory. */
+async function readMemory(): Promise<Map<string, { state: string; value: string }>> {
   const text = await readFile(memoryFile(), "utf8").catch(() => "");
   const entries = text.split("\n").flatMap((line) => {
     try {
@@ -74,10 +106,15 @@ async function readMemory(): Promise<Map<string, z.infer<typeof entrySchema>>> {
       return [];
     }
   });
-  return new Map(entries.map((entry) => [entry.path, entry]));
+  return new Map(
+    entries.map((entry) => {
+      const [kind, value] = "sha256" in entry ? ["sha256", entry.sha256] : ["passed", entry.passed];
+      return [`${kind} ${entry.path}`, { state: entry.state, value }];
+    }),
+  );
 }
 
-async function remember(entry: z.infer<typeof entrySchema>): Promise<void> {
+async function remember(entry: Entry): Promise<void> {
   const file = memoryFile();
   try {
     await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });

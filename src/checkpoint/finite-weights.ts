@@ -5,6 +5,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { join } from "node:path";
 import { InputError, InterruptedError } from "../base/errors.ts";
+import { passOnce } from "../base/hash-memory.ts";
 import { openUserFile } from "../base/user-files.ts";
 import { dtypeBytes, firstNonFinite } from "./dtype.ts";
 import { listWeights, type ModelWeights } from "./weights.ts";
@@ -19,12 +20,18 @@ export interface WeightPassSettings {
 }
 
 /**
- * Looks at every weight of the model.
+ * Looks at every weight of the model; in large files that have not changed since, once.
  * @throws InputError naming file, tensor and element, where one is NaN or infinite
  * @throws InterruptedError after the signal
  */
 export async function requireFiniteWeights(weights: ModelWeights, settings: WeightPassSettings = {}): Promise<void> {
-  for (const file of weights.files) await readFile(weights, file, settings, undefined);
+  for (const file of weights.files) {
+    // Another config.json can make a model of other tensors of the same file.
+    const places = piecesOf(weights, file).map(({ name, dtype, offset, length }) => [name, dtype, offset, length]);
+    await passOnce(join(weights.folder, file), `finite weights ${JSON.stringify(places)}`, () =>
+      readFile(weights, file, settings, undefined),
+    );
+  }
 }
 
 /**
@@ -49,9 +56,7 @@ async function readFile(
   hash: Hash | undefined,
 ): Promise<void> {
   const path = join(weights.folder, file);
-  const pieces = listWeights(weights)
-    .filter((weight) => weight.file === file)
-    .sort((a, b) => a.offset - b.offset);
+  const pieces = piecesOf(weights, file);
   const source = await openUserFile(path, `"${path}"`);
   const block = Buffer.alloc(blockBytes);
   const read = async (from: number, to: number, look?: (bytes: Uint8Array, at: number) => void) => {
@@ -85,6 +90,13 @@ async function readFile(
   } finally {
     await source.close();
   }
+}
+
+/** The weights in a file, in the order in which they lie there. */
+function piecesOf(weights: ModelWeights, file: string): ReturnType<typeof listWeights> {
+  return listWeights(weights)
+    .filter((weight) => weight.file === file)
+    .sort((a, b) => a.offset - b.offset);
 }
 
 /** Where an element of a tensor is: `element [3, 17]`. */

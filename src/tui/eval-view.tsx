@@ -1,6 +1,7 @@
 /** The live view of an evaluation, on stderr: stdout belongs to results. It reads no keys. */
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
+import { cellText } from "../base/quoted.ts";
 import type { EvalProgress } from "../eval/run/progress.ts";
 import { describeItems, type EvalDisplay } from "../report/eval/eval-display.ts";
 import { formatDuration } from "../report/quantities.ts";
@@ -15,11 +16,13 @@ export interface EvalViewProps {
 const BAR_WIDTH = 40;
 
 export function EvalView({ title, progress, journal }: EvalViewProps): ReactElement {
-  const { arms, scores, items, elapsedSeconds } = progress;
+  const { scores, items, elapsedSeconds } = progress;
+  // Names come from files: ink hands on what a terminal obeys.
+  const arms = progress.arms.map(cellText);
   const width = Math.max(...arms.map((name) => name.length));
   return (
     <Box flexDirection="column">
-      <Text bold>{title}</Text>
+      <Text bold>{cellText(title)}</Text>
       <Text>
         {items.total === undefined ? "" : `${bar(items.done / Math.max(items.total, 1))} `}
         {formatDuration(elapsedSeconds)} elapsed
@@ -40,7 +43,9 @@ export function EvalView({ title, progress, journal }: EvalViewProps): ReactElem
         })}
       </Box>
       <Text dimColor>
-        {journal === undefined ? "Ctrl-C stops; without -o nothing is saved" : `Ctrl-C saves; journal ${journal}`}
+        {journal === undefined
+          ? "Ctrl-C stops; without -o nothing is saved"
+          : `Ctrl-C saves; journal ${cellText(journal)}`}
       </Text>
     </Box>
   );

@@ -4,6 +4,7 @@
  */
 import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
+import { cellText } from "../base/quoted.ts";
 import { formatDuration, formatError, formatLoss, formatLossChange } from "../report/quantities.ts";
 import { describeLayers, describePosition, type SearchDisplay } from "../report/search/search-display.ts";
 import type { Candidate } from "../search/events.ts";
@@ -31,7 +32,7 @@ export function SearchView({ title, progress, journal, sideBySide, rows = 24 }: 
   return (
     <Box flexDirection="column">
       <Text>
-        <Text bold>{title}</Text>
+        <Text bold>{cellText(title)}</Text>
         {step === 0 ? ": measuring the baseline" : `: step ${step} of ${steps}`}
       </Text>
       <Text>
@@ -49,7 +50,9 @@ export function SearchView({ title, progress, journal, sideBySide, rows = 24 }: 
       {progress.path.length > 1 ? <Text>{formatPath(progress)}</Text> : null}
       <Candidates progress={progress} listed={listed} />
       <Text dimColor>
-        {journal === undefined ? "Ctrl-C stops; without -o nothing is saved" : `Ctrl-C saves; journal ${journal}`}
+        {journal === undefined
+          ? "Ctrl-C stops; without -o nothing is saved"
+          : `Ctrl-C saves; journal ${cellText(journal)}`}
       </Text>
     </Box>
   );

@@ -1,15 +1,17 @@
 /** NaN and infinity in weights: found wherever they are, also where losses would not show them. */
 import { execFile } from "node:child_process";
-import { rm } from "node:fs/promises";
+import { readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import fc from "fast-check";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { smallestRemembered } from "../../src/base/hash-memory.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
 import { requireFiniteWeights } from "../../src/checkpoint/finite-weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fixturePath } from "../oracle.ts";
-import { copyFixture, pokeTensor } from "./safetensors-file.ts";
+import { copyFixture, editHeader, pokeTensor } from "./safetensors-file.ts";
 import { e4m3 } from "./tensor-file.ts";
 
 const command = join(import.meta.dirname, "..", "..", "bin", "indexcache.js");
@@ -64,6 +66,46 @@ test("loss refuses what would not show in it", async () => {
   const folder = await poked("glm-groups", "model.safetensors", tensor, 1, nan);
   const run = promisify(execFile)(process.execPath, [command, "loss", folder, "-q"]);
   await expect(run).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining(`tensor "${tensor}"`) });
+});
+
+test("a large file is looked at once, and again when it was written to or other tensors are used", async () => {
+  const folder = await copyFixture("glm-groups");
+  folders.push(folder);
+  const path = join(folder, "model.safetensors");
+  vi.stubEnv("XDG_CACHE_HOME", join(folder, "cache"));
+  await editHeader(path, (header) => {
+    const end = Math.max(...Object.values(header).map(({ data_offsets }) => data_offsets?.[1] ?? 0));
+    header["not.used"] = { dtype: "U8", shape: [smallestRemembered], data_offsets: [end, end + smallestRemembered] };
+  });
+  await truncate(path, (await stat(path)).size + smallestRemembered);
+  const settled = () => setTimeout(1100);
+  const bytesRead = async (): Promise<number> => {
+    let read = 0;
+    const onBytes = (bytes: number) => {
+      read += bytes;
+    };
+    await requireFiniteWeights(await (await openModel(folder)).weights(), { onBytes });
+    return read;
+  };
+  await settled();
+  const whole = await bytesRead();
+  expect(whole).toBeGreaterThan(10_000);
+  expect(await bytesRead()).toBe(0);
+
+  // A config whose layers use fewer tensors asks something else.
+  const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8"));
+  await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, num_hidden_layers: 4 }));
+  expect(await bytesRead()).toBeLessThan(whole);
+  await writeFile(join(folder, "config.json"), JSON.stringify(config));
+  expect(await bytesRead()).toBe(whole);
+
+  const { mtime } = await stat(path);
+  await pokeTensor(path, "model.norm.weight", 0, nan);
+  await utimes(path, mtime, mtime);
+  await settled();
+  // A file that is refused is not remembered either.
+  for (let time = 0; time < 2; time++) await expect(bytesRead()).rejects.toThrow("is not finite");
+  vi.unstubAllEnvs();
 });
 
 describe("firstNonFinite", () => {

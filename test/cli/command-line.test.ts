@@ -26,7 +26,9 @@ beforeAll(async () => {
   await writeIds(join(shared, "ids.jsonl"), 6, 48);
   await writeIds(join(shared, "many.jsonl"), 30, 128);
   const tiny = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "2"];
-  await indexcache(shared, [...tiny, "-o", "tiny.json", "-q"]);
+  await indexcache(shared, [...tiny, ...alone, "-o", "tiny.json", "-q"]);
+  // What the interrupted searches have to end in.
+  expect((await indexcache(shared, [...slow, ...alone, "-o", "whole.json", "-q"])).status).toBe(0);
 });
 afterAll(() => rmSync(shared, { recursive: true }));
 
@@ -36,6 +38,8 @@ beforeEach(async () => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
+/** One process: what several do is tested in devices.test.ts, terminal.test.ts and parallel-loss.test.ts. */
+const alone = ["--workers", "1"];
 const set = ["-c", "ids.jsonl", "--sequence-length", "48"];
 /** What a search by six sequences says even with --quiet, and nothing else. */
 const fewSequences = expect.stringMatching(/^warning: 6 sequences are few to search by: .*\n$/);
@@ -47,11 +51,11 @@ const slow = [
 ];
 
 /** A pattern file without its timings: seconds, and the layers that ran, some of them again after a resume. */
-async function timeless(name: string): Promise<unknown> {
-  const { search, tool, ...file } = await readPatternFile(join(folder, name));
+async function timeless(path: string): Promise<unknown> {
+  const { search, tool, ...file } = await readPatternFile(path);
   const { seconds: _, layer_executions: __, ...rest } = search;
-  // The files of these tests have different names.
-  return { ...file, search: rest, tool: { ...tool, command: tool.command?.replace(/ -o .*/, "") } };
+  // The files of these tests have different names, and the same is found by one process or several.
+  return { ...file, search: rest, tool: { ...tool, command: tool.command?.replace(/( --workers 1)? -o .*/, "") } };
 }
 
 describe("indexcache", () => {
@@ -90,6 +94,7 @@ describe("search", () => {
       "search",
       tinyModel,
       ...set,
+      ...alone,
       ...greedy,
       "--retain",
       "1/4",
@@ -117,7 +122,17 @@ describe("search", () => {
   });
 
   test("prints the pattern file with --json and writes nothing without -o", async () => {
-    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...greedy, "--retain", "4", "--json", "-q"]);
+    const outcome = await indexcache(folder, [
+      "search",
+      tinyModel,
+      ...set,
+      ...alone,
+      ...greedy,
+      "--retain",
+      "4",
+      "--json",
+      "-q",
+    ]);
     expect(outcome).toMatchObject({ status: 0, stderr: fewSequences });
     expect(JSON.parse(outcome.stdout)).toMatchObject({
       schema_version: 1,
@@ -127,7 +142,7 @@ describe("search", () => {
   });
 
   test("does not touch the journal of another run without being told", async () => {
-    const args = ["search", tinyModel, ...set, ...greedy, "--retain", "4", "-o", "p.json", "-q"];
+    const args = ["search", tinyModel, ...set, ...alone, ...greedy, "--retain", "4", "-o", "p.json", "-q"];
     expect((await indexcache(folder, args)).status).toBe(0);
     const journal = await readFile(join(folder, "p.json.journal.jsonl"));
     const again = await indexcache(folder, args);
@@ -149,7 +164,6 @@ describe("search", () => {
   });
 
   test("saves at Ctrl-C and prints the command that gives the same file as an uninterrupted run", async () => {
-    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
     const stopped = await interrupt(folder, [...slow, "-o", "cut it.json"], "step 1 of 4", "SIGINT");
     expect(stopped).toMatchObject({ status: 130, stdout: "" });
     expect(stopped.stderr).toMatch(
@@ -159,34 +173,32 @@ describe("search", () => {
     const command = /go on with: (.*)/.exec(stopped.stderr)?.[1] ?? "";
     const resumed = await shell(folder, command);
     expect(resumed).toMatchObject({ status: 0, stderr: expect.stringMatching(/resuming: \d patterns/) });
-    expect(await timeless("cut it.json")).toEqual(await timeless("whole.json"));
+    expect(await timeless(join(folder, "cut it.json"))).toEqual(await timeless(join(shared, "whole.json")));
   });
 
   test("goes on after kill -9", async () => {
-    const killed = await interrupt(folder, [...slow, "-o", "p.json"], "step 2 of 4", "SIGKILL");
+    const killed = await interrupt(folder, [...slow, ...alone, "-o", "p.json"], "step 2 of 4", "SIGKILL");
     expect(killed.status).toBe("SIGKILL");
-    expect((await indexcache(folder, [...slow, "-o", "p.json", "--resume", "-q"])).status).toBe(0);
-    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
-    expect(await timeless("p.json")).toEqual(await timeless("whole.json"));
+    expect((await indexcache(folder, [...slow, ...alone, "-o", "p.json", "--resume", "-q"])).status).toBe(0);
+    expect(await timeless(join(folder, "p.json"))).toEqual(await timeless(join(shared, "whole.json")));
   });
 
   test("ends in the same file after twenty kills at random moments", async () => {
-    expect((await indexcache(folder, [...slow, "-o", "whole.json", "-q"])).status).toBe(0);
     const random = new Random(7);
     let begun = false;
     for (let kill = 0; kill < 20; kill++) {
-      const words = [...slow, "-o", "p.json", begun ? "--resume" : "--fresh"];
+      const words = [...slow, ...alone, "-o", "p.json", begun ? "--resume" : "--fresh"];
       const finished = await killAfter(folder, words, random.integer(150, 1500));
       begun = !finished && existsSync(join(folder, "p.json.journal.jsonl"));
     }
-    const end = await indexcache(folder, [...slow, "-o", "p.json", begun ? "--resume" : "--fresh", "-q"]);
+    const end = await indexcache(folder, [...slow, ...alone, "-o", "p.json", begun ? "--resume" : "--fresh", "-q"]);
     expect(end).toMatchObject({ status: 0, stderr: "" });
-    expect(await timeless("p.json")).toEqual(await timeless("whole.json"));
+    expect(await timeless(join(folder, "p.json"))).toEqual(await timeless(join(shared, "whole.json")));
   });
 
   test("keeps what it has when the disk is full, and goes on when there is room", async () => {
     // A limit on the size of files stands in for the disk: the journal reaches it after some evaluations.
-    const line = `$indexcache ${slow.map((word) => `'${word}'`).join(" ")} -o p.json -q`;
+    const line = `$indexcache ${[...slow, ...alone].map((word) => `'${word}'`).join(" ")} -o p.json -q`;
     const full = await shell(folder, `ulimit -f 8; ${line}`);
     expect(full).toMatchObject({
       status: 3,
@@ -199,7 +211,7 @@ describe("search", () => {
 
   test.runIf(process.platform === "linux")("says at once that the disk is full", async () => {
     await symlink("/dev/full", join(folder, "p.json.journal.jsonl"));
-    const outcome = await indexcache(folder, ["search", tinyModel, ...set, "-o", "p.json", "--fresh"]);
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...alone, "-o", "p.json", "--fresh"]);
     expect(outcome).toMatchObject({ status: 3, stderr: expect.stringContaining("the disk is full") });
   });
 
@@ -209,14 +221,17 @@ describe("search", () => {
       ["none/p.json", "no such file or folder"],
       ["out", "it is a folder"],
     ] as const) {
-      const outcome = await indexcache(folder, ["search", tinyModel, ...set, "-o", name]);
+      const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...alone, "-o", name]);
       expect(outcome).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(words) });
       expect(outcome.stderr).not.toContain("calibration:");
     }
   });
 
   test("finds out before the work that not a byte can be written", async () => {
-    const outcome = await shell(folder, `ulimit -f 0; $indexcache search ${tinyModel} ${set.join(" ")} -o p.json`);
+    const outcome = await shell(
+      folder,
+      `ulimit -f 0; $indexcache search ${tinyModel} ${[...set, ...alone].join(" ")} -o p.json`,
+    );
     expect(outcome).toMatchObject({
       status: 3,
       stderr: expect.stringMatching(/^error: Cannot write "p.json": [^\n]*\n$/),
@@ -227,7 +242,7 @@ describe("search", () => {
   test("leaves a quiet trace when nobody reads its result", async () => {
     const outcome = await shell(
       folder,
-      `set -o pipefail; $indexcache search ${tinyModel} ${set.join(" ")} --retain 4 -q | true`,
+      `set -o pipefail; $indexcache search ${tinyModel} ${[...set, ...alone].join(" ")} --retain 4 -q | true`,
     );
     expect(outcome).toEqual({ status: 0, stdout: "", stderr: fewSequences });
   });
@@ -254,7 +269,7 @@ describe("search", () => {
     ["--resume without a journal", ["--resume", "-o", "p.json"], "no such file"],
     ["--resume and --fresh", ["--resume", "--fresh", "-o", "p.json"], "exclude each other"],
   ])("refuses %s", async (_, args, words) => {
-    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...args]);
+    const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...alone, ...args]);
     expect(outcome).toMatchObject({ status: 2, stdout: "" });
     expect(outcome.stderr).toContain(words);
     expect(outcome.stderr).not.toContain("    at ");
@@ -266,7 +281,7 @@ describe("loss", () => {
     const file = await readPatternFile(join(folder, "tiny.json"));
     const outcomes = await Promise.all(
       ["tiny.json", file.index_topk_pattern].map((pattern) =>
-        indexcache(folder, ["loss", tinyModel, ...set, "-p", pattern, "--json"]),
+        indexcache(folder, ["loss", tinyModel, ...set, ...alone, "-p", pattern, "--json"]),
       ),
     );
     const records = outcomes.map(({ stdout }) => JSON.parse(stdout) as Record<string, unknown>);
@@ -279,7 +294,7 @@ describe("loss", () => {
       tokens: 6 * 47,
       sequences: Array.from({ length: 6 }, () => ({ loss: expect.any(Number), tokens: 47 })),
     });
-    const named = await indexcache(folder, ["loss", tinyModel, ...set, "-p", "freq:2", "--offset", "3"]);
+    const named = await indexcache(folder, ["loss", tinyModel, ...set, ...alone, "-p", "freq:2", "--offset", "3"]);
     expect(named.stdout).toContain("Pattern      FFFSF\n");
   });
 
@@ -368,7 +383,7 @@ describe("loss", () => {
     await writeFile(join(folder, "range.jsonl"), '{"input_ids":[1]}\n{"input_ids":[1,83]}\n');
     await writeFile(join(folder, "empty.jsonl"), "");
     await writeIds(join(folder, "short.jsonl"), 1, 48);
-    const outcome = await indexcache(folder, ["loss", tinyModel, ...set, ...args]);
+    const outcome = await indexcache(folder, ["loss", tinyModel, ...set, ...alone, ...args]);
     expect(outcome).toMatchObject({ status: 2, stdout: "" });
     expect(outcome.stderr).toMatch(words);
     expect(outcome.stderr).toMatch(/^error: [^\n]*\n(hint: [^\n]*\n)?$/);

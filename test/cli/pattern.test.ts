@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -193,6 +193,18 @@ describe("the published patterns", () => {
 });
 
 describe("a pattern file with several sizes", () => {
+  test.each(["loss", "run", "eval", "bench", "serve"])("makes %s ask which one", async (command) => {
+    await copyFile(join(published, "demo-quarter.json"), join(folder, "p.json"));
+    const more = command === "run" ? ["--prompt", "The"] : command === "serve" ? ["--port", "0"] : [];
+    expect(await indexcache(folder, [command, demoModel, "-p", "p.json", ...more])).toMatchObject({
+      status: 2,
+      stdout: "",
+      stderr: expect.stringMatching(
+        /error: Pattern file "p\.json" holds patterns of several sizes: 6, 3 Full layers\nhint: say which one: p\.json@6 or p\.json@3, or a share of the layers as in @1\/2\n$/,
+      ),
+    });
+  });
+
   test("asks which one", async () => {
     const file: Record<string, unknown> = JSON.parse(await readFile(join(published, "demo-quarter.json"), "utf8"));
     const own = { standard_error: 0, change: 0, change_error: 0, found_by: "greedy" };

@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const words = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "3"];
+const words = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--workers", "1", "--retain", "3"];
 
 /** All that a search of six sequences says when it is to be quiet. */
 const fewSequences = expect.stringMatching(/^warning: 6 sequences are few to search by: [^\n]*\n$/);
@@ -60,7 +60,7 @@ describe("search --strategy", () => {
     const greedy = await readPatternFile(join(folder, "greedy.json"));
     if (["look-again", "exhaustive"].includes(search.strategy)) expect(file.loss).toBeLessThan(greedy.loss + 2e-5);
     // Not only a way of writing: what was found can be used.
-    const used = await indexcache(folder, ["loss", tinyModel, ...words.slice(2, 6), "-p", name, "--json", "-q"]);
+    const used = await indexcache(folder, ["loss", tinyModel, ...words.slice(2, 8), "-p", name, "--json", "-q"]);
     expect(JSON.parse(used.stdout)).toMatchObject({ loss: expect.closeTo(file.loss, 6) as number });
   });
 
@@ -82,7 +82,7 @@ describe("search --strategy", () => {
     expect(file.index_topk_pattern).toBe("FSSFS");
     // Each of them can be used by its size.
     await writeFile(join(folder, "both.json"), JSON.stringify(file));
-    const loss = ["loss", tinyModel, ...words.slice(2, 6), "--json", "-q", "-p"];
+    const loss = ["loss", tinyModel, ...words.slice(2, 8), "--json", "-q", "-p"];
     for (const [size, at] of [
       ["4", 0],
       ["0.8", 0],

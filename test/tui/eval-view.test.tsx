@@ -4,6 +4,9 @@ import type { EvalProgress } from "../../src/eval/run/progress.ts";
 import { PlainEvalDisplay } from "../../src/report/eval/eval-display.ts";
 import { EvalView } from "../../src/tui/eval-view.tsx";
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const controls = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/;
+
 const progress: EvalProgress = {
   arms: ["full", "quarter.json"],
   scores: [0.812, 0.799],
@@ -30,6 +33,28 @@ describe("the view of an evaluation", () => {
       ].join("\n"),
     );
     unmount();
+  });
+
+  test("shows what a terminal would obey in names of models, patterns, tasks and files", () => {
+    const evil = { ...progress, arms: ["full", "\u001b[2Jq.json"], task: "vt\u001b]0;x\u0007\n" };
+    const { lastFrame, unmount } = render(
+      <EvalView title={"de\u001b[31mmo: ruler-core"} progress={evil} journal={"r\u009b2J.jsonl"} />,
+    );
+    const text = lastFrame() ?? "";
+    unmount();
+    expect(text).not.toMatch(controls);
+    for (const words of [
+      "de\\u001b[31mmo: ruler-core",
+      "(vt\\u001b]0;x\\u0007\\n at 1024)",
+      "full            81.2",
+      "\\u001b[2Jq.json  79.9",
+      "journal r\\u009b2J.jsonl",
+    ]) {
+      expect(text).toContain(words);
+    }
+    const lines: string[] = [];
+    new PlainEvalDisplay((line) => lines.push(line)).show(evil);
+    expect(lines.join("")).not.toMatch(controls);
   });
 
   test("is lines, one in a while, where there is no terminal", () => {

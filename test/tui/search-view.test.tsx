@@ -39,6 +39,18 @@ function frame(changes: Partial<SearchProgress> = {}, journal: string | undefine
 }
 
 describe("SearchView", () => {
+  test("shows what a terminal would obey in the names of model and journal", () => {
+    const { lastFrame, unmount } = render(
+      <SearchView title={"glm\u001b[2J\n"} progress={progress} journal={"p\u009b31m.jsonl"} />,
+    );
+    const text = lastFrame() ?? "";
+    unmount();
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+    expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
+    expect(text).toContain("glm\\u001b[2J\\n: step 2 of 7\n");
+    expect(text).toContain("journal p\\u009b31m.jsonl");
+  });
+
   test("reads without colour", () => {
     expect(frame()).toBe(
       [

@@ -38,15 +38,20 @@ export async function readSource(text: string): Promise<PatternSource> {
   if (text.trim() === "") throw new UsageError("The pattern is empty");
   if (text === "-") {
     const source = readPatternText(await readInput(), "stdin");
-    if (source.kind === "file") requireOneSize(source.file, "stdin");
-    return source;
+    return source.kind === "file" ? ofOneSize(source, undefined, "stdin") : source;
   }
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
   const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
   const path = (await exists(named)) ? await configPath(named) : ((await publishedPath(named)) ?? named);
   const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
-  if (source.kind !== "file") return source;
-  if (retain === undefined) requireOneSize(source.file, path);
+  return source.kind === "file" ? ofOneSize(source, retain, path) : source;
+}
+
+function ofOneSize(
+  source: Extract<PatternSource, { kind: "file" }>,
+  retain: string | undefined,
+  path: string,
+): PatternSource {
   return { ...source, file: { ...source.file, index_topk_pattern: patternOfSize(source.file, retain, path) } };
 }
 
@@ -159,15 +164,6 @@ export async function listPublished(): Promise<{ name: string; file: AnyPatternF
 async function publishedPath(name: string): Promise<string | undefined> {
   const names = await readdir(publishedPatterns);
   return names.includes(`${name}.json`) ? join(publishedPatterns, `${name}.json`) : undefined;
-}
-
-/** A file that holds several sizes needs to be told which one: the last one found is nobody's choice. */
-function requireOneSize(file: AnyPatternFile, path: string): void {
-  if (isPublished(file) || (file.patterns?.length ?? 0) < 2) return;
-  const sizes = (file.patterns ?? []).map(({ full_layers: full }) => full);
-  throw new UsageError(`Pattern file "${path}" holds patterns of several sizes: ${sizes.join(", ")} Full layers`, {
-    hint: `say which one: ${sizes.map((size) => `${path}@${size}`).join(" or ")}, or a share of the layers as in @1/2`,
-  });
 }
 
 /** The published pattern of the package that has these letters. */

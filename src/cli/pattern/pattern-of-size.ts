@@ -13,13 +13,25 @@ export function splitRetain(text: string): { path: string; retain?: string } {
 
 /**
  * The pattern of a file, or of one of its sizes: those that the search wanted, or passed on its way and measured whole.
- * @throws UsageError for a size of a published pattern
+ * @throws UsageError for a size of a published pattern, and where the file holds several and none is named: the last one
+ *   that was found is nobody's choice
  * @throws InputError for a size that the file does not have
  */
 export function patternOfSize(file: AnyPatternFile, retain: string | undefined, path: string): Pattern {
-  if (retain === undefined) return parsePattern(file.index_topk_pattern, path);
+  if (retain === undefined) {
+    requireOneSize(file, path);
+    return parsePattern(file.index_topk_pattern, path);
+  }
   if (isPublished(file)) throw new UsageError(`"${path}" holds one published pattern: leave out @${retain}`);
   return ofSize(file, parseRetain(retain, file.model.layers), path);
+}
+
+function requireOneSize(file: AnyPatternFile, path: string): void {
+  if (isPublished(file) || (file.patterns?.length ?? 0) < 2) return;
+  const sizes = (file.patterns ?? []).map(({ full_layers: full }) => full);
+  throw new UsageError(`Pattern file "${path}" holds patterns of several sizes: ${sizes.join(", ")} Full layers`, {
+    hint: `say which one: ${sizes.map((size) => `${path}@${size}`).join(" or ")}, or a share of the layers as in @1/2`,
+  });
 }
 
 function ofSize(file: PatternFile, full: number, path: string): Pattern {

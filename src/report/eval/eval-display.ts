@@ -1,4 +1,5 @@
 /** What a person sees while an evaluation runs: lines here, a live view in the `tui` room. */
+import { cellText } from "../../base/quoted.ts";
 import type { EvalProgress } from "../../eval/run/progress.ts";
 import { formatCount, formatDuration } from "../quantities.ts";
 
@@ -42,14 +43,14 @@ export class SilentEvalDisplay implements EvalDisplay {
 export function describeItems({ items, task, length, etaSeconds }: EvalProgress): string {
   const { done, total } = items;
   const of = total === undefined ? "" : ` of ${formatCount(total)}`;
-  const at = task === undefined ? "" : ` (${task}${length === undefined ? "" : ` at ${length}`})`;
+  const at = task === undefined ? "" : ` (${cellText(task)}${length === undefined ? "" : ` at ${length}`})`;
   const left = etaSeconds === undefined || done === total ? "" : `, about ${formatDuration(etaSeconds)} left`;
   return `${formatCount(done)}${of} items${at}${left}`;
 }
 
 /** `full 81.2, quarter.json 79.9`: means over the items so far. */
 export function describeScores({ arms, scores }: EvalProgress): string {
-  return arms.map((name, arm) => `${name} ${formatScore(scores[arm])}`).join(", ");
+  return arms.map((name, arm) => `${cellText(name)} ${formatScore(scores[arm])}`).join(", ");
 }
 
 function formatScore(score: number | undefined): string {
