@@ -46,7 +46,7 @@ describe("the view of an evaluation", () => {
     for (const words of [
       "de\\u001b[31mmo: ruler-core",
       "(vt\\u001b]0;x\\u0007\\n at 1024)",
-      "full            81.2",
+      "full             81.2",
       "\\u001b[2Jq.json  79.9",
       "journal r\\u009b2J.jsonl",
     ]) {
