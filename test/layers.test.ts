@@ -30,7 +30,7 @@ const rooms: Record<string, readonly string[]> = {
     ...["base", "pattern", "formats", "checkpoint", "engines", "graph", "runtime"],
     ...["search", "eval", "analyze", "distill"],
   ],
-  tui: ["search", "eval", "report"],
+  tui: ["base", "search", "eval", "report"],
   cli: [
     ...["base", "pattern", "formats", "checkpoint", "engines", "graph", "runtime", "calibration", "search"],
     ...["eval", "analyze", "distill", "live", "serve", "report", "tui"],
