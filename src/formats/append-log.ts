@@ -22,8 +22,10 @@ export interface LogKind<Fingerprint, Entry> {
   format: number;
   fingerprint: z.ZodType<Fingerprint>;
   entry: z.ZodType<Entry>;
-  /** What must be equal for a run to go on, by the names that messages use. */
+  /** What must be equal for a run to continue, by the names that messages use. */
   compared(fingerprint: Fingerprint): Map<string, string>;
+  /** @throws InputError for a log that no run of this version can continue */
+  requireContinuable?(fingerprint: Fingerprint, path: string): void;
 }
 
 export interface LogContent<Fingerprint, Entry> {
@@ -121,6 +123,7 @@ export class AppendLog<Entry extends object> {
   ): Promise<AppendLog<Entry>> {
     const old = mode === "resume" ? await readLog(path, kind) : undefined;
     if (old !== undefined) {
+      kind.requireContinuable?.(old.fingerprint, path);
       requireEqual(kind.compared(old.fingerprint), kind.compared(fingerprint), `Cannot resume from journal "${path}"`);
     }
     const file = await openFile(path, mode);

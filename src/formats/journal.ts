@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { AppendLog, type LogContent, type LogKind, type LogMode, readLog, requireEqual } from "./append-log.ts";
+import { currentStrategyName, isRemovedStrategy } from "./strategy-names.ts";
 
 const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
@@ -63,8 +64,21 @@ const searchJournal: LogKind<JournalFingerprint, JournalEntry> = {
   format: 2,
   fingerprint: fingerprintSchema,
   entry: entrySchema,
-  compared: (fingerprint) => new Map([...numbers(fingerprint), ...prefixed("search", fingerprint.search)]),
+  compared: (fingerprint) =>
+    new Map([...numbers(fingerprint), ...prefixed("search", withCurrentName(fingerprint.search))]),
+  requireContinuable({ search: { strategy, swaps } }, path) {
+    if (swaps === undefined && !isRemovedStrategy(String(strategy))) return;
+    throw new InputError(
+      `Journal "${path}" is of --strategy ${strategy}${swaps === undefined ? "" : " --swaps"}, which this version no longer has: no measurement favoured it over refine`,
+      { hint: `search into another -o FILE; --reuse "${path}" takes over the losses that it holds` },
+    );
+  },
 };
+
+function withCurrentName(search: JournalFingerprint["search"]): JournalFingerprint["search"] {
+  const { strategy } = search;
+  return typeof strategy === "string" ? { ...search, strategy: currentStrategyName(strategy) } : search;
+}
 
 export function readJournal(path: string): Promise<JournalContent | undefined> {
   return readLog(path, searchJournal);

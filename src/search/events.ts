@@ -1,6 +1,6 @@
 /**
- * What every search strategy takes, says while it works, and gives at the end. Strategies differ in the patterns that
- * they ask for, not in this: journal, progress and views follow any of them.
+ * What every search strategy takes, reports while it works, and returns. Strategies differ in the patterns that they ask for,
+ * not in this: journal, progress and views follow any of them.
  */
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Estimate, Evaluation, KnownLosses, SequenceLoss } from "./losses.ts";
@@ -62,11 +62,26 @@ export interface SearchOptions {
    * that the noise does not tell apart. Absent for exact ones: nothing is measured twice.
    */
   repeats?: number;
+  /** What a rehearsal of this search foresees, if the caller has made one. */
+  foreseen?: Rehearsal;
   signal?: AbortSignal;
 }
 
+/** A search without a model: what it takes. */
+export interface Rehearsal {
+  steps: number;
+  /** Calls of the evaluator, at most. */
+  calls: number;
+  /** Patterns measured, the model's own included. */
+  evaluations: number;
+  /** Body layers of one sequence, by `LayerCost`, at most. */
+  layers: number;
+  /** Whether it takes as much whatever the losses are. */
+  exact: boolean;
+}
+
 export interface Candidate {
-  /** The layer that is flipped; the lowest one where a strategy flips several at once. */
+  /** The layer that is flipped; the lowest one if a strategy flips several at once. */
   layer: number;
   /** The other flipped layers, ascending. */
   others?: readonly number[];
@@ -81,9 +96,9 @@ export interface Candidate {
 
 /** How far the step's choice is ahead of the next best. */
 export interface Lead extends Estimate {
-  /** Layer of the next best, the lowest where there are several. */
+  /** Layer of the next best, the lowest if there are several. */
   over: number;
-  /** Whether the lead is within noise: less than twice its standard error; null where that is not known. */
+  /** Whether the lead is within noise: less than twice its standard error; null if that is not known. */
   withinNoise: boolean | null;
 }
 
@@ -93,7 +108,7 @@ export interface Repetition<T = number> {
   noise: number;
   /** Rounds in which candidates were measured again. */
   rounds: number;
-  /** Those that were not told from the choice after them; empty where it is decided. */
+  /** Those that the noise still did not separate from the choice; empty if it is decided. */
   undecided: T[];
 }
 
@@ -116,22 +131,22 @@ export interface Found {
   pattern: Pattern;
   evaluation: Evaluation;
   steps: readonly SearchStep[];
-  /** The strategy that committed it. */
-  by: string;
-  /** Over a noisy evaluator, of a search's results: other patterns of the size that are not told from it. */
+  /** The strategy, or the stage of it, that committed it. */
+  foundBy: string;
+  /** Over a noisy evaluator, of a search's results: other patterns of the size that noise does not separate from it. */
   repetition?: Repetition<Pattern>;
 }
 
-/** What looking again found beyond greedy, for one number of Full layers. */
-export interface SecondLook {
+/** What the strategy `refine` found beyond greedy, for one number of Full layers. */
+export interface Refinement {
   retain: number;
   /** Greedy's pattern and loss. */
   firstPattern: Pattern;
   firstLoss: number;
-  /** Paired: greedy's loss less that of the pattern found; 0 where greedy was confirmed. */
+  /** Paired: greedy's loss less that of the pattern found; 0 if that is greedy's. */
   gain: Estimate;
-  /** What found it. */
-  by: string;
+  /** The stage that found it. */
+  foundBy: string;
   /** Patterns that were measured beyond greedy's, of all sizes together. */
   tried: number;
 }
@@ -148,7 +163,7 @@ export interface SearchResult {
   sequenceEvaluations: number;
   /** Body layers of one sequence that this takes, by `LayerCost`. */
   layers: number;
-  secondLooks?: SecondLook[];
+  refinements?: Refinement[];
 }
 
 /** How far the search is; `done` and `total` count calls of the evaluator. */
@@ -161,13 +176,14 @@ interface Position {
   layer: number | undefined;
   pattern: Pattern;
   done: number;
-  /** Exact for greedy. Else what is foreseen: it shrinks where patterns recur and grows where a refinement succeeds. */
+  /** Foreseen by a rehearsal; it grows if the search turns out longer. */
   total: number;
 }
 
 export type SearchEvent =
-  | { kind: "plan"; strategy: string; start: Pattern; targets: readonly number[]; steps: number; evaluations: number }
+  | { kind: "plan"; strategy: string; start: Pattern; targets: readonly number[]; foreseen: Rehearsal }
   | ({ kind: "evaluation started"; sequences: readonly number[] } & Position)
-  | ({ kind: "evaluation done"; evaluation: Evaluation; replayed: boolean } & Position)
+  /** `layers`: what it runs, in body layers of one sequence, by `LayerCost`. */
+  | ({ kind: "evaluation done"; evaluation: Evaluation; replayed: boolean; layers: number } & Position)
   | ({ kind: "step committed"; step: number; steps: number; done: number; total: number } & SearchStep)
   | { kind: "done"; result: SearchResult };

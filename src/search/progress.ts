@@ -1,6 +1,7 @@
 /** How a search stands, folded from its events: what a person who watches it wants to know. */
+import { sum } from "../base/sum.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { Candidate, SearchEvent } from "./events.ts";
+import type { Candidate, Rehearsal, SearchEvent } from "./events.ts";
 import { differences } from "./space.ts";
 
 /** A committed step, for a plot. */
@@ -17,6 +18,8 @@ export interface SearchProgress {
   steps: number;
   /** Calls of the evaluator. */
   evaluations: { done: number; total: number; replayed: number };
+  /** Body layers of one sequence, by `LayerCost`. */
+  layers: { done: number; total: number };
   /** Sequences that the search judges by. */
   sequences: number;
   baselineLoss: number | undefined;
@@ -43,13 +46,10 @@ const RECENT = 20;
 /** Follows a search. Times are given by the caller, so that a test needs no clock. */
 export class ProgressTracker {
   readonly #startedAt: number;
-  readonly #recent: { seconds: number; work: number }[] = [];
-  readonly #measured = { seconds: 0, evaluations: 0 };
-  /** By pattern, for a search that goes on from another pattern than the last committed one. */
+  readonly #recent: { seconds: number; layers: number }[] = [];
+  /** By pattern, for a search that continues from another pattern than the last committed one. */
   readonly #losses = new Map<Pattern, number>();
-  #strategy = "";
   #evaluationStartedAt = 0;
-  #sequencesAsked = 0;
   #state: SearchProgress | undefined;
 
   constructor(nowSeconds: number) {
@@ -60,8 +60,7 @@ export class ProgressTracker {
   advance(event: SearchEvent, nowSeconds: number): SearchProgress | undefined {
     const state = this.#state;
     if (event.kind === "plan") {
-      this.#strategy = event.strategy;
-      this.#state = emptyProgress(event);
+      this.#state = emptyProgress(event.start, event.foreseen);
     } else if (state !== undefined) {
       this.#state = this.#next(state, event, nowSeconds);
     }
@@ -79,15 +78,15 @@ export class ProgressTracker {
     switch (event.kind) {
       case "evaluation started":
         this.#evaluationStartedAt = now;
-        this.#sequencesAsked = event.sequences.length;
         return { ...this.#departing(state, event.from), step: event.step, ...flippedLayers(event) };
       case "evaluation done": {
         const { evaluation, layer, replayed, done, total } = event;
-        if (!replayed) this.#record(now, workOf(state.pattern, layer) * this.#sequencesAsked);
+        if (!replayed) this.#record(now, event.layers);
         this.#losses.set(event.pattern, evaluation.loss);
         const counts = { done, total, replayed: state.evaluations.replayed + (replayed ? 1 : 0) };
         const { tryingOthers, ...others } = state;
-        const next = { ...others, evaluations: counts, trying: undefined };
+        const layers = { ...state.layers, done: state.layers.done + event.layers };
+        const next = { ...others, evaluations: counts, layers, trying: undefined };
         if (event.step === 0) {
           const path = [{ full: countFull(event.pattern), loss: evaluation.loss }];
           return {
@@ -118,7 +117,11 @@ export class ProgressTracker {
         };
       case "done":
         // What was foreseen and did not have to be done.
-        return { ...state, evaluations: { ...state.evaluations, total: state.evaluations.done } };
+        return {
+          ...state,
+          evaluations: { ...state.evaluations, total: state.evaluations.done },
+          layers: { ...state.layers, total: state.layers.done },
+        };
     }
   }
 
@@ -128,39 +131,29 @@ export class ProgressTracker {
     return { ...state, pattern: from, loss: this.#losses.get(from), candidates: [], best: undefined };
   }
 
-  #record(now: number, work: number): void {
-    const seconds = now - this.#evaluationStartedAt;
-    this.#measured.seconds += seconds;
-    this.#measured.evaluations++;
-    this.#recent.push({ seconds, work });
+  #record(now: number, layers: number): void {
+    this.#recent.push({ seconds: now - this.#evaluationStartedAt, layers });
     if (this.#recent.length > RECENT) this.#recent.shift();
   }
 
   /**
-   * Seconds left. A candidate runs the layers from its flip up, so a flip near the top is cheap and its time says
-   * little about one near the bottom: work is counted in layers. Later steps are taken to look like this one. That is
-   * greedy; what other strategies will try is not known, and a mean over all that was measured has to do.
+   * Seconds left, by the layers that are left. A candidate runs the layers from its flip up, so that a flip near the top is
+   * cheap and its time says little about one near the bottom.
    */
-  #estimate(state: SearchProgress): number | undefined {
-    if (this.#recent.length === 0) return undefined;
-    const left = state.evaluations.total - state.evaluations.done;
-    if (this.#strategy !== "greedy") return (this.#measured.seconds / this.#measured.evaluations) * left;
-    const total = (pick: "seconds" | "work"): number => this.#recent.reduce((sum, one) => sum + one[pick], 0);
-    const free = [...state.pattern].flatMap((letter, layer) => (letter === "F" && layer > 0 ? [layer] : []));
-    const tried = new Set(state.candidates.map(({ layer }) => layer));
-    const here = free.filter((layer) => !tried.has(layer));
-    const meanWork = free.length === 0 ? 0 : sumWork(state.pattern, free) / free.length;
-    const work = sumWork(state.pattern, here.slice(0, left)) + Math.max(0, left - here.length) * meanWork;
-    return (total("seconds") / total("work")) * work * state.sequences;
+  #estimate({ layers }: SearchProgress): number | undefined {
+    const ran = sum(this.#recent.map((one) => one.layers));
+    if (ran === 0) return undefined;
+    return (sum(this.#recent.map((one) => one.seconds)) / ran) * Math.max(0, layers.total - layers.done);
   }
 }
 
-function emptyProgress(plan: { start: Pattern; steps: number; evaluations: number }): SearchProgress {
+function emptyProgress(start: Pattern, foreseen: Rehearsal): SearchProgress {
   return {
-    pattern: plan.start,
+    pattern: start,
     step: 0,
-    steps: plan.steps,
-    evaluations: { done: 0, total: plan.evaluations, replayed: 0 },
+    steps: foreseen.steps,
+    evaluations: { done: 0, total: foreseen.calls, replayed: 0 },
+    layers: { done: 0, total: foreseen.layers },
     sequences: 0,
     path: [],
     baselineLoss: undefined,
@@ -176,15 +169,6 @@ function emptyProgress(plan: { start: Pattern; steps: number; evaluations: numbe
 function flippedLayers({ from, layer, pattern }: { from: Pattern; layer: number | undefined; pattern: Pattern }) {
   const [, ...others] = layer === undefined ? [] : differences(from, pattern);
   return others.length === 0 ? { trying: layer } : { trying: layer, tryingOthers: others };
-}
-
-/** Layers that an evaluation runs; all of them for the baseline. */
-function workOf(pattern: Pattern, layer: number | undefined): number {
-  return pattern.length - (layer ?? 0);
-}
-
-function sumWork(pattern: Pattern, layers: readonly number[]): number {
-  return layers.reduce((sum, layer) => sum + workOf(pattern, layer), 0);
 }
 
 function countFull(pattern: Pattern): number {

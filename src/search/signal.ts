@@ -12,7 +12,7 @@ import type { Trials } from "./trials.ts";
 export async function* requireSignal(trials: Trials, { candidates }: SearchStep): AsyncGenerator<SearchEvent, void> {
   const { space } = trials;
   if (candidates.some(({ loss }) => !ties(trials, loss))) return;
-  yield* trials.evaluate(1, space.sparsest, space.start);
+  yield* trials.evaluate(space.sparsest, space.start);
   requireDifferences(trials);
 }
 

@@ -57,6 +57,11 @@ export class PatternSpace {
     return this.#pinned.size;
   }
 
+  /** Whether runs of Shared layers have a limit: what a step may try then depends on the steps before it. */
+  get limitsRuns(): boolean {
+    return this.#maxSharedRun < this.start.length;
+  }
+
   /** Fewest Full layers of any pattern here. */
   get fewest(): number {
     return this.#fewest([...this.#pinned.keys()], this.#owned);
@@ -77,7 +82,7 @@ export class PatternSpace {
     const reasons = new Map<string, number[]>();
     for (const [layer, why] of this.#pinned) if (layer > 0) reasons.set(why, [...(reasons.get(why) ?? []), layer]);
     const pins = [...reasons].map(([why, layers]) => `${why} keeps ${layers.join(", ")} Full`);
-    const run = this.#maxSharedRun < this.start.length ? [`--max-shared-run is ${this.#maxSharedRun}`] : [];
+    const run = this.limitsRuns ? [`--max-shared-run is ${this.#maxSharedRun}`] : [];
     throw new UsageError(
       `${where} asks for ${retain} Full layers, at least ${this.fewest} are needed: ${[...pins, ...run].join(", ")} (layer 0 is always Full)`,
       { hint: "ask for more Full layers, or drop a constraint" },
@@ -118,11 +123,6 @@ export class PatternSpace {
   /** Shared layers that have an indexer. */
   sharedByChoice(pattern: Pattern): number[] {
     return this.#owned.filter((layer) => pattern[layer] === "S");
-  }
-
-  /** Exchanges of a pattern with `retain` Full layers, at most. */
-  countExchanges(retain: number, size: number): number {
-    return binomial(retain - this.#pinned.size, size) * binomial(this.size - retain, size);
   }
 
   /** Patterns with this many Full layers, at most: run limits leave fewer. */

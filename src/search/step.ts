@@ -2,7 +2,7 @@
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Candidate, Found, Lead, SearchEvent, SearchStep } from "./events.ts";
 import type { Evaluation } from "./losses.ts";
-import type { Tried } from "./screening/selection.ts";
+import type { Tried } from "./screening/screening.ts";
 import { type Direction, differences } from "./space.ts";
 import { chooseBest } from "./ties.ts";
 import type { Trials } from "./trials.ts";
@@ -14,25 +14,24 @@ const NOISE_ERRORS = 2;
 export async function* sparsest(trials: Trials): AsyncGenerator<SearchEvent, Found> {
   const pattern = trials.space.sparsest;
   // Its own base: the next step departs from it, and a base is run once anyhow.
-  const evaluation = yield* trials.evaluate(1, pattern, pattern);
-  const found = { pattern, evaluation, steps: [], by: trials.by };
-  yield* trials.commit(1, found);
+  const evaluation = yield* trials.evaluate(pattern, pattern);
+  const found = { pattern, evaluation, steps: [], foundBy: trials.foundBy };
+  yield* trials.commit(found);
   return found;
 }
 
 /**
  * Measures patterns that depart from one; those that may be among the `keep` best come back, in the given order.
- * @param selection how the best are told; as the search does it by default
+ * @param screening how the best are found; as the search does it by default
  */
 export async function* tryFrom(
   trials: Trials,
-  step: number,
   from: Found,
   patterns: readonly Pattern[],
   keep = 1,
-  selection = trials.selection,
+  screening = trials.screening,
 ): AsyncGenerator<SearchEvent, Found[]> {
-  const tried = yield* selection.run(trials, step, from.pattern, patterns, keep);
+  const tried = yield* screening.run(trials, from.pattern, patterns, keep);
   return follow(trials, from, tried);
 }
 
@@ -53,21 +52,26 @@ export function follow(trials: Trials, from: Found, tried: readonly Tried[]): Fo
         ...(lead === undefined ? {} : { lead }),
         ...(trials.repetition === undefined ? {} : { repetition: trials.repetition }),
       };
-      return { pattern: one.pattern, evaluation: one.evaluation, steps: [...from.steps, step], by: trials.by };
+      return {
+        pattern: one.pattern,
+        evaluation: one.evaluation,
+        steps: [...from.steps, step],
+        foundBy: trials.foundBy,
+      };
     });
 }
 
 /** Tries every flip in one direction, takes the best. */
 export async function* takeStep(
   trials: Trials,
-  step: number,
   from: Found,
   direction: Direction,
   retain: number,
 ): AsyncGenerator<SearchEvent, Found> {
-  const tried = yield* tryFrom(trials, step, from, trials.space.flips(from.pattern, direction, retain));
+  trials.step++;
+  const tried = yield* tryFrom(trials, from, trials.space.flips(from.pattern, direction, retain));
   const best = chooseBest(tried, trials.tie);
-  yield* trials.commit(step, best);
+  yield* trials.commit(best);
   return best;
 }
 

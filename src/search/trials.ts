@@ -10,26 +10,16 @@ import type {
   Evaluate,
   Found,
   PatternRequest,
+  Refinement,
+  Rehearsal,
   Repetition,
   SearchEvent,
   SearchOptions,
-  SearchStep,
-  SecondLook,
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
 import { type Evaluation, type KnownLosses, LossTable, type SequenceLoss } from "./losses.ts";
-import { contest } from "./screening/repeated.ts";
-import type { Selection } from "./screening/selection.ts";
-import { requireDifferences, requireSignal } from "./signal.ts";
+import type { Screening, Tried } from "./screening/screening.ts";
 import type { PatternSpace } from "./space.ts";
-
-/** A strategy for one space and targets: how much there is to do, and doing it from the measured start. */
-export interface SearchPlan {
-  steps: number;
-  /** Evaluations foreseen, the baseline included. */
-  evaluations: number;
-  run(trials: Trials, start: Found): AsyncGenerator<SearchEvent, unknown>;
-}
 
 /**
  * Differences below so many standard errors are noise. Three, because many candidates are compared, some of them several
@@ -50,45 +40,42 @@ export class Trials {
   readonly targets: readonly number[];
   readonly losses: LossTable;
   readonly frontier = new Frontier();
-  /** How steps tell their best candidates. */
-  readonly selection: Selection;
-  /** What commits, for the frontier. */
-  by = "";
+  /** How steps find their best candidates. */
+  readonly screening: Screening;
+  /** Name of the strategy, or the stage of it, whose patterns are being committed. */
+  foundBy = "";
+  /** The step at work, from 1; 0 is the baseline. */
+  step = 0;
   done = 0;
   sequenceEvaluations = 0;
-  /** What the work so far costs; replayed evaluations as if they had run, so that a resumed search decides alike. */
+  /** What the work so far costs; replayed evaluations as if they had run, so that a resumed search decides the same. */
   readonly cost = new LayerCost();
-  /** What it may come to. */
+  /** What it may cost in all. */
   budget = Number.POSITIVE_INFINITY;
-  /** Steps of the stages before the one at work. */
-  stepsBefore = 0;
-  /** Evaluations foreseen for the stages after it. */
-  evaluationsAfter = 0;
-  secondLooks: SecondLook[] | undefined;
+  refinements: Refinement[] | undefined;
   /** Of one measurement at the step at work; 0 for exact evaluators. */
   noise = 0;
   /** What the step at work has measured again. */
   repetition: Repetition | undefined;
-  /** Rounds in which a noisy evaluator is asked again for what noise does not tell apart; undefined for an exact one. */
+  /** Rounds in which a noisy evaluator is asked again for what noise hides; undefined for an exact one. */
   readonly repeats: number | undefined;
-  readonly #steps: number;
+  readonly #foreseen: Pick<Rehearsal, "steps" | "calls">;
   readonly #evaluate: Evaluate;
   readonly #known: KnownLosses | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #patterns = new Set<Pattern>();
-  #left: number;
 
-  constructor(options: SearchOptions, plan: SearchPlan, selection: Selection) {
+  constructor(options: SearchOptions, screening: Screening, foreseen: Pick<Rehearsal, "steps" | "calls">) {
     this.space = options.space;
-    this.targets = options.targets;
+    // With every indexer there is one pattern, and it is measured before the first step.
+    this.targets = options.targets.filter((retain) => retain < options.space.size);
     this.losses = new LossTable(options.sequences, options.space.start);
-    this.selection = selection;
+    this.screening = screening;
     this.repeats = options.repeats;
     this.#evaluate = options.evaluate;
     this.#known = options.known;
     this.#signal = options.signal;
-    this.#steps = plan.steps;
-    this.#left = plan.evaluations;
+    this.#foreseen = foreseen;
   }
 
   /** Patterns measured so far, the start first. */
@@ -101,15 +88,6 @@ export class Trials {
     return this.#patterns.size;
   }
 
-  get total(): number {
-    return this.done + this.#left;
-  }
-
-  /** Evaluations that the stage at work foresees from here on. */
-  foresee(evaluations: number): void {
-    this.#left = evaluations + this.evaluationsAfter;
-  }
-
   /**
    * The evaluation of a pattern on some sequences, and on those that were measured before. What this run knows already
    * passes without an event.
@@ -120,13 +98,12 @@ export class Trials {
    * @throws BudgetSpent before an evaluation that the budget does not allow
    */
   async *evaluate(
-    step: number,
     pattern: Pattern,
     from: Pattern,
     { base = from, sequences = this.losses.sequences }: { base?: Pattern; sequences?: readonly number[] } = {},
   ): AsyncGenerator<SearchEvent, Evaluation> {
-    const evaluations = yield* this.evaluateAll(step, [{ pattern, base, sequences }], from);
-    return evaluations[0] as Evaluation;
+    const [evaluation] = yield* this.evaluateAll([{ pattern, base, sequences }], from);
+    return evaluation as Evaluation;
   }
 
   /**
@@ -134,11 +111,7 @@ export class Trials {
    * @param from the pattern that the step departs from
    * @throws as `evaluate` does: BudgetSpent after those that the budget allows
    */
-  async *evaluateAll(
-    step: number,
-    patterns: readonly PatternRequest[],
-    from: Pattern,
-  ): AsyncGenerator<SearchEvent, Evaluation[]> {
+  async *evaluateAll(patterns: readonly PatternRequest[], from: Pattern): AsyncGenerator<SearchEvent, Evaluation[]> {
     const requests = patterns
       .map((request) => ({ ...request, sequences: this.losses.missing(request.pattern, request.sequences) }))
       .filter(({ sequences }) => sequences.length > 0);
@@ -151,26 +124,19 @@ export class Trials {
       for (const { pattern, base } of patterns) {
         this.#signal?.throwIfAborted();
         if (!open.has(pattern)) {
-          this.#left = Math.max(0, this.#left - 1);
           evaluations.push(this.losses.evaluation(pattern));
           continue;
         }
         const request = within.get(pattern);
         if (request === undefined) throw new BudgetSpent();
-        this.#left = Math.max(1, this.#left);
-        const layer = pattern === from ? undefined : firstDifference(pattern, from);
-        const about = { step: this.stepsBefore + step, from, layer, pattern };
         const { sequences } = request;
-        yield { kind: "evaluation started", ...about, sequences, done: this.done, total: this.total };
+        yield this.#started(pattern, from, sequences);
         const isFresh = (await measured.next()).value === true;
         this.#patterns.add(pattern);
-        this.sequenceEvaluations += sequences.length;
-        this.done++;
-        this.#left--;
+        const layers = this.cost.price(pattern, base, sequences);
         const evaluation = this.losses.evaluation(pattern);
         this.cost.spend(pattern, base, sequences, evaluation.loss);
-        const replayed = !isFresh;
-        yield { kind: "evaluation done", ...about, done: this.done, total: this.total, evaluation, replayed };
+        yield this.#done(pattern, from, sequences, { layers, replayed: !isFresh });
         evaluations.push(evaluation);
       }
     } finally {
@@ -180,18 +146,33 @@ export class Trials {
   }
 
   /**
+   * Measures patterns on all sequences.
+   * @param baseOf whose states the evaluator reuses
+   */
+  async *tryAll(
+    patterns: readonly Pattern[],
+    from: Pattern,
+    baseOf = (_: Pattern) => from,
+  ): AsyncGenerator<SearchEvent, Tried[]> {
+    const { sequences } = this.losses;
+    const requests = patterns.map((pattern) => ({ pattern, base: baseOf(pattern), sequences }));
+    const evaluations = yield* this.evaluateAll(requests, from);
+    return evaluations.map((evaluation, place) => ({
+      pattern: patterns[place] as Pattern,
+      evaluation,
+      dropped: false,
+    }));
+  }
+
+  /**
    * Measures once more what is known of a pattern, and takes the mean.
    * @param from the pattern that the step departs from
    */
-  async *again(step: number, pattern: Pattern, from: Pattern): AsyncGenerator<SearchEvent, void> {
-    const signal = this.#signal;
-    signal?.throwIfAborted();
+  async *again(pattern: Pattern, from: Pattern): AsyncGenerator<SearchEvent, void> {
+    this.#signal?.throwIfAborted();
     const sequences = this.losses.measuredSequences(pattern);
     const repeat = this.losses.measurements(pattern);
-    const layer = pattern === from ? undefined : firstDifference(pattern, from);
-    const about = { step: this.stepsBefore + step, from, layer, pattern };
-    this.#left = Math.max(1, this.#left);
-    yield { kind: "evaluation started", ...about, sequences, done: this.done, total: this.total };
+    yield this.#started(pattern, from, sequences);
     const known = this.#known?.get(repetitionKey(pattern, repeat));
     const missing = sequences.filter((index) => known?.has(index) !== true);
     const fresh = missing.length === 0 ? [] : await this.#repeat({ pattern, sequences: missing, base: from }, repeat);
@@ -202,17 +183,8 @@ export class Trials {
       }
       this.losses.addAgain(pattern, index, loss);
     }
-    this.sequenceEvaluations += sequences.length;
-    this.done++;
-    const evaluation = this.losses.evaluation(pattern);
-    yield {
-      kind: "evaluation done",
-      ...about,
-      done: this.done,
-      total: this.total,
-      evaluation,
-      replayed: missing.length === 0,
-    };
+    const layers = this.cost.price(pattern, from, sequences);
+    yield this.#done(pattern, from, sequences, { layers, replayed: missing.length === 0 });
   }
 
   /** What two losses may differ by and still be equal: a tie, or what the noise of both makes of their difference. */
@@ -227,8 +199,8 @@ export class Trials {
   readonly tie = (one: { pattern: Pattern }, other: { pattern: Pattern }): number =>
     this.margin(one.pattern, other.pattern);
 
-  /** Takes a step: tells of it, and offers its pattern to the frontier. */
-  *commit(step: number, found: Found): Generator<SearchEvent, void> {
+  /** Takes a step: reports it, and offers its pattern to the frontier. */
+  *commit(found: Found): Generator<SearchEvent, void> {
     const taken = found.steps.at(-1);
     if (this.space.allows(found.pattern)) {
       const known = this.frontier.at(fullLayers(found.pattern).length);
@@ -236,10 +208,36 @@ export class Trials {
       if (known !== undefined) this.frontier.refresh({ ...known, evaluation: this.losses.evaluation(known.pattern) });
       this.frontier.offer(found);
     }
-    if (taken !== undefined) yield this.#committed(step, taken);
+    if (taken === undefined) return;
+    const steps = Math.max(this.step, this.#foreseen.steps);
+    const total = Math.max(this.done, this.#foreseen.calls);
+    yield { kind: "step committed", ...taken, step: this.step, steps, done: this.done, total };
   }
 
-  /** Takes note of the losses of each request in turn; says of each whether any sequence had to be run for it. */
+  #started(pattern: Pattern, from: Pattern, sequences: readonly number[]): SearchEvent {
+    const total = Math.max(this.done + 1, this.#foreseen.calls);
+    return { kind: "evaluation started", ...this.#about(pattern, from), sequences, done: this.done, total };
+  }
+
+  #done(
+    pattern: Pattern,
+    from: Pattern,
+    sequences: readonly number[],
+    what: { layers: number; replayed: boolean },
+  ): SearchEvent {
+    this.sequenceEvaluations += sequences.length;
+    this.done++;
+    const total = Math.max(this.done, this.#foreseen.calls);
+    const evaluation = this.losses.evaluation(pattern);
+    return { kind: "evaluation done", ...this.#about(pattern, from), done: this.done, total, evaluation, ...what };
+  }
+
+  #about(pattern: Pattern, from: Pattern) {
+    const layer = pattern === from ? undefined : firstDifference(pattern, from);
+    return { step: this.step, from, layer, pattern };
+  }
+
+  /** Notes the losses of each request in turn; yields for each whether any sequence had to be run for it. */
   async *#measure(requests: readonly PatternRequest[]): AsyncGenerator<boolean, undefined> {
     const open = requests.map((request) => {
       const known = this.#known?.get(request.pattern);
@@ -256,7 +254,7 @@ export class Trials {
         const fresh: readonly SequenceLoss[] | undefined = missing.length === 0 ? [] : (await measured?.next())?.value;
         for (const index of sequences) {
           const loss = known?.get(index) ?? fresh?.[missing.indexOf(index)];
-          if (loss === undefined) throw new Error(`the evaluator gave no loss of sequence ${index}`);
+          if (loss === undefined) throw new Error(`the evaluator returned no loss of sequence ${index}`);
           if (!Number.isFinite(loss.loss)) {
             throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss.loss} on sequence ${index}`);
           }
@@ -279,56 +277,4 @@ export class Trials {
   get #interruption(): { signal?: AbortSignal } {
     return this.#signal === undefined ? {} : { signal: this.#signal };
   }
-
-  #committed(step: number, taken: SearchStep): SearchEvent {
-    const position = { step: this.stepsBefore + step, steps: this.#steps, done: this.done, total: this.total };
-    return { kind: "step committed", ...taken, ...position };
-  }
-}
-
-/** Runs a plan. The consumer sees each evaluation before the next one begins, so that it can write it down. */
-export async function* runPlan(
-  strategy: string,
-  plan: SearchPlan,
-  options: SearchOptions,
-  selection: Selection,
-): AsyncGenerator<SearchEvent> {
-  const { space, targets } = options;
-  const trials = new Trials(options, plan, selection);
-  trials.by = strategy;
-  const { start } = space;
-  yield { kind: "plan", strategy, start, targets, steps: plan.steps, evaluations: plan.evaluations };
-  const baseline = yield* trials.evaluate(0, start, start);
-  const from: Found = { pattern: start, evaluation: baseline, steps: [], by: "model" };
-  trials.frontier.offer(from);
-  let isFirst = true;
-  for await (const event of plan.run(trials, from)) {
-    yield event;
-    if (event.kind !== "step committed" || !isFirst) continue;
-    isFirst = false;
-    yield* requireSignal(trials, event);
-  }
-  requireDifferences(trials);
-  trials.foresee(0);
-  const patterns: Found[] = [];
-  for (const retain of [...new Set(targets)].sort((left, right) => right - left)) {
-    const found = trials.frontier.at(retain);
-    if (found === undefined) throw new Error(`the search committed no pattern with ${retain} Full layers`);
-    // A race may have told it before all sequences were measured.
-    const evaluation = yield* trials.evaluate(plan.steps, found.pattern, found.pattern);
-    const settled = { ...found, evaluation };
-    const best = trials.repeats === undefined ? settled : yield* contest(trials, plan.steps, settled);
-    patterns.push(best);
-    trials.frontier.refresh(best);
-  }
-  const { evaluations, sequenceEvaluations, secondLooks } = trials;
-  const result = {
-    baseline,
-    patterns,
-    frontier: trials.frontier.all,
-    evaluations,
-    sequenceEvaluations,
-    layers: trials.cost.total,
-  };
-  yield { kind: "done", result: secondLooks === undefined ? result : { ...result, secondLooks } };
 }

@@ -21,7 +21,7 @@ const words = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48"
 /** All that a search of six sequences says when it is to be quiet. */
 const fewSequences = expect.stringMatching(/^warning: 6 sequences are few to search by: [^\n]*\n$/);
 
-/** Lines of a journal behind its header. */
+/** Lines of a journal after its header. */
 async function journal(name: string): Promise<{ pattern: string; sequences: { index: number; kl?: number }[] }[]> {
   const lines = (await readFile(join(folder, `${name}.journal.jsonl`), "utf8")).split("\n").slice(1, -1);
   return lines.map((line) => JSON.parse(line) as Awaited<ReturnType<typeof journal>>[number]);
@@ -29,16 +29,11 @@ async function journal(name: string): Promise<{ pattern: string; sequences: { in
 
 describe("search --strategy", () => {
   test.each([
-    [[], { strategy: "look-again", objective: "nll" }],
-    [["--strategy", "forward", "--race"], { strategy: "forward", settings: { race_alpha: 0.1 } }],
+    [[], { strategy: "refine", objective: "nll" }],
+    [["--strategy", "greedy", "--race"], { strategy: "greedy", settings: { race_alpha: 0.1 } }],
+    [["--strategy", "greedy", "--objective", "kl"], { strategy: "greedy", objective: "kl" }],
     [["--strategy", "blockwise", "--blocks", "2"], { strategy: "blockwise", settings: { blocks: 2 } }],
-    [
-      ["--strategy", "beam", "--beam-width", "3", "--direction", "forward", "--swaps", "pairs"],
-      { strategy: "beam", settings: { beam_width: 3, direction: "forward", swaps: "pairs" } },
-    ],
-    [["--strategy", "floating", "--objective", "kl"], { strategy: "floating", objective: "kl" }],
     [["--strategy", "exhaustive"], { strategy: "exhaustive" }],
-    [["--strategy", "greedy", "--swaps"], { strategy: "greedy", settings: { swaps: "single" } }],
   ])("%j writes a file that says so", async (options, search) => {
     const name = `${options.join("")}.json`;
     const outcome = await indexcache(folder, [...words, ...options, "-o", name]);
@@ -58,7 +53,7 @@ describe("search --strategy", () => {
     expect(outcome.stdout).toContain(`Pattern      ${file.index_topk_pattern}\n`);
     expect(outcome.stdout).toMatch(new RegExp(`^Strategy {5}${search.strategy}`, "m"));
     const greedy = await readPatternFile(join(folder, "greedy.json"));
-    if (["look-again", "exhaustive"].includes(search.strategy)) expect(file.loss).toBeLessThan(greedy.loss + 2e-5);
+    if (["refine", "exhaustive"].includes(search.strategy)) expect(file.loss).toBeLessThan(greedy.loss + 2e-5);
     // Not only a way of writing: what was found can be used.
     const used = await indexcache(folder, ["loss", tinyModel, ...words.slice(2, 8), "-p", name, "--json", "-q"]);
     expect(JSON.parse(used.stdout)).toMatchObject({ loss: expect.closeTo(file.loss, 6) as number });
@@ -100,10 +95,10 @@ describe("search --strategy", () => {
   });
 
   test("takes losses from other strategies' journals, and refuses to go on with them as its own", async () => {
-    const floating = [...words, "--strategy", "floating", "-q"];
-    expect((await indexcache(folder, [...floating, "-o", "alone.json"])).status).toBe(0);
+    const exhaustive = [...words, "--strategy", "exhaustive", "-q"];
+    expect((await indexcache(folder, [...exhaustive, "-o", "alone.json"])).status).toBe(0);
     const reuse = ["--reuse", "greedy.json.journal.jsonl"];
-    expect(await indexcache(folder, [...floating, "-o", "both.json", ...reuse])).toMatchObject({
+    expect(await indexcache(folder, [...exhaustive, "-o", "both.json", ...reuse])).toMatchObject({
       status: 0,
       stderr: fewSequences,
     });
@@ -114,13 +109,46 @@ describe("search --strategy", () => {
     expect(both.patterns).toEqual(alone.patterns);
     const known = new Set((await journal("greedy.json")).map(({ pattern }) => pattern));
     expect((await journal("both.json")).filter(({ pattern }) => known.has(pattern))).toEqual([]);
-    const resumed = await indexcache(folder, [...floating, "-o", "greedy.json", "--resume"]);
+    const resumed = await indexcache(folder, [...exhaustive, "-o", "greedy.json", "--resume"]);
     expect(resumed).toMatchObject({
       status: 2,
-      stderr: expect.stringContaining("search.strategy (journal: greedy, now: floating)"),
+      stderr: expect.stringContaining("search.strategy (journal: greedy, now: exhaustive)"),
     });
-    const shorter = await indexcache(folder, [...floating, ...reuse, "--sequences", "5"]);
+    const shorter = await indexcache(folder, [...exhaustive, ...reuse, "--sequences", "5"]);
     expect(shorter).toMatchObject({ status: 2, stderr: expect.stringContaining("calibration_hash (journal: ") });
+  });
+
+  test("continues a journal of look-again, which is called refine now, and refuses those of strategies that are gone", async () => {
+    expect((await indexcache(folder, [...words, "-q", "-o", "refined.json"])).status).toBe(0);
+    const [header = "", ...lines] = (await readFile(join(folder, "refined.json.journal.jsonl"), "utf8")).split("\n");
+    // Journals of earlier versions have no checksums.
+    const bare = (line: string): string => line.replace(/,"checksum":"[0-9a-f]{8}"\}$/, "}");
+    const from = (name: string, strategy: string): Promise<void> => {
+      const old = [header.replace('"strategy":"refine"', strategy), ...lines].map(bare).join("\n");
+      return writeFile(join(folder, `${name}.journal.jsonl`), old);
+    };
+    await from("old.json", '"strategy":"look-again"');
+    const old = await indexcache(folder, [...words, "--strategy", "look-again", "-o", "old.json", "--resume"]);
+    expect(old).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining("--strategy look-again is called refine now"),
+    });
+    const [first, second] = [
+      await readPatternFile(join(folder, "refined.json")),
+      await readPatternFile(join(folder, "old.json")),
+    ];
+    expect(second.search.strategy).toBe("refine");
+    expect(second.patterns).toEqual(first.patterns);
+    for (const [strategy, name] of [
+      ['"strategy":"beam","beam_width":2,"direction":"backward"', "--strategy beam, which"],
+      ['"strategy":"greedy","swaps":"pairs"', "--strategy greedy --swaps, which"],
+    ] as const) {
+      await from("gone.json", strategy);
+      expect(await indexcache(folder, [...words, "-q", "-o", "gone.json", "--resume"])).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining(`gone.json.journal.jsonl" is of ${name} this version no longer has`),
+      });
+    }
   });
 
   test("joins journals of one search, and says where it stands", async () => {
@@ -200,13 +228,12 @@ describe("search --strategy", () => {
   });
 
   test.each([
-    [["--strategy", "best"], "Allowed choices are look-again, greedy, forward"],
-    [["--beam-width", "4"], "--beam-width is an option of --strategy beam, not of --strategy look-again"],
-    [["--strategy", "floating", "--direction", "forward"], "--direction is an option of --strategy beam"],
-    [["--strategy", "beam", "--beam-width", "0"], "It must be 1 or more"],
-    [["--strategy", "beam", "--direction", "up"], "Allowed choices are backward, forward"],
+    [["--strategy", "best"], "Allowed choices are refine, greedy, blockwise, exhaustive"],
+    [["--strategy", "beam"], "This version no longer has it: no measurement favoured it over refine"],
+    [["--blocks", "4"], "--blocks is an option of --strategy blockwise, not of --strategy refine"],
+    [["--strategy", "blockwise", "--blocks", "0"], "It must be 1 or more"],
+    [["--race"], "--race goes with greedy, blockwise, not with --strategy refine"],
     [["--strategy", "blockwise", "--blocks", "9"], "--blocks is 9, the model has 5 layers"],
-    [["--strategy", "exhaustive", "--swaps"], "--swaps has nothing to refine behind --strategy exhaustive"],
     [["--strategy", "exhaustive", "--retain", "9"], "the model has 5 layers"],
     [["--retain", "1/2,x"], '--retain is "x": it must be a fraction'],
   ])("refuses %j with exit code 2", async (options, message) => {

@@ -3,8 +3,11 @@ import { fullPattern } from "../../src/pattern/pattern.ts";
 import { PlainDisplay } from "../../src/report/search/search-display.ts";
 import { oneByOne } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
+import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { search } from "../../src/search/strategy.ts";
+import { exhaustive } from "../../src/search/strategies/exhaustive.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
 
 const space = new PatternSpace(fullPattern(4));
 
@@ -18,7 +21,7 @@ async function lines(seconds: number): Promise<string[]> {
     now += seconds;
     return [{ loss: 2 + pattern.lastIndexOf("S") / 8 + 1 / 8, tokens: 1 }];
   });
-  for await (const event of search({ name: "greedy" }, { space, targets: [2], sequences: [0], evaluate })) {
+  for await (const event of search({ strategy: greedy }, { space, targets: [2], sequences: [0], evaluate })) {
     const progress = tracker.advance(event, now);
     if (progress !== undefined) display.show(event, progress);
   }
@@ -34,18 +37,19 @@ describe("the plain display", () => {
     const losses = new Map(Object.entries({ FFSS: 2.5, FSFS: 3, FSSF: 2, FSSS: 4 }));
     const evaluate = oneByOne(async (pattern) => [{ loss: losses.get(pattern) ?? 2.25, tokens: 1 }]);
     const patterns = { space, targets: [2], sequences: [0], evaluate };
-    for (const strategy of [{ name: "forward" }, { name: "exhaustive" }] as const) {
-      for await (const event of search(strategy, patterns)) {
+    for (const strategy of [refine, exhaustive]) {
+      for await (const event of search({ strategy }, patterns)) {
         const progress = tracker.advance(event, 0);
         if (progress !== undefined) display.show(event, progress);
       }
     }
     expect(written).toEqual([
-      "forward: 1 steps, about 5 evaluations from FFFF",
-      "baseline: loss 2.25000, 1 of 5 evaluations, about 0 s left",
-      "step 1 of 1: layer 3 is Full, loss 2.00000 (-0.25000), FSSF, 5 evaluations",
-      "5 evaluations in 0 s",
-      "exhaustive: 1 steps, about 4 evaluations from FFFF",
+      "refine: 3 steps, about 8 evaluations from FFFF",
+      "baseline: loss 2.25000, 1 of 8 evaluations, about 0 s left",
+      "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 8 evaluations, about 0 s left",
+      "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 of 8 evaluations, about 0 s left",
+      "8 evaluations in 0 s",
+      "exhaustive: 1 steps, 4 evaluations from FFFF",
       "baseline: loss 2.25000, 1 of 4 evaluations, about 0 s left",
       "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 evaluations",
       "4 evaluations in 0 s",
@@ -54,8 +58,8 @@ describe("the plain display", () => {
 
   test("writes one line a step", async () => {
     expect(await lines(1)).toEqual([
-      "2 steps, 6 evaluations from FFFF",
-      "baseline: loss 2.00000, 1 of 6 evaluations, about 2.5 s left",
+      "greedy: 2 steps, 6 evaluations from FFFF",
+      "baseline: loss 2.00000, 1 of 6 evaluations, about 2.3 s left",
       expect.stringMatching(
         /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
       ),

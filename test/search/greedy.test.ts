@@ -2,8 +2,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, fullPattern, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
+import { rehearse } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { countCandidates } from "../../src/search/strategies/greedy.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
 import { run } from "./synthetic.ts";
 
 /** A loss like a model's: each Shared layer costs its own weight times the distance to the layer that it reads. */
@@ -12,12 +13,12 @@ function synthetic(weights: readonly number[]): (pattern: Pattern) => number {
     2 + weights.reduce((sum, weight, layer) => sum + weight * (layer - sourceLayer(pattern, layer)), 0);
 }
 
-const greedy = { name: "greedy" } as const;
+const method = { strategy: greedy };
 
 describe("greedy", () => {
-  test("gives the pattern that a hand finds", async () => {
-    // Layer 2 is free, layer 3 nearly, layer 1 dear; after 2 is shared, sharing 3 reads from 1, at distance 2.
-    const { last, result } = await run(greedy, {
+  test("finds the pattern that is found by hand", async () => {
+    // Layer 2 is free, layer 3 nearly, layer 1 costly; after 2 is shared, sharing 3 reads from 1, at distance 2.
+    const { last, result } = await run(method, {
       start: fullPattern(4),
       targets: [2],
       loss: synthetic([0, 1, 0, 0.25]),
@@ -58,8 +59,10 @@ describe("greedy", () => {
       fc.asyncProperty(problem, async ({ weights, kept }) => {
         const start = fullPattern(weights.length);
         const retain = Math.min(kept, weights.length);
-        const { last, calls } = await run(greedy, { start, targets: [retain], loss: synthetic(weights) });
-        expect(calls).toHaveLength(1 + countCandidates(new PatternSpace(start), weights.length, retain));
+        const { last, calls } = await run(method, { start, targets: [retain], loss: synthetic(weights) });
+        const space = new PatternSpace(start);
+        const foreseen = await rehearse(method, { space, targets: [retain], sequences: [0] });
+        expect(foreseen).toMatchObject({ calls: calls.length, evaluations: calls.length, exact: true });
         let before = start;
         for (const step of last.steps) {
           expect(fullLayers(step.pattern)).toEqual(fullLayers(before).filter((layer) => layer !== step.flippedLayer));
@@ -74,8 +77,8 @@ describe("greedy", () => {
 
   test("holds the search to 1/2 in the search to 1/4", async () => {
     const problem = { start: fullPattern(8), loss: synthetic([0, 3, 1, 4, 1, 5, 9, 2]) };
-    const half = await run(greedy, { ...problem, targets: [4] });
-    const both = await run(greedy, { ...problem, targets: [4, 2] });
+    const half = await run(method, { ...problem, targets: [4] });
+    const both = await run(method, { ...problem, targets: [4, 2] });
     expect(both.result.patterns[0]).toEqual(half.last);
     expect(both.last.steps.slice(0, 4)).toEqual(half.last.steps);
   });
@@ -87,14 +90,14 @@ describe("greedy", () => {
       ["FFFS", 2],
     ]);
     const problem = { start: fullPattern(4), targets: [3], loss: (pattern: Pattern) => losses.get(pattern) ?? 1 };
-    expect((await run(greedy, problem)).last.pattern).toBe("FSFF");
+    expect((await run(method, problem)).last.pattern).toBe("FSFF");
     losses.set("FSFF", 2 + 2e-5);
-    expect((await run(greedy, problem)).last.pattern).toBe("FFSF");
+    expect((await run(method, problem)).last.pattern).toBe("FFSF");
   });
 
   test("leaves natively Shared layers alone", async () => {
     const start = parsePattern("FSFFSF");
-    const { calls } = await run(greedy, { start, targets: [2], loss: synthetic([0, 9, 1, 1, 9, 2]) });
+    const { calls } = await run(method, { start, targets: [2], loss: synthetic([0, 9, 1, 1, 9, 2]) });
     expect(calls[0]?.pattern).toBe("FSFFSF");
     expect(calls.every(({ pattern }) => pattern[1] === "S" && pattern[4] === "S")).toBe(true);
     expect(calls).toHaveLength(1 + 3 + 2);
@@ -105,7 +108,7 @@ describe("greedy", () => {
     const by: Record<string, number[]> = { FSFF: [2, 2, 2.3], FFSF: [2.1, 2.1, 2.2], FFFS: [3, 3, 3] };
     const loss = (pattern: Pattern, sequence: number): number => by[pattern]?.[sequence] ?? 1;
     const problem = { start: fullPattern(4), targets: [3], sequences: 3, loss };
-    const [step] = (await run(greedy, problem)).last.steps;
+    const [step] = (await run(method, problem)).last.steps;
     expect(step).toMatchObject({ pattern: "FSFF", lead: { over: 2, withinNoise: true, sequences: 3 } });
     expect(step?.lead?.mean).toBeCloseTo(0.1 / 3, 9);
     // Paired: differences 0.1, 0.1, -0.1 have a standard deviation of 0.1155, over sqrt(3).
@@ -113,10 +116,15 @@ describe("greedy", () => {
   });
 });
 
-test("countCandidates() gives the published numbers of evaluations", () => {
-  const count = (layers: number, retain: number) =>
-    countCandidates(new PatternSpace(fullPattern(layers)), layers, retain);
-  expect(count(47, 24)).toBe(805);
-  expect(count(47, 12)).toBe(1015);
-  expect(count(78, 22)).toBe(2772);
-});
+test.each([
+  [47, 24, 805],
+  [47, 12, 1015],
+  [78, 22, 2772],
+])(
+  "a rehearsal at %i layers to %i foresees the published number of evaluations",
+  async (layers, retain, candidates) => {
+    const space = new PatternSpace(fullPattern(layers));
+    const foreseen = await rehearse(method, { space, targets: [retain], sequences: [0] });
+    expect(foreseen).toMatchObject({ steps: layers - retain, evaluations: 1 + candidates, exact: true });
+  },
+);

@@ -7,6 +7,7 @@ import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
 import { fixturePath } from "../oracle.ts";
 import { landscapeNames, parseLandscape, patternIndex, readLandscape } from "./landscape.ts";
 import { run } from "./synthetic.ts";
@@ -57,7 +58,7 @@ describe("the landscape of the demo model", () => {
     const { steps } = oracle.greedy_search;
     const windows = [0, 1, 2, 3]; // those of the oracle
     const { last } = await run(
-      { name: "greedy" },
+      { strategy: greedy },
       {
         start: fullPattern(landscape.layers),
         targets: [landscape.layers - steps.length],

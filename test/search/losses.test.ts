@@ -3,7 +3,7 @@ import { studentCdf, studentQuantile } from "../../src/base/distributions.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { Frontier, knee } from "../../src/search/frontier.ts";
 import { LossTable } from "../../src/search/losses.ts";
-import { isBehind } from "../../src/search/screening/raced.ts";
+import { isWorse } from "../../src/search/screening/raced.ts";
 
 const start = parsePattern("FFF");
 const other = parsePattern("FSF");
@@ -46,10 +46,10 @@ describe("Student's t", () => {
   });
 
   test("drops nothing on one sequence, within a tie, or within chance", () => {
-    expect(isBehind({ mean: 1, standardError: null, sequences: 1 }, 0.1)).toBe(false);
-    expect(isBehind({ mean: 5e-6, standardError: 0, sequences: 9 }, 0.1)).toBe(false);
-    expect(isBehind({ mean: 0.1, standardError: 0.1, sequences: 9 }, 0.1)).toBe(false);
-    expect(isBehind({ mean: 0.2, standardError: 0.1, sequences: 9 }, 0.1)).toBe(true);
+    expect(isWorse({ mean: 1, standardError: null, sequences: 1 }, 0.1)).toBe(false);
+    expect(isWorse({ mean: 5e-6, standardError: 0, sequences: 9 }, 0.1)).toBe(false);
+    expect(isWorse({ mean: 0.1, standardError: 0.1, sequences: 9 }, 0.1)).toBe(false);
+    expect(isWorse({ mean: 0.2, standardError: 0.1, sequences: 9 }, 0.1)).toBe(true);
   });
 });
 
@@ -58,7 +58,7 @@ describe("Frontier", () => {
     pattern: parsePattern(pattern),
     evaluation: { loss, standardError: 0, change: 0, changeError: 0, sequences: 1, complete: true },
     steps: [],
-    by: "greedy",
+    foundBy: "greedy",
   });
 
   test("keeps the first of what ties, and what is better by more", () => {

@@ -6,8 +6,11 @@ import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base/random.ts";
 import { fullPattern, type Pattern } from "../../src/pattern/pattern.ts";
 import { type Found, oneByOne } from "../../src/search/events.ts";
+import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { type Strategy, search } from "../../src/search/strategy.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
+import type { SearchMethod } from "../../src/search/strategy.ts";
 import { type LandscapeName, readLandscape } from "./landscape.ts";
 import { indices } from "./synthetic.ts";
 
@@ -33,7 +36,7 @@ function deviation(change: number): number {
   return (pairedMean * Math.sqrt(16)) / Math.SQRT2;
 }
 
-async function found(name: LandscapeName, strategy: Strategy, seed: number | undefined): Promise<Found> {
+async function found(name: LandscapeName, method: SearchMethod, seed: number | undefined): Promise<Found> {
   const { layers, calibration } = readLandscape(name);
   const start = fullPattern(layers);
   const own = calibration.loss(start);
@@ -42,7 +45,7 @@ async function found(name: LandscapeName, strategy: Strategy, seed: number | und
   const normal = (): number => Math.sqrt(-2 * Math.log(1 - random.unit())) * Math.cos(2 * Math.PI * random.unit());
   const width = (pattern: Pattern): number =>
     seed === undefined ? 0 : deviation(Math.max(0, calibration.loss(pattern) - own));
-  const events = search(strategy, {
+  const events = search(method, {
     space: new PatternSpace(start),
     targets: [Math.round(layers / 4)],
     sequences: indices(calibration.sequences),
@@ -64,18 +67,18 @@ function isUndecided({ steps, repetition }: Found): boolean {
 }
 
 const race = { alpha: 0.1, block: 2, seed: 0 };
-const strategies: [string, Strategy][] = [
-  ["greedy", { name: "greedy" }],
-  ["greedy --race", { name: "greedy", race }],
-  ["look-again", { name: "look-again" }],
+const strategies: [string, SearchMethod][] = [
+  ["greedy", { strategy: greedy }],
+  ["greedy --race", { strategy: greedy, race }],
+  ["refine", { strategy: refine }],
 ];
 const runs = 12;
 
 describe.each(["demo", "l8", "l10"] as const)("%s", (name) => {
-  test.each(strategies)("%s", async (_, strategy) => {
-    const exact = await found(name, strategy, undefined);
+  test.each(strategies)("%s", async (_, method) => {
+    const exact = await found(name, method, undefined);
     const results: Found[] = [];
-    for (let seed = 1; seed <= runs; seed++) results.push(await found(name, strategy, seed));
+    for (let seed = 1; seed <= runs; seed++) results.push(await found(name, method, seed));
     const others = results.filter(({ pattern }) => pattern !== exact.pattern);
     const silent = others.filter((result) => !isUndecided(result));
     // With 100 runs: docs/log.md has the table.

@@ -3,8 +3,9 @@ import { fullPattern } from "../../src/pattern/pattern.ts";
 import { oneByOne } from "../../src/search/events.ts";
 import type { KnownLosses } from "../../src/search/losses.ts";
 import { ProgressTracker, type SearchProgress } from "../../src/search/progress.ts";
+import { rehearse, search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { search } from "../../src/search/strategy.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
 
 /** Follows a greedy search whose evaluations take one second for each layer that they run. */
 async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]> {
@@ -12,7 +13,7 @@ async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]>
   const tracker = new ProgressTracker(now);
   const states: SearchProgress[] = [];
   const work = search(
-    { name: "greedy" },
+    { strategy: greedy },
     {
       space: new PatternSpace(fullPattern(5)),
       targets: [2],
@@ -58,11 +59,13 @@ test("the progress of a search counts, keeps the best candidate and ends at noth
   });
 });
 
-test("the estimate counts layers, so that it is exact for the step at hand whatever is tried first", async () => {
+test("the estimate counts the layers that a rehearsal foresees, a second each", async () => {
   const states = await follow();
-  const afterBaseline = states.find(({ evaluations }) => evaluations.done === 1);
-  // The first step costs 4 + 3 + 2 + 1 seconds; the two later ones (3 and 2 candidates) are taken to cost 2.5 each.
-  expect(afterBaseline?.etaSeconds).toBeCloseTo(10 + 5 * 2.5, 9);
+  const space = new PatternSpace(fullPattern(5));
+  const { layers } = await rehearse({ strategy: greedy }, { space, targets: [2], sequences: [0] });
+  const after = (done: number) => states.find(({ evaluations }) => evaluations.done === done)?.etaSeconds;
+  expect(after(1)).toBeCloseTo(layers - 5, 9);
+  expect(after(5)).toBeCloseTo(layers - 5 - (4 + 3 + 2 + 1), 9);
 });
 
 test("replayed evaluations are counted and do not make the estimate hopeful", async () => {

@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { fullLayers, fullPattern, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { rehearse } from "../../src/search/rehearsal.ts";
+import { rehearse } from "../../src/search/search.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
 import { rankedExchanges } from "../../src/search/strategies/ranked-exchanges.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
 import { indices, problems } from "./synthetic.ts";
 
 test("lists every allowed exchange once, by rank, and by the lowest changed layers where ranks are equal", () => {
@@ -50,7 +51,7 @@ test("makes no more patterns than are asked for", () => {
 test("a rehearsal at 61 layers makes few patterns beside those that it measures", async () => {
   const space = new PatternSpace(fullPattern(61));
   const made = vi.spyOn(space, "allows");
-  const { evaluations } = await rehearse({ name: "look-again" }, space, [15], indices(16));
+  const { evaluations } = await rehearse({ strategy: refine }, { space, targets: [15], sequences: indices(16) });
   expect(fullLayers(space.start)).toHaveLength(61);
   // Sorted lists of all exchanges made a hundred thousand after each success.
   expect(made.mock.calls.length).toBeLessThan(3 * evaluations);

@@ -5,8 +5,9 @@ import { openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
 import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
 import { oneByOne, type SearchResult } from "../../src/search/events.ts";
+import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { search } from "../../src/search/strategy.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
 import { copyFixture } from "../checkpoint/safetensors-file.ts";
 import { fixturePath, readOracle, untiedFixtures } from "../oracle.ts";
 
@@ -37,7 +38,7 @@ describe("the greedy search takes the steps of the reference search over transfo
     expect(start).toBe(reference.start);
     let result: SearchResult | undefined;
     const work = search(
-      { name: "greedy" },
+      { strategy: greedy },
       {
         space: new PatternSpace(start),
         targets: [1],

@@ -3,8 +3,13 @@ import { describe, expect, test } from "vitest";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
 import type { SequenceLoss } from "../../src/search/losses.ts";
+import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
-import { type Strategy, search } from "../../src/search/strategy.ts";
+import { exhaustive } from "../../src/search/strategies/exhaustive.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
+import type { SearchMethod } from "../../src/search/strategy.ts";
+import { beam, floating, withSwaps } from "./comparators.ts";
 import { noise } from "./synthetic.ts";
 
 const start = parsePattern("FFFFFFFF");
@@ -33,11 +38,11 @@ async function run(
   evaluate: Evaluate,
   repeats: number | undefined,
   known?: ReadonlyMap<string, ReadonlyMap<number, SequenceLoss>>,
-  strategy: Strategy = { name: "greedy" },
+  method: SearchMethod = { strategy: greedy },
 ): Promise<SearchResult> {
   const space = new PatternSpace(start, {});
   const options = { space, targets: [4], sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
-  for await (const event of search(strategy, { ...options, ...(known === undefined ? {} : { known }) })) {
+  for await (const event of search(method, { ...options, ...(known === undefined ? {} : { known }) })) {
     if (event.kind === "done") return event.result;
   }
   throw new Error("no result");
@@ -114,19 +119,19 @@ describe("a noisy evaluator", () => {
   });
 
   test.each([
-    { name: "exhaustive" },
-    { name: "beam", width: 2, direction: "backward" },
-    { name: "greedy", race: { alpha: 0.1, block: 2, seed: 0 } },
-    { name: "greedy", swaps: { pairs: true } },
-    { name: "floating" },
-    { name: "look-again" },
-  ] satisfies Strategy[])(
+    { strategy: exhaustive },
+    { strategy: beam(2, "backward") },
+    { strategy: greedy, race: { alpha: 0.1, block: 2, seed: 0 } },
+    { strategy: withSwaps(greedy, { pairs: true }) },
+    { strategy: floating },
+    { strategy: refine },
+  ] satisfies SearchMethod[])(
     "%j ends in the best pattern, or names it among those that are not told from its own",
-    async (strategy) => {
-      const best = (await run(noisy("exact", 0).evaluate, undefined, undefined, { name: "exhaustive" })).patterns[0]
+    async (method) => {
+      const best = (await run(noisy("exact", 0).evaluate, undefined, undefined, { strategy: exhaustive })).patterns[0]
         ?.pattern;
       for (const name of "abcdef") {
-        const { patterns } = await run(noisy(name, 0.02).evaluate, 6, undefined, strategy);
+        const { patterns } = await run(noisy(name, 0.02).evaluate, 6, undefined, method);
         const [found] = patterns;
         expect(found?.repetition?.noise).toBeGreaterThan(0);
         // Two layers cost the same here, so that some others are as good.

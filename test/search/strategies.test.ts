@@ -6,31 +6,39 @@ import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern
 import type { SearchEvent } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
+import { blockwise } from "../../src/search/strategies/blockwise.ts";
+import { exhaustive } from "../../src/search/strategies/exhaustive.ts";
+import { greedy } from "../../src/search/strategies/greedy.ts";
 import { rankedExchanges } from "../../src/search/strategies/ranked-exchanges.ts";
-import type { Strategy } from "../../src/search/strategy.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
+import type { SearchMethod } from "../../src/search/strategy.ts";
+import { beam, floating, forward, withSwaps } from "./comparators.ts";
 import { everyLoss, indices, knownOf, layersRun, noise, type Problem, problems, run } from "./synthetic.ts";
 
 const race = { alpha: 0.05, block: 2, seed: 1 };
-const strategies: Strategy[] = [
-  { name: "look-again" },
-  { name: "greedy" },
-  { name: "forward" },
-  { name: "blockwise", blocks: 2 },
-  { name: "beam", width: 3, direction: "backward" },
-  { name: "beam", width: 3, direction: "forward" },
-  { name: "floating" },
-  { name: "exhaustive" },
-  { name: "greedy", swaps: {} },
-  { name: "floating", swaps: { pairs: true } },
-  { name: "look-again", swaps: { pairs: true } },
-  { name: "greedy", race },
-  { name: "forward", race },
-  { name: "beam", width: 2, direction: "backward", race },
-  { name: "greedy", bounded: true },
-  { name: "beam", width: 2, direction: "forward", bounded: true },
-  { name: "look-again", bounded: true },
+const methods: SearchMethod[] = [
+  { strategy: refine },
+  { strategy: greedy },
+  { strategy: forward },
+  { strategy: blockwise, settings: { blocks: 2 } },
+  { strategy: beam(3, "backward") },
+  { strategy: beam(3, "forward") },
+  { strategy: floating },
+  { strategy: exhaustive },
+  { strategy: withSwaps(greedy) },
+  { strategy: withSwaps(floating, { pairs: true }) },
+  { strategy: withSwaps(refine, { pairs: true }) },
+  { strategy: greedy, race },
+  { strategy: forward, race },
+  { strategy: beam(2, "backward"), race },
+  { strategy: greedy, bounded: true },
+  { strategy: beam(2, "forward"), bounded: true },
+  { strategy: refine, bounded: true },
 ];
-const named = strategies.map((strategy) => [JSON.stringify(strategy), strategy] as const);
+const named = methods.map((method) => {
+  const { strategy, ...others } = method;
+  return [`${strategy.name} ${JSON.stringify(others)}`, method] as const;
+});
 
 /** What does not depend on where evaluations came from. */
 function told(events: readonly SearchEvent[]): unknown[] {
@@ -40,13 +48,13 @@ function told(events: readonly SearchEvent[]): unknown[] {
 const mean = ({ loss, sequences = 1 }: Problem, pattern: ReturnType<typeof parsePattern>): number =>
   indices(sequences).reduce((sum, index) => sum + loss(pattern, index), 0) / sequences;
 
-describe.each(named)("%s", (_, strategy) => {
-  const all = problems({ maxSequences: 6, constrained: strategy.name !== "blockwise" });
+describe.each(named)("%s", (_, method) => {
+  const all = problems({ maxSequences: 6, constrained: method.strategy !== blockwise });
 
   test("gives an allowed pattern of every wanted size, measured on all sequences, with the steps that lead to it", async () => {
     await fc.assert(
       fc.asyncProperty(all, async (problem) => {
-        const { result, calls } = await run(strategy, problem);
+        const { result, calls } = await run(method, problem);
         const { start, targets, constraints = {} } = problem;
         const space = new PatternSpace(start, constraints);
         expect(result.patterns.map(({ pattern }) => fullLayers(pattern).length)).toEqual(
@@ -78,7 +86,7 @@ describe.each(named)("%s", (_, strategy) => {
   test("measures no pattern twice on a sequence, counts to its end, and departs from bases that it has run", async () => {
     await fc.assert(
       fc.asyncProperty(all, async (problem) => {
-        const { events, calls, result } = await run(strategy, problem);
+        const { events, calls, result } = await run(method, problem);
         const measured = calls.flatMap(({ pattern, sequences }) => sequences.map((index) => `${pattern}/${index}`));
         expect(new Set(measured).size).toBe(measured.length);
         expect(result.evaluations).toBe(new Set(calls.map(({ pattern }) => pattern)).size);
@@ -105,9 +113,9 @@ describe.each(named)("%s", (_, strategy) => {
   test("replays what is known, without a question, to the same events", async () => {
     await fc.assert(
       fc.asyncProperty(all, fc.nat(), async (problem, cut) => {
-        const whole = await run(strategy, problem);
+        const whole = await run(method, problem);
         const before = whole.calls.slice(0, cut % (whole.calls.length + 1));
-        const resumed = await run(strategy, problem, { known: knownOf(before, problem.loss) });
+        const resumed = await run(method, problem, { known: knownOf(before, problem.loss) });
         expect(told(resumed.events)).toEqual(told(whole.events));
         expect([...before, ...resumed.calls]).toEqual(whole.calls);
       }),
@@ -118,9 +126,9 @@ describe.each(named)("%s", (_, strategy) => {
   test("gives the same result whatever another strategy has measured before", async () => {
     await fc.assert(
       fc.asyncProperty(all, async (problem) => {
-        const greedy = await run({ name: "greedy" }, problem);
-        const { result } = await run(strategy, problem, { known: knownOf(greedy.calls, problem.loss) });
-        expect(result).toEqual((await run(strategy, problem)).result);
+        const other = await run({ strategy: greedy }, problem);
+        const { result } = await run(method, problem, { known: knownOf(other.calls, problem.loss) });
+        expect(result).toEqual((await run(method, problem)).result);
       }),
       { numRuns: 30 },
     );
@@ -135,7 +143,7 @@ describe.each(named)("%s", (_, strategy) => {
   test("does not go on with a loss that is not a number", async () => {
     let asked = 0;
     const loss = (): number => (++asked === 4 ? Number.NaN : 2);
-    await expect(run(strategy, { ...rough, loss })).rejects.toThrow(RuntimeFailure);
+    await expect(run(method, { ...rough, loss })).rejects.toThrow(RuntimeFailure);
     expect(asked).toBe(4);
   });
 
@@ -146,34 +154,32 @@ describe.each(named)("%s", (_, strategy) => {
       if (++asked === 5) stop.abort(new Error("asked to stop"));
       return 2 + asked / 10;
     };
-    await expect(run(strategy, { ...rough, loss }, { signal: stop.signal })).rejects.toThrow("asked to stop");
+    await expect(run(method, { ...rough, loss }, { signal: stop.signal })).rejects.toThrow("asked to stop");
     expect(asked).toBe(5);
   });
 
   test("measures the baseline alone where nothing is to be shared", async () => {
-    const { last, calls } = await run(strategy, { start: parsePattern("FFSF"), targets: [3], loss: () => 2 });
+    const { last, calls } = await run(method, { start: parsePattern("FFSF"), targets: [3], loss: () => 2 });
     expect(last).toMatchObject({ pattern: "FFSF", evaluation: { loss: 2, change: 0 }, steps: [] });
     expect(calls).toHaveLength(1);
   });
 
   test("refuses a target above the model's own Full layers", async () => {
-    await expect(run(strategy, { start: parsePattern("FSSF"), targets: [3], loss: () => 2 })).rejects.toThrow(
-      UsageError,
-    );
+    await expect(run(method, { start: parsePattern("FSSF"), targets: [3], loss: () => 2 })).rejects.toThrow(UsageError);
   });
 });
 
 describe("beam", () => {
   test.each([
-    ["backward", "greedy"],
-    ["forward", "forward"],
-  ] as const)("of width 1, %s, is %s", async (direction, name) => {
+    ["backward", "greedy", greedy],
+    ["forward", "forward", forward],
+  ] as const)("of width 1, %s, is %s", async (direction, _, strategy) => {
     await fc.assert(
       fc.asyncProperty(problems({ maxLayers: 10, constrained: true }), async (problem) => {
-        const beam = await run({ name: "beam", width: 1, direction }, problem);
-        const other = await run({ name }, problem);
-        expect(beam.calls).toEqual(other.calls);
-        expect(beam.result.patterns.map(({ pattern }) => pattern)).toEqual(
+        const narrow = await run({ strategy: beam(1, direction) }, problem);
+        const other = await run({ strategy }, problem);
+        expect(narrow.calls).toEqual(other.calls);
+        expect(narrow.result.patterns.map(({ pattern }) => pattern)).toEqual(
           other.result.patterns.map(({ pattern }) => pattern),
         );
       }),
@@ -183,7 +189,7 @@ describe("beam", () => {
   test.each(["backward", "forward"] as const)("that is wide, %s, finds the optimum", async (direction) => {
     await fc.assert(
       fc.asyncProperty(problems({ maxLayers: 7, constrained: true }), async (problem) => {
-        const { last } = await run({ name: "beam", width: 64, direction }, problem);
+        const { last } = await run({ strategy: beam(64, direction) }, problem);
         expect(last.evaluation.loss).toBeLessThanOrEqual(Math.min(...everyLoss(problem, problem.retain)) + TIE_NATS);
       }),
     );
@@ -194,7 +200,7 @@ describe("blockwise", () => {
   test("takes a flip from each block in turn and keeps the first layer of each", async () => {
     const loss = (pattern: string): number => 2 + noise(pattern);
     const { last } = await run(
-      { name: "blockwise", blocks: 3 },
+      { strategy: blockwise, settings: { blocks: 3 } },
       {
         start: fullPattern(12),
         targets: [6],
@@ -213,7 +219,7 @@ describe("exhaustive", () => {
   test("finds the optimum of every target in as many evaluations as there are patterns", async () => {
     await fc.assert(
       fc.asyncProperty(problems({ maxSequences: 3, constrained: true }), async (problem) => {
-        const { result } = await run({ name: "exhaustive" }, problem);
+        const { result } = await run({ strategy: exhaustive }, problem);
         for (const { pattern, evaluation } of result.patterns) {
           const losses = everyLoss(problem, fullLayers(pattern).length);
           expect(evaluation.loss).toBeLessThanOrEqual(Math.min(...losses) + TIE_NATS);
@@ -223,7 +229,7 @@ describe("exhaustive", () => {
   });
 
   test("runs every shared beginning of patterns once", async () => {
-    const { calls } = await run({ name: "exhaustive" }, { start: fullPattern(6), targets: [3], loss: firstShared });
+    const { calls } = await run({ strategy: exhaustive }, { start: fullPattern(6), targets: [3], loss: firstShared });
     const beginnings = new Set(
       calls.slice(1).flatMap(({ pattern }) => Array.from(pattern, (_, end) => pattern.slice(0, end + 1))),
     );
@@ -233,12 +239,10 @@ describe("exhaustive", () => {
 
   test("says how many evaluations are too many", async () => {
     const problem = { start: fullPattern(47), targets: [12], loss: firstShared };
-    await expect(run({ name: "exhaustive" }, problem)).rejects.toThrow(/takes 13,340,783,197 evaluations, the limit/);
-    const small = { start: fullPattern(6), targets: [3], loss: firstShared };
-    await expect(run({ name: "exhaustive", limit: 10 }, small)).rejects.toThrow(
-      "takes 11 evaluations, the limit is 10",
-    );
-    expect((await run({ name: "exhaustive", limit: 11 }, small)).result.evaluations).toBe(11);
+    await expect(run({ strategy: exhaustive }, problem)).rejects.toThrow(/takes 13,340,783,197 evaluations, the limit/);
+    // 5,005 of 15 free layers, beside the start.
+    const small = { start: fullPattern(16), targets: [7], loss: firstShared };
+    await expect(run({ strategy: exhaustive }, small)).rejects.toThrow("takes 5,006 evaluations, the limit is 5,000");
   });
 });
 
@@ -246,9 +250,9 @@ describe("floating", () => {
   test("is never worse than greedy", async () => {
     await fc.assert(
       fc.asyncProperty(problems({ maxLayers: 10, constrained: true }), async (problem) => {
-        const floating = await run({ name: "floating" }, problem);
-        const greedy = await run({ name: "greedy" }, problem);
-        expect(floating.last.evaluation.loss).toBeLessThanOrEqual(greedy.last.evaluation.loss);
+        const floated = await run({ strategy: floating }, problem);
+        const plain = await run({ strategy: greedy }, problem);
+        expect(floated.last.evaluation.loss).toBeLessThanOrEqual(plain.last.evaluation.loss);
       }),
       { numRuns: 300 },
     );
@@ -260,8 +264,8 @@ describe("floating", () => {
       Object.entries({ FFFFF: 1, FSFFF: 1.1, FSSFF: 1.2, FSSSF: 1.5, FFSSF: 1.15, FFSSS: 1.3, FSSSS: 3 }),
     );
     const problem = { start: fullPattern(5), targets: [2], loss: (pattern: string) => known.get(pattern) ?? 2 };
-    expect((await run({ name: "greedy" }, problem)).last.pattern).toBe("FSSSF");
-    const { last } = await run({ name: "floating" }, problem);
+    expect((await run({ strategy: greedy }, problem)).last.pattern).toBe("FSSSF");
+    const { last } = await run({ strategy: floating }, problem);
     expect(last.steps.map(({ pattern }) => pattern)).toEqual(["FSFFF", "FSSFF", "FSSSF", "FFSSF", "FFSSS"]);
   });
 });
@@ -270,9 +274,9 @@ describe("swaps", () => {
   test("never worsen a result, and leave none that one more swap would improve", async () => {
     await fc.assert(
       fc.asyncProperty(problems({ constrained: true }), async (problem) => {
-        for (const name of ["greedy", "forward"] as const) {
-          const plain = await run({ name }, problem);
-          const { last } = await run({ name, swaps: {} }, problem);
+        for (const strategy of [greedy, forward]) {
+          const plain = await run({ strategy }, problem);
+          const { last } = await run({ strategy: withSwaps(strategy) }, problem);
           expect(last.evaluation.loss).toBeLessThanOrEqual(plain.last.evaluation.loss);
           const space = new PatternSpace(problem.start, problem.constraints);
           for (const { pattern: other } of rankedExchanges(space, last.pattern, 1, () => 0)) {
@@ -288,8 +292,8 @@ describe("swaps", () => {
     const loss = (pattern: string): number => losses.get(pattern) ?? 2 + pattern.lastIndexOf("S") / 100;
     const problem = { start: fullPattern(5), targets: [3], loss };
     losses.set("FFFSF", 1.8).set("FFFFS", 1.7);
-    expect((await run({ name: "greedy", swaps: {} }, problem)).last.pattern).toBe("FFFSS");
-    expect((await run({ name: "greedy", swaps: { pairs: true } }, problem)).last.pattern).toBe("FSSFF");
+    expect((await run({ strategy: withSwaps(greedy) }, problem)).last.pattern).toBe("FFFSS");
+    expect((await run({ strategy: withSwaps(greedy, { pairs: true }) }, problem)).last.pattern).toBe("FSSFF");
   });
 });
 
@@ -298,9 +302,9 @@ describe("bounded", () => {
     await fc.assert(
       fc.asyncProperty(problems({ maxLayers: 9, maxSequences: 12, constrained: true }), async (problem) => {
         // Losses of these problems are positive, as KL is.
-        for (const name of ["greedy", "forward"] as const) {
-          const whole = await run({ name }, problem);
-          const bounded = await run({ name, bounded: true }, problem);
+        for (const strategy of [greedy, forward]) {
+          const whole = await run({ strategy }, problem);
+          const bounded = await run({ strategy, bounded: true }, problem);
           expect(bounded.last.steps.map(({ pattern }) => pattern)).toEqual(
             whole.last.steps.map(({ pattern }) => pattern),
           );
@@ -320,8 +324,8 @@ describe("racing", () => {
       sequences: 24,
       loss: (pattern, sequence) => 2 + noise(pattern) + noise(`${sequence}`) * 3,
     };
-    const exact = await run({ name: "greedy" }, problem);
-    const raced = await run({ name: "greedy", race: { alpha: 0.01, block: 4, seed: 0 } }, problem);
+    const exact = await run({ strategy: greedy }, problem);
+    const raced = await run({ strategy: greedy, race: { alpha: 0.01, block: 4, seed: 0 } }, problem);
     expect(raced.last.pattern).toBe(exact.last.pattern);
     expect(raced.last.evaluation).toEqual(exact.last.evaluation);
     expect(raced.result.sequenceEvaluations).toBeLessThan(0.3 * exact.result.sequenceEvaluations);
@@ -329,29 +333,29 @@ describe("racing", () => {
 
   test("is refused where patterns of different steps are compared", async () => {
     const problem = { start: fullPattern(4), targets: [2], loss: () => 2 };
-    await expect(run({ name: "floating", race }, problem)).rejects.toThrow(
-      "--race goes with greedy, forward, blockwise, beam, not with --strategy floating",
+    await expect(run({ strategy: floating, race }, problem)).rejects.toThrow(
+      "--race goes with greedy, blockwise, not with --strategy floating",
     );
   });
 });
 
-describe("look-again", () => {
+describe("refine", () => {
   test("is never worse than greedy at any target, runs at most twice its layers, and says what it gained", async () => {
     await fc.assert(
       fc.asyncProperty(problems({ maxLayers: 12, maxSequences: 8, constrained: true }), async (problem) => {
-        const { result } = await run({ name: "look-again" }, problem);
-        const greedy = await run({ name: "greedy" }, problem);
-        expect(result.layers).toBeLessThanOrEqual(2 * greedy.result.layers);
+        const { result } = await run({ strategy: refine }, problem);
+        const plain = await run({ strategy: greedy }, problem);
+        expect(result.layers).toBeLessThanOrEqual(2 * plain.result.layers);
         for (const [index, { evaluation }] of result.patterns.entries()) {
-          const first = greedy.result.patterns[index];
+          const first = plain.result.patterns[index];
           expect(evaluation.loss).toBeLessThanOrEqual(first?.evaluation.loss ?? 0);
-          const look = result.secondLooks?.find(
+          const refined = result.refinements?.find(
             ({ retain }) => retain === fullLayers(first?.pattern ?? fullPattern(1)).length,
           );
-          if (look === undefined) continue;
-          expect(look).toMatchObject({ firstPattern: first?.pattern, firstLoss: first?.evaluation.loss });
-          expect(look.gain.mean).toBeCloseTo((first?.evaluation.loss ?? 0) - evaluation.loss, 9);
-          expect(look.gain.mean === 0 || look.gain.mean > TIE_NATS).toBe(true);
+          if (refined === undefined) continue;
+          expect(refined).toMatchObject({ firstPattern: first?.pattern, firstLoss: first?.evaluation.loss });
+          expect(refined.gain.mean).toBeCloseTo((first?.evaluation.loss ?? 0) - evaluation.loss, 9);
+          expect(refined.gain.mean === 0 || refined.gain.mean > TIE_NATS).toBe(true);
         }
       }),
       { numRuns: 200 },

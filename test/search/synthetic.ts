@@ -5,8 +5,9 @@ import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/p
 import { LayerCost } from "../../src/search/cost.ts";
 import { type Found, oneByOne, type SearchEvent, type SearchResult } from "../../src/search/events.ts";
 import type { KnownLosses, SequenceLoss } from "../../src/search/losses.ts";
+import { search } from "../../src/search/search.ts";
 import { type Constraints, PatternSpace } from "../../src/search/space.ts";
-import { type Strategy, search } from "../../src/search/strategy.ts";
+import type { SearchMethod } from "../../src/search/strategy.ts";
 
 export interface Problem {
   start: Pattern;
@@ -102,7 +103,7 @@ export function indices(count: number): number[] {
 }
 
 export async function run(
-  strategy: Strategy,
+  method: SearchMethod,
   { start, targets, loss, sequences = 1, constraints = {} }: Problem,
   options: { known?: KnownLosses; signal?: AbortSignal } = {},
 ): Promise<Run> {
@@ -114,7 +115,7 @@ export async function run(
   });
   const space = new PatternSpace(start, constraints);
   const work = { space, targets, sequences: indices(sequences), evaluate, ...options };
-  for await (const event of search(strategy, work)) events.push(event);
+  for await (const event of search(method, work)) events.push(event);
   const end = events.at(-1);
   if (end?.kind !== "done") throw new Error("a search without a result");
   const last = end.result.patterns.at(-1);

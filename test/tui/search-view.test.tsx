@@ -15,6 +15,7 @@ const progress: SearchProgress = {
   step: 2,
   steps: 7,
   evaluations: { done: 17, total: 46, replayed: 0 },
+  layers: { done: 100, total: 260 },
   baselineLoss: 2.5,
   loss: 2.5625,
   sequences: 16,

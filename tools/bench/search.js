@@ -6,8 +6,10 @@ import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { parseRetain } from "../../dist/search/retain.js";
+import { search } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";
-import { search } from "../../dist/search/strategy.js";
+import { greedy } from "../../dist/search/strategies/greedy.js";
+import { refine } from "../../dist/search/strategies/refine.js";
 import { requireExecutions } from "../executions.js";
 
 const RACE = { alpha: 0.1, block: 2, seed: 0 };
@@ -25,22 +27,22 @@ export async function calibrationWindows(model, length, count) {
 
 export async function measureSearch(model, { sequences, length }) {
   const windows = await calibrationWindows(model, length, sequences);
-  const naive = await run(model, windows, { name: "greedy" }, { reuse: false });
+  const naive = await run(model, windows, { strategy: greedy }, { reuse: false });
   const rows = [];
-  for (const [title, strategy, objective] of [
-    ["greedy", { name: "greedy" }, "nll"],
-    ["greedy --race", { name: "greedy", race: RACE }, "nll"],
-    ["greedy --objective kl", { name: "greedy", bounded: true }, "kl"],
-    ["look-again (default)", { name: "look-again" }, "nll"],
+  for (const [title, method, objective] of [
+    ["greedy", { strategy: greedy }, "nll"],
+    ["greedy --race", { strategy: greedy, race: RACE }, "nll"],
+    ["greedy --objective kl", { strategy: greedy, bounded: true }, "kl"],
+    ["refine (default)", { strategy: refine }, "nll"],
   ]) {
-    const ours = await run(model, windows, strategy, { objective });
+    const ours = await run(model, windows, method, { objective });
     rows.push({ title, ...ours, identical: isIdentical(ours, naive) });
   }
   return { sequences: windows.length, length, naive, rows };
 }
 
 /** One process and one thread: layers, rows and CPU time are then those of the search alone. */
-async function run(model, windows, strategy, { objective = "nll", reuse = true }) {
+async function run(model, windows, method, { objective = "nll", reuse = true }) {
   const evaluator = await openLossEvaluator(model, windows, { device: "cpu", threads: 1, workers: 1, objective });
   const total = { bodies: 0, naiveBodies: 0, rows: 0, naiveRows: 0, sequences: 0, losses: new Map() };
   const evaluate = oneByOne(async (pattern, asked, { base, keep, signal }) => {
@@ -59,7 +61,7 @@ async function run(model, windows, strategy, { objective = "nll", reuse = true }
   const space = new PatternSpace(model.config.indexerLayers);
   const targets = [parseRetain("1/4", model.config.numHiddenLayers)];
   let result;
-  for await (const event of search(strategy, { space, targets, sequences: [...windows.keys()], evaluate })) {
+  for await (const event of search(method, { space, targets, sequences: [...windows.keys()], evaluate })) {
     if (event.kind === "done") result = event.result;
   }
   await evaluator.release();
@@ -67,7 +69,7 @@ async function run(model, windows, strategy, { objective = "nll", reuse = true }
   const naive = total.sequences * layers;
   // With reuse bodies are spared, and every spared row is accounted for; without it not one may be.
   requireExecutions(
-    `search by ${strategy.name}`,
+    `search by ${method.strategy.name}`,
     { bodies: reuse ? naive : total.bodies, naiveBodies: total.naiveBodies, naiveRows: total.naiveRows },
     { bodies: naive, naiveBodies: naive, naiveRows: naive * windows[0].length },
   );

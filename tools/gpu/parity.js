@@ -12,8 +12,9 @@ import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { oneByOne } from "../../dist/search/events.js";
+import { search as searchPatterns } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";
-import { search as searchPatterns } from "../../dist/search/strategy.js";
+import { greedy } from "../../dist/search/strategies/greedy.js";
 
 const { values } = parseArgs({
   options: {
@@ -56,7 +57,7 @@ async function search(device, dtype) {
         return measured.sequences;
       }),
     };
-    for await (const event of searchPatterns({ name: "greedy" }, options)) {
+    for await (const event of searchPatterns({ strategy: greedy }, options)) {
       if (event.kind === "done") [pattern] = event.result.patterns;
     }
   } finally {

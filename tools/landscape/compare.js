@@ -12,9 +12,13 @@ import { Random } from "../../dist/base/random.js";
 import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
 import { oneByOne } from "../../dist/search/events.js";
+import { search } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";
-import { blockStarts } from "../../dist/search/strategies/blockwise.js";
-import { search } from "../../dist/search/strategy.js";
+import { blockwise } from "../../dist/search/strategies/blockwise.js";
+import { exhaustive } from "../../dist/search/strategies/exhaustive.js";
+import { greedy } from "../../dist/search/strategies/greedy.js";
+import { refine } from "../../dist/search/strategies/refine.js";
+import { beam, floating, forward, withSwaps } from "./comparators.js";
 
 const folder = fileURLToPath(new URL("../../test/fixtures/landscapes", import.meta.url));
 const RANDOM_PATTERNS = 200;
@@ -54,19 +58,14 @@ function mean(set, pattern, sequences = all(set.sequences), quantity = "nll") {
   return sequences.reduce((sum, index) => sum + set[quantity][start + index], 0) / sequences.length;
 }
 
-async function run(
-  landscape,
-  strategy,
-  targets,
-  { set = landscape.sets.calibration, sequences, quantity = "nll" } = {},
-) {
+async function run(landscape, method, targets, { set = landscape.sets.calibration, sequences, quantity = "nll" } = {}) {
   const evaluate = oneByOne(async (pattern, asked) =>
     asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 })),
   );
-  const starts = strategy.name === "blockwise" ? blockStarts(landscape.layers, strategy.blocks).slice(1) : [];
-  const pinned = new Map(starts.map((layer) => [layer, "a block"]));
-  const space = new PatternSpace(fullPattern(landscape.layers), { pinned });
-  for await (const event of search(strategy, {
+  const start = fullPattern(landscape.layers);
+  const kept = method.strategy.pinned?.(start, method.settings) ?? [];
+  const space = new PatternSpace(start, { pinned: new Map(kept.map((layer) => [layer, method.strategy.name])) });
+  for await (const event of search(method, {
     space,
     targets,
     sequences: sequences ?? all(set.sequences),
@@ -110,19 +109,19 @@ async function compareModels(names) {
         .filter(([size, loss]) => loss > best.get(size) + 1.5e-5)
         .map(([size, loss]) => `${size}: ${milli(loss - best.get(size))}`)
         .join(", ") || "-";
-    const greedy = await run(landscape, { name: "greedy" }, sizes);
+    const plain = await run(landscape, { strategy: greedy }, sizes);
     const single = [];
     const ratios = [];
     for (const size of sizes) {
-      const again = await run(landscape, { name: "look-again" }, [size]);
-      ratios.push(again.layers / (await run(landscape, { name: "greedy" }, [size])).layers);
+      const again = await run(landscape, { strategy: refine }, [size]);
+      ratios.push(again.layers / (await run(landscape, { strategy: greedy }, [size])).layers);
       single.push(...again.patterns);
     }
-    const together = await run(landscape, { name: "look-again" }, sizes);
+    const together = await run(landscape, { strategy: refine }, sizes);
     row([
       name,
       `${sizes[0]}-${sizes.at(-1)}`,
-      misses(greedy.patterns),
+      misses(plain.patterns),
       misses(single),
       misses(together.patterns),
       `${Math.min(...ratios).toFixed(2)}-${Math.max(...ratios).toFixed(2)}`,
@@ -148,26 +147,26 @@ async function compareStrategies(name) {
     "layers, of naive greedy",
   ]);
   row(all(targets.length + 4).map(() => "---"));
-  const plain = await run(landscape, { name: "greedy" }, targets);
+  const plain = await run(landscape, { strategy: greedy }, targets);
   const naive = plain.sequenceEvaluations * layers;
   const race = { alpha: 0.1, block: 2, seed: 0 };
-  for (const [title, strategy, quantity] of [
-    ["greedy", { name: "greedy" }],
-    ["greedy, race", { name: "greedy", race }],
-    ["greedy, kl", { name: "greedy", bounded: true }, "kl"],
-    ["blockwise, 2 blocks", { name: "blockwise", blocks: 2 }],
-    ["forward", { name: "forward" }],
-    ["forward, race", { name: "forward", race }],
-    ["beam 2, backward", { name: "beam", width: 2, direction: "backward" }],
-    ["beam 2, forward", { name: "beam", width: 2, direction: "forward" }],
-    ["beam 4, forward", { name: "beam", width: 4, direction: "forward" }],
-    ["floating", { name: "floating" }],
-    ["greedy, swaps", { name: "greedy", swaps: {} }],
-    ["look-again (default)", { name: "look-again" }],
-    ["look-again, kl", { name: "look-again", bounded: true }, "kl"],
-    ["exhaustive", { name: "exhaustive" }],
+  for (const [title, method, quantity] of [
+    ["greedy", { strategy: greedy }],
+    ["greedy, race", { strategy: greedy, race }],
+    ["greedy, kl", { strategy: greedy, bounded: true }, "kl"],
+    ["blockwise, 2 blocks", { strategy: blockwise, settings: { blocks: 2 } }],
+    ["forward", { strategy: forward }],
+    ["forward, race", { strategy: forward, race }],
+    ["beam 2, backward", { strategy: beam(2, "backward") }],
+    ["beam 2, forward", { strategy: beam(2, "forward") }],
+    ["beam 4, forward", { strategy: beam(4, "forward") }],
+    ["floating", { strategy: floating }],
+    ["greedy, swaps", { strategy: withSwaps(greedy) }],
+    ["refine (default)", { strategy: refine }],
+    ["refine, kl", { strategy: refine, bounded: true }, "kl"],
+    ["exhaustive", { strategy: exhaustive }],
   ]) {
-    const result = await run(landscape, strategy, targets, { quantity });
+    const result = await run(landscape, method, targets, { quantity });
     const found = targets.map((size) => result.patterns.find(({ pattern }) => fullLayers(pattern).length === size));
     row([
       title,
@@ -212,7 +211,7 @@ async function showStability({ sets, ...landscape }, targets) {
   row(["found on", "Full", "pattern", ...samples.map((_, part) => `on ${part + 1}`)]);
   row(all(6).map(() => "---"));
   for (const [part, sequences] of samples.entries()) {
-    const { patterns } = await run({ ...landscape, sets }, { name: "look-again" }, targets, { set: joined, sequences });
+    const { patterns } = await run({ ...landscape, sets }, { strategy: refine }, targets, { set: joined, sequences });
     for (const { pattern } of patterns) {
       const losses = samples.map(
         (sample) => mean(joined, pattern, sample) - mean(joined, fullPattern(landscape.layers), sample),
@@ -264,7 +263,7 @@ async function compareSequences(names) {
       // There is one choice of all sixteen.
       for (let draw = 0; draw < (count === calibration.sequences ? 1 : DRAWS); draw++) {
         const sequences = random.sample(all(calibration.sequences), count).sort((a, b) => a - b);
-        const [found] = (await run(landscape, { name: "look-again" }, [size], { sequences })).patterns;
+        const [found] = (await run(landscape, { strategy: refine }, [size], { sequences })).patterns;
         const there = mean(other, found.pattern);
         const { change, changeError } = found.evaluation;
         costs.push(there - best);

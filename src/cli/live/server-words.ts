@@ -31,5 +31,5 @@ export function describePreflight({ baseline, noise, sparsest, change, tokens, s
 
 export function describeEffort(evaluations: number, exact: boolean, seconds: number): string {
   const hours = (evaluations * seconds) / 3600;
-  return `the search: ${exact ? "" : "up to "}${formatCount(evaluations)} evaluations, ${hours < 0.1 ? formatDuration(evaluations * seconds) : `${hours.toFixed(1)} hours`} at that rate`;
+  return `the search: ${exact ? "" : "about "}${formatCount(evaluations)} evaluations, ${hours < 0.1 ? formatDuration(evaluations * seconds) : `${hours.toFixed(1)} hours`} at that rate`;
 }

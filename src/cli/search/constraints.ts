@@ -4,8 +4,7 @@ import { UsageError } from "../../base/errors.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { PatternSpace } from "../../search/space.ts";
-import { blockStarts } from "../../search/strategies/blockwise.ts";
-import type { Strategy } from "../../search/strategy.ts";
+import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
 import { layerCount } from "../arguments/options.ts";
 
 export interface ConstraintFlags {
@@ -37,7 +36,7 @@ export function addConstraintOptions(command: Command): Command {
 export function patternSpaceOf(
   start: Pattern,
   flags: ConstraintFlags,
-  strategy: Strategy,
+  method: SearchMethod,
   servedStarts: readonly number[] = [],
 ): PatternSpace {
   const { pinFull = [], pipelineStages: stages, engine, pipelineStarts = [], maxSharedRun } = flags;
@@ -58,16 +57,7 @@ export function patternSpaceOf(
   if (stages !== undefined && engine !== undefined) {
     pin(requiredFull(engine, stageStarts(engine, layers, stages)), `--pipeline-stages ${stages} --engine ${engine}`);
   }
-  if (strategy.name === "blockwise") {
-    if (strategy.blocks > layers) {
-      throw new UsageError(`--blocks is ${strategy.blocks}, the model has ${layers} layers`);
-    }
-    // A block that begins with a layer of the model's own sharing has nothing there to keep.
-    pin(
-      blockStarts(layers, strategy.blocks).filter((layer) => start[layer] === "F"),
-      "--strategy blockwise",
-    );
-  }
+  pin(method.strategy.pinned?.(start, settingsOf(method)) ?? [], `--strategy ${method.strategy.name}`);
   return new PatternSpace(start, { pinned, ...(maxSharedRun === undefined ? {} : { maxSharedRun }) });
 }
 

@@ -1,7 +1,6 @@
 /** `indexcache search --dry-run`: what there is to do, and how long one evaluation says that it will take. */
 import { formatSearchPlan, type SearchPlanRecord } from "../../report/search/search-plan.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
-import { rehearse } from "../../search/rehearsal.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { SearchWork } from "./search.ts";
 
@@ -13,24 +12,23 @@ interface Planned extends SearchWork {
 }
 
 export async function showPlan(work: Planned): Promise<void> {
-  const { strategy, space, targets, sequences, heldOut, evaluator, json, terminal, signal } = work;
-  const rehearsed = await rehearse(strategy, space, targets, sequences);
+  const { method, foreseen, space, targets, sequences, heldOut, evaluator, json, terminal, signal } = work;
   const { seconds } = await evaluator.evaluate(space.start, { sequences, signal });
   const layers = space.start.length;
   const perLayer = seconds / (layers * sequences.length);
   const record: SearchPlanRecord = {
     model: work.identity.name,
-    strategy: strategy.name,
+    strategy: method.strategy.name,
     settings: work.settings,
     targets,
-    patterns: rehearsed.evaluations,
-    exact: rehearsed.exact,
+    patterns: foreseen.evaluations,
+    exact: foreseen.exact,
     sequences: sequences.length,
     held_out_sequences: heldOut.length,
-    layers: rehearsed.layers,
-    naive_layers: rehearsed.evaluations * layers * sequences.length,
+    layers: foreseen.layers,
+    naive_layers: foreseen.evaluations * layers * sequences.length,
     seconds_per_evaluation: seconds,
-    seconds: perLayer * rehearsed.layers,
+    seconds: perLayer * foreseen.layers,
     memory: evaluator.plan,
   };
   terminal.result(json ? JSON.stringify(record, null, 2) : formatSearchPlan(record));

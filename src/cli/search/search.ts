@@ -19,11 +19,12 @@ import { formatCount } from "../../report/quantities.ts";
 import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../../report/search/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../../report/search/search-report.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
-import type { SearchResult } from "../../search/events.ts";
+import type { Rehearsal, SearchResult } from "../../search/events.ts";
 import { ProgressTracker } from "../../search/progress.ts";
 import { parseTargets } from "../../search/retain.ts";
+import { rehearse, requireFeasible, search as searchPatterns } from "../../search/search.ts";
 import type { PatternSpace } from "../../search/space.ts";
-import { planOf, type Strategy, search as searchPatterns } from "../../search/strategy.ts";
+import type { SearchMethod } from "../../search/strategy.ts";
 import { identityRecord, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
 import { openModelToRun } from "../arguments/opening.ts";
 import { demoModel } from "../arguments/options.ts";
@@ -48,7 +49,7 @@ import { addMergeCommand } from "./search-merge.ts";
 import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
 import { showPlan } from "./search-plan.ts";
 import { showStatus } from "./search-status.ts";
-import { strategyOf, strategySettings } from "./strategy.ts";
+import { methodOf, methodSettings, strategyLines } from "./strategy.ts";
 
 const TICK_MS = 1000;
 
@@ -64,13 +65,9 @@ it was found; FILE.journal.jsonl gets every evaluation as it is made, so that --
 a full disk. Without -o nothing is written, and an interrupted search begins anew.
 
 Strategies (losses within 1e-5 nats are ties, the lowest layer wins):
-  look-again  greedy, then for at most as many layer runs again: a forward beam of width 2, and exchanges of layers
-  greedy      the paper's: each step shares the layer that costs least
-  forward     from only the pinned layers Full up, each step the layer whose indexer lowers the loss most
-  blockwise   the paper's for pipelines: --blocks equal blocks in turn, the best flip of each
-  beam        greedy, or forward by --direction, following the --beam-width best patterns of each size
-  floating    greedy whose layers become Full again where that beats the best pattern known of that size
-  exhaustive  every pattern, up to 5000 of them
+${strategyLines()
+  .map((line) => `  ${line}`)
+  .join("\n")}
 
 --retain: fractions of the layers (1/4, 0.25; rounded, at least one), counts of Full layers (12), or with --latency what is
 predicted to be so many times as fast as every layer Full (1.5x).
@@ -133,10 +130,7 @@ async function searchWith(
       for (const line of evaluator.plan) terminal.detail(line);
       const seconds = source.secondsEach?.();
       if (seconds !== undefined) {
-        const { evaluations } = planOf(work.strategy, work.space, work.targets, work.sequences.length);
-        terminal.note(
-          describeEffort(evaluations, work.strategy.name === "greedy" && work.strategy.race === undefined, seconds),
-        );
+        terminal.note(describeEffort(work.foreseen.evaluations, work.foreseen.exact, seconds));
       }
       if (flags.dryRun === true) {
         await showPlan({ ...work, evaluator, json: flags.json === true, terminal, signal });
@@ -146,8 +140,7 @@ async function searchWith(
         terminal.note(`resuming: ${measuring.known.size} patterns are in ${journal.path}`);
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
-      const repeats = flags.server === undefined ? undefined : flags.repeats;
-      const found = await runSearch({ ...work, evaluator, measuring, display, repeats, signal });
+      const found = await runSearch({ ...work, evaluator, measuring, display, signal });
       // What was searched for is safe before anything that only adorns it can fail.
       await write(found, { heldOut: [] });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
@@ -187,7 +180,7 @@ async function searchWith(
 
 /** Before anything long begins: how much there is to do, and whether there is enough to judge by. */
 function tellPlan(
-  { strategy, space, targets, sequences, set }: SearchWork,
+  { method, foreseen, targets, sequences, set }: SearchWork,
   flags: SearchFlags,
   terminal: Terminal,
 ): void {
@@ -198,11 +191,10 @@ function tellPlan(
     );
   }
   if (flags.dryRun === true) return;
-  const { evaluations } = planOf(strategy, space, targets, sequences.length);
-  const about = strategy.name === "greedy" && strategy.swaps === undefined ? "" : "about ";
+  const about = foreseen.exact ? "" : "about ";
   terminal.note(
-    `plan: ${strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
-      `of ${formatCount(set.sequenceLength)} tokens; the first one tells how long that takes, --dry-run does no more than that`,
+    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(foreseen.evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
+      `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
 }
 
@@ -250,7 +242,10 @@ export interface SearchWork {
   model: ModelDescription;
   source: LossSource;
   identity: PatternFile["model"];
-  strategy: Strategy;
+  method: SearchMethod;
+  /** Times that a server's noisy measurements are repeated. */
+  repeats: number | undefined;
+  foreseen: Rehearsal;
   /** As the journal and the pattern file name them. */
   settings: Record<string, string | number | boolean>;
   space: PatternSpace;
@@ -297,15 +292,15 @@ async function prepareFor(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<Omit<SearchWork, "path">> {
-  const strategy = strategyOf(flags);
+  const method = methodOf(flags, (message) => terminal.warn(message));
   const { numHiddenLayers } = model.config;
-  const space = patternSpaceOf(start, flags, strategy, pinned);
+  const space = patternSpaceOf(start, flags, method, pinned);
   const predicted = await readPredictedLatency(flags);
   const targets = parseTargets(flags.retain, numHiddenLayers, { fewest: space.fewest, most: space.size }, (part) =>
     fullLayersOfSpeedup(part, numHiddenLayers, predicted),
   );
   // Refused before texts are read and weights are loaded.
-  planOf(strategy, space, targets, 1);
+  requireFeasible(method, space, targets);
   for (const path of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
     if (path !== undefined) await requireWritable(path);
   }
@@ -313,17 +308,21 @@ async function prepareFor(
   const { search: sequences, heldOut } = splitSequences(set.windows.length, flags.holdout, flags.seed);
   if (heldOut.length > 0) terminal.note(`held out: ${heldOut.length} of the sequences`);
   const settings = {
-    ...strategySettings(strategy),
+    ...methodSettings(method),
     ...constraintSettings(flags),
     ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
   };
   const identity = await identityRecord(model);
   const source = await open(set, sequences);
+  const repeats = flags.server === undefined ? undefined : flags.repeats;
+  const foreseen = await rehearse(method, { space, targets, sequences, ...(repeats === undefined ? {} : { repeats }) });
   return {
     model,
     source,
     identity,
-    strategy,
+    method,
+    repeats,
+    foreseen,
     settings,
     space,
     targets,
@@ -346,14 +345,12 @@ interface Running extends SearchWork {
   evaluator: PatternEvaluator;
   measuring: Measuring;
   display: SearchDisplay;
-  /** Of a server's noisy measurements. */
-  repeats: number | undefined;
   signal: AbortSignal;
 }
 
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
 async function runSearch(work: Running): Promise<SearchResult> {
-  const { strategy, space, targets, sequences, evaluator, measuring, display, repeats, signal } = work;
+  const { method, foreseen, space, targets, sequences, evaluator, measuring, display, repeats, signal } = work;
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
     const progress = tracker.at(seconds());
@@ -364,7 +361,8 @@ async function runSearch(work: Running): Promise<SearchResult> {
   try {
     const evaluate = measuring.evaluateWith(evaluator);
     const { known } = measuring;
-    for await (const event of searchPatterns(strategy, {
+    for await (const event of searchPatterns(method, {
+      foreseen,
       space,
       targets,
       sequences,
@@ -387,10 +385,14 @@ async function runSearch(work: Running): Promise<SearchResult> {
   }
 }
 
-/** The patterns that a report compares: the model's own, those that were wanted, and greedy's where it was looked beyond. */
-function reported(start: Pattern, { patterns, secondLooks = [] }: SearchResult): Pattern[] {
+/** The patterns that a report compares: the model's own, those that were wanted, and greedy's if they were refined. */
+function reported(start: Pattern, { patterns, refinements = [] }: SearchResult): Pattern[] {
   return [
-    ...new Set([start, ...patterns.map(({ pattern }) => pattern), ...secondLooks.map((look) => look.firstPattern)]),
+    ...new Set([
+      start,
+      ...patterns.map(({ pattern }) => pattern),
+      ...refinements.map(({ firstPattern }) => firstPattern),
+    ]),
   ];
 }
 
@@ -398,9 +400,9 @@ const withoutJournal = { journal: undefined, reused: [] };
 
 async function openJournals(
   flags: SearchFlags,
-  { identity, set, strategy, settings, source }: SearchWork,
+  { identity, set, method, settings, source }: SearchWork,
 ): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
-  const search = { strategy: strategy.name, objective: flags.objective, ...settings };
+  const search = { strategy: method.strategy.name, objective: flags.objective, ...settings };
   const fingerprint = journalFingerprint(identity, set, source.numbers, search);
   const reused: { path: string; entries: readonly JournalEntry[] }[] = [];
   for (const path of flags.reuse ?? []) {

@@ -1,33 +1,43 @@
 /** `--strategy` and the options that belong to it. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
-import type { Direction } from "../../search/space.ts";
-import { type Strategy, type StrategyName, strategyNames } from "../../search/strategy.ts";
-import { decimalNumber, layerCount, repeatCount } from "../arguments/options.ts";
+import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
+import { strategies } from "../../search/strategies/strategies.ts";
+import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
+import { decimalNumber, layerCount } from "../arguments/options.ts";
 
 export type Objective = "nll" | "kl";
 
 export interface StrategyFlags {
-  strategy: StrategyName;
+  strategy: string;
   objective: Objective;
   seed: number;
-  beamWidth?: number;
-  direction?: Direction;
-  blocks?: number;
-  swaps?: "single" | "pairs" | true;
   race?: boolean;
   alpha?: number;
 }
 
-const DEFAULT_WIDTH = 2;
-const DEFAULT_BLOCKS = 4;
 const DEFAULT_ALPHA = 0.1;
 /** Sequences that a round of a race adds. */
 const RACE_BLOCK = 2;
 
+const optionsOfStrategies = strategies.flatMap((strategy) =>
+  (strategy.options ?? []).map((option) => ({ ...option, strategy })),
+);
+
+/** A line for each strategy, for help. */
+export function strategyLines(): string[] {
+  const width = Math.max(...strategies.map(({ name }) => name.length));
+  return strategies.map(({ name, summary }) => `${name.padEnd(width)}  ${summary}`);
+}
+
 export function addStrategyOptions(command: Command): Command {
-  return command
-    .addOption(new Option("--strategy <name>", "which patterns are tried").choices(strategyNames).default("look-again"))
+  const names = strategies.map(({ name }) => name).join(", ");
+  command
+    .addOption(
+      new Option("--strategy <name>", `which patterns are tried: ${names}`)
+        .argParser(strategyName)
+        .default(strategies[0].name),
+    )
     .addOption(
       new Option(
         "--objective <name>",
@@ -35,68 +45,62 @@ export function addStrategyOptions(command: Command): Command {
       )
         .choices(["nll", "kl"])
         .default("nll"),
-    )
-    .option("--beam-width <n>", `patterns of each size that beam follows (default: ${DEFAULT_WIDTH})`, repeatCount)
-    .addOption(
-      new Option(
-        "--direction <name>",
-        "whether beam takes indexers away or gives them back (default: backward)",
-      ).choices(["backward", "forward"]),
-    )
-    .option(
-      "--blocks <n>",
-      `equal blocks of layers that blockwise goes through (default: ${DEFAULT_BLOCKS})`,
-      layerCount,
-    )
-    .addOption(
-      new Option(
-        "--swaps [kind]",
-        "refine the results: exchange a Full and a Shared layer (single), or also two for two (pairs), as long as that helps",
-      ).choices(["single", "pairs"]),
-    )
+    );
+  for (const { name, summary, initial } of optionsOfStrategies) {
+    command.option(`--${name} <n>`, `${summary} (default: ${initial})`, layerCount);
+  }
+  return command
     .option("--race", "judge candidates by as few sequences as a paired test needs; not exact")
     .option("--alpha <p>", `error rate of one test of a race (default: ${DEFAULT_ALPHA})`, probability);
 }
 
-/** @throws UsageError for options that do not go together */
-export function strategyOf(flags: StrategyFlags): Strategy {
-  const { strategy: name, objective, beamWidth, direction, blocks, swaps, race, alpha, seed } = flags;
-  const foreign = [
-    ["--beam-width", beamWidth, "beam"],
-    ["--direction", direction, "beam"],
-    ["--blocks", blocks, "blockwise"],
-  ].find(([, value, owner]) => value !== undefined && owner !== name);
+/** Names of earlier versions pass; `methodOf` says what they are called now. */
+function strategyName(text: string): string {
+  const names = strategies.map(({ name }) => name);
+  if (names.includes(currentStrategyName(text))) return text;
+  const choices = `Allowed choices are ${names.join(", ")}.`;
+  throw new InvalidArgumentError(
+    isRemovedStrategy(text)
+      ? `This version no longer has it: no measurement favoured it over refine. ${choices}`
+      : choices,
+  );
+}
+
+/**
+ * @param warn is told of a name that will go
+ * @throws UsageError for options that do not go together
+ */
+export function methodOf(flags: StrategyFlags, warn: (message: string) => void): SearchMethod {
+  const { objective, race, alpha, seed } = flags;
+  const name = currentStrategyName(flags.strategy);
+  if (name !== flags.strategy) warn(`--strategy ${flags.strategy} is called ${name} now; the old name will be dropped`);
+  const strategy = strategies.find((one) => one.name === name) ?? strategies[0];
+  const given = flags as unknown as Record<string, number | undefined>;
+  const foreign = optionsOfStrategies.find((one) => given[one.name] !== undefined && one.strategy !== strategy);
   if (foreign !== undefined) {
-    throw new UsageError(`${foreign[0]} is an option of --strategy ${foreign[2]}, not of --strategy ${name}`);
+    throw new UsageError(
+      `--${foreign.name} is an option of --strategy ${foreign.strategy.name}, not of --strategy ${name}`,
+    );
   }
   if (alpha !== undefined && race !== true) throw new UsageError("--alpha is an option of --race");
-  if (name === "exhaustive" && swaps !== undefined) {
-    throw new UsageError("--swaps has nothing to refine behind --strategy exhaustive, which tries every pattern");
-  }
-  const common = {
-    ...(swaps === undefined ? {} : { swaps: swaps === "pairs" ? { pairs: true } : {} }),
+  const settings = (strategy.options ?? []).flatMap((option) => {
+    const value = given[option.name];
+    return value === undefined ? [] : [[option.name, value] as const];
+  });
+  return {
+    strategy,
+    settings: Object.fromEntries(settings),
     ...(race === true ? { race: { alpha: alpha ?? DEFAULT_ALPHA, block: RACE_BLOCK, seed } } : {}),
     ...(objective === "kl" ? { bounded: true } : {}),
   };
-  switch (name) {
-    case "beam":
-      return { name, width: beamWidth ?? DEFAULT_WIDTH, direction: direction ?? "backward", ...common };
-    case "blockwise":
-      return { name, blocks: blocks ?? DEFAULT_BLOCKS, ...common };
-    default:
-      return { name, ...common };
-  }
 }
 
-/** What files say of a strategy's settings; those that are at rest are left out. */
-export function strategySettings(strategy: Strategy): Record<string, string | number | boolean> {
+/** What files say of a method's settings; those that are at rest are left out. */
+export function methodSettings(method: SearchMethod): Record<string, string | number | boolean> {
+  const { race } = method;
   return {
-    ...(strategy.name === "beam" ? { beam_width: strategy.width, direction: strategy.direction } : {}),
-    ...(strategy.name === "blockwise" ? { blocks: strategy.blocks } : {}),
-    ...(strategy.swaps === undefined ? {} : { swaps: strategy.swaps.pairs === true ? "pairs" : "single" }),
-    ...(strategy.race === undefined
-      ? {}
-      : { race_alpha: strategy.race.alpha, race_block: strategy.race.block, race_seed: strategy.race.seed }),
+    ...settingsOf(method),
+    ...(race === undefined ? {} : { race_alpha: race.alpha, race_block: race.block, race_seed: race.seed }),
   };
 }
 

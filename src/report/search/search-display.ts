@@ -32,7 +32,7 @@ export class PlainDisplay implements SearchDisplay {
       case "plan":
         this.#say(
           progress,
-          describePlan(event.strategy, `${event.steps} steps`, `${total} evaluations from ${event.start}`),
+          `${event.strategy}: ${event.foreseen.steps} steps, ${event.foreseen.exact ? "" : "about "}${total} evaluations from ${event.start}`,
         );
         break;
       case "step committed":
@@ -80,10 +80,10 @@ export class SilentDisplay implements SearchDisplay {
   close(): void {}
 }
 
-/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` where no more is foreseen. */
+/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` if no more is foreseen. */
 export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
   const { done, total } = evaluations;
-  // Nothing more is foreseen: it is over, or goes on as long as it finds something.
+  // Nothing more is foreseen: it is over, or continues as long as it finds something.
   if (done >= total) return `${done} evaluations`;
   const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
   return `${done} of ${total} evaluations${left}`;
@@ -109,11 +109,6 @@ function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep): 
       return [`${describeLayers({ layer, others })} ${is} ${letter === "S" ? "Shared" : "Full"}`];
     })
     .join(", ");
-}
-
-/** Only greedy knows to the evaluation what it will do. */
-function describePlan(strategy: string, steps: string, evaluations: string): string {
-  return strategy === "greedy" ? `${steps}, ${evaluations}` : `${strategy}: ${steps}, about ${evaluations}`;
 }
 
 function change(loss: number, { baselineLoss }: SearchProgress): string {

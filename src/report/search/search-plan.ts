@@ -8,7 +8,7 @@ export interface SearchPlanRecord {
   settings: Record<string, string | number | boolean>;
   /** Full layers. */
   targets: number[];
-  /** To be measured, the baseline included; `exact` where that is the number and not a bound or a guess. */
+  /** To be measured, the baseline included; `exact` if that is the number and not a bound or a guess. */
   patterns: number;
   exact: boolean;
   sequences: number;

@@ -3,16 +3,16 @@ import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import type { LayerExecutions } from "../../runtime/measurement.ts";
-import type { Found, SearchResult, SearchStep, SecondLook } from "../../search/events.ts";
+import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
 import type { Estimate, Evaluation } from "../../search/losses.ts";
-import type { Strategy } from "../../search/strategy.ts";
+import type { SearchMethod } from "../../search/strategy.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
 import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 
 export interface SearchContext {
-  strategy: Strategy;
+  method: SearchMethod;
   objective: "nll" | "kl";
   settings: Record<string, string | number | boolean>;
   model: PatternFile["model"];
@@ -38,10 +38,12 @@ const LISTED_FLIPS = 4;
 
 /** The pattern file of a finished search. */
 export function searchRecord(result: SearchResult, context: SearchContext): PatternFile {
-  const { strategy, objective, settings, losses, baseline, sequences } = context;
+  const { method, objective, settings, losses, baseline, sequences } = context;
+  const { strategy } = method;
   const last = result.patterns.at(-1);
   if (last === undefined) throw new Error("a search without patterns");
-  const nested = isNested(strategy);
+  // Readers expect nested steps of a trajectory, one more Shared layer each.
+  const nested = strategy.isNested;
   const bend = knee(
     result.frontier.map(({ pattern, evaluation }) => ({ size: countFull(pattern), loss: evaluation.loss })),
   );
@@ -75,11 +77,6 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
     ...(context.server === undefined ? {} : { server: context.server }),
     tool: context.tool,
   };
-}
-
-/** Only their steps are nested, one more Shared layer each, as readers expect of a trajectory. */
-function isNested({ name, swaps }: Strategy): boolean {
-  return (name === "greedy" || name === "blockwise") && swaps === undefined;
 }
 
 function trajectoryStep(step: SearchStep, sequences: number): PatternFile["trajectory"][number] {
@@ -130,9 +127,9 @@ function partial({ complete, sequences }: Evaluation): { sequences?: number } {
 
 function foundRecord(found: Found, result: SearchResult, context: SearchContext, nested: boolean): FoundRecord {
   const { losses, baseline, sequences, heldOut } = context;
-  const { pattern, steps, by } = found;
+  const { pattern, steps, foundBy } = found;
   const { loss, change, kl } = patternLoss(losses, pattern, baseline, sequences);
-  const look = result.secondLooks?.find(({ retain }) => retain === countFull(pattern));
+  const refined = result.refinements?.find(({ retain }) => retain === countFull(pattern));
   return {
     full_layers: countFull(pattern),
     index_topk_pattern: pattern,
@@ -141,11 +138,11 @@ function foundRecord(found: Found, result: SearchResult, context: SearchContext,
     change: change.mean,
     change_error: change.standardError,
     ...klRecord(kl),
-    found_by: by,
+    found_by: foundBy,
     ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
     ...(heldOut.length === 0 ? {} : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut)) }),
-    ...(look === undefined ? {} : { second_look: secondLookRecord(look, pattern, context) }),
     ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
+    ...(refined === undefined ? {} : { second_look: refinementRecord(refined, pattern, context) }),
   };
 }
 
@@ -157,8 +154,8 @@ function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number | 
   return kl === undefined ? {} : { kl: kl.mean, kl_error: kl.standardError };
 }
 
-function secondLookRecord(
-  { firstPattern, firstLoss, gain, tried }: SecondLook,
+function refinementRecord(
+  { firstPattern, firstLoss, gain, tried }: Refinement,
   pattern: Pattern,
   { losses, heldOut }: SearchContext,
 ): NonNullable<FoundRecord["second_look"]> {

@@ -8,31 +8,31 @@
 import { TIE_NATS } from "../../base/near-tie.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Trials } from "../trials.ts";
-import { blocksOf, type Selection } from "./selection.ts";
+import { blocksOf, type Screening } from "./screening.ts";
 
 /** Blocks that the sequences are measured in, at most: more drop candidates earlier and leave less for a batch. */
 const BLOCKS = 16;
 
-export const bounded: Selection = {
+export const bounded: Screening = {
   name: "bounded",
   callsEach: (sequences) => Math.min(BLOCKS, sequences),
-  async *run(trials, step, from, patterns, keep) {
+  async *run(trials, from, patterns, keep) {
     const blocks = blocksOf(byLoss(trials, from), Math.ceil(trials.losses.sequences.length / BLOCKS));
     const { losses } = trials;
     const bound = new Map<Pattern, number>(
       patterns.map((pattern) => [pattern, losses.isMeasured(pattern) ? losses.lowerBound(pattern) : 0]),
     );
-    // Every candidate is measured once: a step tells a loss for each.
+    // Every candidate is measured once: a step reports a loss for each.
     const [first = losses.sequences] = blocks;
     const unmeasured = patterns.filter((pattern) => !losses.isMeasured(pattern));
     const requests = unmeasured.map((pattern) => ({ pattern, base: from, sequences: first }));
-    yield* trials.evaluateAll(step, requests, from);
+    yield* trials.evaluateAll(requests, from);
     for (const pattern of unmeasured) bound.set(pattern, losses.lowerBound(pattern));
     for (;;) {
       const next = mostPromising(trials, patterns, bound, keep);
       if (next === undefined) break;
       const block = blocks.find((sequences) => losses.missing(next, sequences).length > 0);
-      yield* trials.evaluate(step, next, from, { sequences: block ?? losses.sequences });
+      yield* trials.evaluate(next, from, { sequences: block ?? losses.sequences });
       bound.set(next, losses.lowerBound(next));
     }
     return patterns.map((pattern) => ({
@@ -43,7 +43,7 @@ export const bounded: Selection = {
   },
 };
 
-/** The candidate to go on with; undefined once the best are known. */
+/** The candidate to measure further; undefined once the best are known. */
 function mostPromising(
   { losses }: Trials,
   patterns: readonly Pattern[],

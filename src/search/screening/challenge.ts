@@ -7,11 +7,11 @@ import { TIE_NATS } from "../../base/near-tie.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Found, SearchEvent } from "../events.ts";
 import type { Trials } from "../trials.ts";
-import { isBehind } from "./raced.ts";
+import { isWorse } from "./raced.ts";
 import { isBetter } from "./repeated.ts";
-import { blocksOf } from "./selection.ts";
+import { blocksOf } from "./screening.ts";
 
-/** Error rate of a test. A winner that it drops is a pity and no error: what is known gets no worse by it. */
+/** Error rate of a test. A winner that it drops is lost, and nothing else: what is known does not get worse. */
 const ALPHA = 0.1;
 /** Blocks that the sequences are measured in. */
 const BLOCKS = 8;
@@ -26,14 +26,14 @@ export async function* challenge(
   from: Pattern,
   best: Found,
 ): AsyncGenerator<SearchEvent, boolean> {
-  const { losses, selection } = trials;
+  const { losses, screening } = trials;
   const { sequences } = losses;
   for (const block of blocksOf(sequences, Math.ceil(sequences.length / BLOCKS))) {
     if (losses.missing(pattern, block).length === 0) continue;
-    yield* trials.evaluate(1, pattern, from, { sequences: block });
+    yield* trials.evaluate(pattern, from, { sequences: block });
     if (losses.isComplete(pattern)) break;
-    if (selection.name === "bounded" && losses.lowerBound(pattern) > best.evaluation.loss + TIE_NATS) return false;
-    if (isBehind(losses.difference(pattern, best.pattern), ALPHA)) return false;
+    if (screening.name === "bounded" && losses.lowerBound(pattern) > best.evaluation.loss + TIE_NATS) return false;
+    if (isWorse(losses.difference(pattern, best.pattern), ALPHA)) return false;
   }
-  return yield* isBetter(trials, 1, from, pattern, best.pattern);
+  return yield* isBetter(trials, from, pattern, best.pattern);
 }

@@ -1,7 +1,7 @@
 /**
  * For evaluators whose measurements repeat only up to noise (a serving engine): every step measures its base again, takes the
- * noise from that, and measures candidates that are closer together again until they are told apart or `trials.repeats` rounds
- * are over. What is undecided then ties, and the lowest layer wins, so that noise does not choose. The noise is measured at each
+ * noise from that, and measures candidates that are closer together again until they are separated or `trials.repeats` rounds are
+ * over. What is undecided then ties, and the lowest layer wins, so that noise does not choose. The noise is measured at each
  * step because it grows with what a pattern loses. At the end the result of each size goes through the same with every other
  * pattern of that size that was measured, whatever strategy found them.
  */
@@ -11,21 +11,21 @@ import { differences } from "../space.ts";
 import { follow } from "../step.ts";
 import { chooseBest, improves } from "../ties.ts";
 import type { Trials } from "../trials.ts";
-import type { Selection, Tried } from "./selection.ts";
+import type { Screening, Tried } from "./screening.ts";
 
 /** Other patterns of a size that the result is compared with at the end, the closest first; the others are only named. */
 const MOST_RIVALS = 8;
 
-export function repeated(inner: Selection): Selection {
+export function repeated(inner: Screening): Screening {
   return {
     name: inner.name,
     callsEach: (sequences) => inner.callsEach(sequences),
-    async *run(trials, step, from, patterns, keep) {
-      yield* trials.again(step, from, from);
+    async *run(trials, from, patterns, keep) {
+      yield* trials.again(from, from);
       trials.noise = trials.losses.noise(from);
-      const tried = yield* inner.run(trials, step, from, patterns, keep);
+      const tried = yield* inner.run(trials, from, patterns, keep);
       const alive = tried.filter(({ dropped }) => !dropped).map(({ pattern }) => pattern);
-      const { rivals, rounds } = yield* settle(trials, step, from, alive, keep);
+      const { rivals, rounds } = yield* settle(trials, from, alive, keep);
       trials.repetition = {
         noise: trials.noise,
         rounds,
@@ -37,12 +37,11 @@ export function repeated(inner: Selection): Selection {
 }
 
 /**
- * Measures again those that noise does not tell from the last of the `keep` best, until it does or the rounds are over.
- * @returns those that it does not tell apart after that (more than `keep` of them), or the best
+ * Measures again those that noise does not separate from the last of the `keep` best, until it does or the rounds are over.
+ * @returns those that it does not separate after that (more than `keep` of them), or the best
  */
 export async function* settle(
   trials: Trials,
-  step: number,
   from: Pattern,
   patterns: readonly Pattern[],
   keep: number,
@@ -51,46 +50,45 @@ export async function* settle(
   let rivals = undecided(trials, patterns, keep);
   while (rivals.length > keep && rounds < (trials.repeats ?? 0)) {
     rounds++;
-    for (const pattern of rivals) yield* trials.again(step, pattern, from);
+    for (const pattern of rivals) yield* trials.again(pattern, from);
     rivals = undecided(trials, rivals, keep);
   }
   return { rivals, rounds };
 }
 
-/** Takes the noise of a pattern for that of the comparisons that follow. Nothing is measured where the evaluator is exact. */
-export async function* measureNoise(trials: Trials, step: number, pattern: Pattern): AsyncGenerator<SearchEvent, void> {
-  if (trials.losses.measurements(pattern) < 2) yield* trials.again(step, pattern, pattern);
+/** Takes the noise of a pattern for that of the comparisons that follow. Nothing is measured if the evaluator is exact. */
+export async function* measureNoise(trials: Trials, pattern: Pattern): AsyncGenerator<SearchEvent, void> {
+  if (trials.losses.measurements(pattern) < 2) yield* trials.again(pattern, pattern);
   trials.noise = trials.losses.noise(pattern);
 }
 
 /**
- * Whether a pattern beats another one by more than a tie, both measured whole; again and again where noise hides it.
+ * Whether a pattern beats another one by more than a tie, both measured whole; again and again if noise hides it.
  * @param from the pattern that the step departs from
  */
 export async function* isBetter(
   trials: Trials,
-  step: number,
   from: Pattern,
   pattern: Pattern,
   known: Pattern,
 ): AsyncGenerator<SearchEvent, boolean> {
   const { losses } = trials;
   if (trials.repeats !== undefined) {
-    yield* measureNoise(trials, step, known);
-    const { rounds } = yield* settle(trials, step, from, [pattern, known], 1);
+    yield* measureNoise(trials, known);
+    const { rounds } = yield* settle(trials, from, [pattern, known], 1);
     trials.repetition = { noise: trials.noise, rounds, undecided: [] };
   }
   return improves(losses.evaluation(pattern), losses.evaluation(known), trials.margin(pattern, known));
 }
 
 /**
- * Whether noise tells the result from all other patterns of its size that were measured. One that turns out to be better takes
+ * Compares the result with all other patterns of its size that were measured, until noise separates them. One that turns out to be better takes
  * its place.
  * @param found measured on all sequences
  */
-export async function* contest(trials: Trials, step: number, found: Found): AsyncGenerator<SearchEvent, Found> {
+export async function* contest(trials: Trials, found: Found): AsyncGenerator<SearchEvent, Found> {
   const { losses, space, measured } = trials;
-  yield* measureNoise(trials, step, found.pattern);
+  yield* measureNoise(trials, found.pattern);
   const size = fullLayers(found.pattern).length;
   const ofSize = measured.filter(
     (pattern) => fullLayers(pattern).length === size && losses.isComplete(pattern) && space.allows(pattern),
@@ -101,12 +99,12 @@ export async function* contest(trials: Trials, step: number, found: Found): Asyn
     .filter((pattern) => pattern !== found.pattern)
     .toSorted((left, right) => distance(left) - distance(right));
   const compared = [found.pattern, ...close.slice(0, MOST_RIVALS)];
-  const { rivals, rounds } = yield* settle(trials, step, found.pattern, compared, 1);
+  const { rivals, rounds } = yield* settle(trials, found.pattern, compared, 1);
   let best: Found = { ...found, evaluation: losses.evaluation(found.pattern) };
   if (rivals.length > 0 && !rivals.includes(found.pattern)) {
     const tried = rivals.map((pattern): Tried => ({ pattern, evaluation: losses.evaluation(pattern), dropped: false }));
     best = follow(trials, best, [chooseBest(tried, trials.tie)])[0] ?? best;
-    yield* trials.commit(step, best);
+    yield* trials.commit(best);
   }
   const others = [...rivals, ...close.slice(MOST_RIVALS)].filter(
     (pattern) =>
@@ -118,7 +116,7 @@ export async function* contest(trials: Trials, step: number, found: Found): Asyn
   return { ...best, repetition };
 }
 
-/** Those that the noise does not tell from the last of the `keep` best, and the best themselves. */
+/** Those that the noise does not separate from the last of the `keep` best, and the best themselves. */
 function undecided(trials: Trials, patterns: readonly Pattern[], keep: number): Pattern[] {
   if (trials.noise === 0) return [];
   const loss = (pattern: Pattern): number => trials.losses.evaluation(pattern).loss;

@@ -38,7 +38,7 @@ export async function* exchangeLayers(trials: Trials, walked: Found, size: numbe
       best = follow(trials, from, [tried])[0] ?? best;
     }
     if (best === from) continue;
-    yield* trials.commit(1, best);
+    yield* trials.commit(best);
     const others = open.filter((one) => one !== current);
     open = [...others, ...exchangesOf(trials, walked, fullLayers(best.pattern).length, size)];
   }

@@ -117,7 +117,7 @@ const lines: readonly (readonly string[])[] = [
     "--pin-full",
     "--pareto",
     "--holdout",
-    "--beam-width",
+    "--blocks",
     "--pipeline-stages",
     "--max-shared-run",
   ].map((option) => ["search", ...measured, "--dry-run", option, "V"]),

@@ -1,6 +1,6 @@
 /**
- * How a step tells the best of its candidates: by measuring each on all sequences, or by less where less is enough. One
- * file each: `complete.ts`, `bounded.ts`, `raced.ts`.
+ * How a step finds its best candidates: measure all of them on every sequence (`complete.ts`), or stop early (`bounded.ts`,
+ * `raced.ts`).
  */
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { SearchEvent } from "../events.ts";
@@ -14,7 +14,7 @@ export interface Tried {
   dropped: boolean;
 }
 
-export interface Selection {
+export interface Screening {
   name: "complete" | "bounded" | "raced";
   /** Calls of the evaluator for one candidate, at most. */
   callsEach(sequences: number): number;
@@ -23,13 +23,7 @@ export interface Selection {
    * @param keep how many of the best the step wants; at least these are not dropped
    * @returns one entry for each pattern, in their order
    */
-  run(
-    trials: Trials,
-    step: number,
-    from: Pattern,
-    patterns: readonly Pattern[],
-    keep: number,
-  ): AsyncGenerator<SearchEvent, Tried[]>;
+  run(trials: Trials, from: Pattern, patterns: readonly Pattern[], keep: number): AsyncGenerator<SearchEvent, Tried[]>;
 }
 
 /** The list in pieces of `size`. */

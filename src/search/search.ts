@@ -1,0 +1,152 @@
+/** Runs a strategy: on losses that are measured, or, to foresee what that takes, on losses that cost nothing. */
+import { UsageError } from "../base/errors.ts";
+import { type Pattern, sourceLayer } from "../pattern/pattern.ts";
+import {
+  type Found,
+  oneByOne,
+  type Rehearsal,
+  type SearchEvent,
+  type SearchOptions,
+  type SearchResult,
+} from "./events.ts";
+import { bounded } from "./screening/bounded.ts";
+import { complete } from "./screening/complete.ts";
+import { raced } from "./screening/raced.ts";
+import { contest, repeated } from "./screening/repeated.ts";
+import type { Screening } from "./screening/screening.ts";
+import { requireDifferences, requireSignal } from "./signal.ts";
+import type { PatternSpace } from "./space.ts";
+import { strategies } from "./strategies/strategies.ts";
+import { type SearchMethod, settingsOf } from "./strategy.ts";
+import { Trials } from "./trials.ts";
+
+/**
+ * Runs a strategy. The consumer sees each evaluation before the next one begins, so that it can write it down.
+ * @throws UsageError as `requireFeasible` does
+ * @throws RuntimeFailure for a loss that is not a number
+ */
+export async function* search(method: SearchMethod, options: SearchOptions): AsyncGenerator<SearchEvent, void> {
+  const { space, targets } = options;
+  const foreseen = options.foreseen ?? (await rehearse(method, options));
+  yield { kind: "plan", strategy: method.strategy.name, start: space.start, targets, foreseen };
+  const trials = new Trials(options, withRepeats(screeningOf(method), options.repeats), foreseen);
+  yield { kind: "done", result: yield* walk(method, trials, targets) };
+}
+
+/**
+ * Refuses what cannot be searched for, before anything is opened for it.
+ * @throws UsageError for a target that is out of reach, an exhaustive search that is too long, or a race that cannot be run
+ */
+export function requireFeasible(
+  { strategy, race }: SearchMethod,
+  space: PatternSpace,
+  targets: readonly number[],
+): void {
+  for (const retain of targets) space.requireReachable(retain);
+  if (race !== undefined && !strategy.mayRace) {
+    const racing = strategies.filter(({ mayRace }) => mayRace).map(({ name }) => name);
+    throw new UsageError(`--race goes with ${racing.join(", ")}, not with --strategy ${strategy.name}`);
+  }
+  strategy.requireFeasible?.(
+    space,
+    targets.filter((retain) => retain < space.size),
+  );
+}
+
+/**
+ * What a search takes: the strategy runs over losses that only know distances, each Shared layer costing how far it is from the
+ * layer that it reads. Races and bounds spare what depends on the losses; they are taken to spare nothing.
+ * @throws UsageError as `requireFeasible` does
+ */
+export async function rehearse(
+  method: SearchMethod,
+  { space, targets, sequences, repeats }: Pick<SearchOptions, "space" | "targets" | "sequences" | "repeats">,
+): Promise<Rehearsal> {
+  requireFeasible(method, space, targets);
+  const screening = screeningOf(method);
+  let screened = 0;
+  const counted: Screening = {
+    ...complete,
+    async *run(trials, from, patterns, keep) {
+      screened += patterns.length;
+      return yield* complete.run(trials, from, patterns, keep);
+    },
+  };
+  const evaluate = oneByOne(async (pattern, asked) => {
+    const loss = distances(pattern);
+    return asked.map(() => ({ loss, tokens: 1 }));
+  });
+  const options = { space, targets, sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
+  const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
+  const work = walk(method, trials, targets);
+  let layers = 0;
+  for (let next = await work.next(); next.done !== true; next = await work.next()) {
+    if (next.value.kind === "evaluation done") layers += next.value.layers;
+  }
+  return {
+    steps: trials.step,
+    calls: trials.done + screened * (screening.callsEach(sequences.length) - 1),
+    evaluations: trials.evaluations,
+    layers,
+    exact: !method.strategy.isAdaptive && screening === complete && repeats === undefined && !space.limitsRuns,
+  };
+}
+
+function distances(pattern: Pattern): number {
+  let sum = 0;
+  for (let layer = 0; layer < pattern.length; layer++) sum += layer - sourceLayer(pattern, layer);
+  return sum;
+}
+
+async function* walk(
+  method: SearchMethod,
+  trials: Trials,
+  targets: readonly number[],
+): AsyncGenerator<SearchEvent, SearchResult> {
+  const { strategy } = method;
+  const { start } = trials.space;
+  trials.foundBy = strategy.name;
+  const baseline = yield* trials.evaluate(start, start);
+  const from: Found = { pattern: start, evaluation: baseline, steps: [], foundBy: "model" };
+  trials.frontier.offer(from);
+  if (trials.targets.length > 0) {
+    let isFirst = true;
+    for await (const event of strategy.run(trials, from, settingsOf(method))) {
+      yield event;
+      if (event.kind !== "step committed" || !isFirst) continue;
+      isFirst = false;
+      yield* requireSignal(trials, event);
+    }
+  }
+  requireDifferences(trials);
+  const patterns: Found[] = [];
+  for (const retain of [...new Set(targets)].sort((left, right) => right - left)) {
+    const found = trials.frontier.at(retain);
+    if (found === undefined) throw new Error(`the search committed no pattern with ${retain} Full layers`);
+    // A race may have decided before all sequences were measured.
+    const evaluation = yield* trials.evaluate(found.pattern, found.pattern);
+    const settled = { ...found, evaluation };
+    const best = trials.repeats === undefined ? settled : yield* contest(trials, settled);
+    patterns.push(best);
+    trials.frontier.refresh(best);
+  }
+  const { evaluations, sequenceEvaluations, refinements } = trials;
+  return {
+    baseline,
+    patterns,
+    frontier: trials.frontier.all,
+    evaluations,
+    sequenceEvaluations,
+    layers: trials.cost.total,
+    ...(refinements === undefined ? {} : { refinements }),
+  };
+}
+
+function screeningOf({ race, bounded: isBounded }: SearchMethod): Screening {
+  if (race !== undefined) return raced(race);
+  return isBounded === true ? bounded : complete;
+}
+
+function withRepeats(screening: Screening, repeats: number | undefined): Screening {
+  return repeats === undefined ? screening : repeated(screening);
+}
