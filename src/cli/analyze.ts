@@ -53,6 +53,8 @@ import {
   openEvaluationJournal,
   requireSensibleJournal,
 } from "./evaluation-journal.ts";
+import { shortenHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
 import { Measuring } from "./search/measuring.ts";
 
 interface AnalyzeFlags
@@ -88,9 +90,11 @@ export function addAnalyzeCommand(program: Command): void {
   addModelToRun(command);
   addPatternOptions(command);
   command
+    .optionsGroup("What is compared:")
     .option("--searched <file>", "a pattern file of this model to set beside the others")
     .option("-r, --retain <list>", "how many layers the compared patterns keep Full, with commas between", "1/2,1/4")
     .option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations")
+    .optionsGroup("Files and resuming:")
     .option("-o, --output <file>", "write the analysis file here, exactly")
     .option("--resume", "go on from the journal of an earlier run")
     .option("--fresh", "begin anew where there is a journal already");
@@ -99,8 +103,20 @@ export function addAnalyzeCommand(program: Command): void {
   addDtypeOption(command);
   addWorkersOptions(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    "pattern",
+    "searched",
+    "retain",
+    "pairs",
+    "output",
+    "calibration",
+    "sequences",
+    "device",
+    "resume",
+    "json",
+  ]);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: AnalyzeFlags) =>
       interruptible(
         (signal) => analyze(model ?? demoModel, flags, signal),

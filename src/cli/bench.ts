@@ -50,6 +50,8 @@ import {
 import { interruptible, recordedCommand } from "./console/interruption.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
+import { shortenHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   config?: string;
@@ -89,6 +91,7 @@ export function addBenchCommand(program: Command): void {
   const command = program.command("bench").description("Time patterns, and what their indexers take");
   addModelToRun(command);
   command
+    .optionsGroup("A model without weights:")
     .option("--config <file>", "time a model of this config.json instead, with random weights")
     .option("--random-weights", "needed with --config: there are no others")
     .option("--layers <n>", "make it only so many layers deep", layerCount)
@@ -96,6 +99,7 @@ export function addBenchCommand(program: Command): void {
     .option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber)
     .option("--vocabulary <n>", "with only so many tokens", positiveNumber)
     .option("--seed <n>", "seed of the random weights", wholeNumber, 0)
+    .optionsGroup("What is timed:")
     .addOption(
       new Option("--contexts <list>", "lengths of the context in tokens, with commas between")
         .argParser(contextList)
@@ -116,12 +120,25 @@ export function addBenchCommand(program: Command): void {
         .choices(clockNames)
         .default("wall"),
     )
+    .optionsGroup("Files:")
     .option("--latency <file>", "write the cost of a Full and a Shared layer here, for search")
     .option("-o, --output <file>", "write the bench file here, exactly; after every context");
   addDeviceOptions(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    "pattern",
+    "retain",
+    "contexts",
+    "repeats",
+    "config",
+    "random-weights",
+    "layers",
+    "latency",
+    "output",
+    "device",
+  ]);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: BenchFlags) =>
       interruptible((signal) => bench(model, flags, signal), "Stopping after the call at hand; Ctrl-C again kills"),
     );

@@ -6,6 +6,7 @@ import { unavailability } from "../runtime/device/device.ts";
 import { diagnose } from "../runtime/device/diagnosis.ts";
 import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./arguments/options.ts";
 import { Terminal } from "./console/terminal.ts";
+import { helpText } from "./help/help-text.ts";
 
 type DoctorFlags = Pick<DeviceFlags, "device"> & OutputFlags;
 
@@ -23,7 +24,7 @@ export function addDoctorCommand(program: Command): void {
     .description("Show which devices work here, and what the others lack")
     .addOption(deviceOption("look at this device and the CPU only"));
   addOutputOptions(command);
-  command.addHelpText("after", help).action((flags: DoctorFlags) => examine(flags));
+  command.addHelpText("after", helpText(help)).action((flags: DoctorFlags) => examine(flags));
 }
 
 async function examine(flags: DoctorFlags): Promise<void> {

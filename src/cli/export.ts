@@ -8,6 +8,7 @@ import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { interruptible } from "./console/interruption.ts";
 import { ProgressNotes } from "./console/progress-notes.ts";
 import { Terminal } from "./console/terminal.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface ExportFlags extends OutputFlags {
   output: string;
@@ -30,7 +31,7 @@ export function addExportCommand(program: Command): void {
     .requiredOption("-o, --output <folder>", "the new model folder, or the checkpoint's own");
   addOutputOptions(command);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((checkpoint: string, flags: ExportFlags) =>
       interruptible((signal) => run(checkpoint, flags, signal), "Stopping"),
     );

@@ -6,6 +6,7 @@ import { formatInspection } from "../report/inspection-report.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
 import { ProgressNotes } from "./console/progress-notes.ts";
 import { Terminal } from "./console/terminal.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface InspectFlags extends OutputFlags {
   verify?: boolean;
@@ -23,7 +24,7 @@ export function addInspectCommand(program: Command): void {
   addModelArgument(command);
   command.option("--verify", "compare the hash of every file with the manifest");
   addOutputOptions(command);
-  command.addHelpText("after", help).action(async (model: string | undefined, flags: InspectFlags) => {
+  command.addHelpText("after", helpText(help)).action(async (model: string | undefined, flags: InspectFlags) => {
     const terminal = new Terminal(flags);
     const path = await findModel(model ?? demoModel);
     const progress = new ProgressNotes(terminal, "comparing hashes");

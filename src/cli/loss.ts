@@ -26,6 +26,8 @@ import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/pr
 import { interruptible } from "./console/interruption.ts";
 import { Countdown, whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
+import { shortenHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
 import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
 
@@ -63,7 +65,19 @@ export function addLossCommand(program: Command): void {
   addProfileOption(command);
   addServerOptions(command);
   addOutputOptions(command);
-  command.addHelpText("after", examples).action((model: string | undefined, flags: LossFlags) =>
+  shortenHelp(command, [
+    "pattern",
+    "calibration",
+    "sequence-length",
+    "sequences",
+    "device",
+    "devices",
+    "dtype",
+    "profile",
+    "server",
+    "json",
+  ]);
+  command.addHelpText("after", helpText(examples)).action((model: string | undefined, flags: LossFlags) =>
     interruptible(async (signal) => {
       requireServerOptions(command, flags);
       const path = modelPath(model, flags);

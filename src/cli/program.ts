@@ -5,27 +5,39 @@ import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { reportFailure } from "./console/failure.ts";
+import { groupedHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
+
+interface LoadedCommand {
+  group: string;
+  load: () => Promise<(program: Command) => void>;
+}
+
+const find = "Find a pattern:";
+const prove = "Prove that it holds:";
+const serve = "Run and serve it:";
+const look = "Models and machines:";
 
 /**
  * The commands in the order of the help. Each is loaded when it is asked for: all of them are hundreds of modules, and
  * starting would take longer than most commands do.
  */
-const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
-  search: async () => (await import("./search/search.ts")).addSearchCommand,
-  run: async () => (await import("./run.ts")).addRunCommand,
-  loss: async () => (await import("./loss.ts")).addLossCommand,
-  eval: async () => (await import("./eval/eval.ts")).addEvalCommand,
-  analyze: async () => (await import("./analyze.ts")).addAnalyzeCommand,
-  bench: async () => (await import("./bench.ts")).addBenchCommand,
-  serve: async () => (await import("./serve.ts")).addServeCommand,
-  server: async () => (await import("./live/server.ts")).addServerCommand,
-  kit: async () => (await import("./live/kit.ts")).addKitCommand,
-  distill: async () => (await import("./distill/distill.ts")).addDistillCommand,
-  export: async () => (await import("./export.ts")).addExportCommand,
-  inspect: async () => (await import("./inspect.ts")).addInspectCommand,
-  pattern: async () => (await import("./pattern/pattern.ts")).addPatternCommand,
-  report: async () => (await import("./report.ts")).addReportCommand,
-  doctor: async () => (await import("./doctor.ts")).addDoctorCommand,
+const commands: Readonly<Record<string, LoadedCommand>> = {
+  search: { group: find, load: async () => (await import("./search/search.ts")).addSearchCommand },
+  distill: { group: find, load: async () => (await import("./distill/distill.ts")).addDistillCommand },
+  pattern: { group: find, load: async () => (await import("./pattern/pattern.ts")).addPatternCommand },
+  loss: { group: prove, load: async () => (await import("./loss.ts")).addLossCommand },
+  eval: { group: prove, load: async () => (await import("./eval/eval.ts")).addEvalCommand },
+  analyze: { group: prove, load: async () => (await import("./analyze.ts")).addAnalyzeCommand },
+  bench: { group: prove, load: async () => (await import("./bench.ts")).addBenchCommand },
+  report: { group: prove, load: async () => (await import("./report.ts")).addReportCommand },
+  run: { group: serve, load: async () => (await import("./run.ts")).addRunCommand },
+  serve: { group: serve, load: async () => (await import("./serve.ts")).addServeCommand },
+  server: { group: serve, load: async () => (await import("./live/server.ts")).addServerCommand },
+  kit: { group: serve, load: async () => (await import("./live/kit.ts")).addKitCommand },
+  export: { group: look, load: async () => (await import("./export.ts")).addExportCommand },
+  inspect: { group: look, load: async () => (await import("./inspect.ts")).addInspectCommand },
+  doctor: { group: look, load: async () => (await import("./doctor.ts")).addDoctorCommand },
 };
 
 const help = `
@@ -48,10 +60,11 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
 }
 
 /** @param first the first word: where it is a command's name, no other is loaded; without it the help names them all */
-async function buildProgram(first = ""): Promise<Command> {
+export async function buildProgram(first = ""): Promise<Command> {
   const program = new Command("indexcache")
     .description("Finds which lightning indexers a DeepSeek-Sparse-Attention model can drop, and runs the result")
     .version(toolVersion)
+    .configureHelp(groupedHelp)
     .showSuggestionAfterError()
     // Its messages repeat arguments, of any length and with any characters.
     .configureOutput({ writeErr: (text) => process.stderr.write(text.split("\n").map(messageLine).join("\n")) })
@@ -59,9 +72,14 @@ async function buildProgram(first = ""): Promise<Command> {
     .exitOverride()
     // Options behind a command are its own, and those behind `search merge` are merge's, which has an -o as well.
     .enablePositionalOptions()
-    .addHelpText("after", help);
+    .addHelpText("after", helpText(help));
   const named = Object.hasOwn(commands, first) ? commands[first] : undefined;
-  const loaded = named === undefined ? Object.values(commands) : [named];
-  for (const addCommand of await Promise.all(loaded.map((load) => load()))) addCommand(program);
+  const wanted = named === undefined ? Object.values(commands) : [named];
+  const loaded = await Promise.all(wanted.map(async ({ group, load }) => ({ group, add: await load() })));
+  for (const { group, add } of loaded) {
+    program.commandsGroup(group);
+    add(program);
+  }
+  program.commandsGroup("Help:").helpCommand("help [command]", "show the help of a command");
   return program;
 }

@@ -6,6 +6,7 @@ import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { Terminal } from "./console/terminal.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface ReportFlags extends OutputFlags {
   output: string;
@@ -29,7 +30,7 @@ export function addReportCommand(program: Command): void {
     .argument("<files...>", "result files, of any kind and in any order")
     .requiredOption("-o, --output <folder>", "where the report goes");
   addOutputOptions(command);
-  command.addHelpText("after", help).action((files: string[], flags: ReportFlags) => report(files, flags));
+  command.addHelpText("after", helpText(help)).action((files: string[], flags: ReportFlags) => report(files, flags));
 }
 
 async function report(files: readonly string[], flags: ReportFlags): Promise<void> {

@@ -32,6 +32,8 @@ import { type Prompt, type PromptFlags, readPrompt } from "./arguments/prompt.ts
 import { interruptible } from "./console/interruption.ts";
 import { whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
+import { shortenHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface RunFlags extends PatternFlags, VerifyFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;
@@ -58,10 +60,12 @@ export function addRunCommand(program: Command): void {
   addModelToRun(command);
   addPatternOptions(command);
   command
+    .optionsGroup("Prompt:")
     .option("--prompt <text>", "the prompt (default: stdin)")
     .option("--prompt-file <file>", "read the prompt from a text file")
     .option("--tokens-file <file>", "take a JSON array of token ids as the prompt, as they are")
     .option("--chat", "put the prompt into the model's chat template, as the user's message")
+    .optionsGroup("Answer:")
     .option("-n, --max-new-tokens <n>", "end after this many tokens", positiveNumber, 128)
     .option("--temperature <t>", "0 is greedy", decimalNumber)
     .option("--top-k <k>", "draw from the k most likely tokens", positiveNumber)
@@ -73,8 +77,20 @@ export function addRunCommand(program: Command): void {
   addDtypeOption(command);
   addProfileOption(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    "pattern",
+    "prompt",
+    "prompt-file",
+    "chat",
+    "max-new-tokens",
+    "temperature",
+    "seed",
+    "device",
+    "dtype",
+    "json",
+  ]);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: RunFlags) =>
       interruptible((signal) => run(model ?? demoModel, flags, signal), "Stopping"),
     );

@@ -26,6 +26,8 @@ import {
 import { reportFailure } from "./console/failure.ts";
 import { interruptible } from "./console/interruption.ts";
 import { Terminal, type Verbosity } from "./console/terminal.ts";
+import { shortenHelp } from "./help/help-groups.ts";
+import { helpText } from "./help/help-text.ts";
 import { patternOfSize, splitRetain } from "./pattern/pattern-of-size.ts";
 
 interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
@@ -62,6 +64,7 @@ export function addServeCommand(program: Command): void {
   addModelToRun(command);
   addPatternOptions(command);
   command
+    .optionsGroup("Server:")
     .option("--host <address>", "where to listen; anything but loopback is reached from other machines", "127.0.0.1")
     .option("--port <n>", "0 takes a free one", portNumber, 8000)
     .addOption(new Option("--api-key <key>", "requests must carry it as a bearer token").env("INDEXCACHE_API_KEY"))
@@ -80,9 +83,23 @@ export function addServeCommand(program: Command): void {
     );
   addDeviceOptions(command);
   command
+    .optionsGroup("What it prints:")
     .option("-v, --verbose", "say more on stderr: devices, memory")
-    .option("-q, --quiet", "say nothing on stderr but warnings and errors")
-    .addHelpText("after", help)
+    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+  shortenHelp(command, [
+    "pattern",
+    "host",
+    "port",
+    "api-key",
+    "name",
+    "prefix-cache",
+    "dev",
+    "dialect",
+    "device",
+    "threads",
+  ]);
+  command
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: ServeFlags) =>
       interruptible((signal) => serve(model ?? demoModel, flags, signal), "Stopping: requests under way are finished"),
     );

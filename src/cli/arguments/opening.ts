@@ -25,10 +25,9 @@ interface OpeningFlags extends VerifyFlags {
 
 /** MODEL of a command that computes with it. */
 export function addModelToRun(command: Command): Command {
-  return addModelArgument(command).option(
-    "--no-verify",
-    "take an exported model's weights on trust instead of comparing their hashes once",
-  );
+  return addModelArgument(command)
+    .optionsGroup("Model:")
+    .option("--no-verify", "take an exported model's weights on trust instead of comparing their hashes once");
 }
 
 /**

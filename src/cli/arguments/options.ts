@@ -66,6 +66,7 @@ export function addModelArgument(command: Command): Command {
 
 export function addPatternOptions(command: Command): Command {
   return command
+    .optionsGroup("Pattern:")
     .option(
       "-p, --pattern <pattern>",
       "a pattern file (p.json, or p.json@1/2 for one of its sizes), an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
@@ -76,6 +77,7 @@ export function addPatternOptions(command: Command): Command {
 
 export function addCalibrationOptions(command: Command): Command {
   return command
+    .optionsGroup("Text:")
     .option(
       "-c, --calibration <path>",
       "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
@@ -104,22 +106,26 @@ export function deviceOption(purpose: string): Option {
 
 export function addDeviceOptions(command: Command): Command {
   return command
+    .optionsGroup("Where it computes:")
     .addOption(deviceOption("where to compute"))
     .option("--threads <n>", "CPU threads (default: all cores)", positiveNumber);
 }
 
 /** For commands whose numbers depend on it. */
 export function addDtypeOption(command: Command): Command {
-  return command.addOption(
-    new Option("--dtype <name>", "weights and activations; scores, softmax and norms stay float32")
-      .choices(["float32", "float16"])
-      .default("float32"),
-  );
+  return command
+    .optionsGroup("Where it computes:")
+    .addOption(
+      new Option("--dtype <name>", "weights and activations; scores, softmax and norms stay float32")
+        .choices(["float32", "float16"])
+        .default("float32"),
+    );
 }
 
 /** For commands that evaluate many sequences. */
 export function addWorkersOptions(command: Command): Command {
   return command
+    .optionsGroup("Where it computes:")
     .option(
       "--workers <n>",
       "processes that share the sequences (default: one a thread, as far as memory allows)",
@@ -137,6 +143,7 @@ export function devicesOption(purpose: string): Option {
 
 export function addOutputOptions(command: Command): Command {
   return command
+    .optionsGroup("What it prints:")
     .option("--json", "print the result as JSON")
     .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");

@@ -14,12 +14,14 @@ export interface ProfileFlags {
 }
 
 export function addProfileOption(command: Command): Command {
-  return command.addOption(
-    new Option(
-      "--profile [file]",
-      "tell on stderr, or in a JSON file, where time goes: operators, CPU fallbacks, copies, transfers",
-    ).conflicts("devices"),
-  );
+  return command
+    .optionsGroup("What it prints:")
+    .addOption(
+      new Option(
+        "--profile [file]",
+        "tell on stderr, or in a JSON file, where time goes: operators, CPU fallbacks, copies, transfers",
+      ).conflicts("devices"),
+    );
 }
 
 /** What the work knows of itself. */

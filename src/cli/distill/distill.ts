@@ -34,6 +34,8 @@ import {
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
+import { shortenHelp } from "../help/help-groups.ts";
+import { helpText } from "../help/help-text.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
 import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";
@@ -72,6 +74,7 @@ trained for on its own.
 Ctrl-C saves; --resume ends in the same bytes as a run that was never cut.
 
 Examples:
+  $ indexcache distill --pattern uniform:4 --dry-run    what it takes, for the demo model
   $ indexcache distill --pattern uniform:4 -c text.jsonl -o ./demo-uniform4
   $ indexcache distill ./model -p quarter.json -c text.jsonl -o ./model-quarter
   $ indexcache distill ./model --pattern any -c text.jsonl -o ./model-any
@@ -84,12 +87,14 @@ export function addDistillCommand(program: Command): void {
     .description("Train the indexers that a pattern keeps for the layers they serve");
   addModelToRun(command);
   command
+    .optionsGroup("What is trained:")
     .requiredOption("-p, --pattern <pattern>", "the pattern to train for, as other commands take it, or any")
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-o, --output <folder>", "the new checkpoint")
     .option("--dry-run", "say what it takes of disk, memory and time, and stop; MODEL may be a config.json");
   addCalibrationOptions(command);
   command
+    .optionsGroup("How it is trained:")
     .option(
       "--holdout <share>",
       "share of the sequences that decides which step is best (default: 1/16, at most 4 batches)",
@@ -107,6 +112,7 @@ export function addDistillCommand(program: Command): void {
         .choices(targetWeights)
         .default("values"),
     )
+    .optionsGroup("Files and resuming:")
     .option("--drop-shared-indexers", "leave out the indexers of Shared layers, as `pattern apply` does")
     .addOption(
       new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
@@ -123,8 +129,20 @@ export function addDistillCommand(program: Command): void {
     .option("--fresh", "start again over what an earlier run has left");
   addDeviceOptions(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    "pattern",
+    "output",
+    "dry-run",
+    "calibration",
+    "sequences",
+    "holdout",
+    "steps",
+    "rate",
+    "device",
+    "resume",
+  ]);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: DistillFlags) =>
       interruptible(
         (signal) => distilModel(model ?? demoModel, flags, signal),

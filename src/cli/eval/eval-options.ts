@@ -22,6 +22,7 @@ import {
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
+import { shortenHelp } from "../help/help-groups.ts";
 import { addSuiteOptions } from "./suite-flags.ts";
 
 /** Draws of a sign-flip test. */
@@ -65,6 +66,7 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, SuiteV
 
 export function addEvalOptions(command: Command): void {
   command
+    .optionsGroup("What is compared:")
     .addOption(
       new Option(
         "-p, --pattern <pattern>",
@@ -75,6 +77,7 @@ export function addEvalOptions(command: Command): void {
     )
     .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
+    .optionsGroup("What is asked:")
     .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
     .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
     .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
@@ -86,12 +89,14 @@ export function addEvalOptions(command: Command): void {
     .option("--thinking", "chat models think first; the answer is what follows the closing tag")
     .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
     .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
+    .optionsGroup("Statistics:")
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
     .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
     .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
     .addOption(new Option("--bootstrap <n>", "of earlier versions: nothing is resampled now").hideHelp());
   addSuiteOptions(command);
   command
+    .optionsGroup("Where it computes:")
     .addOption(deviceOption("where to compute"))
     .option(
       "--threads <n>",
@@ -104,6 +109,7 @@ export function addEvalOptions(command: Command): void {
       workerCount,
     )
     .addOption(devicesOption("several devices share the items, a process each"))
+    .optionsGroup("Files and resuming:")
     .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
     .option("--no-cache", "remember no generated sets")
     .option("--dry-run", "say what would run, and after one item about how long")
@@ -115,10 +121,15 @@ export function addEvalOptions(command: Command): void {
     .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates))
     .option("--resume", "go on from the samples file of an earlier run")
     .option("--fresh", "begin anew where there is a samples file already")
+    .optionsGroup("What it prints:")
     .option("--json", "print the result as JSON")
     .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
     .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+  shortenHelp(command, [
+    ...["pattern", "baseline", "suite", "tasks", "lengths", "samples", "data"],
+    ...["list", "output", "resume", "dry-run"],
+  ]);
 }
 
 /** @throws UsageError for flags that do not go together */

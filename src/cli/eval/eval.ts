@@ -21,6 +21,7 @@ import { addModelToRun } from "../arguments/opening.ts";
 import { demoModel } from "../arguments/options.ts";
 import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
 import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
@@ -51,7 +52,7 @@ export function addEvalCommand(program: Command): void {
   addModelToRun(command);
   addEvalOptions(command);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: EvalFlags) =>
       interruptible(
         (signal) => evalCommand(model, flags, givenOptions(command), signal),

@@ -10,6 +10,7 @@ import { positiveNumber } from "../arguments/options.ts";
 type Settings = EvalResult["settings"];
 
 export function addSuiteOptions(command: Command): void {
+  command.optionsGroup("Of the suites:");
   for (const { option } of suiteOptions()) command.addOption(toOption(option));
 }
 

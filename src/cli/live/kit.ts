@@ -9,6 +9,7 @@ import { readModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { kitFolder, type OutputFlags } from "../arguments/options.ts";
 import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
 
 interface KitFlags extends OutputFlags {
   model?: string;
@@ -35,7 +36,7 @@ export function addKitCommand(program: Command): void {
     .option("-m, --model <model>", "what the server will serve: a folder, or a name that the engine knows")
     .option("--port <n>", "port of the server", "8000")
     .option("--json", "print the commands as JSON")
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((folder: string, flags: KitFlags) => writeKit(folder, flags));
 }
 

@@ -41,6 +41,7 @@ const localOptions: Readonly<Record<string, string>> = {
 
 export function addServerOptions(command: Command): Command {
   command
+    .optionsGroup("A running engine instead of weights:")
     .option(
       "--server <url>",
       "let a running vLLM or SGLang with the kit compute (docs/serving.md); replicas with commas between",

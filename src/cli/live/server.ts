@@ -18,6 +18,8 @@ import {
 } from "../arguments/options.ts";
 import { interruptible } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
+import { shortenHelp } from "../help/help-groups.ts";
+import { helpText } from "../help/help-text.ts";
 import { addConnectionOptions, type ConnectionFlags, openForALook, openServedFolder } from "./server-options.ts";
 import { describePreflight } from "./server-words.ts";
 
@@ -51,6 +53,7 @@ export function addServerCommand(program: Command): void {
     .description("Look at a running vLLM or SGLang: what runs, whether patterns act, the pattern back after a kill")
     .argument("<url>", "address of the server");
   command
+    .optionsGroup("What is looked at:")
     .option("--restore", "set the pattern that the server was started with, and nothing else")
     .option("--verify", "does a pattern act there, and from which position on")
     .option("-p, --pattern <pattern>", "with --verify: letters, uniform:N, freq:N or a pattern file (with -m)")
@@ -58,8 +61,19 @@ export function addServerCommand(program: Command): void {
   addCalibrationOptions(command);
   addConnectionOptions(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    "verify",
+    "restore",
+    "pattern",
+    "model",
+    "calibration",
+    "sequence-length",
+    "api-key",
+    "allow-remote",
+    "json",
+  ]);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((url: string, flags: LookFlags) => interruptible((signal) => look(url, flags, signal), "Stopping"));
 }
 

@@ -16,6 +16,7 @@ import { formatFields } from "../../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "../arguments/options.ts";
 import { interruptible } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
 import { lettersOf, originFindings, readSource } from "./pattern-input.ts";
 
 interface ApplyFlags extends OutputFlags {
@@ -69,7 +70,7 @@ export function addPatternApplyCommand(pattern: Command): void {
     );
   addOutputOptions(command);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((model: string, text: string | undefined, flags: ApplyFlags) =>
       interruptible((signal) => run(model, text, flags, signal), "Stopping; nothing will be left of the new folder"),
     );

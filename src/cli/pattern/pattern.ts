@@ -27,6 +27,8 @@ import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../
 import { formatTable } from "../../report/text-table.ts";
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "../arguments/options.ts";
 import { Terminal } from "../console/terminal.ts";
+import { shortenHelp } from "../help/help-groups.ts";
+import { helpText } from "../help/help-text.ts";
 import { addPatternApplyCommand } from "./pattern-apply.ts";
 import {
   lettersOf,
@@ -73,25 +75,44 @@ export function addPatternCommand(program: Command): void {
     .command("pattern")
     .description("Write a pattern as a serving engine takes it, or check one that is about to be served")
     .argument("[pattern]", "a pattern in any form, see below")
+    .optionsGroup("What is wanted:")
     .option("--list", "list the published patterns that come with the package")
     .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
     .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
     .option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)")
+    .optionsGroup("Model and deployment:")
     .option("-m, --model <path>", "config.json of the model, or its folder")
     .option("--layers <n>", "backbone layers, where there is no --model", layerCount)
     .option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber)
+    .optionsGroup("What is wanted:")
     .option("--check", "say what is wrong with the pattern")
     .option("--explain", "show which layers each engine would make Full")
+    .optionsGroup("Model and deployment:")
     .option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", layerCount)
     .addOption(
       new Option("--pipeline-partition <list>", "their sizes, where they are set by hand: 16,15,15,15")
         .argParser(partition)
         .conflicts("pipelineStages"),
     )
+    .optionsGroup("Files:")
     .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
     .option("--overwrite", "let --write-config replace another config.json");
   addOutputOptions(command);
-  command.addHelpText("after", help).action((pattern: string | undefined, flags: PatternFlags) => run(pattern, flags));
+  shortenHelp(command, [
+    "list",
+    "for",
+    "engine",
+    "engine-version",
+    "model",
+    "check",
+    "explain",
+    "pipeline-stages",
+    "write-config",
+    "json",
+  ]);
+  command
+    .addHelpText("after", helpText(help))
+    .action((pattern: string | undefined, flags: PatternFlags) => run(pattern, flags));
   addPatternApplyCommand(command);
 }
 

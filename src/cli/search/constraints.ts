@@ -17,6 +17,7 @@ export interface ConstraintFlags {
 
 export function addConstraintOptions(command: Command): Command {
   return command
+    .optionsGroup("What the deployment allows:")
     .option("--pin-full <layers>", "layers that stay Full: 0,1,30", layerList)
     .option(
       "--pipeline-stages <n>",

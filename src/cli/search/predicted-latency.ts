@@ -24,6 +24,7 @@ export interface PredictedLatency {
 
 export function addLatencyOptions(command: Command): Command {
   return command
+    .optionsGroup("Speed:")
     .option(
       "--latency <file>",
       "costs of layers that bench --latency wrote: --retain takes 1.5x, results tell speed-ups",

@@ -11,6 +11,7 @@ import {
 } from "../../formats/journal.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
 
 interface MergeFlags {
   output: string;
@@ -33,7 +34,7 @@ export function addMergeCommand(search: Command): void {
     .requiredOption("-o, --output <file>", "write the joined journal here, exactly")
     .option("--fresh", "overwrite a file that exists")
     .option("-q, --quiet", "say nothing on stderr but errors")
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((journals: string[], flags: MergeFlags) => merge(journals, flags));
 }
 

@@ -15,6 +15,7 @@ import {
   type OutputFlags,
   type WorkerFlags,
 } from "../arguments/options.ts";
+import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
 import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
@@ -45,11 +46,13 @@ export interface SearchFlags
 export function addSearchOptions(command: Command): void {
   addModelToRun(command);
   command
+    .optionsGroup("What is searched for:")
     .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4")
     .option(
       "--holdout <share>",
       "keep this share or number of the sequences out of the search, and report losses on them",
     )
+    .optionsGroup("Files and resuming:")
     .option("-o, --output <file>", "write the pattern file here, exactly")
     .option("--resume", "go on from the journal of an earlier run")
     .option("--fresh", "begin anew where there is a journal already")
@@ -70,6 +73,10 @@ export function addSearchOptions(command: Command): void {
   );
   addServerOptions(command);
   addOutputOptions(command);
+  shortenHelp(command, [
+    ...["retain", "output", "calibration", "holdout", "strategy", "objective"],
+    ...["device", "server", "resume", "dry-run"],
+  ]);
 }
 
 /**

@@ -32,6 +32,7 @@ import { interruptible, programWords, recordedCommand, resumeCommand } from "../
 import { requireWritable } from "../console/output-file.ts";
 import { Terminal } from "../console/terminal.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "../evaluation-journal.ts";
+import { helpText } from "../help/help-text.ts";
 import { modelPath, openServedFolder, requireServerOptions } from "../live/server-options.ts";
 import { openServer } from "../live/server-source.ts";
 import { describeEffort } from "../live/server-words.ts";
@@ -87,7 +88,7 @@ export function addSearchCommand(program: Command): void {
   addSearchOptions(command);
   command.enablePositionalOptions();
   addMergeCommand(command);
-  command.addHelpText("after", help).action((model: string | undefined, flags: SearchFlags) =>
+  command.addHelpText("after", helpText(help)).action((model: string | undefined, flags: SearchFlags) =>
     interruptible((signal) => {
       requireServerOptions(command, flags);
       return search(modelPath(model, flags), flags, signal);

@@ -33,6 +33,7 @@ export function strategyLines(): string[] {
 export function addStrategyOptions(command: Command): Command {
   const names = strategies.map(({ name }) => name).join(", ");
   command
+    .optionsGroup("How it searches:")
     .addOption(
       new Option("--strategy <name>", `which patterns are tried: ${names}`)
         .argParser(strategyName)
