@@ -250,6 +250,38 @@ describe("a run that is cut", () => {
     expect([0, 1], resumed.stderr).toContain(resumed.status);
   });
 
+  test("a disk that is full when the result is written leaves no half of it, and nothing is trained again", async () => {
+    const line = `$indexcache ${words("last")
+      .map((word) => `'${word}'`)
+      .join(" ")}`;
+    // States and progress are smaller than this, the weight file is larger.
+    const full = await shell(folder, `ulimit -f 400; ${line}`);
+    expect(full).toMatchObject({
+      status: 3,
+      stderr: expect.stringMatching(
+        /^error: Cannot write "last": .*\nhint: everything is trained; .* -o last --resume$/m,
+      ),
+    });
+    expect(await readdir(folder)).not.toContain("last");
+    const resumed = await shell(folder, `${line} --resume`);
+    expect([0, 1], resumed.stderr).toContain(resumed.status);
+    expect(resumed.stderr).not.toMatch(/step \d+/);
+    expect(await readdir(join(folder, "last"))).toContain("model.safetensors");
+  });
+
+  test("numbers that are not finite end it: layer and tensor are named, the last checkpoint is kept", async () => {
+    const wild = [...words("infinite"), "--rate", "1e30", "--holdout", "0"];
+    const outcome = await indexcache(folder, wild);
+    expect(outcome).toMatchObject({
+      status: 3,
+      stderr: expect.stringMatching(
+        /^error: Step \d+ of layer 0: \w+ is not finite\nhint: a lower --rate, .*; the last good state is kept in "infinite.work"$/m,
+      ),
+    });
+    expect(await readdir(folder)).not.toContain("infinite");
+    expect(await readdir(join(folder, "infinite.work"))).toContain("journal.jsonl");
+  });
+
   test("a rate that diverges is ended, and the best indexers are written", async () => {
     const outcome = await indexcache(folder, [
       "distill",

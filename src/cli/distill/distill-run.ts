@@ -93,6 +93,15 @@ export function explainEnd(error: unknown, work: string | undefined): unknown {
   });
 }
 
+/** Everything is trained and the result could not be written. */
+export function explainUnwritten(error: unknown, work: string | undefined): unknown {
+  if (!(error instanceof RuntimeFailure) || work === undefined) return explainEnd(error, work);
+  return new RuntimeFailure(error.message, {
+    hint: `everything is trained; with room for the result, write it with: ${resumeCommand(process.argv)}`,
+    cause: error,
+  });
+}
+
 /** Losses of the model's own pattern and of the trained one, sequence by sequence. */
 export async function heldOutLosses(
   model: ModelFolder,

@@ -37,7 +37,7 @@ import { Terminal } from "../console/terminal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
-import { DistillRun, explainEnd, heldOutLosses, measuredByLayer } from "./distill-run.ts";
+import { DistillRun, explainEnd, explainUnwritten, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";
 
 interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, OutputFlags {
@@ -227,7 +227,10 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
       placement: flags.shards,
       ...(flags.dropSharedIndexers === true && pattern !== "any" ? { dropShared: pattern } : {}),
     },
-  );
+  ).catch(async (error: unknown) => {
+    await store?.close();
+    throw explainUnwritten(error, work);
+  });
   terminal.note(
     `written: ${output}${report.leftOutTensors === 0 ? "" : `, without ${report.leftOutTensors} tensors of Shared layers' indexers`}`,
   );
