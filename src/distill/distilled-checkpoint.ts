@@ -11,8 +11,8 @@ import {
 import { openTensors } from "../checkpoint/shards.ts";
 import { type ModelWeights, tensorName } from "../checkpoint/weights.ts";
 import { indexFile, planFiles, planShards, sharedTensors } from "../engines/applied/applied-checkpoint.ts";
+import { indexerTensors } from "../graph/layer/lightning-indexer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { indexerTensors } from "../graph/training/indexer-gradient.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { encodeFloats, encodeScaled, storableDtypes, storableScales } from "./stored-floats.ts";

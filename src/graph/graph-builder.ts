@@ -161,13 +161,26 @@ export class GraphBuilder {
 
   /** A scalar in the graph's precision. */
   scalar(value: number): Value {
-    return this.fromFloat(this.float(value));
+    const key = `scalar ${value}`;
+    const known = this.#known.get(key) ?? this.fromFloat(this.float(value));
+    this.#known.set(key, known);
+    return known;
   }
 
   /** A float tensor in the graph's precision. */
   fromFloat(x: Value): Value {
     const { precision } = this.settings;
     return precision === OnnxType.float ? x : this.cast(x, precision);
+  }
+
+  /** A tensor of the graph's precision as float32. */
+  toFloat(x: Value): Value {
+    return this.settings.precision === OnnxType.float ? x : this.cast(x, OnnxType.float);
+  }
+
+  /** A float in the graph's precision that no score reaches; finite, so that a row without visible keys stays free of NaN. */
+  lowest(): Value {
+    return this.scalar(this.settings.precision === OnnxType.float ? -1e30 : -65504);
   }
 
   /** The number of every pattern of 16 bits that is a bfloat16, float `[65536]`. */
@@ -250,6 +263,20 @@ export class GraphBuilder {
     );
     const product = this.node("MatMul", [x, transposed]);
     return bias === undefined ? product : this.node("Add", [product, this.weight(bias, precision)]);
+  }
+
+  /**
+   * `factor x W^T`, float32. On a GPU the factor is folded into the weight: a kernel less to launch, which shows where one
+   * token is decoded. On a CPU it is applied to the product, as in transformers.
+   */
+  scaledLinear(x: Value, weight: Weight, factor: number): Value {
+    if (this.settings.weights === "inner") {
+      return this.node("Mul", [this.linear(x, weight, undefined, OnnxType.float), this.float(factor)]);
+    }
+    const scaled = this.derived(`${weight.name} scaled`, (outer) =>
+      outer.node("Mul", [outer.weight(weight, OnnxType.float), outer.float(factor)]),
+    );
+    return this.node("Gemm", [x, scaled], { transB: 1 });
   }
 
   /** RMSNorm over the last axis (HF: GlmMoeDsaRMSNorm, DeepseekV32RMSNorm). */

@@ -17,9 +17,9 @@ import { bindWeights, type ModelWeights } from "../checkpoint/weights.ts";
 import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./exported/contract.ts";
 import { breaks, checkGraph, externalTensors } from "./exported/contract-check.ts";
 import { type Manifest, readManifest } from "./exported/manifest.ts";
+import { buildStage } from "./frames/stages.ts";
 import { encodeModel } from "./graph-builder.ts";
 import type { ModelProto } from "./onnx_pb.ts";
-import { buildStage } from "./stages.ts";
 
 /** What a result says about the model that it was made with. */
 export interface ModelIdentity {

@@ -1,8 +1,8 @@
 /** Resident caches: CUDA alone can run them, but what would break them can be seen in the graph. */
 import { describe, expect, it } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
-import { cacheBlock } from "../../src/graph/generation-caches.ts";
-import { buildGenerationGraph, farKeys, waysOf } from "../../src/graph/generation-graph.ts";
+import { cacheBlock } from "../../src/graph/frames/generation-caches.ts";
+import { buildGenerationGraph, farKeys, waysOf } from "../../src/graph/frames/generation-graph.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import type { GraphProto, NodeProto } from "../../src/graph/onnx_pb.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";

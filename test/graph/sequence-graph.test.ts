@@ -1,12 +1,12 @@
 /** The sequence graph in every provider's formulation, run on the CPU, against the stages. */
 import { describe, expect, it } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
+import { readableKeys } from "../../src/graph/frames/sequence-frame.ts";
+import { buildSequenceGraph, sequenceSpec } from "../../src/graph/frames/sequence-graph.ts";
+import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../src/graph/graph-builder.ts";
+import { kernelsOf } from "../../src/graph/layer/kernels.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
-import { readableKeys } from "../../src/graph/sequence-attention.ts";
-import { buildSequenceGraph, sequenceSpec } from "../../src/graph/sequence-graph.ts";
-import { kernelsOf } from "../../src/graph/sequence-kernels.ts";
-import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/sequence-rows.ts";
 import { isFull, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { SequenceBatch } from "../../src/runtime/loss/sequence-batch.ts";
 import { StagedLosses } from "../../src/runtime/loss/staged-loss.ts";

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { clocks } from "../../src/base/clock.ts";
-import { composeModel, composeWithoutIndexers } from "../../src/graph/compose.ts";
+import { composeModel, composeWithoutIndexers } from "../../src/graph/frames/compose.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
 import { CachedGraph } from "../../src/runtime/generate/cached-graph.ts";

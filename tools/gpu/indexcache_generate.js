@@ -14,7 +14,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { OnnxType } from "../../dist/checkpoint/dtype.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { kernelsOf } from "../../dist/graph/sequence-kernels.js";
+import { kernelsOf } from "../../dist/graph/layer/kernels.js";
 import { DeviceDecoder } from "../../dist/runtime/generate/device-decoder.js";
 import { promptRuns } from "../../dist/runtime/generate/generation-runs.js";
 import { mostLikely } from "../../dist/runtime/generate/sampling.js";

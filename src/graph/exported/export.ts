@@ -18,9 +18,9 @@ import { hashFiniteFile } from "../../checkpoint/finite-weights.ts";
 import { type CheckpointTensors, indexName, openTensors, withOwnNames } from "../../checkpoint/shards.ts";
 import { bindWeights, listWeights, type ModelWeights, tensorName } from "../../checkpoint/weights.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { buildFullModel } from "../full-model.ts";
+import { buildFullModel } from "../frames/full-model.ts";
+import { buildStage, stageNames } from "../frames/stages.ts";
 import { encodeModel } from "../graph-builder.ts";
-import { buildStage, stageNames } from "../stages.ts";
 import { contractVersion, fullModelName, manifestName, stageFolder } from "./contract.ts";
 import { encodeManifest, type Manifest, readManifest } from "./manifest.ts";
 

@@ -10,11 +10,11 @@ import { openTensors, withOwnNames } from "../../checkpoint/shards.ts";
 import { bindWeights, listWeights } from "../../checkpoint/weights.ts";
 import { type DistilledManifest, readDistilledManifest } from "../../formats/distilled-manifest.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
-import { buildFullModel } from "../full-model.ts";
+import { buildFullModel } from "../frames/full-model.ts";
+import { buildStage, stageNames } from "../frames/stages.ts";
 import { encodeModel } from "../graph-builder.ts";
 import { type ModelFolder, openModel, readGraph, requireHash, weightSizes } from "../model-folder.ts";
 import { type ModelProto, ModelProtoSchema } from "../onnx_pb.ts";
-import { buildStage, stageNames } from "../stages.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";
 import { checkGraph, externalTensors } from "./contract-check.ts";
 

@@ -10,10 +10,11 @@
  */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
-import { softmaxScale } from "../attention-graph.ts";
+import { orderedKeys, sequenceFrame } from "../frames/sequence-frame.ts";
+import type { SequenceContext } from "../frames/sequence-rows.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
-import { attentionQueries, layerKeys } from "../sequence-attention.ts";
-import type { SequenceContext } from "../sequence-rows.ts";
+import { enterLayer } from "../layer/dsa-layer.ts";
+import { attentionQueries, latents, softmaxScale } from "../layer/latent-attention.ts";
 import { type QueryRows, rowsOf } from "./query-rows.ts";
 
 export const targetWeights = ["values", "mass"] as const;
@@ -36,8 +37,10 @@ export function attentionTarget(
   const { config, shape } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const width = rope + nope;
-  const read = layerKeys(graph, context, layer, hidden);
-  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, read.compressed), queries.angles);
+  const { h, compressed } = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
+  const { angles } = sequenceFrame(graph, context);
+  const read = orderedKeys(graph, context, layer, latents(graph, config, layer, h, angles)).expanded;
+  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, compressed), queries.angles);
   const byHead = graph.node("Transpose", [graph.reshape(asked, [shape.batch, queries.count, heads, width])], {
     perm: [0, 2, 1, 3],
   });

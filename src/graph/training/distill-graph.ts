@@ -10,14 +10,14 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../checkpoint/weights.ts";
 import type { GraphSpec, TensorSpec } from "../exported/contract.ts";
+import { sequenceContext } from "../frames/sequence-graph.ts";
+import type { SequenceContext, SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Provider } from "../layer/kernels.ts";
+import { type IndexerTensor, indexerTensors, tieStep, topk } from "../layer/lightning-indexer.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-import { sequenceContext } from "../sequence-graph.ts";
-import { tieStep } from "../sequence-indexer.ts";
-import type { Provider } from "../sequence-kernels.ts";
-import type { SequenceContext, SequenceShape } from "../sequence-rows.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
-import { type IndexerTensor, indexerGradient, indexerTensors, indexScores } from "./indexer-gradient.ts";
+import { indexerGradient, trainedScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
 import { type LayerRange, statesAfter } from "./range-graph.ts";
 
@@ -175,7 +175,7 @@ export function buildDistillGraph(
         inside.either(
           sparseInput,
           (sparse) => {
-            const { scores } = indexScores(sparse, context, parts, indexer, input, rows);
+            const { scores } = trainedScores(sparse, context, parts, indexer, input, rows);
             return selectedBias(sparse, context, scores, rows, causal);
           },
           () => causal,
@@ -195,7 +195,7 @@ export function buildDistillGraph(
     const train = (inside: GraphBuilder): Value[] => {
       const target =
         stacked === undefined ? centroid(inside, targets) : servedCentroid(inside, stacked, place, context, rows);
-      const found = indexScores(inside, context, parts, indexer, states.get(layer) as Value, rows);
+      const found = trainedScores(inside, context, parts, indexer, states.get(layer) as Value, rows);
       const { loss, gradients } = indexerGradient(
         inside,
         context,
@@ -281,7 +281,7 @@ function queryRows(graph: GraphBuilder, context: SequenceContext, count: number)
     count,
     places,
     positions,
-    angles: { cos: context.cos, sin: context.sin, positions: repeated, together: count },
+    angles: { cos: context.cos, sin: context.sin, places: { positions: repeated, together: count } },
   };
 }
 
@@ -305,11 +305,10 @@ function selectedBias(
   const every = graph.cast(graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]), OnnxType.float);
   const order = graph.node("Mul", [every, graph.float(tieStep)]);
   const visible = graph.node("Add", [graph.node("Add", [scores, order]), causal]);
-  const topk = graph.int([Math.min(context.config.indexTopk, length)]);
-  const [, chosen] = graph.nodes("TopK", [visible, topk], { axis: -1, largest: 1, sorted: 0 }, 2);
+  const [, chosen] = topk(graph, visible, graph.int([Math.min(context.config.indexTopk, length)]));
   const none = graph.node("Expand", [graph.float(closed), graph.int([batch, rows.count, length])]);
-  const open = graph.node("Expand", [graph.float(0), graph.node("Shape", [chosen as Value])]);
-  const selected = graph.node("ScatterElements", [none, chosen as Value, open], { axis: 2 });
+  const open = graph.node("Expand", [graph.float(0), graph.node("Shape", [chosen])]);
+  const selected = graph.node("ScatterElements", [none, chosen, open], { axis: 2 });
   // Rows that see fewer keys than are selected got keys of their future as well.
   return graph.node("Min", [selected, causal]);
 }

@@ -11,23 +11,13 @@
  */
 import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../../checkpoint/weights.ts";
+import { sequenceFrame } from "../frames/sequence-frame.ts";
+import type { SequenceContext } from "../frames/sequence-rows.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
-import {
-  compressedQueries,
-  indexHeadWeights,
-  indexKeys,
-  indexQueries,
-  indexRotation,
-  indexScale,
-  type RowAngles,
-} from "../lightning-indexer.ts";
-import { rotateAt } from "../rope-graph.ts";
-import type { SequenceContext } from "../sequence-rows.ts";
+import { enterLayer } from "../layer/dsa-layer.ts";
+import { indexHeadWeights, indexKeys, indexQueries, indexRotation, indexScale } from "../layer/lightning-indexer.ts";
+import { type RowAngles, rotate } from "../layer/rope.ts";
 import { type QueryRows, rowsOf } from "./query-rows.ts";
-
-/** The tensors of an indexer that are trained, in the order of gradients. */
-export const indexerTensors = ["wqB", "wk", "kNorm", "kNormBias", "weightsProj"] as const;
-export type IndexerTensor = (typeof indexerTensors)[number];
 
 /** An indexer's scores of some rows over all keys, and what its gradient needs of the way there. */
 export interface IndexScores {
@@ -47,12 +37,7 @@ export interface IndexScores {
   scores: Value;
 }
 
-/** Angles of all rows of the batch. */
-export function allAngles({ cos, sin, positions, shape }: SequenceContext): RowAngles {
-  return { cos, sin, positions, together: shape.length };
-}
-
-export function indexScores(
+export function trainedScores(
   graph: GraphBuilder,
   context: SequenceContext,
   layer: LayerWeights,
@@ -63,12 +48,17 @@ export function indexScores(
   const { config, shape } = context;
   const { indexNHeads: heads, indexHeadDim: dim } = config;
   const { batch, length } = shape;
-  const h = graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps);
+  const entering = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
+  const { h } = entering;
   const ownH = rowsOf(graph, rows, h);
-  const compressed = rowsOf(graph, rows, compressedQueries(graph, layer, h));
+  const compressed = rowsOf(graph, rows, entering.compressed);
   const turned = indexQueries(graph, config, indexer, compressed, rows.angles);
   const queries = graph.reshape(turned, [batch, rows.count * heads, dim]);
-  const keys = graph.reshape(indexKeys(graph, config, indexer, h, allAngles(context)), [batch, length, dim]);
+  const keys = graph.reshape(indexKeys(graph, config, indexer, h, sequenceFrame(graph, context).angles), [
+    batch,
+    length,
+    dim,
+  ]);
   const headWeights = graph.reshape(indexHeadWeights(graph, config, indexer, ownH), [-1, heads, 1]);
   const transposed = graph.node("Transpose", [keys], { perm: [0, 2, 1] });
   const products = graph.node("Relu", [graph.node("MatMul", [queries, transposed])]);
@@ -119,7 +109,7 @@ export function indexerGradient(
 
   const dProjected = rotatedBack(graph, config, graph.reshape(dQueries, [-1, heads * dim]), heads, rows.angles);
   const normal = keysBeforeNorm(graph, found.h, indexer);
-  const dNormed = rotatedBack(graph, config, graph.reshape(dKeys, [-1, dim]), 1, allAngles(context));
+  const dNormed = rotatedBack(graph, config, graph.reshape(dKeys, [-1, dim]), 1, sequenceFrame(graph, context).angles);
   const dCentred = graph.node("Mul", [dNormed, graph.weight(indexer.kNorm)]);
   const along = graph.node("Mul", [normal.unit, mean(graph, graph.node("Mul", [dCentred, normal.unit]))]);
   const dKey = graph.node("Mul", [
@@ -139,16 +129,11 @@ export function indexerGradient(
 }
 
 /** Gradient of a rotation: the rotation by the opposite angles. */
-function rotatedBack(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  x: Value,
-  heads: number,
-  { cos, sin, positions, together }: RowAngles,
-): Value {
-  const opposite = { cos, sin: graph.node("Neg", [sin]), positions, together };
+function rotatedBack(graph: GraphBuilder, config: DsaConfig, x: Value, heads: number, angles: RowAngles): Value {
+  const opposite = { ...angles, sin: graph.node("Neg", [angles.sin]) };
   // An attention factor scales cos and sin alike, so it comes back as it went in.
-  return rotateAt(graph, x, opposite, indexRotation(config, heads));
+  const turned = rotate(graph, x, opposite, indexRotation(config, heads));
+  return graph.reshape(turned, [-1, heads * config.indexHeadDim]);
 }
 
 /** Keys before LayerNorm, centred and divided by their deviation, and one over that: `[rows, dim]`, `[rows, 1]`. */

@@ -4,9 +4,9 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import { GraphBuilder } from "../graph-builder.ts";
+import { indexerTensors } from "../layer/lightning-indexer.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { indexerOf, parameterName } from "./distill-graph.ts";
-import { indexerTensors } from "./indexer-gradient.ts";
 
 export function buildIndexerParametersGraph(
   config: DsaConfig,

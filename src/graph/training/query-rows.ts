@@ -1,6 +1,6 @@
 /** The rows of a batch whose selections are trained in one step: the same positions of every sequence. */
 import type { GraphBuilder, Value } from "../graph-builder.ts";
-import type { RowAngles } from "../lightning-indexer.ts";
+import type { RowAngles } from "../layer/rope.ts";
 
 export interface QueryRows {
   /** How many of each sequence. */

@@ -6,12 +6,11 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
+import { layerOver, selectOver, sequenceContext } from "../frames/sequence-graph.ts";
+import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Provider } from "../layer/kernels.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-import { layerOver, sequenceContext } from "../sequence-graph.ts";
-import { selectSequenceKeys } from "../sequence-indexer.ts";
-import type { Provider } from "../sequence-kernels.ts";
-import { inOrder, inRowOrder, type SequenceContext, type SequenceShape, selectsKeys } from "../sequence-rows.ts";
 
 /** Layers `from` to `to - 1`. */
 export interface LayerRange {
@@ -72,19 +71,8 @@ export function* statesAfter(
   let selected: Value | undefined;
   for (let layer = from; layer < to; layer++) {
     const parts = weights.layers[layer] as LayerWeights;
-    selected = ownSelection(graph, inChunks, parts, states) ?? selected;
+    selected = selectOver(graph, inChunks, parts, states) ?? selected;
     states = layerOver(graph, inChunks, parts, states, selected);
     yield [layer + 1, inOrder(graph, context, states, hiddenSize)];
   }
-}
-
-/** `topk_indices` of a layer's own, frozen indexer; nothing where it has none, or sequences are too short to select. */
-function ownSelection(
-  graph: GraphBuilder,
-  context: SequenceContext,
-  parts: LayerWeights,
-  hidden: Value,
-): Value | undefined {
-  if (parts.indexer === undefined || !selectsKeys(context.config, context.shape)) return undefined;
-  return selectSequenceKeys(graph, context, parts, parts.indexer, hidden);
 }

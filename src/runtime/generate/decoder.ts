@@ -6,8 +6,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { composeModel } from "../../graph/compose.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
+import { composeModel } from "../../graph/frames/compose.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder, Dtype } from "../measurement.ts";

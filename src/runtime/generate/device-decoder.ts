@@ -7,17 +7,17 @@ import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { CacheForm } from "../../graph/generation-caches.ts";
+import type { CacheForm } from "../../graph/frames/generation-caches.ts";
 import {
   buildGenerationGraph,
   type GenerationSettings,
   generationCaches,
   wayInput,
   waysOf,
-} from "../../graph/generation-graph.ts";
+} from "../../graph/frames/generation-graph.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
+import { type Kernels, kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { type Kernels, kernelsOf, type Provider } from "../../graph/sequence-kernels.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { Decoder, Dtype } from "../measurement.ts";

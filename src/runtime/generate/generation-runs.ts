@@ -1,11 +1,11 @@
 /** How a prompt is cut into runs of a generation graph, and what those take of a device's memory. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
-import { cacheBlock, maxRowsPerRun } from "../../graph/generation-caches.ts";
-import { farKeys, generationCaches, leastCapacity } from "../../graph/generation-graph.ts";
-import type { Way } from "../../graph/generation-layer.ts";
-import { readableLimit } from "../../graph/sequence-attention.ts";
-import type { Kernels } from "../../graph/sequence-kernels.ts";
+import { cacheBlock, maxRowsPerRun } from "../../graph/frames/generation-caches.ts";
+import type { Way } from "../../graph/frames/generation-frame.ts";
+import { farKeys, generationCaches, leastCapacity } from "../../graph/frames/generation-graph.ts";
+import type { Kernels } from "../../graph/layer/kernels.ts";
+import { readableLimit } from "../../graph/layer/kernels.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 

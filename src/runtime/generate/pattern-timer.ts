@@ -9,7 +9,7 @@ import type { Clock } from "../../base/clock.ts";
 import { InterruptedError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
 import { RandomNumbers } from "../../base/random-numbers.ts";
-import { composeModel, composeWithoutIndexers } from "../../graph/compose.ts";
+import { composeModel, composeWithoutIndexers } from "../../graph/frames/compose.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { SessionSettings } from "../session/onnx-session.ts";

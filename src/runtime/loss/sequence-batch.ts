@@ -1,6 +1,6 @@
 /** Windows laid out for a sequence graph: how many at once, padded to one length, rows in the graph's order. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import type { SequenceShape } from "../../graph/sequence-rows.ts";
+import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
 
 /** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
 const rowsPerRun = 32768;

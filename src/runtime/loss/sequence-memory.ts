@@ -3,7 +3,7 @@ import { RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
-import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/sequence-rows.ts";
+import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
 import { queryGpus } from "../device/gpu.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";

@@ -10,7 +10,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { sum } from "../../base/sum.ts";
-import { divergenceWidth, keptTokens } from "../../graph/divergence-graph.ts";
+import { divergenceWidth, keptTokens } from "../../graph/frames/head.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { EvaluateOptions, SequenceLoss } from "../measurement.ts";

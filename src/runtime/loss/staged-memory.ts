@@ -2,8 +2,8 @@
 import { tmpdir } from "node:os";
 import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { ownWidth } from "../../graph/divergence-graph.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
+import { ownWidth } from "../../graph/frames/head.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { chunkBytes } from "../stages/chunks.ts";
 

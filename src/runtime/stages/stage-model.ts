@@ -1,8 +1,8 @@
 /** The model as stage sessions: any range of layers over a whole sequence, with any indexer left out. */
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../../graph/divergence-graph.ts";
 import { bodyStage, indexerStage, latentWidth, type StageName } from "../../graph/exported/contract.ts";
+import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../../graph/frames/head.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";

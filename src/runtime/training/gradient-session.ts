@@ -2,6 +2,7 @@
 import type { Tensor } from "onnxruntime-node";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
+import { type IndexerTensor, indexerTensors } from "../../graph/layer/lightning-indexer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import {
   buildDistillGraph,
@@ -18,7 +19,6 @@ import {
   sparseInput,
   statesInput,
 } from "../../graph/training/distill-graph.ts";
-import { type IndexerTensor, indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import type { LayerRange } from "../../graph/training/range-graph.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { ComputeDevice } from "../measurement.ts";

@@ -1,9 +1,9 @@
 /** Carries hidden states over a range of layers, every layer with its own indexer. */
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import type { SequenceShape } from "../../graph/sequence-rows.ts";
 import { boundaryOutput, buildRangeGraph, type LayerRange } from "../../graph/training/range-graph.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";

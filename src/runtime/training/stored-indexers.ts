@@ -1,9 +1,9 @@
 /** The indexers of a checkpoint in float32. */
 
 import { encodeModel } from "../../graph/graph-builder.ts";
+import { indexerTensors } from "../../graph/layer/lightning-indexer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { parameterName } from "../../graph/training/distill-graph.ts";
-import { indexerTensors } from "../../graph/training/indexer-gradient.ts";
 import { buildIndexerParametersGraph } from "../../graph/training/indexer-parameters-graph.ts";
 import { floats, OnnxSession } from "../session/onnx-session.ts";
 import type { IndexerParameters } from "./gradient-session.ts";

@@ -6,8 +6,8 @@ import fc from "fast-check";
 import { type DsaConfig, readModelConfig } from "../../../src/checkpoint/config/model-config.ts";
 import { openTensors } from "../../../src/checkpoint/shards.ts";
 import { exportModel } from "../../../src/graph/exported/export.ts";
+import { stageNames } from "../../../src/graph/frames/stages.ts";
 import { openModel, verifyWeights } from "../../../src/graph/model-folder.ts";
-import { stageNames } from "../../../src/graph/stages.ts";
 import { type FuzzClass, fuzzClass } from "../fuzz-class.ts";
 import { byteMutation, type JsonMutation, jsonMutation, mutateBytes, mutateJson } from "../mutations.ts";
 

@@ -4,10 +4,10 @@
  * choose, and all ways share one set of weights.
  */
 
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import type { ModelWeights } from "../checkpoint/weights.ts";
-import type { Pattern } from "../pattern/pattern.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
+import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import {
   type GraphSpec,
   latentWidth,
@@ -16,25 +16,16 @@ import {
   pastIndexerKey,
   pastLatent,
   type TensorSpec,
-} from "./exported/contract.ts";
+} from "../exported/contract.ts";
+import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.ts";
+import type { Dimension } from "../graph-parts.ts";
+import { enterLayer, type Hidden, layerBody, lightningIndexer } from "../layer/dsa-layer.ts";
+import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
+import { rotaryAngles } from "../layer/rope.ts";
+import type { ModelProto } from "../onnx_pb.ts";
 import { type CacheContext, type CacheForm, cacheBlock } from "./generation-caches.ts";
-import {
-  farPieces,
-  generationLayer,
-  type Hidden,
-  type LayerResult,
-  type Pass,
-  type Selection,
-  startPass,
-  type Way,
-} from "./generation-layer.ts";
-import { GraphBuilder, type GraphSettings, type Value } from "./graph-builder.ts";
-import type { Dimension } from "./graph-parts.ts";
-import type { ModelProto } from "./onnx_pb.ts";
-import { rotaryAngles } from "./rope-graph.ts";
-import { readableLimit } from "./sequence-attention.ts";
-import { kernelsOf, type Provider } from "./sequence-kernels.ts";
-import { logits } from "./stages.ts";
+import { farPieces, generationFrame, mostRecent, type Pass, startPass, type Way } from "./generation-frame.ts";
+import { logits } from "./head.ts";
 
 export interface GenerationSettings {
   precision: GraphSettings["precision"];
@@ -175,26 +166,25 @@ function allLayers(
   embedded: Value,
 ): Value[] {
   const { graph, config } = pass;
-  let hidden: Hidden = { residual: embedded, added: undefined };
-  let selection: Selection | undefined;
-  const results: LayerResult[] = [];
+  let hidden: Hidden = { residual: embedded };
+  let selected: Value | undefined;
+  const fresh = new Map<string, Value | undefined>();
   for (const [index, layer] of weights.layers.entries()) {
-    const names = {
+    const frame = generationFrame(pass, {
       latent: { name: pastLatent(index), number: 2 * index + 1, width: latentWidth(config) },
       indexKey: { name: pastIndexerKey(index), number: 2 * index + 2, width: config.indexHeadDim },
-    };
-    const result = generationLayer(pass, layer, names, hidden, selection, pattern[index] === "F");
-    ({ hidden, selection } = result);
-    results.push(result);
+    });
+    const entering = enterLayer(frame, layer, hidden);
+    if (isFull(pattern, index) && layer.indexer !== undefined) {
+      selected = lightningIndexer(frame, layer.indexer, entering);
+    }
+    if (frame.selects) selected ??= mostRecent(pass);
+    hidden = layerBody(frame, layer, entering, selected);
+    fresh.set(newLatent(index), frame.fresh.latent);
+    fresh.set(newIndexerKey(index), frame.fresh.indexKey);
   }
   const rowOf = (x: Value) => graph.node("Gather", [x, "logits_row"], { axis: 0 });
   const last = graph.node("Add", [rowOf(hidden.residual), rowOf(hidden.added as Value)]);
   if (settings.caches === "resident") return [last];
-  const fresh = new Map(
-    results.flatMap(({ latent, indexKey }, index) => [
-      [newLatent(index), latent] as const,
-      ...(indexKey === undefined ? [] : [[newIndexerKey(index), indexKey] as const]),
-    ]),
-  );
   return [last, ...generationCaches(config, pattern).map((cache) => fresh.get(cache.fresh) as Value)];
 }

@@ -1,16 +1,39 @@
 /**
- * The head of the KL objective: how far a pattern's next-token distribution is from that of the model's own pattern. Of
- * the latter the `top` most likely tokens and the mass of all others are kept, row by row; the divergence between two
- * such coarse distributions is at most that of the whole ones (data processing inequality).
+ * What is below the first layer and above the last one: embedding, logits, losses, and the head of the KL objective.
+ *
+ * The latter says how far a pattern's next-token distribution is from that of the model's own pattern. Of the latter the
+ * `top` most likely tokens and the mass of all others are kept, row by row; the divergence between two such coarse
+ * distributions is at most that of the whole ones (data processing inequality).
  */
 
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import type { ModelWeights } from "../checkpoint/weights.ts";
-import type { GraphSpec } from "./exported/contract.ts";
-import { GraphBuilder, type Value } from "./graph-builder.ts";
-import type { ModelProto } from "./onnx_pb.ts";
-import { logits, targetLoss } from "./stages.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
+import type { GraphSpec } from "../exported/contract.ts";
+import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { ModelProto } from "../onnx_pb.ts";
+
+/** Rows of the embedding table, cast after the lookup: the table stays in its stored dtype. */
+export function embedding(graph: GraphBuilder, weights: ModelWeights, ids: Value): Value {
+  const rows = graph.node("Gather", [graph.stored(weights.embedding), ids], { axis: 0 });
+  return weights.embedding.dtype === "F32" ? rows : graph.cast(rows, OnnxType.float);
+}
+
+export function logits(graph: GraphBuilder, config: DsaConfig, weights: ModelWeights, hidden: Value): Value {
+  return graph.linear(graph.rmsNorm(hidden, weights.finalNorm, config.rmsNormEps), weights.lmHead);
+}
+
+/** -log p(target) of each row, `[S]`. */
+export function negativeLogLikelihood(graph: GraphBuilder, scores: Value, targets: Value): Value {
+  return targetLoss(graph, graph.node("LogSoftmax", [scores], { axis: -1 }), targets);
+}
+
+/** The same from log-probabilities `[S, vocab]`. */
+function targetLoss(graph: GraphBuilder, logProbabilities: Value, targets: Value): Value {
+  const column = graph.node("Unsqueeze", [targets, graph.int([1])]);
+  const chosen = graph.node("GatherElements", [logProbabilities, column], { axis: 1 });
+  return graph.node("Squeeze", [graph.node("Neg", [chosen]), graph.int([1])]);
+}
 
 /** A sum of float32 probabilities is no closer to 1 than this: less mass than it is taken for it. */
 const leastMass = 1e-7;

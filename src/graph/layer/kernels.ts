@@ -1,10 +1,14 @@
 /**
- * Which of several equal formulations a provider runs well: found by profiles and timings of onnxruntime-node 1.30.0 on an
- * H200 (docs/gpu.md), and the reason that a sequence graph is built for one provider.
+ * Which of several equal formulations a provider runs well: the only place that decides it. Found by profiles and timings of
+ * onnxruntime-node 1.30.0 on an H200 (docs/gpu.md) and on CPUs (docs/log.md), and the reason that a graph is built for one
+ * provider.
  */
-import { OnnxType } from "../checkpoint/dtype.ts";
-import type { GraphSettings } from "./graph-builder.ts";
-import type { ExpertForm } from "./mlp-graph.ts";
+
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import { latentWidth } from "../exported/contract.ts";
+import type { GraphSettings } from "../graph-builder.ts";
+import type { ExpertForm } from "./experts.ts";
 
 export type Provider = "cpu" | "cuda" | "webgpu";
 
@@ -17,6 +21,11 @@ export interface Kernels {
   experts: ExpertForm;
   /** A product with a transposed matrix as one operator; two where it would fall back to the CPU. */
   fusedMatMul: boolean;
+  /**
+   * A sum and its norm as one operator. A CPU gains nothing from it, and its operator rounds otherwise: graphs of chunks keep
+   * the bits of losses that journals hold.
+   */
+  skipNorm: boolean;
   /** Logarithms of softmax as one operator, without a second tensor of exponentials. */
   logSoftmax: boolean;
   /** float16 product, relu and a float32 result in one kernel: a third of the traffic of two. */
@@ -37,9 +46,26 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
     writtenOut: { cpu: 0, cuda: 64, webgpu: Number.POSITIVE_INFINITY }[provider],
     experts: provider === "webgpu" ? "dense" : "fused",
     fusedMatMul: provider !== "webgpu",
+    skipNorm: true,
     logSoftmax: provider !== "webgpu",
     reluProduct: provider === "cuda" && half,
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half ? "lengths" : "offsets",
     gatherCost: half ? 900 : 210,
   };
+}
+
+/**
+ * Kernels of graphs that take one chunk of rows after the other on a CPU: an expert without rows does not run there, and no
+ * chunk is so long that its experts all have some.
+ */
+export const chunkKernels: Kernels = { ...kernelsOf("cpu", OnnxType.float), experts: "branch", skipNorm: false };
+
+/**
+ * Up to how many keys queries read all of them, expanded: both ways cost the same where the multiply-adds of that take as
+ * long as gathering `index_topk` latent rows.
+ */
+export function readableLimit(config: DsaConfig, { gatherCost }: Kernels): number {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const perKey = heads * (rope + nope + vHeadDim);
+  return Math.max(Math.ceil((gatherCost * config.indexTopk * latentWidth(config)) / perKey), config.indexTopk);
 }

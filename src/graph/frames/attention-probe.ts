@@ -4,15 +4,15 @@
  * and selection, so that nothing of the size of queries x keys leaves the runtime.
  */
 
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import type { LayerWeights } from "../checkpoint/weights.ts";
-import { attendAll, futureMask, headValues, latentQueries, scoresOfAll, valueUp } from "./attention-graph.ts";
-import { latentWidth } from "./exported/contract.ts";
-import { encodeModel, GraphBuilder, type Value } from "./graph-builder.ts";
-
-/** Finite, like that of the layers. */
-const masked = -1e30;
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { LayerWeights } from "../../checkpoint/weights.ts";
+import { latentWidth } from "../exported/contract.ts";
+import { encodeModel, GraphBuilder, type Value } from "../graph-builder.ts";
+import { closedKeys, latentScores, readLatents, rowColumn } from "../layer/attention-kernels.ts";
+import { enterLayer } from "../layer/dsa-layer.ts";
+import { chunkKernels } from "../layer/kernels.ts";
+import { absorbedQueries, absorbedValues, attentionQueries } from "../layer/latent-attention.ts";
 
 /**
  * Encoded probe of one layer. S query rows, T keys (all up to the last row at least), N selections of K keys each.
@@ -27,35 +27,38 @@ export function attentionProbe(config: DsaConfig, layer: LayerWeights, name: str
   const graph = new GraphBuilder();
   const half = config.qkRopeHeadDim / 2;
   const hidden = graph.input("hidden_states", OnnxType.float, ["rows", config.hiddenSize]);
-  const chunk = {
+  const angles = {
     cos: graph.input("cos", OnnxType.float, ["rows", half]),
     sin: graph.input("sin", OnnxType.float, ["rows", half]),
-    positions: graph.input("position_ids", OnnxType.int64, ["rows"]),
   };
+  const positions = graph.input("position_ids", OnnxType.int64, ["rows"]);
   const keys = graph.input("latent", OnnxType.float, ["keys", latentWidth(config)]);
   const own = graph.input("own_indices", OnnxType.int32, ["rows", "selected"]);
   const tried = graph.input("topk_indices", OnnxType.int32, ["selections", "rows", "selected"]);
 
-  const queries = latentQueries(graph, config, layer, graph.rmsNorm(hidden, layer.inputNorm, config.rmsNormEps), chunk);
+  const { compressed } = enterLayer({ graph, config, kernels: chunkKernels }, layer, { residual: hidden });
+  const queries = absorbedQueries(graph, config, layer, attentionQueries(graph, config, layer, compressed, angles));
   const total = graph.dimension(keys, 0);
-  const scores = scoresOfAll(graph, config, queries, keys, total);
-  const mass = attentionMass(graph, scores, total, chunk.positions);
-  const up = valueUp(graph, config, layer);
-  const output = (inside: GraphBuilder, selected: Value, mask: Value): Value =>
-    headValues(inside, config, attendAll(inside, config, scores, keys, total, selected, mask), up);
-  const reference = output(graph, own, futureMask(graph, own, chunk.positions));
+  const scores = latentScores(graph, config, queries, keys, total);
+  const row = rowColumn(graph, positions);
+  const mass = attentionMass(graph, scores, total, positions);
+  const output = (inside: GraphBuilder, selected: Value, closed: Value): Value => {
+    const mixed = readLatents(inside, config, scores, keys, total, selected, closed);
+    return absorbedValues(inside, config, layer, mixed);
+  };
+  const reference = output(graph, own, closedKeys(graph, own, row));
   const trips = graph.node("Squeeze", [graph.dimension(tried, 0)]);
   const [recall, similarity] = graph.loop(trips, 2, (each, index) => {
     const selected = each.node("Gather", [tried, index], { axis: 0 });
-    const mask = futureMask(each, selected, chunk.positions);
+    const closed = closedKeys(each, selected, row);
     const covered = each.node("Where", [
-      each.node("Equal", [mask, each.float(0)]),
+      each.node("Equal", [closed, each.float(0)]),
       each.node("GatherElements", [mass, selected], { axis: 1 }),
       each.float(0),
     ]);
     return [
       each.node("ReduceSum", [covered, each.int([1])], { keepdims: 0 }),
-      cosine(each, output(each, selected, mask), reference),
+      cosine(each, output(each, selected, closed), reference),
     ];
   }) as [Value, Value];
   graph.output("recall", recall, OnnxType.float, ["selections", "rows"]);
@@ -70,7 +73,7 @@ function attentionMass(graph: GraphBuilder, scores: Value, total: Value, positio
     graph.node("Unsqueeze", [range, graph.int([0])]),
     graph.node("Unsqueeze", [positions, graph.int([1])]),
   ]);
-  const mask = graph.node("Where", [future, graph.float(masked), graph.float(0)]);
+  const mask = graph.node("Where", [future, graph.lowest(), graph.float(0)]);
   const visible = graph.node("Add", [scores, graph.node("Unsqueeze", [mask, graph.int([1])])]);
   const byHead = graph.node("Softmax", [visible], { axis: -1 });
   return graph.node("ReduceMean", [byHead, graph.int([1])], { keepdims: 0 });

@@ -4,7 +4,7 @@
  * rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*: each run is given all
  * rows and gives back the new ones.
  */
-import type { GraphBuilder, Value } from "./graph-builder.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
 
 export type CacheForm = "resident" | "fed";
 

@@ -4,28 +4,24 @@
  * which indexers do, so that one set of weights on the device serves every pattern and every suffix of layers.
  */
 
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import type { LayerWeights, ModelWeights } from "../checkpoint/weights.ts";
-import { divergence, divergenceNames, ownWidth } from "./divergence-graph.ts";
-import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "./exported/contract.ts";
-import { GraphBuilder, type Value } from "./graph-builder.ts";
-import { feedForward } from "./mlp-graph.ts";
-import type { ModelProto } from "./onnx_pb.ts";
-import { rotaryAngles } from "./rope-graph.ts";
-import { attendChunk, layerKeys } from "./sequence-attention.ts";
-import { selectSequenceKeys } from "./sequence-indexer.ts";
-import { kernelsOf } from "./sequence-kernels.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
+import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "../exported/contract.ts";
+import { GraphBuilder, type Value } from "../graph-builder.ts";
+import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
+import { kernelsOf } from "../layer/kernels.ts";
+import { rotaryAngles } from "../layer/rope.ts";
+import type { ModelProto } from "../onnx_pb.ts";
+import { divergence, divergenceNames, logits, negativeLogLikelihood, ownWidth } from "./head.ts";
+import { sequenceFrame } from "./sequence-frame.ts";
 import {
-  type Chunk,
   overChunks,
-  restOfAllRows,
   type SequenceContext,
   type SequenceGraphSettings,
   type SequenceShape,
   selectsKeys,
 } from "./sequence-rows.ts";
-import { logits, negativeLogLikelihood } from "./stages.ts";
 
 /** Does layer i run? Only in graphs with boundaries. */
 export const runInput = (layer: number) => `run.${layer}`;
@@ -129,11 +125,22 @@ function selectLayer(
   hidden: Value,
   previous: Value | undefined,
 ): Value | undefined {
-  const { indexer } = parts;
   if (!selectsKeys(context.config, context.shape)) return undefined;
-  if (indexer === undefined) return previous;
-  const select = (inside: GraphBuilder) => selectSequenceKeys(inside, context, parts, indexer, hidden);
+  if (parts.indexer === undefined) return previous;
+  const select = (inside: GraphBuilder) => selectOver(inside, context, parts, hidden) as Value;
   return previous === undefined ? select(graph) : graph.either(selectInput(layer), select, () => previous);
+}
+
+/** The selection of a layer's own indexer for all rows; nothing where it has none or sequences are too short to select. */
+export function selectOver(
+  graph: GraphBuilder,
+  context: SequenceContext,
+  layer: LayerWeights,
+  hidden: Value,
+): Value | undefined {
+  if (layer.indexer === undefined || !selectsKeys(context.config, context.shape)) return undefined;
+  const frame = sequenceFrame(graph, context);
+  return lightningIndexer(frame, layer.indexer, enterLayer(frame, layer, { residual: hidden }));
 }
 
 /** One layer over all rows: hidden states `[rows, hidden_size]` to hidden states. */
@@ -144,28 +151,8 @@ export function layerOver(
   hidden: Value,
   selected: Value | undefined,
 ): Value {
-  const { config, shape } = context;
-  const keys = layerKeys(graph, context, layer, hidden);
-  const attend = (chunk: Chunk) => attendChunk(chunk, context, layer, { selected, keys });
-  if (restOfAllRows(config, shape) > 0) {
-    return restOfLayer(graph, context, layer, hidden, overChunks(graph, context, attend));
-  }
-  return overChunks(graph, context, (chunk) =>
-    restOfLayer(chunk.graph, context, layer, chunk.rows(hidden), attend(chunk)),
-  );
-}
-
-/** What follows attention, of all rows or of a chunk's. */
-function restOfLayer(
-  graph: GraphBuilder,
-  { config, kernels }: SequenceContext,
-  layer: LayerWeights,
-  hidden: Value,
-  values: Value,
-): Value {
-  const attended = graph.linear(values, layer.o, layer.oBias);
-  const [normed, middle] = graph.skipNorm(hidden, attended, layer.postAttentionNorm, config.rmsNormEps);
-  return graph.node("Add", [middle, feedForward(graph, config, layer, normed, kernels.experts)]);
+  const frame = sequenceFrame(graph, context);
+  return sumOf(graph, layerBody(frame, layer, enterLayer(frame, layer, { residual: hidden }), selected));
 }
 
 /** Loss of every row, float `[rows]`. */

@@ -1,7 +1,8 @@
 /** The rows of a batch of sequences, and the query chunks that a sequence graph cuts them into. */
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import type { GraphBuilder, GraphSettings, Value } from "./graph-builder.ts";
-import type { Kernels, Provider } from "./sequence-kernels.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { GraphBuilder, GraphSettings, Value } from "../graph-builder.ts";
+import type { Queries } from "../layer/dsa-layer.ts";
+import type { Kernels, Provider } from "../layer/kernels.ts";
 
 /**
  * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk
@@ -9,7 +10,7 @@ import type { Kernels, Provider } from "./sequence-kernels.ts";
  */
 export interface SequenceShape {
   batch: number;
-  /** Rows of a sequence: `chunks * chunkRows`; a shorter sequence is padded behind its end. */
+  /** Rows of a sequence: `chunks * chunkRows`; a shorter sequence is padded after its end. */
   length: number;
   chunks: number;
   chunkRows: number;
@@ -42,7 +43,7 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
   return shape.length > config.indexTopk;
 }
 
-/** Bytes that a row takes behind attention at its widest: values of all heads, then the MLP. */
+/** Bytes that a row takes after attention at its widest: values of all heads, then the MLP. */
 function restRowBytes(config: DsaConfig): number {
   const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, numExpertsPerTok } = config;
   return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * numExpertsPerTok);
@@ -51,17 +52,16 @@ function restRowBytes(config: DsaConfig): number {
 /** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */
 const restBytes = 3 * 2 ** 30;
 
-/** Bytes of the tensors behind attention where those take all rows at once, 0 where they go chunk by chunk. */
+/** Bytes of the tensors after attention where those take all rows at once, 0 where they go chunk by chunk. */
 export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShape): number {
   const bytes = batch * length * restRowBytes(config);
   return bytes <= restBytes ? bytes : 0;
 }
 
 /** One chunk of query rows: the graph to add to, and what it covers. */
-export interface Chunk {
-  graph: GraphBuilder;
-  /** Cuts the chunk's rows out of a tensor with all rows in front. */
-  rows: (all: Value) => Value;
+export interface Chunk extends Queries {
+  /** int64 `[chunk rows]`. */
+  positions: () => Value;
   /** Keys up to the chunk's end, int64 scalar: no row of it sees more. */
   seen: Value;
   /** The same number, where chunks are written out. */
@@ -71,36 +71,47 @@ export interface Chunk {
 /** Runs `body` chunk by chunk and joins the results along the rows. */
 export function overChunks(
   graph: GraphBuilder,
-  { config, shape, kernels }: SequenceContext,
+  { config, shape, kernels, cos, sin, positions }: SequenceContext,
   body: (chunk: Chunk) => Value,
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
-  if (chunks === 1) return body({ graph, rows: (all) => all, seen: graph.int(length), end: length });
+  const chunkOf = (
+    { graph: inner, rows }: Pick<Chunk, "graph" | "rows">,
+    seen: Value,
+    end: number | undefined,
+  ): Chunk => {
+    let own: Value | undefined;
+    const ownPositions = (): Value => {
+      own ??= rows(positions);
+      return own;
+    };
+    const angles = () => ({ cos, sin, places: { positions: ownPositions(), together: chunkRows } });
+    return { graph: inner, rows, positions: ownPositions, angles, seen, end };
+  };
+  if (chunks === 1) return body(chunkOf({ graph, rows: (all) => all }, graph.int(length), length));
   if (chunks * config.numHiddenLayers > kernels.writtenOut) {
     const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
       const seen = inner.node("Sub", [inner.int(length), inner.node("Mul", [index, inner.int(chunkRows)])]);
       return [
-        body({
-          graph: inner,
-          rows: (all) => inner.node("Slice", [all, start, end, inner.int([0])]),
-          seen,
-          end: undefined,
-        }),
+        body(
+          chunkOf(
+            { graph: inner, rows: (all) => inner.node("Slice", [all, start, end, inner.int([0])]) },
+            seen,
+            undefined,
+          ),
+        ),
       ];
     });
     return mergeFirst(graph, stacked as Value);
   }
-  const parts = Array.from({ length: chunks }, (_, index) =>
-    body({
-      graph,
-      rows: (all) => graph.slice(all, 0, index * size, (index + 1) * size),
-      seen: graph.int(length - index * chunkRows),
-      end: length - index * chunkRows,
-    }),
-  );
+  const parts = Array.from({ length: chunks }, (_, index) => {
+    const end = length - index * chunkRows;
+    const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
+    return body(chunkOf({ graph, rows }, graph.int(end), end));
+  });
   return graph.node("Concat", parts, { axis: 0 });
 }
 

@@ -3,9 +3,9 @@
  * weights nor their keys. It works on the stages' files, so that a model exported by somebody else can be joined too.
  */
 import { clone, create, fromBinary } from "@bufbuild/protobuf";
-import { InputError } from "../base/errors.ts";
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { fullLayers, type Pattern, sourceLayer } from "../pattern/pattern.ts";
+import { InputError } from "../../base/errors.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { fullLayers, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import {
   bodyStage,
   fullModelSpec,
@@ -19,9 +19,9 @@ import {
   pastLatent,
   type StageName,
   topkIndices,
-} from "./exported/contract.ts";
-import { encodeModel, GraphBuilder } from "./graph-builder.ts";
-import { type GraphProto, GraphProtoSchema, type ModelProto, ModelProtoSchema } from "./onnx_pb.ts";
+} from "../exported/contract.ts";
+import { encodeModel, GraphBuilder } from "../graph-builder.ts";
+import { type GraphProto, GraphProtoSchema, type ModelProto, ModelProtoSchema } from "../onnx_pb.ts";
 
 /** Inputs and outputs of the joined graph: those of `model.onnx` without bypass and without keys of Shared layers. */
 export function composedSpec(config: DsaConfig, pattern: string): GraphSpec {

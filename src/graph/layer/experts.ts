@@ -1,9 +1,9 @@
 /** Dense SwiGLU layers and routed mixtures of experts (HF: GlmMoeDsaMLP, GlmMoeDsaMoE with its top-k router). */
 
-import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { OnnxType } from "../checkpoint/dtype.ts";
-import { isRouted, type LayerWeights, type MlpWeights, type RoutedWeights } from "../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "./graph-builder.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import { isRouted, type LayerWeights, type MlpWeights, type RoutedWeights } from "../../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
 
 /** HF adds this to the sum of the chosen weights before dividing by it. */
 const normalisationEps = 1e-20;
@@ -22,7 +22,7 @@ export function feedForward(
   config: DsaConfig,
   { mlp }: LayerWeights,
   h: Value,
-  form: ExpertForm = "branch",
+  form: ExpertForm,
 ): Value {
   if (!isRouted(mlp)) return swiGlu(graph, h, mlp);
   const routed = expertForms[form](graph, config, mlp, h);

@@ -1,0 +1,151 @@
+/**
+ * One layer of a DeepSeek-Sparse-Attention model, as the papers draw it. R rows of hidden states, D wide:
+ *
+ *     h, c_q    = norm(x), norm(h W_qa)                                 [R, D], [R, q_lora_rank]
+ *     selected  = index_topk keys by the lightning indexer(h, c_q)      [R, index_topk]   Full layers
+ *               = those of the nearest Full layer before                                  Shared layers
+ *     a         = latent attention(h, c_q) over the selected keys       [R, H * v_head_dim]
+ *     y         = x + a W_o                                             [R, D]
+ *     x         = y + feed-forward(norm(y))                             [R, D]            one MLP, or experts
+ *
+ * Which keys there are, and how queries reach them, is a *frame*: whole sequences (`sequence-frame.ts`), a chunk of rows
+ * behind what is past (`past-frame.ts`), or a run against caches (`generation-frame.ts`). A frame takes the `Kernels` that its
+ * provider runs well.
+ */
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { IndexerWeights, LayerWeights, Weight } from "../../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
+import { feedForward } from "./experts.ts";
+import type { Kernels } from "./kernels.ts";
+import { attentionQueries, compressedQueries, type Latents, latents } from "./latent-attention.ts";
+import { indexHeadWeights, indexKeys, indexQueries } from "./lightning-indexer.ts";
+import type { RowAngles } from "./rope.ts";
+
+/** Query rows: all of a frame, or a chunk's. */
+export interface Queries {
+  graph: GraphBuilder;
+  /** Cuts these rows out of a tensor with all rows in front. */
+  rows: (all: Value) => Value;
+  angles: () => RowAngles;
+}
+
+/** What an indexer asks with: rotated queries `[rows * heads, dim]`, or as many elements, and weights `[rows, heads]`. */
+export interface IndexQueries {
+  queries: Value;
+  weights: Value;
+}
+
+/** How the rows of a graph find each other. */
+export interface LayerFrame<Q extends Queries> {
+  graph: GraphBuilder;
+  config: DsaConfig;
+  kernels: Kernels;
+  /** Of all rows. */
+  angles: RowAngles;
+  /** Do rows select? Otherwise they read every key that they see, and new index keys are kept alone. */
+  selects: boolean;
+  /** What follows attention is taken chunk by chunk as well: all rows would need too much memory. */
+  restByChunk: boolean;
+  /** Takes all rows' index keys `[rows, dim]`; returns what selects for some queries: indices `[rows, index_topk]`. */
+  keepIndexKeys(fresh: Value): (queries: Q, ask: (inside: Q) => IndexQueries) => Value;
+  /** Takes all rows' latents; returns what attends for some queries: `[rows, H * v_head_dim]`. */
+  keepLatents(layer: LayerWeights, fresh: Latents): (queries: Q, asked: Value, selected: Value | undefined) => Value;
+  /** Runs `body` for the queries of all rows, at once or chunk by chunk, and joins the results along the rows. */
+  overQueries(body: (queries: Q) => Value): Value;
+}
+
+/** Hidden states `[rows, hidden_size]`, as a sum where the next norm can take it. */
+export interface Hidden {
+  residual: Value;
+  added?: Value;
+}
+
+export interface LayerInput {
+  residual: Value;
+  /** Normed, `[rows, hidden_size]`. */
+  h: Value;
+  /** c_q, `[rows, q_lora_rank]`. */
+  compressed: Value;
+}
+
+export function enterLayer(
+  { graph, config, kernels }: Pick<LayerFrame<never>, "graph" | "config" | "kernels">,
+  layer: LayerWeights,
+  hidden: Hidden,
+): LayerInput {
+  const [h, residual] = normOf(graph, kernels, hidden, layer.inputNorm, config.rmsNormEps);
+  return { residual, h, compressed: compressedQueries(graph, layer, h) };
+}
+
+/** The lightning indexer: the keys of each row's selection, or nothing where rows select every key that they see. */
+export function lightningIndexer<Q extends Queries>(
+  frame: LayerFrame<Q>,
+  indexer: IndexerWeights,
+  { h, compressed }: LayerInput,
+): Value | undefined {
+  const { graph, config, angles } = frame;
+  const select = frame.keepIndexKeys(indexKeys(graph, config, indexer, h, angles));
+  if (!frame.selects) return undefined;
+  return frame.overQueries((queries) =>
+    select(queries, (inside) => ({
+      queries: indexQueries(inside.graph, config, indexer, inside.rows(compressed), inside.angles()),
+      weights: indexHeadWeights(inside.graph, config, indexer, inside.rows(h)),
+    })),
+  );
+}
+
+/** Attention, the feed-forward part, and their residuals. */
+export function layerBody<Q extends Queries>(
+  frame: LayerFrame<Q>,
+  layer: LayerWeights,
+  { residual, h, compressed }: LayerInput,
+  selected: Value | undefined,
+): Hidden {
+  const { graph, config, angles } = frame;
+  const read = frame.keepLatents(layer, latents(graph, config, layer, h, angles));
+  const attend = (queries: Q): Value =>
+    read(
+      queries,
+      attentionQueries(queries.graph, config, layer, queries.rows(compressed), queries.angles()),
+      selected === undefined ? undefined : queries.rows(selected),
+    );
+  if (!frame.restByChunk) return afterAttention(frame, graph, layer, residual, frame.overQueries(attend));
+  return {
+    residual: frame.overQueries((queries) => {
+      const rest = afterAttention(frame, queries.graph, layer, queries.rows(residual), attend(queries));
+      return sumOf(queries.graph, rest);
+    }),
+  };
+}
+
+/** What follows the heads' values `[rows, H * v_head_dim]`. */
+function afterAttention(
+  { config, kernels }: Pick<LayerFrame<never>, "config" | "kernels">,
+  graph: GraphBuilder,
+  layer: LayerWeights,
+  residual: Value,
+  values: Value,
+): Hidden {
+  const attended = graph.linear(values, layer.o, layer.oBias);
+  const sum = { residual, added: attended };
+  const [normed, middle] = normOf(graph, kernels, sum, layer.postAttentionNorm, config.rmsNormEps);
+  return { residual: middle, added: feedForward(graph, config, layer, normed, kernels.experts) };
+}
+
+/** RMSNorm of hidden states, and their sum. */
+function normOf(
+  graph: GraphBuilder,
+  kernels: Kernels,
+  hidden: Hidden,
+  weight: Weight,
+  eps: number,
+): [normed: Value, sum: Value] {
+  const { residual, added } = hidden;
+  if (added !== undefined && kernels.skipNorm) return graph.skipNorm(residual, added, weight, eps);
+  const sum = sumOf(graph, hidden);
+  return [graph.rmsNorm(sum, weight, eps), sum];
+}
+
+export function sumOf(graph: GraphBuilder, { residual, added }: Hidden): Value {
+  return added === undefined ? residual : graph.node("Add", [residual, added]);
+}

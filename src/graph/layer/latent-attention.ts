@@ -1,0 +1,175 @@
+/**
+ * Multi-head latent attention (HF's GlmMoeDsaAttention, DeepseekV32Attention), piece by piece:
+ *
+ *     compressed queries   c_q = RMSNorm(h W_qa)                    shared with the indexer
+ *     queries              q_nope, q_pe = c_q W_qb, q_pe rotated     one of each per head
+ *     latent               c_kv = RMSNorm(h W_kva), k_pe = RoPE(h W_kpe)    one per token, cached
+ *     keys, values         k = k_pe | c_kv W_uk,  v = c_kv W_uv      one of each per head
+ *     output               softmax(q . k / sqrt(dqk)) v              over the selected keys
+ *
+ * *Expanded*, keys and values are made for every head. *Absorbed*, W_uk is folded into the query and W_uv into the output,
+ * so that all heads read one latent row per token: a selection is then a gather of rows. `attention-kernels.ts`
+ * has what reads them.
+ */
+import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
+import type { LayerWeights } from "../../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
+import { type RowAngles, rotate } from "./rope.ts";
+
+/** What a token leaves to later ones: normed c_kv `[rows, kv_lora_rank]` and rotated k_pe `[rows, qk_rope_head_dim]`. */
+export interface Latents {
+  content: Value;
+  pe: Value;
+}
+
+/** c_q, `[rows, q_lora_rank]`. */
+export function compressedQueries(graph: GraphBuilder, layer: LayerWeights, h: Value): Value {
+  return graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+}
+
+export function latents(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  h: Value,
+  angles: RowAngles,
+): Latents {
+  const rope = config.qkRopeHeadDim;
+  const [compressed, position] = splitLatents(graph, config, graph.linear(h, layer.kvA, layer.kvABias));
+  const rotated = rotate(graph, position, angles, { heads: 1, headDim: rope, rotaryDim: rope, interleaved: true });
+  return {
+    content: graph.rmsNorm(compressed, layer.kvANorm, latentNormEps),
+    pe: graph.reshape(rotated, [-1, rope]),
+  };
+}
+
+/** Rows of a cache, `[rows, latentWidth]`: c_kv, then k_pe. */
+export function joinLatents(graph: GraphBuilder, { content, pe }: Latents): Value {
+  return graph.node("Concat", [content, pe], { axis: 1 });
+}
+
+export function splitLatents(graph: GraphBuilder, config: DsaConfig, rows: Value): [content: Value, pe: Value] {
+  const sizes = graph.int([config.kvLoraRank, config.qkRopeHeadDim]);
+  return graph.nodes("Split", [rows, sizes], { axis: 1 }, 2) as [Value, Value];
+}
+
+/** Rotated queries of all heads, q_pe before q_nope: `[rows, H * (rope + nope)]`, or as many elements. */
+export function attentionQueries(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  compressed: Value,
+  angles: RowAngles,
+): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const projected = graph.node("Gemm", [compressed, ropeFirst(graph, config, layer)], { transB: 1 });
+  return rotate(graph, projected, angles, { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true });
+}
+
+/** q_b_proj `[H * (rope + nope), q_lora_rank]` with each head's q_pe in front: one rotation then covers whole heads. */
+function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, qLoraRank } = config;
+  return graph.derived(`${qB.name} rope first`, (outer) => {
+    const blocks = outer.reshape(outer.weight(qB), [heads, nope + rope, qLoraRank]);
+    const turned = outer.node("Concat", [outer.slice(blocks, 1, nope, nope + rope), outer.slice(blocks, 1, 0, nope)], {
+      axis: 1,
+    });
+    return outer.reshape(turned, [heads * (nope + rope), qLoraRank]);
+  });
+}
+
+/** Keys `[.., H * (rope + nope)]`, each head's k_pe before its k_nope, and values `[.., H * dv]` of latents. */
+export interface ExpandedKeys {
+  keys: Value;
+  values: Value;
+}
+
+/**
+ * @param everyHead int64 `[3]`: rows, H, rope
+ * @param batch the first two dimensions of the result; -1 for one that is known at run time
+ */
+export function expand(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  { content, pe }: Latents,
+  everyHead: Value,
+  batch: [number, number],
+): ExpandedKeys {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const own = graph.reshape(up(graph, config, layer, content, 0, nope), [-1, heads, nope]);
+  const spread = graph.node("Expand", [graph.reshape(pe, [-1, 1, rope]), everyHead]);
+  const keys = graph.node("Concat", [spread, own], { axis: 2 });
+  const values = up(graph, config, layer, content, nope, nope + vHeadDim);
+  return {
+    keys: graph.reshape(keys, [...batch, heads * (rope + nope)]),
+    values: graph.reshape(values, [...batch, heads * vHeadDim]),
+  };
+}
+
+/** Queries in latent space, `[rows, H, latentWidth]`, of rotated ones `[rows, H * (rope + nope)]`. */
+export function absorbedQueries(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  queries: Value,
+  swap: Swap = swapped,
+): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
+  const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
+  const absorbed = graph.node("MatMul", [swap(graph, content, heads), upBlock(graph, config, layer, 0, nope)]);
+  return graph.node("Concat", [swap(graph, absorbed, 1), pe], { axis: 2 });
+}
+
+/** Values `[rows, H * dv]` of mixed latent rows `[rows, H, latentWidth]`. */
+export function absorbedValues(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  mixed: Value,
+  swap: Swap = swapped,
+): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
+  const content = swap(graph, graph.slice(mixed, 2, 0, kvLoraRank), heads);
+  const block = upBlock(graph, config, layer, nope, nope + vHeadDim);
+  const values = graph.contrib("FusedMatMul", [content, block], { transB: 1 });
+  return graph.reshape(swap(graph, values, 1), [-1, heads * vHeadDim]);
+}
+
+/** Exchanges rows and heads; `first` is how many of those that come first there are, should there be one row. */
+export type Swap = (graph: GraphBuilder, x: Value, first: number) => Value;
+
+function swapped(graph: GraphBuilder, x: Value): Value {
+  return graph.node("Transpose", [x], { perm: [1, 0, 2] });
+}
+
+/** The same for one row: the bytes stay where they are. */
+export function renamed(graph: GraphBuilder, x: Value, first: number): Value {
+  return graph.reshape(x, [first, -1, 0]);
+}
+
+/** dqk^-0.5, times YaRN's factor. */
+export function softmaxScale(config: DsaConfig): number {
+  return (config.qkNopeHeadDim + config.qkRopeHeadDim) ** -0.5 * config.rope.softmaxFactor;
+}
+
+/** Rows `from` to `to` of every head's block of kv_b_proj, `[H, to - from, kv_lora_rank]`. */
+function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, from: number, to: number): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
+  return graph.derived(`${kvB.name} ${from} to ${to}`, (outer) => {
+    if ("keyUp" in kvB) {
+      // MLX keeps it cut in two.
+      const keys = outer.node("Transpose", [outer.weight(kvB.keyUp)], { perm: [0, 2, 1] });
+      return outer.slice(outer.node("Concat", [keys, outer.weight(kvB.valueUp)], { axis: 1 }), 1, from, to);
+    }
+    return outer.slice(outer.reshape(outer.weight(kvB), [heads, qkNopeHeadDim + vHeadDim, kvLoraRank]), 1, from, to);
+  });
+}
+
+/** The same rows applied to latents: `[rows, H * (to - from)]`. */
+function up(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, content: Value, from: number, to: number) {
+  const { numAttentionHeads: heads, kvLoraRank } = config;
+  const block = graph.reshape(upBlock(graph, config, layer, from, to), [heads * (to - from), kvLoraRank]);
+  return graph.node("Gemm", [content, block], { transB: 1 });
+}

@@ -1,0 +1,133 @@
+/**
+ * The lightning indexer (HF's GlmMoeDsaIndexer, DeepseekV32Indexer; paper section 2), piece by piece:
+ *
+ *     keys      k = RoPE(LayerNorm(h W_k))                one per token, shared by all heads
+ *     queries   q = RoPE(c_q W_q)                         one per head, from attention's compressed query c_q
+ *     weights   w = h W_w / sqrt(heads x dim)             one per head
+ *     score     I[t, s] = sum over heads of w[t] relu(q[t] . k[s])
+ *     selection the index_topk keys s <= t with the largest I[t, s]
+ *
+ * `h` is the normed input of the layer, `[rows, hidden_size]`. Frames decide which rows and keys there are.
+ */
+
+import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import type { IndexerWeights } from "../../checkpoint/weights.ts";
+import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Kernels } from "./kernels.ts";
+import { type Rotation, type RowAngles, rotate } from "./rope.ts";
+
+/** The tensors of an indexer, in the order in which a training step returns their gradients. */
+export const indexerTensors = ["wqB", "wk", "kNorm", "kNormBias", "weightsProj"] as const;
+export type IndexerTensor = (typeof indexerTensors)[number];
+
+/** How index queries (`heads` of them) and keys (one) are rotated: the first `qk_rope_head_dim` components of each. */
+export function indexRotation(config: DsaConfig, heads: number): Rotation {
+  return {
+    heads,
+    headDim: config.indexHeadDim,
+    rotaryDim: config.qkRopeHeadDim,
+    interleaved: config.indexerRopeInterleave,
+  };
+}
+
+/** `[rows, index_head_dim]` */
+export function indexKeys(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  indexer: IndexerWeights,
+  h: Value,
+  angles: RowAngles,
+): Value {
+  const normed = graph.node(
+    "LayerNormalization",
+    [graph.linear(h, indexer.wk), graph.weight(indexer.kNorm), graph.weight(indexer.kNormBias)],
+    { axis: -1, epsilon: { float: latentNormEps } },
+  );
+  return graph.reshape(rotate(graph, normed, angles, indexRotation(config, 1)), [-1, config.indexHeadDim]);
+}
+
+/** Of compressed queries `[rows, q_lora_rank]`: `[rows, index_n_heads * index_head_dim]`, or as many elements. */
+export function indexQueries(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  indexer: IndexerWeights,
+  compressed: Value,
+  angles: RowAngles,
+): Value {
+  return rotate(graph, graph.linear(compressed, indexer.wqB), angles, indexRotation(config, config.indexNHeads));
+}
+
+/** `[rows, index_n_heads]`, float32 whatever the precision of the graph. */
+export function indexHeadWeights(graph: GraphBuilder, config: DsaConfig, indexer: IndexerWeights, h: Value): Value {
+  return graph.scaledLinear(graph.toFloat(h), indexer.weightsProj, indexScale(config));
+}
+
+/** 1 / sqrt(heads x dim): both scales of the indexer. That of the dim is positive, so it commutes with the relu. */
+export function indexScale({ indexNHeads: heads, indexHeadDim: dim }: DsaConfig): number {
+  return heads ** -0.5 * dim ** -0.5;
+}
+
+/** Index keys that a kernel scores. */
+export interface ScoredKeys {
+  /** `[keys, index_head_dim]`, or with the batch in front; float32, or float16 for the fused product. */
+  rows: Value;
+  /** int64 `[1]` */
+  count: () => Value;
+  /** There may be none. */
+  mayBeEmpty?: boolean;
+}
+
+export interface ScoreForm {
+  /** float16 product, relu and float32 result in one kernel. */
+  fused: boolean;
+  /** There is just one row. */
+  single?: boolean;
+}
+
+/**
+ * Scores of all keys, visible or not, float32 `[rows, keys]`.
+ * @param queries `[rows * index_n_heads, index_head_dim]`, or with the batch in front
+ */
+export function indexScores(
+  graph: GraphBuilder,
+  { indexNHeads: heads }: DsaConfig,
+  kernels: Kernels,
+  queries: Value,
+  headWeights: Value,
+  { rows, count, mayBeEmpty }: ScoredKeys,
+  { fused, single }: ScoreForm,
+): Value {
+  const products = fused ? reluProduct(graph, queries, rows) : plainProduct(graph, kernels, queries, rows);
+  if (single === true) return graph.node("MatMul", [headWeights, products]);
+  const perHead = graph.node(
+    "Reshape",
+    [products, graph.node("Concat", [graph.int([-1, heads]), count()], { axis: 0 })],
+    mayBeEmpty === true ? { allowzero: 1 } : {},
+  );
+  const weights = graph.node("Unsqueeze", [headWeights, graph.int([1])]);
+  return graph.node("Squeeze", [graph.node("MatMul", [weights, perHead]), graph.int([1])]);
+}
+
+/** relu(a b^T) of float16 matrices in float32. */
+function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
+  const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
+  return graph.contrib("GemmFloat8", [a, b], attributes);
+}
+
+function plainProduct(graph: GraphBuilder, kernels: Kernels, queries: Value, keys: Value): Value {
+  const a = graph.toFloat(queries);
+  if (kernels.fusedMatMul) return graph.node("Relu", [graph.contrib("FusedMatMul", [a, keys], { transB: 1 })]);
+  return graph.node("Relu", [graph.node("MatMul", [a, graph.node("Transpose", [keys], { perm: [0, 2, 1] })])]);
+}
+
+/**
+ * Where every head's relu is 0 the score is exactly 0, and many keys tie. The CPU's top-k takes the lowest index then,
+ * CUDA's any. This step per position, which no other score feels, makes the lowest win everywhere.
+ */
+export const tieStep = -1e-30;
+
+/** The k largest of each row, in no order. */
+export function topk(graph: GraphBuilder, x: Value, k: Value): [values: Value, indices: Value] {
+  return graph.nodes("TopK", [x, k], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
+}
