@@ -23,6 +23,7 @@ const look = "Models and machines:";
  * starting would take longer than most commands do.
  */
 const commands: Readonly<Record<string, LoadedCommand>> = {
+  demo: { group: find, load: async () => (await import("./demo.ts")).addDemoCommand },
   search: { group: find, load: async () => (await import("./search/search.ts")).addSearchCommand },
   distill: { group: find, load: async () => (await import("./distill/distill.ts")).addDistillCommand },
   pattern: { group: find, load: async () => (await import("./pattern/pattern.ts")).addPatternCommand },
@@ -46,8 +47,8 @@ Results go to stdout (a table, or JSON with --json), everything else to stderr.
 Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted (Ctrl-C, SIGTERM).
 
 Start here:
-  $ indexcache search -o p.json                         searches the demo model, in about a minute
-  $ indexcache run -p p.json --prompt "Once"            generates with what it found`;
+  $ indexcache demo                                     searches the demo model and shows what the pattern is worth
+  $ indexcache search ./model -c text.jsonl -o p.json   searches yours`;
 
 /** Runs a command line; gives the exit code and prints whatever is to be said. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {

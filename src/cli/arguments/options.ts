@@ -16,6 +16,9 @@ export const demoCalibration = packageFile("calibration/demo.jsonl");
 
 export const demoCalibrationName = "indexcache:calibration/demo.jsonl";
 
+/** Text of the same kind that no search has seen. */
+export const heldOutText = packageFile("calibration/held-out.jsonl");
+
 /** The Python kit for serving engines. */
 export const kitFolder = packageFile("tools/kit");
 

@@ -2,7 +2,7 @@
  * Ctrl-C and SIGTERM: the first signal asks the work to stop and save. A second one is the system's own and kills;
  * after SIGTERM nobody has to send it.
  */
-import { basename } from "node:path";
+import { basename, isAbsolute, relative } from "node:path";
 import process from "node:process";
 import { ExitCode, InterruptedError } from "../../base/errors.ts";
 import { quoteWord } from "../../base/shell.ts";
@@ -53,7 +53,10 @@ export function resumeCommand(argv: readonly string[]): string {
 
 /** How this program was started, for commands that a message proposes. */
 export function programWords([, script = "indexcache"]: readonly string[]): string[] {
-  return basename(script) === "indexcache" ? ["indexcache"] : ["node", script];
+  if (basename(script) === "indexcache") return ["indexcache"];
+  // Node has made it absolute; below the folder at hand the short path says the same.
+  const short = relative(process.cwd(), script);
+  return ["node", short.startsWith("..") || isAbsolute(short) ? script : short];
 }
 
 /** The command line as results keep it: how the program was started does not matter there. */
