@@ -20,6 +20,7 @@ import { addOutputOptions, demoModel, heldOutText, type OutputFlags } from "./ar
 import { interruptible, programWords } from "./console/interruption.ts";
 import { Countdown, whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
+import { helpText } from "./help/help-text.ts";
 
 interface DemoFlags extends OutputFlags {
   output: string;
@@ -52,7 +53,7 @@ export function addDemoCommand(program: Command): void {
     .option("-p, --pattern <pattern>", "ask under this pattern instead of searching");
   addOutputOptions(command);
   command
-    .addHelpText("after", help)
+    .addHelpText("after", helpText(help))
     .action((flags: DemoFlags) => interruptible((signal) => demo(flags, signal), "Stopping"));
 }
 
