@@ -5,6 +5,8 @@
 
 /** A prompt before the model's own wrapping. */
 export interface ItemPrompt {
+  /** Turns of the conversation before the user's last one. */
+  earlier?: readonly { role: "system" | "user" | "assistant"; content: string }[];
   /** The user's turn for a chat model; for a base model the whole prompt but for `answerPrefix`. */
   user: string;
   /** Begins the answer: behind the chat template, or behind `user` for a base model. "" where a suite has none. */
@@ -30,6 +32,8 @@ export interface EvalItem {
   choiceLead?: string;
   /** A second turn (LongBench v2 with chain of thought): its output is scored instead of the first one. */
   followUp?: { maxNewTokens: number; prompt(firstOutput: string): ItemPrompt };
+  /** MRCR: what an answer has to begin with to count at all. */
+  requiredStart?: string;
   /** LongBench's list of classes. */
   classes?: readonly string[];
   /** Items that share an article or context, for clustered statistics. */

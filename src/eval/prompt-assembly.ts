@@ -70,10 +70,11 @@ export interface AssemblySettings {
 const DEEPSEEK_USER = "<｜User｜>";
 const DEEPSEEK_ASSISTANT = "<｜Assistant｜>";
 
-/** A turn of DeepSeek-V3.2 (its `encoding/encoding_dsv32.py`); the checkpoint ships no template. */
+/** Turns of DeepSeek-V3.2 (its `encoding/encoding_dsv32.py`); the checkpoint ships no template. */
 export const deepseekTemplate =
   "{{ bos_token }}{% for message in messages %}" +
   `{% if message['role'] == 'user' %}{{ '${DEEPSEEK_USER}' + message['content'] }}` +
+  `{% elif message['role'] == 'assistant' %}{{ '${DEEPSEEK_ASSISTANT}</think>' + message['content'] + eos_token }}` +
   "{% else %}{{ message['content'] }}{% endif %}{% endfor %}" +
   `{{ '${DEEPSEEK_ASSISTANT}' + ('<think>' if thinking else '</think>') }}`;
 
@@ -141,7 +142,7 @@ class Assembly implements PromptAssembly {
     this.lineBreakId = tokenizer.encodePlain("\n").at(-1);
     this.#closingId = tokenizer.idOf(CLOSING);
     const probe = { user: "x", answerPrefix: "", chat: true };
-    const [without, told] = [this.#render(probe.user, false), this.#render(probe.user, thinking)];
+    const [without, told] = [this.#render(probe, false), this.#render(probe, thinking)];
     this.#opened = leavesThoughtOpen(told);
     this.notes = [];
     if (thinking && told === without && !this.#opened) {
@@ -200,19 +201,20 @@ class Assembly implements PromptAssembly {
     return chat && this.#template !== undefined && answerPrefix === "" ? answer.trimStart() : answer;
   }
 
-  #render(user: string, thinking: boolean): string {
-    if (this.#template === undefined) return user;
+  #render({ user, earlier = [] }: Pick<ItemPrompt, "user" | "earlier">, thinking: boolean): string {
+    if (this.#template === undefined) return asTranscript(user, earlier);
     const options = { template: this.#template, variables: toldToThink(thinking) };
-    return this.#tokenizer.renderChat([{ role: "user", content: user }], options);
+    return this.#tokenizer.renderChat([...earlier, { role: "user", content: user }], options);
   }
 
-  #encode({ user, answerPrefix, chat }: ItemPrompt, behind: string, where: string, thinking: boolean): number[] {
+  #encode(prompt: ItemPrompt, behind: string, where: string, thinking: boolean): number[] {
     const tokenizer = this.#tokenizer;
+    const { user, earlier, answerPrefix, chat } = prompt;
     const end = answerPrefix + behind;
     const ids =
       chat && this.#template !== undefined
-        ? tokenizer.encodeRendered(this.#render(user, thinking) + end)
-        : tokenizer.encode(user + end);
+        ? tokenizer.encodeRendered(this.#render(prompt, thinking) + end)
+        : tokenizer.encode(asTranscript(user, earlier) + end);
     this.#requireOneBos(ids, where);
     return ids;
   }
@@ -229,6 +231,14 @@ class Assembly implements PromptAssembly {
           : `does the chat template (${this.template}) write it twice, or the text contain it?`,
     });
   }
+}
+
+/** A conversation for a model without a template: a line for whoever speaks, and one for the answer to begin on. */
+function asTranscript(user: string, earlier: ItemPrompt["earlier"] = []): string {
+  if (earlier.length === 0) return user;
+  const turns = [...earlier, { role: "user", content: user }];
+  const speaker = (role: string): string => role.charAt(0).toUpperCase() + role.slice(1);
+  return `${turns.map(({ role, content }) => `${speaker(role)}: ${content}\n`).join("")}Assistant:\n`;
 }
 
 function whereOf({ task, length, id }: EvalItem): string {

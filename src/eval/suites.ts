@@ -1,14 +1,24 @@
 /** The suites there are: a row for each. */
 import { UsageError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
+import { graphwalksSuite } from "./graphwalks/suite.ts";
 import type { EvalTask, Suite } from "./item.ts";
 import { longbenchESuite, longbenchSuite } from "./longbench/suite.ts";
 import { longbenchV2Suite } from "./longbench/v2.ts";
+import { mrcrSuite } from "./mrcr/suite.ts";
 import { rulerCoreSuite, rulerSuite } from "./ruler/definition.ts";
 import type { OptionSet, OptionValues, SuiteContext, SuiteDefinition, SuiteOption } from "./suite-definition.ts";
 import { requireKnownTasks, withBudget } from "./token-budget.ts";
 
-const suites = [rulerCoreSuite, rulerSuite, longbenchSuite, longbenchESuite, longbenchV2Suite] as const;
+const suites = [
+  rulerCoreSuite,
+  rulerSuite,
+  graphwalksSuite,
+  longbenchSuite,
+  longbenchESuite,
+  longbenchV2Suite,
+  mrcrSuite,
+] as const;
 
 export type SuiteName = (typeof suites)[number]["name"];
 

@@ -59,6 +59,7 @@ const sampleSchema = z.object({
   item: z.object({
     references: z.array(z.string()),
     gold_answer: z.string(),
+    required_start: z.string().optional(),
     choices: z.array(z.string()).optional(),
     classes: z.array(z.string()).optional(),
     cluster: z.string().optional(),

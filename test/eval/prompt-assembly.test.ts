@@ -106,6 +106,14 @@ describe("a prompt", () => {
   test("of DeepSeek-V3.2 is its non-thinking turn, which its checkpoint has no template for", async () => {
     const text = (await load()).renderChat([{ role: "user", content: "Hi" }], { template: deepseekTemplate });
     expect(text).toBe("<bos><｜User｜>Hi<｜Assistant｜></think>");
+    const turns = [
+      { role: "user", content: "Hi" },
+      { role: "assistant", content: "Ho" },
+      { role: "user", content: "So?" },
+    ];
+    expect((await load()).renderChat(turns, { template: deepseekTemplate })).toBe(
+      "<bos><｜User｜>Hi<｜Assistant｜></think>Ho<eos><｜User｜>So?<｜Assistant｜></think>",
+    );
     const variables = { thinking: true };
     expect(
       (await load()).renderChat([{ role: "user", content: "Hi" }], { template: deepseekTemplate, variables }),

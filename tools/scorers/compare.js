@@ -1,20 +1,24 @@
 /**
- * Scores the records of `official_scores.py` with indexcache's build and counts those that differ from the official score.
+ * Scores the records of `official_scores.py` and `published_scores.py` with indexcache's build and counts those that differ from the official score.
  *
  *   npm run build && node tools/scorers/compare.js records.jsonl
  */
 import { readFileSync } from "node:fs";
 import process from "node:process";
+import { nodesF1 } from "../../dist/eval/graphwalks/scoring.js";
 import { extractAnswer } from "../../dist/eval/longbench/choice.js";
 import { loadSegmentation } from "../../dist/eval/longbench/segmentation.js";
 import { longbenchScore } from "../../dist/eval/longbench/tasks.js";
+import { mrcrScore } from "../../dist/eval/mrcr/suite.js";
 import { stringMatchAll, stringMatchPart } from "../../dist/eval/ruler/scoring.js";
 
 const segment = await loadSegmentation();
 if (segment === undefined) throw new Error("needs @node-rs/jieba");
 const tools = { codeRatio: "difflib", segment };
 
-function scoreOf({ metric, prediction, answers, classes = [] }) {
+function scoreOf({ metric, prediction, answers, classes = [], start = "" }) {
+  if (metric === "nodes_f1") return nodesF1(prediction, answers);
+  if (metric === "difflib_ratio") return mrcrScore(prediction, answers[0], start);
   if (metric === "choice") return extractAnswer(prediction) === answers[0] ? 1 : 0;
   if (metric === "string_match_all") return 100 * stringMatchAll(prediction, answers);
   if (metric === "string_match_part") return 100 * stringMatchPart(prediction, answers);

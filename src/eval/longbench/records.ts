@@ -1,20 +1,6 @@
 /** LongBench's records, under the names that its copies give their fields. */
 import { z } from "zod";
-
-/** A list, its JSON as a string (CSV), or one value alone. */
-const strings = z.preprocess(
-  (value) => {
-    if (typeof value === "string" && value.trimStart().startsWith("[")) {
-      try {
-        return JSON.parse(value);
-      } catch {
-        return [value];
-      }
-    }
-    return typeof value === "string" || typeof value === "number" ? [value] : value;
-  },
-  z.array(z.union([z.string(), z.number().transform(String)])),
-);
+import { listOfStrings as strings } from "../records/columns.ts";
 
 const id = z.union([z.string(), z.number().transform(String)]).nullish();
 

@@ -4,8 +4,8 @@ import { noiseLine } from "../../corpus/filler.ts";
 import { makeNeedlePart } from "../../corpus/niah.ts";
 import { type Needle, type NeedleType, needleSentence, niahPrompt } from "../../corpus/ruler-templates.ts";
 import { joinWithAnd } from "../../corpus/task.ts";
+import { type GeneratorSettings, lineSteps, type SampleGenerator } from "../generated/generator.ts";
 import type { Essays } from "./essays.ts";
-import { type GeneratorSettings, lineSteps, type RulerGenerator } from "./generator.ts";
 import { adjectives, nouns } from "./wonderwords.ts";
 
 export interface NiahSettings {
@@ -28,7 +28,7 @@ function makeWord(random: Random): string {
   return `${random.pick(adjectives)}-${random.pick(nouns)}`;
 }
 
-export function niahGenerator(settings: NiahSettings, { seed, length }: GeneratorSettings): RulerGenerator {
+export function niahGenerator(settings: NiahSettings, { seed, length }: GeneratorSettings): SampleGenerator {
   const { haystack, keyType, valueType, keys: keyCount, values: valueCount, queries: asked } = settings;
   const part = (random: Random, type: NeedleType): string => makeNeedlePart(random, type, makeWord);
   const needleCount = keyCount * valueCount;

@@ -1,4 +1,5 @@
 /** Options of RULER. */
+import { fillSteps } from "../generated/generator.ts";
 import {
   dataOptions,
   generatedOptions,
@@ -6,10 +7,6 @@ import {
   type OptionValues,
   type SuiteContext,
 } from "../suite-definition.ts";
-
-/** "official" sizes samples as RULER's generator does, "fine" fills them. */
-export const fillSteps = ["fine", "official"] as const;
-export type FillSteps = (typeof fillSteps)[number];
 
 export const rulerOptions = {
   ...generatedOptions,

@@ -4,9 +4,9 @@ import { InputError } from "../../base/errors.ts";
 import { quotedList } from "../../base/quoted.ts";
 import { describeLeftOut, type LeftOut } from "../../formats/records/data-folder.ts";
 import { type DataRecord, openDataSet, type RecordFile } from "../../formats/records/record-files.ts";
+import { requireWithinWindow } from "../generated/target-lengths.ts";
 import type { EvalItem, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
-import { requireWithinWindow } from "../target-lengths.ts";
 import type { RulerOptions } from "./options.ts";
 import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 

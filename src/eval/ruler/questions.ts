@@ -8,7 +8,7 @@ import { hashFile } from "../../base/user-files.ts";
 import { questionPrompt } from "../../corpus/ruler-templates.ts";
 import { openDataSet } from "../../formats/records/record-files.ts";
 import { checkShape } from "../../formats/validation.ts";
-import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+import type { GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
 import { distinct } from "./niah.ts";
 
 interface Question {
@@ -191,7 +191,7 @@ function requireQuestions(set: QuestionSet, path: string): QuestionSet {
 }
 
 /** Sample i asks question i, as in RULER. */
-export function questionGenerator({ documents, questions }: QuestionSet, { seed }: GeneratorSettings): RulerGenerator {
+export function questionGenerator({ documents, questions }: QuestionSet, { seed }: GeneratorSettings): SampleGenerator {
   const smallest = questions.reduce((most, { own }) => Math.max(most, own.length), 1);
   return {
     smallest,

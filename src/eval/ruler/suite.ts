@@ -1,10 +1,5 @@
 /** RULER as a suite: its tasks, their data, and their samples length by length. */
 import { UsageError } from "../../base/errors.ts";
-import type { EvalItem, SkippedTask, Suite } from "../item.ts";
-import { DEFAULT_SAMPLES, DEFAULT_SEED, targetLengths } from "../target-lengths.ts";
-import { withBudget } from "../token-budget.ts";
-import { type EnglishWords, readEnglishWords } from "./english-words.ts";
-import { type Essays, readEssays } from "./essays.ts";
 import {
   describeEnd,
   fits,
@@ -14,12 +9,17 @@ import {
   requireFittingQuestions,
   type SetSettings,
   sizeOf,
-} from "./generated-set.ts";
-import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+} from "../generated/generated-set.ts";
+import type { GeneratedSample, GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
+import { DEFAULT_SAMPLES, DEFAULT_SEED, targetLengths } from "../generated/target-lengths.ts";
+import type { EvalItem, SkippedTask, Suite } from "../item.ts";
+import { withBudget } from "../token-budget.ts";
+import { type EnglishWords, readEnglishWords } from "./english-words.ts";
+import { type Essays, readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
 import { type RulerOptions, rulerOptions } from "./options.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
-import { RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
 
@@ -136,6 +136,8 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
         : undefined
       : { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa }[task.flag]?.hash;
   const sets = openGenerators(task, { length, seed }, data, options).map((generator) => ({
+    benchmark: "RULER",
+    version: RULER_VERSION,
     task,
     generator,
     length,
@@ -146,6 +148,8 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
     wrapperTokens,
     limit: whole - wrapperTokens,
     steps,
+    goldAnswer: ({ input, answerPrefix, outputs }: GeneratedSample) =>
+      goldAnswerBehind(input + answerPrefix, task, outputs),
     ...(dataHash === undefined ? {} : { dataHash }),
     ...(cacheFolder === undefined ? {} : { cacheFolder }),
     ...(signal === undefined ? {} : { signal }),
@@ -159,7 +163,7 @@ function openGenerators(
   settings: GeneratorSettings,
   { essays, squad, hotpotqa, englishWords }: RulerData,
   { counter, wrapperTokens = 0 }: RulerOptions,
-): RulerGenerator[] {
+): SampleGenerator[] {
   if (task.niah !== undefined) {
     const { haystack, ...niah } = task.niah;
     const given = haystack === "essay" ? essays : haystack;

@@ -2,7 +2,12 @@
 import { Random } from "../../base/random.ts";
 import { noiseLine } from "../../corpus/filler.ts";
 import { variableTrackingPrompt } from "../../corpus/ruler-templates.ts";
-import { type GeneratorSettings, lineSteps, type RulerGenerator, type RulerSample } from "./generator.ts";
+import {
+  type GeneratedSample,
+  type GeneratorSettings,
+  lineSteps,
+  type SampleGenerator,
+} from "../generated/generator.ts";
 import { distinct } from "./niah.ts";
 
 const HOPS = 4;
@@ -14,7 +19,7 @@ const EXAMPLE_UNITS = 5;
 
 const letters = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"];
 
-interface Chain extends RulerSample {
+interface Chain extends GeneratedSample {
   value: string;
 }
 
@@ -25,9 +30,9 @@ interface Chain extends RulerSample {
 export function variableTrackingGenerators(
   { length, seed }: GeneratorSettings,
   countTokens: (text: string) => number,
-): RulerGenerator[] {
+): SampleGenerator[] {
   const solved = makeExample(Random.forPart(seed, `vt/${length}/example`), countTokens);
-  const make: RulerGenerator["make"] = (random, units) => {
+  const make: SampleGenerator["make"] = (random, units) => {
     const { value: _, ...chain } = makeChain(random, units, 5, String(random.integer(10_000, 99_998)));
     return chain;
   };

@@ -2,7 +2,7 @@
 import { Random } from "../../base/random.ts";
 import { numberedWords } from "../../corpus/common-words.ts";
 import { commonWordsPrompt, frequentWordsPrompt } from "../../corpus/ruler-templates.ts";
-import type { GeneratorSettings, RulerGenerator } from "./generator.ts";
+import type { GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
 import { adjectives, nouns, verbs } from "./wonderwords.ts";
 
 const COMMON = 10;
@@ -36,7 +36,7 @@ function rulesFor(length: number): ListRules[] {
 export function commonWordsGenerators(
   { length, seed }: GeneratorSettings,
   beyond: readonly string[] = [],
-): RulerGenerator[] {
+): SampleGenerator[] {
   const sorted = [...new Set([...nouns, ...adjectives, ...verbs])].sort();
   const pool = Random.forPart(seed, "cwe/pool").shuffled(sorted);
   return rulesFor(length).map((rules) => commonWordsGenerator(rules, pool, beyond, seed));
@@ -47,7 +47,7 @@ function commonWordsGenerator(
   pool: readonly string[],
   beyond: readonly string[],
   seed: number,
-): RulerGenerator {
+): SampleGenerator {
   const makeList = (random: Random, shape: ListShape) => {
     const words = sampleWords(random, shape.words > pool.length && beyond.length > 0 ? beyond : pool, shape.words);
     const repeated = words.flatMap((word, i) => new Array<string>(i < COMMON ? shape.common : shape.others).fill(word));
@@ -100,7 +100,7 @@ export function zetaCounts(words: number, ranks: number): number[] {
 }
 
 /** @param budget tokens for the prompt alone: the length without wrapper and answer */
-export function frequentWordsGenerator({ seed }: GeneratorSettings, budget: number): RulerGenerator {
+export function frequentWordsGenerator({ seed }: GeneratorSettings, budget: number): SampleGenerator {
   const vocabulary = Math.max(5, Math.floor(budget / 50));
   return {
     smallest: FEWEST_WORDS,

@@ -217,6 +217,7 @@ function toSample(task: EvalTask, item: EvalItem, arm: Arm, prompt: AssembledPro
     item: {
       references: [...item.references],
       gold_answer: item.goldAnswer,
+      ...(item.requiredStart === undefined ? {} : { required_start: item.requiredStart }),
       ...(item.choices === undefined ? {} : { choices: [...item.choices] }),
       ...(item.classes === undefined ? {} : { classes: [...item.classes] }),
       ...(item.cluster === undefined ? {} : { cluster: item.cluster }),

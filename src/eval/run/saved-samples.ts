@@ -87,6 +87,7 @@ function savedItem({ id, task, length, item }: Sample): EvalItem {
     prompt: { user: "", answerPrefix: "", chat: false },
     references: item.references,
     goldAnswer: item.gold_answer,
+    ...(item.required_start === undefined ? {} : { requiredStart: item.required_start }),
     ...(item.choices === undefined ? {} : { choices: item.choices }),
     ...(item.classes === undefined ? {} : { classes: item.classes }),
     ...(item.groups === undefined ? {} : { groups: item.groups }),

@@ -11,16 +11,18 @@ import { InputError } from "../../base/errors.ts";
 import { hashBytes, writeFileAtomically } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
 import { attemptRead, readUserFile } from "../../base/user-files.ts";
-import type { EvalItem, TokenCounter } from "../item.ts";
+import type { EvalItem, EvalTask, TokenCounter } from "../item.ts";
 import { type Fit, FULL_ENOUGH, findLargest, fitSample, startOf } from "./fitting.ts";
-import type { RulerGenerator, RulerSample } from "./generator.ts";
+import type { FillSteps, GeneratedSample, SampleGenerator } from "./generator.ts";
 import { officialSample, officialStart } from "./official-steps.ts";
-import type { FillSteps } from "./options.ts";
-import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
 
 export interface SetSettings {
-  task: RulerTask;
-  generator: RulerGenerator;
+  /** Whose the task is: "RULER", for messages and the names of cached sets. */
+  benchmark: string;
+  /** Changes whenever a generator or a template does. */
+  version: number;
+  task: EvalTask;
+  generator: SampleGenerator;
   /** Target length in tokens: wrapper, prompt, prefix and answer budget. */
   length: number;
   samples: number;
@@ -35,6 +37,8 @@ export interface SetSettings {
   dataHash?: string;
   cacheFolder?: string;
   signal?: AbortSignal;
+  /** What a perfect model would say behind the prompt, with the blank that leads it. */
+  goldAnswer(sample: GeneratedSample): string;
 }
 
 const recipeSchema = z.object({
@@ -65,17 +69,17 @@ export function fits(settings: SetSettings): boolean {
 export function requireFit(sets: readonly SetSettings[]): never {
   const settings = sets.at(-1);
   if (settings === undefined) throw new RangeError("no set");
-  const { task, length, limit, wrapperTokens } = settings;
+  const { benchmark, task, length, limit, wrapperTokens } = settings;
   const { tokens } = smallestFit(settings);
   if (limit < length - wrapperTokens - task.maxNewTokens) {
     throw new InputError(
-      `RULER's ${task.name} does not fit: beside its answer the model's window leaves ${Math.max(0, limit)} tokens for a prompt, its smallest has ${tokens}`,
+      `${benchmark}'s ${task.name} does not fit: beside its answer the model's window leaves ${Math.max(0, limit)} tokens for a prompt, its smallest has ${tokens}`,
       { hint: "give fewer --max-new-tokens, or leave the task out with --tasks" },
     );
   }
   const wrapper = wrapperTokens > 0 ? `, BOS and chat template ${wrapperTokens}` : "";
   throw new InputError(
-    `RULER's ${task.name} does not fit into ${length} tokens: its smallest prompt has ${tokens}, its answer ${task.maxNewTokens}${wrapper}`,
+    `${benchmark}'s ${task.name} does not fit into ${length} tokens: its smallest prompt has ${tokens}, its answer ${task.maxNewTokens}${wrapper}`,
     {
       hint: `give --lengths of ${tokens + task.maxNewTokens + wrapperTokens} or more, or leave the task out with --tasks`,
     },
@@ -92,7 +96,7 @@ function smallestFit(settings: SetSettings): Fit {
  * @throws InputError that says how many, and which length takes them all
  */
 export async function requireFittingQuestions(settings: SetSettings): Promise<void> {
-  const { generator, task, length, limit, wrapperTokens, signal } = settings;
+  const { benchmark, generator, task, length, limit, wrapperTokens, signal } = settings;
   if (generator.available === undefined) return;
   const known = (await readRecipes(cachePath(settings), settings))?.samples.length ?? 0;
   const tooLong: { index: number; tokens: number }[] = [];
@@ -107,21 +111,21 @@ export async function requireFittingQuestions(settings: SetSettings): Promise<vo
   const needed = Math.max(...tooLong.map(({ tokens }) => tokens)) + task.maxNewTokens + wrapperTokens;
   const fewer = first.index === 0 ? "" : `--samples ${first.index}, or `;
   throw new InputError(
-    `${tooLong.length} of the ${sizeOf(settings)} questions of RULER's ${task.name} do not fit into ${length} tokens, even with no documents but their own; the first is question ${first.index}, the longest needs ${needed}`,
+    `${tooLong.length} of the ${sizeOf(settings)} questions of ${benchmark}'s ${task.name} do not fit into ${length} tokens, even with no documents but their own; the first is question ${first.index}, the longest needs ${needed}`,
     { hint: `give ${fewer}--lengths of ${needed} or more, or leave the task out with --tasks` },
   );
 }
 
 /** Says where the data ends before the length is full. Only generators whose data ends have to be looked at. */
 export function describeEnd(settings: SetSettings): string[] {
-  const { generator, task, length, limit } = settings;
+  const { benchmark, generator, task, length, limit } = settings;
   const { largest, largestNote } = generator;
   // No list has fewer than four tokens for each of its words.
   if (largest === undefined || largestNote === undefined || limit <= 4 * largest) return [];
   const tokens = countTokens(settings, probe(settings, largest));
   if (tokens >= FULL_ENOUGH * limit) return [];
   return [
-    `RULER's ${task.name} fills ${tokens} of the ${limit} tokens that ${length} has for its prompt: ${largestNote}`,
+    `${benchmark}'s ${task.name} fills ${tokens} of the ${limit} tokens that ${length} has for its prompt: ${largestNote}`,
   ];
 }
 
@@ -162,19 +166,20 @@ function nextItem(settings: SetSettings, recipes: Recipes, index: number): EvalI
   return toItem(settings, sample, found, index);
 }
 
-function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSample, Recipe] {
-  const { generator, counter, task, length, limit } = settings;
-  let made: { units: number; sample: RulerSample } | undefined;
+function fitTo(settings: SetSettings, recipes: Recipes, index: number): [GeneratedSample, Recipe] {
+  const { benchmark, generator, counter, task, length, limit } = settings;
+  let made: { units: number; sample: GeneratedSample } | undefined;
   const count = (units: number): number => {
     made = { units, sample: makeSample(settings, units, index) };
     return countTokens(settings, made.sample);
   };
+  const { officialSteps } = generator;
   const best =
-    settings.steps === "official"
-      ? officialSample(count, recipes.start, generator.officialSteps, generator.smallest, limit)
+    settings.steps === "official" && officialSteps !== undefined
+      ? officialSample(count, recipes.start, officialSteps, generator.smallest, limit)
       : fitSample(count, { start: recipes.start, ...generator }, limit, recipes.tokens_per_unit);
   if (best === undefined) {
-    throw new InputError(`Sample ${index} of RULER's ${task.name} does not fit into ${length} tokens`, {
+    throw new InputError(`Sample ${index} of ${benchmark}'s ${task.name} does not fit into ${length} tokens`, {
       hint: "give a longer --lengths, or leave the task out with --tasks",
     });
   }
@@ -194,7 +199,7 @@ function fitTo(settings: SetSettings, recipes: Recipes, index: number): [RulerSa
 /** Tokens before the first answer, counted over the shorter side of it; a token that spans both may go to either. */
 function countBeforeAnswer(
   counter: TokenCounter,
-  { input, answerPrefix, answerAt }: RulerSample,
+  { input, answerPrefix, answerAt }: GeneratedSample,
   tokens: number,
 ): number | undefined {
   if (answerAt === undefined) return undefined;
@@ -207,7 +212,7 @@ function size(settings: SetSettings): Recipes {
   const { generator, limit, task, steps } = settings;
   const recipes = { kind: "indexcache-ruler-recipes", key: contentKey(settings), samples: [] } as const;
   const counted = (units: number): number => countTokens(settings, probe(settings, units));
-  if (steps === "official") {
+  if (steps === "official" && generator.officialSteps !== undefined) {
     // RULER draws anew for each look, so that a lucky one decides.
     const drawn = (units: number): number => countTokens(settings, probe(settings, units, `probe/${units}`));
     const start = officialStart(drawn, generator.officialSteps, { limit, total: limit + task.maxNewTokens });
@@ -224,27 +229,27 @@ function size(settings: SetSettings): Recipes {
   };
 }
 
-function countTokens({ counter }: SetSettings, { input, answerPrefix }: RulerSample): number {
+function countTokens({ counter }: SetSettings, { input, answerPrefix }: GeneratedSample): number {
   return counter.encode(input + answerPrefix).length;
 }
 
-function makeSample(settings: SetSettings, units: number, index: number): RulerSample {
+function makeSample(settings: SetSettings, units: number, index: number): GeneratedSample {
   const { generator, task, length, seed } = settings;
   return generator.make(Random.forPart(seed, `${task.name}/${length}/${index}`), units, index);
 }
 
 /** A sample outside the set; RULER's QA too searches with the first question. */
-function probe({ generator, task, length, seed }: SetSettings, units: number, name = "probe"): RulerSample {
+function probe({ generator, task, length, seed }: SetSettings, units: number, name = "probe"): GeneratedSample {
   return generator.make(Random.forPart(seed, `${task.name}/${length}/${name}`), units, 0);
 }
 
-function hashSample({ input, answerPrefix }: RulerSample): string {
+function hashSample({ input, answerPrefix }: GeneratedSample): string {
   return hashBytes(input + answerPrefix).slice(0, 32);
 }
 
 function toItem(
-  { task, length, wrapperTokens }: SetSettings,
-  sample: RulerSample,
+  { task, length, wrapperTokens, goldAnswer }: SetSettings,
+  sample: GeneratedSample,
   recipe: Recipe,
   index: number,
 ): EvalItem {
@@ -255,7 +260,8 @@ function toItem(
     length,
     prompt: { user: sample.input, answerPrefix: sample.answerPrefix, chat: true },
     references: sample.outputs,
-    goldAnswer: goldAnswerBehind(sample.input + sample.answerPrefix, task, sample.outputs),
+    goldAnswer: goldAnswer(sample),
+    ...(sample.groups === undefined ? {} : { groups: sample.groups }),
     ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
     ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
     fill: Math.min(1, (tokens + wrapperTokens + task.maxNewTokens) / length),
@@ -264,8 +270,8 @@ function toItem(
 
 /** All that decides the samples but their number: a larger set begins with the smaller one. */
 function contentKey(settings: SetSettings): string {
-  const { task, length, seed, tokenizerHash, wrapperTokens, dataHash, limit, steps } = settings;
-  const of = [RULER_VERSION, task.name, task.version, length, seed, tokenizerHash, wrapperTokens, dataHash ?? ""];
+  const { version, task, length, seed, tokenizerHash, wrapperTokens, dataHash, limit, steps } = settings;
+  const of = [version, task.name, task.version, length, seed, tokenizerHash, wrapperTokens, dataHash ?? ""];
   const parts = [...of, limit, steps];
   return hashBytes(JSON.stringify(parts));
 }
@@ -283,9 +289,12 @@ export async function requireCacheFolder(folder: string): Promise<void> {
 }
 
 function cachePath(settings: SetSettings): string | undefined {
-  const { cacheFolder, task, length } = settings;
+  const { benchmark, cacheFolder, task, length } = settings;
   if (cacheFolder === undefined) return undefined;
-  return join(cacheFolder, `ruler-${task.name}-${length}-${contentKey(settings).slice(0, 16)}.json`);
+  return join(
+    cacheFolder,
+    `${benchmark.toLowerCase()}-${task.name}-${length}-${contentKey(settings).slice(0, 16)}.json`,
+  );
 }
 
 /** Recipes of a cache are made anew where anything is odd about them: nothing but time is lost. */

@@ -1,5 +1,5 @@
 /** Lengths and numbers of generated samples, as they are asked for. */
-import { UsageError } from "../base/errors.ts";
+import { UsageError } from "../../base/errors.ts";
 
 /** Samples of every task and length. */
 export const DEFAULT_SAMPLES = 100;

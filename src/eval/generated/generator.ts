@@ -1,8 +1,12 @@
-/** What RULER's five families of tasks have in common: samples that grow with a number of units. */
+/** What generated tasks have in common: samples that grow with a number of units. */
 import type { Random } from "../../base/random.ts";
 import type { OfficialSteps } from "./official-steps.ts";
 
-export interface RulerSample {
+/** "official" sizes samples as RULER's generator does, "fine" fills them. */
+export const fillSteps = ["fine", "official"] as const;
+export type FillSteps = (typeof fillSteps)[number];
+
+export interface GeneratedSample {
   input: string;
   answerPrefix: string;
   /** Gold strings: at least one. */
@@ -11,23 +15,25 @@ export interface RulerSample {
   answerAt?: number;
   /** Samples that share an article. */
   cluster?: string;
+  /** Groups that results are also given by. */
+  groups?: Readonly<Record<string, string>>;
 }
 
-export interface RulerGenerator {
+export interface SampleGenerator {
   /** Units of the smallest prompt that is still the task. */
   smallest: number;
   /** Units that the data has, where it ends. */
   largest?: number;
   /** What ends where `largest` does, and what to do about it; for a note. */
   largestNote?: string;
-  /** How RULER's own generator sizes it, for `--steps official`. */
-  officialSteps: OfficialSteps;
+  /** How RULER's own generator sizes it, for `--steps official`; absent for tasks that are none of RULER's. */
+  officialSteps?: OfficialSteps;
   /** How the task is easier than RULER's, for lengths in which RULER's own does not fit; for a note. */
   simplified?: string;
   /** Samples that the data has, where they end: one for each question. */
   available?: number;
   /** Same arguments, same sample. `index` chooses the question of QA tasks; all else hangs on `random`. */
-  make(random: Random, units: number, index: number): RulerSample;
+  make(random: Random, units: number, index: number): GeneratedSample;
 }
 
 /** Steps of RULER's search where a unit is a line: smaller ones below 4,096 tokens. */
