@@ -60,6 +60,22 @@ V32 = {
     "use_cache": True,
     "transformers_version": "5.17.0",
 }
+AXK2 = {
+    "architectures": ["AXK2ForCausalLM"],
+    "model_type": "axk2",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "n_shared_experts": 1,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "transformers_version": "5.24.0",
+}
 DIMENSIONS = {
     "vocab_size": 83,
     "hidden_size": 40,
@@ -148,8 +164,14 @@ def check_state(model, state):
             base = name.removesuffix("down_proj")
             expected = torch.stack([state[f"{base}{e}.down_proj.weight"] for e in range(tensor.shape[0])])
         else:
-            expected = state[name]
+            expected = state[stored_name(name)]
         assert torch.equal(tensor, expected.float()), name
+
+
+def stored_name(name):
+    """What checkpoints call a parameter of transformers' axk2; the other models' names are the same in both."""
+    name = name.replace("self_attn.q_gate_proj.", "self_attn.q_b_proj.")
+    return name.replace("layernorm.mlp.fc1.", "layernorm.W_down.").replace("layernorm.mlp.fc2.", "layernorm.W_up.")
 
 
 def finish(folder, oracle, model, patterns, state):
@@ -541,6 +563,47 @@ def v32_ties(folder, seed):
     finish(folder, *made, state)
 
 
+def axk2(folder, seed, **other):
+    config = AXK2 | DIMENSIONS | {
+        "num_hidden_layers": 4,
+        "gated_norm_rank": 5,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "rms_norm_eps": 1e-06,
+        "rope_parameters": {"rope_theta": 10000, "rope_type": "default"},
+        "dtype": "float32",
+    } | other
+    state = random_state(config, seed)
+    if config["dtype"] == "bfloat16":
+        state = cast(state, torch.bfloat16)
+    write(folder, config, state)
+    ids = sequences(83, seed + 2000)
+    notes = "gated norms, query projection over latent and its raw form, sigmoid output gate"
+    made = record(folder, folder, ids, "FSFS", notes=notes)
+    model, patterns = made[1:]
+    patterns.set("FFFF")
+    right = forward(model, ids[0]).logits
+    for part in ("input_layernorm.mlp.fc2", "post_attention_layernorm.mlp.fc2"):
+        gates = [m for n, m in model.named_modules() if n.endswith(part)]
+        kept = [gate.weight.clone() for gate in gates]
+        for gate in gates:
+            gate.weight.data.zero_()
+        moved = (forward(model, ids[0]).logits - right).abs().max().item()
+        for gate, weight in zip(gates, kept):
+            gate.weight.data.copy_(weight)
+        print(f"  without {part}: logits move by {moved:.2g}")
+        assert moved > 1e-3
+    finish(folder, *made, state)
+
+
+def axk2_light(folder, seed):
+    axk2(folder, seed, n_group=None, topk_group=None, first_k_dense_replace=1, dtype="bfloat16")
+
+
+def axk2_groups(folder, seed):
+    axk2(folder, seed, n_group=4, topk_group=2, mlp_layer_types=["dense", "sparse", "dense", "sparse"], dtype="bfloat16")
+
+
 # The seeds were picked so that no row is near a tie and the checks of `finish` hold.
 FIXTURES = {
     "glm-groups": (glm_groups, 17),
@@ -550,6 +613,8 @@ FIXTURES = {
     "v32-yarn": (v32_yarn, 2),
     "v32-fp8": (v32_fp8, 1),
     "v32-ties": (v32_ties, 1),
+    "axk2-light": (axk2_light, 3),
+    "axk2-groups": (axk2_groups, 6),
 }
 
 if __name__ == "__main__":

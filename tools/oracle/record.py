@@ -30,12 +30,13 @@ def expert_margin(mlp, normed):
     with torch.no_grad():
         logits, _, chosen = gate(normed)
     choice = logits.sigmoid() + gate.e_score_correction_bias
-    grouped = choice.view(-1, gate.num_group, gate.num_experts // gate.num_group)
+    group_count, kept = gate.num_group or 1, gate.topk_group or 1
+    grouped = choice.view(-1, group_count, gate.num_experts // group_count)
     groups = torch.sort(grouped.topk(2, dim=-1).values.sum(-1), dim=-1, descending=True)
     margins = []
-    if gate.topk_group < gate.num_group:
-        margins.append((groups.values[:, gate.topk_group - 1] - groups.values[:, gate.topk_group]).min().item())
-    open_groups = torch.zeros(grouped.shape[:2], dtype=torch.bool).scatter_(1, groups.indices[:, : gate.topk_group], True)
+    if kept < group_count:
+        margins.append((groups.values[:, kept - 1] - groups.values[:, kept]).min().item())
+    open_groups = torch.zeros(grouped.shape[:2], dtype=torch.bool).scatter_(1, groups.indices[:, :kept], True)
     allowed = grouped.masked_fill(~open_groups.unsqueeze(-1), float("-inf")).flatten(1)
     ranked = allowed.sort(dim=-1, descending=True)
     assert (ranked.indices[:, : gate.top_k].sort().values == chosen.sort().values).all()

@@ -1,7 +1,7 @@
 """Hugging Face transformers as the reference: loading, F/S patterns at run time, and taps on what a forward computes.
 
 Everything runs in fp32 on CPU with eager attention and eager experts. Nothing here re-implements the model, except for
-`Reuse`, which gives deepseek_v32 the sharing that transformers has for glm_moe_dsa only.
+`Reuse`, which gives deepseek_v32 and axk2 the sharing that transformers has for glm_moe_dsa only.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def load(folder, attention="eager", **config_overrides):
 
 
 class Reuse(nn.Module):
-    """Stands for the indexer of a Shared deepseek_v32 layer: answers with the latest Full layer's indices."""
+    """Stands for the indexer of a Shared layer of deepseek_v32 or axk2: answers with the latest Full layer's indices."""
 
     def __init__(self, latest):
         super().__init__()
@@ -50,7 +50,7 @@ class Patterns:
         self.model = model
         self.attentions = [layer.self_attn for layer in model.model.layers]
         self.stash = [attention.indexer for attention in self.attentions]
-        self.patched = model.config.model_type == "deepseek_v32"
+        self.patched = model.config.model_type in ("deepseek_v32", "axk2")
         self.latest = {}
         if self.patched:
             for indexer in self.stash:
