@@ -88,8 +88,10 @@ const armRecord = z.object({
   full_layers: count,
   prompt_tokens: count.describe("of prefills that were run or replayed"),
   generated_tokens: count,
-  prefill_seconds: seconds.describe("of its layers, those it shares with other arms counted in full"),
-  decode_seconds: seconds,
+  prefill_seconds: seconds.describe(
+    "of its layers, those it shares with other arms counted in full; on a server, of its requests for scores",
+  ),
+  decode_seconds: seconds.describe("on a server, of its requests for answers, prefills included"),
 });
 
 export const evalResultSchema = z

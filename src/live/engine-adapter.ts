@@ -88,6 +88,19 @@ export interface ScoreRequest {
 /** Log-probabilities of the tokens `ids[from..]`, each after all tokens before it, in nats. */
 export type TokenLogprobs = Float64Array;
 
+export interface GenerateRequest {
+  ids: readonly number[];
+  maxTokens: number;
+  /** Before so many tokens none of `stopIds` may come. */
+  minTokens: number;
+  stop: readonly string[];
+  /** Tokens that end it, the ends of sequence among them. */
+  stopIds: readonly number[];
+  /** The most likely tokens where absent. */
+  sampling?: { temperature: number; seed: number } | undefined;
+  signal?: AbortSignal | undefined;
+}
+
 /** Tokens whose log-probabilities stand for a distribution. */
 export interface LikelyTokens {
   /** [rows, width], the likeliest first. */
@@ -111,6 +124,17 @@ export interface EngineAdapter {
   /** Runs of each layer's indexer since the last reset (on SGLang: since the last switch), rank by rank. */
   count(reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]>;
   score(request: ScoreRequest): Promise<TokenLogprobs>;
+  /**
+   * Log-probabilities of each of these tokens as the one after `ids`.
+   * @returns undefined where the engine takes a request for each
+   */
+  scoreNext(
+    ids: readonly number[],
+    tokens: readonly number[],
+    signal?: AbortSignal,
+  ): Promise<readonly number[] | undefined>;
+  /** The tokens that follow, a stop token and those of a stop text included. */
+  generate(request: GenerateRequest): Promise<number[]>;
   /** The likeliest tokens at each scored position; undefined where the engine cannot score given tokens later on. */
   readonly distributions:
     | {

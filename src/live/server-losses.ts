@@ -18,9 +18,10 @@ import {
   type SequenceLoss,
 } from "../runtime/measurement.ts";
 import { meanDivergence } from "./divergence.ts";
-import type { LikelyTokens, PatternState } from "./engine-adapter.ts";
-import { numbersOf, type Replica, type ServedModel, serverLetters } from "./served-model.ts";
-import { LostServer, ServerRestarted } from "./server-error.ts";
+import type { LikelyTokens } from "./engine-adapter.ts";
+import type { ServedModel } from "./served-model.ts";
+import { LostServer } from "./server-error.ts";
+import { inTurn, SwitchedServer } from "./switched-server.ts";
 
 export interface ServerLossSettings {
   objective: Objective;
@@ -34,20 +35,12 @@ export interface ServerLossSettings {
 
 /** Tokens of the model's own distribution that the KL objective compares. */
 const likelyTokens = 16;
-/** Evaluations of the same pattern that restarts of the server may end. */
-const mostRestarts = 5;
-
-interface Worker extends Replica {
-  /** The model's own pattern on sequences that another server has measured first. */
-  lost: boolean;
-}
-
 export class ServerLosses implements PatternEvaluator {
   readonly sideBySide: number;
   readonly #windows: readonly Int32Array[];
   readonly #settings: ServerLossSettings;
   readonly #served: ServedModel;
-  readonly #workers: Worker[];
+  readonly #workers: SwitchedServer[];
   readonly #own: Pattern;
   /** Which server a sequence goes to. */
   readonly #places: number[];
@@ -66,7 +59,7 @@ export class ServerLosses implements PatternEvaluator {
     this.#served = served;
     this.#windows = windows;
     this.#settings = settings;
-    this.#workers = served.replicas.map((replica) => Object.assign(replica, { lost: false }));
+    this.#workers = served.replicas.map((replica) => new SwitchedServer(replica, settings.note));
     this.#own = served.ownPattern;
     this.#places = Array.from(windows, (_, index) => index % this.#workers.length);
     this.sideBySide = settings.concurrency * this.#workers.length;
@@ -160,7 +153,7 @@ export class ServerLosses implements PatternEvaluator {
       const taken = orphans.filter((index) => this.#places[index] === place && this.#ownLosses.has(index));
       if (taken.length === 0) continue;
       for (const index of taken) this.#likely.delete(index);
-      const losses = await this.#measure(this.#workers[place] as Worker, this.#own, taken, signal);
+      const losses = await this.#measure(this.#workers[place] as SwitchedServer, this.#own, taken, signal);
       for (const [at, index] of taken.entries()) {
         this.#offsets.set(index, (this.#ownLosses.get(index) as number) - (losses[at] as SequenceLoss).loss);
       }
@@ -180,92 +173,22 @@ export class ServerLosses implements PatternEvaluator {
     }
   }
 
-  /** On one server, repeated where it was started anew in between. */
   async #measure(
-    worker: Worker,
+    worker: SwitchedServer,
     pattern: Pattern,
     indices: readonly number[],
     signal: AbortSignal | undefined,
   ): Promise<SequenceLoss[]> {
-    for (let restarts = 0; ; restarts++) {
-      try {
-        await this.#requireLikely(worker, indices, signal);
-        return await this.#underPattern(worker, pattern, signal, () =>
-          this.#inTurn(indices, signal, (index, within) => this.#score(worker, index, within)),
-        );
-      } catch (error) {
-        if (!(error instanceof ServerRestarted) || restarts >= mostRestarts) throw error;
-        this.#settings.note(`${error.message}; the pattern is set and measured again`);
-        await this.#begin(worker, signal);
-      }
-    }
+    await this.#requireLikely(worker, indices, signal);
+    const { concurrency } = this.#settings;
+    return await worker.under(
+      pattern,
+      () => inTurn(indices, concurrency, signal, (index, within) => this.#score(worker, index, within)),
+      signal,
+    );
   }
 
-  /** After a restart: the same model with the same settings, or nothing. */
-  async #begin(worker: Worker, signal: AbortSignal | undefined): Promise<void> {
-    const before = worker.description;
-    const restarted = await worker.adapter.describe(signal);
-    await worker.adapter.prepare(signal);
-    const after = { ...(await worker.adapter.describe(signal)), state: before.state };
-    const [old, now] = [numbersOf(before), numbersOf(after)].map((numbers) => JSON.stringify(numbers));
-    if (old !== now || restarted.layers !== before.layers || after.obstacles.length > 0) {
-      throw new RuntimeFailure(
-        `${worker.adapter.url} was started anew with other settings: ${now} against ${old}${after.obstacles.map((words) => `; ${words}`).join("")}`,
-        { hint: "start it as it was, and go on with --resume" },
-      );
-    }
-    worker.description = { ...after, state: { ...before.state, bootId: restarted.state.bootId } };
-  }
-
-  /** @throws ServerRestarted where the server is not the one that was switched */
-  async #underPattern<T>(
-    { adapter, description }: Worker,
-    pattern: Pattern,
-    signal: AbortSignal | undefined,
-    work: () => Promise<T>,
-  ): Promise<T> {
-    const letters = serverLetters(pattern, description);
-    const { bootId } = description.state;
-    const check = (state: PatternState, when: string): void => {
-      if (state.bootId !== bootId) throw new ServerRestarted(`${adapter.url} was restarted`);
-      if (state.letters === letters) return;
-      throw new RuntimeFailure(`${adapter.url} runs ${state.letters} ${when}, ${letters} was set`, {
-        hint: "somebody else switches patterns there",
-      });
-    };
-    check(await adapter.set(letters, signal), "after the switch");
-    const result = await work();
-    check(await adapter.state(signal), "after the measurement");
-    return result;
-  }
-
-  /** At most `concurrency` at a time, begun in the order of the indices; the first failure ends all. */
-  async #inTurn<T>(
-    indices: readonly number[],
-    signal: AbortSignal | undefined,
-    work: (index: number, signal: AbortSignal) => Promise<T>,
-  ): Promise<T[]> {
-    const failed = new AbortController();
-    const within = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
-    const results: T[] = [];
-    let next = 0;
-    const lane = async (): Promise<void> => {
-      while (next < indices.length && !within.aborted) {
-        const at = next++;
-        try {
-          results[at] = await work(indices[at] as number, within);
-        } catch (error) {
-          failed.abort(error);
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(this.#settings.concurrency, indices.length) }, lane));
-    signal?.throwIfAborted();
-    failed.signal.throwIfAborted();
-    return results;
-  }
-
-  async #score(worker: Worker, index: number, signal: AbortSignal): Promise<SequenceLoss> {
+  async #score(worker: SwitchedServer, index: number, signal: AbortSignal): Promise<SequenceLoss> {
     const request = this.#request(index, signal);
     const tokens = request.ids.length - request.from;
     if (this.#settings.objective === "nll") {
@@ -281,15 +204,22 @@ export class ServerLosses implements PatternEvaluator {
   }
 
   /** The distributions of the model's own pattern, which divergences are from. */
-  async #requireLikely(worker: Worker, indices: readonly number[], signal: AbortSignal | undefined): Promise<void> {
+  async #requireLikely(
+    worker: SwitchedServer,
+    indices: readonly number[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const { distributions } = worker.adapter;
     if (this.#settings.objective === "nll" || distributions === undefined) return;
     const missing = indices.filter((index) => !this.#likely.has(index));
     if (missing.length === 0) return;
-    const found = await this.#underPattern(worker, this.#own, signal, () =>
-      this.#inTurn(missing, signal, (index, within) =>
-        distributions.likely(this.#request(index, within), likelyTokens),
-      ),
+    const found = await worker.under(
+      this.#own,
+      () =>
+        inTurn(missing, this.#settings.concurrency, signal, (index, within) =>
+          distributions.likely(this.#request(index, within), likelyTokens),
+        ),
+      signal,
     );
     for (const [at, index] of missing.entries()) this.#likely.set(index, found[at] as LikelyTokens);
   }

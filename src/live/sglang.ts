@@ -10,6 +10,7 @@ import {
   describedRank,
   type EngineAdapter,
   type EngineDescription,
+  type GenerateRequest,
   joinDescriptions,
   joinRanks,
   type PatternState,
@@ -34,9 +35,18 @@ const scoreSchema = z.object({
   }),
 });
 
+const continuedSchema = z.object({ output_ids: z.array(z.int().min(0)).min(1) });
+const nextSchema = z.object({
+  meta_info: z.object({
+    output_token_ids_logprobs: z.array(z.array(z.tuple([z.number().nullable(), z.int(), z.unknown()]))).min(1),
+  }),
+});
+
 const wordBits = 32;
 /** Bytes that a token takes in an answer: some 35. */
 const tokenBytes = 200;
+/** Of a generated token: its id and its text, which may be long and escaped. */
+const generatedBytes = 2000;
 
 const pluginHint =
   "start the server with SGLANG_PLUGINS=indexcache and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
@@ -112,6 +122,45 @@ export class SglangAdapter implements EngineAdapter {
       this.url,
       Float64Array.from(listed, ([logprob]) => logprob ?? Number.NaN),
     );
+  }
+
+  async scoreNext(ids: readonly number[], tokens: readonly number[], signal?: AbortSignal) {
+    const body = {
+      input_ids: ids,
+      sampling_params: { max_new_tokens: 1, temperature: 0 },
+      return_logprob: true,
+      logprob_start_len: -1,
+      token_ids_logprob: tokens,
+    };
+    const { meta_info } = await this.#client.json("POST", "/generate", nextSchema, { body, signal });
+    const listed = new Map(meta_info.output_token_ids_logprobs[0]?.map(([logprob, id]) => [id, logprob]));
+    return [
+      ...requireLogprobs(
+        this.url,
+        Float64Array.from(tokens, (id) => listed.get(id) ?? Number.NaN),
+      ),
+    ];
+  }
+
+  async generate({ ids, maxTokens, minTokens, stop, stopIds, sampling, signal }: GenerateRequest): Promise<number[]> {
+    const body = {
+      input_ids: ids,
+      sampling_params: {
+        max_new_tokens: maxTokens,
+        min_new_tokens: minTokens,
+        temperature: sampling?.temperature ?? 0,
+        // generation_config.json of the served folder may sample otherwise.
+        top_p: 1,
+        top_k: -1,
+        // Heeded with --enable-deterministic-inference only.
+        ...(sampling === undefined ? {} : { sampling_seed: sampling.seed % 2 ** 31 }),
+        stop,
+        // With ignore_eos it would not look at these either: its own ends of sequence count as well.
+        stop_token_ids: stopIds,
+      },
+    };
+    const most = 65536 + generatedBytes * maxTokens;
+    return (await this.#client.json("POST", "/generate", continuedSchema, { body, signal, most })).output_ids;
   }
 
   async running(signal?: AbortSignal): Promise<number | undefined> {

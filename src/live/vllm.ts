@@ -9,6 +9,7 @@ import {
   describedRank,
   type EngineAdapter,
   type EngineDescription,
+  type GenerateRequest,
   joinDescriptions,
   joinRanks,
   type LikelyTokens,
@@ -32,10 +33,19 @@ const positionSchema = z.record(z.string(), z.object({ logprob: z.number(), rank
 const completionSchema = z.object({
   choices: z.array(z.object({ prompt_logprobs: z.array(positionSchema.nullable()).nullish() })).length(1),
 });
+const continuedSchema = z.object({
+  choices: z.array(z.object({ token_ids: z.array(z.int().min(0)).nullish() })).length(1),
+});
 const generateSchema = z.object({ prompt_token_id_logprobs: z.string().nullish() });
 
 /** Characters that a position takes in an answer: some 80 for one token; names of tokens may be long. */
 const positionBytes = 600;
+/** Of a generated token: its id and its text, which may be long and escaped. */
+const generatedBytes = 2000;
+/** Of a prompt's token, whose id comes back as well. */
+const promptIdBytes = 16;
+/** Given tokens of a position. */
+const mostGiven = 20;
 
 export const extensionHint =
   "start the server with --worker-extension-cls indexcache_live.vllm.PatternExtension and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
@@ -120,6 +130,41 @@ export class VllmAdapter implements EngineAdapter {
         return value;
       }),
     );
+  }
+
+  async scoreNext(ids: readonly number[], tokens: readonly number[], signal?: AbortSignal) {
+    const [first] = tokens;
+    // As many as `--max-logprobs` allows by default.
+    if (!this.#scoresGiven || first === undefined || tokens.length > mostGiven) return undefined;
+    const values = await this.#given([...ids, first], ids.length, [[...tokens]], signal);
+    return [...requireLogprobs(this.url, Float64Array.from(values))];
+  }
+
+  async generate({ ids, maxTokens, minTokens, stop, stopIds, sampling, signal }: GenerateRequest): Promise<number[]> {
+    const body = {
+      model: this.#model,
+      prompt: ids,
+      max_tokens: maxTokens,
+      min_tokens: minTokens,
+      temperature: sampling?.temperature ?? 0,
+      ...(sampling === undefined ? {} : { seed: sampling.seed }),
+      // generation_config.json of the served folder may sample otherwise.
+      top_p: 1,
+      top_k: -1,
+      stop,
+      stop_token_ids: stopIds,
+      ignore_eos: true,
+      return_token_ids: true,
+    };
+    const most = 65536 + generatedBytes * maxTokens + promptIdBytes * ids.length;
+    const answer = await this.#client.json("POST", "/v1/completions", continuedSchema, { body, signal, most });
+    const tokens = answer.choices[0]?.token_ids;
+    if (tokens == null || tokens.length === 0) {
+      throw new RuntimeFailure(`${this.url}/v1/completions gives no ids of the generated tokens`, {
+        hint: "is it older than vLLM 0.10.2, or a proxy that drops return_token_ids?",
+      });
+    }
+    return tokens;
   }
 
   get distributions(): EngineAdapter["distributions"] {

@@ -78,6 +78,7 @@ function requestsOf(body: Body, context: ServerContext): SequenceRequest[] {
       sampling: samplingOf(body, sample),
       stop: body.stop,
       eosIds: endingIds(runner, body),
+      minTokens: body.min_tokens ?? undefined,
       ...(body.prompt_logprobs == null ? {} : { promptScores: { from: 0, top: body.prompt_logprobs } }),
       ...(body.logprobs === true ? { tokenScores: body.top_logprobs ?? 0 } : {}),
     };

@@ -23,6 +23,8 @@ const schema = z.object({
   logprobs: z.int().min(0).max(mostLogprobs).nullish(),
   add_special_tokens: z.boolean().nullish(),
   return_tokens_as_token_ids: z.boolean().nullish(),
+  /** The ids of prompt and continuation beside their texts, as vLLM has them. */
+  return_token_ids: z.boolean().nullish(),
 });
 
 type Body = z.infer<typeof schema>;
@@ -85,6 +87,7 @@ function choicesOf(body: Body, context: ServerContext): Choice[] {
         sampling: samplingOf(body, sample),
         stop: body.stop,
         eosIds: endingIds(runner, body),
+        minTokens: body.min_tokens ?? undefined,
         ...(tops.length === 0 ? {} : { promptScores: { from: 0, top: Math.max(...tops) } }),
         ...(logprobs == null ? {} : { tokenScores: logprobs }),
       };
@@ -128,6 +131,9 @@ class CompletionAnswer {
       text: promptText + result.text,
       logprobs: list?.fields() ?? null,
       finish_reason: finishReason(result.finish),
+      ...(this.#body.return_token_ids === true
+        ? { prompt_token_ids: request.ids, token_ids: result.tokens.map(({ id }) => id) }
+        : {}),
       ...(top == null ? {} : { prompt_logprobs: promptLogprobs(result.promptScores, top, this.#texts) }),
     };
   }
@@ -137,7 +143,8 @@ class CompletionAnswer {
   }
 
   async stream({ index, request, promptText, first }: Choice, send: (data: unknown) => void, signal: AbortSignal) {
-    const { echo, prompt_logprobs: top } = this.#body;
+    const { echo, prompt_logprobs: top, return_token_ids: wantsIds } = this.#body;
+    const withIds = wantsIds === true;
     let offset = 0;
     const piece = (text: string, list: CompletionLogprobs | undefined, finish: string | null, more = {}): void => {
       if (list !== undefined) offset = list.offset;
@@ -147,16 +154,18 @@ class CompletionAnswer {
     for await (const event of this.#runner.run(request, signal)) {
       if (event.kind === "prompt") {
         this.#usage.add(request, first, event.reused, 0);
-        if (echo !== true && top == null) continue;
+        if (echo !== true && top == null && !withIds) continue;
         const list = echo === true ? this.#list(offset) : undefined;
         list?.addPrompt(request.ids, event.scores);
         const more = top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.#texts) };
-        piece(promptText, list, null, more);
+        piece(promptText, list, null, withIds ? { ...more, prompt_token_ids: request.ids } : more);
       } else if (event.kind === "token") {
         this.#usage.addTokens(1);
         const list = this.#list(offset);
         if (event.score !== undefined) list?.add(event.score);
-        if (event.text !== "" || list !== undefined) piece(event.text, list, null);
+        if (event.text !== "" || list !== undefined || withIds) {
+          piece(event.text, list, null, withIds ? { token_ids: [event.id] } : {});
+        }
       } else {
         piece(event.text, undefined, finishReason(event.finish));
       }

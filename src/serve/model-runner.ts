@@ -3,7 +3,8 @@ import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
-import { type Finish, generate } from "../runtime/generate/generation.ts";
+import type { Finish } from "../runtime/generate/continuation.ts";
+import { generate } from "../runtime/generate/generation.ts";
 import { createSampler, type SamplingOptions } from "../runtime/generate/sampling.ts";
 import type { ComputeDevice, Decoder } from "../runtime/measurement.ts";
 import { chunksOf } from "../runtime/stages/chunks.ts";
@@ -11,7 +12,7 @@ import { StageModel } from "../runtime/stages/stage-model.ts";
 import { StagedSequence } from "../runtime/stages/staged-sequence.ts";
 import { ExecutionQueue } from "./execution-queue.ts";
 import { type NeededScores, PrefixCache, type PromptScores } from "./prefix-cache.ts";
-import { RowDistribution, type RowScore } from "./row-score.ts";
+import { RowDistribution, type RowScore, type ScoredToken } from "./row-score.ts";
 
 export interface SequenceRequest {
   ids: readonly number[];
@@ -22,10 +23,14 @@ export interface SequenceRequest {
   stop: readonly string[];
   /** Any of these ends the text. */
   eosIds: readonly number[];
+  /** Before so many tokens none of them may come. */
+  minTokens?: number | undefined;
   /** Asks for scores of the prompt's tokens after position `from`. */
   promptScores?: NeededScores | undefined;
   /** Asks for scores of the generated tokens, with so many most likely ones. */
   tokenScores?: number | undefined;
+  /** Asks for the log-probabilities of these tokens at each generated position. */
+  givenTokens?: readonly number[] | undefined;
   /** Sees the distribution after every prompt row from `from` on; such a request reuses no row from there on. */
   reader?: { from: number; read: (position: number, row: RowDistribution) => void } | undefined;
 }
@@ -33,7 +38,7 @@ export interface SequenceRequest {
 export type SequenceEvent =
   /** `scores[i]` is of the token at position `from + i + 1`; `reused` rows came from an earlier request. */
   | { kind: "prompt"; scores: readonly RowScore[]; reused: number }
-  | { kind: "token"; id: number; text: string; score: RowScore | undefined }
+  | { kind: "token"; id: number; text: string; score: RowScore | undefined; given: readonly ScoredToken[] }
   | { kind: "done"; text: string; finish: Finish; tokens: number };
 
 export interface RunnerSettings {
@@ -121,12 +126,13 @@ export class ModelRunner {
         release: async () => undefined,
       };
       const sample = createSampler(request.sampling);
-      const { tokenScores } = request;
+      const { tokenScores, givenTokens = [] } = request;
       for await (const event of generate(decoder, request.ids, {
         maxNewTokens: request.maxTokens,
         window: this.mostTokens,
         sample,
         eosIds: request.eosIds,
+        minNewTokens: request.minTokens ?? 0,
         stop: request.stop,
         signal,
         ...(this.tokenizer === undefined ? {} : { text: this.tokenizer.detokenizer() }),
@@ -138,8 +144,11 @@ export class ModelRunner {
           continue;
         }
         this.counts.generatedTokens++;
-        const score = tokenScores === undefined ? undefined : new RowDistribution(logits).score(event.id, tokenScores);
-        yield { kind: "token", id: event.id, text: event.text, score };
+        const wanted = tokenScores !== undefined || givenTokens.length > 0;
+        const row = wanted ? new RowDistribution(logits) : undefined;
+        const score = tokenScores === undefined ? undefined : row?.score(event.id, tokenScores);
+        const given = row === undefined ? [] : givenTokens.map((id) => ({ id, logprob: row.logprob(id) }));
+        yield { kind: "token", id: event.id, text: event.text, score, given };
       }
     } finally {
       prompt.leave();

@@ -32,6 +32,8 @@ export const samplingFields = {
   stop: stopTexts,
   stop_token_ids: z.array(tokenId).nullish(),
   ignore_eos: z.boolean().nullish(),
+  /** Before so many tokens no token ends the text; stop texts still do. */
+  min_tokens: z.int().min(0).nullish(),
   n: z.int().min(1).max(mostChoices).nullish(),
 };
 
@@ -52,7 +54,6 @@ export const unsupportedFields = {
   frequency_penalty: z.literal(0, "is not supported by this server").nullish(),
   repetition_penalty: z.literal(1, "is not supported by this server").nullish(),
   min_p: z.literal(0, "is not supported by this server").nullish(),
-  min_tokens: z.literal(0, "is not supported by this server").nullish(),
   logit_bias: z.strictObject({}, "is not supported by this server").nullish(),
   response_format: z.looseObject({ type: z.literal("text", "is not supported by this server") }).nullish(),
   structured_outputs: z.null("is not supported by this server").optional(),

@@ -1,15 +1,15 @@
 /** From requests' fields to sequences, and from a sequence's events to one result. */
 import { randomInt } from "node:crypto";
-import type { Finish } from "../runtime/generate/generation.ts";
+import type { Finish } from "../runtime/generate/continuation.ts";
 import type { SamplingOptions } from "../runtime/generate/sampling.ts";
 import { ApiError } from "./api-error.ts";
 import type { ModelRunner, SequenceEvent, SequenceRequest } from "./model-runner.ts";
-import type { RowScore } from "./row-score.ts";
+import type { RowScore, ScoredToken } from "./row-score.ts";
 
 export interface SequenceResult {
   promptScores: readonly RowScore[];
   reused: number;
-  tokens: { id: number; score: RowScore | undefined }[];
+  tokens: { id: number; score: RowScore | undefined; given: readonly ScoredToken[] }[];
   text: string;
   finish: Finish;
 }
@@ -22,7 +22,7 @@ export async function collect(events: AsyncGenerator<SequenceEvent>): Promise<Se
     else {
       result.text += event.text;
       if (event.kind === "done") result.finish = event.finish;
-      else result.tokens.push({ id: event.id, score: event.score });
+      else result.tokens.push({ id: event.id, score: event.score, given: event.given });
     }
   }
   return result;
@@ -46,7 +46,8 @@ export function samplingOf(fields: SamplingFields, choice = 0): SamplingOptions 
   return {
     temperature: fields.temperature ?? 1,
     seed: fields.seed == null ? randomInt(2 ** 47) : fields.seed + choice,
-    ...(topP == null ? {} : { topP }),
+    // 1 leaves every token in: as if nobody had named it, to the very tokens that are drawn.
+    ...(topP == null || topP === 1 ? {} : { topP }),
     ...(topK == null || topK < 1 ? {} : { topK }),
   };
 }

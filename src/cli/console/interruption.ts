@@ -59,9 +59,13 @@ export function programWords([, script = "indexcache"]: readonly string[]): stri
   return ["node", short.startsWith("..") || isAbsolute(short) ? script : short];
 }
 
-/** The command line as results keep it: how the program was started does not matter there. */
+/** The command line as results keep it: how the program was started does not matter there, and a key is nobody's business. */
 export function recordedCommand(argv: readonly string[]): string {
-  return ["indexcache", ...withoutJournalMode(argv.slice(2))].map(quoteWord).join(" ");
+  const words = argv.slice(2).flatMap((word, at, all) => {
+    const isKey = word === "--api-key" || word.startsWith("--api-key=") || all[at - 1] === "--api-key";
+    return isKey ? [] : [word];
+  });
+  return ["indexcache", ...withoutJournalMode(words)].map(quoteWord).join(" ");
 }
 
 /** A run that goes on gives the same file as one that was never cut. */

@@ -1,6 +1,6 @@
 /** From the flags of `eval` to what it works on: model, tokenizer, arms, suite, and the fingerprint of it all. */
 import { basename } from "node:path";
-import { InputError, UsageError } from "../../base/errors.ts";
+import { InputError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
 import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { Suite } from "../../eval/item.ts";
@@ -11,54 +11,78 @@ import { type TokenBudget, usualThoughtTokens } from "../../eval/token-budget.ts
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
-import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { ModelDescription } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { GivenOption } from "../arguments/given-options.ts";
 import { choosePattern, identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelToRun } from "../arguments/opening.ts";
+import { demoModel } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { serverAnswers } from "../live/server-answers.ts";
+import { openServedFolder } from "../live/server-options.ts";
+import { type AnswerSource, localAnswers } from "./answer-source.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
 import { suiteSettings, suiteSources, suiteValues } from "./suite-flags.ts";
 
 export interface EvalInputs {
-  model: ModelFolder;
+  model: ModelDescription;
   tokenizer: Tokenizer;
   assembly: PromptAssembly;
   arms: Arm[];
   suite: Suite;
-  place: LossPlace & { threads?: number };
+  source: AnswerSource;
   fingerprint: SampleFingerprint;
   described: EvalResult["settings"];
 }
 
-/** @throws UsageError for devices of several kinds */
-function kindOfDevices(place: LossPlace): string {
-  const devices = "devices" in place ? place.devices : [place.device];
-  const kinds = [...new Set(devices.map((device) => device.split(":")[0]))];
-  const [kind = "cpu"] = kinds;
-  if (kinds.length === 1) return kind;
-  throw new UsageError(
-    `--devices names ${kinds.join(" and ")}: samples of different kinds of devices cannot be paired`,
-  );
-}
-
 export async function openEvalInputs(
-  path: string,
+  path: string | undefined,
   flags: EvalFlags,
   terminal: Terminal,
   given: readonly GivenOption[],
   signal: AbortSignal,
 ): Promise<EvalInputs> {
   const values = suiteValues(flags.suite, { ...flags }, given);
-  const model = await openModelToRun(path, flags, terminal, signal);
+  const { model, source } = await openSource(path, flags, terminal, signal);
+  try {
+    return { model, source, ...(await readInputs(model, source, flags, values, signal)) };
+  } catch (error) {
+    await source.release();
+    throw error;
+  }
+}
+
+async function openSource(
+  path: string | undefined,
+  flags: EvalFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<{ model: ModelDescription; source: AnswerSource }> {
+  const { server } = flags;
+  if (server === undefined) {
+    const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
+    return { model, source: localAnswers(model, await openDevices(flags, terminal)) };
+  }
+  const model = await openServedFolder(path, terminal);
+  return { model, source: await serverAnswers({ ...flags, server }, model, terminal, signal) };
+}
+
+async function readInputs(
+  model: ModelDescription,
+  source: AnswerSource,
+  flags: EvalFlags,
+  values: SuiteValues,
+  signal: AbortSignal,
+): Promise<Omit<EvalInputs, "model" | "source">> {
+  const { window } = source;
   const arms = await chooseArms(model, flags);
+  for (const { pattern } of arms) source.require(pattern);
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer, {
     chatTemplate: flags.chatTemplate,
     thinking: flags.thinking === true,
   });
-  const suite = await chooseSuite(model, tokenizer, assembly, flags, values, signal);
+  const suite = await chooseSuite(window, tokenizer, assembly, flags, values, signal);
   if (suite.tasks.length === 0) {
     const [first] = suite.skipped;
     throw new InputError(
@@ -66,25 +90,20 @@ export async function openEvalInputs(
       first === undefined ? {} : { hint: `${first.task} ${first.reason}` },
     );
   }
-  const place = await openDevices(flags, terminal);
   const identity = await identityRecord(model);
   const settings = {
     seed: flags.seed,
-    // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
-    device: kindOfDevices(place),
-    dtype: "float32",
+    ...source.settings,
     thinking: flags.thinking === true,
-    max_new_tokens: describeBudget(budgetOf(model, flags)),
+    max_new_tokens: describeBudget(budgetOf(window, flags)),
     temperature: flags.temperature ?? 0,
     ...suiteSettings(flags.suite, values),
   };
   return {
-    model,
     tokenizer,
     assembly,
     arms,
     suite,
-    place,
     fingerprint: {
       model_name: identity.name,
       model_config_hash: identity.config_hash,
@@ -102,7 +121,7 @@ export async function openEvalInputs(
 }
 
 /** The baseline and the arms; names tell those of one pattern apart. */
-async function chooseArms(model: ModelFolder, { baseline, pattern: patterns, offset }: EvalFlags): Promise<Arm[]> {
+async function chooseArms(model: ModelDescription, { baseline, pattern: patterns, offset }: EvalFlags): Promise<Arm[]> {
   const arms: Arm[] = [];
   for (const text of [baseline, ...patterns]) {
     const pattern: Pattern = await choosePattern(model, { pattern: text, offset });
@@ -115,7 +134,7 @@ async function chooseArms(model: ModelFolder, { baseline, pattern: patterns, off
 }
 
 function chooseSuite(
-  model: ModelFolder,
+  window: number,
   tokenizer: Tokenizer,
   assembly: PromptAssembly,
   flags: EvalFlags,
@@ -134,8 +153,8 @@ function chooseSuite(
     tokenizerHash: tokenizer.hash,
     wrapperTokens: assembly.wrapperTokens,
     seed,
-    window: model.config.maxPositionEmbeddings,
-    budget: budgetOf(model, flags),
+    window,
+    budget: budgetOf(window, flags),
     signal,
     ...(tasks === undefined ? {} : { tasks }),
     ...(limit === undefined ? {} : { limit }),
@@ -143,11 +162,11 @@ function chooseSuite(
   });
 }
 
-function budgetOf(model: ModelFolder, { maxNewTokens, thinking }: EvalFlags): TokenBudget {
+function budgetOf(window: number, { maxNewTokens, thinking }: EvalFlags): TokenBudget {
   return {
     tasks: new Map(),
     ...maxNewTokens,
-    thought: thinking === true ? usualThoughtTokens(model.config.maxPositionEmbeddings) : 0,
+    thought: thinking === true ? usualThoughtTokens(window) : 0,
   };
 }
 

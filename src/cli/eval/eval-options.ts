@@ -23,6 +23,7 @@ import {
   workerCount,
 } from "../arguments/options.ts";
 import { shortenHelp } from "../help/help-groups.ts";
+import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addSuiteOptions } from "./suite-flags.ts";
 
 /** Draws of a sign-flip test. */
@@ -34,7 +35,7 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 export const allFullBaseline = "full";
 
-export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, SuiteValues {
+export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, ServerFlags, SuiteValues {
   pattern: string[];
   baseline: string;
   offset: number;
@@ -108,7 +109,9 @@ export function addEvalOptions(command: Command): void {
       "processes that share the items (default: one for each core, as memory allows)",
       workerCount,
     )
-    .addOption(devicesOption("several devices share the items, a process each"))
+    .addOption(devicesOption("several devices share the items, a process each"));
+  addServerOptions(command);
+  command
     .optionsGroup("Files and resuming:")
     .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
     .option("--no-cache", "remember no generated sets")

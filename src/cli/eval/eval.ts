@@ -14,14 +14,12 @@ import { formatTaskList, taskListRecord } from "../../report/eval/eval-list.ts";
 import { formatEvalPlan } from "../../report/eval/eval-plan.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
-import { openArms } from "../../runtime/generate/parallel-arms.ts";
-import { runtimeName } from "../../runtime/session/runtime-name.ts";
 import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
 import { addModelToRun } from "../arguments/opening.ts";
-import { demoModel } from "../arguments/options.ts";
 import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
+import { modelPath, requireServerOptions } from "../live/server-options.ts";
 import { resultFromFile } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
@@ -45,20 +43,19 @@ Examples:
   $ indexcache eval ./model -p half.json -p quarter.json --lengths 4k,8k --samples 100 -o result.json
   $ indexcache eval ./model -p quarter.json --suite longbench-v2 --data data.json --fail-on inferior --junit eval.xml
   $ indexcache eval --from result.json.samples.jsonl --markdown
+  $ indexcache eval --server http://127.0.0.1:8000 -m ./GLM-5.1 -p glm.json@1/4 --lengths 32k -o glm-eval.json
   $ indexcache eval ./model -p quarter.json --dry-run`;
 
 export function addEvalCommand(program: Command): void {
   const command = program.command("eval").description("Compare a pattern with the baseline on long-context benchmarks");
   addModelToRun(command);
   addEvalOptions(command);
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: EvalFlags) =>
-      interruptible(
-        (signal) => evalCommand(model, flags, givenOptions(command), signal),
-        "Stopping; Ctrl-C again kills",
-      ),
-    );
+  command.addHelpText("after", helpText(help)).action((model: string | undefined, flags: EvalFlags) =>
+    interruptible((signal) => {
+      requireServerOptions(command, flags);
+      return evalCommand(modelPath(model, flags), flags, givenOptions(command), signal);
+    }, "Stopping; Ctrl-C again kills"),
+  );
 }
 
 async function evalCommand(
@@ -85,10 +82,14 @@ async function evalCommand(
     await giveEvalResult(await resultFromFile(flags.from, flags, given, terminal), flags, terminal);
     return;
   }
-  const inputs = await openEvalInputs(path ?? demoModel, flags, terminal, given, signal);
-  for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
-  if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
-  else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+  const inputs = await openEvalInputs(path, flags, terminal, given, signal);
+  try {
+    for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
+    if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
+    else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+  } finally {
+    await inputs.source.release();
+  }
 }
 
 async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<EvalResult> {
@@ -109,7 +110,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       if (alone > 0) terminal.detail(`prefill: ${made} of ${alone} layer runs, the others are shared between arms`);
       return evalRecord({
         ...inputs,
-        described: { ...inputs.described, threads: runner.threads },
+        described: { ...inputs.described, ...(runner.threads === undefined ? {} : { threads: runner.threads }) },
         tasks: inputs.suite.tasks,
         items,
         statistics: statisticsOf(flags),
@@ -117,7 +118,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         skipped: inputs.suite.skipped,
         bad: inputs.suite.bad,
         wallSeconds: (performance.now() - started) / 1000,
-        runtime: runtimeName,
+        runtime: inputs.source.runtime,
         command: recordedCommand(process.argv),
       });
     } finally {
@@ -142,7 +143,7 @@ async function answerAll(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<Sample[][]> {
-  const { suite, assembly, arms, model } = inputs;
+  const { suite, assembly, arms, source } = inputs;
   const display = await openDisplay(terminal, inputs, journal?.path);
   const tracker = new EvalProgressTracker(
     arms.map(({ name }) => name),
@@ -152,7 +153,7 @@ async function answerAll(
   const ticker = setInterval(() => display.show(tracker.at(seconds())), TICK_MS);
   // Not the items themselves: a prompt may be a megabyte.
   const answered: Pick<AnsweredItem, "index" | "samples">[] = [];
-  const window = model.config.maxPositionEmbeddings;
+  const { window } = source;
   try {
     const known = journal?.entries ?? [];
     const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
@@ -175,8 +176,8 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
   const runner = await openRunner(inputs);
   try {
     for (const line of runner.plan) terminal.detail(line);
-    const { suite, assembly, arms, model } = inputs;
-    const window = model.config.maxPositionEmbeddings;
+    const { suite, assembly, arms, source } = inputs;
+    const { window } = source;
     const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
     const plan = await planEvaluation({ ...asked, known: [] });
     const record = {
@@ -194,8 +195,8 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
 }
 
 /** What a reader of the scores has to know; complete once the items are read. */
-function notesOf({ assembly, suite }: EvalInputs): string[] {
-  return [...assembly.notes, ...suite.notes];
+function notesOf({ assembly, suite, source }: EvalInputs): string[] {
+  return [...source.notes, ...assembly.notes, ...suite.notes];
 }
 
 function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {
@@ -204,14 +205,14 @@ function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {
 }
 
 function openRunner(
-  { model, tokenizer, arms, place }: EvalInputs,
+  { tokenizer, arms, source }: EvalInputs,
   onReplacement?: (words: string) => void,
 ): Promise<ArmRunner> {
-  const patterns = arms.map(({ pattern }) => pattern);
-  return openArms(model, tokenizer, patterns, {
-    ...place,
-    ...(onReplacement === undefined ? {} : { onReplacement }),
-  });
+  return source.open(
+    arms.map(({ pattern }) => pattern),
+    tokenizer,
+    onReplacement,
+  );
 }
 
 async function openJournal({ fingerprint }: EvalInputs, flags: EvalFlags): Promise<SampleJournal | undefined> {

@@ -5,7 +5,7 @@ import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { ServedModel } from "../../live/served-model.ts";
 import { parseServers } from "../../live/server-address.ts";
-import { numberUpTo, positiveNumber, wholeNumber } from "../arguments/options.ts";
+import { numberUpTo, positiveNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 
 export interface ConnectionFlags {
@@ -18,7 +18,6 @@ export interface ServerFlags extends ConnectionFlags {
   server?: string;
   model?: string;
   concurrency: number;
-  repeats: number;
 }
 
 /** Pauses between tries in a command that waits for nobody, in milliseconds. */
@@ -37,6 +36,7 @@ const localOptions: Readonly<Record<string, string>> = {
   dtype: "--dtype",
   memory: "--memory",
   profile: "--profile",
+  verify: "--no-verify",
 };
 
 export function addServerOptions(command: Command): Command {
@@ -47,13 +47,7 @@ export function addServerOptions(command: Command): Command {
       "let a running vLLM or SGLang with the kit compute (docs/serving.md); replicas with commas between",
     )
     .option("-m, --model <folder>", "with --server: config.json and the tokenizer of its model; no weights are needed")
-    .option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8)
-    .option(
-      "--repeats <n>",
-      "with --server: rounds in which a step's candidates are measured again that noise does not tell apart",
-      wholeNumber,
-      4,
-    );
+    .option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8);
   return addConnectionOptions(command);
 }
 

@@ -14,6 +14,7 @@ import {
   type DtypeFlags,
   type OutputFlags,
   type WorkerFlags,
+  wholeNumber,
 } from "../arguments/options.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
@@ -40,6 +41,8 @@ export interface SearchFlags
   reuse?: string[];
   memory?: number;
   dryRun?: boolean;
+  /** Of a server's noisy measurements. */
+  repeats: number;
   status?: string;
 }
 
@@ -72,6 +75,12 @@ export function addSearchOptions(command: Command): void {
     byteSize,
   );
   addServerOptions(command);
+  command.option(
+    "--repeats <n>",
+    "with --server: rounds in which patterns are measured again that noise does not tell apart",
+    wholeNumber,
+    4,
+  );
   addOutputOptions(command);
   shortenHelp(command, [
     ...["retain", "output", "calibration", "holdout", "strategy", "objective"],

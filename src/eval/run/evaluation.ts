@@ -61,7 +61,7 @@ export async function* evaluate(evaluation: Evaluation): AsyncGenerator<Answered
     answered.catch(() => undefined);
     running.set(index, answered);
     index++;
-    if (running.size >= runner.concurrency) yield await takeFirst(running);
+    if (running.size >= (runner.inHand ?? runner.concurrency)) yield await takeFirst(running);
   }
   while (running.size > 0) yield await takeFirst(running);
 }
@@ -89,7 +89,7 @@ async function answerItem(
       ? []
       : prompt.ids.length >= window
         ? missing.map(() => tooLong)
-        : await answerMissing(evaluation, task, item, prompt, missing);
+        : await answerMissing(evaluation, task, item, index, prompt, missing);
   const fresh = missing.map((arm, at) => toSample(task, item, arm, prompt, answers[at] as Answer));
   let next = 0;
   return { index, item, samples: known.map((sample) => sample ?? (fresh[next++] as Sample)), fresh };
@@ -110,12 +110,17 @@ async function answerMissing(
   evaluation: Evaluation,
   task: EvalTask,
   item: EvalItem,
+  index: number,
   prompt: AssembledPrompt,
   arms: readonly Arm[],
 ): Promise<Answer[]> {
   const { assembly, runner, window, signal } = evaluation;
   const patterns = arms.map(({ pattern }) => pattern);
-  const request = { ...requestOf(assembly, task, item, prompt, window), ...samplingOf(evaluation, item, 1) };
+  const request = {
+    item: index,
+    ...requestOf(assembly, task, item, prompt, window),
+    ...samplingOf(evaluation, item, 1),
+  };
   const answers = (await runner.answer(request, patterns, signal)).map((one) => separated(assembly, item.prompt, one));
   const { followUp } = item;
   if (followUp === undefined) return answers;
@@ -128,6 +133,7 @@ async function answerMissing(
         ? thinkers.map(() => tooLong)
         : await runner.answer(
             {
+              item: index,
               prompt: turn.ids,
               maxNewTokens: followUp.maxNewTokens,
               stop: task.stop,

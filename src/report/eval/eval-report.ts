@@ -116,9 +116,12 @@ function remarks(result: EvalResult, labels: readonly string[]): string[] {
   const { statistics, arms, rows } = result;
   const lines = arms.map((arm, index) => {
     const role = labels[index] === arm.name ? (index === 0 ? "baseline" : "arm") : `${labels[index]} is`;
+    const what = `${role} ${arm.name}: ${arm.index_topk_pattern}, ${arm.full_layers} of ${arm.index_topk_pattern.length} layers Full`;
+    // There the times are those of requests beside others, and no rate of the model.
+    if (result.settings.device === "server") return what;
     const prefill = formatRate(arm.prompt_tokens, arm.prefill_seconds);
     const decode = formatRate(arm.generated_tokens, arm.decode_seconds);
-    return `${role} ${arm.name}: ${arm.index_topk_pattern}, ${arm.full_layers} of ${arm.index_topk_pattern.length} layers Full; prefill ${prefill}, decode ${decode}`;
+    return `${what}; prefill ${prefill}, decode ${decode}`;
   });
   if (arms.length > 1) {
     lines.push(

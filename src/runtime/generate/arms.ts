@@ -7,13 +7,16 @@ import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { ComputeDevice, Decoder } from "../measurement.ts";
+import type { Finish } from "./continuation.ts";
 import { openSharedDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
-import { type Finish, type GenerationResult, generate } from "./generation.ts";
+import { type GenerationResult, generate } from "./generation.ts";
 import { createSampler, logProbability } from "./sampling.ts";
 import { SharedPrefill } from "./shared-prefill.ts";
 
 /** A prompt and what is wanted of it. Everything is ids and passes between processes. */
 export interface PromptRequest {
+  /** Place of the item in its suite: whatever is asked about one item is answered by one machine. */
+  item?: number;
   prompt: readonly number[];
   /**
    * Prompt and gold answer. They agree with `prompt` up to `start`; the answer's tokens are those from `scored` on, which
@@ -48,8 +51,10 @@ export interface ArmAnswer {
 export interface ArmRunner {
   /** Prompts that are worked on side by side. */
   readonly concurrency: number;
-  /** CPU threads of each process: they decide the last bits. */
-  readonly threads: number;
+  /** Prompts that it wants to have at a time, where that is more than it works on. */
+  readonly inHand?: number;
+  /** CPU threads of each process, which decide the last bits; absent where a server decides. */
+  readonly threads?: number;
   readonly plan: string[];
   /** Layers run in prefills, and those that every pattern alone would have run. */
   readonly prefillLayers: { made: number; alone: number };

@@ -12,6 +12,7 @@ import type { PatternSwitch, RpcResult } from "./pattern-switch.ts";
 
 const samplingSchema = z.object({
   max_new_tokens: z.int().min(0).nullish(),
+  min_new_tokens: z.int().min(0).nullish(),
   temperature: z.number().min(0).nullish(),
   top_p: z.number().gt(0).max(1).nullish(),
   top_k: z.int().min(-1).nullish(),
@@ -34,7 +35,8 @@ const generateSchema = z.object({
   /** The first position whose token is listed; -1 is the last. */
   logprob_start_len: each(z.int().min(-1)),
   top_logprobs_num: each(z.int().min(0).max(mostLogprobs)),
-  token_ids_logprob: z.null("is not supported by this server").optional(),
+  /** Tokens whose log-probabilities are told at every generated position. */
+  token_ids_logprob: z.union([tokenIds, z.array(tokenIds).min(1)]).nullish(),
   stream: z.literal(false, "is not supported by this server").nullish(),
 });
 
@@ -66,16 +68,25 @@ export function addSglangRoutes(app: Hono, context: ServerContext, patternSwitch
     const prompts = promptsOf(body, context);
     const rows = prompts.map((ids, index) => rowOf(body, ids, index));
     const sampling = body.sampling_params ?? samplingSchema.parse({});
-    const request = ({ ids, start, top }: Row): SequenceRequest => ({
+    const request = ({ ids, start, top, given }: Row): SequenceRequest => ({
       ids,
       pattern: patterns.current,
       maxTokens: sampling.max_new_tokens ?? defaultTokens,
       sampling: samplingOf({ ...sampling, seed: sampling.sampling_seed }),
       stop: sampling.stop,
       eosIds: endingIds(runner, sampling),
-      ...(start === undefined ? {} : { promptScores: { from: start, top }, tokenScores: top }),
+      minTokens: sampling.min_new_tokens ?? undefined,
+      ...(start === undefined ? {} : { promptScores: { from: start, top }, tokenScores: top, givenTokens: given }),
     });
     for (const row of rows) requireRunnable(runner, request(row), "input_ids");
+    const unknown = rows.flatMap(({ given }) => given).find((id) => id >= runner.config.vocabSize);
+    if (unknown !== undefined) {
+      throw new ApiError(
+        400,
+        `Token id ${unknown} is outside the model's vocabulary of ${runner.config.vocabSize}`,
+        "token_ids_logprob",
+      );
+    }
     const answers = await execute(c, context, async (signal) => {
       const results: unknown[] = [];
       for (const row of rows) {
@@ -159,6 +170,8 @@ interface Row {
   /** The first position that is listed; undefined where no log-probabilities are wanted. */
   start: number | undefined;
   top: number;
+  /** Tokens whose log-probabilities are wanted as well. */
+  given: readonly number[];
 }
 
 function isBatch({ text, input_ids: ids }: GenerateBody): boolean {
@@ -183,12 +196,19 @@ function rowOf(body: GenerateBody, ids: number[], index: number): Row {
     id: at(body.rid, crypto.randomUUID()),
     start: at(body.return_logprob, false) ? (start < 0 ? ids.length - 1 : start) : undefined,
     top: at(body.top_logprobs_num, 0),
+    given: givenOf(body, index),
   };
+}
+
+function givenOf({ token_ids_logprob: given }: GenerateBody, index: number): readonly number[] {
+  if (given == null) return [];
+  return Array.isArray(given[0]) ? ((given as number[][])[index] ?? []) : (given as number[]);
 }
 
 type Listed = [logprob: number | null, id: number, text: null];
 
-function answer({ ids, id, start, top }: Row, result: SequenceResult, seconds: number): Record<string, unknown> {
+function answer(row: Row, result: SequenceResult, seconds: number): Record<string, unknown> {
+  const { ids, id, start } = row;
   const { finish, tokens, reused } = result;
   const last = tokens.at(-1)?.id;
   const reason =
@@ -205,13 +225,13 @@ function answer({ ids, id, start, top }: Row, result: SequenceResult, seconds: n
       completion_tokens: tokens.length,
       cached_tokens: reused,
       e2e_latency: seconds,
-      ...(start === undefined ? {} : logprobFields(ids, start, top, result)),
+      ...(start === undefined ? {} : logprobFields(row, result)),
     },
   };
 }
 
 /** The list begins with the token at `start`, which has no log-probability there, wherever that is. */
-function logprobFields(ids: readonly number[], start: number, top: number, result: SequenceResult) {
+function logprobFields({ ids, start = 0, top, given }: Row, result: SequenceResult) {
   const generated = result.tokens.flatMap(({ score }) => (score === undefined ? [] : [score]));
   const tokens = (scores: readonly RowScore[]) => scores.map(({ logprob, id }): Listed => [logprob, id, null]);
   const likely = (scores: readonly RowScore[]) =>
@@ -220,6 +240,13 @@ function logprobFields(ids: readonly number[], start: number, top: number, resul
   return {
     input_token_logprobs: [first, ...tokens(result.promptScores)],
     output_token_logprobs: tokens(generated),
+    ...(given.length === 0
+      ? {}
+      : {
+          output_token_ids_logprobs: result.tokens.map((token) =>
+            token.given.map(({ logprob, id }): Listed => [logprob, id, null]),
+          ),
+        }),
     ...(top === 0
       ? {}
       : { input_top_logprobs: [null, ...likely(result.promptScores)], output_top_logprobs: likely(generated) }),

@@ -90,6 +90,7 @@ export function addVllmRoutes(
       sampling: samplingOf(sampling),
       stop: sampling.stop,
       eosIds: endingIds(runner, sampling),
+      minTokens: sampling.min_tokens ?? undefined,
       ...(top === undefined ? {} : { promptScores: { from: 0, top } }),
       ...(candidates === undefined ? {} : { reader: { from: start, read: candidates.read } }),
     });

@@ -1,0 +1,55 @@
+/** Where the answers of an evaluation come from: this tool's own runtime, or a server. */
+import { UsageError } from "../../base/errors.ts";
+import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import type { SampleFingerprint } from "../../formats/sample-journal.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { ArmRunner } from "../../runtime/generate/arms.ts";
+import { openArms } from "../../runtime/generate/parallel-arms.ts";
+import type { LossPlace } from "../../runtime/loss/loss.ts";
+import { runtimeName } from "../../runtime/session/runtime-name.ts";
+
+export interface AnswerSource {
+  /** Positions that a prompt and its answer may take. */
+  window: number;
+  /** What decides outputs, beside model and prompts; for journals and results. */
+  settings: SampleFingerprint["settings"];
+  runtime: string;
+  /** What a reader of the scores has to know. */
+  notes: readonly string[];
+  /** @throws UsageError for a pattern that cannot be run there */
+  require(pattern: Pattern): void;
+  /** @param onReplacement hears of processes that are started anew, where there are any */
+  open(
+    patterns: readonly Pattern[],
+    tokenizer: Tokenizer,
+    onReplacement: ((words: string) => void) | undefined,
+  ): Promise<ArmRunner>;
+  /** After the runner's own release, or of what was never opened. */
+  release(): Promise<void>;
+}
+
+export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: number }): AnswerSource {
+  return {
+    window: model.config.maxPositionEmbeddings,
+    // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
+    settings: { device: kindOfDevices(place), dtype: "float32" },
+    runtime: runtimeName,
+    notes: [],
+    require() {},
+    open: (patterns, tokenizer, onReplacement) =>
+      openArms(model, tokenizer, patterns, { ...place, ...(onReplacement === undefined ? {} : { onReplacement }) }),
+    async release() {},
+  };
+}
+
+/** @throws UsageError for devices of several kinds */
+function kindOfDevices(place: LossPlace): string {
+  const devices = "devices" in place ? place.devices : [place.device];
+  const kinds = [...new Set(devices.map((device) => device.split(":")[0]))];
+  const [kind = "cpu"] = kinds;
+  if (kinds.length === 1) return kind;
+  throw new UsageError(
+    `--devices names ${kinds.join(" and ")}: samples of different kinds of devices cannot be paired`,
+  );
+}
