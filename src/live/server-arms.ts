@@ -7,10 +7,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { InterruptedError, RuntimeFailure } from "../base/errors.ts";
 import { sum } from "../base/sum.ts";
-import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { ArmAnswer, ArmRunner, PromptRequest } from "../runtime/generate/arms.ts";
-import { Continuation } from "../runtime/generate/continuation.ts";
+import { Continuation, type TextStream } from "../runtime/generate/continuation.ts";
 import type { EngineAdapter } from "./engine-adapter.ts";
 import type { ServedModel } from "./served-model.ts";
 import { LostServer } from "./server-error.ts";
@@ -23,6 +22,12 @@ export interface ServerArmSettings {
   concurrency: number;
   /** Hears of restarts and of servers that are given up. */
   note: (words: string) => void;
+}
+
+/** What turns tokens into the text of an answer. */
+export interface AnswerTokenizer {
+  readonly eosIds: readonly number[];
+  detokenizer(): TextStream;
 }
 
 /** Items of a batch, as a multiple of the requests that are under way at a time: at its end some of these are idle. */
@@ -63,13 +68,13 @@ export class ServerArms implements ArmRunner {
   readonly prefillLayers = { made: 0, alone: 0 };
   readonly plan: string[];
   readonly #served: ServedModel;
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: AnswerTokenizer;
   readonly #settings: ServerArmSettings;
   readonly #workers: Worker[];
   /** Aborted at the end, or by the first failure that no other server can make up for. */
   readonly #end = new AbortController();
 
-  constructor(served: ServedModel, tokenizer: Tokenizer, settings: ServerArmSettings) {
+  constructor(served: ServedModel, tokenizer: AnswerTokenizer, settings: ServerArmSettings) {
     const { concurrency, note } = settings;
     const largest = batchMultiple * concurrency;
     this.#served = served;
