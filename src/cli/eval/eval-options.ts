@@ -131,7 +131,7 @@ export function addEvalOptions(command: Command): void {
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
   shortenHelp(command, [
     ...["pattern", "baseline", "suite", "tasks", "lengths", "samples", "data"],
-    ...["list", "output", "resume", "dry-run"],
+    ...["server", "list", "output", "resume", "dry-run"],
   ]);
 }
 
