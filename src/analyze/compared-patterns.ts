@@ -18,8 +18,8 @@ export type PairStatisticsResult = Record<(typeof statisticNames)[number], Stati
 
 /**
  * Candidates with `full` Full layers.
- * @param indexers F where the model owns an indexer
- * @param searched of the same model; its pattern of this size, where it has one
+ * @param indexers F if the model has an indexer there
+ * @param searched of the same model; its pattern of this size, if it has one
  */
 export function candidatesOf(
   full: number,

@@ -82,7 +82,7 @@ export class PairStatistics {
       for (const [index, source] of sources.entries()) {
         const overlap = own.common(source.selection, row) / this.#indexTopk;
         this.#sums.overlap.add(layer, index, bucket, overlap);
-        // Overlap has no direction: the source's row gets it too, where this layer is a column.
+        // Overlap has no direction: the source's row gets it too, if this layer is a column.
         if (this.sources[sources.length - 1] === layer && source.layer !== layer) {
           this.#sums.overlap.add(source.layer, sources.length - 1, bucket, overlap);
         }

@@ -22,7 +22,7 @@ export function bestSharing(pairs: PairValues, full: number): Pattern {
   const { sources } = pairs;
   const layers = pairs.values.length;
   if (full < 1 || full > sources.length) throw new RangeError(`${full} Full layers of ${sources.length}`);
-  // run[c][layer]: the values of the layers behind source c and below `layer`.
+  // run[c][layer]: the values of the layers after source c and below `layer`.
   const runs = sources.map((source, column) => {
     const run = new Float64Array(layers + 1);
     for (let layer = source + 1; layer < layers; layer++)
@@ -55,7 +55,7 @@ export function bestSharing(pairs: PairValues, full: number): Pattern {
   }
 }
 
-/** Mean value of the Shared layers of a pattern with their sources; undefined where none is Shared. */
+/** Mean value of the Shared layers of a pattern with their sources; undefined if none is Shared. */
 export function meanSharing(pairs: PairValues, pattern: Pattern): number | undefined {
   const shared = pattern.length - fullLayers(pattern).length;
   if (shared === 0) return undefined;

@@ -7,7 +7,13 @@ import {
   type PairStatisticsResult,
   sharedLayerMeans,
 } from "../analyze/compared-patterns.ts";
-import { type Evaluate, lossChange, measureFlips, measurePairs, type PatternLoss } from "../analyze/loss-change.ts";
+import {
+  lossChange,
+  type MeasuredPattern,
+  type MeasurePattern,
+  measureFlips,
+  measurePairs,
+} from "../analyze/loss-change.ts";
 import { PairStatistics } from "../analyze/pair-statistics.ts";
 import { InputError, InterruptedError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
@@ -223,9 +229,9 @@ interface LossWork {
 }
 
 interface Losses {
-  own: PatternLoss;
-  base: PatternLoss;
-  compared: PatternLoss[];
+  own: MeasuredPattern;
+  base: MeasuredPattern;
+  compared: MeasuredPattern[];
   flips: Awaited<ReturnType<typeof measureFlips>>;
   pairs: Awaited<ReturnType<typeof measurePairs>> | undefined;
 }
@@ -244,7 +250,7 @@ async function measureLosses(work: LossWork): Promise<Losses> {
     if (measuring.losses.size > 0) terminal.note(`resuming: ${measuring.losses.size} patterns are in ${journal?.path}`);
     const evaluate = evaluation(work, evaluator, measuring);
     const own = await evaluate(model.config.indexerLayers, model.config.indexerLayers);
-    const compared: PatternLoss[] = [];
+    const compared: MeasuredPattern[] = [];
     for (const candidate of candidates) compared.push(await evaluate(candidate.pattern, own.pattern));
     const base = await evaluate(pattern, pattern);
     const flips = await measureFlips(base, evaluate);
@@ -256,7 +262,11 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   }
 }
 
-function evaluation({ set, terminal, signal }: LossWork, evaluator: PatternEvaluator, measuring: Measuring): Evaluate {
+function evaluation(
+  { set, terminal, signal }: LossWork,
+  evaluator: PatternEvaluator,
+  measuring: Measuring,
+): MeasurePattern {
   const windows = [...set.windows.keys()];
   return async (pattern, base) => {
     const known = measuring.losses.get(pattern) !== undefined;
@@ -278,9 +288,9 @@ function comparedPatterns(
   sources: readonly number[],
   statistics: PairStatisticsResult,
 ): AnalysisFile["patterns"] {
-  const all: { origin: AnalysisFile["patterns"][number]["origin"]; measurement: PatternLoss }[] = [
+  const all: { origin: AnalysisFile["patterns"][number]["origin"]; measurement: MeasuredPattern }[] = [
     { origin: "model", measurement: own },
-    ...candidates.map(({ origin }, index) => ({ origin, measurement: compared[index] as PatternLoss })),
+    ...candidates.map(({ origin }, index) => ({ origin, measurement: compared[index] as MeasuredPattern })),
   ];
   return all.map(({ origin, measurement }) => {
     const { change, standardError } = lossChange(measurement, own);

@@ -1,7 +1,7 @@
 /**
- * What evaluations cost, in body layers of one sequence, for an evaluator that keeps the states of one base at every layer
- * boundary and those of the best candidate that departed from it. Counted from patterns, not measured: a resumed search
- * and one on another machine decide by the same numbers.
+ * Counts layer executions (one layer x one sequence), assuming that the evaluator keeps the hidden states of the current base
+ * pattern at every layer boundary, and those of the best candidate tried from it. Counted from patterns, not measured: a
+ * resumed search and one on another machine decide by the same numbers.
  */
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
 import type { PatternRequest } from "./events.ts";
@@ -45,7 +45,7 @@ export class LayerCost {
     return base === this.#base && this.#best !== undefined ? [this.#best.pattern] : [];
   }
 
-  /** @param loss of the pattern as far as it is known, to tell the best candidate */
+  /** @param loss of the pattern as far as it is known, to find the best candidate */
   spend(pattern: Pattern, base: Pattern, sequences: readonly number[], loss: number): void {
     this.total += this.price(pattern, base, sequences);
     const kept = this.#best?.pattern === base ? this.#best : undefined;
@@ -62,7 +62,7 @@ export class LayerCost {
     }
   }
 
-  /** Running the base from where it leaves what is there. */
+  /** Running the base from the first layer whose states are not there. */
   #moving(base: Pattern, index: number): number {
     if (this.#best?.pattern === base && this.#best.sequences.has(index)) return 0;
     const held = this.#held.get(index);

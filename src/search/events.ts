@@ -2,8 +2,10 @@
  * What every search strategy takes, reports while it works, and returns. Strategies differ in the patterns that they ask for,
  * not in this: journal, progress and views follow any of them.
  */
+
+import type { Estimate, WeightedLoss } from "../base/estimate.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { Estimate, Evaluation, KnownLosses, SequenceLoss } from "./losses.ts";
+import type { KnownLosses, PatternEvaluation } from "./losses.ts";
 import type { PatternSpace } from "./space.ts";
 
 /** A pattern to be measured, and on which sequences. */
@@ -31,7 +33,7 @@ export interface EvaluateContext {
 export type Evaluate = (
   requests: readonly PatternRequest[],
   context: EvaluateContext,
-) => AsyncIterable<readonly SequenceLoss[]>;
+) => AsyncIterable<readonly WeightedLoss[]>;
 
 /** An evaluator that measures one pattern after the other. */
 export function oneByOne(
@@ -39,7 +41,7 @@ export function oneByOne(
     pattern: Pattern,
     sequences: readonly number[],
     options: { base: Pattern; keep: readonly Pattern[] } & Omit<EvaluateContext, "keep">,
-  ) => Promise<readonly SequenceLoss[]>,
+  ) => Promise<readonly WeightedLoss[]>,
 ): Evaluate {
   return async function* (requests, { keep, ...context }) {
     for (const { pattern, sequences, base } of requests) {
@@ -59,7 +61,7 @@ export interface SearchOptions {
   known?: KnownLosses;
   /**
    * For an evaluator whose measurements repeat up to noise only: rounds in which candidates of a step are measured again
-   * that the noise does not tell apart. Absent for exact ones: nothing is measured twice.
+   * that the noise does not separate. Absent for exact ones: nothing is measured twice.
    */
   repeats?: number;
   /** What a rehearsal of this search foresees, if the caller has made one. */
@@ -118,7 +120,7 @@ export interface SearchStep {
   pattern: Pattern;
   flippedLayer: number;
   otherLayers?: readonly number[];
-  evaluation: Evaluation;
+  evaluation: PatternEvaluation;
   /** Everything that was tried from the same pattern, ascending. */
   candidates: Candidate[];
   /** Undefined for a step with one candidate. */
@@ -129,7 +131,7 @@ export interface SearchStep {
 /** The best pattern found with a number of Full layers, and how it came about, first step to last. */
 export interface Found {
   pattern: Pattern;
-  evaluation: Evaluation;
+  evaluation: PatternEvaluation;
   steps: readonly SearchStep[];
   /** The strategy, or the stage of it, that committed it. */
   foundBy: string;
@@ -152,7 +154,7 @@ export interface Refinement {
 }
 
 export interface SearchResult {
-  baseline: Evaluation;
+  baseline: PatternEvaluation;
   /** Of each target, the most Full layers first; every one measured on all sequences. */
   patterns: Found[];
   /** The best pattern of every size that the search committed, the most Full layers first. */
@@ -184,6 +186,6 @@ export type SearchEvent =
   | { kind: "plan"; strategy: string; start: Pattern; targets: readonly number[]; foreseen: Rehearsal }
   | ({ kind: "evaluation started"; sequences: readonly number[] } & Position)
   /** `layers`: what it runs, in body layers of one sequence, by `LayerCost`. */
-  | ({ kind: "evaluation done"; evaluation: Evaluation; replayed: boolean; layers: number } & Position)
+  | ({ kind: "evaluation done"; evaluation: PatternEvaluation; replayed: boolean; layers: number } & Position)
   | ({ kind: "step committed"; step: number; steps: number; done: number; total: number } & SearchStep)
   | { kind: "done"; result: SearchResult };

@@ -6,7 +6,7 @@ import { improves } from "./ties.ts";
 export class Frontier {
   readonly #best = new Map<number, Found>();
 
-  /** Takes a pattern in where none of its size is known, or where it is better by more than a tie. */
+  /** Takes a pattern in if none of its size is known, or if it is better by more than a tie. */
   offer(found: Found): boolean {
     const size = fullLayers(found.pattern).length;
     const known = this.#best.get(size);

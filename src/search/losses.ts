@@ -1,26 +1,14 @@
 /**
- * What is known of patterns: the loss of each sequence, with the statistics over them. Between sequences losses spread
+ * What is known of patterns: the objective (NLL, or KL from the model's own pattern) on each sequence, with statistics over
+ * them. Between sequences losses spread
  * by a nat, between patterns by a thousandth: whatever is compared here is compared sequence by sequence.
  */
+import { type Estimate, estimate, pairedDifference, type WeightedLoss } from "../base/estimate.ts";
 import { sum } from "../base/sum.ts";
-import { weightedMean } from "../base/weighted-mean.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 
-/** The objective on one sequence: mean nats per predicted token (NLL, or KL from the model's own pattern). */
-export interface SequenceLoss {
-  loss: number;
-  tokens: number;
-}
-
-/** A mean over sequences, in nats per token, and its standard error; null, unknown, with a single sequence. */
-export interface Estimate {
-  mean: number;
-  standardError: number | null;
-  sequences: number;
-}
-
 /** What is known of one pattern. */
-export interface Evaluation {
+export interface PatternEvaluation {
   /**
    * Nats per token, token-weighted. Of a pattern that only some sequences have been measured on: the start's loss on all
    * of them and the difference on those.
@@ -31,19 +19,19 @@ export interface Evaluation {
   /** Paired, against the search's start: `loss` less the start's, and the standard error of that difference. */
   change: number;
   changeError: number | null;
-  /** Sequences measured; `complete` where that is all of them. */
+  /** Sequences measured; `complete` if that is all of them. */
   sequences: number;
   complete: boolean;
 }
 
 /** Earlier losses: by pattern, then by index of the sequence. */
-export type KnownLosses = ReadonlyMap<string, ReadonlyMap<number, SequenceLoss>>;
+export type KnownLosses = ReadonlyMap<string, ReadonlyMap<number, WeightedLoss>>;
 
 export class LossTable {
   /** Indices of the search's sequences. */
   readonly sequences: readonly number[];
   readonly #start: Pattern;
-  readonly #losses = new Map<string, Map<number, SequenceLoss>>();
+  readonly #losses = new Map<string, Map<number, WeightedLoss>>();
   /** Of what was measured more than once, by pattern and sequence: how often, and the squared deviations from the mean. */
   readonly #repeats = new Map<string, { count: number; squares: number }>();
 
@@ -72,19 +60,19 @@ export class LossTable {
     return this.#losses.has(pattern);
   }
 
-  /** What one sequence adds to the sum over tokens; 0 where it is not known. */
+  /** What one sequence adds to the sum over tokens; 0 if it is not known. */
   weightedLoss(pattern: Pattern, index: number): number {
     const known = this.#of(pattern, index);
     return known === undefined ? 0 : known.loss * known.tokens;
   }
 
-  add(pattern: Pattern, index: number, loss: SequenceLoss): void {
-    const known = this.#losses.get(pattern) ?? new Map<number, SequenceLoss>();
+  add(pattern: Pattern, index: number, loss: WeightedLoss): void {
+    const known = this.#losses.get(pattern) ?? new Map<number, WeightedLoss>();
     this.#losses.set(pattern, known.set(index, loss));
   }
 
   /** One more measurement of a sequence: its loss becomes the mean of all. */
-  addAgain(pattern: Pattern, index: number, loss: SequenceLoss): void {
+  addAgain(pattern: Pattern, index: number, loss: WeightedLoss): void {
     const before = this.#of(pattern, index);
     if (before === undefined) throw new Error(`sequence ${index} of ${pattern} has not been measured`);
     const key = `${pattern} ${index}`;
@@ -103,7 +91,7 @@ export class LossTable {
     return counts.length === 0 ? 0 : Math.min(...counts);
   }
 
-  /** Standard error of one measurement's mean over the sequences, from how it repeats; 0 where nothing was repeated. */
+  /** Standard error of one measurement's mean over the sequences, from how it repeats; 0 if nothing was repeated. */
   noise(pattern: Pattern): number {
     const known = this.#known(pattern);
     const tokens = sum(known.map(({ loss }) => loss.tokens));
@@ -114,7 +102,7 @@ export class LossTable {
     return Math.sqrt(sum(variances));
   }
 
-  /** Token-weighted sum of the known losses over all tokens: a lower bound of the loss where no term is negative. */
+  /** Token-weighted sum of the known losses over all tokens: a lower bound of the loss if no term is negative. */
   lowerBound(pattern: Pattern): number {
     const tokens = sum(this.sequences.map((index) => this.#of(this.#start, index)?.tokens ?? 0));
     const known = this.#known(pattern);
@@ -123,15 +111,18 @@ export class LossTable {
 
   /** Mean difference of two patterns over the sequences that both were measured on. */
   difference(pattern: Pattern, from: Pattern): Estimate {
-    const pairs = this.#known(pattern).flatMap(({ index, loss }) => {
+    const both = this.#known(pattern).flatMap(({ index, loss }) => {
       const other = this.#of(from, index);
-      return other === undefined ? [] : [{ loss: loss.loss - other.loss, tokens: loss.tokens }];
+      return other === undefined ? [] : [{ loss, other }];
     });
-    return estimate(pairs);
+    return pairedDifference(
+      both.map(({ loss }) => loss),
+      both.map(({ other }) => other),
+    );
   }
 
   /** @throws Error for a pattern or a start that nothing is known of */
-  evaluation(pattern: Pattern): Evaluation {
+  evaluation(pattern: Pattern): PatternEvaluation {
     const known = this.#known(pattern).map(({ loss }) => loss);
     if (known.length === 0) throw new Error(`nothing is known of ${pattern}`);
     const complete = known.length === this.sequences.length;
@@ -153,11 +144,11 @@ export class LossTable {
     return estimate(this.#known(this.#start).map(({ loss }) => loss)).mean;
   }
 
-  #of(pattern: Pattern, index: number): SequenceLoss | undefined {
+  #of(pattern: Pattern, index: number): WeightedLoss | undefined {
     return this.#losses.get(pattern)?.get(index);
   }
 
-  #known(pattern: Pattern): { index: number; loss: SequenceLoss }[] {
+  #known(pattern: Pattern): { index: number; loss: WeightedLoss }[] {
     const known = this.#losses.get(pattern);
     if (known === undefined) return [];
     return this.sequences.flatMap((index) => {
@@ -165,10 +156,4 @@ export class LossTable {
       return loss === undefined ? [] : [{ index, loss }];
     });
   }
-}
-
-/** Over sequences, weighted by their tokens. */
-export function estimate(losses: readonly SequenceLoss[]): Estimate {
-  const values = losses.map(({ loss, tokens }) => ({ value: loss, tokens }));
-  return { ...weightedMean(values), sequences: losses.length };
 }

@@ -175,7 +175,7 @@ function countFull(pattern: Pattern): number {
   return [...pattern].filter((letter) => letter === "F").length;
 }
 
-/** What tells candidates of one step apart. */
+/** Whether two candidates of one step flip the same layers. */
 export function isSameFlip(left: Candidate, right: Candidate): boolean {
   return left.layer === right.layer && (left.others ?? []).join() === (right.others ?? []).join();
 }

@@ -38,7 +38,7 @@ export function parseRetain(text: string, layers: number): number {
       ? layers * (decimal === undefined ? Number(over) / Number(under) : Number(decimal))
       : Number(count);
   if (wanted === 0) throw new UsageError(`--retain is "${text}": at least layer 0 has to stay Full`);
-  // A zero below the line gives Infinity or NaN.
+  // A denominator of zero leads to Infinity or NaN.
   if (!(wanted <= layers)) throw new UsageError(`--retain is "${text}": the model has ${layers} layers`);
   return Math.max(1, Math.round(wanted));
 }

@@ -1,4 +1,4 @@
-/** Whether the text tells patterns apart at all. Where it does not, the tie rule alone would choose, and any pattern would "win". */
+/** Whether losses on this text differ between patterns at all. If they do not, the tie rule alone would choose, and any pattern would "win". */
 import { GateFailure } from "../base/errors.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
 import type { SearchEvent, SearchStep } from "./events.ts";
@@ -7,7 +7,7 @@ import type { Trials } from "./trials.ts";
 /**
  * After the first step: when all its candidates lose what the start loses, the sparsest pattern is measured, which differs
  * most from it. A search that lasts days is not to find out at its end.
- * @throws GateFailure where that loses nothing either
+ * @throws GateFailure if that loses nothing either
  */
 export async function* requireSignal(trials: Trials, { candidates }: SearchStep): AsyncGenerator<SearchEvent, void> {
   const { space } = trials;
@@ -16,7 +16,7 @@ export async function* requireSignal(trials: Trials, { candidates }: SearchStep)
   requireDifferences(trials);
 }
 
-/** @throws GateFailure where all that was measured agrees within a tie */
+/** @throws GateFailure if all that was measured agrees within a tie */
 export function requireDifferences(trials: Trials): void {
   const { measured, losses } = trials;
   if (measured.length < 2 || measured.some((pattern) => !ties(trials, losses.evaluation(pattern).loss))) return;

@@ -21,7 +21,7 @@ export class PatternSpace {
   readonly #maxSharedRun: number;
   readonly #owned: readonly number[];
 
-  /** @throws UsageError for a pinned layer without an indexer, or where the model's own pattern breaks the run limit */
+  /** @throws UsageError for a pinned layer without an indexer, or if the model's own pattern breaks the run limit */
   constructor(start: Pattern, { pinned = new Map(), maxSharedRun }: Constraints = {}) {
     this.start = start;
     this.#pinned = new Map([[0, "layer 0"], ...pinned]);
@@ -68,7 +68,7 @@ export class PatternSpace {
   }
 
   /**
-   * Refuses a number of Full layers that no pattern here has, naming what stands against it.
+   * Refuses a number of Full layers that no pattern here has, naming what prevents it.
    * @param where what asks for it
    * @throws UsageError
    */
@@ -97,7 +97,7 @@ export class PatternSpace {
 
   /**
    * Patterns one flip away, by flipped layer ascending, from which a pattern with `retain` Full layers can be reached.
-   * Backward flips share a layer, forward flips give a Shared layer its indexer back.
+   * Backward flips share a layer, forward flips return its indexer to a Shared layer.
    */
   flips(from: Pattern, direction: Direction, retain: number): Pattern[] {
     if (direction === "backward") {
@@ -162,7 +162,7 @@ export class PatternSpace {
 
   /**
    * Fewest Full layers of a pattern that has all the required ones, takes others only from the available ones, and keeps
-   * the run limit; Infinity where there is none. Going as far as the limit allows each time is optimal.
+   * the run limit; Infinity if there is none. Going as far as the limit allows each time is optimal.
    */
   #fewest(required: readonly number[], available: readonly number[]): number {
     const must = new Set(required);
@@ -191,7 +191,7 @@ export function differences(left: Pattern, right: Pattern): number[] {
   return [...left].flatMap((letter, layer) => (letter === right[layer] ? [] : [layer]));
 }
 
-/** Ways to choose; 0 where there are fewer to choose from. */
+/** Ways to choose; 0 if there are fewer to choose from. */
 export function binomial(from: number, chosen: number): number {
   if (chosen < 0 || chosen > from) return 0;
   let ways = 1;

@@ -1,7 +1,7 @@
 /** Single steps away from a pattern: trying some others, and taking the best of them. */
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Candidate, Found, Lead, SearchEvent, SearchStep } from "./events.ts";
-import type { Evaluation } from "./losses.ts";
+import type { PatternEvaluation } from "./losses.ts";
 import type { Tried } from "./screening/screening.ts";
 import { type Direction, differences } from "./space.ts";
 import { chooseBest } from "./ties.ts";
@@ -94,6 +94,6 @@ function leadOf({ losses }: Trials, from: Pattern, one: Tried, tried: readonly T
   return { ...lead, over, withinNoise: error === null ? null : lead.mean < NOISE_ERRORS * error };
 }
 
-function lossOf({ evaluation }: { evaluation: Evaluation }): number {
+function lossOf({ evaluation }: { evaluation: PatternEvaluation }): number {
   return evaluation.loss;
 }

@@ -1,5 +1,5 @@
 /**
- * Who wins where losses are equal: the lowest layer. Any fixed order would do; the lowest index is what the reference
+ * Who wins if losses are equal: the lowest layer. Any fixed order would do; the lowest index is what the reference
  * search in Python takes.
  */
 

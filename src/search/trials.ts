@@ -3,6 +3,7 @@
  * events about it, what the work costs in layers, and the best pattern of each size so far.
  */
 import { RuntimeFailure } from "../base/errors.ts";
+import type { WeightedLoss } from "../base/estimate.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
 import { firstDifference, fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { LayerCost } from "./cost.ts";
@@ -17,7 +18,7 @@ import type {
   SearchOptions,
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
-import { type Evaluation, type KnownLosses, LossTable, type SequenceLoss } from "./losses.ts";
+import { type KnownLosses, LossTable, type PatternEvaluation } from "./losses.ts";
 import type { Screening, Tried } from "./screening/screening.ts";
 import type { PatternSpace } from "./space.ts";
 
@@ -101,9 +102,9 @@ export class Trials {
     pattern: Pattern,
     from: Pattern,
     { base = from, sequences = this.losses.sequences }: { base?: Pattern; sequences?: readonly number[] } = {},
-  ): AsyncGenerator<SearchEvent, Evaluation> {
+  ): AsyncGenerator<SearchEvent, PatternEvaluation> {
     const [evaluation] = yield* this.evaluateAll([{ pattern, base, sequences }], from);
-    return evaluation as Evaluation;
+    return evaluation as PatternEvaluation;
   }
 
   /**
@@ -111,7 +112,10 @@ export class Trials {
    * @param from the pattern that the step departs from
    * @throws as `evaluate` does: BudgetSpent after those that the budget allows
    */
-  async *evaluateAll(patterns: readonly PatternRequest[], from: Pattern): AsyncGenerator<SearchEvent, Evaluation[]> {
+  async *evaluateAll(
+    patterns: readonly PatternRequest[],
+    from: Pattern,
+  ): AsyncGenerator<SearchEvent, PatternEvaluation[]> {
     const requests = patterns
       .map((request) => ({ ...request, sequences: this.losses.missing(request.pattern, request.sequences) }))
       .filter(({ sequences }) => sequences.length > 0);
@@ -119,7 +123,7 @@ export class Trials {
     const within = new Map(affordable.map((request) => [request.pattern, request]));
     const measured = this.#measure(affordable);
     const open = new Set(requests.map(({ pattern }) => pattern));
-    const evaluations: Evaluation[] = [];
+    const evaluations: PatternEvaluation[] = [];
     try {
       for (const { pattern, base } of patterns) {
         this.#signal?.throwIfAborted();
@@ -251,7 +255,7 @@ export class Trials {
       for (const [place, { pattern, sequences }] of requests.entries()) {
         const known = this.#known?.get(pattern);
         const missing = open[place]?.sequences ?? [];
-        const fresh: readonly SequenceLoss[] | undefined = missing.length === 0 ? [] : (await measured?.next())?.value;
+        const fresh: readonly WeightedLoss[] | undefined = missing.length === 0 ? [] : (await measured?.next())?.value;
         for (const index of sequences) {
           const loss = known?.get(index) ?? fresh?.[missing.indexOf(index)];
           if (loss === undefined) throw new Error(`the evaluator returned no loss of sequence ${index}`);
@@ -268,7 +272,7 @@ export class Trials {
     return undefined;
   }
 
-  async #repeat(request: PatternRequest, repeat: number): Promise<readonly SequenceLoss[]> {
+  async #repeat(request: PatternRequest, repeat: number): Promise<readonly WeightedLoss[]> {
     for await (const losses of this.#evaluate([request], { keep: () => [], repeat, ...this.#interruption }))
       return losses;
     return [];

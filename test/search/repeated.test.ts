@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
-import type { SequenceLoss } from "../../src/search/losses.ts";
+import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { exhaustive } from "../../src/search/strategies/exhaustive.ts";
@@ -37,7 +37,7 @@ function noisy(run: string, width: number): { evaluate: Evaluate; asked: string[
 async function run(
   evaluate: Evaluate,
   repeats: number | undefined,
-  known?: ReadonlyMap<string, ReadonlyMap<number, SequenceLoss>>,
+  known?: ReadonlyMap<string, ReadonlyMap<number, WeightedLoss>>,
   method: SearchMethod = { strategy: greedy },
 ): Promise<SearchResult> {
   const space = new PatternSpace(start, {});
@@ -95,14 +95,14 @@ describe("a noisy evaluator", () => {
 
   test("what a journal knows, repetitions included, is replayed to the same result", async () => {
     const { evaluate } = noisy("resumed", 0.02);
-    const known = new Map<string, Map<number, SequenceLoss>>();
+    const known = new Map<string, Map<number, WeightedLoss>>();
     const recording: Evaluate = async function* (requests, context) {
       let at = 0;
       for await (const losses of evaluate(requests, context)) {
         const { pattern, sequences: some } = requests[at++] as PatternRequest;
         const key = context.repeat === undefined ? pattern : `${pattern}#${context.repeat}`;
-        const of = known.get(key) ?? new Map<number, SequenceLoss>();
-        for (const [place, index] of some.entries()) of.set(index, losses[place] as SequenceLoss);
+        const of = known.get(key) ?? new Map<number, WeightedLoss>();
+        for (const [place, index] of some.entries()) of.set(index, losses[place] as WeightedLoss);
         known.set(key, of);
         yield losses;
       }

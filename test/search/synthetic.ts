@@ -4,7 +4,8 @@ import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { LayerCost } from "../../src/search/cost.ts";
 import { type Found, oneByOne, type SearchEvent, type SearchResult } from "../../src/search/events.ts";
-import type { KnownLosses, SequenceLoss } from "../../src/search/losses.ts";
+import type { WeightedLoss } from "../../src/base/estimate.ts";
+import type { KnownLosses } from "../../src/search/losses.ts";
 import { search } from "../../src/search/search.ts";
 import { type Constraints, PatternSpace } from "../../src/search/space.ts";
 import type { SearchMethod } from "../../src/search/strategy.ts";
@@ -109,7 +110,7 @@ export async function run(
 ): Promise<Run> {
   const events: SearchEvent[] = [];
   const calls: Call[] = [];
-  const evaluate = oneByOne(async (pattern, asked, { base }): Promise<SequenceLoss[]> => {
+  const evaluate = oneByOne(async (pattern, asked, { base }): Promise<WeightedLoss[]> => {
     calls.push({ pattern, base, sequences: asked });
     return asked.map((sequence) => ({ loss: loss(pattern, sequence), tokens: 100 }));
   });
@@ -125,9 +126,9 @@ export async function run(
 
 /** What a journal of these calls would hold. */
 export function knownOf(calls: readonly Call[], loss: Problem["loss"]): KnownLosses {
-  const known = new Map<string, Map<number, SequenceLoss>>();
+  const known = new Map<string, Map<number, WeightedLoss>>();
   for (const { pattern, sequences } of calls) {
-    const of = known.get(pattern) ?? new Map<number, SequenceLoss>();
+    const of = known.get(pattern) ?? new Map<number, WeightedLoss>();
     for (const sequence of sequences) of.set(sequence, { loss: loss(pattern, sequence), tokens: 100 });
     known.set(pattern, of);
   }

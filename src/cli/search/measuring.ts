@@ -1,16 +1,17 @@
-/** Measures patterns for a search: asks the evaluator, writes the journal before anything goes on, remembers all of it. */
+/** Measures patterns for a search: asks the evaluator, writes the journal before it continues, remembers all of it. */
+
+import type { WeightedLoss } from "../../base/estimate.ts";
 import type { Journal, JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { executionsRecord } from "../../report/search/search-report.ts";
-import type { EvaluateOptions, Measurement, PatternEvaluator } from "../../runtime/measurement.ts";
+import type { EvaluateOptions, Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Evaluate, PatternRequest } from "../../search/events.ts";
-import type { KnownLosses, SequenceLoss } from "../../search/losses.ts";
+import type { KnownLosses } from "../../search/losses.ts";
 import { repetitionKey } from "../../search/trials.ts";
-import type { Objective } from "./strategy.ts";
 
 export class Measuring {
-  /** Of this run and of the one that it goes on from. */
+  /** Of this run and of the one that it continues. */
   readonly entries: JournalEntry[];
   readonly losses: KnownSequences;
   /** What the search may take as known. */
@@ -54,7 +55,7 @@ export class Measuring {
       for await (const measured of measure(evaluator, requests, context)) {
         yield measured.map((sequence) => {
           const loss = judged(sequence);
-          if (loss === undefined) throw new Error("the evaluator gave no KL");
+          if (loss === undefined) throw new Error("the evaluator returned no KL");
           return loss;
         });
       }
@@ -125,7 +126,7 @@ export class Measuring {
     return sequences.filter((index) => known?.get(index)?.[needs] === undefined);
   }
 
-  #judged({ loss, kl, tokens }: JournalEntry["sequences"][number]): SequenceLoss | undefined {
+  #judged({ loss, kl, tokens }: JournalEntry["sequences"][number]): WeightedLoss | undefined {
     const judged = this.#objective === "kl" ? kl : loss;
     return judged === undefined ? undefined : { loss: judged, tokens };
   }

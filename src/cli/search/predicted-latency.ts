@@ -27,7 +27,7 @@ export function addLatencyOptions(command: Command): Command {
     .optionsGroup("Speed:")
     .option(
       "--latency <file>",
-      "costs of layers that bench --latency wrote: --retain takes 1.5x, results tell speed-ups",
+      "costs of layers that bench --latency wrote: --retain takes 1.5x, results show speed-ups",
     )
     .addOption(new Option("--phase <name>", "what should be fast (default: prefill)").choices([...latencyPhases]))
     .option("--context <n>", "tokens of context (default: the longest of the latency file)", positiveNumber)

@@ -21,7 +21,7 @@ interface MergeFlags {
 
 const help = `
 What several journals measured is written once, that of the first. Copy FILE to where the search's pattern file is to be,
-with .journal.jsonl behind its name, and go on with --resume.
+with .journal.jsonl after its name, and continue with --resume.
 
 Example:
   $ indexcache search merge one.journal.jsonl two.journal.jsonl -o quarter.json.journal.jsonl`;

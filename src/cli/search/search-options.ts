@@ -57,7 +57,7 @@ export function addSearchOptions(command: Command): void {
     )
     .optionsGroup("Files and resuming:")
     .option("-o, --output <file>", "write the pattern file here, exactly")
-    .option("--resume", "go on from the journal of an earlier run")
+    .option("--resume", "continue from the journal of an earlier run")
     .option("--fresh", "begin anew where there is a journal already")
     .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
     .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")

@@ -62,7 +62,7 @@ const FEW_SEQUENCES = 8;
 
 const help = `
 Every layer starts Full but those that the model itself shares. FILE gets the best pattern of each wanted retention and how
-it was found; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can go on after Ctrl-C, a crash or
+it was found; FILE.journal.jsonl gets every evaluation as it is made, so that --resume can continue after Ctrl-C, a crash or
 a full disk. Without -o nothing is written, and an interrupted search begins anew.
 
 Strategies (losses within 1e-5 nats are ties, the lowest layer wins):

@@ -2,11 +2,10 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
+import type { Objective } from "../../runtime/measurement.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
-
-export type Objective = "nll" | "kl";
 
 export interface StrategyFlags {
   strategy: string;

@@ -1,20 +1,21 @@
 /** Losses of single patterns on chosen sequences, from what the journal holds: of the search's own text and of held-out text. */
+
+import { type Estimate, estimate, pairedDifference } from "../../base/estimate.ts";
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { type Estimate, estimate } from "../../search/losses.ts";
 
 export interface PatternLoss {
   /** NLL, nats per token, with the standard error of the mean over sequences. */
   loss: Estimate;
   /** Paired: NLL less the baseline's. */
   change: Estimate;
-  /** KL from the model's own pattern; undefined where it was not measured. */
+  /** KL from the model's own pattern; undefined if it was not measured. */
   kl: Estimate | undefined;
 }
 
 type Sequence = JournalEntry["sequences"][number];
 
-/** @throws Error where a sequence of one of the patterns is missing */
+/** @throws Error if a sequence of one of the patterns is missing */
 export function patternLoss(
   known: KnownSequences,
   pattern: Pattern,
@@ -30,7 +31,7 @@ export function patternLoss(
     change:
       pattern === baseline
         ? { mean: 0, standardError: 0, sequences: own.length }
-        : { ...difference(own, before), mean: loss.mean - estimate(before).mean },
+        : { ...pairedDifference(own, before), mean: loss.mean - estimate(before).mean },
     kl: divergences.length === own.length ? estimate(divergences) : undefined,
   };
 }
@@ -42,14 +43,10 @@ export function lossDifference(
   other: Pattern,
   indices: readonly number[],
 ): Estimate {
-  return difference(
+  return pairedDifference(
     indices.map((index) => sequenceOf(known, pattern, index)),
     indices.map((index) => sequenceOf(known, other, index)),
   );
-}
-
-function difference(own: readonly Sequence[], other: readonly Sequence[]): Estimate {
-  return estimate(own.map(({ loss, tokens }, index) => ({ loss: loss - (other[index]?.loss ?? 0), tokens })));
 }
 
 function sequenceOf(known: KnownSequences, pattern: Pattern, index: number): Sequence {

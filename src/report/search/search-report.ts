@@ -1,11 +1,13 @@
-/** What `search` gives: the pattern file's content, and the same as a table. */
+/** What `search` returns: the content of the pattern file, and the same as a table. */
+
+import type { Estimate } from "../../base/estimate.ts";
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import type { LayerExecutions } from "../../runtime/measurement.ts";
+import type { LayerExecutions, Objective } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
-import type { Estimate, Evaluation } from "../../search/losses.ts";
+import type { PatternEvaluation } from "../../search/losses.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
@@ -13,7 +15,7 @@ import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.t
 
 export interface SearchContext {
   method: SearchMethod;
-  objective: "nll" | "kl";
+  objective: Objective;
   settings: Record<string, string | number | boolean>;
   model: PatternFile["model"];
   /** The model's own pattern. */
@@ -121,7 +123,7 @@ function stepRecord({ pattern, evaluation, lead, repetition }: SearchStep) {
   };
 }
 
-function partial({ complete, sequences }: Evaluation): { sequences?: number } {
+function partial({ complete, sequences }: PatternEvaluation): { sequences?: number } {
   return complete ? {} : { sequences };
 }
 
@@ -249,7 +251,7 @@ function noiseMark(withinNoise: boolean | null): string {
 function formatPatterns({ patterns = [], model, search }: PatternFile): string {
   const held = patterns.some(({ held_out: out }) => out !== undefined);
   const kl = patterns.some((one) => one.kl !== undefined);
-  const look = patterns.some((one) => one.second_look !== undefined);
+  const refined = patterns.some((one) => one.second_look !== undefined);
   const fast = patterns.some((one) => one.predicted_speedup !== undefined);
   const columns = [
     { title: "Full", align: "right" },
@@ -263,7 +265,7 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
           { title: "+-", align: "right" },
         ] as const)
       : []),
-    ...(look ? ([{ title: "Second look", align: "right" }] as const) : []),
+    ...(refined ? ([{ title: "Beyond greedy", align: "right" }] as const) : []),
     ...(fast ? ([{ title: "Speed-up", align: "right" }] as const) : []),
     { title: "Pattern" },
   ] as const;
@@ -279,7 +281,7 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
           one.held_out === undefined ? "" : formatError(one.held_out.change_error),
         ]
       : []),
-    ...(look ? [formatSecondLook(one)] : []),
+    ...(refined ? [formatRefinement(one)] : []),
     ...(fast ? [`${(one.predicted_speedup ?? 1).toFixed(2)}x`] : []),
     one.index_topk_pattern,
   ]);
@@ -287,8 +289,8 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
   return `${formatTable(columns, lines)}${notes}`;
 }
 
-/** What was tried beyond greedy without finding a better one, or what was gained on the search's own text and, where it is known, on held-out text. */
-function formatSecondLook({ second_look: look, found_by: by }: FoundRecord): string {
+/** How many patterns were tried without finding a better one, or what was gained on the search's own text and on held-out text. */
+function formatRefinement({ second_look: look, found_by: by }: FoundRecord): string {
   if (look === undefined) return "";
   if (look.gain === 0) return look.tried === undefined ? "none better" : `none of ${formatCount(look.tried)} better`;
   const out = look.held_out_gain === undefined ? "" : `, held out ${formatLossChange(-look.held_out_gain)}`;
@@ -315,7 +317,9 @@ function formatSummary(file: PatternFile): string {
       : [
           ["Speed-ups", `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`] as const,
         ]),
-    ...(file.knee === undefined ? [] : [["Knee", `${file.knee} Full layers`] as const]),
+    ...(file.knee === undefined
+      ? []
+      : [["Knee", `${file.knee} Full layers: with fewer, the loss rises faster than on average`] as const]),
     ...(unseen.length === 0
       ? []
       : [
@@ -331,8 +335,8 @@ function formatSummary(file: PatternFile): string {
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
-    ...(rows === undefined || total === 0 ? [] : [["Rows", formatRows(rows, total)] as const]),
-    ...(looks.length === 0 ? [] : [["Second look", describeLooks(looks, file.calibration.sequences)] as const]),
+    ...(rows === undefined || total === 0 ? [] : [["Token rows", formatRows(rows, total)] as const]),
+    ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),
   ]);
 }
 
@@ -341,18 +345,18 @@ function formatRows(rows: NonNullable<PatternFile["search"]["layer_executions"][
   const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
   // Bases that are run for their states, and whole batches where a few sequences were asked for.
   if (rows.run > total)
-    return `${percent(rows.run)} of those of full forward passes ran: states cost more than they spared`;
+    return `${percent(rows.run)} of full forward passes ran: keeping states cost more than it saved`;
   const spared = [
-    [rows.prefix, "below the first difference"],
-    [rows.kept, "as kept candidates"],
-    [rows.invariant, "below index_topk"],
+    [rows.prefix, "layers below the first flip"],
+    [rows.kept, "states kept from candidates"],
+    [rows.invariant, "positions below index_topk"],
   ] as const;
   const parts = spared.filter(([part]) => part > 0).map(([part, where]) => `${percent(part)} ${where}`);
-  return `${percent(rows.run)} ran${parts.length === 0 ? "" : `; spared: ${parts.join(", ")}`}`;
+  return `${percent(rows.run)} of full forward passes ran${parts.length === 0 ? "" : `; not needed: ${parts.join(", ")}`}`;
 }
 
-/** What the second look has tested, so that nobody takes it for a test of quality. */
-function describeLooks(looks: readonly NonNullable<FoundRecord["second_look"]>[], sequences: number): string {
+/** What refinement has tested, so that nobody takes it for a test of quality. */
+function describeRefinements(looks: readonly NonNullable<FoundRecord["second_look"]>[], sequences: number): string {
   const tried = looks[0]?.tried;
   const more =
     tried === undefined ? "more patterns were" : `${formatCount(tried)} more pattern${tried === 1 ? " was" : "s were"}`;
@@ -380,14 +384,16 @@ function serverFields({ server, trajectory, patterns = [] }: PatternFile): (read
       "Undecided",
       open.length === 0
         ? "no step: every choice is ahead by more than the noise"
-        : `step${open.length === 1 ? "" : "s"} ${open.join(", ")}: the lowest layer was taken of those that noise does not tell apart`,
+        : `step${open.length === 1 ? "" : "s"} ${open.join(", ")}: the lowest layer was taken of those that noise does not separate`,
     ],
     ...patterns.flatMap(({ index_topk_pattern: pattern, repetition }) => {
       const [closest, ...others] = repetition?.undecided ?? [];
       if (closest === undefined) return [];
       const more =
         others.length === 0 ? "" : ` and ${formatCount(others.length)} other${others.length === 1 ? "" : "s"}`;
-      return [["Undecided", `${pattern} is not told from ${closest}${more}: --repeats or more text may tell`] as const];
+      return [
+        ["Undecided", `${pattern} may be no better than ${closest}${more}: --repeats or more text may show`] as const,
+      ];
     }),
   ];
 }

@@ -1,7 +1,8 @@
 /** Where a search stands, by its journal: what was measured, and the best pattern of each size so far. */
+
+import { estimate } from "../../base/estimate.ts";
 import { type JournalContent, knownSequences } from "../../formats/journal.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { estimate } from "../../search/losses.ts";
 import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
 
@@ -18,7 +19,7 @@ export interface SearchStatus {
   position: { done: number; total: number } | null;
   /** The search has ended, and what its report adds is being measured or was. */
   ended: boolean;
-  /** By the mean of the evaluations so far; null where nothing tells. */
+  /** By the mean of the evaluations so far; null if nothing was measured yet. */
   seconds_left: number | null;
   /** Of patterns that were measured on as many sequences as the model's own. */
   best: { full_layers: number; index_topk_pattern: string; loss: number; change: number }[];

@@ -1,6 +1,7 @@
 /** Means over sequences, with their standard errors. */
+
+import { estimate } from "../../base/estimate.ts";
 import { sum } from "../../base/sum.ts";
-import { weightedMean } from "../../base/weighted-mean.ts";
 import type { Measurement, SequenceLoss } from "../measurement.ts";
 import { noExecutions, sumExecutions } from "./layer-executions.ts";
 
@@ -26,10 +27,10 @@ export function meanLoss(
   losses: readonly SequenceLoss[],
 ): Pick<Measurement, "loss" | "standardError" | "kl" | "klStandardError" | "tokens"> {
   const tokens = sum(losses.map((sequence) => sequence.tokens));
-  const { mean: loss, standardError } = weightedMean(losses.map((one) => ({ value: one.loss, tokens: one.tokens })));
+  const { mean: loss, standardError } = estimate(losses);
   if (losses.some(({ kl }) => kl === undefined)) return { loss, standardError, tokens };
-  const { mean: kl, standardError: klStandardError } = weightedMean(
-    losses.map(({ kl = 0, tokens: weight }) => ({ value: kl, tokens: weight })),
+  const { mean: kl, standardError: klStandardError } = estimate(
+    losses.map(({ kl: one = 0, tokens: weight }) => ({ loss: one, tokens: weight })),
   );
   return { loss, standardError, kl, klStandardError, tokens };
 }

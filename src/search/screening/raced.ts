@@ -5,10 +5,10 @@
  */
 
 import { studentQuantile } from "../../base/distributions.ts";
+import type { Estimate } from "../../base/estimate.ts";
 import { TIE_NATS } from "../../base/near-tie.ts";
 import { Random } from "../../base/random.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { Estimate } from "../losses.ts";
 import { chooseBestOnes } from "../ties.ts";
 import type { Trials } from "../trials.ts";
 import { blocksOf, type Screening } from "./screening.ts";

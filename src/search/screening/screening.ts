@@ -4,12 +4,12 @@
  */
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { SearchEvent } from "../events.ts";
-import type { Evaluation } from "../losses.ts";
+import type { PatternEvaluation } from "../losses.ts";
 import type { Trials } from "../trials.ts";
 
 export interface Tried {
   pattern: Pattern;
-  evaluation: Evaluation;
+  evaluation: PatternEvaluation;
   /** Shown not to be among the best before all sequences were measured. */
   dropped: boolean;
 }

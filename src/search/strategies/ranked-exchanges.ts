@@ -19,7 +19,7 @@ interface Choice {
 /**
  * Allowed patterns with `size` layers of each kind exchanged, the lowest rank first; of one rank, the one with the lowest
  * changed layers first, to which ties go.
- * @param price of sharing a layer: an exchange ranks as what it shares costs, less what it makes Full
+ * @param price of sharing a layer; the rank is the price of the layers that become Shared, less that of those that become Full
  */
 export function* rankedExchanges(
   space: PatternSpace,
@@ -38,7 +38,7 @@ export function* rankedExchanges(
     let rank = Number.POSITIVE_INFINITY;
     for (let index = 0; index < shared.length; index++) {
       rank = Math.min(rank, rankOf(index));
-      // Nothing of this choice was taken: those behind it rank no lower.
+      // Nothing of this choice was taken: those after it rank no lower.
       if (next[index] === 0) break;
     }
     if (rank === Number.POSITIVE_INFINITY) return;
