@@ -147,13 +147,13 @@ const secondLook = z
   .object({
     first_pattern: letters.describe("greedy's"),
     first_loss: nats,
-    gain: z.number().describe("first_loss less loss; 0 where nothing better than greedy's pattern was found"),
+    gain: z.number().describe("first_loss less loss; 0 if nothing better than greedy's pattern was found"),
     gain_error: error,
     tried: count.optional().describe("patterns measured beyond greedy's, of all sizes together"),
     held_out_gain: z.number().optional().describe("the same on the held-out sequences"),
     held_out_gain_error: error.optional(),
   })
-  .describe("of look-again: what it found beyond greedy");
+  .describe("of refine (look-again in earlier versions): what it found beyond greedy");
 
 const found = z.object({
   full_layers: z.int().min(1),

@@ -4,6 +4,7 @@
  *   npm run bench                                  the demo model: 1K, 8K and 32K tokens, a few minutes
  *   npm run bench -- --quick                       1K and 4K only
  *   npm run bench -- search                        searches alone: what each saving is worth, some minutes
+ *   npm run bench -- rehearsal                     what strategies themselves take at 24 to 78 layers, no model run
  *   npm run bench -- server                        `indexcache serve` alone: its requests against direct evaluation
  *   npm run bench -- --model ./model --threads 4
  *   npm run bench -- --transformers .venv/bin/python   beside transformers on the same machine (requirements: tools/oracle)
@@ -23,7 +24,7 @@ import { formatBytes } from "../../dist/report/quantities.js";
 import { formatTable } from "../../dist/report/text-table.js";
 import { PatternTimer } from "../../dist/runtime/generate/pattern-timer.js";
 import { measurePeakMemory } from "./inference.js";
-import { measureSearch } from "./search.js";
+import { measureRehearsals, measureSearch } from "./search.js";
 import { measureServer } from "./server.js";
 import { besideTransformers } from "./transformers.js";
 
@@ -45,6 +46,21 @@ console.log(
 );
 if (positionals.includes("search")) {
   await benchSearch();
+  process.exit();
+}
+if (positionals.includes("rehearsal")) {
+  const rehearsals = await measureRehearsals();
+  print(
+    "Rehearsals to 1/4 by 16 sequences: a strategy's own bookkeeping, CPU time",
+    ["layers", "greedy s", "refine s", "ratio", "patterns"],
+    rehearsals.map(({ layers: depth, greedy, refine, patterns: measured }) => [
+      String(depth),
+      greedy.toFixed(2),
+      refine.toFixed(2),
+      (refine / greedy).toFixed(1),
+      String(measured),
+    ]),
+  );
   process.exit();
 }
 if (positionals.includes("server")) {

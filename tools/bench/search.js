@@ -3,10 +3,11 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { packWindows } from "../../dist/calibration/windows.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
+import { fullPattern } from "../../dist/pattern/pattern.js";
 import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { parseRetain } from "../../dist/search/retain.js";
-import { search } from "../../dist/search/search.js";
+import { rehearse, search } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { greedy } from "../../dist/search/strategies/greedy.js";
 import { refine } from "../../dist/search/strategies/refine.js";
@@ -39,6 +40,29 @@ export async function measureSearch(model, { sequences, length }) {
     rows.push({ title, ...ours, identical: isIdentical(ours, naive) });
   }
   return { sequences: windows.length, length, naive, rows };
+}
+
+/** What a strategy's own bookkeeping takes at real depth, beside greedy's: no model, losses that cost nothing. */
+export async function measureRehearsals(depths = [24, 47, 61, 78]) {
+  const rows = [];
+  for (const layers of depths) {
+    const space = new PatternSpace(fullPattern(layers));
+    const work = {
+      space,
+      targets: [Math.round(layers / 4)],
+      sequences: Array.from({ length: 16 }, (_, index) => index),
+    };
+    const seconds = [];
+    let foreseen;
+    for (const strategy of [greedy, refine]) {
+      const cpu = process.cpuUsage();
+      foreseen = await rehearse({ strategy }, work);
+      const { user, system } = process.cpuUsage(cpu);
+      seconds.push((user + system) / 1e6);
+    }
+    rows.push({ layers, greedy: seconds[0], refine: seconds[1], patterns: foreseen.evaluations });
+  }
+  return rows;
 }
 
 /** One process and one thread: layers, rows and CPU time are then those of the search alone. */

@@ -29,7 +29,7 @@ const RACE: RaceSettings = { alpha: 0.1, block: 2, seed: 0 };
 
 export const refine: Strategy = {
   name: "refine",
-  summary: "greedy, then for at most as many layer runs again: exchanges of layers, and a forward beam of width 2",
+  summary: "greedy, then exchanges of layers and a forward beam, for as much work again",
   mayRace: false,
   isNested: false,
   isAdaptive: true,
