@@ -260,7 +260,7 @@ describe("search", () => {
     ["a pin outside the model", ["--pin-full", "5"], "--pin-full names layer 5, the model has 5 layers"],
     ["a run limit that the target breaks", ["--max-shared-run", "1", "--retain", "2"], "--max-shared-run is 1"],
     ["--memory without a size", ["--memory", "much"], "It must be a size like 512MiB"],
-    ["--race with the default strategy", ["--race"], "--race goes with greedy, forward, blockwise, beam"],
+    ["--race with the default strategy", ["--race"], "--race goes with greedy, blockwise, not with --strategy refine"],
     ["--alpha without a race", ["--alpha", "0.1"], "--alpha is an option of --race"],
     ["--status of no file", ["--status", "none.jsonl"], "no such file"],
     ["--retain 0", ["--retain", "0"], "at least layer 0 has to stay Full"],

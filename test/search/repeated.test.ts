@@ -1,8 +1,8 @@
 /** Searches over an evaluator that repeats up to noise only. */
 import { describe, expect, test } from "vitest";
+import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
-import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { exhaustive } from "../../src/search/strategies/exhaustive.ts";

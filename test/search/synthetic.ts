@@ -1,10 +1,10 @@
 /** Losses without a model, and searches over them, for tests of the strategies. */
 import fc from "fast-check";
+import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { LayerCost } from "../../src/search/cost.ts";
 import { type Found, oneByOne, type SearchEvent, type SearchResult } from "../../src/search/events.ts";
-import type { WeightedLoss } from "../../src/base/estimate.ts";
 import type { KnownLosses } from "../../src/search/losses.ts";
 import { search } from "../../src/search/search.ts";
 import { type Constraints, PatternSpace } from "../../src/search/space.ts";
