@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { indexcache, interrupt } from "./indexcache.ts";
+import { indexcache, indexcacheProcess, interrupt } from "./indexcache.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 test("a search that cannot write ends the demo as it ends itself", async () => {
-  const { status, stderr } = await indexcache(folder, ["demo", "-o", join("nowhere", "p.json")]);
+  const { status, stderr } = await indexcacheProcess(folder, ["demo", "-o", join("nowhere", "p.json")]);
   expect(status).toBe(2);
   expect(stderr).toContain("nowhere");
 });
