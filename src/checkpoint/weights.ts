@@ -5,6 +5,8 @@
  */
 import { InputError } from "../base/errors.ts";
 import { isFull, type Pattern } from "../pattern/pattern.ts";
+import type { LayerBinder } from "./architectures/architecture.ts";
+import { architectures } from "./architectures/architectures.ts";
 import type { DsaConfig } from "./config/model-config.ts";
 import { weightTypes } from "./dtype.ts";
 import { unreadFormat } from "./quantization.ts";
@@ -63,13 +65,25 @@ export interface RoutedWeights {
   shared: MlpWeights | undefined;
 }
 
+/** A gate of normed rows y, which become `y sigmoid(up(silu(down(y))))`. */
+export interface NormGate {
+  down: Weight;
+  up: Weight;
+}
+
+/** The tensors of a layer. Parts that are absent are not in its graphs: this is what tells architectures apart. */
 export interface LayerWeights {
   inputNorm: Weight;
+  inputGate?: NormGate | undefined;
   postAttentionNorm: Weight;
+  postAttentionGate?: NormGate | undefined;
   qA: Weight;
   qABias: Weight | undefined;
   qANorm: Weight;
+  /** Queries, head by head, of c_q; with `gatesValues` it reads c_q and its rows before their norm, side by side. */
   qB: Weight;
+  /** Does each head's block of `qB` end with `v_head_dim` rows whose sigmoid multiplies the head's values? */
+  gatesValues?: boolean | undefined;
   kvA: Weight;
   kvABias: Weight | undefined;
   kvANorm: Weight;
@@ -135,7 +149,9 @@ function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: 
     embedding,
     finalNorm: binder.weight("model.norm.weight", [hiddenSize]),
     lmHead: tied ? embedding : binder.weight(names.head, vocabulary),
-    layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => bindLayer(binder, config, layer)),
+    layers: Array.from({ length: config.numHiddenLayers }, (_, layer) =>
+      architectures[config.modelType].layer(binder, config, layer),
+    ),
     leftoverIndexers: [...config.indexerLayers].flatMap((letter, layer) =>
       letter === "S" && binder.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`) ? [layer] : [],
     ),
@@ -173,70 +189,7 @@ export function elementsOf(weights: ModelWeights, pattern: Pattern): number {
     .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
 }
 
-function bindLayer(binder: Binder, config: DsaConfig, layer: number): LayerWeights {
-  const at = `model.layers.${layer}`;
-  const attention = `${at}.self_attn`;
-  const { hiddenSize, qLoraRank, kvLoraRank, qkRopeHeadDim, numAttentionHeads: heads } = config;
-  const qkHeadDim = config.qkNopeHeadDim + qkRopeHeadDim;
-  const latent = kvLoraRank + qkRopeHeadDim;
-  const bias = (name: string, size: number) =>
-    config.attentionBias ? binder.weight(`${attention}.${name}.bias`, [size]) : undefined;
-  return {
-    inputNorm: binder.weight(`${at}.input_layernorm.weight`, [hiddenSize]),
-    postAttentionNorm: binder.weight(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
-    qA: binder.weight(`${attention}.q_a_proj.weight`, [qLoraRank, hiddenSize]),
-    qABias: bias("q_a_proj", qLoraRank),
-    qANorm: binder.weight(`${attention}.q_a_layernorm.weight`, [qLoraRank]),
-    qB: binder.weight(`${attention}.q_b_proj.weight`, [heads * qkHeadDim, qLoraRank]),
-    kvA: binder.weight(`${attention}.kv_a_proj_with_mqa.weight`, [latent, hiddenSize]),
-    kvABias: bias("kv_a_proj_with_mqa", latent),
-    kvANorm: binder.weight(`${attention}.kv_a_layernorm.weight`, [kvLoraRank]),
-    kvB: bindUpProjection(binder, config, attention),
-    o: binder.weight(`${attention}.o_proj.weight`, [hiddenSize, heads * config.vHeadDim]),
-    oBias: bias("o_proj", hiddenSize),
-    indexer: isFull(config.indexerLayers, layer) ? bindIndexer(binder, config, `${attention}.indexer`) : undefined,
-    mlp: config.sparseLayers[layer]
-      ? bindRouted(binder, config, `${at}.mlp`)
-      : binder.mlp(`${at}.mlp`, config.intermediateSize),
-  };
-}
-
-function bindIndexer(binder: Binder, config: DsaConfig, at: string): IndexerWeights {
-  const { indexNHeads, indexHeadDim, hiddenSize } = config;
-  return {
-    wqB: binder.weight(`${at}.wq_b.weight`, [indexNHeads * indexHeadDim, config.qLoraRank]),
-    wk: binder.weight(`${at}.wk.weight`, [indexHeadDim, hiddenSize]),
-    kNorm: binder.weight(`${at}.k_norm.weight`, [indexHeadDim]),
-    kNormBias: binder.weight(`${at}.k_norm.bias`, [indexHeadDim]),
-    weightsProj: binder.weight(`${at}.weights_proj.weight`, [indexNHeads, hiddenSize]),
-  };
-}
-
-function bindUpProjection(binder: Binder, config: DsaConfig, at: string): Weight | SplitUpProjection {
-  const { numAttentionHeads: heads, qkNopeHeadDim: nope, vHeadDim, kvLoraRank } = config;
-  const whole = `${at}.kv_b_proj.weight`;
-  if (!binder.has(whole) && binder.has(`${at}.embed_q.weight`)) {
-    const keyUp = binder.weight(`${at}.embed_q.weight`, [heads, kvLoraRank, nope]);
-    const valueUp = binder.weight(`${at}.unembed_out.weight`, [heads, vHeadDim, kvLoraRank]);
-    if (keyUp.scale !== undefined || valueUp.scale !== undefined) {
-      throw new InputError(`"${keyUp.name}" is FP8: in MLX's layout, that is not read`);
-    }
-    return { name: `${at}.kv_b_proj`, keyUp, valueUp };
-  }
-  return binder.weight(whole, [heads * (nope + vHeadDim), kvLoraRank]);
-}
-
-function bindRouted(binder: Binder, config: DsaConfig, at: string): RoutedWeights {
-  const { nRoutedExperts, moeIntermediateSize, nSharedExperts, hiddenSize } = config;
-  return {
-    router: binder.weight(`${at}.gate.weight`, [nRoutedExperts, hiddenSize]),
-    correctionBias: binder.weight(`${at}.gate.e_score_correction_bias`, [nRoutedExperts]),
-    experts: binder.experts(at),
-    shared: nSharedExperts > 0 ? binder.mlp(`${at}.shared_experts`, moeIntermediateSize * nSharedExperts) : undefined,
-  };
-}
-
-class Binder {
+class Binder implements LayerBinder {
   readonly #config: DsaConfig;
   readonly #checkpoint: CheckpointTensors;
   /** By transformers' names. */

@@ -1,7 +1,7 @@
 /** The small files of a distilled checkpoint: config.json, the card, and the manifest that says where it comes from. */
 import { join } from "node:path";
 import { escapeControls } from "../base/quoted.ts";
-import type { ModelType } from "../checkpoint/config/architecture.ts";
+import type { ModelType } from "../checkpoint/architectures/architectures.ts";
 import type { DerivedFile } from "../checkpoint/derived/derived-checkpoint.ts";
 import { patchConfig } from "../engines/applied/config-patch.ts";
 import { cardTable, modelCard } from "../engines/applied/model-card.ts";

@@ -296,6 +296,11 @@ export class GraphBuilder {
     return [outputs[0] as Value, outputs[3] as Value];
   }
 
+  /** Computed in float32, as gates are in transformers. */
+  sigmoid(x: Value): Value {
+    return this.fromFloat(this.node("Sigmoid", [this.toFloat(x)]));
+  }
+
   reshape(x: Value, shape: number[]): Value {
     return this.node("Reshape", [x, this.int(shape)]);
   }

@@ -4,9 +4,9 @@
  */
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
+import { architectures, type ModelType } from "../architectures/architectures.ts";
 
-export const supportedModelTypes = ["glm_moe_dsa", "deepseek_v32"] as const;
-export type ModelType = (typeof supportedModelTypes)[number];
+const supportedModelTypes = Object.keys(architectures) as ModelType[];
 
 export interface IdentifiedConfig {
   modelType: ModelType;
@@ -15,9 +15,6 @@ export interface IdentifiedConfig {
   /** What was concluded rather than read, for people. */
   notes: string[];
 }
-
-/** How the names of classes in `architectures` begin. */
-const classNames: Record<ModelType, string> = { glm_moe_dsa: "GlmMoeDsa", deepseek_v32: "DeepseekV32" };
 
 /** Fields that a composite config holds beside its `text_config` and that concern the language model. */
 const outerFields = [
@@ -91,7 +88,9 @@ function isSparseV3(fields: Readonly<Record<string, unknown>>): boolean {
 function supportedClasses(fields: Readonly<Record<string, unknown>>): { name: string; type: ModelType }[] {
   const names = Array.isArray(fields.architectures) ? fields.architectures : [];
   return names.flatMap((name) => {
-    const type = supportedModelTypes.find((type) => typeof name === "string" && name.startsWith(classNames[type]));
+    const type = supportedModelTypes.find(
+      (type) => typeof name === "string" && name.startsWith(architectures[type].className),
+    );
     return type === undefined ? [] : [{ name: String(name), type }];
   });
 }

@@ -8,11 +8,14 @@ import { InputError } from "../../base/errors.ts";
 import { readText } from "../../formats/text-file.ts";
 import { checkShape, parseJson } from "../../formats/validation.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import type { Architecture } from "../architectures/architecture.ts";
+import { architectures, type ModelType } from "../architectures/architectures.ts";
 import { downloadHint, modelName } from "../hub-cache.ts";
 import { type Quantization, readQuantization } from "../quantization.ts";
-import { identifyConfig, type ModelType } from "./architecture.ts";
+import { identifyConfig } from "./architecture.ts";
 import { describeContradictions, ownPattern } from "./config-contradictions.ts";
-import { configSchema, type RawConfig } from "./config-schema.ts";
+import { configSchema, largestSizes, type RawConfig } from "./config-schema.ts";
+import { sizeUpTo } from "./numbers.ts";
 import { type RopeParameters, readRopeParameters } from "./rope.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
@@ -57,6 +60,8 @@ export interface DsaConfig {
    * that a checkpoint holds for one of the other layers was not trained with them.
    */
   indexerLayers: Pattern;
+  /** Sizes that only this architecture has (`Architecture.ownSizes`), by their names in config.json. */
+  ownSizes: Readonly<Record<string, number>>;
   /** How config.json says that the weights are quantised; undefined where it says nothing. */
   quantization: Quantization | undefined;
   bosTokenId: number | undefined;
@@ -90,30 +95,25 @@ export function parseModelConfig(json: unknown, path: string, name: string): Dsa
   const config = normalise(raw, modelType, path, name);
   return {
     ...config,
+    ownSizes: readOwnSizes(architectures[modelType], fields, path),
     quantization: readQuantization(declared),
     notes: [...notes, ...describeContradictions(raw, path)],
   };
 }
-
-/** What transformers assumes where a field is absent. */
-const defaults = {
-  glm_moe_dsa: { normEps: 1e-5, positions: 202752, indexHeads: 32, groups: 1, keptGroups: 1 },
-  deepseek_v32: { normEps: 1e-6, positions: 163840, indexHeads: 64, groups: 8, keptGroups: 4 },
-} satisfies Record<ModelType, Record<string, number>>;
 
 function normalise(
   raw: RawConfig,
   modelType: ModelType,
   path: string,
   name: string,
-): Omit<DsaConfig, "quantization" | "notes"> {
+): Omit<DsaConfig, "ownSizes" | "quantization" | "notes"> {
   const refuse = (field: string, why: string): never => {
     throw new InputError(`"${path}": ${field} ${why}`);
   };
-  const assumed = defaults[modelType];
+  const assumed = architectures[modelType].defaults;
   const layers = raw.num_hidden_layers;
   const heads = raw.num_attention_heads;
-  const experts = routedExperts(raw, refuse);
+  const experts = routedExperts(raw, assumed.experts, refuse);
   const perToken = raw.num_experts_per_tok ?? 8;
   // An explicit null is a model without groups.
   const groups = raw.n_group === undefined ? assumed.groups : (raw.n_group ?? 1);
@@ -143,7 +143,7 @@ function normalise(
     qkRopeHeadDim: raw.qk_rope_head_dim,
     vHeadDim: raw.v_head_dim,
     intermediateSize: raw.intermediate_size,
-    moeIntermediateSize: raw.moe_intermediate_size ?? 2048,
+    moeIntermediateSize: raw.moe_intermediate_size ?? assumed.expertWidth,
     nRoutedExperts: experts,
     nSharedExperts: raw.n_shared_experts ?? 1,
     numExpertsPerTok: perToken,
@@ -151,13 +151,13 @@ function normalise(
     topkGroup: keptGroups,
     routedScalingFactor: raw.routed_scaling_factor ?? 2.5,
     normTopkProb: raw.norm_topk_prob ?? true,
-    sparseLayers: sparseLayers(raw, refuse),
+    sparseLayers: sparseLayers(raw, assumed.denseLayers, refuse),
     rmsNormEps: raw.rms_norm_eps ?? assumed.normEps,
     attentionBias: raw.attention_bias ?? false,
     tieWordEmbeddings: raw.tie_word_embeddings ?? false,
     maxPositionEmbeddings: maxPositions,
     rope: readRopeParameters(raw, maxPositions, path),
-    indexerRopeInterleave: raw.indexer_rope_interleave ?? modelType === "glm_moe_dsa",
+    indexerRopeInterleave: raw.indexer_rope_interleave ?? assumed.indexerRopeInterleave,
     indexTopk: raw.index_topk ?? 2048,
     indexHeadDim,
     indexNHeads: raw.index_n_heads ?? assumed.indexHeads,
@@ -168,22 +168,30 @@ function normalise(
   };
 }
 
+/** @throws InputError for a size that is none */
+function readOwnSizes({ ownSizes = {} }: Architecture, fields: Record<string, unknown>, path: string) {
+  const shape = Object.fromEntries(
+    Object.entries(ownSizes).map(([name, assumed]) => [name, sizeUpTo(largestSizes.width).default(assumed)]),
+  );
+  return checkShape(fields, z.object(shape), `"${path}"`);
+}
+
 /** The number of routed experts under any of its names; transformers knows all three. */
-function routedExperts(raw: RawConfig, refuse: (field: string, why: string) => never): number {
+function routedExperts(raw: RawConfig, assumed: number, refuse: (field: string, why: string) => never): number {
   const names = ["n_routed_experts", "num_local_experts", "num_experts"] as const;
   const stated = names.flatMap((name) => (raw[name] == null ? [] : [{ name, value: raw[name] }]));
   const [first, ...others] = stated;
   const other = others.find(({ value }) => value !== first?.value);
   if (first !== undefined && other !== undefined)
     refuse(first.name, `is ${first.value} and ${other.name} is ${other.value}: they mean the same`);
-  return first?.value ?? 256;
+  return first?.value ?? assumed;
 }
 
 /** `mlp_layer_types` decides where present; otherwise the first `first_k_dense_replace` layers are dense. */
-function sparseLayers(raw: RawConfig, refuse: (field: string, why: string) => never): boolean[] {
+function sparseLayers(raw: RawConfig, assumed: number, refuse: (field: string, why: string) => never): boolean[] {
   const layers = raw.num_hidden_layers;
   if (raw.mlp_layer_types == null)
-    return Array.from({ length: layers }, (_, i) => i >= (raw.first_k_dense_replace ?? 3));
+    return Array.from({ length: layers }, (_, i) => i >= (raw.first_k_dense_replace ?? assumed));
   if (raw.mlp_layer_types.length !== layers) {
     refuse("mlp_layer_types", `has ${raw.mlp_layer_types.length} entries for ${layers} layers`);
   }

@@ -12,7 +12,7 @@ import { encodeModel, GraphBuilder, type Value } from "../graph-builder.ts";
 import { closedKeys, latentScores, readLatents, rowColumn } from "../layer/attention-kernels.ts";
 import { enterLayer } from "../layer/dsa-layer.ts";
 import { chunkKernels } from "../layer/kernels.ts";
-import { absorbedQueries, absorbedValues, attentionQueries } from "../layer/latent-attention.ts";
+import { absorbedQueries, absorbedValues, attentionQueries, gatedValues } from "../layer/latent-attention.ts";
 
 /**
  * Encoded probe of one layer. S query rows, T keys (all up to the last row at least), N selections of K keys each.
@@ -36,15 +36,15 @@ export function attentionProbe(config: DsaConfig, layer: LayerWeights, name: str
   const own = graph.input("own_indices", OnnxType.int32, ["rows", "selected"]);
   const tried = graph.input("topk_indices", OnnxType.int32, ["selections", "rows", "selected"]);
 
-  const { compressed } = enterLayer({ graph, config, kernels: chunkKernels }, layer, { residual: hidden });
-  const queries = absorbedQueries(graph, config, layer, attentionQueries(graph, config, layer, compressed, angles));
+  const { asked } = enterLayer({ graph, config, kernels: chunkKernels }, layer, { residual: hidden });
+  const queries = absorbedQueries(graph, config, layer, attentionQueries(graph, config, layer, asked, angles));
   const total = graph.dimension(keys, 0);
   const scores = latentScores(graph, config, queries, keys, total);
   const row = rowColumn(graph, positions);
   const mass = attentionMass(graph, scores, total, positions);
   const output = (inside: GraphBuilder, selected: Value, closed: Value): Value => {
     const mixed = readLatents(inside, config, scores, keys, total, selected, closed);
-    return absorbedValues(inside, config, layer, mixed);
+    return gatedValues(inside, config, layer, asked, absorbedValues(inside, config, layer, mixed));
   };
   const reference = output(graph, own, closedKeys(graph, own, row));
   const trips = graph.node("Squeeze", [graph.dimension(tried, 0)]);

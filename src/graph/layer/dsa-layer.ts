@@ -5,6 +5,7 @@
  *     selected  = index_topk keys by the lightning indexer(h, c_q)      [R, index_topk]   Full layers
  *               = those of the nearest Full layer before                                  Shared layers
  *     a         = latent attention(h, c_q) over the selected keys       [R, H * v_head_dim]
+ *                 (times the sigmoid of a gate of c_q in A.X-K2, whose norms have gates as well)
  *     y         = x + a W_o                                             [R, D]
  *     x         = y + feed-forward(norm(y))                             [R, D]            one MLP, or experts
  *
@@ -13,11 +14,11 @@
  * provider runs well.
  */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import type { IndexerWeights, LayerWeights, Weight } from "../../checkpoint/weights.ts";
+import type { IndexerWeights, LayerWeights, NormGate, Weight } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { feedForward } from "./experts.ts";
 import type { Kernels } from "./kernels.ts";
-import { attentionQueries, compressedQueries, type Latents, latents } from "./latent-attention.ts";
+import { attentionQueries, compressedQueries, gatedValues, type Latents, latents } from "./latent-attention.ts";
 import { indexHeadWeights, indexKeys, indexQueries } from "./lightning-indexer.ts";
 import type { RowAngles } from "./rope.ts";
 
@@ -66,6 +67,8 @@ export interface LayerInput {
   h: Value;
   /** c_q, `[rows, q_lora_rank]`. */
   compressed: Value;
+  /** What attention's queries are made of: c_q, where values are gated with its rows before their norm beside it. */
+  asked: Value;
 }
 
 export function enterLayer(
@@ -73,8 +76,9 @@ export function enterLayer(
   layer: LayerWeights,
   hidden: Hidden,
 ): LayerInput {
-  const [h, residual] = normOf(graph, kernels, hidden, layer.inputNorm, config.rmsNormEps);
-  return { residual, h, compressed: compressedQueries(graph, layer, h) };
+  const [normed, residual] = normOf(graph, kernels, hidden, layer.inputNorm, config.rmsNormEps);
+  const h = gatedNorm(graph, normed, layer.inputGate);
+  return { residual, h, ...compressedQueries(graph, layer, h) };
 }
 
 /** The lightning indexer: the keys of each row's selection, or nothing where rows select every key that they see. */
@@ -98,17 +102,20 @@ export function lightningIndexer<Q extends Queries>(
 export function layerBody<Q extends Queries>(
   frame: LayerFrame<Q>,
   layer: LayerWeights,
-  { residual, h, compressed }: LayerInput,
+  { residual, h, asked }: LayerInput,
   selected: Value | undefined,
 ): Hidden {
   const { graph, config, angles } = frame;
   const read = frame.keepLatents(layer, latents(graph, config, layer, h, angles));
-  const attend = (queries: Q): Value =>
-    read(
+  const attend = (queries: Q): Value => {
+    const own = queries.rows(asked);
+    const values = read(
       queries,
-      attentionQueries(queries.graph, config, layer, queries.rows(compressed), queries.angles()),
+      attentionQueries(queries.graph, config, layer, own, queries.angles()),
       selected === undefined ? undefined : queries.rows(selected),
     );
+    return gatedValues(queries.graph, config, layer, own, values);
+  };
   if (!frame.restByChunk) return afterAttention(frame, graph, layer, residual, frame.overQueries(attend));
   return {
     residual: frame.overQueries((queries) => {
@@ -129,7 +136,15 @@ function afterAttention(
   const attended = graph.linear(values, layer.o, layer.oBias);
   const sum = { residual, added: attended };
   const [normed, middle] = normOf(graph, kernels, sum, layer.postAttentionNorm, config.rmsNormEps);
-  return { residual: middle, added: feedForward(graph, config, layer, normed, kernels.experts) };
+  const h = gatedNorm(graph, normed, layer.postAttentionGate);
+  return { residual: middle, added: feedForward(graph, config, layer, h, kernels.experts) };
+}
+
+/** Normed rows y times `sigmoid(up(silu(down(y))))`, where they have a gate (HF's AXK2GatedRMSNorm). */
+export function gatedNorm(graph: GraphBuilder, y: Value, gate: NormGate | undefined): Value {
+  if (gate === undefined) return y;
+  const inner = graph.contrib("QuickGelu", [graph.linear(y, gate.down)], { alpha: { float: 1 } });
+  return graph.node("Mul", [y, graph.sigmoid(graph.linear(inner, gate.up))]);
 }
 
 /** RMSNorm of hidden states, and their sum. */

@@ -22,9 +22,16 @@ export interface Latents {
   pe: Value;
 }
 
-/** c_q, `[rows, q_lora_rank]`. */
-export function compressedQueries(graph: GraphBuilder, layer: LayerWeights, h: Value): Value {
-  return graph.rmsNorm(graph.linear(h, layer.qA, layer.qABias), layer.qANorm, latentNormEps);
+/** c_q `[rows, q_lora_rank]`, and what `qB` reads: c_q, or c_q and its rows before the norm side by side. */
+export function compressedQueries(
+  graph: GraphBuilder,
+  layer: LayerWeights,
+  h: Value,
+): { compressed: Value; asked: Value } {
+  const raw = graph.linear(h, layer.qA, layer.qABias);
+  const compressed = graph.rmsNorm(raw, layer.qANorm, latentNormEps);
+  const asked = layer.gatesValues === true ? graph.node("Concat", [compressed, raw], { axis: 1 }) : compressed;
+  return { compressed, asked };
 }
 
 export function latents(
@@ -58,24 +65,52 @@ export function attentionQueries(
   graph: GraphBuilder,
   config: DsaConfig,
   layer: LayerWeights,
-  compressed: Value,
+  asked: Value,
   angles: RowAngles,
 ): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
-  const projected = graph.node("Gemm", [compressed, ropeFirst(graph, config, layer)], { transB: 1 });
+  const projected = graph.node("Gemm", [asked, ropeFirst(graph, config, layer)], { transB: 1 });
   return rotate(graph, projected, angles, { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true });
 }
 
-/** q_b_proj `[H * (rope + nope), q_lora_rank]` with each head's q_pe in front: one rotation then covers whole heads. */
-function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB }: LayerWeights): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, qLoraRank } = config;
+/** q_b_proj `[H * (rope + nope), ..]` with each head's q_pe in front: one rotation then covers whole heads. */
+function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }: QueryWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+  const [, width = 0] = qB.shape;
   return graph.derived(`${qB.name} rope first`, (outer) => {
-    const blocks = outer.reshape(outer.weight(qB), [heads, nope + rope, qLoraRank]);
+    const blocks = headBlocks(outer, config, { qB, gatesValues });
     const turned = outer.node("Concat", [outer.slice(blocks, 1, nope, nope + rope), outer.slice(blocks, 1, 0, nope)], {
       axis: 1,
     });
-    return outer.reshape(turned, [heads * (nope + rope), qLoraRank]);
+    return outer.reshape(turned, [heads * (nope + rope), width]);
   });
+}
+
+/** q_b_proj head by head: q_nope, q_pe, and the gate of the head's values where there is one. */
+function headBlocks(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }: QueryWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const [, width = 0] = qB.shape;
+  return graph.reshape(graph.weight(qB), [heads, nope + rope + (gatesValues === true ? vHeadDim : 0), width]);
+}
+
+type QueryWeights = Pick<LayerWeights, "qB" | "gatesValues">;
+
+/** Heads' values `[rows, H * v_head_dim]` times the sigmoid of their gates, where they have any (HF's AXK2Attention). */
+export function gatedValues(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: QueryWeights,
+  asked: Value,
+  values: Value,
+): Value {
+  if (layer.gatesValues !== true) return values;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const [, width = 0] = layer.qB.shape;
+  const block = graph.derived(`${layer.qB.name} gate`, (outer) => {
+    const gates = outer.slice(headBlocks(outer, config, layer), 1, nope + rope, nope + rope + vHeadDim);
+    return outer.reshape(gates, [heads * vHeadDim, width]);
+  });
+  return graph.node("Mul", [values, graph.sigmoid(graph.node("Gemm", [asked, block], { transB: 1 }))]);
 }
 
 /** Keys `[.., H * (rope + nope)]`, each head's k_pe before its k_nope, and values `[.., H * dv]` of latents. */

@@ -37,10 +37,10 @@ export function attentionTarget(
   const { config, shape } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const width = rope + nope;
-  const { h, compressed } = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
+  const { h, asked: all } = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
   const { angles } = sequenceFrame(graph, context);
   const read = orderedKeys(graph, context, layer, latents(graph, config, layer, h, angles)).expanded;
-  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, compressed), queries.angles);
+  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, all), queries.angles);
   const byHead = graph.node("Transpose", [graph.reshape(asked, [shape.batch, queries.count, heads, width])], {
     perm: [0, 2, 1, 3],
   });
