@@ -443,7 +443,7 @@ describe("run", () => {
   test("streams text from a prompt, a file and stdin alike", async () => {
     const model = await modelWithText();
     await writeFile(join(folder, "prompt.txt"), "MODEL");
-    const args = ["run", model, "-n", "8", "--ignore-eos", "-q"];
+    const args = ["run", model, "-n", "8", "--ignore-eos", "--threads", "1", "-q"];
     const outcomes = await Promise.all([
       indexcache(folder, [...args, "--prompt", "MODEL"]),
       indexcache(folder, [...args, "--prompt-file", "prompt.txt"]),
@@ -477,7 +477,21 @@ describe("run", () => {
   test("samples the same text for the same seed", async () => {
     const model = await modelWithText();
     const draw = async (...args: string[]): Promise<string> =>
-      (await indexcache(folder, ["run", model, "--prompt", "A", "-n", "12", "--ignore-eos", "-q", ...args])).stdout;
+      (
+        await indexcache(folder, [
+          "run",
+          model,
+          "--prompt",
+          "A",
+          "-n",
+          "12",
+          "--ignore-eos",
+          "--threads",
+          "1",
+          "-q",
+          ...args,
+        ])
+      ).stdout;
     const sampled = ["--temperature", "1.5", "--top-k", "50", "--top-p", "0.95"];
     expect(await draw(...sampled, "--seed", "3")).toBe(await draw(...sampled, "--seed", "3"));
     expect(await draw(...sampled, "--seed", "4")).not.toBe(await draw(...sampled, "--seed", "3"));

@@ -235,7 +235,20 @@ describe("LongBench", () => {
   test("v1 runs from the zip as it is published", async () => {
     await writeLongbenchZip(join(folder, "data.zip"), 1);
     const tasks = ["--tasks", "hotpotqa,trec,passage_count", "--max-length", "400"];
-    const args = ["eval", "-p", "uniform:4", "--suite", "longbench", "--data", "data.zip", ...tasks, "--json", "-q"];
+    const args = [
+      "eval",
+      "-p",
+      "uniform:4",
+      "--suite",
+      "longbench",
+      "--data",
+      "data.zip",
+      ...tasks,
+      "--workers",
+      "1",
+      "--json",
+      "-q",
+    ];
     const { status, stdout, stderr } = await indexcache(folder, args);
     expect(stderr).toBe("");
     expect(status).toBe(0);
@@ -250,7 +263,20 @@ describe("LongBench", () => {
 
   test("v2 gives accuracy by groups, on outputs and on the most likely choice", async () => {
     await writeLongbenchV2(join(folder, "data.json"), 4, 2);
-    const args = ["eval", "-p", "uniform:4", "--suite", "longbench-v2", "--data", "data.json", "-o", "r.json", "-q"];
+    const args = [
+      "eval",
+      "-p",
+      "uniform:4",
+      "--suite",
+      "longbench-v2",
+      "--data",
+      "data.json",
+      "-o",
+      "r.json",
+      "--workers",
+      "1",
+      "-q",
+    ];
     expect(await indexcache(folder, args)).toMatchObject({ status: 0, stderr: "" });
     const { rows } = await readEvalResult(join(folder, "r.json"));
     expect(rows.filter(({ kind }) => kind === "task").map(({ endpoint, items }) => [endpoint, items])).toEqual([
@@ -264,7 +290,19 @@ describe("LongBench", () => {
 
   test("v2 with --cot is refused where the window has no room for a thought", async () => {
     await writeLongbenchV2(join(folder, "data.json"), 2, 1);
-    const args = ["eval", "--suite", "longbench-v2", "--data", "data.json", "--cot", "--samples-file", "s.jsonl", "-q"];
+    const args = [
+      "eval",
+      "--suite",
+      "longbench-v2",
+      "--data",
+      "data.json",
+      "--cot",
+      "--samples-file",
+      "s.jsonl",
+      "--workers",
+      "1",
+      "-q",
+    ];
     const { status, stderr } = await indexcache(folder, args);
     // 1,024 tokens, as many as the demo's window has.
     expect(stderr).toMatch(/^error: .*1,?024/);

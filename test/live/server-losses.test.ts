@@ -40,7 +40,7 @@ const settings = { objective: "nll" as const, indexTopk: topk, concurrency: 2, n
 /** What our own runtime says of the tokens from position `topk` on. */
 async function ownLosses(pattern: typeof full): Promise<number[]> {
   const losses = async (some: Int32Array[]): Promise<Measurement> => {
-    const evaluator = await openLossEvaluator(model, some, { device: "cpu", workers: 1, threads: 2 });
+    const evaluator = await openLossEvaluator(model, some, { device: "cpu", workers: 1, threads: 1 });
     try {
       return await evaluator.evaluate(pattern);
     } finally {
@@ -93,7 +93,7 @@ test("divergences from the model's own pattern are those of our own runtime", as
   const own = await openLossEvaluator(model, windows, {
     device: "cpu",
     workers: 1,
-    threads: 2,
+    threads: 1,
     objective: "kl",
     top: 16,
   });

@@ -14,7 +14,7 @@ const root = join(import.meta.dirname, "..", "..");
 const full = parsePattern("FFFFFFFFFFFF");
 const late = parsePattern("FFFFFFFFFFSS");
 const early = parsePattern("FSSSFSSSFSSS");
-const settings = { device: "cpu", threads: 2 } as const;
+const settings = { device: "cpu", threads: 1 } as const;
 
 let model: ModelFolder;
 let tokenizer: Tokenizer;

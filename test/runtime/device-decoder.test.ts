@@ -38,9 +38,9 @@ async function generated(decoder: Decoder, prompt: number[], steps: number) {
 async function compare(model: ModelFolder, pattern: Pattern, length: number, provider: "cpu" | "cuda") {
   const steps = 6;
   const prompt = someIds(model, length);
-  const device = { device: "cpu", dtype: "float32", threads: 2, capacity: length + steps, provider } as const;
+  const device = { device: "cpu", dtype: "float32", threads: 1, capacity: length + steps, provider } as const;
   const decoder = await DeviceDecoder.open(model, pattern, device);
-  const reference = await openDecoder(model, pattern, { device: "cpu", threads: 2 });
+  const reference = await openDecoder(model, pattern, { device: "cpu", threads: 1 });
   const expected = await generated(reference, prompt, steps);
   const found = await generated(decoder, prompt, steps);
   expect(decoder.cacheBytes).toEqual(reference.cacheBytes);
@@ -73,7 +73,7 @@ describe.each([
 it("generates in float16 what it does in float32", async () => {
   const model = await openModel(fixturePath("glm-groups"));
   const pattern = model.config.indexerLayers;
-  const settings = { device: "cpu", threads: 2, capacity: 90 } as const;
+  const settings = { device: "cpu", threads: 1, capacity: 90 } as const;
   const half = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float16" });
   const single = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float32" });
   const logitsOf = async (decoder: DeviceDecoder, length: number) => {

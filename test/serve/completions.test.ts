@@ -96,7 +96,7 @@ describe("generation", () => {
   test("gives the tokens of the runtime's decoder", async () => {
     const prompt = ids.slice(0, 300);
     for (const pattern of [full, quarter]) {
-      const decoder = await openDecoder(server.model, pattern, { device: "cpu", threads: 2 });
+      const decoder = await openDecoder(server.model, pattern, { device: "cpu", threads: 1 });
       let text = "";
       const options = { maxNewTokens: 24, window: 1024, text: server.tokenizer.detokenizer() };
       for await (const event of generate(decoder, prompt, options)) if (event.kind === "done") text = event.result.text;

@@ -40,7 +40,7 @@ export class DemoServer {
   static async start(settings: Partial<ServerSettings> = {}): Promise<DemoServer> {
     const model = await openModel(demoModel);
     const tokenizer = await Tokenizer.load(model.path);
-    const runner = await ModelRunner.open(model, tokenizer, { device: "cpu", threads: 2, prefixBytes: 64 << 20 });
+    const runner = await ModelRunner.open(model, tokenizer, { device: "cpu", threads: 1, prefixBytes: 64 << 20 });
     const patterns = new ServedPatterns({
       model: "demo",
       indexers: model.config.indexerLayers,

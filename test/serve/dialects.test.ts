@@ -18,7 +18,7 @@ beforeAll(async () => {
   server = await DemoServer.start();
   const text = readFileSync(join(import.meta.dirname, "..", "..", "calibration", "demo-prompt.txt"), "utf8");
   ids = server.tokenizer.encode(text.repeat(6)).slice(0, length);
-  evaluator = await openLossEvaluator(server.model, [Int32Array.from(ids)], { device: "cpu", workers: 1, threads: 2 });
+  evaluator = await openLossEvaluator(server.model, [Int32Array.from(ids)], { device: "cpu", workers: 1, threads: 1 });
 });
 afterAll(async () => {
   await evaluator?.release();

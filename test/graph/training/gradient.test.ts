@@ -50,7 +50,7 @@ async function storedIndexer(model: ModelFolder, layer: number): Promise<Indexer
 
 /** States that enter every layer, of sequences of ids. */
 async function allStates(model: ModelFolder, to: number, ids: number[][]): Promise<Map<number, Float32Array>> {
-  const settings = { device: "cpu", threads: 2, batch: ids.length, length: ids[0]?.length ?? 0 } as const;
+  const settings = { device: "cpu", threads: 1, batch: ids.length, length: ids[0]?.length ?? 0 } as const;
   const embedding = await LayerStates.open(model, { from: 0, to: 0 }, settings);
   const embedded = await embedding.run(BigInt64Array.from(ids.flat(), BigInt));
   await embedding.release();
@@ -74,7 +74,7 @@ describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
       { from, to },
       {
         device: "cpu",
-        threads: 2,
+        threads: 1,
         states: "float32",
         stepStates: found.states,
         batch,
