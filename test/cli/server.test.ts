@@ -116,7 +116,7 @@ test("loss --server says what it scored, and on what", async () => {
   const record = JSON.parse(stdout);
   expect(record).toMatchObject({ index_topk_pattern: "FSSSFSSSFSSS", tokens: 3 * 128 });
   expect(record.server).toMatchObject({ engine: "sglang", scored_from: 128, served_model: "demo" });
-}, 60_000);
+});
 
 test("server --verify: a pattern acts from index_topk on, and nowhere before", async () => {
   const { status, stdout } = await indexcache(folder, ["server", vllm.url, "--verify", "-p", "uniform:4", "--json"]);
@@ -130,7 +130,7 @@ test("server --verify: a pattern acts from index_topk on, and nowhere before", a
   expect(ranges[0].moved).toBe(0);
   const same = await indexcache(folder, ["server", vllm.url, "--verify", "-p", "full"]);
   expect(same).toMatchObject({ status: 1, stderr: expect.stringContaining("does not act on this server") });
-}, 60_000);
+});
 
 test("kit writes the package and prints both commands", async () => {
   const { status, stdout } = await indexcache(folder, ["kit", "my kit", "-m", demoModel]);

@@ -38,7 +38,7 @@ beforeAll(async () => {
   const evaluator = await open({ workers: 1, stateBytes: 0 });
   for (const pattern of patterns) wanted.set(pattern, lossesOf(await evaluator.evaluate(pattern)));
   await evaluator.release();
-}, 60_000);
+});
 
 function open(settings: Partial<LossSettings> & { workers: number }): Promise<PatternEvaluator> {
   const defaults = { device: "cpu", threads: 1, stateBytes: plenty, spillBytes: 0 } as const;

@@ -295,7 +295,7 @@ describe("data that ends", () => {
     );
     await writeFile(englishWords, "[1]");
     expect(await failure(open("ruler-core", { ...options, englishWords }))).toMatch(/^English words ".*": /);
-  }, 60_000);
+  });
 
   test("a question whose own documents are too long is found before the first item", async () => {
     const { hotpotqa = "" } = await dataFiles();
