@@ -47,6 +47,7 @@ import {
   repeatCount,
   wholeNumber,
 } from "./arguments/options.ts";
+import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { interruptible, recordedCommand } from "./console/interruption.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
@@ -106,9 +107,10 @@ export function addBenchCommand(program: Command): void {
         .default([1024, 8192], "1024,8192"),
     )
     .addOption(
-      new Option("-p, --pattern <pattern>", "a pattern to time; may be given several times")
-        .argParser(collect)
-        .default([], "uniform ones"),
+      new RepeatableOption("-p, --pattern <pattern>", "a pattern to time; may be given several times").default(
+        [],
+        "uniform ones",
+      ),
     )
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4")
@@ -341,8 +343,4 @@ function contextList(text: string): number[] {
   const lengths = [...new Set(text.split(",").map((part) => wholeNumber(part.trim())))].sort((a, b) => a - b);
   if (lengths[0] === 0) throw new InvalidArgumentError("Every length must be 1 or more.");
   return lengths;
-}
-
-function collect(value: string, previous: string[]): string[] {
-  return [...previous, value];
 }

@@ -4,6 +4,7 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
+import { takeSettings } from "./config/configured.ts";
 import { reportFailure } from "./console/failure.ts";
 import { groupedHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
@@ -38,8 +39,18 @@ const commands: Readonly<Record<string, LoadedCommand>> = {
   kit: { group: serve, load: async () => (await import("./live/kit.ts")).addKitCommand },
   export: { group: look, load: async () => (await import("./export.ts")).addExportCommand },
   inspect: { group: look, load: async () => (await import("./inspect.ts")).addInspectCommand },
+  config: {
+    group: look,
+    load: async () => {
+      const { addConfigCommand } = await import("./config/config.ts");
+      return (program) => addConfigCommand(program, buildProgram);
+    },
+  },
   doctor: { group: look, load: async () => (await import("./doctor.ts")).addDoctorCommand },
 };
+
+/** Commands that are about settings, and take none. */
+const settingless: ReadonlySet<string> = new Set(["config", "help"]);
 
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
@@ -53,7 +64,9 @@ Start here:
 /** Runs a command line; gives the exit code and prints whatever is to be said. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
   try {
-    await (await buildProgram(argv[2])).parseAsync(argv);
+    const program = await buildProgram(argv[2]);
+    takeSettings(program, argv, Object.keys(commands), settingless, buildProgram);
+    await program.parseAsync(argv);
     return 0;
   } catch (error) {
     return reportFailure(error);

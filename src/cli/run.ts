@@ -29,6 +29,7 @@ import {
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
 import { type Prompt, type PromptFlags, readPrompt } from "./arguments/prompt.ts";
+import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { interruptible } from "./console/interruption.ts";
 import { whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
@@ -71,7 +72,7 @@ export function addRunCommand(program: Command): void {
     .option("--top-k <k>", "draw from the k most likely tokens", positiveNumber)
     .option("--top-p <p>", "draw from the most likely tokens that together reach p", decimalNumber)
     .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
-    .option("--stop <text>", "end before this text; may be given several times", collect, [])
+    .addOption(new RepeatableOption("--stop <text>", "end before this text; may be given several times"))
     .option("--ignore-eos", "go on past the end of the text");
   addDeviceOptions(command);
   addDtypeOption(command);
@@ -185,8 +186,4 @@ async function openTokenizer(
 function encode(text: string, { chat }: RunFlags, tokenizer: Tokenizer | undefined): number[] {
   if (tokenizer === undefined) throw new Error("text without a tokenizer");
   return chat === true ? tokenizer.encodeChat([{ role: "user", content: text }]) : tokenizer.encode(text);
-}
-
-function collect(value: string, previous: string[]): string[] {
-  return [...previous, value];
 }

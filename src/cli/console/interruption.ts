@@ -46,9 +46,28 @@ function endNow(): void {
   process.exit(ExitCode.interrupted);
 }
 
+/** Words for options that no word of the command line gave, and the command that they belong to. */
+let settings: { command: readonly string[]; words: readonly string[] } = { command: [], words: [] };
+
+/** Commands that are shown or recorded from here on say what a config file or the environment has set. */
+export function recordSettings(command: readonly string[], words: readonly string[]): void {
+  settings = { command, words };
+}
+
+/** The command line with the settings right after the command's name: an option at the end might take more words. */
+function withSettings(words: readonly string[]): string[] {
+  const { command, words: added } = settings;
+  if (added.length === 0) return [...words];
+  const start = words.indexOf(command[0] ?? "");
+  const after = start < 0 ? words.length : start + command.length;
+  return [...words.slice(0, after), ...added, ...words.slice(after)];
+}
+
 /** The command that goes on with this run: the command line as it was given, with `--resume` and without `--fresh`. */
 export function resumeCommand(argv: readonly string[]): string {
-  return [...programWords(argv), ...withoutJournalMode(argv.slice(2)), "--resume"].map(quoteWord).join(" ");
+  return [...programWords(argv), ...withSettings(withoutJournalMode(argv.slice(2))), "--resume"]
+    .map(quoteWord)
+    .join(" ");
 }
 
 /** How this program was started, for commands that a message proposes. */
@@ -65,7 +84,7 @@ export function recordedCommand(argv: readonly string[]): string {
     const isKey = word === "--api-key" || word.startsWith("--api-key=") || all[at - 1] === "--api-key";
     return isKey ? [] : [word];
   });
-  return ["indexcache", ...withoutJournalMode(words)].map(quoteWord).join(" ");
+  return ["indexcache", ...withSettings(withoutJournalMode(words))].map(quoteWord).join(" ");
 }
 
 /** A run that goes on gives the same file as one that was never cut. */

@@ -22,6 +22,7 @@ import {
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
+import { RepeatableOption } from "../arguments/repeatable-option.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addSuiteOptions } from "./suite-flags.ts";
@@ -69,12 +70,10 @@ export function addEvalOptions(command: Command): void {
   command
     .optionsGroup("What is compared:")
     .addOption(
-      new Option(
+      new RepeatableOption(
         "-p, --pattern <pattern>",
         "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
-      )
-        .argParser((value: string, previous: string[]) => [...previous, value])
-        .default([], "the baseline alone is scored"),
+      ).default([], "the baseline alone is scored"),
     )
     .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)

@@ -1,0 +1,172 @@
+/** `indexcache config`: what the config file and the environment set, and where each value of a command comes from. */
+import process from "node:process";
+import type { Command } from "commander";
+import { z } from "zod";
+import { InputError, UsageError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
+import { formatTable } from "../../report/text-table.ts";
+import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
+import { COMMON, CONFIG_NAME, type ConfigFile, configHint } from "./config-file.ts";
+import { chosenConfig } from "./configured.ts";
+import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
+import { settingsOf } from "./settings-table.ts";
+
+interface ConfigFlags {
+  schema?: boolean;
+  json?: boolean;
+}
+
+const help = `
+${CONFIG_NAME} is looked for in this folder and those above it, up to the repository or the home folder; --config FILE or INDEXCACHE_CONFIG names another, --no-config none. It has a section for each command, with the options' long names, and "${COMMON}" for what several commands share:
+  { "common": { "model": "./GLM-5" }, "search": { "retain": "1/4", "calibration": "text.jsonl" } }
+
+Each option is also read from the environment: INDEXCACHE_SEQUENCE_LENGTH for --sequence-length. The command line counts most, then the environment, then the command's section, then "${COMMON}", then the default. Files that a config file names stand relative to it.
+
+Examples:
+  $ indexcache config
+  $ indexcache config search
+  $ INDEXCACHE_RETAIN=1/2 indexcache config search
+  $ indexcache config --schema > config.schema.json`;
+
+/** @param buildAll the whole program: sections are checked against the options of all commands */
+export function addConfigCommand(program: Command, buildAll: () => Promise<Command>): void {
+  program
+    .command("config")
+    .description("Check the config file, and show where each value comes from")
+    .argument("[command...]", "show all options of this command")
+    .option("--schema", "print the JSON Schema of config files")
+    .option("--json", "print the result as JSON")
+    .addHelpText("after", helpText(help))
+    .action(async (words: string[], flags: ConfigFlags) => {
+      const terminal = new Terminal({});
+      const all = await buildAll();
+      if (flags.schema === true) {
+        terminal.result(configJsonSchema(all));
+        return;
+      }
+      const config = await chosenConfig(program.opts());
+      if (config !== undefined) checkWhole(config, all);
+      if (words.length === 0) showFile(config, all, flags.json === true, terminal);
+      else showCommand(commandNamed(words, all), config, flags.json === true, terminal);
+    });
+}
+
+/** Commands that can have a section. */
+function commandsOf(all: Command): Command[] {
+  return all.commands.flatMap((command) => [
+    ...(settingsOf(command).length > 0 ? [command] : []),
+    ...commandsOf(command),
+  ]);
+}
+
+/** The JSON Schema that docs/config.schema.json holds. */
+export function configJsonSchema(all: Command): string {
+  const commands = commandsOf(all);
+  const common = new Map(commands.flatMap((command) => settingsOf(command).map((one) => [one.key, one] as const)));
+  const schema = z.strictObject({
+    $schema: z.string().optional(),
+    [COMMON]: sectionSchema([...common.values()].map((one) => ({ ...one, schema: anyValue })))
+      .describe("What holds for every command that has such an option")
+      .optional(),
+    ...Object.fromEntries(
+      commands.map((command) => [
+        sectionOf(command),
+        sectionSchema(settingsOf(command)).describe(command.description()).optional(),
+      ]),
+    ),
+  });
+  return `${JSON.stringify(z.toJSONSchema(schema, { io: "input" }), null, 2)}\n`;
+}
+
+/** Commands give the same name to different values: `common` is checked against the command that runs. */
+const anyValue = z.union([z.string(), z.number(), z.boolean(), z.array(z.union([z.string(), z.number()]))]);
+
+/** @throws InputError for anything that no command would take */
+export function checkWhole(config: ConfigFile, all: Command): void {
+  const commands = commandsOf(all);
+  const sections = new Map(commands.map((command) => [sectionOf(command), command]));
+  for (const name of config.sections.keys()) {
+    if (name !== COMMON && !sections.has(name)) {
+      throw new InputError(`Config file "${config.path}": ${quoted(name)} is no command`, { hint: configHint });
+    }
+  }
+  const known = new Set(commands.flatMap((command) => settingsOf(command).map(({ key }) => key)));
+  for (const key of Object.keys(config.sections.get(COMMON) ?? {})) {
+    if (!known.has(key)) {
+      throw new InputError(`Config file "${config.path}": "${COMMON}" has ${quoted(key)}, no option of any command`, {
+        hint: configHint,
+      });
+    }
+  }
+  for (const command of commands) settingsFor(command, config, {});
+}
+
+function commandNamed(words: readonly string[], all: Command): Command {
+  let command = all;
+  for (const word of words) {
+    const next = command.commands.find((one) => one.name() === word);
+    if (next === undefined) throw new UsageError(`${quoted(words.join(" "))} is no command`);
+    command = next;
+  }
+  return command;
+}
+
+function showFile(config: ConfigFile | undefined, all: Command, json: boolean, terminal: Terminal): void {
+  const found = commandsOf(all).flatMap((command) =>
+    settingsFor(command, config, process.env).map(({ setting, value, from }) => ({
+      command: sectionOf(command),
+      option: setting.key,
+      value,
+      from,
+    })),
+  );
+  const ignored = unreadVariables(all);
+  if (json) {
+    terminal.result(
+      JSON.stringify({ file: config?.path ?? null, settings: found, unread_variables: ignored }, null, 2),
+    );
+    return;
+  }
+  terminal.result(config === undefined ? `No ${CONFIG_NAME} here or above.` : `Config file  ${config.path}`);
+  if (found.length > 0) {
+    terminal.result(
+      `\n${formatTable(
+        [{ title: "command" }, { title: "option" }, { title: "value" }, { title: "from" }],
+        found.map(({ command, option, value, from }) => [command, option, String(value), from]),
+      )}`,
+    );
+  }
+  for (const name of ignored) terminal.warn(`${name} is set, and no option reads it`);
+}
+
+/** Variables that look like ours and are nobody's: a typing error, most likely. */
+function unreadVariables(all: Command): string[] {
+  const own = new Set(commandsOf(all).flatMap((command) => settingsOf(command).map(({ variable }) => variable)));
+  const others = [
+    "INDEXCACHE_CONFIG",
+    ...commandsOf(all).flatMap(({ options }) => options.map(({ envVar }) => envVar)),
+  ];
+  return Object.keys(process.env).filter(
+    (name) => name.startsWith("INDEXCACHE_") && !own.has(name) && !others.includes(name),
+  );
+}
+
+function showCommand(command: Command, config: ConfigFile | undefined, json: boolean, terminal: Terminal): void {
+  const found = new Map(settingsFor(command, config, process.env).map((one) => [one.setting.key, one]));
+  const rows = settingsOf(command).map(({ key, option, argument, variable }) => {
+    const set = found.get(key);
+    const initial: unknown = option === undefined ? argument?.defaultValue : option.negate || option.defaultValue;
+    return { option: key, variable, value: set?.value ?? initial ?? null, from: set?.from ?? "default" };
+  });
+  if (json) {
+    terminal.result(JSON.stringify(rows, null, 2));
+    return;
+  }
+  terminal.result(
+    formatTable(
+      [{ title: "option" }, { title: "value" }, { title: "from" }],
+      rows.map(({ option, value, from }) => [option, value === null ? "-" : String(value), from]),
+    ),
+  );
+}
