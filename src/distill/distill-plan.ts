@@ -53,6 +53,7 @@ export function distillPlan(
   recipe: Recipe,
   { sequences, heldOut, length }: DistillShape,
   stepStates: StepStates,
+  devices = 1,
 ): DistillPlan {
   const work = planWork(config.indexerLayers, pattern, recipe.targets);
   const elements = layerElements(config);
@@ -105,6 +106,8 @@ export function distillPlan(
   const carryOperations = sum(
     layerNumbers(0, last).map((layer) => layerOperations(config, layer, sequences + heldOut, length)),
   );
+  // Several devices need the states of all groups at once.
+  const boundaries = devices > 1 ? new Set(fedLayers).size : Math.max(...groups.map(({ kept }) => kept));
   return {
     stepStates,
     groups: work.length,
@@ -115,8 +118,8 @@ export function distillPlan(
     tokens: (sequences + heldOut) * length,
     tokensPerStep: stepRows,
     boundaryBytes: perBoundary,
-    boundaries: Math.max(...groups.map(({ kept }) => kept)),
-    diskBytes: perBoundary * Math.max(...groups.map(({ kept }) => kept)),
+    boundaries,
+    diskBytes: perBoundary * boundaries,
     carry: {
       weights: 4 * Math.max(0, ...carried),
       batch: carriedBytes,

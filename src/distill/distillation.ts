@@ -7,7 +7,7 @@
 
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { TargetWeight } from "../graph/training/attention-target.ts";
-import type { StepStates } from "../graph/training/distill-graph.ts";
+import { layersFed, type StepStates } from "../graph/training/distill-graph.ts";
 import type { LayerRange } from "../graph/training/range-graph.ts";
 import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
@@ -16,6 +16,7 @@ import { Boundaries, type BoundaryStore, type LayersTogether } from "./boundarie
 import { trainGroup } from "./group-training.ts";
 import type { Recipe } from "./recipe.ts";
 import type { SavedTraining } from "./saved-training.ts";
+import { sideBySide } from "./side-by-side.ts";
 import { type LayerGroup, layerGroups, type StepDone } from "./training.ts";
 
 export interface DistillationSettings {
@@ -24,6 +25,8 @@ export interface DistillationSettings {
   recipe: Recipe;
   weight: TargetWeight;
   device: ComputeDevice;
+  /** Several devices, in the place of `device`: the states of all groups are made on the first, then each trains a group. */
+  devices?: readonly ComputeDevice[];
   threads: number;
   stepStates: StepStates;
   /** How many held-out measurements a group gets, the one before its first step included. */
@@ -84,20 +87,37 @@ export async function* distil(
   text: DistillationText,
   settings: DistillationSettings,
 ): AsyncGenerator<DistillEvent> {
-  const { pattern, recipe, store, signal, device, threads, onCarried, stepStates } = settings;
+  const { pattern, recipe, store, signal, threads, onCarried, stepStates, devices = [settings.device] } = settings;
+  const device = devices[0] ?? settings.device;
   const work = planWork(model.config.indexerLayers, pattern, recipe.targets);
   const windows = [...text.training, ...text.heldOut];
   const together = layersTogether(model.config.indexerLayers, work, stepStates);
   const place = { device, threads, batch: recipe.batch, store, signal, onCarried, together };
   const boundaries = new Boundaries(model, windows, place);
+  const train = async function* (index: number, on: ComputeDevice): AsyncGenerator<DistillEvent> {
+    const item = work[index] as GroupWork;
+    yield { type: "group", group: item.group, index, groups: work.length };
+    const done = await store?.trained(item.group.full);
+    if (done !== undefined) yield { type: "trained", group: item.group, ...done };
+    else yield* trainGroup(model, text, boundaries, item, { ...settings, device: on });
+  };
   try {
+    if (devices.length > 1) {
+      for (const { group, range, trained, targets } of work) {
+        if ((await store?.trained(group.full)) !== undefined) continue;
+        for (const layer of layersFed(range, { trained, targets }, stepStates)) await boundaries.at(layer);
+      }
+      const open = [...work.keys()];
+      const take = async function* (on: ComputeDevice): AsyncGenerator<DistillEvent> {
+        for (let index = open.shift(); index !== undefined; index = open.shift()) yield* train(index, on);
+      };
+      yield* sideBySide(devices.map(take));
+      return;
+    }
     for (const [index, item] of work.entries()) {
       signal?.throwIfAborted();
       const { to } = item.range;
-      yield { type: "group", group: item.group, index, groups: work.length };
-      const done = await store?.trained(item.group.full);
-      if (done !== undefined) yield { type: "trained", group: item.group, ...done };
-      else yield* trainGroup(model, text, boundaries, item, settings);
+      yield* train(index, device);
       const next = work[index + 1];
       if (next === undefined) break;
       if ((await store?.trained(next.group.full)) !== undefined) continue;

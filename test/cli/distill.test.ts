@@ -114,6 +114,16 @@ describe("the new checkpoint", () => {
     expect(await readdir(join(folder, "from-export"))).not.toContain("indexcache.json");
   });
 
+  test("--devices trains groups side by side, to the same bytes; lines name their group", async () => {
+    const words = (output: string) => ["distill", tinyModel, "-p", "FSFSS", ...small, "-o", output];
+    const alone = await indexcache(folder, words("alone"));
+    const both = await indexcache(folder, [...words("both"), "--devices", "cpu,cpu"]);
+    expect([0, 1], both.stderr).toContain(both.status);
+    expect(both.stderr).toMatch(/^ {2}layers 2 to 4: step \d+: held-out attention missed/m);
+    expect(alone.stderr).toMatch(/^ {2}step \d+: held-out attention missed/m);
+    expect(await tensorsOf(join(folder, "both"))).toEqual(await tensorsOf(join(folder, "alone")));
+  });
+
   test("--pattern any trains every indexer, and a search runs on the result", async () => {
     const done = await indexcache(folder, ["distill", tinyModel, "-p", "any", ...small, "-o", "any"]);
     expect([0, 1], done.stderr).toContain(done.status);
@@ -172,6 +182,9 @@ describe("bad input", () => {
     const other = JSON.parse(computed.stdout);
     expect(other).toMatchObject({ boundaries: 1, stepStates: "computed", diskBytes: 2 * other.tokens * 40 });
     expect(other.operations.training / other.steps).toBeGreaterThan(plan.operations.training / plan.steps);
+    // The first example of the help.
+    const demo = await indexcache(folder, ["distill", "--pattern", "uniform:4", "--dry-run", "--device", "cpu"]);
+    expect(demo).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Text +6,400 sequences .*no -c/m) });
     const config = JSON.parse(await readFile(join(tinyModel, "config.json"), "utf8"));
     await writeFile(
       join(folder, "huge.json"),

@@ -133,6 +133,33 @@ describe("a distillation", () => {
     }
   });
 
+  it.each(stepStates)(
+    "gives the same bytes on several devices, and where they are stopped; states %s",
+    async (states) => {
+      const alone = bytes(await run({ stepStates: states })).sort();
+      const groups: number[] = [];
+      const look = (event: DistillEvent) => {
+        if (event.type === "step") groups.push(event.group.full);
+      };
+      const devices = ["cpu", "cpu"] as const;
+      expect(bytes(await run({ stepStates: states, devices }, look)).sort()).toEqual(alone);
+      // Two groups at a time: the second does not wait for the first.
+      expect(groups.indexOf(2)).toBeLessThan(groups.lastIndexOf(0));
+      const place = join(folder, `devices-${states}`);
+      const controller = new AbortController();
+      const begun = await DistillFolder.open(place, fingerprint, "create");
+      const stop = (event: DistillEvent) => {
+        if (event.type === "step" && event.done.step === 3) controller.abort();
+      };
+      const changes = { stepStates: states, devices, checkpointEvery: 2 };
+      await expect(run({ ...changes, store: begun, signal: controller.signal }, stop)).rejects.toThrow();
+      await begun.close();
+      const again = await DistillFolder.open(place, fingerprint, "resume");
+      expect(bytes(await run({ ...changes, store: again })).sort()).toEqual(alone);
+      await again.close();
+    },
+  );
+
   it("refuses a boundary or checkpoint that has changed, and another run's journal", async () => {
     const place = join(folder, "changed");
     const controller = new AbortController();

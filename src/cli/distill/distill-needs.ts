@@ -82,17 +82,19 @@ export async function planFor(
   pattern: Pattern | "any",
   recipe: Recipe,
   counts: DistillShape,
-  device: ComputeDevice,
+  devices: readonly ComputeDevice[],
   asked: StepStates | undefined,
 ): Promise<DistillPlan> {
-  if (asked !== undefined) return distillPlan(config, pattern, recipe, counts, asked);
-  const stored = distillPlan(config, pattern, recipe, counts, "stored");
-  if (device === "cpu") return stored;
-  const computed = distillPlan(config, pattern, recipe, counts, "computed");
-  // Of all memory, not of what is free now: a run that is taken up again has to come to the same answer.
-  const total = (await deviceMemory(device))?.total ?? Number.POSITIVE_INFINITY;
+  const plan = (states: StepStates) => distillPlan(config, pattern, recipe, counts, states, devices.length);
+  if (asked !== undefined || devices.includes("cpu")) return plan(asked ?? "stored");
+  const computed = plan("computed");
   const need = Math.max(totalMemory(computed.carry), totalMemory(computed.training));
-  return need <= total ? computed : stored;
+  for (const device of devices) {
+    // Of all memory, not of what is free now: a run that is taken up again has to come to the same answer.
+    const total = (await deviceMemory(device))?.total ?? Number.POSITIVE_INFINITY;
+    if (need > total) return plan("stored");
+  }
+  return computed;
 }
 
 /** @throws RuntimeFailure where the disk or the memory lacks what the run needs */

@@ -25,8 +25,9 @@ export class DistillRun {
   readonly #progress: DistillProgress;
   readonly #terminal: Terminal;
 
-  constructor(recipe: Recipe, terminal: Terminal) {
-    this.#progress = new DistillProgress(recipe.steps, (line) => terminal.note(line));
+  /** @param several groups may be trained at the same time */
+  constructor(recipe: Recipe, several: boolean, terminal: Terminal) {
+    this.#progress = new DistillProgress(recipe.steps, several, (line) => terminal.note(line));
     this.#terminal = terminal;
   }
 

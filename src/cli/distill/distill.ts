@@ -17,8 +17,9 @@ import { type StepStates, stepStates } from "../../graph/training/distill-graph.
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill/distill-plan.ts";
 import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill/distill-report.ts";
+import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
-import { choosePattern, openCalibrationSet, openDevice } from "../arguments/inputs.ts";
+import { choosePattern, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
   addCalibrationOptions,
@@ -28,8 +29,10 @@ import {
   type DeviceFlags,
   decimalNumber,
   demoModel,
+  devicesOption,
   type OutputFlags,
   positiveNumber,
+  type WorkerFlags,
   wholeNumber,
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
@@ -40,7 +43,7 @@ import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom,
 import { DistillRun, explainEnd, explainUnwritten, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, splitText } from "./distill-text.ts";
 
-interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, OutputFlags {
+interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, WorkerFlags, OutputFlags {
   pattern: string;
   offset: number;
   output?: string;
@@ -128,6 +131,7 @@ export function addDistillCommand(program: Command): void {
     .option("--resume", "go on where an earlier run stopped")
     .option("--fresh", "start again over what an earlier run has left");
   addDeviceOptions(command);
+  command.addOption(devicesOption("several devices take a group of layers each"));
   addOutputOptions(command);
   shortenHelp(command, [
     "pattern",
@@ -164,27 +168,28 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const layers = [...model.config.indexerLayers].map((_, layer) => layer);
   requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const { device, threads } = await openDevice(flags, terminal);
+  const { device, devices, threads } = await openPlaces(flags, terminal);
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
   const text = splitText(set, recipe, flags.holdout);
   terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
-  const plan = await planFor(model.config, pattern, recipe, counts, device, flags.states);
-  await requireRoom(plan, device, work);
+  const plan = await planFor(model.config, pattern, recipe, counts, devices, flags.states);
+  for (const each of devices) await requireRoom(plan, each, work);
   const base = {
     stepStates: plan.stepStates,
     pattern,
     recipe,
     weight: flags.weight,
     device,
+    devices,
     threads: threads ?? defaultThreads(),
     measurements: 9,
     signal,
   };
   const identity = await model.identity();
   const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
-  const run = new DistillRun(recipe, terminal);
+  const run = new DistillRun(recipe, devices.length > 1, terminal);
   const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal);
   try {
     const settings: DistillationSettings = {
@@ -262,9 +267,9 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
   const { config } = model;
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
-  const { device, threads } = await openDevice(flags, terminal);
+  const { device, devices, threads } = await openPlaces(flags, terminal);
   const work = flags.work ?? `${flags.output ?? "OUTPUT"}.work`;
-  const given = flags.calibration !== undefined || path === demoModel;
+  const given = flags.calibration !== undefined;
   const shape = async () => {
     if (!given) {
       const drawn = recipe.steps * recipe.batch;
@@ -281,7 +286,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
     const text = splitText(set, recipe, flags.holdout);
     return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   };
-  const plan = await planFor(config, pattern, recipe, await shape(), device, flags.states);
+  const plan = await planFor(config, pattern, recipe, await shape(), devices, flags.states);
   const record: DistillPlanRecord = {
     model: config.name,
     pattern,
@@ -296,7 +301,17 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
   terminal.result(
     flags.json === true ? JSON.stringify(record, null, 2) : formatDistillPlan(record, terminal.resultWidth),
   );
-  await requireRoom(plan, device, work);
+  for (const each of devices) await requireRoom(plan, each, work);
+}
+
+/** The first device makes the hidden states and measures losses, all of them train. */
+async function openPlaces(
+  flags: DistillFlags,
+  terminal: Terminal,
+): Promise<{ device: ComputeDevice; devices: readonly ComputeDevice[]; threads?: number }> {
+  const { threads, ...place } = await openDevices(flags, terminal);
+  const devices = "devices" in place ? place.devices : [place.device];
+  return { device: devices[0] ?? "cpu", devices, ...(threads === undefined ? {} : { threads }) };
 }
 
 function pick({ steps, rate, batch, targets }: DistillFlags): Pick<Recipe, "steps" | "rate" | "batch" | "targets"> {

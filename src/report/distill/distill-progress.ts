@@ -8,42 +8,50 @@ const QUIET_MS = 10_000;
 
 export class DistillProgress {
   readonly #steps: number;
+  readonly #several: boolean;
   readonly #say: (line: string) => void;
   #groups = 0;
-  #index = 0;
+  /** Steps behind each group that has been begun, by its Full layer. */
+  readonly #behind = new Map<number, number>();
   #began = performance.now();
   /** Steps of this process; a run that is taken up again has done others before. */
   #done = 0;
   #told = performance.now();
 
-  constructor(steps: number, say: (line: string) => void) {
+  /** @param several groups may be trained at the same time: lines name theirs */
+  constructor(steps: number, several: boolean, say: (line: string) => void) {
     this.#steps = steps;
+    this.#several = several;
     this.#say = say;
   }
 
   show(event: DistillEvent): void {
+    const { layers, full } = event.group;
+    const last = layers.at(-1);
+    const range = last === full ? `layer ${full}` : `layers ${full} to ${last}`;
+    const name = this.#several ? `  ${range}: ` : "  ";
     if (event.type === "group") {
       this.#groups = event.groups;
-      this.#index = event.index;
-      const { layers, full } = event.group;
-      const last = layers.at(-1);
-      const range = last === full ? `layer ${full}` : `layers ${full} to ${last}`;
+      this.#behind.set(full, 0);
       this.#say(`group ${event.index + 1} of ${event.groups}: ${range}`);
     } else if (event.type === "measured") {
       const { step, missed } = event.measured;
       const shares = [...missed.values()];
       const mean = shares.reduce((sum, value) => sum + value, 0) / shares.length;
       const star = event.best ? "  best so far" : "";
-      this.#say(`  step ${step}: held-out attention missed ${(100 * mean).toFixed(2)}%${star}`);
+      this.#say(`${name}step ${step}: held-out attention missed ${(100 * mean).toFixed(2)}%${star}`);
+    } else if (event.type === "trained") {
+      this.#behind.set(full, this.#steps);
     } else if (event.type === "step") {
       if (this.#done++ === 0) this.#began = performance.now();
+      const { step, losses } = event.done;
+      this.#behind.set(full, step + 1);
       const now = performance.now();
       if (now - this.#told < QUIET_MS) return;
       this.#told = now;
-      const { step, losses } = event.done;
       const all = [...losses.values()];
       const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
-      this.#say(`  step ${step + 1} of ${this.#steps}  KL ${mean.toFixed(4)}${this.#left(step)}`);
+      this.#say(`${name}step ${step + 1} of ${this.#steps}  KL ${mean.toFixed(4)}${this.#left()}`);
     }
   }
 
@@ -55,10 +63,10 @@ export class DistillProgress {
     this.#say(`  hidden states: layer ${layer}, ${done} of ${total} sequences`);
   }
 
-  #left(step: number): string {
+  #left(): string {
     if (this.#done < 3) return "";
     const perStep = (performance.now() - this.#began) / (this.#done - 1);
-    const open = this.#steps - step - 1 + (this.#groups - this.#index - 1) * this.#steps;
-    return `  about ${formatDuration((open * perStep) / 1000)} left`;
+    const behind = [...this.#behind.values()].reduce((sum, steps) => sum + steps, 0);
+    return `  about ${formatDuration(((this.#groups * this.#steps - behind) * perStep) / 1000)} left`;
   }
 }
