@@ -164,7 +164,12 @@ export function tensorName(weight: string): string {
 }
 
 /** Every distinct weight of the model, for streaming over the bytes that it really uses. */
-export function listWeights(weights: ModelWeights): Weight[] {
+export function listWeights({ embedding, finalNorm, lmHead, layers }: ModelWeights): Weight[] {
+  return weightsIn([embedding, finalNorm, lmHead, layers]);
+}
+
+/** Every distinct weight in a part of the model, scales included. */
+export function weightsIn(part: unknown): Weight[] {
   const found = new Map<string, Weight>();
   const visit = (value: unknown): void => {
     if (Array.isArray(value)) for (const item of value) visit(item);
@@ -173,7 +178,7 @@ export function listWeights(weights: ModelWeights): Weight[] {
       for (const item of Object.values(value)) visit(item);
     }
   };
-  visit([weights.embedding, weights.finalNorm, weights.lmHead, weights.layers]);
+  visit(part);
   return [...found.values()];
 }
 

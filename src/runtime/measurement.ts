@@ -21,6 +21,20 @@ export interface LayerExecutions {
   naiveIndexer: number;
   /** Absent in what an earlier version has recorded. */
   rows?: RowExecutions;
+  /** Where layers are loaded in turn: with the first of the evaluations that were made together, what all of them loaded. */
+  loads?: LayerLoads;
+}
+
+/** Weights that were loaded because memory has no room for all of them. */
+export interface LayerLoads {
+  /** Passes over the layers. */
+  passes: number;
+  /** Layers that were loaded, counted each time. */
+  layers: number;
+  /** Bytes of their weights in the files. */
+  bytes: number;
+  /** Reading, converting and packing them. */
+  seconds: number;
 }
 
 /**

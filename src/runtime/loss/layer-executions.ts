@@ -1,5 +1,5 @@
 /** Adds up what evaluations took, over sequences and over processes. */
-import type { LayerExecutions, RowExecutions } from "../measurement.ts";
+import type { LayerExecutions, LayerLoads, RowExecutions } from "../measurement.ts";
 
 export interface CountedExecutions extends LayerExecutions {
   rows: RowExecutions;
@@ -11,8 +11,12 @@ export function noExecutions(): CountedExecutions {
 
 export function sumExecutions(parts: Iterable<CountedExecutions>): CountedExecutions {
   const total = noExecutions();
-  for (const { rows, ...layers } of parts) {
+  for (const { rows, loads, ...layers } of parts) {
     for (const key of Object.keys(layers) as (keyof typeof layers)[]) total[key] += layers[key];
+    if (loads !== undefined) {
+      total.loads ??= { passes: 0, layers: 0, bytes: 0, seconds: 0 };
+      for (const key of Object.keys(loads) as (keyof LayerLoads)[]) total.loads[key] += loads[key];
+    }
     for (const key of Object.keys(rows) as (keyof RowExecutions)[]) total.rows[key] += rows[key];
   }
   return total;

@@ -1,6 +1,6 @@
 /** What computes the losses of windows, in this process or in others. */
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import type { EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { CountedExecutions } from "./layer-executions.ts";
 
 /** Losses of windows for one pattern: what a process can answer. */
@@ -11,6 +11,11 @@ export interface SequenceResults {
 
 export interface SequenceLosses {
   evaluate(pattern: Pattern, options: EvaluateOptions): Promise<SequenceResults>;
+  /**
+   * Where layers are loaded in turn: evaluates as many of the requests, from the first one on, as there is room for in one
+   * pass over the layers. Absent where the whole model is loaded.
+   */
+  walk?: ((requests: readonly PatternRequest[], signal?: AbortSignal) => Promise<SequenceResults[]>) | undefined;
   /** Windows that one run computes. */
   readonly sideBySide: number;
   readonly plan: string[];

@@ -15,5 +15,9 @@ async function answer(request: LossRequest): Promise<LossReply> {
     return { kind: "opened", plan: losses.plan, sideBySide: losses.sideBySide };
   }
   if (losses === undefined) throw new Error("asked for a loss before the model was opened");
+  if (request.kind === "walk") {
+    if (losses.walk === undefined) throw new Error("asked for a walk of a model that is loaded whole");
+    return { kind: "walked", results: await losses.walk(request.requests) };
+  }
   return { kind: "evaluated", ...(await losses.evaluate(request.pattern, request.options)) };
 }

@@ -4,7 +4,7 @@
  */
 import { fileURLToPath } from "node:url";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { ComputeDevice, EvaluateOptions } from "../measurement.ts";
+import type { ComputeDevice, EvaluateOptions, PatternRequest } from "../measurement.ts";
 import { type FailedReply, ReplaceableProcess } from "../process/replaceable-process.ts";
 import type { SequenceResults } from "./loss-backend.ts";
 import type { ProcessSettings } from "./open-losses.ts";
@@ -12,16 +12,19 @@ import type { ProcessSettings } from "./open-losses.ts";
 /** Parent to child. Everything passes through structured clone. */
 export type LossRequest =
   | { kind: "open"; path: string; windows: Int32Array[]; settings: ProcessSettings }
-  | { kind: "evaluate"; pattern: Pattern; options: Omit<EvaluateOptions, "signal"> };
+  | { kind: "evaluate"; pattern: Pattern; options: Omit<EvaluateOptions, "signal"> }
+  | { kind: "walk"; requests: readonly PatternRequest[] };
 
 /** Child to parent, one for each request. */
 export type LossReply =
   | { kind: "opened"; plan: string[]; sideBySide: number }
   | ({ kind: "evaluated" } & SequenceResults)
+  | { kind: "walked"; results: SequenceResults[] }
   | FailedReply;
 
 type Opened = Extract<LossReply, { kind: "opened" }>;
 type Evaluated = Extract<LossReply, { kind: "evaluated" }>;
+type Walked = Extract<LossReply, { kind: "walked" }>;
 
 export interface WorkerSettings {
   /** For people: `worker 2 of 3 on cuda:1`. */
@@ -41,7 +44,9 @@ export class LossWorker {
       name,
       program: program ?? fileURLToPath(new URL("./loss-process.js", import.meta.url)),
       opening: open,
-      hint: deathHint(open.settings.device),
+      hint: open.settings.room === undefined ? deathHint(open.settings.device) : partsHint,
+      // The C library keeps freed memory for itself otherwise: what a layer leaves is to be the next one's, or the system's.
+      ...(open.settings.room === undefined ? {} : { environment: { MALLOC_MMAP_THRESHOLD_: String(largeBlock) } }),
       onReplacement,
     });
   }
@@ -55,10 +60,22 @@ export class LossWorker {
     return this.#process.inTurn((child) => child.ask<Evaluated>({ kind: "evaluate", pattern, options }));
   }
 
+  /** @throws as `evaluate` does */
+  async walk(requests: readonly PatternRequest[]): Promise<SequenceResults[]> {
+    const { results } = await this.#process.inTurn((child) => child.ask<Walked>({ kind: "walk", requests }));
+    return results;
+  }
+
   end(): void {
     this.#process.end();
   }
 }
+
+/** Bytes of a block of memory that goes back to the system as soon as it is freed. */
+const largeBlock = 2 ** 18;
+
+const partsHint =
+  "if memory ran out, give less of it with --memory; a search with -o can go on with --resume, its journal holds every finished evaluation";
 
 function deathHint(device: ComputeDevice): string {
   return device === "cpu"

@@ -26,6 +26,7 @@ import { meanLoss } from "./mean-loss.ts";
 import { openLosses, runsBatches } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import { freeTemporaryBytes } from "./temporary-file.ts";
+import { requirePartsRoom, sizesOf, wholeBytes } from "./weight-room.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -46,6 +47,11 @@ export type LossSettings = LossPlace & {
   top?: number;
   /** CPU threads in all. */
   threads?: number;
+  /**
+   * Bytes that all processes together may take on a CPU; on another device what boundary states may take. Default: what is
+   * free. A model that has no room in it is loaded layer by layer, float32 on a CPU.
+   */
+  memory?: number;
   /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
   stateBytes?: number;
   /**
@@ -80,20 +86,41 @@ export async function openLossEvaluator(
   windows: readonly Int32Array[],
   settings: LossSettings,
 ): Promise<PatternEvaluator> {
-  for (const name of ["stateBytes", "spillBytes", "top"] as const) {
+  for (const name of ["memory", "stateBytes", "spillBytes", "top"] as const) {
     const value = settings[name] ?? 1;
     const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
     if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
   }
-  const stateBytes = settings.stateBytes ?? Math.floor(availableMemory() * stateShare);
+  const memory = settings.memory ?? availableMemory();
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
-  const share = { dtype, threads, stateBytes, spillBytes, ...(objective === "kl" ? { top } : {}) };
+  const common = { dtype, threads, spillBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
+  const onCpu = "device" in settings && !runsBatches({ device: settings.device, dtype });
+  const sizes = onCpu ? await sizesOf(model) : undefined;
+  if (sizes !== undefined && wholeBytes(sizes) > memory) {
+    const lengths = windows.map(({ length }) => length);
+    const parts = requirePartsRoom(model.config, sizes, lengths, memory);
+    const stateBytes = settings.stateBytes ?? parts.stateBytes;
+    const inParts = { ...common, stateBytes, room: parts.room };
+    const losses =
+      settings.recording === undefined
+        ? await ParallelLosses.open(model, windows, {
+            ...inParts,
+            devices: ["cpu"],
+            onReplacement: settings.onReplacement,
+          })
+        : await openLosses(model, windows, { ...inParts, ...recorded, device: "cpu" });
+    return new LossEvaluator(losses, windows.length);
+  }
+  const each = sizes === undefined ? loadedPerStored * model.weightBytes : wholeBytes(sizes);
   const devices =
-    "devices" in settings ? settings.devices : processDevices(model, windows.length, settings, dtype, threads);
+    "devices" in settings ? settings.devices : processDevices(each, memory, windows.length, settings, dtype, threads);
+  const beside = onCpu && settings.memory !== undefined ? memory - devices.length * each : memory * stateShare;
+  const stateBytes = settings.stateBytes ?? Math.floor(Math.max(0, beside));
+  const share = { ...common, stateBytes };
   // A GPU's native failure ends its process, and that is not to be this one: only a recording needs it here.
   const inThisProcess = devices.every((device) => device === "cpu") || settings.recording !== undefined;
   const losses: SequenceLosses =
@@ -121,8 +148,26 @@ class LossEvaluator implements PatternEvaluator {
     return this.#losses.sideBySide;
   }
 
-  evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement> {
-    return evaluateInTurn(this, requests, context);
+  async *evaluateAll(
+    requests: readonly PatternRequest[],
+    context: EvaluateContext = {},
+  ): AsyncGenerator<Measurement, undefined> {
+    const { walk } = this.#losses;
+    if (walk === undefined) {
+      yield* evaluateInTurn(this, requests, context);
+      return;
+    }
+    for (const { sequences } of requests) this.#requireWindows(sequences);
+    for (let done = 0; done < requests.length; ) {
+      const started = performance.now();
+      const results = await walk(requests.slice(done), context.signal);
+      const seconds = (performance.now() - started) / 1000 / results.length;
+      for (const { sequences, executions } of results) {
+        const { pattern, sequences: asked } = requests[done++] as PatternRequest;
+        requireFinite(pattern, sequences, asked);
+        yield { pattern, ...meanLoss(sequences), sequences, seconds, executions };
+      }
+    }
   }
 
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
@@ -172,13 +217,14 @@ function objective({ loss, kl }: Measurement): number {
  * whole sequences side by side (docs/log.md). Where whole batches run, one process does not leave the device idle.
  */
 function processDevices(
-  model: ModelFolder,
+  each: number,
+  memory: number,
   windows: number,
   { device, workers }: Extract<LossPlace, { device: ComputeDevice }>,
   dtype: Dtype,
   threads: number,
 ): ComputeDevice[] {
-  const byMemory = Math.floor((weightShare * availableMemory()) / (loadedPerStored * model.weightBytes));
+  const byMemory = Math.floor((weightShare * memory) / each);
   const sensible = runsBatches({ device, dtype }) ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
   return Array.from({ length: workers ?? sensible }, () => device);
 }

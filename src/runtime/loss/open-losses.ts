@@ -2,6 +2,7 @@
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import type { Recording } from "../session/recording.ts";
+import type { LayerRoom } from "../stages/stage-sessions.ts";
 import type { SequenceLosses } from "./loss-backend.ts";
 import { BatchedLosses } from "./sequence-loss.ts";
 import { StagedLosses } from "./staged-loss.ts";
@@ -19,6 +20,8 @@ export interface ProcessSettings {
   top?: number;
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
+  /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */
+  room?: LayerRoom;
 }
 
 /** Bytes of device memory for the working set of one query chunk. */

@@ -8,6 +8,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { ComputeDevice, Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
+import type { LayerRoom } from "../stages/stage-sessions.ts";
 import { noExecutions, sumExecutions } from "./layer-executions.ts";
 import { chosen, type SequenceLosses, type SequenceResults } from "./loss-backend.ts";
 import { LossWorker, type WorkerSettings } from "./loss-worker.ts";
@@ -26,6 +27,8 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
   top?: number;
+  /** Which layers stay in memory where not all of them have room; then there is one device. */
+  room?: LayerRoom | undefined;
 }
 
 export class ParallelLosses implements SequenceLosses {
@@ -33,10 +36,16 @@ export class ParallelLosses implements SequenceLosses {
   readonly sideBySide: number;
   readonly #workers: LossWorker[];
   readonly #windows: number;
+  readonly #walks: boolean;
 
-  private constructor(workers: LossWorker[], windows: number, sideBySide: number, plan: string[]) {
+  private constructor(
+    workers: LossWorker[],
+    windows: number,
+    { sideBySide, plan, walks }: { sideBySide: number; plan: string[]; walks: boolean },
+  ) {
     this.#workers = workers;
     this.#windows = windows;
+    this.#walks = walks;
     this.sideBySide = sideBySide;
     this.plan = plan;
   }
@@ -51,6 +60,7 @@ export class ParallelLosses implements SequenceLosses {
       stateBytes,
       spillBytes = 0,
       top,
+      room,
       onReplacement,
       program,
     }: ParallelSettings,
@@ -63,7 +73,8 @@ export class ParallelLosses implements SequenceLosses {
       const numbers = [...windows.keys()].filter((window) => window % count === index);
       const [states, spill] = [stateBytes, spillBytes].map((bytes) => Math.floor(bytes / count)) as [number, number];
       const share = { dtype, threads, stateBytes: states, spillBytes: spill };
-      const settings = { device, ...share, numbers, ...(top === undefined ? {} : { top }) };
+      const layers = room === undefined ? {} : { room };
+      const settings = { device, ...share, ...layers, numbers, ...(top === undefined ? {} : { top }) };
       return new LossWorker({
         name: `worker ${index + 1} of ${count} on ${device}`,
         open: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings },
@@ -76,7 +87,7 @@ export class ParallelLosses implements SequenceLosses {
       const plans = opened.map(({ plan }) => plan);
       const sideBySide = count * Math.max(...opened.map((worker) => worker.sideBySide));
       const plan = joinPlans(devices, plans, threads, given.length - count);
-      return new ParallelLosses(workers, windows.length, sideBySide, plan);
+      return new ParallelLosses(workers, windows.length, { sideBySide, plan, walks: room !== undefined });
     } catch (error) {
       for (const worker of workers) worker.end();
       throw error;
@@ -91,6 +102,13 @@ export class ParallelLosses implements SequenceLosses {
       return replies[index % this.#workers.length]?.sequences.shift() as SequenceLoss;
     });
     return { sequences, executions: sumExecutions(replies.map(({ executions }) => executions)) };
+  }
+
+  /** One process alone has a model whose layers come and go: two would read each layer twice. */
+  get walk(): SequenceLosses["walk"] {
+    const [worker] = this.#workers;
+    if (!this.#walks || worker === undefined) return undefined;
+    return (requests, signal) => orInterrupted(() => worker.walk(requests), signal);
   }
 
   async release(): Promise<void> {

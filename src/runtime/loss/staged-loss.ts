@@ -7,23 +7,25 @@
  *   and losses are the same for all patterns.
  * Losses are bit for bit those of full forward passes: chunks depend on nothing but positions.
  */
-import { setImmediate as nextTurn } from "node:timers/promises";
-import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
+import { RuntimeFailure } from "../../base/errors.ts";
 import { sum } from "../../base/sum.ts";
 import { divergenceWidth, keptTokens } from "../../graph/frames/head.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
-import type { EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import { firstDifference, fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
+import type { EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { SessionSettings } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
-import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "../stages/stage-model.ts";
+import { type SelectedKeys, StageModel } from "../stages/stage-model.ts";
+import type { LayerRoom } from "../stages/stage-sessions.ts";
 import { KeptStates, type Wanted } from "./kept-states.ts";
-import { noExecutions } from "./layer-executions.ts";
-import { chosen, type SequenceLosses } from "./loss-backend.ts";
+import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
+import { chosen, type SequenceLosses, type SequenceResults } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
-import { distributionBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
+import { Passage, type StagedSequence } from "./passage.ts";
+import { distributionBytes, flightBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
 import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
 import { TemporaryFile } from "./temporary-file.ts";
+import { passagesOf, type Walker } from "./walk.ts";
 
 export interface StagedSettings {
   device: SessionSettings["device"];
@@ -36,40 +38,32 @@ export interface StagedSettings {
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   recording?: Recording;
+  /** Which layers stay in memory where not all of them have room. */
+  room?: LayerRoom;
 }
 
-interface Sequence {
-  place: number;
-  number: number;
-  ids: Int32Array;
-  rows: SequenceRows;
-  embedded: Float32Array;
-  states: KeptStates<StagedStates>;
-  storage: StateStorage;
-  /** The base of the last evaluation. */
-  base: Pattern | undefined;
-  /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
-  latents: Map<number, Float32Array>;
-  indexerKeys: Map<number, Float32Array>;
-  firstLosses: Float32Array | undefined;
-}
+/** Share of the room for states that passages have between layers; the rest is for states that are kept. */
+const flightShare = 0.5;
 
 export class StagedLosses implements SequenceLosses {
   readonly sideBySide = 1;
   readonly plan: string[];
   readonly #stages: StageModel;
-  readonly #sequences: Sequence[];
+  readonly #sequences: StagedSequence[];
   readonly #layers: number;
   /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
   readonly #own: OwnDistributions | undefined;
   readonly #file: TemporaryFile;
+  /** Bytes that passages may take between layers, in memory and in the file. */
+  readonly #flight: { memory: number; file: number };
   #executions = noExecutions();
 
   private constructor(
     stages: StageModel,
-    sequences: Sequence[],
+    sequences: StagedSequence[],
     own: OwnDistributions | undefined,
     file: TemporaryFile,
+    flight: { memory: number; file: number },
     plan: string[],
   ) {
     this.#stages = stages;
@@ -77,7 +71,12 @@ export class StagedLosses implements SequenceLosses {
     this.#layers = stages.config.numHiddenLayers;
     this.#own = own;
     this.#file = file;
+    this.#flight = flight;
     this.plan = plan;
+  }
+
+  get walk(): SequenceLosses["walk"] {
+    return this.#stages.ranges.length === 1 ? undefined : (requests, signal) => this.#walk(requests, signal);
   }
 
   static async open(
@@ -88,18 +87,22 @@ export class StagedLosses implements SequenceLosses {
     const { device, threads, numbers, recording } = settings;
     const top = settings.top === undefined ? undefined : keptTokens(model.config, settings.top);
     const session = { device, threads, ...(recording === undefined ? {} : { recording }) };
-    const stages = await StageModel.open(model, session, top);
+    const { room } = settings;
+    const stages = await StageModel.open(model, session, { top, room });
     try {
       const lengths = windows.map(({ length }) => length);
       const { config } = model;
       const ownBytes = top === undefined ? 0 : sum(lengths.map((length) => distributionBytes(config, length, top)));
       const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
       const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
-      const rooms = stateRooms(config, lengths, settings.stateBytes - ownLimit, settings.spillBytes ?? 0);
+      const share = room === undefined ? 0 : flightShare;
+      const [memory, spill] = [settings.stateBytes - ownLimit, settings.spillBytes ?? 0];
+      const flight = { memory: share * memory, file: share * spill };
+      const rooms = stateRooms(config, lengths, memory - flight.memory, spill - flight.file);
       const file = new TemporaryFile();
-      const sequences: Sequence[] = [];
+      const sequences: StagedSequence[] = [];
       for (const [index, ids] of windows.entries()) {
-        const room = rooms[index] as StateRoom;
+        const states = rooms[index] as StateRoom;
         const { hidden: embedded, rows } = await stages.embed(ids);
         sequences.push({
           place: index,
@@ -107,8 +110,8 @@ export class StagedLosses implements SequenceLosses {
           ids,
           rows,
           embedded,
-          states: new KeptStates(room.limit, partsOf),
-          storage: new StateStorage(room.inFile ? file : undefined),
+          states: new KeptStates(states.limit, partsOf),
+          storage: new StateStorage(file, states.inFile),
           base: undefined,
           latents: new Map(),
           indexerKeys: new Map(),
@@ -119,7 +122,7 @@ export class StagedLosses implements SequenceLosses {
         config,
         rooms.map((room, index) => ({ ...room, length: lengths[index] as number })),
       );
-      return new StagedLosses(stages, sequences, own, file, plan);
+      return new StagedLosses(stages, sequences, own, file, flight, plan);
     } catch (error) {
       await stages.release();
       throw error;
@@ -128,6 +131,15 @@ export class StagedLosses implements SequenceLosses {
 
   async evaluate(pattern: Pattern, { base, keep = [], afresh, sequences: asked, signal }: EvaluateOptions) {
     this.#executions = noExecutions();
+    if (this.walk !== undefined) {
+      for (const sequence of afresh === true ? chosen(this.#sequences, asked) : []) await this.#forget(sequence);
+      const request = {
+        pattern,
+        ...(base === undefined ? {} : { base }),
+        ...(asked === undefined ? {} : { sequences: asked }),
+      };
+      return (await this.#walk([request], signal))[0] as SequenceResults;
+    }
     const sequences: SequenceLoss[] = [];
     for (const sequence of chosen(this.#sequences, asked)) {
       if (afresh === true) await this.#forget(sequence);
@@ -142,6 +154,102 @@ export class StagedLosses implements SequenceLosses {
     return { sequences, executions: this.#executions };
   }
 
+  async #walk(requests: readonly PatternRequest[], signal: AbortSignal | undefined): Promise<SequenceResults[]> {
+    const asked = requests.slice(0, this.#withRoom(requests));
+    const before = { ...this.#stages.loads };
+    const counts = asked.map(noExecutions);
+    const aside = new StateStorage(this.#file, true);
+    const passages: Passage[] = [];
+    const found = new Map<string, SequenceLoss>();
+    const nameOf = (pattern: Pattern, place: number): string => `${pattern} ${place}`;
+    for (const sequence of this.#sequences) {
+      const here = asked.flatMap(({ pattern, sequences }, at) => {
+        if (sequences?.includes(sequence.place) === false) return [];
+        const executions = counts[at] as CountedExecutions;
+        executions.naiveBody += this.#layers;
+        executions.naiveIndexer += fullLayers(pattern).length;
+        executions.rows.prefix += this.#layers * sequence.rows.length;
+        const known = sequence.states.get(pattern);
+        if (known !== undefined) found.set(nameOf(pattern, sequence.place), known.loss);
+        return known === undefined ? [{ pattern, keeps: false, executions }] : [];
+      });
+      const base = commonBase(asked);
+      if (sequence.states.get(base as Pattern) !== undefined) sequence.base = base;
+      const executions = here[0]?.executions;
+      if (executions === undefined) continue;
+      passages.push(...passagesOf(this.#stages, sequence, this.#leaders(sequence, base, executions), here));
+    }
+    try {
+      await this.#advanceAll(passages, aside, signal);
+      for (const passage of passages) {
+        const { sequence, pattern, executions, keeps } = passage;
+        const states = await this.#finish(passage, executions);
+        found.set(nameOf(pattern, sequence.place), states.loss);
+        if (!keeps) continue;
+        sequence.states.add(states);
+        sequence.base = pattern;
+        sequence.states.retain({ base: pattern, keep: [], newest: pattern }, 0);
+      }
+    } finally {
+      aside.sweep(new Set());
+      for (const { storage, states } of this.#sequences) storage.sweep(states.parts);
+    }
+    const { layers, bytes, seconds } = this.#stages.loads;
+    const loads = { layers: layers - before.layers, bytes: bytes - before.bytes, seconds: seconds - before.seconds };
+    return asked.map(({ pattern, sequences }, at) => ({
+      sequences: chosen(this.#sequences, sequences).map(
+        ({ place }) => found.get(nameOf(pattern, place)) as SequenceLoss,
+      ),
+      executions: { ...(counts[at] as CountedExecutions), ...(at === 0 ? { loads: { passes: 1, ...loads } } : {}) },
+    }));
+  }
+
+  /** Patterns that run before those that were asked for: the model's own for divergences, and a base that is kept. */
+  #leaders(
+    { place, states }: StagedSequence,
+    base: Pattern | undefined,
+    executions: CountedExecutions,
+  ): Walker[] {
+    const own = this.#stages.config.indexerLayers;
+    const keepsBase = base !== undefined && states.limit > 0 && states.get(base) === undefined;
+    const wantsOwn = this.#own !== undefined && !this.#own.has(place) && !(keepsBase && base === own);
+    return [
+      ...(wantsOwn ? [{ pattern: own, keeps: false, executions }] : []),
+      ...(keepsBase ? [{ pattern: base, keeps: true, executions }] : []),
+    ];
+  }
+
+  /** Takes passages through the layers, each range of layers in turn. */
+  async #advanceAll(passages: readonly Passage[], aside: StateStorage, signal: AbortSignal | undefined): Promise<void> {
+    let inMemory = 0;
+    const leavesMemory = new Set(
+      passages.filter(({ sequence: { rows } }) => {
+        inMemory += flightBytes(this.#stages.config, rows.length);
+        return inMemory > this.#flight.memory;
+      }),
+    );
+    for (const { to } of this.#stages.ranges) {
+      for (const passage of passages) {
+        if (passage.from >= to) continue;
+        await passage.advance(to, signal);
+        if (leavesMemory.has(passage)) await passage.setAside(aside);
+      }
+      if (leavesMemory.size > 0) aside.sweep(new Set(passages.flatMap(({ parts }) => parts)));
+    }
+  }
+
+  /** How many of the requests fit into one walk: at least one. */
+  #withRoom(requests: readonly PatternRequest[]): number {
+    const { config } = this.#stages;
+    const room = this.#flight.memory + this.#flight.file;
+    let taken = 0;
+    const beyond = requests.findIndex(({ sequences }) => {
+      taken += sum(chosen(this.#sequences, sequences).map(({ rows }) => flightBytes(config, rows.length)));
+      return taken > room;
+    });
+    return beyond === -1 ? requests.length : Math.max(1, beyond);
+  }
+
   async release(): Promise<void> {
     await this.#own?.release();
     await this.#file.release();
@@ -149,7 +257,7 @@ export class StagedLosses implements SequenceLosses {
   }
 
   /** Back to what opening leaves, embeddings made anew. */
-  async #forget(sequence: Sequence): Promise<void> {
+  async #forget(sequence: StagedSequence): Promise<void> {
     sequence.embedded = (await this.#stages.embed(sequence.ids)).hidden;
     sequence.states.clear();
     sequence.base = undefined;
@@ -161,7 +269,7 @@ export class StagedLosses implements SequenceLosses {
 
   /** Divergences are from the model's own pattern: it runs first, and a base that it is need not run again. */
   async #requireOwn(
-    sequence: Sequence,
+    sequence: StagedSequence,
     pattern: Pattern,
     base: Pattern | undefined,
     signal: AbortSignal | undefined,
@@ -174,16 +282,16 @@ export class StagedLosses implements SequenceLosses {
   }
 
   /** Sees to it that the states of `base` are kept: those that it left as a candidate, or a run from where they differ. */
-  async #rebase(sequence: Sequence, base: Pattern, signal: AbortSignal | undefined): Promise<void> {
+  async #rebase(sequence: StagedSequence, base: Pattern, signal: AbortSignal | undefined): Promise<void> {
     const { states } = sequence;
     if (states.limit === 0 || sequence.base === base) return;
     if (states.get(base) === undefined) states.add(await this.#run(sequence, base, signal));
-    else this.#countKept(sequence, base, this.#layers);
+    else countKept(sequence, base, this.#layers, this.#executions);
     sequence.base = base;
   }
 
   async #lossOf(
-    sequence: Sequence,
+    sequence: StagedSequence,
     pattern: Pattern,
     wanted: Wanted,
     signal: AbortSignal | undefined,
@@ -208,74 +316,27 @@ export class StagedLosses implements SequenceLosses {
    * @param keeps whether what comes back holds the boundaries
    */
   async #run(
-    sequence: Sequence,
+    sequence: StagedSequence,
     pattern: Pattern,
     signal: AbortSignal | undefined,
     keeps = true,
     closest = sequence.states.closest(pattern),
   ): Promise<StagedStates> {
-    const { rows, states, storage } = sequence;
-    const from = closest === undefined ? 0 : firstDifference(pattern, closest.pattern);
-    const entering = closest?.boundaries[from] ?? sequence.embedded;
-    const boundaries = keeps ? [...(closest?.boundaries.slice(0, from) ?? []), entering] : [];
-    const selected = new Map([...(closest?.selected ?? [])].filter(([layer]) => layer < from));
-    let hidden = await storage.hidden(entering);
-    let keys = await storage.keys(selected.get(sourceLayer(pattern, from)) ?? []);
-    for (let layer = from; layer < this.#layers; layer++) {
-      // A run blocks the event loop; between layers a signal can arrive.
-      await nextTurn();
-      if (signal?.aborted) throw new InterruptedError("Interrupted");
-      if (isFull(pattern, layer)) {
-        const known = sequence.indexerKeys.get(layer);
-        const result = await this.#stages.selectKeys(layer, hidden, rows, known);
-        keys = result.selected;
-        if (keeps) selected.set(layer, await storage.keepKeys(keys));
-        if (states.limit > 0) sequence.indexerKeys.set(layer, known ?? result.firstKeys);
-        this.#executions.indexer++;
-      }
-      const known = await this.#knownRows(sequence, layer, closest);
-      const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
-      if (states.limit > 0) sequence.latents.set(layer, known?.latent ?? result.firstLatent);
-      hidden = result.hidden;
-      this.#count(rows, known !== undefined);
-      if (keeps) boundaries.push(await storage.keep(hidden));
-    }
-    this.#countKept(sequence, pattern, from);
-    const loss = await this.#headLoss(sequence, pattern, hidden);
+    const executions = this.#executions;
+    const passage = new Passage(this.#stages, sequence, pattern, { departure: closest, keeps, executions });
+    await passage.advance(this.#layers, signal);
+    return await this.#finish(passage, executions);
+  }
+
+  /** The loss at the end of a passage, and what it leaves. */
+  async #finish(passage: Passage, executions: CountedExecutions): Promise<StagedStates> {
+    const { sequence, pattern, from, boundaries, selected } = passage;
+    countKept(sequence, pattern, from, executions);
+    const loss = await this.#headLoss(sequence, pattern, await passage.leave());
     return { pattern, boundaries, selected, loss };
   }
 
-  /** The first rows behind a layer, where a pass of any pattern has left them. */
-  async #knownRows(
-    { latents, rows, storage }: Sequence,
-    layer: number,
-    states: StagedStates | undefined,
-  ): Promise<KnownRows | undefined> {
-    const latent = latents.get(layer);
-    const behind = states?.boundaries[layer + 1];
-    if (latent === undefined || behind === undefined) return undefined;
-    return { latent, hidden: await storage.hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
-  }
-
-  /** Counts a layer body that ran over a sequence, over all its rows or only over those that a pattern decides. */
-  #count({ length, invariant }: SequenceRows, skipsInvariant: boolean): void {
-    const skipped = skipsInvariant ? invariant : 0;
-    const { rows } = this.#executions;
-    this.#executions.body++;
-    rows.run += length - skipped;
-    rows.invariant += skipped;
-    rows.prefix -= length;
-  }
-
-  /** Counts the layers below `from` that a candidate's states have spared: the base's own would not have. */
-  #countKept({ base, rows }: Sequence, pattern: Pattern, from: number): void {
-    const spared = (from - (base === undefined ? 0 : firstDifference(pattern, base))) * rows.length;
-    if (spared <= 0) return;
-    this.#executions.rows.kept += spared;
-    this.#executions.rows.prefix -= spared;
-  }
-
-  async #headLoss(sequence: Sequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
+  async #headLoss(sequence: StagedSequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
     const { ids, rows, firstLosses } = sequence;
     const { losses, divergences } =
       this.#own === undefined
@@ -290,7 +351,7 @@ export class StagedLosses implements SequenceLosses {
 
   /** Losses of all rows and the divergences that are not 0 by nature: the invariant rows diverge in no pattern. */
   async #divergences(
-    { place, ids, rows, firstLosses }: Sequence,
+    { place, ids, rows, firstLosses }: StagedSequence,
     pattern: Pattern,
     hidden: Float32Array,
     kept: OwnDistributions,
@@ -311,7 +372,7 @@ export class StagedLosses implements SequenceLosses {
   }
 
   /** Finds the layer where a non-finite value first appears: slow, and only on the way to an error. */
-  async #blameLayer(sequence: Sequence, pattern: Pattern): Promise<never> {
+  async #blameLayer(sequence: StagedSequence, pattern: Pattern): Promise<never> {
     let hidden = sequence.embedded;
     let keys: SelectedKeys[] = [];
     for (let layer = 0; layer < this.#layers; layer++) {
@@ -332,6 +393,20 @@ export class StagedLosses implements SequenceLosses {
       `Sequence ${sequence.number}: the loss is not finite, though every layer's output is, with pattern ${pattern}`,
     );
   }
+}
+
+/** The base of all requests; undefined where they have several. */
+function commonBase(requests: readonly PatternRequest[]): Pattern | undefined {
+  const base = requests[0]?.base;
+  return requests.every((request) => request.base === base) ? base : undefined;
+}
+
+/** Counts the layers below `from` that a candidate's states have spared: the base's own would not have. */
+function countKept({ base, rows }: StagedSequence, pattern: Pattern, from: number, executions: CountedExecutions): void {
+  const spared = (from - (base === undefined ? 0 : firstDifference(pattern, base))) * rows.length;
+  if (spared <= 0) return;
+  executions.rows.kept += spared;
+  executions.rows.prefix -= spared;
 }
 
 /** One column of rows `[n, width]`. */

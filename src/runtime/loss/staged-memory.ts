@@ -15,12 +15,17 @@ export interface StateRoom {
 }
 
 /** Bytes of the base of one sequence: hidden states at every boundary, selected keys, first cache rows. */
-function stateBytes(config: DsaConfig, length: number): number {
+export function stateBytesOf(config: DsaConfig, length: number): number {
   const indexers = fullLayers(config.indexerLayers).length;
   const firstRows = config.numHiddenLayers * latentWidth(config) + indexers * config.indexHeadDim;
   const embedded = 4 * length * config.hiddenSize;
   const states = embedded + layerBytes(config, length, config.indexerLayers, 0);
   return states + 4 * Math.min(config.indexTopk, length) * firstRows;
+}
+
+/** Bytes of the caches that one layer after the other uses. */
+export function sequenceCacheBytes(config: DsaConfig, length: number): number {
+  return 4 * length * (latentWidth(config) + config.indexHeadDim);
 }
 
 /** Bytes that layers `from` and up add: hidden states behind each, selected keys of each Full one. */
@@ -30,6 +35,11 @@ export function layerBytes(config: DsaConfig, length: number, pattern: Pattern, 
   return 4 * length * width;
 }
 
+/** Bytes of one pattern's passage between two layers: hidden states and selected keys. */
+export function flightBytes({ hiddenSize, indexTopk }: DsaConfig, length: number): number {
+  return 4 * length * (hiddenSize + Math.min(indexTopk, length));
+}
+
 /** Bytes kept of the model's own distributions in one sequence: of the rows that a pattern can change. */
 export function distributionBytes({ indexTopk }: DsaConfig, length: number, top: number): number {
   return 4 * Math.max(0, length - 1 - indexTopk) * ownWidth(top);
@@ -37,7 +47,7 @@ export function distributionBytes({ indexTopk }: DsaConfig, length: number, top:
 
 /** Room for sequences of these lengths: in memory for as many as possible, in the file for those beyond. */
 export function stateRooms(config: DsaConfig, lengths: readonly number[], memory: number, file: number): StateRoom[] {
-  const sizes = lengths.map((length) => stateBytes(config, length));
+  const sizes = lengths.map((length) => stateBytesOf(config, length));
   const inMemory = limits(sizes, memory, config.numHiddenLayers);
   const beyond = sizes.map((size, index) => (inMemory[index] === 0 ? size : 0));
   const inFile = limits(beyond, file, config.numHiddenLayers);
@@ -63,11 +73,11 @@ function limits(sizes: readonly number[], bytes: number, layers: number): number
 export function memoryPlan(config: DsaConfig, sequences: readonly (StateRoom & { length: number })[]): string[] {
   const longest = Math.max(...sequences.map(({ length }) => length));
   const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const caches = 4 * longest * (latentWidth(config) + config.indexHeadDim);
+  const caches = sequenceCacheBytes(config, longest);
   const describe = (inFile: boolean, place: string): string[] => {
     const kept = sequences.filter((sequence) => sequence.limit > 0 && sequence.inFile === inFile);
     if (kept.length === 0) return [];
-    const bases = sum(kept.map(({ length }) => stateBytes(config, length)));
+    const bases = sum(kept.map(({ length }) => stateBytesOf(config, length)));
     const candidates = sum(kept.map(({ limit }) => limit)) - bases;
     return [
       `states ${place}: ${kept.length} of ${sequences.length} sequences, ${megabytes(bases)} for a base and up to ${megabytes(candidates)} for candidates`,

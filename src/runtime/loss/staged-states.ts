@@ -23,26 +23,32 @@ export function partsOf({ boundaries, selected }: StagedStates): Sized[] {
   return [...boundaries, ...[...selected.values()].flatMap((chunks) => chunks.map(({ indices }) => indices))];
 }
 
-/** Puts the arrays of one sequence where they are kept and gets them back. */
+/** Puts arrays where they are kept and gets them back. */
 export class StateStorage {
-  /** Undefined where arrays stay in memory. */
-  readonly #file: TemporaryFile | undefined;
+  readonly #file: TemporaryFile;
+  /** Or arrays stay in memory. */
+  readonly #writes: boolean;
   readonly #written = new Set<Region>();
 
-  constructor(file: TemporaryFile | undefined) {
+  /** @param file what `keep` writes to if `writes`, and what regions of other storages are read from */
+  constructor(file: TemporaryFile, writes: boolean) {
     this.#file = file;
+    this.#writes = writes;
   }
 
   async keep<A extends ArrayBufferView>(array: A): Promise<A | Region> {
-    if (this.#file === undefined) return array;
+    if (!this.#writes) return array;
     const region = await this.#file.write(array);
     this.#written.add(region);
     return region;
   }
 
-  async keepKeys(chunks: readonly SelectedKeys[]): Promise<KeptKeys[]> {
+  /** What is in the file already stays where it is. */
+  async keepKeys(chunks: readonly KeptKeys[]): Promise<KeptKeys[]> {
     const kept: KeptKeys[] = [];
-    for (const { indices, width } of chunks) kept.push({ indices: await this.keep(indices), width });
+    for (const { indices, width } of chunks) {
+      kept.push({ indices: indices instanceof Int32Array ? await this.keep(indices) : indices, width });
+    }
     return kept;
   }
 
@@ -65,12 +71,11 @@ export class StateStorage {
     for (const region of this.#written) {
       if (inUse.has(region)) continue;
       this.#written.delete(region);
-      this.#file?.free(region);
+      this.#file.free(region);
     }
   }
 
   #read<A extends ArrayBufferView>(region: Region, into: A): Promise<A> {
-    if (this.#file === undefined) throw new Error("a region without its file");
     return this.#file.read(region, into);
   }
 }

@@ -20,6 +20,8 @@ export interface ReplaceableSettings {
   name: string;
   /** Path of the child's program; `child-service.ts` is its other end. */
   program: string;
+  /** Environment variables of the child, beside those of this process. */
+  environment?: Readonly<Record<string, string>> | undefined;
   /** The first request to every child. Requests pass through structured clone. */
   opening: object;
   /** What to do where children die one after the other. */
@@ -81,7 +83,7 @@ export class ReplaceableProcess<Opened> {
   #start(): Child {
     // Nobody would end a child that is started now.
     if (this.#ended) throw new Error("a worker was asked after its end");
-    this.#child = new Child(this.#settings.program);
+    this.#child = new Child(this.#settings.program, this.#settings.environment);
     return this.#child;
   }
 }
@@ -95,9 +97,13 @@ class Child {
   #death: Death | undefined;
   #settle: ((outcome: object | Death) => void) | undefined;
 
-  constructor(program: string) {
+  constructor(program: string, environment: Readonly<Record<string, string>> = {}) {
     // What native code writes as it dies is for the one sentence that tells of it.
-    this.#process = fork(program, [], { serialization: "advanced", stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    this.#process = fork(program, [], {
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      env: { ...process.env, ...environment },
+    });
     let words = "";
     this.#process.stderr?.on("data", (block: Buffer) => {
       words = (words + block.toString()).slice(-keptWords);

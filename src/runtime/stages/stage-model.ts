@@ -9,6 +9,8 @@ import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import type { RowCache } from "./row-cache.ts";
+import { divergenceStage, type LayerRoom, type LoadedStage, type Loads, StageSessions } from "./stage-sessions.ts";
+import { type ModelSizes, modelSizes } from "../device/model-sizes.ts";
 
 /** `topk_indices` of one chunk, `[rows, width]`. */
 export interface SelectedKeys {
@@ -36,13 +38,14 @@ export interface KnownRows {
 
 type TensorClass = typeof Tensor;
 
-/** The head that takes the place of "loss" where divergences are asked for. */
-const divergenceStage = "divergence";
-type LoadedStage = StageName | typeof divergenceStage;
-
 export class StageModel {
   readonly config: DsaConfig;
-  readonly #sessions: Map<LoadedStage, OnnxSession>;
+  /**
+   * Layers `[from, to)` that are in memory together, from the bottom up: all of them, or where layers come and go each of
+   * those alone, and then all that stay.
+   */
+  readonly ranges: readonly { from: number; to: number }[];
+  readonly #sessions: StageSessions;
   readonly #tensor: TensorClass;
   /** Of a row of the model's own distribution. */
   readonly #ownWidth: number;
@@ -52,28 +55,38 @@ export class StageModel {
 
   private constructor(
     config: DsaConfig,
-    sessions: Map<LoadedStage, OnnxSession>,
+    sessions: StageSessions,
     tensor: TensorClass,
     ownWidth: number,
+    staysFrom: number,
   ) {
     this.config = config;
     this.#sessions = sessions;
     this.#tensor = tensor;
     this.#ownWidth = ownWidth;
+    const layers = config.numHiddenLayers;
+    const passing = Array.from({ length: staysFrom }, (_, from) => ({ from, to: from + 1 }));
+    this.ranges = staysFrom < layers ? [...passing, { from: staysFrom, to: layers }] : passing;
   }
 
   /**
    * Loads the stages that loss evaluation needs.
    * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
+   * @param room loads only what stays by it; layers below come and go
    */
-  static open(model: ModelFolder, settings: Omit<SessionSettings, "folder">, top?: number): Promise<StageModel> {
+  static async open(
+    model: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    { top, room }: { top?: number | undefined; room?: LayerRoom | undefined } = {},
+  ): Promise<StageModel> {
     const head = top === undefined ? "loss" : divergenceStage;
     const graph = (name: LoadedStage) => {
       if (name !== divergenceStage) return model.stage(name);
       return model.weights().then((weights) => encodeModel(buildDivergenceStage(model.config, weights, top as number)));
     };
     const names = [...layerStages(model.config, model.config.indexerLayers), head] as const;
-    return StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top));
+    const passing = room === undefined ? undefined : { room, sizes: modelSizes(await model.weights()) };
+    return await StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top), passing);
   }
 
   /** Loads what prefills under these patterns need: layers with the indexers that one of them runs, and the head. */
@@ -95,14 +108,16 @@ export class StageModel {
     names: readonly LoadedStage[],
     graph: (name: LoadedStage) => Promise<Uint8Array>,
     ownWidth: number,
+    passing?: { room: LayerRoom; sizes: ModelSizes },
   ): Promise<StageModel> {
     const { Tensor } = await loadRuntime();
-    const sessions = new Map<LoadedStage, OnnxSession>();
-    const stages = new StageModel(config, sessions, Tensor, ownWidth);
+    const open = async (name: LoadedStage) =>
+      await OnnxSession.create(await graph(name), name, { ...settings, folder });
+    const sessions = new StageSessions(open, passing);
+    const stages = new StageModel(config, sessions, Tensor, ownWidth, passing?.room.staysFrom ?? 0);
     try {
-      for (const name of names) {
-        sessions.set(name, await OnnxSession.create(await graph(name), name, { ...settings, folder }));
-      }
+      // What comes and goes is opened when it is asked for, and what stays with it.
+      if (passing === undefined) for (const name of names) await sessions.open(name);
     } catch (error) {
       await stages.release();
       throw error;
@@ -326,9 +341,13 @@ export class StageModel {
     return results;
   }
 
+  /** Weights read and loaded so far. */
+  get loads(): Readonly<Loads> {
+    return this.#sessions.loads;
+  }
+
   async release(): Promise<void> {
-    for (const session of this.#sessions.values()) await session.release();
-    this.#sessions.clear();
+    await this.#sessions.release();
   }
 
   #chunkFeeds(hidden: Float32Array, rows: SequenceRows, { start, end }: Chunk): Feeds {
@@ -364,10 +383,8 @@ export class StageModel {
     return this.#indexerKeys;
   }
 
-  #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
-    const session = this.#sessions.get(name);
-    if (session === undefined) throw new RangeError(`stage "${name}" is not loaded`);
-    return session.run(feeds);
+  async #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
+    return await (await this.#sessions.at(name)).run(feeds);
   }
 }
 
