@@ -6,7 +6,8 @@ import { openLossEvaluator } from "../runtime/loss/loss.ts";
 import { joinMeasurements } from "../runtime/loss/mean-loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
 import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
+import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -37,6 +38,7 @@ type LossFlags = PatternFlags &
   DeviceFlags &
   DtypeFlags &
   WorkerFlags &
+  MemoryFlags &
   ProfileFlags &
   ServerFlags &
   OutputFlags;
@@ -62,6 +64,7 @@ export function addLossCommand(program: Command): void {
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
+  addMemoryOption(command);
   addProfileOption(command);
   addServerOptions(command);
   addOutputOptions(command);
@@ -123,7 +126,7 @@ async function measureInBlocks(
 
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  const model = await openModelToRun(path, flags, terminal, signal);
+  const { model, device } = await openModelForLosses(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationSet(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
@@ -133,13 +136,14 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
     // Sessions of other processes could not be recorded.
     const place =
       recording === undefined
-        ? await openDevices(flags, terminal)
-        : { ...(await openDevice(flags, terminal)), workers: 1, recording };
+        ? await openDevices({ ...flags, device }, terminal)
+        : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };
     const opened = performance.now();
     const evaluator = await whileWaiting(terminal, "loading the model", () =>
       openLossEvaluator(model, set.windows, {
         ...place,
         dtype: flags.dtype,
+        ...(flags.memory === undefined ? {} : { memory: flags.memory }),
         onReplacement: (words) => terminal.warn(words),
       }),
     );

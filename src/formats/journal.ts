@@ -24,6 +24,9 @@ const fingerprintSchema = z.object({
 
 const count = z.int().min(0);
 
+/** Passes over the layers, layers loaded, bytes of their weights in the files, and seconds of loading. */
+export const layerLoads = z.object({ passes: count, layers: count, bytes: count, seconds: z.number().min(0) });
+
 const executionsSchema = z.object({
   body: count,
   indexer: count,
@@ -31,6 +34,8 @@ const executionsSchema = z.object({
   naive_indexer: count,
   /** Token rows through layer bodies: run, and spared by each saving; `prefix` may be below 0. */
   rows: z.object({ run: count, prefix: z.int(), invariant: count, kept: count }).optional(),
+  /** With the first of the evaluations that were made together: layers that were loaded for them, because not all have room. */
+  loads: layerLoads.optional(),
 });
 
 const entrySchema = z.object({

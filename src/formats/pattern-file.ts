@@ -6,6 +6,7 @@ import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
+import { layerLoads } from "./journal.ts";
 import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
@@ -232,7 +233,18 @@ export const patternFileSchema = z
       sequence_evaluations: count.optional().describe("the same in sequences"),
       frontier: z.array(frontierPoint).optional().describe("the best pattern of every size that was committed"),
       layer_executions: z
-        .object({ body: count, indexer: count, naive_body: count, naive_indexer: count, rows: rows.optional() })
+        .object({
+          body: count,
+          indexer: count,
+          naive_body: count,
+          naive_indexer: count,
+          rows: rows.optional(),
+          loads: layerLoads
+            .optional()
+            .describe(
+              "layers that were loaded in turn, where memory had no room for the model: passes over the layers, layers loaded, bytes of weights in the files, seconds",
+            ),
+        })
         .describe("layers run, one for each sequence; naive is what full forward passes would have run"),
       seconds: z.number().min(0),
     }),

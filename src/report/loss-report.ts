@@ -1,7 +1,7 @@
 /** What `loss` prints: the measurement of one pattern. */
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Measurement } from "../runtime/measurement.ts";
-import { formatCount, formatDuration, formatError, formatLoss, formatRate } from "./quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatRate } from "./quantities.ts";
 import { formatFields } from "./text-table.ts";
 
 /** The `--json` form: nothing in it depends on the clock. */
@@ -12,6 +12,8 @@ export interface LossRecord {
   perplexity: number;
   tokens: number;
   sequences: { loss: number; tokens: number }[];
+  /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
+  loads?: { passes: number; layers: number; bytes: number };
 }
 
 /** What came before the pass that is reported. */
@@ -22,6 +24,7 @@ export interface LossTiming {
 }
 
 export function lossRecord(measurement: Measurement): LossRecord {
+  const { loads } = measurement.executions;
   return {
     index_topk_pattern: measurement.pattern,
     loss: measurement.loss,
@@ -29,12 +32,14 @@ export function lossRecord(measurement: Measurement): LossRecord {
     perplexity: Math.exp(measurement.loss),
     tokens: measurement.tokens,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
+    ...(loads === undefined ? {} : { loads: { passes: loads.passes, layers: loads.layers, bytes: loads.bytes } }),
   };
 }
 
 /** @param timing absent where a server had the model */
 export function formatLossReport(measurement: Measurement, timing?: LossTiming): string {
-  const { pattern, loss, standardError, tokens, sequences, seconds } = measurement;
+  const { pattern, loss, standardError, tokens, sequences, seconds, executions } = measurement;
+  const { loads } = executions;
   return formatFields([
     ["Pattern", pattern],
     ["Full layers", `${fullLayers(pattern).length} of ${pattern.length}`],
@@ -42,6 +47,7 @@ export function formatLossReport(measurement: Measurement, timing?: LossTiming):
     ["Perplexity", Math.exp(loss).toFixed(4)],
     ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
     ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
+    ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
     ...(timing === undefined ? [] : [["Before it", describeTiming(timing)] as const]),
   ]);
 }

@@ -62,6 +62,13 @@ export function formatRate(count: number, seconds: number, unit = "tokens"): str
   return `${rate < 100 ? significant(rate, 3) : formatCount(rate)} ${unit}/s`;
 }
 
+/** Layers that were loaded in turn: `13 passes, 312 layers, 31.2 GiB of weights in 3 min 05 s (172 MiB/s)`. */
+export function formatLoads(loads: { passes: number; layers: number; bytes: number; seconds: number }): string {
+  const { passes, layers, bytes, seconds } = loads;
+  const rate = seconds > 0 ? ` (${formatBytes(bytes / seconds)}/s)` : "";
+  return `${formatCount(passes)} pass${passes === 1 ? "" : "es"} over the layers, ${formatCount(layers)} loaded, ${formatBytes(bytes)} of weights in ${formatDuration(seconds)}${rate}`;
+}
+
 function significant(value: number, digits: number): string {
   return String(Number(value.toPrecision(digits)));
 }

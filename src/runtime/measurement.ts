@@ -112,7 +112,7 @@ export interface PatternEvaluator {
   evaluateAll(requests: readonly PatternRequest[], context?: EvaluateContext): AsyncIterable<Measurement>;
   /** @throws RangeError for a window that is not there, or none at all */
   evaluate(pattern: Pattern, options?: EvaluateOptions): Promise<Measurement>;
-  /** Windows that are computed side by side: blocks of consecutive indices, a multiple of it long, leave nobody idle. */
+  /** Windows that one run or one pass over the layers computes: blocks of consecutive indices, a multiple of it long, leave nobody idle. */
   readonly sideBySide: number;
   /** The memory plan, one line for each part, for `--verbose`. */
   readonly plan: string[];

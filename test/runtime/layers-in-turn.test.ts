@@ -157,7 +157,7 @@ describe("what stays", () => {
     const model = await openModel(fixturePath("glm-groups"));
     const own = modelSizes(await model.weights());
     expect(() => requirePartsRoom(model.config, own, [64], 2 ** 20)).toThrow(
-      /^Model "glm-groups" does not fit, not even a layer at a time: that takes about \d+ MiB of memory, and there are 1 MiB$/,
+      /^Model "glm-groups" does not fit, not even a layer at a time: with these sequences that takes about \d+ MiB of memory, and there are 1 MiB$/,
     );
     const found = partsRoom(model.config, own, [64], wholeBytes(own) + 2 ** 29);
     expect(found?.room.staysFrom).toBe(0);

@@ -12,7 +12,7 @@ import { ParallelLosses, type ParallelSettings } from "../../src/runtime/loss/pa
 import type { ComputeDevice, EvaluateOptions, SequenceLoss } from "../../src/runtime/measurement.ts";
 import { demoModel } from "../cli/indexcache.ts";
 
-const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss-process.js");
+const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss-process.js");
 
 /**
  * A search's way through patterns: the baseline, candidates of a base of which the best is kept, a new base that keeps the

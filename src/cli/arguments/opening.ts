@@ -19,8 +19,8 @@ interface OpeningFlags extends VerifyFlags {
   device: Device;
   devices?: DeviceList;
   dtype?: Dtype;
-  /** The command loads some layers at a time, and looks at the room for them itself. */
-  inParts?: boolean;
+  /** Of a command that need not load the whole model: looks for room in its own way, once the model is open. */
+  lookForRoom?: (model: ModelFolder) => Promise<void>;
 }
 
 /** MODEL of a command that computes with it. */
@@ -37,14 +37,16 @@ export function addModelToRun(command: Command): Command {
  */
 export async function openModelToRun(
   text: string,
-  { verify, device, devices, dtype = "float32", inParts }: OpeningFlags,
+  { verify, device, devices, dtype = "float32", lookForRoom }: OpeningFlags,
   terminal: Terminal,
   signal?: AbortSignal,
 ): Promise<ModelFolder> {
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
   for (const note of model.notes) terminal.warn(note);
-  if (inParts !== true) await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
+  if (lookForRoom === undefined) {
+    await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
+  } else await lookForRoom(model);
   const progress = new ProgressNotes(terminal, "checking weights", model.weightBytes);
   const hashing = { signal, onBytes: (bytes: number) => progress.advance(bytes) };
   // An export has looked at them already.

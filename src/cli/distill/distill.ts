@@ -155,6 +155,9 @@ export function addDistillCommand(program: Command): void {
     );
 }
 
+/** Room is looked for once it is known what is trained. */
+const later = async (): Promise<void> => undefined;
+
 async function distilModel(path: string, flags: DistillFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   requireSensible(flags);
@@ -162,7 +165,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const output = flags.output;
   if (output === undefined) throw new UsageError("-o is missing: it names the folder of the new checkpoint");
   await requireEmptyTarget(output);
-  const model = await openModelToRun(path, { ...flags, inParts: true }, terminal, signal);
+  const model = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal);
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
   requireSomethingToLearn(model, pattern, terminal);
   const layers = [...model.config.indexerLayers].map((_, layer) => layer);
@@ -278,7 +281,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
       return { sequences, heldOut, length: plannedLength(config, flags.sequenceLength) };
     }
     const set = await openCalibrationSet(
-      await openModelToRun(path, { ...flags, inParts: true }, terminal, signal),
+      await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal),
       flags,
       terminal,
       signal,

@@ -1,7 +1,8 @@
 /** The options of `search`, and what they mean together. */
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
+import { addMemoryOption, type MemoryFlags } from "../arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
   addCalibrationOptions,
@@ -32,14 +33,14 @@ export interface SearchFlags
     StrategyFlags,
     ConstraintFlags,
     LatencyFlags,
-    ServerFlags {
+    ServerFlags,
+    MemoryFlags {
   retain: string;
   holdout?: string;
   output?: string;
   resume?: boolean;
   fresh?: boolean;
   reuse?: string[];
-  memory?: number;
   dryRun?: boolean;
   /** Of a server's noisy measurements. */
   repeats: number;
@@ -69,11 +70,7 @@ export function addSearchOptions(command: Command): void {
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
-  command.option(
-    "--memory <size>",
-    "what states at layer boundaries may take: 4GiB (default: 40% of what is free)",
-    byteSize,
-  );
+  addMemoryOption(command);
   addServerOptions(command);
   command.option(
     "--repeats <n>",
@@ -116,12 +113,4 @@ function heldOutCount(text: string, count: number): number {
   throw new UsageError(
     `--holdout is "${text}": of ${count} sequences at least one has to be held out, and at least one has to be left`,
   );
-}
-
-function byteSize(text: string): number {
-  const form = /^(?<number>\d+(?:\.\d+)?)\s*(?<unit>[KMGT]i?B|B)?$/i.exec(text)?.groups;
-  if (form === undefined) throw new InvalidArgumentError("It must be a size like 512MiB, 4GB or a number of bytes.");
-  const unit = form.unit ?? "B";
-  const power = "BKMGT".indexOf((unit[0] ?? "B").toUpperCase());
-  return Math.floor(Number(form.number) * (/^.i/i.test(unit) ? 1024 : 1000) ** power);
 }

@@ -26,7 +26,7 @@ import { rehearse, requireFeasible, search as searchPatterns } from "../../searc
 import type { PatternSpace } from "../../search/space.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import { identityRecord, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
-import { openModelToRun } from "../arguments/opening.ts";
+import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
 import { interruptible, programWords, recordedCommand, resumeCommand } from "../console/interruption.ts";
 import { requireWritable } from "../console/output-file.ts";
@@ -261,9 +261,9 @@ export interface SearchWork {
 async function openSource(path: string | undefined, flags: SearchFlags, terminal: Terminal, signal: AbortSignal) {
   const { server } = flags;
   if (server === undefined) {
-    const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
+    const { model, device } = await openModelForLosses(path ?? demoModel, flags, terminal, signal);
     const open = async (set: CalibrationSet): Promise<LossSource> =>
-      localLosses(model, set, await evaluatorSettings(flags, terminal), terminal);
+      localLosses(model, set, await evaluatorSettings({ ...flags, device }, terminal), terminal);
     return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
   }
   const model = await openServedFolder(path, terminal);
@@ -338,7 +338,7 @@ async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
   return {
     ...(await openDevices(flags, terminal)),
     dtype: flags.dtype,
-    ...(flags.memory === undefined ? {} : { stateBytes: flags.memory }),
+    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
   };
 }
 

@@ -9,7 +9,7 @@ import type { Found, Refinement, SearchResult, SearchStep } from "../../search/e
 import { knee } from "../../search/frontier.ts";
 import type { PatternEvaluation } from "../../search/losses.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
-import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
 import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 
@@ -179,6 +179,7 @@ export function executionsRecord({
   naiveBody,
   naiveIndexer,
   rows,
+  loads,
 }: LayerExecutions): JournalEntry["executions"] {
   return {
     body,
@@ -186,17 +187,20 @@ export function executionsRecord({
     naive_body: naiveBody,
     naive_indexer: naiveIndexer,
     ...(rows === undefined ? {} : { rows }),
+    ...(loads === undefined ? {} : { loads }),
   };
 }
 
 function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executions"] {
   const total = { body: 0, indexer: 0, naive_body: 0, naive_indexer: 0 };
   const rows = { run: 0, prefix: 0, invariant: 0, kept: 0 };
+  const loads = { passes: 0, layers: 0, bytes: 0, seconds: 0 };
   for (const { executions } of entries) {
+    for (const key of Object.keys(loads) as (keyof typeof loads)[]) loads[key] += executions.loads?.[key] ?? 0;
     for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += executions[key];
     for (const key of Object.keys(rows) as (keyof typeof rows)[]) rows[key] += executions.rows?.[key] ?? 0;
   }
-  return { ...total, rows };
+  return { ...total, rows, ...(loads.passes === 0 ? {} : { loads }) };
 }
 
 export function formatSearchReport(file: PatternFile): string {
@@ -299,7 +303,7 @@ function formatRefinement({ second_look: look, found_by: by }: FoundRecord): str
 
 function formatSummary(file: PatternFile): string {
   const { search, patterns = [] } = file;
-  const { rows, body, naive_body: naive } = search.layer_executions;
+  const { rows, loads, body, naive_body: naive } = search.layer_executions;
   const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
   const looks = patterns.flatMap(({ second_look: look }) => look ?? []);
   const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
@@ -334,6 +338,7 @@ function formatSummary(file: PatternFile): string {
         `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
+    ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
     ...(rows === undefined || total === 0 ? [] : [["Token rows", formatRows(rows, total)] as const]),
     ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),

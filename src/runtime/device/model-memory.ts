@@ -33,12 +33,18 @@ async function parametersOf({ manifest, weightBytes, weights, config }: ModelFol
 /**
  * Refuses a model whose weights alone are more than the device has free.
  * @param device `auto` has room where the CPU or a GPU has
+ * @param limits what the process may have, if not what is free; and what a layer at a time would take, if that is more
  * @throws RuntimeFailure with what it takes, what is free and what can be done instead
  */
-export async function requireRoom(model: ModelFolder, device: Device, dtype: Dtype): Promise<void> {
-  const host = availableMemory();
+export async function requireRoom(
+  model: ModelFolder,
+  device: Device,
+  dtype: Dtype,
+  { memory, least }: { memory?: number; least?: number } = {},
+): Promise<void> {
+  const host = memory ?? availableMemory();
   const cpu = await modelNeed(model, dtype, false);
-  if ((device === "cpu" || device === "auto") && cpu.bytes <= host) return;
+  if (least === undefined && (device === "cpu" || device === "auto") && cpu.bytes <= host) return;
   const gpus = device === "cpu" ? [] : await queryGpus();
   // A device of which nothing is known is asked when it is opened.
   if (device !== "cpu" && device !== "auto" && gpus.length === 0) return;
@@ -53,11 +59,18 @@ export async function requireRoom(model: ModelFolder, device: Device, dtype: Dty
   const how = gpu === undefined || dtype === "float32" ? "float32" : dtype;
   const config = quoteWord(join(model.path, "config.json"));
   throw new RuntimeFailure(
-    `Model "${model.config.name}" does not fit: loading its ${(need.parameters / 1e9).toFixed(1)}B parameters takes about ${gigabytes(need.bytes)} in ${how}; ${free.join(" and ")}`,
+    `Model "${model.config.name}" does not fit: loading its ${(need.parameters / 1e9).toFixed(1)}B parameters takes about ${gigabytes(need.bytes)} in ${how}; ${free.join(" and ")}${least === undefined ? "" : `, where a layer at a time takes about ${gigabytes(least)}`}`,
     {
       hint: `it takes a machine with more memory. Here you can time a smaller model of these shapes (indexcache bench --config ${config} --random-weights --layers 4 --experts 8), and give a published pattern to serving engines (indexcache pattern --help)`,
     },
   );
+}
+
+/** Whether the first GPU has room for the weights. */
+export async function hasRoomOnGpu(model: ModelFolder, dtype: Dtype): Promise<boolean> {
+  const [gpu] = await queryGpus();
+  const { bytes } = await modelNeed(model, dtype, true);
+  return gpu !== undefined && (gpu.memoryTotal === 0 || bytes <= gpu.memoryFree);
 }
 
 function gigabytes(bytes: number): string {

@@ -16,7 +16,7 @@ export interface SequenceLosses {
    * pass over the layers. Absent where the whole model is loaded.
    */
   walk?: ((requests: readonly PatternRequest[], signal?: AbortSignal) => Promise<SequenceResults[]>) | undefined;
-  /** Windows that one run computes. */
+  /** Windows that one run or one pass over the layers computes. */
   readonly sideBySide: number;
   readonly plan: string[];
   release(): Promise<void>;

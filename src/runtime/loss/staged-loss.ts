@@ -46,7 +46,7 @@ export interface StagedSettings {
 const flightShare = 0.5;
 
 export class StagedLosses implements SequenceLosses {
-  readonly sideBySide = 1;
+  readonly sideBySide: number;
   readonly plan: string[];
   readonly #stages: StageModel;
   readonly #sequences: StagedSequence[];
@@ -72,6 +72,8 @@ export class StagedLosses implements SequenceLosses {
     this.#own = own;
     this.#file = file;
     this.#flight = flight;
+    // Where layers come and go, all windows pass through one before the next is loaded.
+    this.sideBySide = stages.ranges.length === 1 ? 1 : sequences.length;
     this.plan = plan;
   }
 
@@ -205,11 +207,7 @@ export class StagedLosses implements SequenceLosses {
   }
 
   /** Patterns that run before those that were asked for: the model's own for divergences, and a base that is kept. */
-  #leaders(
-    { place, states }: StagedSequence,
-    base: Pattern | undefined,
-    executions: CountedExecutions,
-  ): Walker[] {
+  #leaders({ place, states }: StagedSequence, base: Pattern | undefined, executions: CountedExecutions): Walker[] {
     const own = this.#stages.config.indexerLayers;
     const keepsBase = base !== undefined && states.limit > 0 && states.get(base) === undefined;
     const wantsOwn = this.#own !== undefined && !this.#own.has(place) && !(keepsBase && base === own);
@@ -402,7 +400,12 @@ function commonBase(requests: readonly PatternRequest[]): Pattern | undefined {
 }
 
 /** Counts the layers below `from` that a candidate's states have spared: the base's own would not have. */
-function countKept({ base, rows }: StagedSequence, pattern: Pattern, from: number, executions: CountedExecutions): void {
+function countKept(
+  { base, rows }: StagedSequence,
+  pattern: Pattern,
+  from: number,
+  executions: CountedExecutions,
+): void {
   const spared = (from - (base === undefined ? 0 : firstDifference(pattern, base))) * rows.length;
   if (spared <= 0) return;
   executions.rows.kept += spared;

@@ -26,8 +26,7 @@ export function passagesOf(
   const passages: Passage[] = [];
   const [leader = others[0]] = first.toReversed();
   // What differs last goes first: the next ones share all that they can with it, base or no base.
-  const depth = ({ pattern }: Walker): number =>
-    leader === undefined ? 0 : firstDifference(pattern, leader.pattern);
+  const depth = ({ pattern }: Walker): number => (leader === undefined ? 0 : firstDifference(pattern, leader.pattern));
   for (const { pattern, keeps, executions } of [...first, ...others.toSorted((a, b) => depth(b) - depth(a))]) {
     if (passages.some((passage) => passage.pattern === pattern)) continue;
     const near: Departure[] = passages.filter((passage) => !keeps || passage.keeps);

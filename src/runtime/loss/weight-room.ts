@@ -71,9 +71,14 @@ const workingStates = 4;
 /** Share of what is left beside a layer that states may take. */
 const stateShare = 0.5;
 
-/**
- * @throws RuntimeFailure where not even a layer at a time has room
- */
+/** Bytes that a layer at a time takes, to a few percent. */
+export function leastBytes(config: DsaConfig, sizes: ModelSizes, lengths: readonly number[]): number {
+  let least = processBytes;
+  while (partsRoom(config, sizes, lengths, least) === undefined) least *= 1.02;
+  return least;
+}
+
+/** @throws RuntimeFailure where not even a layer at a time has room */
 export function requirePartsRoom(
   config: DsaConfig,
   sizes: ModelSizes,
@@ -82,14 +87,13 @@ export function requirePartsRoom(
 ): PartsRoom {
   const found = partsRoom(config, sizes, lengths, memory);
   if (found !== undefined) return found;
-  let least = memory;
-  while (partsRoom(config, sizes, lengths, least) === undefined) least *= 1.05;
+  const least = leastBytes(config, sizes, lengths);
   throw new RuntimeFailure(
-    `Model "${config.name}" does not fit, not even a layer at a time: that takes about ${gibibytes(least)} of memory, and there are ${gibibytes(memory)}`,
+    `Model "${config.name}" does not fit, not even a layer at a time: with these sequences that takes about ${mebibytes(least)} of memory, and there are ${mebibytes(memory)}`,
     { hint: "give it more memory (--memory, if that is what limits it), shorter sequences or fewer of them" },
   );
 }
 
-function gibibytes(bytes: number): string {
-  return bytes < 2 ** 30 ? `${Math.ceil(bytes / 2 ** 20)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+function mebibytes(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20).toLocaleString("en-US")} MiB`;
 }

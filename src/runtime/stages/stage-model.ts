@@ -6,11 +6,11 @@ import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
+import { type ModelSizes, modelSizes } from "../device/model-sizes.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import type { RowCache } from "./row-cache.ts";
 import { divergenceStage, type LayerRoom, type LoadedStage, type Loads, StageSessions } from "./stage-sessions.ts";
-import { type ModelSizes, modelSizes } from "../device/model-sizes.ts";
 
 /** `topk_indices` of one chunk, `[rows, width]`. */
 export interface SelectedKeys {

@@ -3,8 +3,8 @@
  * layers stay and each lower one is opened when it is asked for, in the place of the last.
  */
 import { bodyStage, indexerStage, type StageName } from "../../graph/exported/contract.ts";
-import type { OnnxSession } from "../session/onnx-session.ts";
 import type { ModelSizes, PartSize } from "../device/model-sizes.ts";
+import type { OnnxSession } from "../session/onnx-session.ts";
 
 /** The head that takes the place of "loss" where divergences are asked for. */
 export const divergenceStage = "divergence";
