@@ -22,9 +22,7 @@ afterAll(() => rm(scratch, { recursive: true }));
 const calibration = ["-c", join(demoModel, "..", "..", "calibration", "demo.jsonl")];
 
 test.each([
-  ["loss", ...calibration],
   ["run", "--prompt", "The"],
-  ["search", ...calibration, "--dry-run"],
   ["eval", "-p", "uniform:4"],
   ["bench"],
   ["analyze", ...calibration],
@@ -34,6 +32,19 @@ test.each([
     /error: Model "glm" does not fit: loading its 743\.9B parameters takes about 3,571 GB in float32; this process may have [\d.]+ GB of memory\n/,
   );
   expect(stderr).toMatch(/hint: .*indexcache bench --config glm\/config.json --random-weights/);
+  expect(stdout).toBe("");
+  expect(status).toBe(3);
+});
+
+test.each([
+  ["loss", ...calibration],
+  ["search", ...calibration],
+])("%s, of which not even a layer has room", async (command, ...flags) => {
+  const memory = ["--memory", "20GB", "--device", "cpu"];
+  const { status, stdout, stderr } = await indexcache(scratch, [command, "glm", ...memory, ...flags]);
+  expect(stderr).toMatch(
+    /error: Model "glm" does not fit: loading its 743\.9B parameters takes about 3,571 GB in float32; this process may have 20\.0 GB of memory, where a layer at a time takes about [\d.]+ GB\n/,
+  );
   expect(stdout).toBe("");
   expect(status).toBe(3);
 });
