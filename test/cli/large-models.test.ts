@@ -21,20 +21,18 @@ afterAll(() => rm(scratch, { recursive: true }));
 
 const calibration = ["-c", join(demoModel, "..", "..", "calibration", "demo.jsonl")];
 
-test.each([
-  ["run", "--prompt", "The"],
-  ["eval", "-p", "uniform:4"],
-  ["bench"],
-  ["analyze", ...calibration],
-])("%s", async (command, ...flags) => {
-  const { status, stdout, stderr } = await indexcache(scratch, [command, "glm", "--device", "cpu", ...flags]);
-  expect(stderr).toMatch(
-    /error: Model "glm" does not fit: loading its 743\.9B parameters takes about 3,571 GB in float32; this process may have [\d.]+ GB of memory\n/,
-  );
-  expect(stderr).toMatch(/hint: .*indexcache bench --config glm\/config.json --random-weights/);
-  expect(stdout).toBe("");
-  expect(status).toBe(3);
-});
+test.each([["run", "--prompt", "The"], ["eval", "-p", "uniform:4"], ["bench"], ["analyze", ...calibration]])(
+  "%s",
+  async (command, ...flags) => {
+    const { status, stdout, stderr } = await indexcache(scratch, [command, "glm", "--device", "cpu", ...flags]);
+    expect(stderr).toMatch(
+      /error: Model "glm" does not fit: loading its 743\.9B parameters takes about 3,571 GB in float32; this process may have [\d.]+ GB of memory\n/,
+    );
+    expect(stderr).toMatch(/hint: .*indexcache bench --config glm\/config.json --random-weights/);
+    expect(stdout).toBe("");
+    expect(status).toBe(3);
+  },
+);
 
 test.each([
   ["loss", ...calibration],
