@@ -13,8 +13,6 @@ export interface GraphWalk {
   prompt: string;
   /** The nodes that the operation results in, in the order in which the edges lead to them; at least one. */
   answer: readonly string[];
-  /** Of a breadth-first search. */
-  depth?: number;
 }
 
 const instructions = `You will be given a graph as a list of directed edges. All nodes are at least degree 1. You will also get a description of an operation to perform on the graph.
@@ -91,7 +89,6 @@ export function graphWalk(random: Random, edges: number, kind: WalkKind): GraphW
   return {
     prompt: `${instructions}${lines.join("")}\n\nOperation:\n${walk.operation}\n${ending}`,
     answer: walk.answer.map(nodeName),
-    ...(walk.depth === undefined ? {} : { depth: walk.depth }),
   };
 }
 

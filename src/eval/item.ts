@@ -76,10 +76,19 @@ export interface SkippedTask {
   reason: string;
 }
 
+/** A suite within a joined one. */
+export interface SuiteSection {
+  name: string;
+  version: number;
+  tasks: readonly string[];
+}
+
 export interface Suite {
   name: string;
   version: number;
   tasks: readonly EvalTask[];
+  /** Suites that were joined into this one, by the names of their tasks; absent for a suite that is one. */
+  sections?: readonly SuiteSection[];
   skipped: readonly SkippedTask[];
   /** What a reader of the scores has to know: a haystack of one's own, a ratio that is not the official one. */
   notes: readonly string[];

@@ -132,6 +132,8 @@ class Assembly implements PromptAssembly {
   /** Prompts end within a thought. */
   readonly #opened: boolean;
   readonly #closingId: number | undefined;
+  /** The prompt that was encoded last: its gold answer is asked for next, and a long prompt takes seconds. */
+  #last: { prompt: ItemPrompt; thinking: boolean; ids: readonly number[] } | undefined;
 
   constructor(tokenizer: Tokenizer, name: string, source: string | undefined, thinking: boolean) {
     this.#tokenizer = tokenizer;
@@ -210,12 +212,14 @@ class Assembly implements PromptAssembly {
   #encode(prompt: ItemPrompt, behind: string, where: string, thinking: boolean): number[] {
     const tokenizer = this.#tokenizer;
     const { user, earlier, answerPrefix, chat } = prompt;
+    if (behind === "" && this.#last?.prompt === prompt && this.#last.thinking === thinking) return [...this.#last.ids];
     const end = answerPrefix + behind;
     const ids =
       chat && this.#template !== undefined
         ? tokenizer.encodeRendered(this.#render(prompt, thinking) + end)
         : tokenizer.encode(asTranscript(user, earlier) + end);
     this.#requireOneBos(ids, where);
+    if (behind === "") this.#last = { prompt, thinking, ids: [...ids] };
     return ids;
   }
 

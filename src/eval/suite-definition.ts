@@ -105,6 +105,16 @@ export interface SuiteDefinition<Name extends string = string, Options extends O
   open(options: SuiteContext & OptionValues<Options>): Promise<Suite>;
 }
 
+/** Any suite, its own options among those that it is opened with. */
+export interface AnySuite {
+  name: string;
+  options: OptionSet;
+  offline?: true;
+  list(): TaskNeeds[];
+  tasks(values: object): EvalTask[] | Promise<EvalTask[]>;
+  open(options: SuiteContext): Promise<Suite>;
+}
+
 /** For its types alone: a definition keeps the names of its options. */
 export function defineSuite<const Name extends string, const Options extends OptionSet>(
   definition: SuiteDefinition<Name, Options>,

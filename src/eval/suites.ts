@@ -1,16 +1,26 @@
 /** The suites there are: a row for each. */
 import { UsageError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
+import { openCombined } from "./combined-suite.ts";
 import { graphwalksSuite } from "./graphwalks/suite.ts";
 import type { EvalTask, Suite } from "./item.ts";
 import { longbenchESuite, longbenchSuite } from "./longbench/suite.ts";
 import { longbenchV2Suite } from "./longbench/v2.ts";
 import { mrcrSuite } from "./mrcr/suite.ts";
 import { rulerCoreSuite, rulerSuite } from "./ruler/definition.ts";
-import type { OptionSet, OptionValues, SuiteContext, SuiteDefinition, SuiteOption } from "./suite-definition.ts";
+import { rulerOptions } from "./ruler/options.ts";
+import {
+  type AnySuite,
+  defineSuite,
+  generatedOptions,
+  type OptionSet,
+  type OptionValues,
+  type SuiteContext,
+  type SuiteOption,
+} from "./suite-definition.ts";
 import { requireKnownTasks, withBudget } from "./token-budget.ts";
 
-const suites = [
+const single = [
   rulerCoreSuite,
   rulerSuite,
   graphwalksSuite,
@@ -19,6 +29,20 @@ const suites = [
   longbenchV2Suite,
   mrcrSuite,
 ] as const;
+
+/** Every suite for which nothing has to be given. */
+const offline: readonly AnySuite[] = single.filter((suite: AnySuite) => suite.offline === true);
+
+const allOfflineSuite = defineSuite({
+  name: "all-offline",
+  help: "every suite that needs no file: a section of the result for each",
+  options: { ...generatedOptions, steps: rulerOptions.steps },
+  list: () => [],
+  tasks: () => offline.flatMap((suite) => suite.list().map(({ task }) => task)),
+  open: (options) => openCombined("all-offline", offline, options),
+});
+
+const suites = [...single, allOfflineSuite] as const;
 
 export type SuiteName = (typeof suites)[number]["name"];
 
@@ -76,8 +100,8 @@ export function suiteNamed(name: string): SuiteName {
   throw new UsageError(`There is no suite ${quoted(name)}`, { hint: `suites are ${suiteNames.join(", ")}` });
 }
 
-function definitionOf(name: SuiteName): SuiteDefinition<SuiteName, OptionSet> {
-  return suites.find((suite) => suite.name === name) as unknown as SuiteDefinition<SuiteName, OptionSet>;
+function definitionOf(name: SuiteName): AnySuite {
+  return suites.find((suite) => suite.name === name) as AnySuite;
 }
 
 /** The options that a suite takes, by attribute. */
@@ -92,7 +116,7 @@ export function optionsOf(name: SuiteName): OptionSet {
 export async function openSuite(name: SuiteName, options: SuiteOptions): Promise<Suite> {
   const definition = definitionOf(suiteNamed(name));
   requireWhole(options.limit, "--limit");
-  const suite = await definition.open(options as SuiteContext & OptionValues<OptionSet>);
+  const suite = await definition.open(options);
   requireKnownTasks(options.budget, suite);
   return { ...suite, tasks: suite.tasks.map((task) => withBudget(task, options)) };
 }
@@ -104,7 +128,7 @@ function requireWhole(value: number | undefined, flag: string): void {
 
 /** The tasks of a suite without its data, to score outputs again. */
 export async function suiteTasks(name: SuiteName, values: SuiteValues): Promise<EvalTask[]> {
-  return definitionOf(name).tasks(values as OptionValues<OptionSet>);
+  return definitionOf(name).tasks(values);
 }
 
 /** Every task of every suite, in the order of the tables. */

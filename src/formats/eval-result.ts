@@ -101,6 +101,10 @@ export const evalResultSchema = z
       name: z.string(),
       version: z.int(),
       task_versions: z.record(z.string(), z.int()),
+      sections: z
+        .array(z.object({ name: z.string(), version: z.int(), tasks: z.array(z.string()) }))
+        .optional()
+        .describe("suites that were joined into this one, with their tasks"),
     }),
     model: z.object({
       name: z.string(),

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem } from "../../src/eval/item.ts";
@@ -47,6 +47,19 @@ async function failure(operation: () => unknown): Promise<string> {
   }
   throw new Error("nothing was thrown");
 }
+
+test("a prompt is tokenized once for itself and its gold answer, which is tokenized with it", async () => {
+  const tokenizer = await load();
+  const assembly = await openPromptAssembly(tokenizer);
+  const encode = vi.spyOn(tokenizer, "encode");
+  const asked = item();
+  const { ids } = assembly.prompt(asked);
+  expect(assembly.answer(asked).ids.slice(0, ids.length)).toEqual(ids);
+  expect(encode).toHaveBeenCalledTimes(2);
+  // Nobody who changes the ids changes the next answer.
+  ids.length = 0;
+  expect(assembly.prompt(asked).ids.length).toBeGreaterThan(0);
+});
 
 describe("a prompt", () => {
   test.each([true, false])("of a base model is BOS, text and prefix (tokenizer adds BOS: %s)", async (addsBos) => {

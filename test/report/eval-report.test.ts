@@ -7,9 +7,9 @@ import { gateFailures } from "../../src/report/eval/eval-gate.ts";
 import { formatJunit } from "../../src/report/eval/eval-junit.ts";
 import { evalRecord } from "../../src/report/eval/eval-record.ts";
 import { formatEvalMarkdown, formatEvalReport } from "../../src/report/eval/eval-report.ts";
-import { binaryTask, pair } from "../eval/run/samples.ts";
+import { binaryTask, gradedTask, pair } from "../eval/run/samples.ts";
 
-function result(items: readonly Sample[][]) {
+function result(items: readonly Sample[][], joined: Partial<Parameters<typeof evalRecord>[0]> = {}) {
   return evalRecord({
     fingerprint: {
       model_name: "tiny",
@@ -37,6 +37,7 @@ function result(items: readonly Sample[][]) {
     wallSeconds: 12,
     runtime: "onnxruntime-node 1",
     command: "indexcache eval -o e.json",
+    ...joined,
   });
 }
 
@@ -44,6 +45,25 @@ const many = (lost: number, items: number, length?: number): Sample[][] =>
   Array.from({ length: items }, (_, id) =>
     pair({ id: String(id), ...(length === undefined ? {} : { length }) }, id < lost ? { score: 0 } : {}),
   );
+
+test("joined suites are tables of their own, and the mean over all of them comes last", () => {
+  const ask = (task: string, suite: string): Sample[] => pair({ task, item: { groups: { suite } } });
+  const items = [ask("needle", "one"), ask("words", "two")];
+  const text = formatEvalReport(
+    result(items, {
+      tasks: [binaryTask, gradedTask],
+      sections: [
+        { name: "one", version: 1, tasks: ["needle"] },
+        { name: "two", version: 1, tasks: ["words"] },
+      ],
+    }),
+  );
+  const begins = text.split("\n").map((line) => line.split(/ {2,}/)[0]);
+  expect(begins.filter((word) => /^(one|two|all suites|needle|words|suite: .*|overall)$/.test(word ?? ""))).toEqual([
+    ...["one", "needle", "suite: one", "two", "words", "suite: two", "all suites", "overall"],
+  ]);
+  expect(text.match(/^Task /gm)).toHaveLength(3);
+});
 
 describe("the report", () => {
   const bad = result(many(30, 40));

@@ -2,10 +2,11 @@
 import process from "node:process";
 import { InputError } from "../../base/errors.ts";
 import { openUserFile } from "../../base/user-files.ts";
+import type { EvalTask, SuiteSection } from "../../eval/item.ts";
 import { pairSaved } from "../../eval/run/saved-samples.ts";
 import { suiteNamed, suiteTasks } from "../../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
-import { readSamples, SAMPLES_KIND } from "../../formats/sample-journal.ts";
+import { readSamples, SAMPLES_KIND, type Sample } from "../../formats/sample-journal.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
 import { runtimeName } from "../../runtime/session/runtime-name.ts";
 import { type GivenOption, requireOnly } from "../arguments/given-options.ts";
@@ -66,6 +67,7 @@ export async function resultFromFile(
     described: { scored_from: path },
     arms,
     tasks,
+    ...sectionsOf(items, tasks),
     items,
     statistics: statisticsOf(flags),
     notes: [],
@@ -75,6 +77,20 @@ export async function resultFromFile(
     runtime: runtimeName,
     command: recordedCommand(process.argv),
   });
+}
+
+/** Samples of joined suites name theirs. */
+function sectionsOf(items: readonly Sample[][], tasks: readonly EvalTask[]): { sections?: SuiteSection[] } {
+  const sections = new Map<string, SuiteSection & { tasks: string[] }>();
+  for (const [first] of items) {
+    const name = first?.item.groups?.suite;
+    const task = tasks.find((one) => one.name === first?.task);
+    if (name === undefined || task === undefined) continue;
+    const section = sections.get(name) ?? { name, version: task.version, tasks: [] };
+    sections.set(name, section);
+    if (!section.tasks.includes(task.name)) section.tasks.push(task.name);
+  }
+  return sections.size === 0 ? {} : { sections: [...sections.values()] };
 }
 
 async function readStart(path: string): Promise<string> {

@@ -13,9 +13,13 @@ export const FULL_ENOUGH = 0.97;
 /** Samples of many units differ by about a percent. */
 const MARGIN = 0.01;
 const MOST_TRIES = 8;
+/** From this many tokens on a search ends a little below the limit: each further look costs seconds, and samples differ by more. */
+const LONG_LIMIT = 32_768;
+const CLOSE_ENOUGH = 0.995;
 
 /**
- * The largest number of units whose tokens stay within the limit, for tokens that grow with units.
+ * The largest number of units whose tokens stay within the limit, for tokens that grow with units; for limits of more than
+ * 32,768 tokens one that fills 99.5% of it.
  * @param smallest fits, with `smallestTokens`
  * @param largest units that there are, if the data ends
  */
@@ -27,8 +31,10 @@ export function findLargest(
 ): Fit {
   let low = smallest;
   let high: Fit | undefined;
+  const enough = limit > LONG_LIMIT ? CLOSE_ENOUGH * limit : Number.POSITIVE_INFINITY;
   // Up until something does not fit.
   for (let step = Math.max(4, low.units); high === undefined; step *= 2) {
+    if (low.tokens >= enough) return low;
     const units = Math.min(low.units + step, largest);
     if (units <= low.units) return low;
     const next = { units, tokens: count(units) };
@@ -38,7 +44,7 @@ export function findLargest(
     const slope = (next.tokens - smallest.tokens) / (next.units - smallest.units);
     if (high === undefined && slope > 0) step = Math.max(1, Math.floor(((limit - low.tokens) / slope) * 0.55));
   }
-  for (let turn = 0; high.units - low.units > 1; turn++) {
+  for (let turn = 0; high.units - low.units > 1 && low.tokens < enough; turn++) {
     const share = turn % 3 === 2 ? 0.5 : (limit - low.tokens) / Math.max(1, high.tokens - low.tokens);
     const guess = low.units + Math.round(share * (high.units - low.units));
     const units = Math.min(high.units - 1, Math.max(low.units + 1, guess));

@@ -261,7 +261,6 @@ function toItem(
     prompt: { user: sample.input, answerPrefix: sample.answerPrefix, chat: true },
     references: sample.outputs,
     goldAnswer: goldAnswer(sample),
-    ...(sample.groups === undefined ? {} : { groups: sample.groups }),
     ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
     ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
     fill: Math.min(1, (tokens + wrapperTokens + task.maxNewTokens) / length),

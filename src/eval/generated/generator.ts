@@ -15,8 +15,6 @@ export interface GeneratedSample {
   answerAt?: number;
   /** Samples that share an article. */
   cluster?: string;
-  /** Groups that results are also given by. */
-  groups?: Readonly<Record<string, string>>;
 }
 
 export interface SampleGenerator {

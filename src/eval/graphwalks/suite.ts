@@ -81,13 +81,8 @@ function walkGenerator({ kind }: GraphwalksTask): SampleGenerator {
   return {
     smallest: FEWEST_EDGES,
     make(random, edges) {
-      const { prompt, answer, depth } = graphWalk(random, edges, kind);
-      return {
-        input: prompt,
-        answerPrefix: "",
-        outputs: answer,
-        ...(depth === undefined ? {} : { groups: { depth: String(depth) } }),
-      };
+      const { prompt, answer } = graphWalk(random, edges, kind);
+      return { input: prompt, answerPrefix: "", outputs: answer };
     },
   };
 }

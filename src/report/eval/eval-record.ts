@@ -2,7 +2,7 @@
 import { hashBytes } from "../../base/files.ts";
 import { sum } from "../../base/sum.ts";
 import { toolVersion } from "../../base/version.ts";
-import type { EvalTask, SkippedTask } from "../../eval/item.ts";
+import type { EvalTask, SkippedTask, SuiteSection } from "../../eval/item.ts";
 import type { Arm } from "../../eval/run/evaluation.ts";
 import { evalRows, type StatisticsSettings } from "../../eval/run/rows.ts";
 import { usualPower } from "../../eval/statistics/power.ts";
@@ -17,6 +17,8 @@ export interface EvalFindings {
   described: EvalResult["settings"];
   arms: readonly Arm[];
   tasks: readonly EvalTask[];
+  /** Suites that were joined into the one that ran. */
+  sections?: readonly SuiteSection[];
   /** Samples of each item in the order of the arms, items in the order of the suite. */
   items: readonly Sample[][];
   statistics: StatisticsSettings;
@@ -38,6 +40,9 @@ export function evalRecord(findings: EvalFindings): EvalResult {
       name: fingerprint.suite,
       version: fingerprint.suite_version,
       task_versions: Object.fromEntries(tasks.map(({ name, version }) => [name, version])),
+      ...(findings.sections === undefined
+        ? {}
+        : { sections: findings.sections.map(({ name, version, tasks: own }) => ({ name, version, tasks: [...own] })) }),
     },
     model: {
       name: fingerprint.model_name,

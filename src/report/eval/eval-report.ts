@@ -9,11 +9,12 @@ import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
  */
 export function formatEvalReport(result: EvalResult, width?: number): string {
   const labels = armLabels(result, width);
-  const { columns, rows } = tableOf(result, labels, result.arms.length === 1);
   const lines = remarks(result, labels);
   return [
-    formatTableWithin(width, columns, rows),
-    "",
+    ...sectionsOf(result).flatMap(({ title, rows: shown }) => {
+      const { columns, rows } = tableOf(result, shown, labels, result.arms.length === 1);
+      return [...(title === undefined ? [] : [title, ""]), formatTableWithin(width, columns, rows), ""];
+    }),
     ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
   ].join("\n");
 }
@@ -21,13 +22,18 @@ export function formatEvalReport(result: EvalResult, width?: number): string {
 /** The report as Markdown: the same table with every interval, and the same remarks. */
 export function formatEvalMarkdown(result: EvalResult): string {
   const labels = armLabels(result, undefined);
-  const { columns, rows } = tableOf(result, labels, true);
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
-    line(columns.map(({ title }) => title)),
-    line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
-    ...rows.map(line),
-    "",
+    ...sectionsOf(result).flatMap(({ title, rows: shown }) => {
+      const { columns, rows } = tableOf(result, shown, labels, true);
+      return [
+        ...(title === undefined ? [] : [`**${title}**`, ""]),
+        line(columns.map((column) => column.title)),
+        line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
+        ...rows.map(line),
+        "",
+      ];
+    }),
     ...remarks(result, labels).map((remark) => `- ${remark}`),
   ].join("\n");
 }
@@ -42,9 +48,27 @@ function armLabels({ arms }: EvalResult, width: number | undefined): string[] {
   return names.map((_, index) => (index === 0 ? "baseline" : `arm ${index}`));
 }
 
+/** All rows, or those of each joined suite and at last the means over all of them. */
+function sectionsOf({ suite, rows }: EvalResult): { title?: string; rows: EvalRow[] }[] {
+  const { sections = [] } = suite;
+  if (sections.length === 0) return [{ rows }];
+  const left = new Set(rows);
+  const take = (rows: EvalRow[]): EvalRow[] => {
+    for (const row of rows) left.delete(row);
+    return rows;
+  };
+  const shown = sections.map(({ name, tasks }) => {
+    const isOwn = ({ task, group }: EvalRow): boolean =>
+      task === undefined ? group?.name === "suite" && group.value === name : tasks.includes(task);
+    return { title: name, rows: take(rows.filter(isOwn)) };
+  });
+  return [...shown, { title: "all suites", rows: [...left] }].filter((section) => section.rows.length > 0);
+}
+
 /** One line for each row and arm; what belongs to the row stands on its first line. */
 function tableOf(
   result: EvalResult,
+  shown: readonly EvalRow[],
   labels: readonly string[],
   everyInterval: boolean,
 ): { columns: Column[]; rows: string[][] } {
@@ -67,7 +91,7 @@ function tableOf(
         ]
       : []),
   ];
-  const rows = result.rows.flatMap((row) =>
+  const rows = shown.flatMap((row) =>
     row.arms.map((arm, index) => {
       const comparison = row.comparisons.find((one) => one.arm === index);
       const { items } = row;

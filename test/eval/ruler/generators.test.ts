@@ -109,6 +109,18 @@ test("the search finds the largest number of units that fits", () => {
   );
 });
 
+test("a search for a million tokens ends near its limit after a few looks", () => {
+  let looks = 0;
+  const count = (units: number): number => {
+    looks++;
+    return 93 + 21 * units + Math.floor(Math.sqrt(units));
+  };
+  const { tokens } = findLargest(count, { units: 1, tokens: 114 }, 1_048_448);
+  expect(tokens).toBeLessThanOrEqual(1_048_448);
+  expect(tokens).toBeGreaterThan(0.995 * 1_048_448);
+  expect(looks).toBeLessThanOrEqual(5);
+});
+
 describe("generated prompts", () => {
   test("hold their gold, end with the prefix, and fill their length, for all 13 tasks", async () => {
     const lengths = [2048, 4096];
