@@ -5,6 +5,7 @@ import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { takeSettings } from "./config/configured.ts";
+import { isRunByAgent } from "./console/agent.ts";
 import { reportFailure } from "./console/failure.ts";
 import { groupedHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
@@ -46,16 +47,25 @@ const commands: Readonly<Record<string, LoadedCommand>> = {
       return (program) => addConfigCommand(program, buildProgram);
     },
   },
+  completion: {
+    group: look,
+    load: async () => {
+      const { addCompletionCommand } = await import("./completion/completion.ts");
+      return (program) => addCompletionCommand(program, buildProgram);
+    },
+  },
   doctor: { group: look, load: async () => (await import("./doctor.ts")).addDoctorCommand },
 };
 
 /** Commands that are about settings, and take none. */
-const settingless: ReadonlySet<string> = new Set(["config", "help"]);
+const settingless: ReadonlySet<string> = new Set(["config", "completion", "help"]);
 
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
 
 Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted (Ctrl-C, SIGTERM).
+
+--version --json tells of versions and platform, --help --skill prints a skill file for agents.
 
 Start here:
   $ indexcache demo                                     searches the demo model and shows what the pattern is worth
@@ -64,6 +74,8 @@ Start here:
 /** Runs a command line; gives the exit code and prints whatever is to be said. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
   try {
+    if (isRunByAgent(process.env)) process.env.NO_COLOR = "1";
+    if (await answerAtOnce(argv.slice(2))) return 0;
     const program = await buildProgram(argv[2]);
     takeSettings(program, argv, Object.keys(commands), settingless, buildProgram);
     await program.parseAsync(argv);
@@ -73,11 +85,33 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
   }
 }
 
+/** Two questions that are about the program, not about a command. */
+async function answerAtOnce(words: readonly string[]): Promise<boolean> {
+  const has = (...names: string[]): boolean => names.some((name) => words.includes(name));
+  if (words.length === 2 && has("--version", "-V") && has("--json")) {
+    const { versionRecord } = await import("./version.ts");
+    process.stdout.write(`${JSON.stringify(await versionRecord(), null, 2)}\n`);
+    return true;
+  }
+  if (has("--skill") && has("--help", "-h") && words.length <= 3) {
+    const { skillFile } = await import("./help/skill.ts");
+    const named = words.find((word) => !word.startsWith("-"));
+    const program = await buildProgram(named);
+    const all = program.commands.filter((command) => named === undefined || command.name() === named);
+    if (all.length === 0 || (named !== undefined && all.length > 1)) return false;
+    process.stdout.write(skillFile(program, all));
+    return true;
+  }
+  return false;
+}
+
 /** @param first the first word: where it is a command's name, no other is loaded; without it the help names them all */
 export async function buildProgram(first = ""): Promise<Command> {
   const program = new Command("indexcache")
     .description("Finds which lightning indexers a DeepSeek-Sparse-Attention model can drop, and runs the result")
     .version(toolVersion)
+    .option("--config <file>", "take options from this file (default: the nearest indexcache.config.json)")
+    .option("--no-config", "take none from a file")
     .configureHelp(groupedHelp)
     .showSuggestionAfterError()
     // Its messages repeat arguments, of any length and with any characters.

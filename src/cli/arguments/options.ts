@@ -4,9 +4,13 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { largestSizes } from "../../checkpoint/config/config-schema.ts";
 import type { ComputeDevice, Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
 import { parseDevice } from "../../runtime/session/execution-provider.ts";
+import { suggest } from "./suggested-values.ts";
 
 /** Two folders up from `src/cli` and from `dist/cli` alike. */
 const packageFile = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+
+/** The package, or a checkout of it. */
+export const packageFolder = packageFile("");
 
 /** The trained model that comes with the package. */
 export const demoModel = packageFile("models/demo");
@@ -102,9 +106,8 @@ export function addCalibrationOptions(command: Command): Command {
 
 /** `--device`; what it is for differs between commands. */
 export function deviceOption(purpose: string): Option {
-  return new Option("--device <name>", `${purpose}: auto, cpu, webgpu, cuda or cuda:N for GPU N`)
-    .argParser(deviceName)
-    .default("auto");
+  const option = new Option("--device <name>", `${purpose}: auto, cpu, webgpu, cuda or cuda:N for GPU N`);
+  return suggest(option, ["auto", "cpu", "webgpu", "cuda", "cuda:0"]).argParser(deviceName).default("auto");
 }
 
 export function addDeviceOptions(command: Command): Command {

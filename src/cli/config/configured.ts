@@ -34,9 +34,6 @@ export function takeSettings(
   plain: ReadonlySet<string>,
   buildAll: () => Promise<Command>,
 ): void {
-  program
-    .option("--config <file>", "take options from this file (default: the nearest indexcache.config.json)")
-    .option("--no-config", "take none from a file");
   let config: Promise<ConfigFile | undefined> | undefined;
   const visit = (command: Command): void => {
     command.hook("preSubcommand", async (_, subcommand) => {

@@ -2,6 +2,7 @@
 import process from "node:process";
 import { ExitCode } from "../../base/errors.ts";
 import { escapeForTerminal, messageLine } from "../../base/quoted.ts";
+import { isRunByAgent } from "./agent.ts";
 
 export interface Verbosity {
   verbose?: boolean;
@@ -29,6 +30,7 @@ export class Terminal {
   /** Columns that results may have; undefined where stdout is a file or pipe. */
   get resultWidth(): number | undefined {
     const { isTTY, columns } = process.stdout;
+    if (isRunByAgent(process.env)) return undefined;
     return isTTY === true && columns > 0 ? columns : undefined;
   }
 
@@ -41,6 +43,14 @@ export class Terminal {
   /** Progress and statistics; silent with `--quiet`. */
   note(text: string): void {
     if (!this.quiet) process.stderr.write(`${escapeForTerminal(text)}\n`);
+  }
+
+  /**
+   * The command that comes after this one.
+   * @param purpose what it answers: `whether answers stay as good`
+   */
+  next(purpose: string, command: string): void {
+    this.note(isRunByAgent(process.env) ? `next: ${command}` : `next, ${purpose}: ${command}`);
   }
 
   /** With `--verbose` only. */
@@ -56,6 +66,7 @@ export class Terminal {
   /** Can stderr show a view that redraws itself? */
   get isInteractive(): boolean {
     const { isTTY, rows } = process.stderr;
+    if (isRunByAgent(process.env)) return false;
     return isTTY === true && rows >= LOWEST_VIEW_ROWS && process.env.TERM !== "dumb" && !isSet(process.env.CI);
   }
 }

@@ -165,7 +165,7 @@ async function searchWith(
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
     if (flags.server === undefined) {
-      terminal.note(`next, whether answers stay as good: ${evalCommand(work.path, flags, file)}`);
+      terminal.next("whether answers stay as good", evalCommand(work.path, flags, file));
     }
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);

@@ -6,6 +6,7 @@ import type { Objective } from "../../runtime/measurement.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
+import { suggest } from "../arguments/suggested-values.ts";
 
 export interface StrategyFlags {
   strategy: string;
@@ -30,11 +31,11 @@ export function strategyLines(): string[] {
 }
 
 export function addStrategyOptions(command: Command): Command {
-  const names = strategies.map(({ name }) => name).join(", ");
+  const names = strategies.map(({ name }) => name);
   command
     .optionsGroup("How it searches:")
     .addOption(
-      new Option("--strategy <name>", `which patterns are tried: ${names}`)
+      suggest(new Option("--strategy <name>", `which patterns are tried: ${names.join(", ")}`), names)
         .argParser(strategyName)
         .default(strategies[0].name),
     )

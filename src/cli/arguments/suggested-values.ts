@@ -1,0 +1,14 @@
+/** Values of options that a shell may offer, where an option takes others as well and so has no choices. */
+import type { Option } from "commander";
+
+const suggested = new WeakMap<Option, readonly string[]>();
+
+export function suggest(option: Option, values: readonly string[]): Option {
+  suggested.set(option, values);
+  return option;
+}
+
+/** What may stand behind an option; none for files and numbers. */
+export function suggestedValues(option: Option): readonly string[] {
+  return option.argChoices ?? suggested.get(option) ?? [];
+}

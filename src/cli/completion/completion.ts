@@ -1,0 +1,39 @@
+/** `indexcache completion`: what a shell needs to complete commands, options and their values. */
+import { Argument, type Command } from "commander";
+import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
+import { listPublished } from "../pattern/pattern-input.ts";
+import { commandWords } from "./command-words.ts";
+import { completionScript, type Shell, shells } from "./shell-scripts.ts";
+
+const help = `
+Commands, options, and the values of those that have names: devices, engines, suites, strategies, patterns. Where a file is meant, files are offered.
+
+Examples:
+  $ indexcache completion bash > indexcache.bash
+  $ indexcache completion zsh > _indexcache
+  $ indexcache completion fish > indexcache.fish
+
+For every session: source <(indexcache completion bash) in ~/.bashrc; _indexcache in a folder of zsh's $fpath; indexcache.fish in ~/.config/fish/completions.`;
+
+/** @param buildAll the whole program */
+export function addCompletionCommand(program: Command, buildAll: () => Promise<Command>): void {
+  program
+    .command("completion")
+    .description("Print a script that completes commands and options in your shell")
+    .addArgument(new Argument("<shell>", "whose script").choices(shells))
+    .addHelpText("after", helpText(help))
+    .action(async (shell: Shell) => {
+      const published = (await listPublished()).map(({ name }) => name);
+      const words = commandWords(await buildAll()).map((command) => ({
+        ...command,
+        // Patterns with names; files, which are taken as well, are not offered beside them.
+        options: command.options.map((option) =>
+          option.names.includes("--pattern")
+            ? { ...option, values: ["full", "uniform:2", "uniform:4", "freq:4", ...published] }
+            : option,
+        ),
+      }));
+      new Terminal({}).result(completionScript(shell, words));
+    });
+}
