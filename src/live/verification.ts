@@ -24,10 +24,14 @@ export interface Verification {
   own: Pattern;
   prompts: number;
   ranges: PositionRange[];
+  /** The first position whose log-probability moves, on any prompt, by far more than any does in a repeated measurement. */
+  begins: number | undefined;
 }
 
 /** So many times the noise a change must be to count as one. */
 const leastRatio = 3;
+/** Of a single position: that of the whole prompt that repeats worst. */
+const leastPositionRatio = 3;
 /** A change below it is none, whatever the noise. */
 const leastMoved = 1e-6;
 
@@ -84,7 +88,21 @@ export async function verify(
     const noise = mean(all(first, second).map(Math.abs));
     return { from, to, change: mean(changes), moved, noise, acts: moved > Math.max(leastMoved, leastRatio * noise) };
   });
-  return { pattern, own, prompts: prompts.length, ranges };
+  return { pattern, own, prompts: prompts.length, ranges, begins: firstMoved(first, second, other) };
+}
+
+function firstMoved(first: Float64Array[], second: Float64Array[], other: Float64Array[]): number | undefined {
+  const moved = (scores: Float64Array[], prompt: number, row: number): number =>
+    Math.abs((first[prompt]?.[row] ?? 0) - (scores[prompt]?.[row] ?? 0));
+  let worst = leastMoved;
+  for (const [prompt, { length }] of first.entries()) {
+    for (let row = 0; row < length; row++) worst = Math.max(worst, leastPositionRatio * moved(second, prompt, row));
+  }
+  const longest = Math.max(...first.map(({ length }) => length));
+  for (let row = 0; row < longest; row++) {
+    if (first.some((scores, prompt) => row < scores.length && moved(other, prompt, row) > worst)) return row + 1;
+  }
+  return undefined;
 }
 
 /** [1, topk), [topk, 2 topk), [2 topk, 4 topk), ... up to the length. */

@@ -121,7 +121,9 @@ test("loss --server says what it scored, and on what", async () => {
 test("server --verify: a pattern acts from index_topk on, and nowhere before", async () => {
   const { status, stdout } = await indexcache(folder, ["server", vllm.url, "--verify", "-p", "uniform:4", "--json"]);
   expect(status).toBe(0);
-  const { ranges } = JSON.parse(stdout);
+  const { ranges, begins } = JSON.parse(stdout);
+  expect(begins).toBeGreaterThanOrEqual(128);
+  expect(begins).toBeLessThan(140);
   expect(ranges.map(({ from, acts }: { from: number; acts: boolean }) => [from, acts])).toEqual([
     [1, false],
     [128, true],

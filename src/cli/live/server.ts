@@ -234,7 +234,8 @@ async function promptsFor(
   return { windows: randomPrompts(flags.sequences ?? prompts, length, vocabSize), indexTopk };
 }
 
-function formatVerification({ pattern, own, ranges, prompts: count }: Verification, indexTopk: number): string {
+function formatVerification({ pattern, own, ranges, prompts: count, begins }: Verification, indexTopk: number): string {
+  const worst = ranges.reduce((most, range) => (range.change > most.change ? range : most));
   const rows = ranges.map(({ from, to, change, moved, noise, acts }) => [
     `${formatCount(from)} to ${formatCount(to - 1)}`,
     formatLossChange(change),
@@ -260,6 +261,19 @@ function formatVerification({ pattern, own, ranges, prompts: count }: Verificati
       ["Against", own],
       ["Prompts", `${count}; up to ${indexTopk} tokens every indexer selects all keys`],
       ["Indexers", "ran where the letters are F, and nowhere else"],
+      [
+        "Begins",
+        begins === undefined
+          ? "no single position moves by more than the noise"
+          : `position ${formatCount(begins)} is the first to move by more than the noise; none can before ${formatCount(indexTopk)}`,
+      ],
+      [
+        "Loses most",
+        worst.change > 0 && worst.acts
+          ? `${formatLossChange(worst.change)} at positions ${formatCount(worst.from)} to ${formatCount(worst.to - 1)}`
+          : "nowhere more than the noise",
+      ],
+      ["Not shown", "how all Full compares with dense attention beyond index_topk; up to there they are the same"],
     ]),
   ].join("\n");
 }

@@ -164,9 +164,7 @@ async function searchWith(
       await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
-    if (flags.server === undefined) {
-      terminal.next("whether answers stay as good", evalCommand(work.path, flags, file));
-    }
+    terminal.next("whether answers stay as good", evalCommand(work.path, flags, file));
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
     if (!(error instanceof InterruptedError) || journal === undefined) throw error;
@@ -200,17 +198,23 @@ function tellPlan(
 }
 
 /** A search has tested losses on one text. What answers are worth is another question, and this is how to ask it. */
-function evalCommand(model: string, { output }: SearchFlags, { patterns = [] }: PatternFile): string {
+function evalCommand(
+  model: string,
+  { output, server, allowRemote }: SearchFlags,
+  { patterns = [] }: PatternFile,
+): string {
   const wanted =
     output === undefined
       ? patterns.map(({ index_topk_pattern: letters }) => letters)
       : patterns.length < 2
         ? [output]
         : patterns.map(({ full_layers: full }) => `${output}@${full}`);
+  const remote = allowRemote === true ? ["--allow-remote"] : [];
+  const own = model === demoModel ? [] : [model];
   const words = [
     ...programWords(process.argv),
     "eval",
-    ...(model === demoModel ? [] : [model]),
+    ...(server === undefined ? own : ["--server", server, ...remote, "-m", model]),
     ...wanted.flatMap((pattern) => ["--pattern", pattern]),
     ...(output === undefined ? [] : ["-o", `${output.replace(/\.json$/, "")}-eval.json`]),
   ];

@@ -174,8 +174,7 @@ def around_get(original: Callable[..., Any], controller: Any, request: Any) -> A
 
 def register() -> None:
     """The entry point. SGLang calls it in every process, before the scheduler exists."""
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType  # type: ignore[import-not-found]
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     HookRegistry.register(f"{_CONTROLLER}.set_internal_state", around_set, HookType.AROUND)
     HookRegistry.register(f"{_CONTROLLER}.get_internal_state", around_get, HookType.AROUND)
-
