@@ -10,6 +10,11 @@ test("resumeCommand() is the command line as given, quoted, with --resume", () =
   );
 });
 
+test("recordedCommand() keeps no key", () => {
+  const given = ["node", "indexcache", "eval", "--api-key", "secret", "-p", "full", "--api-key=secret"];
+  expect(recordedCommand(given)).toBe("indexcache eval -p full");
+});
+
 test("recordedCommand() is the same for a run in one part and in several", () => {
   const given = ["/usr/bin/node", "/home/a/bin/indexcache.js", "search", "-o", "my p.json"];
   expect(recordedCommand(given)).toBe("indexcache search -o 'my p.json'");
