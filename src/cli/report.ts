@@ -1,34 +1,43 @@
 /** `indexcache report`: what was measured, as one page. */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import type { PromptLengths } from "../report/document/prefill-forecast.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
 
 interface ReportFlags extends OutputFlags {
   output: string;
+  lengths?: PromptLengths;
 }
 
 const help = `
 Files are known by what is in them: pattern files of search -o (a journal beside one gives the error bars), and the files of
-analyze -o, bench -o and eval -o, several of a kind if you like. All but bench have to be of one model. What has no file has
-no section. The first pattern file is the one that serving arguments are given for.
+analyze -o, bench -o, bench --latency and eval -o, several of a kind if you like. All but those of bench have to be of one
+model. What has no file has no section. The report opens with a verdict on the first pattern file: what is kept, what is
+gained, whether quality holds; serving arguments are given for it.
 
 FOLDER gets report.html, which is complete in itself, report.md, and its charts as SVG.
 
 Examples:
   $ indexcache report quarter.json -o report
-  $ indexcache report quarter.json beam.json analysis.json bench.json eval.json -o report`;
+  $ indexcache report quarter.json beam.json analysis.json bench.json eval.json -o report
+  $ indexcache report quarter.json latency.json eval.json --lengths 55000:0.5,280000:0.1 -o report`;
 
 export function addReportCommand(program: Command): void {
   const command = program
     .command("report")
     .description("Make a page of what search, analyze, bench and eval have written")
     .argument("<files...>", "result files, of any kind and in any order")
-    .requiredOption("-o, --output <folder>", "where the report goes");
+    .requiredOption("-o, --output <folder>", "where the report goes")
+    .option(
+      "--lengths <list>",
+      "lengths of your prompts in tokens and how often they come: 55000:0.5,280k:0.1 (weights need not sum to 1)",
+      promptLengths,
+    );
   addOutputOptions(command);
   command.addHelpText("after", helpText(help)).action((files: string[], flags: ReportFlags) => report(files, flags));
 }
@@ -40,7 +49,7 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   const { reportDocument } = await import("../report/document/report-document.ts");
   const { htmlPage } = await import("../report/document/html-page.ts");
   const { chartFile } = await import("../report/document/chart.ts");
-  const document = await reportDocument(await readEvidence(files));
+  const document = await reportDocument(await readEvidence(files), flags.lengths);
   await makeFolder(flags.output);
   const contents = [
     ["report.html", htmlPage(document)],
@@ -50,6 +59,23 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   for (const [name, content] of contents) await writeFileAtomically(join(flags.output, name), content);
   const written = contents.map(([name]) => join(flags.output, name));
   terminal.result(flags.json === true ? JSON.stringify({ written }, null, 2) : written.join("\n"));
+}
+
+/** `55000:0.5,280k:0.1`; a length without a weight weighs 1. */
+function promptLengths(list: string): PromptLengths {
+  const entries = list.split(",").map((part) => {
+    const [, digits = "", thousand, weight = "1"] =
+      /^([1-9]\d{0,8})(k?)(?::(\d{1,9}(?:\.\d{1,9})?))?$/i.exec(part.trim()) ?? [];
+    const entry = { tokens: Number(digits) * (thousand === "" ? 1 : 1024), weight: Number(weight) };
+    if (digits === "" || entry.weight === 0) {
+      throw new InvalidArgumentError("It must be tokens:weight with commas between, such as 55000:0.5,280k:0.1.");
+    }
+    return entry;
+  });
+  if (new Set(entries.map(({ tokens }) => tokens)).size < entries.length) {
+    throw new InvalidArgumentError("It names a length twice.");
+  }
+  return { entries: entries.sort((a, b) => a.tokens - b.tokens) };
 }
 
 async function makeFolder(path: string): Promise<void> {

@@ -8,6 +8,7 @@ import { type AnalysisFile, readAnalysisFile } from "../../formats/analysis-file
 import { type BenchFile, readBenchFile } from "../../formats/bench-file.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import { type JournalEntry, readJournal } from "../../formats/journal.ts";
+import { type LatencyFile, readLatencyFile } from "../../formats/latency-file.ts";
 import { type CheckedPatternFile, parsePatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
@@ -27,6 +28,7 @@ export interface SearchEvidence extends Source {
 }
 export type AnalysisEvidence = Source & { file: AnalysisFile };
 export type BenchEvidence = Source & { file: BenchFile };
+export type LatencyEvidence = Source & { file: LatencyFile };
 export type EvalEvidence = Source & { file: EvalResult };
 
 export interface Evidence {
@@ -34,28 +36,33 @@ export interface Evidence {
   analyses: AnalysisEvidence[];
   benches: BenchEvidence[];
   evaluations: EvalEvidence[];
+  /** Costs of layers, for what the verdict foretells. */
+  latencies: LatencyEvidence[];
 }
 
 const kindSchema = z.looseObject({ kind: z.string().optional() });
 
 const expected =
-  "a report takes pattern files of search -o, and the files of analyze -o, bench -o and eval -o; journals are found beside pattern files";
+  "a report takes pattern files of search -o, and the files of analyze -o, bench -o, bench --latency and eval -o; journals are found beside pattern files";
 
 /**
- * Reads every file and finds out by its content what it is.
+ * Reads every file and finds out by its content what it is. A file that is named twice, or a copy of another one, counts once.
  * @throws InputError for a file of another kind, or files of different models
  */
 export async function readEvidence(paths: readonly string[]): Promise<Evidence> {
-  const evidence: Evidence = { searches: [], analyses: [], benches: [], evaluations: [] };
-  for (const path of paths) await addFile(evidence, path);
+  const evidence: Evidence = { searches: [], analyses: [], benches: [], evaluations: [], latencies: [] };
+  const read = new Set<string>();
+  for (const path of paths) await addFile(evidence, path, read);
   requireOneModel(evidence);
   requireDistinctNames(evidence);
   return evidence;
 }
 
-async function addFile(evidence: Evidence, path: string): Promise<void> {
+async function addFile(evidence: Evidence, path: string, read: Set<string>): Promise<void> {
   const content = await readText(path, `file "${path}"`, { hint: expected });
   const source: Source = { path, name: basename(path, extname(path)), sha256: hashBytes(content) };
+  if (read.has(source.sha256)) return;
+  read.add(source.sha256);
   if (/^\{"kind":"indexcache-[a-z-]+","format":/.test(content)) {
     throw new InputError(`"${path}" is a journal`, {
       hint: "give the file that it belongs to; the journal is found beside it",
@@ -64,7 +71,9 @@ async function addFile(evidence: Evidence, path: string): Promise<void> {
   const value = parseJson(content, kindSchema, `"${path}"`, expected);
   if (value.kind === "indexcache-analysis") evidence.analyses.push({ ...source, file: await readAnalysisFile(path) });
   else if (value.kind === "indexcache-bench") evidence.benches.push({ ...source, file: await readBenchFile(path) });
-  else if ("suite" in value) evidence.evaluations.push({ ...source, file: await readEvalResult(path) });
+  else if (value.kind === "indexcache-latency") {
+    evidence.latencies.push({ ...source, file: await readLatencyFile(path) });
+  } else if ("suite" in value) evidence.evaluations.push({ ...source, file: await readEvalResult(path) });
   else if ("published" in value) {
     throw new InputError(`"${path}" is a published pattern: nothing was measured for it here`, { hint: expected });
   } else if ("trajectory" in value) evidence.searches.push(await searchEvidence(source, content));
@@ -109,8 +118,8 @@ function requireOneModel({ searches, analyses, evaluations }: Evidence): void {
   );
 }
 
-function requireDistinctNames({ searches, benches, analyses, evaluations }: Evidence): void {
-  for (const group of [searches, benches, analyses, evaluations]) {
+function requireDistinctNames({ searches, benches, analyses, evaluations, latencies }: Evidence): void {
+  for (const group of [searches, benches, analyses, evaluations, latencies]) {
     const names = group.map(({ name }) => name);
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) {

@@ -82,6 +82,7 @@ code{overflow-wrap:anywhere}
 pre{margin:.75rem 0;padding:.75rem;border:1px solid var(--rule);border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}
 .chart{display:inline-block;max-width:100%;margin:.5rem 1rem .5rem 0;vertical-align:top}
 .chart svg{display:block;max-width:100%;height:auto}
+@media (max-width:44rem){.chart{display:block;margin-right:0;overflow-x:auto}.chart svg{min-width:26rem}}
 .table{overflow-x:auto;margin:.75rem 0}
 table{border-collapse:collapse;font-size:.8125rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .45rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top;white-space:nowrap}

@@ -50,7 +50,7 @@ export function provenanceSection(evidence: Evidence): Section {
     heading: "How it was made",
     body: blocks(
       table(columns, rows),
-      `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights and config are the same in all but bench files, or this report would not exist; losses on other calibration tokens have a chart of their own.`,
+      `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights and config are the same in all but files of bench, or this report would not exist; losses on other calibration tokens have a chart of their own.`,
       commands.length === 0 ? undefined : blocks("Commands:", codeBlock("sh", commands)),
       silent.length === 0 ? undefined : `No command is recorded in ${silent.join(", ")}.`,
     ),
@@ -58,18 +58,12 @@ export function provenanceSection(evidence: Evidence): Section {
   };
 }
 
-function originsOf({ searches, analyses, benches, evaluations }: Evidence): Origin[] {
+function originsOf({ searches, analyses, benches, latencies, evaluations }: Evidence): Origin[] {
   return [
     ...searches.map(({ file, ...source }) => ({ ...source, kind: "search", ...fingerprints(file), tool: file.tool })),
     ...analyses.map(({ file, ...source }) => ({ ...source, kind: "analysis", ...fingerprints(file), tool: file.tool })),
-    ...benches.map(({ file, ...source }) => ({
-      ...source,
-      kind: "bench",
-      weights: undefined,
-      config: undefined,
-      calibration: undefined,
-      tool: file.tool,
-    })),
+    ...benches.map(({ file, ...source }) => ({ ...source, kind: "bench", ...unbound, tool: file.tool })),
+    ...latencies.map(({ file, ...source }) => ({ ...source, kind: "latency", ...unbound, tool: file.tool })),
     ...evaluations.map(({ file, ...source }) => ({
       ...source,
       kind: "evaluation",
@@ -80,6 +74,9 @@ function originsOf({ searches, analyses, benches, evaluations }: Evidence): Orig
     })),
   ];
 }
+
+/** Timings may be of other weights and shapes. */
+const unbound = { weights: undefined, config: undefined, calibration: undefined };
 
 function fingerprints(file: {
   model: { weight_hash?: string | undefined; config_hash: string };

@@ -5,11 +5,12 @@ import type { Chart } from "./chart.ts";
 import { evalSections } from "./eval-section.ts";
 import type { Evidence } from "./evidence.ts";
 import { text } from "./markdown.ts";
+import type { PromptLengths } from "./prefill-forecast.ts";
 import { provenanceSection } from "./provenance-section.ts";
 import { lossSection, patternSection } from "./search-section.ts";
 import { blocks, type Section } from "./section.ts";
 import { servingSection } from "./serving-section.ts";
-import { summary } from "./summary.ts";
+import { verdict } from "./verdict.ts";
 
 export interface ReportDocument {
   title: string;
@@ -17,8 +18,11 @@ export interface ReportDocument {
   charts: Chart[];
 }
 
-/** Sections whose file was not given are left out. */
-export async function reportDocument(evidence: Evidence): Promise<ReportDocument> {
+/**
+ * Sections whose file was not given are left out.
+ * @param lengths of the prompts that the verdict foretells the speed for; without them the longest that was timed
+ */
+export async function reportDocument(evidence: Evidence, lengths?: PromptLengths): Promise<ReportDocument> {
   const title = `IndexCache report: ${modelName(evidence)}`;
   const sections: Section[] = [
     await patternSection(evidence),
@@ -32,12 +36,12 @@ export async function reportDocument(evidence: Evidence): Promise<ReportDocument
   const body = sections.map(({ heading, body: content }) => blocks(`## ${heading}`, content));
   return {
     title,
-    markdown: `${blocks(`# ${text(title)}`, summary(evidence), ...body)}\n`,
+    markdown: `${blocks(`# ${text(title)}`, verdict(evidence, lengths), ...body)}\n`,
     charts: sections.flatMap(({ charts }) => charts),
   };
 }
 
-function modelName({ searches, analyses, evaluations, benches }: Evidence): string {
-  const [first] = [...searches, ...analyses, ...evaluations, ...benches];
+function modelName({ searches, analyses, evaluations, benches, latencies }: Evidence): string {
+  const [first] = [...searches, ...analyses, ...evaluations, ...benches, ...latencies];
   return first?.file.model.name ?? "";
 }

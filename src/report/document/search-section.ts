@@ -68,7 +68,7 @@ export async function lossSection({ searches, analyses }: Evidence): Promise<Sec
   for (const [index, set] of sets.entries()) {
     const own = searches.filter(({ file }) => file.calibration.hash === set);
     const compared = analyses.filter(({ file }) => file.calibration.hash === set);
-    const points = [...own.flatMap(searchPoints), ...compared.flatMap(comparedPoints)];
+    const points = [...own.flatMap(searchPoints), ...compared.flatMap((one) => comparedPoints(one, own))];
     const tried = [...new Map(own.flatMap(triedPatterns)).values()];
     const first = (own[0] ?? compared[0])?.file;
     if (points.length < 2 || first === undefined) continue;
@@ -123,8 +123,13 @@ function searchPoints({ file, name }: SearchEvidence): LossPoint[] {
   return [{ series: name, full, change: 0, error: undefined, joined: true }, ...points];
 }
 
-function comparedPoints({ file }: AnalysisEvidence): LossPoint[] {
-  return file.patterns.slice(1).map(({ origin, full_layers: full, change, change_standard_error: error }) => ({
+/** What a search has found is its own series, and not another one because the analysis has measured it too. */
+function comparedPoints({ file }: AnalysisEvidence, searches: readonly SearchEvidence[]): LossPoint[] {
+  const shown = new Set(searches.flatMap((search) => resultsOf(search.file).map((one) => one.index_topk_pattern)));
+  const compared = file.patterns
+    .slice(1)
+    .filter(({ origin, index_topk_pattern: pattern }) => origin !== "searched" || !shown.has(pattern));
+  return compared.map(({ origin, full_layers: full, change, change_standard_error: error }) => ({
     series: origin === "uniform" || origin === "searched" ? origin : `optimum of ${origin}`,
     full,
     change,

@@ -56,9 +56,10 @@ describe("a report", () => {
       "interaction.svg",
     ]);
     for (const part of [
-      "keeps 2 of 4 indexers (50.0%); loss +0.12500 nats per token (+5.00%)",
-      "prefill of 4,096 tokens: 1.45x with greedy; Amdahl's limit 1.50x",
-      "-3.0 points of 100 over 50 items, inconclusive at a margin of 1.0",
+      "**Keeps 2 of 4 indexers (50%). Prefill 1.45x measured at 4,096 tokens. Quality not shown on ruler-core.**",
+      "loss +0.12500 nats per token (+5.00%) on the calibration set; on text that the search has not seen +0.25000",
+      "Measured: prefill of 4,096 tokens 1.45x; without any work for indexers of Shared layers it would be 1.50x",
+      "-3.0 points of 100 over 50 items; neither a loss of more than 1 point nor its absence is proven",
       "inconclusive: 400 more items needed",
       "indexcache search -o greedy.json",
       `--hf-overrides '{"use_index_cache": true, "index_topk_pattern": "FSSF"}'`,
@@ -151,9 +152,24 @@ describe("files that do not belong into a report", () => {
     expect(await refusal(content)).toMatchObject({ code: "E_INPUT", message: expect.stringContaining(words) });
   });
 
-  test("two files of one name would be one series", async () => {
+  test("two files of one name would be one series; the same file twice is one", async () => {
     const path = join(folder, "greedy.json");
-    await expect(readEvidence([path, path])).rejects.toThrow('Two files are called "greedy"');
+    const copy = join(folder, "copy.json");
+    await writeFile(copy, JSON.stringify(search));
+    await writeFile(path, JSON.stringify(search));
+    expect((await readEvidence([path, path, copy])).searches).toHaveLength(1);
+    const other = join(mkdtempSync(join(folder, "other-")), "greedy.json");
+    await writeFile(other, JSON.stringify({ ...search, search: { ...search.search, seconds: 4 } }));
+    await expect(readEvidence([path, other])).rejects.toThrow('Two files are called "greedy"');
+  });
+
+  test("a search is one series, though an analysis has measured its pattern too", async () => {
+    const { charts } = await make("greedy.json", "analysis.json");
+    expect(charts.find(({ name }) => name === "loss.svg")?.alt).toBe(
+      "Loss against the number of Full layers, for greedy, optimum of similarity",
+    );
+    const alone = await make("analysis.json");
+    expect(alone.charts.find(({ name }) => name === "loss.svg")?.alt).toContain("searched");
   });
 
   test("the journal of another model is refused", async () => {

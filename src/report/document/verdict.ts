@@ -1,0 +1,298 @@
+/** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
+import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
+import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { formatCount, formatError, formatLossChange } from "../quantities.ts";
+import type { EvalEvidence, Evidence } from "./evidence.ts";
+import { bullets, codeBlock, table, text } from "./markdown.ts";
+import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
+import { blocks } from "./section.ts";
+
+type Held = "held" | "not held" | "not shown";
+
+/** Of one evaluation. */
+interface QualityFinding {
+  held: Held;
+  suite: string;
+  line: string;
+}
+
+/**
+ * Says only what the files say. It is about one pattern: the first search's, or else the first arm that was evaluated or timed.
+ * @returns Markdown, empty where no file has a pattern
+ */
+export function verdict(evidence: Evidence, lengths?: PromptLengths): string {
+  const pattern = subjectOf(evidence);
+  if (pattern === undefined) return "";
+  const full = fullLayers(pattern).length;
+  const forecast = forecastOf(evidence, pattern, lengths);
+  const findings = evidence.evaluations.flatMap((one) => qualityOf(one, pattern));
+  const keeps = `Keeps ${full} of ${pattern.length} indexers (${percent(full / pattern.length)})`;
+  const opening = [keeps, speedHeadline(evidence, pattern, forecast), qualityHeadline(findings)];
+  return blocks(
+    `**${opening.filter((part) => part !== undefined).join(". ")}.**`,
+    bullets([
+      ...measuredLines(evidence, pattern),
+      ...forecastLines(evidence, pattern, forecast),
+      ...findings.map(({ line }) => line),
+      ...(findings.length === 0 ? [unshownLine(evidence)] : []),
+      ...lossLines(evidence),
+    ]),
+    forecast !== undefined && forecast.lengths.length > 1 ? lengthsTable(forecast) : undefined,
+    codeBlock("", strip(pattern)),
+  );
+}
+
+function subjectOf({ searches, evaluations, benches }: Evidence): Pattern | undefined {
+  const found =
+    searches[0]?.file.index_topk_pattern ??
+    evaluations[0]?.file.arms[1]?.index_topk_pattern ??
+    benches[0]?.file.patterns[1]?.index_topk_pattern;
+  return found === undefined ? undefined : parsePattern(found);
+}
+
+// What is gained.
+
+/** Layer costs by which the pattern's speed is foretold, with whose they are. */
+function timedLengths({ latencies, benches }: Evidence): { of: string; timed: TimedLength[] } | undefined {
+  for (const { file } of latencies) {
+    const timed = file.costs.flatMap((entry) => (entry.phase === "prefill" ? [timedLength(entry)] : []));
+    if (timed.length > 0) return { of: file.model.name, timed };
+  }
+  for (const { file } of benches) {
+    const timed = file.prefill.map(({ context, costs }) => timedLength({ context, ...costs }));
+    if (timed.length > 0) return { of: file.model.name, timed };
+  }
+  return undefined;
+}
+
+function timedLength(entry: {
+  context: number;
+  other_seconds: number;
+  full_layer_seconds: number;
+  shared_layer_seconds: number;
+}): TimedLength {
+  return {
+    context: entry.context,
+    costs: {
+      otherSeconds: entry.other_seconds,
+      fullLayerSeconds: entry.full_layer_seconds,
+      sharedLayerSeconds: entry.shared_layer_seconds,
+    },
+  };
+}
+
+function forecastOf(
+  evidence: Evidence,
+  pattern: Pattern,
+  lengths: PromptLengths | undefined,
+): PrefillForecast | undefined {
+  const known = timedLengths(evidence);
+  const measured = measuredSpeedups(evidence, pattern).some(({ phase }) => phase === "prefill");
+  // What was measured need not be foretold.
+  if (known === undefined || (lengths === undefined && measured)) return undefined;
+  const longest = Math.max(...known.timed.map(({ context }) => context));
+  return forecastPrefill(pattern, known.timed, lengths ?? { entries: [{ tokens: longest, weight: 1 }] });
+}
+
+interface Measured {
+  phase: "prefill" | "decode";
+  context: number;
+  speedup: number;
+  limit: number;
+  model: string;
+}
+
+/** Of the pattern itself, the longest context of each file and phase. */
+function measuredSpeedups({ benches }: Evidence, pattern: Pattern): Measured[] {
+  return benches.flatMap(({ file }) => {
+    const names = new Set(
+      file.patterns.flatMap(({ name, index_topk_pattern: letters }) => (letters === pattern ? [name] : [])),
+    );
+    return (["prefill", "decode"] as const).flatMap((phase): Measured[] => {
+      const longest = file[phase].at(-1);
+      const arm = longest?.arms.find(({ pattern: name }) => names.has(name));
+      if (longest === undefined || arm === undefined) return [];
+      const { median } = arm.speedup;
+      return [{ phase, context: longest.context, speedup: median, limit: arm.limit, model: file.model.name }];
+    });
+  });
+}
+
+function speedHeadline(
+  evidence: Evidence,
+  pattern: Pattern,
+  forecast: PrefillForecast | undefined,
+): string | undefined {
+  const measured = measuredSpeedups(evidence, pattern).find(({ phase }) => phase === "prefill");
+  const parts: string[] = [];
+  if (forecast !== undefined) parts.push(`${times(forecast.speedup)} predicted ${predictedAt(forecast)}`);
+  if (measured !== undefined) {
+    parts.push(`${times(measured.speedup)} measured at ${formatCount(measured.context)} tokens`);
+  }
+  return parts.length === 0 ? undefined : `Prefill ${parts.join(", ")}`;
+}
+
+function predictedAt({ lengths }: PrefillForecast): string {
+  const [only, ...others] = lengths;
+  return only !== undefined && others.length === 0
+    ? `at ${formatCount(only.tokens)} tokens`
+    : "over the prompt lengths given";
+}
+
+function measuredLines(evidence: Evidence, pattern: Pattern): string[] {
+  return measuredSpeedups(evidence, pattern).map(
+    ({ phase, context, speedup, limit, model }) =>
+      `Measured: ${phase === "prefill" ? "prefill of" : "decode behind"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${text(model)}).`,
+  );
+}
+
+function forecastLines(evidence: Evidence, pattern: Pattern, forecast: PrefillForecast | undefined): string[] {
+  const known = timedLengths(evidence);
+  if (known === undefined || forecast === undefined) {
+    const [search] = evidence.searches;
+    const predicted = search?.file.predicted;
+    const found = search?.file.patterns?.find(({ index_topk_pattern: letters }) => letters === pattern);
+    if (predicted === undefined || found?.predicted_speedup === undefined) {
+      return evidence.benches.length > 0 ? [] : ["Speed: not shown. No file of bench or bench --latency was given."];
+    }
+    return [
+      `Predicted: ${predicted.phase} at ${formatCount(predicted.context)} tokens ${times(found.predicted_speedup)}, from the search's latency file.`,
+    ];
+  }
+  const beyond = forecast.lengths.filter(({ extrapolated }) => extrapolated);
+  const contexts = known.timed.map(({ context }) => formatCount(context)).join(", ");
+  const sum = forecast.weightSum;
+  const normalised =
+    Math.abs(sum - 1) < 1e-9 || forecast.lengths.length === 1
+      ? ""
+      : ` The weights given sum to ${Number(sum.toFixed(6))}, not 1: ${sum < 1 ? "prompts of other lengths are left out, and these" : "they"} are taken as shares of all.`;
+  const outside =
+    beyond.length === 0
+      ? ""
+      : ` ${beyond.map(({ tokens }) => formatCount(tokens)).join(", ")} ${beyond.length === 1 ? "lies" : "lie"} outside the lengths that were timed: extrapolated.`;
+  return [
+    `Predicted: prefill ${times(forecast.speedup)} ${predictedAt(forecast)}, from the cost of a Full and a Shared layer of ${text(known.of)} at ${contexts} tokens.${normalised}${outside}`,
+  ];
+}
+
+function lengthsTable({ lengths }: PrefillForecast): string {
+  return table(
+    [
+      { title: "Prompt, tokens", align: "right" },
+      { title: "Share of prompts", align: "right" },
+      { title: "Prefill, predicted", align: "right" },
+    ],
+    lengths.map(({ tokens, share, speedup, extrapolated }) => [
+      formatCount(tokens),
+      percent(share),
+      `${times(speedup)}${extrapolated ? " (extrapolated)" : ""}`,
+    ]),
+  );
+}
+
+// Whether quality holds.
+
+const heldBy: Record<EvalComparison["verdict"], Held> = {
+  identical: "held",
+  "non-inferior": "held",
+  inferior: "not held",
+  inconclusive: "not shown",
+};
+
+function qualityOf({ file }: EvalEvidence, pattern: Pattern): QualityFinding[] {
+  const arm = file.arms.findIndex(({ index_topk_pattern: letters }, index) => index > 0 && letters === pattern);
+  const row = primaryRow(file);
+  const comparison = row?.comparisons.find((one) => one.arm === arm);
+  if (row === undefined || comparison === undefined) return [];
+  const { margin, alpha } = file.statistics;
+  const held = heldBy[comparison.verdict];
+  const change = `${signedPoints(comparison.difference)} points of 100 over ${formatCount(row.items)} items`;
+  const risk = {
+    held: `a loss of more than ${points(margin)} is excluded; where there is one, this is said in at most ${percent(alpha)} of cases`,
+    "not held": `a loss of more than ${points(margin)} is proven, with an error of at most ${percent(alpha)}`,
+    "not shown": `neither a loss of more than ${points(margin)} nor its absence is proven; the loss may be as large as ${points(Math.max(0, -comparison.bounds.low))}${comparison.items_needed === undefined ? "" : `, and about ${formatCount(comparison.items_needed)} more items would settle it`}`,
+  }[held];
+  const worst = losingTasks(file, arm);
+  const losing = worst.length === 0 ? "" : ` Proven losses in tasks: ${worst.join(", ")}.`;
+  const floor = comparison.note === "floor" ? " No arm answers anything right, so that nothing could be lost." : "";
+  const suite = text(file.suite.name);
+  return [{ held, suite, line: `Quality on ${suite}: **${held}**. ${change}; ${risk}.${losing}${floor}` }];
+}
+
+/** The mean over all tasks; of a single task and length its own row. */
+function primaryRow({ rows }: EvalResult): EvalResult["rows"][number] | undefined {
+  const generated = rows.filter(({ endpoint }) => endpoint === "generation");
+  return generated.find(({ kind }) => kind === "overall") ?? generated.find(({ kind }) => kind === "task");
+}
+
+function losingTasks({ rows }: EvalResult, arm: number): string[] {
+  return rows.flatMap(({ kind, endpoint, name, comparisons }) => {
+    const found = comparisons.find((one) => one.arm === arm);
+    if (kind !== "task" || endpoint !== "generation" || found?.verdict !== "inferior") return [];
+    return [`${text(name)} (${signedPoints(found.difference)})`];
+  });
+}
+
+function qualityHeadline(findings: readonly QualityFinding[]): string {
+  const of = (held: Held): string[] => findings.filter((one) => one.held === held).map(({ suite }) => suite);
+  const parts = (["not held", "held", "not shown"] as const).flatMap((held) =>
+    of(held).length === 0 ? [] : [`${held} on ${of(held).join(", ")}`],
+  );
+  return `Quality ${parts.length === 0 ? "not shown" : parts.join("; ")}`;
+}
+
+function unshownLine({ evaluations }: Evidence): string {
+  return evaluations.length === 0
+    ? "Quality: **not shown**. No file of eval was given; loss on text does not tell what benchmarks lose."
+    : "Quality: **not shown**. The evaluations given are of other patterns.";
+}
+
+/** The loss on text: a sign of what is lost, and no proof of what benchmarks lose. */
+function lossLines({ searches: [search] }: Evidence): string[] {
+  if (search === undefined) return [];
+  const { loss, baseline_loss: baseline, index_topk_pattern: pattern, patterns, search: how } = search.file;
+  const relative = (100 * (loss - baseline)) / baseline;
+  const heldOut = patterns?.find(({ index_topk_pattern: letters }) => letters === pattern)?.held_out;
+  const unseen =
+    heldOut === undefined
+      ? ""
+      : `; on text that the search has not seen ${formatLossChange(heldOut.change)} ± ${formatError(heldOut.change_error)}`;
+  return [
+    `Found by ${text(how.strategy)}; loss ${formatLossChange(loss - baseline)} nats per token (${relative < 0 ? "-" : "+"}${Math.abs(relative).toFixed(2)}%) on the calibration set${unseen}.`,
+  ];
+}
+
+// The pattern itself.
+
+const LAYERS_OF_A_LINE = 20;
+const LAYERS_OF_A_GROUP = 5;
+
+/** The letters in lines of twenty, which a phone shows whole. */
+function strip(pattern: Pattern): string[] {
+  const width = String(pattern.length - 1).length;
+  const lines: string[] = [];
+  for (let from = 0; from < pattern.length; from += LAYERS_OF_A_LINE) {
+    const letters = pattern.slice(from, from + LAYERS_OF_A_LINE);
+    const groups = letters.match(new RegExp(`.{1,${LAYERS_OF_A_GROUP}}`, "g")) ?? [];
+    lines.push(`${String(from).padStart(width)}  ${groups.join(" ")}`);
+  }
+  return lines;
+}
+
+function times(speedup: number): string {
+  return `${speedup.toFixed(2)}x`;
+}
+
+function percent(share: number): string {
+  return `${Number((100 * share).toFixed(1))}%`;
+}
+
+function points(share: number): string {
+  const value = Number((100 * share).toPrecision(3));
+  return `${value} ${value === 1 ? "point" : "points"}`;
+}
+
+function signedPoints(share: number): string {
+  const value = (100 * Math.abs(share)).toFixed(1);
+  return `${share < 0 && value !== "0.0" ? "-" : "+"}${value}`;
+}
