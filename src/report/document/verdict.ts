@@ -21,19 +21,22 @@ interface QualityFinding {
  * @returns Markdown, empty where no file has a pattern
  */
 export function verdict(evidence: Evidence, lengths?: PromptLengths): string {
-  const pattern = subjectOf(evidence);
-  if (pattern === undefined) return "";
+  const subject = subjectOf(evidence);
+  if (subject === undefined) return "";
+  const { name, pattern } = subject;
   const full = fullLayers(pattern).length;
   const forecast = forecastOf(evidence, pattern, lengths);
   const findings = evidence.evaluations.flatMap((one) => qualityOf(one, pattern));
-  const keeps = `Keeps ${full} of ${pattern.length} indexers (${percent(full / pattern.length)})`;
+  const keeps = `${text(name)} keeps ${full} of ${pattern.length} indexers (${percent(full / pattern.length)})`;
   const opening = [keeps, speedHeadline(evidence, pattern, forecast), qualityHeadline(findings)];
   return blocks(
     `**${opening.filter((part) => part !== undefined).join(". ")}.**`,
     bullets([
       ...measuredLines(evidence, pattern),
       ...forecastLines(evidence, pattern, forecast),
+      ...reducedLines(evidence),
       ...findings.map(({ line }) => line),
+      ...otherArmLines(evidence, pattern),
       ...(findings.length === 0 ? [unshownLine(evidence)] : []),
       ...lossLines(evidence),
     ]),
@@ -42,12 +45,16 @@ export function verdict(evidence: Evidence, lengths?: PromptLengths): string {
   );
 }
 
-function subjectOf({ searches, evaluations, benches }: Evidence): Pattern | undefined {
+function subjectOf({
+  searches: [search],
+  evaluations,
+  benches,
+}: Evidence): { name: string; pattern: Pattern } | undefined {
   const found =
-    searches[0]?.file.index_topk_pattern ??
-    evaluations[0]?.file.arms[1]?.index_topk_pattern ??
-    benches[0]?.file.patterns[1]?.index_topk_pattern;
-  return found === undefined ? undefined : parsePattern(found);
+    search === undefined
+      ? (evaluations[0]?.file.arms[1] ?? benches[0]?.file.patterns[1])
+      : { name: search.name, index_topk_pattern: search.file.index_topk_pattern };
+  return found === undefined ? undefined : { name: found.name, pattern: parsePattern(found.index_topk_pattern) };
 }
 
 // What is gained.
@@ -56,11 +63,11 @@ function subjectOf({ searches, evaluations, benches }: Evidence): Pattern | unde
 function timedLengths({ latencies, benches }: Evidence): { of: string; timed: TimedLength[] } | undefined {
   for (const { file } of latencies) {
     const timed = file.costs.flatMap((entry) => (entry.phase === "prefill" ? [timedLength(entry)] : []));
-    if (timed.length > 0) return { of: file.model.name, timed };
+    if (timed.length > 0) return { of: text(file.model.name), timed };
   }
   for (const { file } of benches) {
     const timed = file.prefill.map(({ context, costs }) => timedLength({ context, ...costs }));
-    if (timed.length > 0) return { of: file.model.name, timed };
+    if (timed.length > 0) return { of: text(file.model.name), timed };
   }
   return undefined;
 }
@@ -94,12 +101,28 @@ function forecastOf(
   return forecastPrefill(pattern, known.timed, lengths ?? { entries: [{ tokens: longest, weight: 1 }] });
 }
 
+/** Shapes that were made smaller to be timed: all but fewer layers make the indexers weigh more. */
+function reducedLines({ latencies, benches }: Evidence): string[] {
+  const lines = [...latencies, ...benches].flatMap(({ file: { model } }) => {
+    const reduced = model.random_weights?.reduced ?? [];
+    const fields = reduced.flatMap(({ field }) => (field === "num_hidden_layers" ? [] : [text(field)]));
+    if (fields.length === 0) return [];
+    const smaller =
+      fields.length === 1 ? `smaller ${fields[0]}` : `smaller ${fields.slice(0, -1).join(", ")} and ${fields.at(-1)}`;
+    return [
+      `${text(model.name)} was timed with ${smaller}: indexers weigh more there than in the whole model, which gains less.`,
+    ];
+  });
+  return [...new Set(lines)];
+}
+
 interface Measured {
   phase: "prefill" | "decode";
   context: number;
   speedup: number;
   limit: number;
-  model: string;
+  /** Whose shapes were timed. */
+  of: string;
 }
 
 /** Of the pattern itself, the longest context of each file and phase. */
@@ -113,7 +136,8 @@ function measuredSpeedups({ benches }: Evidence, pattern: Pattern): Measured[] {
       const arm = longest?.arms.find(({ pattern: name }) => names.has(name));
       if (longest === undefined || arm === undefined) return [];
       const { median } = arm.speedup;
-      return [{ phase, context: longest.context, speedup: median, limit: arm.limit, model: file.model.name }];
+      const of = text(file.model.name);
+      return [{ phase, context: longest.context, speedup: median, limit: arm.limit, of }];
     });
   });
 }
@@ -141,8 +165,8 @@ function predictedAt({ lengths }: PrefillForecast): string {
 
 function measuredLines(evidence: Evidence, pattern: Pattern): string[] {
   return measuredSpeedups(evidence, pattern).map(
-    ({ phase, context, speedup, limit, model }) =>
-      `Measured: ${phase === "prefill" ? "prefill of" : "decode behind"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${text(model)}).`,
+    ({ phase, context, speedup, limit, of }) =>
+      `Measured: ${phase === "prefill" ? "prefill of" : "decode behind"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${of}).`,
   );
 }
 
@@ -171,7 +195,7 @@ function forecastLines(evidence: Evidence, pattern: Pattern, forecast: PrefillFo
       ? ""
       : ` ${beyond.map(({ tokens }) => formatCount(tokens)).join(", ")} ${beyond.length === 1 ? "lies" : "lie"} outside the lengths that were timed: extrapolated.`;
   return [
-    `Predicted: prefill ${times(forecast.speedup)} ${predictedAt(forecast)}, from the cost of a Full and a Shared layer of ${text(known.of)} at ${contexts} tokens.${normalised}${outside}`,
+    `Predicted: prefill ${times(forecast.speedup)} ${predictedAt(forecast)}, from the cost of a Full and a Shared layer at ${contexts} tokens (timed on ${known.of}).${normalised}${outside}`,
   ];
 }
 
@@ -217,6 +241,19 @@ function qualityOf({ file }: EvalEvidence, pattern: Pattern): QualityFinding[] {
   const floor = comparison.note === "floor" ? " No arm answers anything right, so that nothing could be lost." : "";
   const suite = text(file.suite.name);
   return [{ held, suite, line: `Quality on ${suite}: **${held}**. ${change}; ${risk}.${losing}${floor}` }];
+}
+
+/** What the same evaluations say of other patterns, in short. */
+function otherArmLines({ evaluations }: Evidence, pattern: Pattern): string[] {
+  return evaluations.flatMap(({ file }) => {
+    const others = (primaryRow(file)?.comparisons ?? []).flatMap(({ arm, verdict, difference }) => {
+      const found = file.arms[arm];
+      if (found === undefined || found.index_topk_pattern === pattern) return [];
+      const kept = `${found.full_layers} of ${found.index_topk_pattern.length} indexers`;
+      return [`${text(found.name)} (${kept}) ${heldBy[verdict]}, ${signedPoints(difference)} points`];
+    });
+    return others.length === 0 ? [] : [`Beside it on ${text(file.suite.name)}: ${others.join("; ")}.`];
+  });
 }
 
 /** The mean over all tasks; of a single task and length its own row. */

@@ -56,7 +56,7 @@ describe("a report", () => {
       "interaction.svg",
     ]);
     for (const part of [
-      "**Keeps 2 of 4 indexers (50%). Prefill 1.45x measured at 4,096 tokens. Quality not shown on ruler-core.**",
+      "**greedy keeps 2 of 4 indexers (50%). Prefill 1.45x measured at 4,096 tokens. Quality not shown on ruler-core.**",
       "loss +0.12500 nats per token (+5.00%) on the calibration set; on text that the search has not seen +0.25000",
       "Measured: prefill of 4,096 tokens 1.45x; without any work for indexers of Shared layers it would be 1.50x",
       "-3.0 points of 100 over 50 items; neither a loss of more than 1 point nor its absence is proven",

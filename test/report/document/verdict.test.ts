@@ -62,7 +62,7 @@ describe("quality", () => {
       a: evaluated("non-inferior", "one"),
       b: evaluated("inferior", "two"),
     });
-    expect(text.split("\n")[0]).toBe("**Keeps 2 of 4 indexers (50%). Quality not held on two; held on one.**");
+    expect(text.split("\n")[0]).toBe("**plain keeps 2 of 4 indexers (50%). Quality not held on two; held on one.**");
     expect(text).toContain("Proven losses in tasks: ");
   });
 
@@ -75,7 +75,9 @@ describe("quality", () => {
   });
 
   test("without a search the verdict is on what was evaluated", async () => {
-    expect(await verdictOf({ scores: evaluated("identical") })).toContain("Keeps 2 of 4 indexers (50%). Quality held");
+    expect(await verdictOf({ scores: evaluated("identical") })).toContain(
+      "**greedy keeps 2 of 4 indexers (50%). Quality held",
+    );
   });
 });
 
