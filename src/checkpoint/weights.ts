@@ -121,19 +121,28 @@ export function bindWeights(config: DsaConfig, checkpoint: CheckpointTensors): M
 
 /** Names and shapes of the tensors that a checkpoint of this config holds, in order; experts one by one. */
 export function requiredTensors(config: DsaConfig): { name: string; shape: number[] }[] {
-  const nothing = {
-    folder: "",
-    files: [],
-    bytes: 0,
-    tensors: new Map(),
-    absent: new Map(),
-    notes: [],
-    places: { folder: "", files: new Map() },
-  };
-  const listing = new Listing(config, nothing);
-  bindModel(listing, config, nothing);
+  const listing = new Listing(config, noTensors);
+  bindModel(listing, config, noTensors);
   return listing.tensors;
 }
+
+/**
+ * The weights of a checkpoint of this config as its releases store them, in no file: matrices in FP8 with their scales where
+ * config.json says so, everything else in BF16.
+ */
+export function declaredWeights(config: DsaConfig): ModelWeights {
+  return bindModel(new Declared(config, noTensors), config, noTensors);
+}
+
+const noTensors: CheckpointTensors = {
+  folder: "",
+  files: [],
+  bytes: 0,
+  tensors: new Map(),
+  absent: new Map(),
+  notes: [],
+  places: { folder: "", files: new Map() },
+};
 
 function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: CheckpointTensors): ModelWeights {
   const { vocabSize, hiddenSize } = config;
@@ -340,6 +349,28 @@ class Listing extends Binder {
   override weight(name: string, shape: number[]): Weight {
     this.tensors.push({ name, shape });
     return { name, dtype: "F32", shape, file: "", location: "", offset: 0, length: 0 };
+  }
+}
+
+/** Matrices that FP8 releases quantise. */
+const quantisedMatrix = /(_proj|wq_b|\.wk)\.weight$/;
+/** Of an FP8 matrix: a float32 scale for each block of 128 x 128 besides one byte an element. */
+const fp8Bytes = 1 + 4 / 128 ** 2;
+
+/** Binds to nothing and takes every weight to be stored as config.json suggests. */
+class Declared extends Binder {
+  readonly #isFp8: boolean;
+
+  constructor(config: DsaConfig, checkpoint: CheckpointTensors) {
+    super(config, checkpoint);
+    this.#isFp8 = config.quantization?.isFp8 === true;
+  }
+
+  override weight(name: string, shape: number[]): Weight {
+    const isFp8 = this.#isFp8 && quantisedMatrix.test(name) && !name.endsWith("weights_proj.weight");
+    const elements = shape.reduce((product, size) => product * size, 1);
+    const length = Math.ceil(elements * (isFp8 ? fp8Bytes : 2));
+    return { name, dtype: isFp8 ? "F8_E4M3" : "BF16", shape, file: "", location: "", offset: 0, length };
   }
 }
 

@@ -270,7 +270,7 @@ function evaluation(
   const windows = [...set.windows.keys()];
   return async (pattern, base) => {
     const known = measuring.losses.get(pattern) !== undefined;
-    await measuring.complete(evaluator, pattern, windows, "loss", { base, signal });
+    await measuring.complete(evaluator, [pattern], windows, "loss", { base, signal });
     const losses = measuring.losses.get(pattern);
     const sequences = windows.flatMap((index) => {
       const sequence = losses?.get(index);

@@ -1,9 +1,15 @@
 /** `indexcache inspect`: what a model is, and whether it keeps the contract. */
 import type { Command } from "commander";
-import { findModel } from "../checkpoint/hub-cache.ts";
+import { declaredWeights, elementsOf } from "../checkpoint/weights.ts";
 import { inspectModel } from "../graph/exported/inspect.ts";
-import { formatInspection } from "../report/inspection-report.ts";
+import { describeModel, openModel } from "../graph/model-folder.ts";
+import { describeConfig, formatConfigInspection, formatInspection } from "../report/inspection-report.ts";
+import { availableMemory } from "../runtime/device/host-memory.ts";
+import { modelSizes } from "../runtime/device/model-sizes.ts";
+import { type WeightNeeds, weightNeeds } from "../runtime/loss/weight-needs.ts";
+import { sizesOf } from "../runtime/loss/weight-room.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
+import { findFolder } from "./arguments/weightless.ts";
 import { ProgressNotes } from "./console/progress-notes.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
@@ -15,6 +21,7 @@ interface InspectFlags extends OutputFlags {
 const help = `
 Examples:
   $ indexcache inspect ./model
+  $ indexcache inspect ./config.json                    what the model takes, by its config alone
   $ indexcache inspect ./model --verify --json`;
 
 export function addInspectCommand(program: Command): void {
@@ -26,12 +33,34 @@ export function addInspectCommand(program: Command): void {
   addOutputOptions(command);
   command.addHelpText("after", helpText(help)).action(async (model: string | undefined, flags: InspectFlags) => {
     const terminal = new Terminal(flags);
-    const path = await findModel(model ?? demoModel);
+    const { folder: path, hasWeights } = await findFolder(model ?? demoModel);
+    if (!hasWeights) return await inspectConfig(path, flags.json === true, terminal);
     const progress = new ProgressNotes(terminal, "comparing hashes");
     const inspection = await inspectModel(path, {
       verify: flags.verify === true,
       onBytes: (bytes) => progress.advance(bytes),
     });
-    terminal.result(flags.json === true ? JSON.stringify(inspection, null, 2) : formatInspection(inspection));
+    const losses = await lossNeeds(path);
+    const shown = losses === undefined ? inspection : { ...inspection, losses };
+    terminal.result(flags.json === true ? JSON.stringify(shown, null, 2) : formatInspection(shown));
   });
+}
+
+/** Of sequences of a usual length; the length decides little beside the weights. */
+const someTokens = 1024;
+
+async function lossNeeds(path: string): Promise<WeightNeeds | undefined> {
+  const model = await openModel(path, { withAdapter: true });
+  const sizes = await sizesOf(model);
+  return sizes === undefined ? undefined : weightNeeds(model.config, sizes, [someTokens], availableMemory());
+}
+
+/** What config.json alone tells. */
+async function inspectConfig(path: string, json: boolean, terminal: Terminal): Promise<void> {
+  const { config } = await describeModel(path);
+  const weights = declaredWeights(config);
+  const losses = weightNeeds(config, modelSizes(weights), [someTokens], availableMemory());
+  const described = { ...describeConfig(config), parameters: elementsOf(weights, config.indexerLayers), losses };
+  terminal.note("there are no weights: what they take is estimated from config.json");
+  terminal.result(json ? JSON.stringify(described, null, 2) : formatConfigInspection(described));
 }

@@ -1,11 +1,56 @@
 /** What `inspect` prints. */
+import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { DistilledManifest } from "../formats/distilled-manifest.ts";
 import type { Inspection } from "../graph/exported/inspect.ts";
-import { fullLayers } from "../pattern/pattern.ts";
+import { fullLayers, parsePattern } from "../pattern/pattern.ts";
+import type { WeightNeeds } from "../runtime/loss/weight-needs.ts";
 import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
 import { formatFields } from "./text-table.ts";
 
-export function formatInspection(model: Inspection): string {
+/** Of a model without weights. */
+export interface ConfigInspection {
+  name: string;
+  architecture: string;
+  layers: number;
+  indexerLayers: string;
+  indexTopk: number;
+  parameters: number;
+  losses: WeightNeeds;
+}
+
+export function describeConfig(config: DsaConfig): Omit<ConfigInspection, "parameters" | "losses"> {
+  const { name, modelType, numHiddenLayers, indexerLayers, indexTopk } = config;
+  return { name, architecture: modelType, layers: numHiddenLayers, indexerLayers, indexTopk };
+}
+
+export function formatConfigInspection(model: ConfigInspection): string {
+  const full = fullLayers(parsePattern(model.indexerLayers)).length;
+  return formatFields([
+    ["Model", `${model.name} (${model.architecture}, config.json alone)`],
+    ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
+    ["Layers", `${model.layers}, of which ${full} run an indexer`],
+    ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+    ["Indexer", `selects ${formatCount(model.indexTopk)} tokens`],
+    ["Weights", `${formatBytes(model.losses.stored)}, estimated: ${storedWords}`],
+    ["Loaded", `${formatBytes(model.losses.loaded)} (fp32, experts twice)`],
+    ...lossFields(model.losses),
+  ]);
+}
+
+const storedWords = "FP8 matrices where config.json says so, else BF16";
+
+/** What `loss` and `search` need. */
+function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [string, string])[] {
+  return [
+    ["Largest layer", `${formatBytes(largestLayer.stored)} stored, ${formatBytes(largestLayer.loaded)} loaded`],
+    [
+      "Losses need",
+      `${formatBytes(whole)} on a CPU${least < whole ? `, ${formatBytes(least)} a layer at a time (--memory)` : ""}`,
+    ],
+  ];
+}
+
+export function formatInspection(model: Inspection & { losses?: WeightNeeds }): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;
   const full = fullLayers(model.indexerLayers).length;
   return formatFields([
@@ -40,6 +85,7 @@ export function formatInspection(model: Inspection): string {
         .join(", "),
     ],
     ["Loaded", `${formatBytes(model.loadedBytes)} (fp32)`],
+    ...(model.losses === undefined ? [] : lossFields(model.losses)),
     [
       "Cache a token",
       `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,

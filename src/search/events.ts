@@ -71,6 +71,8 @@ export interface SearchOptions {
 
 /** A search without a model: what it takes. */
 export interface Rehearsal {
+  /** Times that the evaluator is asked, for one pattern or for the candidates of a step together; at most. */
+  passes: number;
   steps: number;
   /** Calls of the evaluator, at most. */
   calls: number;

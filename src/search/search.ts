@@ -2,6 +2,7 @@
 import { UsageError } from "../base/errors.ts";
 import { type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import {
+  type Evaluate,
   type Found,
   oneByOne,
   type Rehearsal,
@@ -65,17 +66,24 @@ export async function rehearse(
   requireFeasible(method, space, targets);
   const screening = screeningOf(method);
   let screened = 0;
+  let steps = 0;
   const counted: Screening = {
     ...complete,
     async *run(trials, from, patterns, keep) {
       screened += patterns.length;
+      steps++;
       return yield* complete.run(trials, from, patterns, keep);
     },
   };
-  const evaluate = oneByOne(async (pattern, asked) => {
+  const measure = oneByOne(async (pattern, asked) => {
     const loss = distances(pattern);
     return asked.map(() => ({ loss, tokens: 1 }));
   });
+  let passes = 0;
+  const evaluate: Evaluate = (requests, context) => {
+    passes++;
+    return measure(requests, context);
+  };
   const options = { space, targets, sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
   const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
   const work = walk(method, trials, targets);
@@ -83,7 +91,10 @@ export async function rehearse(
   for (let next = await work.next(); next.done !== true; next = await work.next()) {
     if (next.value.kind === "evaluation done") layers += next.value.layers;
   }
+  // A race asks for a block of all that are left, a bound for a block of one.
+  const further = screening === bounded ? screened : steps;
   return {
+    passes: passes + further * (screening.callsEach(sequences.length) - 1),
     steps: trials.step,
     calls: trials.done + screened * (screening.callsEach(sequences.length) - 1),
     evaluations: trials.evaluations,

@@ -60,3 +60,34 @@ test("export says that the disk has no room", async () => {
   expect(stderr).toMatch(/A copy of the weights takes 746\.1 GB, and the disk of ".*" has [\d.]+ GB free/);
   expect(status).toBe(3);
 });
+
+test("a dry run says what a search would take where not even a layer has room, and inspect what config.json alone tells", async () => {
+  const config = join(scratch, "glm", "config.json");
+  const flags = [
+    "--dry-run",
+    "--strategy",
+    "greedy",
+    "--device",
+    "cpu",
+    "--sequences",
+    "4",
+    "--sequence-length",
+    "4096",
+  ];
+  const small = await indexcache(scratch, ["search", "glm", ...flags, "--memory", "32GB", "--json"]);
+  expect(small.status).toBe(0);
+  const plan = JSON.parse(small.stdout);
+  expect(plan).toMatchObject({ patterns: 2814, exact: true, sequences: 4, sequence_length: 4096 });
+  // One pass for the baseline and one for each step; nothing of it was run.
+  expect(plan.weights).toMatchObject({ known_from: "weights", passes: 59, measured: false });
+  expect(plan.weights.bytes_per_pass).toBeUndefined();
+  expect(plan.weights.least_bytes).toBeGreaterThan(plan.weights.memory_bytes);
+  expect(plan.seconds).toBeUndefined();
+  const large = await indexcache(scratch, ["search", config, ...flags, "--memory", "128GiB"]);
+  expect(large.stdout).toMatch(/Weights +1\.35 TiB stored, 5\.34 TiB loaded \(estimated from config\.json\)/);
+  expect(large.stdout).toMatch(/Runs +a layer at a time in 128 GiB; \d+ layers stay/);
+  expect(large.stdout).toMatch(/Loading .*\(assumed: 3 GB\/s read, 0\.3 GB\/s packed\)/);
+  const inspected = await indexcache(scratch, ["inspect", config]);
+  expect(inspected.stdout).toMatch(/Parameters +744B/);
+  expect(inspected.stdout).toMatch(/Losses need +5\.\d+ TiB on a CPU, [\d.]+ GiB a layer at a time/);
+}, 180_000);

@@ -70,13 +70,22 @@ export class Measuring {
   /** Measures those of the sequences that are not known yet, for a report. */
   async complete(
     evaluator: PatternEvaluator,
-    pattern: Pattern,
+    patterns: readonly Pattern[],
     sequences: readonly number[],
     needs: "loss" | "kl",
-    options: Parameters<PatternEvaluator["evaluate"]>[1],
+    { base, signal }: { base?: Pattern; signal?: AbortSignal },
   ): Promise<void> {
-    const missing = this.#missing(pattern, sequences, needs);
-    if (missing.length > 0) await this.measure(evaluator, pattern, missing, options);
+    const requests = patterns
+      .map((pattern) => ({
+        pattern,
+        sequences: this.#missing(pattern, sequences, needs),
+        ...(base === undefined ? {} : { base }),
+      }))
+      .filter((request) => request.sequences.length > 0);
+    let place = 0;
+    for await (const measurement of evaluator.evaluateAll(requests, signal === undefined ? {} : { signal })) {
+      await this.#record(measurement, requests[place++]?.sequences ?? []);
+    }
   }
 
   async measure(

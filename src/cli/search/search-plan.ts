@@ -1,22 +1,60 @@
 /** `indexcache search --dry-run`: what there is to do, and how long one evaluation says that it will take. */
-import { formatSearchPlan, type SearchPlanRecord } from "../../report/search/search-plan.ts";
-import type { PatternEvaluator } from "../../runtime/measurement.ts";
+import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { findModel } from "../../checkpoint/hub-cache.ts";
+import { declaredWeights } from "../../checkpoint/weights.ts";
+import { describeModel, openModel } from "../../graph/model-folder.ts";
+import { formatSearchPlan, type SearchPlanRecord, type WeightsRecord } from "../../report/search/search-plan.ts";
+import { availableMemory } from "../../runtime/device/host-memory.ts";
+import { hasRoomOnGpu } from "../../runtime/device/model-memory.ts";
+import { modelSizes } from "../../runtime/device/model-sizes.ts";
+import { weightNeeds } from "../../runtime/loss/weight-needs.ts";
+import { sizesOf } from "../../runtime/loss/weight-room.ts";
+import type { LayerLoads, PatternEvaluator } from "../../runtime/measurement.ts";
+import { parseTargets } from "../../search/retain.ts";
+import { rehearse } from "../../search/search.ts";
+import { demoModel } from "../arguments/options.ts";
+import { findFolder } from "../arguments/weightless.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import type { SearchWork } from "./search.ts";
+import { type SearchFlags, splitSequences } from "./search-options.ts";
+import { methodOf, methodSettings } from "./strategy.ts";
 
 interface Planned extends SearchWork {
   evaluator: PatternEvaluator;
+  /** Bytes by --memory. */
+  memory?: number;
   json: boolean;
   terminal: Terminal;
   signal: AbortSignal;
 }
 
 export async function showPlan(work: Planned): Promise<void> {
-  const { method, foreseen, space, targets, sequences, heldOut, evaluator, json, terminal, signal } = work;
-  const { seconds } = await evaluator.evaluate(space.start, { sequences, signal });
-  const layers = space.start.length;
-  const perLayer = seconds / (layers * sequences.length);
+  const { foreseen, space, sequences, evaluator, json, terminal, signal } = work;
+  const { seconds, executions } = await evaluator.evaluate(space.start, { sequences, signal });
+  const { loads } = executions;
+  const computing = seconds - (loads?.seconds ?? 0);
+  const perLayer = computing / (space.start.length * sequences.length);
   const record: SearchPlanRecord = {
+    ...planRecord(work),
+    seconds_per_evaluation: seconds,
+    seconds: perLayer * foreseen.layers + (loads === undefined ? 0 : loads.seconds * foreseen.passes),
+    memory: evaluator.plan,
+    ...(loads === undefined ? {} : { weights: await measuredWeights(work, loads) }),
+  };
+  terminal.result(json ? JSON.stringify(record, null, 2) : formatSearchPlan(record));
+}
+
+function planRecord(
+  work: Pick<SearchWork, "method" | "foreseen" | "space" | "targets" | "settings"> & {
+    identity: { name: string };
+    sequences: readonly number[];
+    heldOut: readonly number[];
+  },
+) {
+  const { method, foreseen, space, targets, sequences, heldOut } = work;
+  return {
     model: work.identity.name,
     strategy: method.strategy.name,
     settings: work.settings,
@@ -26,10 +64,112 @@ export async function showPlan(work: Planned): Promise<void> {
     sequences: sequences.length,
     held_out_sequences: heldOut.length,
     layers: foreseen.layers,
-    naive_layers: foreseen.evaluations * layers * sequences.length,
-    seconds_per_evaluation: seconds,
-    seconds: perLayer * foreseen.layers,
-    memory: evaluator.plan,
+    naive_layers: foreseen.evaluations * space.start.length * sequences.length,
   };
-  terminal.result(json ? JSON.stringify(record, null, 2) : formatSearchPlan(record));
+}
+
+/** What was measured takes the place of what is assumed. */
+async function measuredWeights({ path, foreseen, set, memory }: Planned, loads: LayerLoads): Promise<WeightsRecord> {
+  const model = await openModel(await findModel(path));
+  const sizes = modelSizes(await model.weights());
+  const lengths = set.windows.map(({ length }) => length);
+  const needs = weightNeeds(model.config, sizes, lengths, memory ?? availableMemory());
+  return {
+    ...needsRecord(needs),
+    passes: foreseen.passes,
+    seconds_per_pass: loads.seconds,
+    measured: true,
+    known_from: "weights",
+  };
+}
+
+function needsRecord({ stored, loaded, largestLayer, whole, least, memory, inTurn }: ReturnType<typeof weightNeeds>) {
+  return {
+    stored_bytes: stored,
+    loaded_bytes: loaded,
+    layer_stored_bytes: largestLayer.stored,
+    layer_loaded_bytes: largestLayer.loaded,
+    whole_bytes: whole,
+    least_bytes: least,
+    memory_bytes: memory,
+    ...(inTurn === undefined
+      ? {}
+      : { layers_that_stay: inTurn.stay, bytes_per_pass: inTurn.pass.stored, loaded_per_pass: inTurn.pass.loaded }),
+  };
+}
+
+/** Assumed of a drive that is not here: an NVMe one. */
+const readRate = 3e9;
+/**
+ * Bytes of what is loaded that one core makes a second, out of what is read: casting, transposing and packing. Measured with
+ * ONNX Runtime 1.30 on a core of 2 GHz.
+ */
+const packRate = 0.3e9;
+/** Sequences where no text says how many: what `--sequences` is usually set to. */
+const usualSequences = 16;
+
+/**
+ * Shows the plan of a search that cannot be timed here, if that is so: there are no weights, or no room for a layer of them.
+ * @returns whether it was shown
+ */
+export async function showPlanOfConfig(
+  path: string | undefined,
+  flags: SearchFlags,
+  terminal: Terminal,
+): Promise<boolean> {
+  const { folder, hasWeights: isHere } = await findFolder(path ?? demoModel);
+  const memory = flags.memory ?? availableMemory();
+  const { config } = await describeModel(folder);
+  const sizes = isHere ? await sizesOf(await openModel(folder)) : modelSizes(declaredWeights(config));
+  if (sizes === undefined) return false;
+  const count = flags.sequences ?? usualSequences;
+  const length = flags.sequenceLength ?? defaultSequenceLength(config);
+  const needs = weightNeeds(config, sizes, new Array<number>(count).fill(length), memory);
+  const onGpu =
+    flags.devices !== undefined ||
+    (flags.device === "auto"
+      ? isHere && (await hasRoomOnGpu(await openModel(folder), flags.dtype))
+      : flags.device !== "cpu");
+  const runsHere = isHere && (needs.whole <= memory || needs.inTurn !== undefined || onGpu);
+  if (runsHere) return false;
+  const method = methodOf(flags, (message) => terminal.warn(message));
+  const space = patternSpaceOf(config.indexerLayers, flags, method, []);
+  const targets = parseTargets(flags.retain, config.numHiddenLayers, { fewest: space.fewest, most: space.size });
+  const { search: sequences, heldOut } = splitSequences(count, flags.holdout, flags.seed);
+  const foreseen = await rehearse(method, { space, targets, sequences });
+  const passBytes = needs.inTurn?.pass;
+  const record: SearchPlanRecord = {
+    ...planRecord({
+      ...{ method, foreseen, space, targets, sequences, heldOut, identity: config },
+      settings: { ...methodSettings(method), ...constraintSettings(flags) },
+    }),
+    sequence_length: length,
+    weights: {
+      ...needsRecord(needs),
+      passes: foreseen.passes,
+      ...(passBytes === undefined
+        ? {}
+        : { seconds_per_pass: passBytes.stored / readRate + passBytes.loaded / packRate }),
+      measured: false,
+      known_from: isHere ? "weights" : "config.json",
+      teraflops_per_layer_run: (2 * activeElements(config) * length) / 1e12,
+    },
+  };
+  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatSearchPlan(record));
+  return true;
+}
+
+/** Parameters that a token meets in a layer, on average over layers. */
+function activeElements(config: DsaConfig): number {
+  const { nRoutedExperts, numExpertsPerTok } = config;
+  const layers = modelSizes(declaredWeights(config)).bodies;
+  const total = layers.reduce((sum, { loaded }) => sum + loaded, 0) / 4;
+  const experts =
+    2 *
+    config.sparseLayers.filter((isSparse) => isSparse).length *
+    nRoutedExperts *
+    3 *
+    config.moeIntermediateSize *
+    config.hiddenSize;
+  return (total - experts + (experts / 2) * (numExpertsPerTok / Math.max(1, nRoutedExperts))) / layers.length;
 }

@@ -48,7 +48,7 @@ import {
 } from "./predicted-latency.ts";
 import { addMergeCommand } from "./search-merge.ts";
 import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
-import { showPlan } from "./search-plan.ts";
+import { showPlan, showPlanOfConfig } from "./search-plan.ts";
 import { showStatus } from "./search-status.ts";
 import { methodOf, methodSettings, strategyLines } from "./strategy.ts";
 
@@ -100,6 +100,8 @@ async function search(path: string | undefined, flags: SearchFlags, signal: Abor
   requireSensibleJournal(flags);
   const terminal = new Terminal(flags);
   if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
+  const plansOnly = flags.dryRun === true && flags.server === undefined;
+  if (plansOnly && (await showPlanOfConfig(path, flags, terminal))) return;
   const work = await prepare(path, flags, terminal, signal);
   try {
     await searchWith(work, flags, terminal, signal);
@@ -134,7 +136,7 @@ async function searchWith(
         terminal.note(describeEffort(work.foreseen.evaluations, work.foreseen.exact, seconds));
       }
       if (flags.dryRun === true) {
-        await showPlan({ ...work, evaluator, json: flags.json === true, terminal, signal });
+        await showPlan({ ...work, ...memoryOf(flags), evaluator, json: flags.json === true, terminal, signal });
         return undefined;
       }
       if (journal !== undefined && measuring.known.size > 0) {
@@ -146,7 +148,7 @@ async function searchWith(
       await write(found, { heldOut: [] });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
       if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
-      for (const pattern of open) await measuring.complete(evaluator, pattern, work.heldOut, "loss", { signal });
+      await measuring.complete(evaluator, open, work.heldOut, "loss", { signal });
       return found;
     });
     if (result === undefined) return;
@@ -156,7 +158,7 @@ async function searchWith(
     if (open.length > 0) {
       terminal.note(`measuring KL of ${open.length} patterns`);
       await source.use("kl", async (evaluator) => {
-        for (const pattern of open) await measuring.complete(evaluator, pattern, all, "kl", { signal });
+        await measuring.complete(evaluator, open, all, "kl", { signal });
       });
     }
     const file = await write(result, work);
@@ -342,8 +344,12 @@ async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
   return {
     ...(await openDevices(flags, terminal)),
     dtype: flags.dtype,
-    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+    ...memoryOf(flags),
   };
+}
+
+function memoryOf({ memory }: SearchFlags): { memory?: number } {
+  return memory === undefined ? {} : { memory };
 }
 
 interface Running extends SearchWork {

@@ -1,5 +1,5 @@
 /** What a search would do, for `--dry-run`. */
-import { formatCount, formatDuration } from "../quantities.ts";
+import { formatBytes, formatCount, formatDuration } from "../quantities.ts";
 import { formatFields } from "../text-table.ts";
 
 export interface SearchPlanRecord {
@@ -16,9 +16,41 @@ export interface SearchPlanRecord {
   /** Body layers of one sequence, with states of the base reused; `naive_layers` with full forward passes. */
   layers: number;
   naive_layers: number;
-  seconds_per_evaluation: number;
-  seconds: number;
-  memory: string[];
+  /** Of sequences that no text has been cut into: by --sequence-length, or the default. */
+  sequence_length?: number;
+  /** Measured; absent where the model cannot be run here. */
+  seconds_per_evaluation?: number;
+  seconds?: number;
+  memory?: string[];
+  /** Where layers are loaded in turn, or the model is not here. */
+  weights?: WeightsRecord;
+}
+
+/** What weights take, in bytes. */
+export interface WeightsRecord {
+  known_from: "weights" | "config.json";
+  stored_bytes: number;
+  /** Float32 on a CPU, experts twice. */
+  loaded_bytes: number;
+  /** Of the largest layer. */
+  layer_stored_bytes: number;
+  layer_loaded_bytes: number;
+  /** What the processes take with the whole model, and with a layer at a time. */
+  whole_bytes: number;
+  least_bytes: number;
+  /** What they may have. */
+  memory_bytes: number;
+  layers_that_stay?: number;
+  /** Read from the files in one pass over the layers. */
+  bytes_per_pass?: number;
+  loaded_per_pass?: number;
+  /** Passes over the layers, at most. */
+  passes: number;
+  seconds_per_pass?: number;
+  /** Whether `seconds_per_pass` was measured here, or assumes 3 GB/s of reading and 0.3 GB/s of packing. */
+  measured: boolean;
+  /** Of matrix products with weights, for one sequence in one layer. */
+  teraflops_per_layer_run?: number;
 }
 
 export function formatSearchPlan(plan: SearchPlanRecord): string {
@@ -34,8 +66,60 @@ export function formatSearchPlan(plan: SearchPlanRecord): string {
       "Layer runs",
       `${about}${formatCount(plan.layers)} of the ${formatCount(plan.naive_layers)} of full forward passes`,
     ],
-    ["One evaluation", `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`],
-    ["Time", `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`],
-    ...plan.memory.map((line, index) => [index === 0 ? "Memory" : "", line] as const),
+    ...(plan.sequence_length === undefined
+      ? []
+      : [["Sequences", `${formatCount(plan.sequence_length)} tokens each (assumed: no text was read)`] as const]),
+    ...(plan.seconds_per_evaluation === undefined
+      ? []
+      : [["One evaluation", `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`] as const]),
+    ...(plan.seconds === undefined
+      ? []
+      : [["Time", `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`] as const]),
+    ...(plan.weights === undefined ? [] : weightFields(plan.weights, plan)),
+    ...(plan.memory ?? []).map((line, index) => [index === 0 ? "Memory" : "", line] as const),
   ]);
+}
+
+function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRecord): (readonly [string, string])[] {
+  const { bytes_per_pass: pass, seconds_per_pass: seconds, passes, teraflops_per_layer_run: work } = weights;
+  const estimated = weights.known_from === "config.json" ? " (estimated from config.json)" : "";
+  const memory = formatBytes(weights.memory_bytes);
+  const place =
+    pass !== undefined
+      ? `a layer at a time in ${memory}; ${weights.layers_that_stay ?? 0} layers stay`
+      : weights.whole_bytes <= weights.memory_bytes
+        ? `whole in ${memory}`
+        : `not in ${memory}, not even a layer at a time`;
+  return [
+    ["Weights", `${formatBytes(weights.stored_bytes)} stored, ${formatBytes(weights.loaded_bytes)} loaded${estimated}`],
+    [
+      "Largest layer",
+      `${formatBytes(weights.layer_stored_bytes)} stored, ${formatBytes(weights.layer_loaded_bytes)} loaded`,
+    ],
+    ["Needs", `${formatBytes(weights.whole_bytes)} whole, ${formatBytes(weights.least_bytes)} a layer at a time`],
+    ["Runs", place],
+    ...(pass === undefined
+      ? []
+      : ([
+          ["Passes", `at most ${formatCount(passes)} over the layers, for ${formatCount(patterns)} patterns`],
+          ["Reading", `${formatBytes(pass)} a pass, ${formatBytes(pass * passes)} in all`],
+        ] as const)),
+    ...(seconds === undefined
+      ? []
+      : [
+          [
+            "Loading",
+            `${formatDuration(seconds)} a pass, ${formatDuration(seconds * passes)} in all ` +
+              (weights.measured ? "(measured here)" : "(assumed: 3 GB/s read, 0.3 GB/s packed)"),
+          ] as const,
+        ]),
+    ...(work === undefined
+      ? []
+      : [
+          [
+            "Computing",
+            `${formatCount(Math.ceil(work * layers))} TFLOP: ${work.toPrecision(3)} a layer run (weights alone)`,
+          ] as const,
+        ]),
+  ];
 }
