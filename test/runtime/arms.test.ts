@@ -5,9 +5,10 @@ import { InterruptedError } from "../../src/base/errors.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
+import { type ArmAnswer, Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
 import { openSharedDecoder } from "../../src/runtime/generate/decoder.ts";
 import { generate } from "../../src/runtime/generate/generation.ts";
+import { DevicePrefills } from "../../src/runtime/generate/prompt-prefills.ts";
 import { logProbability } from "../../src/runtime/generate/sampling.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -126,3 +127,35 @@ describe("a generation ends", () => {
     await expect(arms.answer(request(), [full], controller.signal)).rejects.toBeInstanceOf(InterruptedError);
   });
 });
+
+test("arms of a GPU's generation graphs, run on the CPU, answer as those of the stages do", async () => {
+  const prefills = new DevicePrefills(model, { ...settings, provider: "cuda" });
+  const device = new Arms(model, tokenizer, prefills, 2);
+  const short = prompt.slice(0, 200);
+  const answer = { ids: [...short, 5, 6, 7, 8], start: short.length };
+  // The labels share less with the prompt than all of it: rows in the caches are overwritten, and run again.
+  const choices = { shared: [...short.slice(0, -3), 9, 10], options: [[11], [12, 13]] };
+  const asked = request({ prompt: short, answer, choices, maxNewTokens: 4 });
+  const patterns = [early, early];
+  const expected = await arms.answer(asked, patterns);
+  const found = await device.answer(asked, patterns);
+  for (const [index, one] of found.entries()) {
+    const other = expected[index] as ArmAnswer;
+    expect(one.tokens).toEqual(other.tokens);
+    expect(one.answerLoss?.tokens).toBe(4);
+    expect(one.answerLoss?.nats).toBeCloseTo(other.answerLoss?.nats as number, 4);
+    for (const [label, value] of (one.choices ?? []).entries()) {
+      expect(value).toBeCloseTo(other.choices?.[label] as number, 4);
+    }
+    expect(one.choices?.length).toBe(2);
+  }
+  expect(found[1]?.answerLoss).toEqual(found[0]?.answerLoss);
+  expect(found[1]?.choices).toEqual(found[0]?.choices);
+  // A longer prompt opens larger caches.
+  const longer = request({ prompt: prompt.slice(0, 300), maxNewTokens: 4 });
+  const [wanted] = await arms.answer(longer, [early]);
+  const [again] = await device.answer(longer, [early]);
+  expect(again?.tokens).toEqual(wanted?.tokens);
+  expect(device.prefillLayers).toEqual({ made: 24, alone: 24 });
+  await device.release();
+}, 240_000);

@@ -4,9 +4,11 @@ import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import { requireDecodingDtype } from "../../runtime/frame-choice.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { openArms } from "../../runtime/generate/parallel-arms.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
+import type { ComputeDevice, Dtype } from "../../runtime/measurement.ts";
 import { runtimeName } from "../../runtime/session/runtime-name.ts";
 
 export interface AnswerSource {
@@ -29,11 +31,14 @@ export interface AnswerSource {
   release(): Promise<void>;
 }
 
-export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: number }): AnswerSource {
+/** @throws UsageError for a dtype that these devices do not generate in */
+export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: number; dtype: Dtype }): AnswerSource {
+  const device = kindOfDevices(place);
+  requireDecodingDtype(device, place.dtype);
   return {
     window: model.config.maxPositionEmbeddings,
     // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.
-    settings: { device: kindOfDevices(place), dtype: "float32" },
+    settings: { device, dtype: place.dtype },
     runtime: runtimeName,
     notes: [],
     require() {},
@@ -44,9 +49,9 @@ export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: 
 }
 
 /** @throws UsageError for devices of several kinds */
-function kindOfDevices(place: LossPlace): string {
+function kindOfDevices(place: LossPlace): ComputeDevice {
   const devices = "devices" in place ? place.devices : [place.device];
-  const kinds = [...new Set(devices.map((device) => device.split(":")[0]))];
+  const kinds = [...new Set(devices.map((device) => device.split(":")[0] as ComputeDevice))];
   const [kind = "cpu"] = kinds;
   if (kinds.length === 1) return kind;
   throw new UsageError(

@@ -61,7 +61,7 @@ async function openSource(
   const { server } = flags;
   if (server === undefined) {
     const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
-    return { model, source: localAnswers(model, await openDevices(flags, terminal)) };
+    return { model, source: localAnswers(model, { ...(await openDevices(flags, terminal)), dtype: flags.dtype }) };
   }
   const model = await openServedFolder(path, terminal);
   return { model, source: await serverAnswers({ ...flags, server }, model, terminal, signal) };

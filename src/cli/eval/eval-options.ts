@@ -10,9 +10,10 @@ import { DEFAULT_SUITE, type SuiteName, type SuiteValues, suiteNames } from "../
 import type { TokenBudget } from "../../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
 import { type Gate, gates } from "../../report/eval/eval-gate.ts";
-import type { DeviceList } from "../../runtime/measurement.ts";
+import type { DeviceList, Dtype } from "../../runtime/measurement.ts";
 import type { VerifyFlags } from "../arguments/opening.ts";
 import {
+  addDtypeOption,
   type DeviceFlags,
   decimalNumber,
   deviceOption,
@@ -53,6 +54,7 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, Server
   bootstrap?: number;
   workers?: number;
   devices?: DeviceList;
+  dtype: Dtype;
   cache: string | boolean;
   dryRun?: boolean;
   list?: boolean;
@@ -109,6 +111,7 @@ export function addEvalOptions(command: Command): void {
       workerCount,
     )
     .addOption(devicesOption("several devices share the items, a process each"));
+  addDtypeOption(command);
   addServerOptions(command);
   command
     .optionsGroup("Files and resuming:")

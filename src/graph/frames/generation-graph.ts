@@ -1,5 +1,5 @@
 /**
- * Generation with one pattern on a GPU: the rows of one run in, the logits of one of them out, caches as
+ * Generation with one pattern on a GPU: the rows of one run in, the logits of some of them out, caches as
  * `generation-caches.ts` has them. One graph holds the ways of reading keys that a prompt and its continuation need; inputs
  * choose, and all ways share one set of weights.
  */
@@ -74,8 +74,8 @@ export function generationSpec(config: DsaConfig, pattern: Pattern, settings: Ge
   const inputs: TensorSpec[] = [
     int64("input_ids", "rows"),
     int64("position_ids", "rows"),
-    // The row whose logits are wanted.
-    int64("logits_row", 1),
+    // The rows whose logits are wanted.
+    int64("logits_row", "wanted_rows"),
     // Without elements: its first dimension is the number of blocks that are read. A graph can tell shapes without
     // fetching anything from the device, in branches too.
     { name: "readable_blocks", type: OnnxType.float, shape: ["blocks", 0] },
@@ -83,7 +83,7 @@ export function generationSpec(config: DsaConfig, pattern: Pattern, settings: Ge
       .slice(0, -1)
       .map((way) => ({ name: wayInput(way), type: OnnxType.bool, shape: [] })),
   ];
-  const outputs: TensorSpec[] = [{ name: "logits", type: OnnxType.float, shape: [1, config.vocabSize] }];
+  const outputs: TensorSpec[] = [{ name: "logits", type: OnnxType.float, shape: ["wanted_rows", config.vocabSize] }];
   if (settings.caches === "resident") return { inputs, outputs };
   for (const { past, fresh, width } of generationCaches(config, pattern)) {
     inputs.push(cache(past, settings.capacity, width));
@@ -157,7 +157,7 @@ function choose(
   );
 }
 
-/** The hidden state whose logits are wanted, `[1, hidden_size]`, and the new rows of fed caches. */
+/** The hidden states whose logits are wanted, `[wanted, hidden_size]`, and the new rows of fed caches. */
 function allLayers(
   pass: Pass,
   weights: ModelWeights,

@@ -6,12 +6,12 @@ import { sum } from "../../base/sum.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { ComputeDevice, Decoder } from "../measurement.ts";
+import type { Decoder } from "../measurement.ts";
 import type { Finish } from "./continuation.ts";
-import { openSharedDecoder, type PrefilledCaches, type SharedDecoder } from "./decoder.ts";
+import type { ScoringDecoder } from "./decoder.ts";
 import { type GenerationResult, generate } from "./generation.ts";
+import { openPrefills, type PrefilledDecoder, type PrefillSettings, type PromptPrefills } from "./prompt-prefills.ts";
 import { createSampler, logProbability } from "./sampling.ts";
-import { SharedPrefill } from "./shared-prefill.ts";
 
 /** A prompt and what is wanted of it. Everything is ids and passes between processes. */
 export interface PromptRequest {
@@ -63,74 +63,50 @@ export interface ArmRunner {
   release(): Promise<void>;
 }
 
-export interface ArmSettings {
-  device: ComputeDevice;
-  threads: number;
-}
-
 export class Arms implements ArmRunner {
   readonly concurrency = 1;
   readonly threads: number;
   readonly plan: string[];
-  readonly #prefill: SharedPrefill;
-  readonly #decoders: ReadonlyMap<Pattern, SharedDecoder>;
+  readonly #prefills: PromptPrefills;
   readonly #tokenizer: Tokenizer;
   readonly #window: number;
   readonly #eosIds: readonly number[];
 
-  private constructor(
-    model: ModelFolder,
-    tokenizer: Tokenizer,
-    prefill: SharedPrefill,
-    decoders: ReadonlyMap<Pattern, SharedDecoder>,
-    threads: number,
-  ) {
+  /** @param prefills of the patterns that will be asked for */
+  constructor(model: ModelFolder, tokenizer: Tokenizer, prefills: PromptPrefills, threads: number) {
     this.threads = threads;
-    this.#prefill = prefill;
-    this.#decoders = decoders;
+    this.#prefills = prefills;
     this.#tokenizer = tokenizer;
     this.#window = model.config.maxPositionEmbeddings;
     this.#eosIds = tokenizer.eosIds;
-    this.plan = [`weights are loaded ${decoders.size + 1} times: stages for prefills, and a graph for each pattern`];
+    this.plan = prefills.plan;
   }
 
-  /** Opens the stages and one decoder for each pattern. */
+  /** Opens what the device takes for these patterns. */
   static async open(
     model: ModelFolder,
     tokenizer: Tokenizer,
     patterns: readonly Pattern[],
-    settings: ArmSettings,
+    settings: PrefillSettings,
   ): Promise<Arms> {
-    const distinct = [...new Set(patterns)];
-    const prefill = await SharedPrefill.open(model, distinct, settings);
-    const decoders = new Map<Pattern, SharedDecoder>();
-    try {
-      // They are not alone in their process: no spinning threads.
-      for (const pattern of distinct)
-        decoders.set(pattern, await openSharedDecoder(model, pattern, { ...settings, solo: false }));
-      return new Arms(model, tokenizer, prefill, decoders, settings.threads);
-    } catch (error) {
-      for (const decoder of decoders.values()) await decoder.release();
-      await prefill.release();
-      throw error;
-    }
+    const prefills = await openPrefills(model, [...new Set(patterns)], settings);
+    return new Arms(model, tokenizer, prefills, settings.threads);
   }
 
   /** Layers run in prefills, and those that every pattern alone would have run. */
   get prefillLayers(): { made: number; alone: number } {
-    return this.#prefill.executions;
+    return this.#prefills.executions;
   }
 
   async answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {
     const answers = new Array<ArmAnswer>(patterns.length);
     const longest = Math.max(request.answer?.ids.length ?? 0, request.prompt.length + request.maxNewTokens);
     const room = Math.min(longest, this.#window) - request.prompt.length + 1;
-    for await (const prefilled of this.#prefill.run(request.prompt, [...new Set(patterns)], room, signal)) {
+    for await (const prefilled of this.#prefills.run(request.prompt, [...new Set(patterns)], room, signal)) {
       // Arms of the same pattern decode each for itself: that is what shows whether the machine repeats itself.
       for (const [index, pattern] of patterns.entries()) {
         if (pattern !== prefilled.pattern) continue;
-        const decoder = this.#decoders.get(pattern) as SharedDecoder;
-        decoder.adopt(prefilled);
+        const { decoder } = prefilled;
         const scored = await score(decoder, request, prefilled, signal);
         const result = await this.#generate(decoder, request, prefilled, signal);
         decoder.rewind(request.prompt.length);
@@ -142,14 +118,13 @@ export class Arms implements ArmRunner {
   }
 
   async release(): Promise<void> {
-    for (const decoder of this.#decoders.values()) await decoder.release();
-    await this.#prefill.release();
+    await this.#prefills.release();
   }
 
   async #generate(
-    decoder: SharedDecoder,
+    decoder: ScoringDecoder,
     request: PromptRequest,
-    { logits }: PrefilledCaches,
+    { logits }: PrefilledDecoder,
     signal: AbortSignal | undefined,
   ): Promise<GenerationResult> {
     const { prompt, maxNewTokens, stop, stopIds, minNewTokens, sampling } = request;
@@ -186,9 +161,9 @@ export class Arms implements ArmRunner {
 
 /** Teacher forcing behind the prompt; the decoder is afterwards where it was. */
 async function score(
-  decoder: SharedDecoder,
+  decoder: ScoringDecoder,
   { prompt, answer, choices }: PromptRequest,
-  { logits }: PrefilledCaches,
+  { logits }: PrefilledDecoder,
   signal: AbortSignal | undefined,
 ): Promise<Pick<ArmAnswer, "answerLoss" | "choices">> {
   const result: Pick<ArmAnswer, "answerLoss" | "choices"> = {};

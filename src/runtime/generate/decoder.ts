@@ -4,20 +4,20 @@
  * `device-decoder.ts`.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
+import { InputError, InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { composeModel } from "../../graph/frames/compose.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
+import { decodingFrame, requireDecodingDtype } from "../frame-choice.ts";
 import type { Decoder, Dtype } from "../measurement.ts";
-import { providerOf } from "../session/execution-provider.ts";
 import { defaultThreads, type SessionSettings } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
 import { chunkBytes, chunksOf } from "../stages/chunks.ts";
 import { CachedGraph, type FilledCaches } from "./cached-graph.ts";
 import { DeviceDecoder } from "./device-decoder.ts";
-import { logProbability } from "./sampling.ts";
+import { rowsOfLogits, scoreRows } from "./sampling.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];
@@ -40,21 +40,14 @@ export interface PrefilledCaches extends FilledCaches {
   logits: Float32Array;
 }
 
-/** A decoder that goes on behind prefills that others have made, and looks ahead without moving. */
-export interface SharedDecoder extends Decoder {
-  /**
-   * Works on these caches from now on. It appends to them and takes the rows off again with `rewind`, so that several
-   * decoders can use them one after the other.
-   */
-  adopt(caches: PrefilledCaches): void;
+/** A decoder that can score tokens without advancing, and start again. */
+export interface ScoringDecoder extends Decoder {
   /** Forgets the tokens from position `length` on. */
   rewind(length: number): void;
-  /** Starts a sequence of its own, in caches of its own. */
-  restart(): void;
   /**
-   * Runs the tokens of `ids` from `start - 1` on behind what is known of those before, then takes them back.
+   * Scores `ids[start..]` after what is known of those before; the tokens so far stay as they were.
    * @param ids agree with the decoder's tokens up to `start`, which is at least 1 and at most the tokens so far
-   * @returns the log-probability of each token of `ids` from `start` on, and the logits behind the last one
+   * @returns the log-probability of each token of `ids` from `start` on, and the logits after the last one
    */
   lookAhead(
     ids: readonly number[],
@@ -63,8 +56,16 @@ export interface SharedDecoder extends Decoder {
   ): Promise<{ logProbabilities: number[]; logits: Float32Array }>;
 }
 
-/** Floats of logits that one call of `lookAhead` may make: 64 MiB. */
-const logitBudget = 16 << 20;
+/** A scoring decoder that starts from caches filled elsewhere. */
+export interface SharedDecoder extends ScoringDecoder {
+  /**
+   * Works on these caches from now on. It appends to them and takes the rows off again with `rewind`, so that several
+   * decoders can use them one after the other.
+   */
+  adopt(caches: PrefilledCaches): void;
+  /** Starts a sequence of its own, in caches of its own. */
+  restart(): void;
+}
 
 /**
  * Opens a decoder for one sequence.
@@ -72,12 +73,10 @@ const logitBudget = 16 << 20;
  */
 export async function openDecoder(model: ModelFolder, pattern: Pattern, settings: DecoderSettings): Promise<Decoder> {
   const { device, dtype = "float32", capacity = defaultCapacity } = settings;
-  if (providerOf(device) === "cuda") {
+  if (decodingFrame(device) === "generation") {
     return await DeviceDecoder.open(model, pattern, { ...settings, dtype, capacity });
   }
-  if (dtype !== "float32") {
-    throw new UsageError(`--dtype ${dtype} generates on CUDA only, and this is ${device}: leave it out`);
-  }
+  requireDecodingDtype(device, dtype);
   return await openSharedDecoder(model, pattern, settings);
 }
 
@@ -168,18 +167,14 @@ class ComposedDecoder implements SharedDecoder {
     try {
       const logProbabilities: number[] = [];
       let logits: Float32Array = new Float32Array();
-      const most = Math.max(1, Math.floor(logitBudget / this.vocabularySize));
+      const most = rowsOfLogits(this.vocabularySize);
       for (const chunk of chunksOf(this.#config, first, ids.length)) {
         for (let row = chunk.start; row < chunk.end; row += most) {
           await nextTurn();
           if (signal?.aborted) throw new InterruptedError("Interrupted");
           const end = Math.min(row + most, chunk.end);
           const all = await this.#forward(ids.slice(row, end), end - row);
-          const at = (index: number) => all.subarray(index * this.vocabularySize, (index + 1) * this.vocabularySize);
-          for (let next = row + 1; next <= end && next < ids.length; next++) {
-            logProbabilities.push(logProbability(at(next - 1 - row), ids[next] as number));
-          }
-          logits = at(end - row - 1);
+          logits = scoreRows(all, this.vocabularySize, ids, row, logProbabilities);
         }
       }
       return { logProbabilities, logits };

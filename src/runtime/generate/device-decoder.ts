@@ -20,7 +20,7 @@ import { type Kernels, kernelsOf, type Provider } from "../../graph/layer/kernel
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
-import type { Decoder, Dtype } from "../measurement.ts";
+import type { Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import {
   defaultThreads,
@@ -32,6 +32,7 @@ import {
 } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
 import { keepsWhatIsWritten } from "./cache-check.ts";
+import type { ScoringDecoder } from "./decoder.ts";
 import { FedCache } from "./fed-cache.ts";
 import {
   capacityFor,
@@ -41,6 +42,7 @@ import {
   generationNeed,
   promptRuns,
 } from "./generation-runs.ts";
+import { rowsOfLogits, scoreRows } from "./sampling.ts";
 
 export interface DeviceDecoderSettings {
   device: SessionSettings["device"];
@@ -54,7 +56,7 @@ export interface DeviceDecoderSettings {
   recording?: Recording;
 }
 
-export class DeviceDecoder implements Decoder {
+export class DeviceDecoder implements ScoringDecoder {
   readonly pattern: Pattern;
   readonly vocabularySize: number;
   readonly plan: string[];
@@ -67,7 +69,9 @@ export class DeviceDecoder implements Decoder {
   /** Empty where caches are resident. */
   readonly #caches: FedCache[];
   readonly #fullLayers: number;
-  #position = 0;
+  /** The tokens in the caches, and the runs that put them there. */
+  #ids: number[] = [];
+  #runs: GenerationRun[] = [];
   #made = 0;
   #saved = 0;
 
@@ -157,7 +161,7 @@ export class DeviceDecoder implements Decoder {
   get cacheBytes(): { latent: number; indexerKey: number } {
     const bytes = (caches: { width: number }[]) =>
       caches.reduce((sum, { width }) => sum + width, 0) *
-      this.#position *
+      this.position *
       (this.#settings.precision === OnnxType.float16 ? 2 : 4);
     const caches = generationCaches(this.#config, this.pattern);
     const layers = this.#config.numHiddenLayers;
@@ -166,45 +170,103 @@ export class DeviceDecoder implements Decoder {
 
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("The prompt has no tokens");
-    const first = this.#position;
-    this.#requireRoom(ids.length);
-    let logits: Float32Array = new Float32Array();
-    for (const run of promptRuns(this.#config, this.#kernels, first, first + ids.length)) {
-      // A run blocks the event loop; between runs a signal can arrive.
-      await nextTurn();
-      if (signal?.aborted) throw new InterruptedError("Interrupted");
-      logits = await this.#run(run, ids.slice(run.start - first, run.end - first));
-    }
-    return logits;
+    return await this.#extend(ids, signal);
   }
 
   async decode(id: number): Promise<Float32Array> {
     this.#requireRoom(1);
-    return await this.#run(decodeRun(this.#config, this.#position), [id]);
+    return await this.#run(decodeRun(this.#config, this.position), [id], false);
+  }
+
+  /** Tokens in the caches. */
+  get position(): number {
+    return this.#ids.length;
+  }
+
+  /** Runs of the graph since it was opened. */
+  get runs(): number {
+    return this.#session.traffic.runs;
   }
 
   /** Forgets the tokens from `position` on: what is written next takes their place. */
   rewind(position: number): void {
-    if (!(position >= 0 && position <= this.#position)) throw new RangeError(`no position ${position} to go back to`);
-    this.#position = position;
+    if (!(position >= 0 && position <= this.position)) throw new RangeError(`no position ${position} to go back to`);
+    this.#ids.length = position;
+    // What is cut off a run counts as padding: run again, it keeps its shape and with it its bits.
+    this.#runs = this.#runs
+      .filter(({ start }) => start < position)
+      .map((run) => ({
+        ...run,
+        end: Math.min(run.end, position),
+        padding: run.padding + Math.max(run.end - position, 0),
+      }));
+  }
+
+  /** Runs whose rows were overwritten are made again: caches on the device cannot be set aside. */
+  async lookAhead(ids: readonly number[], start: number, signal?: AbortSignal) {
+    const counts = [this.#made, this.#saved] as const;
+    const again = this.#runs.filter(({ end }) => end >= start);
+    const from = again[0]?.start ?? start - 1;
+    const taken = this.#ids.slice(from);
+    // The row before `start` runs again: nobody keeps the logits of rows inside a prompt.
+    this.rewind(start - 1);
+    try {
+      const logProbabilities: number[] = [];
+      const logits = await this.#extend(ids.slice(start - 1), signal, (all, first) =>
+        scoreRows(all, this.vocabularySize, ids, first, logProbabilities),
+      );
+      return { logProbabilities, logits };
+    } finally {
+      this.rewind(from);
+      for (const run of again) await this.#run(run, taken.slice(run.start - from, run.end - from), false);
+      [this.#made, this.#saved] = counts;
+    }
   }
 
   async release(): Promise<void> {
     await this.#session.release();
   }
 
-  #requireRoom(tokens: number): void {
-    if (this.#position + tokens <= this.#tokens) return;
-    throw new InputError(`The caches were made for ${this.#tokens} tokens, and ${this.#position + tokens} are needed`);
+  /**
+   * Runs the next tokens.
+   * @param read takes the logits of every row of a run and the position of its first, and returns those of the last one
+   */
+  async #extend(
+    ids: readonly number[],
+    signal: AbortSignal | undefined,
+    read?: (logits: Float32Array, first: number) => Float32Array,
+  ): Promise<Float32Array> {
+    const first = this.position;
+    this.#requireRoom(ids.length);
+    const most = read === undefined ? undefined : rowsOfLogits(this.vocabularySize);
+    let logits: Float32Array = new Float32Array();
+    for (const run of promptRuns(this.#config, this.#kernels, first, first + ids.length, most)) {
+      // A run blocks the event loop; between runs a signal can arrive.
+      await nextTurn();
+      if (signal?.aborted) throw new InterruptedError("Interrupted");
+      const all = await this.#run(run, ids.slice(run.start - first, run.end - first), read !== undefined);
+      logits = read === undefined ? all : read(all, run.start);
+    }
+    return logits;
   }
 
-  async #run({ start, end, padding, way, blocks }: GenerationRun, ids: readonly number[]): Promise<Float32Array> {
+  #requireRoom(tokens: number): void {
+    if (this.position + tokens <= this.#tokens) return;
+    throw new InputError(`The caches were made for ${this.#tokens} tokens, and ${this.position + tokens} are needed`);
+  }
+
+  /** Logits of the last row, or of each. */
+  async #run(made: GenerationRun, ids: readonly number[], ofEachRow: boolean): Promise<Float32Array> {
+    const { start, end, padding, way, blocks } = made;
     const rows = end - start + padding;
+    const wanted = ofEachRow
+      ? BigInt64Array.from(ids, (_, row) => BigInt(row))
+      : BigInt64Array.of(BigInt(ids.length - 1));
     const padded = BigInt64Array.from({ length: rows }, (_, row) => BigInt(ids[row] ?? 0));
     const feeds: Feeds = {
       input_ids: this.#int64(padded),
       position_ids: this.#int64(BigInt64Array.from({ length: rows }, (_, row) => BigInt(start + row))),
-      logits_row: this.#int64(BigInt64Array.of(BigInt(end - start - 1))),
+      logits_row: this.#int64(wanted),
       readable_blocks: new this.#tensor("float32", new Float32Array(), [blocks, 0]),
     };
     for (const each of waysOf(this.#config, this.#settings).slice(0, -1)) {
@@ -213,7 +275,8 @@ export class DeviceDecoder implements Decoder {
     for (const cache of this.#caches) feeds[cache.past] = cache.tensor(this.#tensor);
     const outputs = await this.#session.run(feeds);
     for (const cache of this.#caches) cache.put(start, outputs[cache.fresh]);
-    this.#position = end;
+    this.#ids.push(...ids);
+    this.#runs.push(made);
     // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
     if (end > this.#config.indexTopk) {
       this.#made += this.#fullLayers;

@@ -43,15 +43,21 @@ export function decodeRun(config: DsaConfig, position: number): GenerationRun {
 }
 
 /**
- * Runs of the rows `start` to `end`. One of them ends at `index_topk`: rows before it select every key that they see, so
+ * Runs of the rows `start` to `end`, of at most `most` rows each. One of them ends at `index_topk`: rows before it select every key that they see, so
  * their runs are not scored.
  */
-export function promptRuns(config: DsaConfig, kernels: Kernels, start: number, end: number): GenerationRun[] {
+export function promptRuns(
+  config: DsaConfig,
+  kernels: Kernels,
+  start: number,
+  end: number,
+  most = Number.POSITIVE_INFINITY,
+): GenerationRun[] {
   const runs: GenerationRun[] = [];
   for (let row = start; row < end; ) {
     const every = row < config.indexTopk;
     const border = every ? Math.min(config.indexTopk, end) : end;
-    const next = Math.min(row + rowsPerRun(config, kernels, row), border);
+    const next = Math.min(row + Math.min(rowsPerRun(config, kernels, row), most), border);
     // A border inside the prompt is not padded: the next run brings the rows behind it.
     const padding = next === end ? (rowStep - ((next - row) % rowStep)) % rowStep : 0;
     const keys = every ? next + padding : Math.max(next + padding, config.indexTopk);

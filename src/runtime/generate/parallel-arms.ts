@@ -6,15 +6,16 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { availableMemory } from "../device/host-memory.ts";
 import type { LossPlace } from "../loss/loss.ts";
-import type { ComputeDevice } from "../measurement.ts";
+import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
 import { ReplaceableProcess } from "../process/replaceable-process.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
-import { type ArmAnswer, type ArmRunner, type ArmSettings, Arms, type PromptRequest } from "./arms.ts";
+import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "./arms.ts";
+import type { PrefillSettings } from "./prompt-prefills.ts";
 
 /** Parent to child. */
 export type ArmRequest =
-  | { kind: "open"; path: string; patterns: readonly Pattern[]; settings: ArmSettings }
+  | { kind: "open"; path: string; patterns: readonly Pattern[]; settings: PrefillSettings }
   | { kind: "answer"; prompt: PromptRequest; patterns: readonly Pattern[] };
 
 /** Child to parent, one for each request. */
@@ -28,6 +29,8 @@ type Answered = Extract<ArmReply, { kind: "answered" }>;
 export type ParallelArmSettings = LossPlace & {
   /** Of each process. */
   threads?: number;
+  /** Weights and activations; float16 on CUDA only. Default float32. */
+  dtype?: Dtype;
   onReplacement?: (words: string) => void;
   /** The child's program; another one in tests. */
   program?: string;
@@ -103,14 +106,15 @@ class ParallelArms implements ArmRunner {
       threads,
       onReplacement,
       program,
-    }: Pick<ParallelArmSettings, "onReplacement" | "program"> & {
+      dtype = "float32",
+    }: Pick<ParallelArmSettings, "onReplacement" | "program" | "dtype"> & {
       devices: readonly ComputeDevice[];
       threads: number;
     },
   ): Promise<ParallelArms> {
     const count = devices.length;
     const opening = (device: ComputeDevice): ArmRequest => {
-      return { kind: "open", path: model.path, patterns, settings: { device, threads } };
+      return { kind: "open", path: model.path, patterns, settings: { device, threads, dtype } };
     };
     const workers = devices.map(
       (device, index) =>

@@ -112,3 +112,32 @@ function draw(choices: readonly Choice[], random: Random): number {
   if (last === undefined) throw new RuntimeFailure("No token is left to draw from");
   return last.id;
 }
+
+/** Floats of logits that one run may make for scoring: 64 MiB. */
+const logitBudget = 16 << 20;
+
+/** How many rows' logits one run may make. */
+export function rowsOfLogits(vocabularySize: number): number {
+  return Math.max(1, Math.floor(logitBudget / vocabularySize));
+}
+
+/**
+ * Adds the log-probability of the token that follows each row, where `ids` has one.
+ * @param logits of the rows of `ids` from `first` on, `[rows, vocab]`
+ * @returns the logits of the last row
+ */
+export function scoreRows(
+  logits: Float32Array,
+  vocabularySize: number,
+  ids: readonly number[],
+  first: number,
+  logProbabilities: number[],
+): Float32Array {
+  const rows = logits.length / vocabularySize;
+  const at = (row: number) => logits.subarray(row * vocabularySize, (row + 1) * vocabularySize);
+  for (let row = 0; row < rows; row++) {
+    const next = ids[first + row + 1];
+    if (next !== undefined) logProbabilities.push(logProbability(at(row), next));
+  }
+  return at(rows - 1);
+}

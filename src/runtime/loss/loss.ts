@@ -6,6 +6,7 @@ import { RuntimeFailure } from "../../base/errors.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { availableMemory } from "../device/host-memory.ts";
+import { lossFrame } from "../frame-choice.ts";
 import {
   type ComputeDevice,
   type Dtype,
@@ -23,7 +24,7 @@ import type { Recording } from "../session/recording.ts";
 import { Candidates } from "./candidates.ts";
 import type { SequenceLosses } from "./loss-backend.ts";
 import { meanLoss } from "./mean-loss.ts";
-import { openLosses, runsBatches } from "./open-losses.ts";
+import { openLosses } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import { freeTemporaryBytes } from "./temporary-file.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "./weight-room.ts";
@@ -225,6 +226,6 @@ function processDevices(
   threads: number,
 ): ComputeDevice[] {
   const byMemory = Math.floor((weightShare * memory) / each);
-  const sensible = runsBatches({ device, dtype }) ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
+  const sensible = lossFrame(device, dtype) === "sequences" ? 1 : Math.max(1, Math.min(threads, windows, byMemory));
   return Array.from({ length: workers ?? sensible }, () => device);
 }

@@ -1,5 +1,6 @@
 /** Which way of computing losses a device and a dtype take; the command's process and its children ask here alike. */
 import type { ModelFolder } from "../../graph/model-folder.ts";
+import { lossFrame } from "../frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import type { Recording } from "../session/recording.ts";
 import type { LayerRoom } from "../stages/stage-sessions.ts";
@@ -32,12 +33,7 @@ export function openLosses(
   windows: readonly Int32Array[],
   settings: ProcessSettings & { recording?: Recording },
 ): Promise<SequenceLosses> {
-  return runsBatches(settings)
+  return lossFrame(settings.device, settings.dtype) === "sequences"
     ? BatchedLosses.open(model, windows, { ...settings, chunkBytes: gpuChunkBytes })
     : StagedLosses.open(model, windows, settings);
-}
-
-/** Whole sequences in one graph fill a GPU, and only their graphs have float16; layer by layer saves a CPU more work. */
-export function runsBatches({ device, dtype }: Pick<ProcessSettings, "device" | "dtype">): boolean {
-  return device !== "cpu" || dtype !== "float32";
 }
