@@ -30,7 +30,9 @@ import {
 import { formatBenchReport } from "../report/bench/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
+import { requireDecodingDtype } from "../runtime/frame-choice.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
+import type { Dtype } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
@@ -38,6 +40,7 @@ import { choosePattern, openDevice } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
+  addDtypeOption,
   addOutputOptions,
   type DeviceFlags,
   demoModel,
@@ -68,6 +71,7 @@ interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   clock: ClockName;
   latency?: string;
   output?: string;
+  dtype: Dtype;
 }
 
 const anyValue = z.unknown();
@@ -77,7 +81,8 @@ const PROGRESS_MS = 5000;
 const help = `
 Times prefill and decode with every indexer and with each pattern, all graphs open side by side and taking turns. The
 indexers' share is measured between them: the same graph with every layer's selection given to it. Amdahl's limit is the
-speed-up if Shared layers saved just that. In brackets the share by one indexer as a graph of its own.
+speed-up if Shared layers saved just that. In brackets the share by one indexer as a graph of its own; on CUDA, which is
+timed with the graphs that run takes there, by one layer with and without it.
 
 Without weights: --config with --random-weights makes a model of that shape. Attention and indexer are exact; --layers,
 --experts, --mlp-width and --vocabulary make the rest fit. With --layers, the kinds of the last layers are taken.
@@ -126,6 +131,7 @@ export function addBenchCommand(program: Command): void {
     .option("--latency <file>", "write the cost of a Full and a Shared layer here, for search")
     .option("-o, --output <file>", "write the bench file here, exactly; after every context");
   addDeviceOptions(command);
+  addDtypeOption(command);
   addOutputOptions(command);
   shortenHelp(command, [
     "pattern",
@@ -179,6 +185,7 @@ async function timePatterns(
 ): Promise<void> {
   const patterns = await choosePatterns(model, flags);
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
+  requireDecodingDtype(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;
   // Besides the patterns there is the graph without indexers, which is smaller than any of them.
@@ -190,7 +197,7 @@ async function timePatterns(
   const timer = await PatternTimer.open(
     model,
     patterns.map(({ pattern }) => pattern),
-    { device, threads, capacity, clock: clocks[flags.clock] },
+    { device, threads, capacity, clock: clocks[flags.clock], dtype: flags.dtype },
   );
   try {
     for (const context of flags.contexts) {
@@ -248,6 +255,7 @@ async function benchFile(
 ): Promise<BenchFile> {
   const { config } = model;
   const weights = await model.weights();
+  const size = flags.dtype === "float16" ? 2 : 4;
   return {
     kind: "indexcache-bench",
     schema_version: 1,
@@ -269,9 +277,9 @@ async function benchFile(
       name,
       index_topk_pattern: pattern,
       full_layers: fullLayers(pattern).length,
-      weight_bytes: 4 * elementsOf(weights, pattern),
-      latent_bytes_per_token: 4 * config.numHiddenLayers * latentWidth(config),
-      indexer_key_bytes_per_token: 4 * fullLayers(pattern).length * config.indexHeadDim,
+      weight_bytes: size * elementsOf(weights, pattern),
+      latent_bytes_per_token: size * config.numHiddenLayers * latentWidth(config),
+      indexer_key_bytes_per_token: size * fullLayers(pattern).length * config.indexHeadDim,
     })),
     prefill: [],
     decode: [],
@@ -279,7 +287,7 @@ async function benchFile(
       version: toolVersion,
       runtime: runtimeName,
       device,
-      dtype: "float32",
+      dtype: flags.dtype,
       command: recordedCommand(process.argv),
     },
   };

@@ -50,6 +50,24 @@ describe("glm-groups", () => {
     for (const open of [decoder, alone, bare]) await open.release();
   });
 
+  test("a GPU's generation graphs are timed, and only as often as they ran", async () => {
+    const settings = { ...cpu, capacity: 64, clock: clocks.wall, provider: "cuda" } as const;
+    const timer = await PatternTimer.open(model, [model.config.indexerLayers, pattern], settings);
+    const { prefill, decode, chunks } = await timer.measure({ context: 40, repeats: 2, decodeTokens: 3 });
+    // A run ends at index_topk; the other one brings the rows after it.
+    expect(chunks).toEqual({ timed: 2, all: 2 });
+    for (const { patterns, withoutIndexers, alone, other } of [prefill, decode]) {
+      for (const seconds of [...patterns, withoutIndexers, other]) {
+        expect(seconds).toHaveLength(2);
+        expect(Math.min(...seconds)).toBeGreaterThan(0);
+      }
+      expect(alone).toHaveLength(2);
+    }
+    const sampled = await timer.measure({ context: 60, repeats: 1, decodeTokens: 1, sampledChunks: 1 });
+    expect(sampled.chunks).toEqual({ timed: 1, all: 2 });
+    await timer.release();
+  });
+
   test("a graph rewound to an earlier row goes on from there as it did before", async () => {
     const ids = readOracle("glm-groups").sequences[0] ?? [];
     const caches = { indexers: fullLayers(pattern), capacity: 8 };

@@ -19,7 +19,7 @@ import {
 } from "../exported/contract.ts";
 import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.ts";
 import type { Dimension } from "../graph-parts.ts";
-import { enterLayer, type Hidden, layerBody, lightningIndexer } from "../layer/dsa-layer.ts";
+import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
@@ -33,6 +33,10 @@ export interface GenerationSettings {
   caches: CacheForm;
   /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
   capacity: number;
+}
+
+export function precisionOf(dtype: "float32" | "float16"): GraphSettings["precision"] {
+  return dtype === "float16" ? OnnxType.float16 : OnnxType.float;
 }
 
 /** Top-k takes `index_topk` of the rows that are readable, however few have been written. */
@@ -184,7 +188,11 @@ function allLayers(
     fresh.set(newIndexerKey(index), frame.fresh.indexKey);
   }
   const rowOf = (x: Value) => graph.node("Gather", [x, "logits_row"], { axis: 0 });
-  const last = graph.node("Add", [rowOf(hidden.residual), rowOf(hidden.added as Value)]);
+  const { residual, added } = hidden;
+  const last = sumOf(
+    graph,
+    added === undefined ? { residual: rowOf(residual) } : { residual: rowOf(residual), added: rowOf(added) },
+  );
   if (settings.caches === "resident") return [last];
   return [last, ...generationCaches(config, pattern).map((cache) => fresh.get(cache.fresh) as Value)];
 }

@@ -1,7 +1,8 @@
 /**
  * Times patterns against each other: their graphs are open side by side, and every query chunk and every burst of decoded
  * tokens runs in all of them in turn, so that whatever else the machine does meets all of them alike. Between them runs the
- * same graph without indexers, whose selections one indexer alone has made just before: the difference to all Full is what
+ * same graph without indexers, whose selections one indexer alone has made just before (on a GPU it reads the most recent
+ * keys): the difference to all Full is what
  * the indexers take, in the graphs and at the time that the speed-ups are of.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -9,20 +10,11 @@ import type { Clock } from "../../base/clock.ts";
 import { InterruptedError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
 import { RandomNumbers } from "../../base/random-numbers.ts";
-import { composeModel, composeWithoutIndexers } from "../../graph/frames/compose.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
-import type { SessionSettings } from "../session/onnx-session.ts";
-import { type Chunk, chunksOf } from "../stages/chunks.ts";
-import { IndexerAlone } from "../stages/indexer-alone.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import type { Chunk } from "../stages/chunks.ts";
 import type { SelectedKeys } from "../stages/stage-model.ts";
-import { CachedGraph } from "./cached-graph.ts";
-
-export interface TimerSettings extends Omit<SessionSettings, "folder"> {
-  /** Rows that the caches hold before they first grow. */
-  capacity: number;
-  clock: Clock;
-}
+import { openTimedGraphs, type TimedGraphs, type TimerSettings } from "./timed-graphs.ts";
 
 export interface TimingPlan {
   /** Tokens of the prompt. */
@@ -57,39 +49,24 @@ export interface ContextTimings {
 
 export class PatternTimer {
   readonly #model: ModelFolder;
-  readonly #arms: CachedGraph[];
-  readonly #bare: CachedGraph;
-  readonly #alone: IndexerAlone;
+  readonly #graphs: TimedGraphs;
   readonly #clock: Clock;
   readonly #numbers = new RandomNumbers(Random.forPart(0, "cache rows"));
 
-  private constructor(model: ModelFolder, arms: CachedGraph[], bare: CachedGraph, alone: IndexerAlone, clock: Clock) {
+  private constructor(model: ModelFolder, graphs: TimedGraphs, clock: Clock) {
     this.#model = model;
-    this.#arms = arms;
-    this.#bare = bare;
-    this.#alone = alone;
+    this.#graphs = graphs;
     this.#clock = clock;
   }
 
   static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
-    const { capacity, clock, ...rest } = settings;
-    const session = { ...rest, folder: model.places.folder, solo: true };
-    const { config, stage } = model;
-    const open = (graph: Uint8Array, name: string, indexers: readonly number[]) =>
-      CachedGraph.open(config, graph, name, { indexers, capacity }, session);
-    const arms: CachedGraph[] = [];
-    for (const pattern of patterns) {
-      arms.push(await open(await composeModel(config, pattern, stage), pattern, fullLayers(pattern)));
-    }
-    const bare = await open(await composeWithoutIndexers(config, stage), "without indexers", []);
-    const alone = await IndexerAlone.open(model, capacity, { ...rest, solo: true });
-    return new PatternTimer(model, arms, bare, alone, clock);
+    return new PatternTimer(model, await openTimedGraphs(model, patterns, settings), settings.clock);
   }
 
   /** Times prefills of `context` tokens, and tokens decoded behind them. */
   async measure(plan: TimingPlan): Promise<ContextTimings> {
     const { context, repeats, decodeTokens, sampledChunks, signal, onChunk } = plan;
-    const chunks = chunksOf(this.#model.config, 0, context);
+    const chunks = this.#graphs.chunks(context);
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
     const prefill = this.#noTimings();
     const decode = this.#noTimings();
@@ -116,9 +93,7 @@ export class PatternTimer {
   }
 
   async release(): Promise<void> {
-    for (const arm of this.#arms) await arm.release();
-    await this.#bare.release();
-    await this.#alone.release();
+    for (const graph of this.#all()) await graph.release();
   }
 
   /** Runs the largest chunk and a token untimed: kernels are chosen and memory is taken then. */
@@ -135,16 +110,17 @@ export class PatternTimer {
    * time; their seconds, times `weight`, go to `timings`.
    */
   async #step(rows: number, calls: number, turn: number, weight: number, timings: Timings): Promise<void> {
-    const position = this.#bare.position;
+    const { arms, withoutIndexers, parts } = this.#graphs;
+    const { position } = withoutIndexers;
     const tokens = Array.from({ length: calls }, (_, call) =>
       someIds(position + call * rows, rows, this.#model.config.vocabSize),
     );
     // Untimed: whatever came before, such as garbage that is still being collected, is not to count as the indexer's.
-    const selections: SelectedKeys[] = [];
-    for (const ids of tokens) selections.push((await this.#alone.forward(ids, this.#clock)).selected);
-    this.#alone.rewind(position);
+    const selections: (SelectedKeys | undefined)[] = [];
+    for (const ids of tokens) selections.push((await parts.forward(ids, this.#clock)).selected);
+    parts.rewind(position);
     const inTurn = [
-      ...this.#arms.map((arm, index) => async () => {
+      ...arms.map((arm, index) => async () => {
         const seconds = await this.#timed(async () => {
           for (const ids of tokens) await arm.forward(ids);
         });
@@ -152,13 +128,13 @@ export class PatternTimer {
       }),
       async () => {
         const seconds = await this.#timed(async () => {
-          for (const [call, ids] of tokens.entries()) await this.#bare.forward(ids, { given: selections[call] });
+          for (const [call, ids] of tokens.entries()) await withoutIndexers.forward(ids, { given: selections[call] });
         });
         timings.withoutIndexers.push(weight * seconds);
       },
       async () => {
         for (const ids of tokens) {
-          const { indexer, other } = await this.#alone.forward(ids, this.#clock);
+          const { indexer, other } = await parts.forward(ids, this.#clock);
           timings.alone.push(weight * indexer);
           timings.other.push(weight * other);
         }
@@ -173,8 +149,13 @@ export class PatternTimer {
     return this.#clock() - begun;
   }
 
+  #all() {
+    const { arms, withoutIndexers, parts } = this.#graphs;
+    return [...arms, withoutIndexers, parts];
+  }
+
   #runs(): number[] {
-    return [...this.#arms, this.#bare, this.#alone].map(({ runs }) => runs);
+    return this.#all().map(({ runs }) => runs);
   }
 
   /**
@@ -189,20 +170,20 @@ export class PatternTimer {
   }
 
   #rewind(position: number): void {
-    for (const graph of [...this.#arms, this.#bare, this.#alone]) graph.rewind(position);
+    for (const graph of this.#all()) graph.rewind(position);
   }
 
   /** Random rows up to `position`: what caches hold does not change what a chunk behind them takes. */
   #fillTo(position: number): void {
-    const count = position - this.#bare.position;
+    const count = position - this.#graphs.withoutIndexers.position;
     if (count <= 0) return;
-    for (const graph of [...this.#arms, this.#bare, this.#alone]) {
+    for (const graph of this.#all()) {
       graph.fill(count, (rows) => this.#numbers.fill(rows));
     }
   }
 
   #noTimings(): Timings {
-    return { patterns: this.#arms.map(() => []), withoutIndexers: [], alone: [], other: [] };
+    return { patterns: this.#graphs.arms.map(() => []), withoutIndexers: [], alone: [], other: [] };
   }
 }
 
