@@ -99,7 +99,7 @@ export async function openLossEvaluator(
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
   const common = { dtype, threads, spillBytes, ...(objective === "kl" ? { top } : {}) };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
-  const onCpu = "device" in settings && !runsBatches({ device: settings.device, dtype });
+  const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";
   const sizes = onCpu ? await sizesOf(model) : undefined;
   if (sizes !== undefined && wholeBytes(sizes) > memory) {
     const lengths = windows.map(({ length }) => length);
