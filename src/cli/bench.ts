@@ -29,8 +29,8 @@ import {
 } from "../report/bench/bench-record.ts";
 import { formatBenchReport } from "../report/bench/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
+import { requireDecodingDtype } from "../runtime/device/frame-choice.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
-import { requireDecodingDtype } from "../runtime/frame-choice.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
 import type { Dtype } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";

@@ -3,7 +3,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UsageError } from "../../src/base/errors.ts";
-import { decodingFrame, lossFrame, requireDecodingDtype } from "../../src/runtime/frame-choice.ts";
+import { decodingFrame, lossFrame, requireDecodingDtype } from "../../src/runtime/device/frame-choice.ts";
 
 describe("frames by device and dtype", () => {
   test.each([

@@ -4,7 +4,7 @@ import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { requireDecodingDtype } from "../../runtime/frame-choice.ts";
+import { requireDecodingDtype } from "../../runtime/device/frame-choice.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { openArms } from "../../runtime/generate/parallel-arms.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";

@@ -10,7 +10,7 @@ import { latentWidth } from "../../graph/exported/contract.ts";
 import { composeModel } from "../../graph/frames/compose.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
-import { decodingFrame, requireDecodingDtype } from "../frame-choice.ts";
+import { decodingFrame, requireDecodingDtype } from "../device/frame-choice.ts";
 import type { Decoder, Dtype } from "../measurement.ts";
 import { defaultThreads, type SessionSettings } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";

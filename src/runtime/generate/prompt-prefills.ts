@@ -5,7 +5,7 @@
  */
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { decodingFrame } from "../frame-choice.ts";
+import { decodingFrame } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { openSharedDecoder, type ScoringDecoder, type SharedDecoder } from "./decoder.ts";
 import { DeviceDecoder, type DeviceDecoderSettings } from "./device-decoder.ts";

@@ -5,7 +5,7 @@ import { precisionOf } from "../../graph/frames/generation-graph.ts";
 import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
-import { decodingFrame } from "../frame-choice.ts";
+import { decodingFrame } from "../device/frame-choice.ts";
 import type { Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import type { SessionSettings } from "../session/onnx-session.ts";

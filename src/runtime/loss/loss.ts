@@ -5,8 +5,8 @@
 import { RuntimeFailure } from "../../base/errors.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import { lossFrame } from "../device/frame-choice.ts";
 import { availableMemory } from "../device/host-memory.ts";
-import { lossFrame } from "../frame-choice.ts";
 import {
   type ComputeDevice,
   type Dtype,

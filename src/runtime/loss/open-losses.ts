@@ -1,6 +1,6 @@
 /** Which way of computing losses a device and a dtype take; the command's process and its children ask here alike. */
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { lossFrame } from "../frame-choice.ts";
+import { lossFrame } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import type { Recording } from "../session/recording.ts";
 import type { LayerRoom } from "../stages/stage-sessions.ts";

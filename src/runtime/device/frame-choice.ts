@@ -2,9 +2,9 @@
  * Which frame of graphs computes what, by device and dtype: every command takes its evaluator and its decoders by what is
  * said here (docs/design.md has the frames, docs/gpu.md why).
  */
-import { UsageError } from "../base/errors.ts";
-import type { ComputeDevice, Dtype } from "./measurement.ts";
-import { providerOf } from "./session/execution-provider.ts";
+import { UsageError } from "../../base/errors.ts";
+import type { ComputeDevice, Dtype } from "../measurement.ts";
+import { providerOf } from "../session/execution-provider.ts";
 
 /** Losses: `stages` run layer by layer and chunk by chunk, `sequences` are whole sequences in one graph. */
 export type LossFrame = "stages" | "sequences";
