@@ -13,6 +13,8 @@ export interface StrategyOption {
   summary: string;
   /** What it is if it is not given. */
   initial: number;
+  /** Files name it only if it is not at its initial value: it came later, and earlier files do not have it. */
+  isNamedIfSet?: boolean;
 }
 
 /** Values of a strategy's options. */

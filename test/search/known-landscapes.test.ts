@@ -1,6 +1,7 @@
 /** Strategies on models whose every pattern is known: nine landscapes of trained models, two quantities each. */
 import { describe, expect, test } from "vitest";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
+import { efforts } from "../../src/cli/search/effort.ts";
 import { fullLayers, fullPattern } from "../../src/pattern/pattern.ts";
 import { oneByOne } from "../../src/search/events.ts";
 import { search } from "../../src/search/search.ts";
@@ -68,6 +69,16 @@ describe.each(landscapeNames)("%s", (name) => {
       // The same budget for many sizes: docs/log.md has the four of 86 that it misses.
       expect(evaluation.loss).toBeLessThanOrEqual(optimum(fullLayers(pattern).length) + 1.2e-3);
     }
+  });
+
+  test("with the budget of --effort thorough it finds the optimum of every size at once", async () => {
+    const { budget } = efforts.thorough;
+    const { patterns, layers } = await searchOn(landscape, { strategy: refine, settings: { budget } }, sizes);
+    const plain = await searchOn(landscape, { strategy: greedy }, sizes);
+    for (const { pattern, evaluation } of patterns) {
+      expect(evaluation.loss).toBeLessThanOrEqual(optimum(fullLayers(pattern).length) + 1.5 * TIE_NATS);
+    }
+    expect(layers).toBeLessThanOrEqual(budget * plain.layers);
   });
 
   test("branch and bound on KL takes greedy's steps", async () => {

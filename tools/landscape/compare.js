@@ -3,12 +3,14 @@
  *
  *   npm run build && node tools/landscape/compare.js            every model: greedy, and what is composed of it
  *   npm run build && node tools/landscape/compare.js demo       one model: all strategies, random patterns, stability
+ *   npm run build && node tools/landscape/compare.js effort     the presets of --effort
  *   npm run build && node tools/landscape/compare.js sequences  how many sequences a search needs (some minutes)
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Random } from "../../dist/base/random.js";
+import { efforts } from "../../dist/cli/search/effort.js";
 import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
 import { oneByOne } from "../../dist/search/events.js";
@@ -18,6 +20,7 @@ import { blockwise } from "../../dist/search/strategies/blockwise.js";
 import { exhaustive } from "../../dist/search/strategies/exhaustive.js";
 import { greedy } from "../../dist/search/strategies/greedy.js";
 import { refine } from "../../dist/search/strategies/refine.js";
+import { strategies } from "../../dist/search/strategies/strategies.js";
 import { beam, floating, forward, withSwaps } from "./comparators.js";
 
 const folder = fileURLToPath(new URL("../../test/fixtures/landscapes", import.meta.url));
@@ -84,6 +87,43 @@ function optimum(landscape, size) {
     if (best === undefined || loss < best.loss) best = { pattern, loss };
   }
   return best;
+}
+
+/** What the presets of --effort find in one run for a half, a quarter and an eighth, and for all sizes; what they run for it. */
+async function compareEfforts(names) {
+  row(["`--effort`", "sizes", "not optimal", "mean, 1e-3 nats", "worst, 1e-3 nats", "layer runs, of greedy's"]);
+  row(all(6).map(() => "---"));
+  for (const [effort, preset] of Object.entries(efforts)) {
+    const { strategy, race, ...settings } = preset;
+    const method = {
+      strategy: strategies.find((one) => one.name === strategy),
+      settings,
+      ...(race === true ? { race: { alpha: 0.1, block: 2, seed: 0 } } : {}),
+    };
+    for (const sizes of ["1/2, 1/4, 1/8", "all"]) {
+      const regrets = [];
+      const ratios = [];
+      for (const name of names) {
+        const landscape = readLandscape(name);
+        const { layers } = landscape;
+        const some = [2, 4, 8].map((part) => Math.max(2, Math.round(layers / part)));
+        const targets = sizes === "all" ? all(layers - 2).map((index) => index + 2) : [...new Set(some)];
+        const found = await run(landscape, method, targets);
+        ratios.push(found.layers / (await run(landscape, { strategy: greedy }, targets)).layers);
+        for (const { pattern, evaluation } of found.patterns) {
+          regrets.push(Math.max(0, evaluation.loss - optimum(landscape, fullLayers(pattern).length).loss));
+        }
+      }
+      row([
+        effort,
+        sizes,
+        `${regrets.filter((regret) => regret > 1.5e-5).length} of ${regrets.length}`,
+        milli(regrets.reduce((sum, regret) => sum + regret, 0) / regrets.length),
+        milli(Math.max(...regrets)),
+        `${Math.min(...ratios).toFixed(2)}-${Math.max(...ratios).toFixed(2)}`,
+      ]);
+    }
+  }
 }
 
 const milli = (nats) => (1000 * nats).toFixed(1);
@@ -291,5 +331,6 @@ const names = readdirSync(folder)
   .filter((file) => file.endsWith(".landscape"))
   .map((file) => basename(file, ".landscape"));
 if (chosen === undefined) await compareModels(names);
+else if (chosen === "effort") await compareEfforts(names);
 else if (chosen === "sequences") await compareSequences(names);
 else await compareStrategies(chosen);

@@ -20,6 +20,7 @@ import {
 import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
+import { addEffortOption, type EffortName } from "./effort.ts";
 import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
 import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
 
@@ -45,6 +46,7 @@ export interface SearchFlags
   /** Of a server's noisy measurements. */
   repeats: number;
   status?: string;
+  effort?: EffortName;
 }
 
 export function addSearchOptions(command: Command): void {
@@ -63,6 +65,7 @@ export function addSearchOptions(command: Command): void {
     .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
     .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")
     .option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else");
+  addEffortOption(command.optionsGroup("How it searches:"));
   addStrategyOptions(command);
   addConstraintOptions(command);
   addLatencyOptions(command);
@@ -80,7 +83,7 @@ export function addSearchOptions(command: Command): void {
   );
   addOutputOptions(command);
   shortenHelp(command, [
-    ...["retain", "output", "calibration", "holdout", "strategy", "objective"],
+    ...["retain", "output", "calibration", "holdout", "effort", "strategy", "objective"],
     ...["device", "server", "resume", "dry-run"],
   ]);
 }

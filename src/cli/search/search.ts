@@ -38,6 +38,7 @@ import { openServer } from "../live/server-source.ts";
 import { describeEffort } from "../live/server-words.ts";
 import { type LossSource, localLosses } from "../loss-source.ts";
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
+import { applyEffort } from "./effort.ts";
 import { Measuring } from "./measuring.ts";
 import {
   fullLayersOfSpeedup,
@@ -78,7 +79,7 @@ Examples:
   $ indexcache search ./model -c text.jsonl --retain 1/2,1/4,1/8 --holdout 1/4 -o patterns.json
   $ indexcache search ./model -c text.jsonl --retain 1/4 -o quarter.json --resume
   $ indexcache search ./model -c text.jsonl --pipeline-stages 4 --engine vllm -o stages.json
-  $ indexcache search ./model -c text.jsonl --strategy greedy --race -o quick.json
+  $ indexcache search ./model -c text.jsonl --effort quick -o quick.json
   $ indexcache search ./model -c text.jsonl --objective kl --dry-run
   $ indexcache search --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl --race --strategy greedy -o glm.json
   $ indexcache search --status quarter.json.journal.jsonl`;
@@ -91,6 +92,9 @@ export function addSearchCommand(program: Command): void {
   command.addHelpText("after", helpText(help)).action((model: string | undefined, flags: SearchFlags) =>
     interruptible((signal) => {
       requireServerOptions(command, flags);
+      const effort = applyEffort(command);
+      if (effort !== undefined)
+        new Terminal(flags).note(`effort ${flags.effort}: ${effort || "--strategy replaces it"}`);
       return search(modelPath(model, flags), flags, signal);
     }, "Stopping after the layer at hand; Ctrl-C again kills"),
   );

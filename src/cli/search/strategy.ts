@@ -98,9 +98,12 @@ export function methodOf(flags: StrategyFlags, warn: (message: string) => void):
 
 /** What files say of a method's settings; those that are at rest are left out. */
 export function methodSettings(method: SearchMethod): Record<string, string | number | boolean> {
-  const { race } = method;
+  const { race, strategy } = method;
+  const quiet = (strategy.options ?? []).filter(({ isNamedIfSet }) => isNamedIfSet);
+  const isAtRest = ([name, value]: [string, number]): boolean =>
+    quiet.some((option) => option.name === name && option.initial === value);
   return {
-    ...settingsOf(method),
+    ...Object.fromEntries(Object.entries(settingsOf(method)).filter((setting) => !isAtRest(setting))),
     ...(race === undefined ? {} : { race_alpha: race.alpha, race_block: race.block, race_seed: race.seed }),
   };
 }

@@ -1,7 +1,7 @@
 /**
  * Greedy, and a search for something better than its results: greedy is often optimal and sometimes far from it, and only
  * trying shows which. Layers of each wanted pattern are exchanged, and a beam of width 2 walks forward, which fails elsewhere
- * than greedy does; all of it within twice the layers that greedy runs. It needs to know that a candidate loses, not by how
+ * than greedy does; all of it within twice the layers that greedy runs, or `budget` times. It needs to know that a candidate loses, not by how
  * much: a few sequences are enough for most (`challenge.ts`). Costs are counted from patterns and bases, not from clocks: a
  * resumed search and one on another machine try the same patterns. docs/log.md has what the parts and their shares were
  * chosen by.
@@ -18,10 +18,11 @@ import { BudgetSpent, type Trials } from "../trials.ts";
 import { exchangeLayers } from "./exchange.ts";
 import { eliminate } from "./greedy.ts";
 
-/** When a stage has to stop, as a multiple of the layers that greedy runs if it measures every candidate whole. */
-const EXCHANGES_END = 1.5;
-const PAIRS_END = 1.7;
-const END = 2;
+/** When a stage has to stop, as a share of what may be run beyond greedy. */
+const EXCHANGES_END = 0.5;
+const PAIRS_END = 0.7;
+/** The layers that it may run, as a multiple of those that greedy runs if it measures every candidate whole. */
+const BUDGET = 2;
 
 const WIDTH = 2;
 /** The beam only has to find promising patterns; they are measured whole before they count. */
@@ -30,24 +31,33 @@ const RACE: RaceSettings = { alpha: 0.1, block: 2, seed: 0 };
 export const refine: Strategy = {
   name: "refine",
   summary: "greedy, then exchanges of layers and a forward beam, for as much work again",
+  options: [
+    {
+      name: "budget",
+      summary: "layers that refine may run, greedy's included, in multiples of greedy's",
+      initial: BUDGET,
+      isNamedIfSet: true,
+    },
+  ],
   mayRace: false,
   isNested: false,
   isAdaptive: true,
-  async *run(trials, start) {
+  async *run(trials, start, { budget = BUDGET }) {
     const { targets, frontier } = trials;
     trials.foundBy = "greedy";
     const walked = yield* eliminate(trials, start, Math.min(...targets));
     const known = trials.evaluations;
     const first = targets.flatMap((retain) => frontier.at(retain) ?? []);
     const cost = greedyLayers(walked, start, trials.losses.sequences.length);
+    const until = (share: number): number => (1 + share * (budget - 1)) * cost;
 
     // One more step, however many patterns it commits.
     trials.step++;
-    yield* within(trials, EXCHANGES_END * cost, "exchange", exchangeLayers(trials, walked, 1));
-    yield* within(trials, PAIRS_END * cost, "exchange", exchangeLayers(trials, walked, 2));
-    yield* within(trials, END * cost, "forward beam", beamForward(trials, Math.max(...targets)));
-    yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 1));
-    yield* within(trials, END * cost, "exchange", exchangeLayers(trials, walked, 2));
+    yield* within(trials, until(EXCHANGES_END), "exchange", exchangeLayers(trials, walked, 1));
+    yield* within(trials, until(PAIRS_END), "exchange", exchangeLayers(trials, walked, 2));
+    yield* within(trials, until(1), "forward beam", beamForward(trials, Math.max(...targets)));
+    yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 1));
+    yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 2));
     trials.budget = Number.POSITIVE_INFINITY;
     trials.refinements = first.map((found) => refinement(trials, found, trials.evaluations - known));
   },
