@@ -26,6 +26,7 @@ const look = "Models and machines:";
  */
 const commands: Readonly<Record<string, LoadedCommand>> = {
   demo: { group: find, load: async () => (await import("./demo.ts")).addDemoCommand },
+  init: { group: find, load: async () => (await import("./init/init.ts")).addInitCommand },
   search: { group: find, load: async () => (await import("./search/search.ts")).addSearchCommand },
   distill: { group: find, load: async () => (await import("./distill/distill.ts")).addDistillCommand },
   pattern: { group: find, load: async () => (await import("./pattern/pattern.ts")).addPatternCommand },
@@ -58,7 +59,7 @@ const commands: Readonly<Record<string, LoadedCommand>> = {
 };
 
 /** Commands that are about settings, and take none. */
-const settingless: ReadonlySet<string> = new Set(["config", "completion", "help"]);
+const settingless: ReadonlySet<string> = new Set(["config", "completion", "help", "init"]);
 
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.

@@ -7,6 +7,18 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
+import { agentVariables } from "../../src/cli/console/agent.ts";
+
+// An agent that runs the tests is not what they are about.
+for (const name of agentVariables) delete process.env[name];
+
+/** The environment for a terminal: where continuous integration runs it, ink draws but once, whatever the variable's value. */
+export function plainEnvironment(): Record<string, string> {
+  const { CI: _, CONTINUOUS_INTEGRATION: __, ...own } = process.env;
+  return Object.fromEntries(
+    Object.entries(own).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
+}
 
 const root = join(import.meta.dirname, "..", "..");
 export const program = join(root, "bin", "indexcache.js");

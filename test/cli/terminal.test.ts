@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawn } from "@lydell/node-pty";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { indexcache, interrupt, program, tinyModel, writeIds } from "./indexcache.ts";
+import { indexcache, interrupt, plainEnvironment, program, tinyModel, writeIds } from "./indexcache.ts";
 
 const CTRL_C = "\x03";
 
@@ -20,8 +20,7 @@ interface Ended {
 function inTerminal(folder: string, args: readonly string[], words: string, keys: string): Promise<Ended> {
   return new Promise((resolve) => {
     // Ink draws but once where continuous integration runs it, whatever the variable's value.
-    const { CI: _, CONTINUOUS_INTEGRATION: __, ...own } = process.env;
-    const env = { ...own, TERM: "xterm-256color" };
+    const env = { ...plainEnvironment(), TERM: "xterm-256color" };
     const terminal = spawn(process.execPath, [program, ...args], { cwd: folder, rows: 40, cols: 80, env });
     let text = "";
     let typed = false;

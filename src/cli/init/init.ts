@@ -1,0 +1,195 @@
+/** `indexcache init`: five questions, a config file, and the commands that come next. */
+import { stat } from "node:fs/promises";
+import { relative } from "node:path";
+import process from "node:process";
+import { type Command, Option } from "commander";
+import { InputError, UsageError } from "../../base/errors.ts";
+import { writeFileAtomically } from "../../base/files.ts";
+import { quoteWord } from "../../base/shell.ts";
+import { engineNames } from "../../engines/dialect.ts";
+import { CONFIG_NAME } from "../config/config-file.ts";
+import { isRunByAgent } from "../console/agent.ts";
+import { interruptible, programWords } from "../console/interruption.ts";
+import { requireWritable } from "../console/output-file.ts";
+import { Terminal } from "../console/terminal.ts";
+import { helpText } from "../help/help-text.ts";
+import {
+  type Answers,
+  type Checked,
+  checkEngine,
+  checkModel,
+  checkPlace,
+  checkRetain,
+  checkText,
+  DEMO,
+} from "./answers.ts";
+import { Questions } from "./questions.ts";
+
+interface InitFlags {
+  model?: string;
+  on?: string;
+  calibration?: string;
+  retain?: string;
+  engine?: string;
+  yes?: boolean;
+  overwrite?: boolean;
+  output: string;
+}
+
+const DEFAULT_RETAIN = "1/2,1/4";
+
+const help = `
+Asks on a terminal what no option answers: the model, where it runs, the text to judge by, how many layers shall keep their indexer, and the engine that will serve it. Each answer is checked at once: config.json is opened, the sequences of the text are counted. Without a terminal, --yes takes the defaults of what is not given; a model other than the demo needs --calibration.
+
+The commands to run next go to stdout, in their order. docs/config.md explains the file.
+
+Examples:
+  $ indexcache init --model demo --yes
+  $ indexcache init --model ./GLM-5 --on http://127.0.0.1:8000 --calibration text.jsonl --retain 1/4 --engine vllm --yes`;
+
+export function addInitCommand(program: Command): void {
+  program
+    .command("init")
+    .description("Ask five questions, write a config file, and print the commands to run next")
+    .option("-m, --model <model>", `folder of a checkpoint, owner/name in the Hugging Face cache, or ${DEMO}`)
+    .option("--on <place>", "where it runs: auto, cpu, webgpu, cuda, cuda:N, or the address of a vLLM or SGLang")
+    .option("-c, --calibration <path>", "text to judge by, as search takes it")
+    .option("-r, --retain <list>", `how many layers stay Full (default: ${DEFAULT_RETAIN})`)
+    .addOption(new Option("--engine <name>", "which engine will serve it").choices(["none", ...engineNames]))
+    .option("-y, --yes", "ask nothing: take the defaults of what is not given")
+    .option("-o, --output <file>", "the config file", CONFIG_NAME)
+    .option("--overwrite", "replace a config file that is there")
+    .addHelpText("after", helpText(help))
+    .action((flags: InitFlags) => interruptible((signal) => init(flags, signal), "Stopping: nothing was written"));
+}
+
+async function init(flags: InitFlags, signal: AbortSignal): Promise<void> {
+  const terminal = new Terminal({});
+  if (flags.overwrite !== true && (await stat(flags.output).catch(() => undefined)) !== undefined) {
+    throw new InputError(`"${flags.output}" is there already`, {
+      hint: "--overwrite replaces it; -o FILE writes another",
+    });
+  }
+  await requireWritable(flags.output);
+  const answers = await (mayAsk(flags) ? ask(flags, terminal, signal) : take(flags, terminal, signal));
+  await writeFileAtomically(flags.output, `${JSON.stringify(configOf(answers), null, 2)}\n`);
+  terminal.note(`written: ${flags.output}`);
+  const commands = nextCommands(answers, flags.output);
+  terminal.result(commands.join("\n"));
+  const [first] = commands;
+  if (first !== undefined && isRunByAgent(process.env)) terminal.next("what it takes", first);
+}
+
+/** @throws UsageError where there is nobody to ask and not all is said */
+function mayAsk({ yes, model, calibration }: InitFlags): boolean {
+  if (yes === true) {
+    if (model === undefined) throw new UsageError("--model is missing: --yes takes defaults, and a model has none");
+    if (model !== DEMO && calibration === undefined) {
+      throw new UsageError("--calibration is missing: only the demo model has text of its own");
+    }
+    return false;
+  }
+  if (process.stdin.isTTY && process.stderr.isTTY && !isRunByAgent(process.env)) return true;
+  throw new UsageError("There is no terminal to ask on", {
+    hint: "give the answers as options: --model, --on, --calibration, --retain, --engine, and --yes",
+  });
+}
+
+/** Answers from the options alone. */
+async function take(flags: InitFlags, terminal: Terminal, signal: AbortSignal): Promise<Answers> {
+  const said = <T>(name: string, { value, found }: Checked<T>): T => {
+    terminal.note(`${name}: ${found}`);
+    return value;
+  };
+  const { model = DEMO, on = "auto", retain = DEFAULT_RETAIN, engine = "none" } = flags;
+  const description = said("model", await checkModel(model));
+  const place = said("where it runs", checkPlace(on));
+  const calibration = said("text", await checkText(flags.calibration, description, signal));
+  said("retention", checkRetain(retain, description));
+  return { model: named(model), place, calibration, retain, engine: said("engine", checkEngine(engine)) };
+}
+
+/** Asks for what the options do not say. */
+async function ask(flags: InitFlags, terminal: Terminal, signal: AbortSignal): Promise<Answers> {
+  const questions = new Questions(terminal, signal);
+  const model = await questions.text({
+    given: flags.model,
+    message: "Which model?",
+    hint: "a folder with config.json, owner/name in the Hugging Face cache, or demo",
+    initial: DEMO,
+    check: checkModel,
+  });
+  const place = await questions.text({
+    given: flags.on,
+    message: "Where does it run?",
+    hint: "auto, cpu, cuda, or the address of a running vLLM or SGLang: http://127.0.0.1:8000",
+    initial: "auto",
+    check: async (text) => checkPlace(text),
+  });
+  const calibration = await questions.text({
+    given: flags.calibration,
+    message: "Which text shall it be judged by?",
+    hint: "text, JSONL, CSV or Parquet of what the model is used for",
+    ...(model.text === DEMO ? { initial: "its own" } : {}),
+    check: (text) => checkText(text === "its own" ? undefined : text, model.value, signal),
+  });
+  const retain = await questions.text({
+    given: flags.retain,
+    message: "How many layers shall keep their indexer?",
+    hint: "shares or numbers, with commas between",
+    initial: DEFAULT_RETAIN,
+    check: async (text) => checkRetain(text, model.value),
+  });
+  const engine = await questions.choice({
+    given: flags.engine,
+    message: "Which engine will serve it?",
+    choices: ["none", ...engineNames],
+    check: checkEngine,
+  });
+  return {
+    model: named(model.text),
+    place: place.value,
+    calibration: calibration.value,
+    retain: retain.text,
+    engine,
+  };
+}
+
+function named(model: string): string | undefined {
+  return model === DEMO ? undefined : model;
+}
+
+/** The config file of these answers; what is a default is left out. */
+export function configOf({ model, place, calibration, retain, engine }: Answers): Record<string, unknown> {
+  const common = {
+    ...(model === undefined ? {} : { model }),
+    ...(calibration === undefined ? {} : { calibration }),
+    ...("device" in place && place.device !== "auto" ? { device: place.device } : {}),
+    ...("server" in place ? { server: place.server } : {}),
+  };
+  return {
+    ...(Object.keys(common).length === 0 ? {} : { common }),
+    search: { retain, output: "pattern.json" },
+    ...(engine === undefined ? {} : { pattern: { engine } }),
+  };
+}
+
+/** From the search to the engine, in the order in which they are run. */
+export function nextCommands({ place, retain, engine }: Answers, config: string): string[] {
+  const sizes = retain.split(",").map((size) => size.trim());
+  const files = sizes.length === 1 && retain !== "all" ? ["pattern.json"] : sizes.map((size) => `pattern.json@${size}`);
+  const isFound = relative(".", config) === CONFIG_NAME;
+  const command = (...words: string[]): string =>
+    [...programWords(process.argv), ...(isFound ? [] : ["--config", config]), ...words].map(quoteWord).join(" ");
+  const [file = "pattern.json"] = retain === "all" ? ["pattern.json@1/4"] : files.slice(-1);
+  const arms = (retain === "all" ? [file] : files).flatMap((one) => ["-p", one]);
+  return [
+    command("search", "--dry-run"),
+    command("search"),
+    // The engine has the weights: what is asked there is the loss.
+    ...("server" in place
+      ? [command("loss", "-p", file)]
+      : [command("eval", ...arms, "-o", "eval.json"), command("report", "pattern.json", "eval.json", "-o", "report")]),
+    ...(engine === undefined ? [] : [command("pattern", file, "--for", engine)]),
+  ];
+}
