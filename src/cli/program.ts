@@ -90,7 +90,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
 async function answerAtOnce(words: readonly string[]): Promise<boolean> {
   const has = (...names: string[]): boolean => names.some((name) => words.includes(name));
   if (words.length === 2 && has("--version", "-V") && has("--json")) {
-    const { versionRecord } = await import("./version.ts");
+    const { versionRecord } = await import("./help/version.ts");
     process.stdout.write(`${JSON.stringify(await versionRecord(), null, 2)}\n`);
     return true;
   }

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { promisify } from "node:util";
-import { toolVersion } from "../base/version.ts";
-import { runtimeName } from "../runtime/session/runtime-name.ts";
-import { packageFolder } from "./arguments/options.ts";
+import { toolVersion } from "../../base/version.ts";
+import { runtimeName } from "../../runtime/session/runtime-name.ts";
+import { packageFolder } from "../arguments/options.ts";
 
 export async function versionRecord(): Promise<Record<string, string | null>> {
   return {
