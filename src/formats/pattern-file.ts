@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
+import { RUN_TOKENS } from "../base/ngram-sketch.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { layerLoads } from "./journal.ts";
 import { readText } from "./text-file.ts";
@@ -37,6 +38,22 @@ export const calibrationIdentity = z.object({
   tokens: z.int().min(1),
   held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
 });
+
+const ngramSketch = z
+  .object({
+    n: z.literal(RUN_TOKENS).describe("tokens of a run"),
+    limit: z
+      .int()
+      .min(0)
+      .max(2 ** 48 - 1)
+      .describe("runs with hashes from 0 up to this one were kept"),
+    hashes: z
+      .string()
+      .max(16_384)
+      .regex(/^(?:[A-Za-z0-9+/]{8})*$/)
+      .describe("ascending, six bytes each, big-endian, in base64; runs that several windows have are left out"),
+  })
+  .describe("which runs of tokens the set has: eval refuses items that have them too");
 
 export const servedBy = z
   .object({
@@ -202,7 +219,7 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: calibrationIdentity,
+    calibration: calibrationIdentity.extend({ ngrams: ngramSketch.optional() }),
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
     trajectory: z

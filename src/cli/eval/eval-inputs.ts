@@ -22,6 +22,7 @@ import { serverAnswers } from "../live/server-answers.ts";
 import { openServedFolder } from "../live/server-options.ts";
 import { type AnswerSource, localAnswers } from "./answer-source.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
+import { overlapNotes } from "./eval-overlap.ts";
 import { suiteSettings, suiteSources, suiteValues } from "./suite-flags.ts";
 
 export interface EvalInputs {
@@ -33,6 +34,8 @@ export interface EvalInputs {
   source: AnswerSource;
   fingerprint: SampleFingerprint;
   described: EvalResult["settings"];
+  /** Items that calibration sets have seen, where that was allowed. */
+  overlap: string[];
 }
 
 export async function openEvalInputs(
@@ -90,6 +93,13 @@ async function readInputs(
       first === undefined ? {} : { hint: `${first.task} ${first.reason}` },
     );
   }
+  const overlap = await overlapNotes(
+    [flags.baseline, ...flags.pattern],
+    suite,
+    assembly,
+    flags.allowOverlap === true,
+    signal,
+  );
   const identity = await identityRecord(model);
   const settings = {
     seed: flags.seed,
@@ -117,6 +127,7 @@ async function readInputs(
       tool_version: toolVersion,
     },
     described: describe(flags, values),
+    overlap,
   };
 }
 

@@ -48,6 +48,7 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, Server
   thinking?: boolean;
   temperature?: number;
   chatTemplate: string;
+  allowOverlap?: boolean;
   seed: number;
   margin: number;
   alpha: number;
@@ -90,6 +91,7 @@ export function addEvalOptions(command: Command): void {
     )
     .option("--thinking", "chat models think first; the answer is what follows the closing tag")
     .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
+    .option("--allow-overlap", "score items too that a pattern's calibration set has text in common with")
     .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
     .optionsGroup("Statistics:")
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)

@@ -196,8 +196,8 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
 }
 
 /** What a reader of the scores has to know; complete once the items are read. */
-function notesOf({ assembly, suite, source }: EvalInputs): string[] {
-  return [...source.notes, ...assembly.notes, ...suite.notes];
+function notesOf({ assembly, suite, source, overlap }: EvalInputs): string[] {
+  return [...source.notes, ...assembly.notes, ...overlap, ...suite.notes];
 }
 
 function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {

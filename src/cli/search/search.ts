@@ -2,6 +2,7 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError } from "../../base/errors.ts";
+import { sketchOf } from "../../base/ngram-sketch.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { toolVersion } from "../../base/version.ts";
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
@@ -459,6 +460,7 @@ function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile
     sequences: sequences.length,
     tokens: sequences.length * sequenceLength,
     ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
+    ngrams: sketchOf(set.windows),
   };
 }
 
