@@ -56,7 +56,16 @@ const oracleSchema = z.object({
 export type Oracle = z.infer<typeof oracleSchema>;
 
 /** Fixtures in which no row is near a tie: everything must agree to rounding. */
-export const untiedFixtures = ["glm-groups", "glm-shared", "glm-freq", "glm-pattern", "v32-yarn", "v32-fp8"] as const;
+export const untiedFixtures = [
+  "glm-groups",
+  "glm-shared",
+  "glm-freq",
+  "glm-pattern",
+  "v32-yarn",
+  "v32-fp8",
+  "axk2-light",
+  "axk2-groups",
+] as const;
 
 export function fixturePath(name: string): string {
   return fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));

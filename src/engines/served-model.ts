@@ -62,6 +62,7 @@ const otherwise: Readonly<Record<string, string | undefined>> = {
     "LongCat shares by cli_factor: a layer selects tokens where its number is a multiple of it, and SGLang looks at nothing else",
   minimax_m3:
     "MiniMax-M3 shares by index_topk_freq inside text_config in vLLM, and by the environment variable SGLANG_MINIMAX_M3_INDEX_TOPK_FREQ in SGLang; neither takes a pattern",
+  axk2: "A.X-K2: no release of vLLM or SGLang up to 0.33 and 0.5.23 serves it, and transformers 5.24 runs every indexer; `run` and `serve` of this tool take patterns for it",
   hy_v4_vl: "Hy4-VL has indexer_types inside text_config, where engines' overrides were not followed",
 };
 

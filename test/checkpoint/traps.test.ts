@@ -26,7 +26,7 @@ afterEach(async () => {
 describe("config.json", () => {
   test.each(["llama", "deepseek_v3", "deepseek_v4", "glm5_next"])("refuses model_type %s by name", (modelType) => {
     expect(() => parse({ model_type: modelType })).toThrow(
-      `model_type "${modelType}" is not supported; supported are glm_moe_dsa and deepseek_v32`,
+      `model_type "${modelType}" is not supported; supported are glm_moe_dsa, deepseek_v32, axk2`,
     );
   });
 

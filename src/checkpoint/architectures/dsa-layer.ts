@@ -5,8 +5,15 @@ import type { DsaConfig } from "../config/model-config.ts";
 import type { IndexerWeights, LayerWeights, RoutedWeights, SplitUpProjection, Weight } from "../weights.ts";
 import type { LayerBinder } from "./architecture.ts";
 
-/** The layer of GLM-5 and DeepSeek-V3.2, whose every layer keeps keys and values of its own. */
-export function dsaLayer(binder: LayerBinder, config: DsaConfig, layer: number): LayerWeights {
+type OwnParts = Partial<
+  Pick<LayerWeights, "inputNorm" | "inputGate" | "postAttentionNorm" | "postAttentionGate" | "qB" | "gatesValues">
+>;
+
+/**
+ * The layer of GLM-5 and DeepSeek-V3.2, whose every layer keeps keys and values of its own.
+ * @param own what another architecture has in place of these tensors, bound already, and what it has beside them
+ */
+export function dsaLayer(binder: LayerBinder, config: DsaConfig, layer: number, own: OwnParts = {}): LayerWeights {
   const at = `model.layers.${layer}`;
   const attention = `${at}.self_attn`;
   const { hiddenSize, qLoraRank, kvLoraRank, qkRopeHeadDim, numAttentionHeads: heads } = config;
@@ -15,12 +22,13 @@ export function dsaLayer(binder: LayerBinder, config: DsaConfig, layer: number):
   const bias = (name: string, size: number) =>
     config.attentionBias ? binder.weight(`${attention}.${name}.bias`, [size]) : undefined;
   return {
-    inputNorm: binder.weight(`${at}.input_layernorm.weight`, [hiddenSize]),
-    postAttentionNorm: binder.weight(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
+    ...own,
+    inputNorm: own.inputNorm ?? binder.weight(`${at}.input_layernorm.weight`, [hiddenSize]),
+    postAttentionNorm: own.postAttentionNorm ?? binder.weight(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
     qA: binder.weight(`${attention}.q_a_proj.weight`, [qLoraRank, hiddenSize]),
     qABias: bias("q_a_proj", qLoraRank),
     qANorm: binder.weight(`${attention}.q_a_layernorm.weight`, [qLoraRank]),
-    qB: binder.weight(`${attention}.q_b_proj.weight`, [heads * qkHeadDim, qLoraRank]),
+    qB: own.qB ?? binder.weight(`${attention}.q_b_proj.weight`, [heads * qkHeadDim, qLoraRank]),
     kvA: binder.weight(`${attention}.kv_a_proj_with_mqa.weight`, [latent, hiddenSize]),
     kvABias: bias("kv_a_proj_with_mqa", latent),
     kvANorm: binder.weight(`${attention}.kv_a_layernorm.weight`, [kvLoraRank]),

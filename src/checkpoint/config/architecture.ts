@@ -53,7 +53,7 @@ export function identifyConfig(json: unknown, path: string): IdentifiedConfig {
   const classes = supportedClasses(fields);
   if (modelType === undefined) {
     throw new InputError(
-      `"${path}": model_type "${named}" is not supported; supported are ${supportedModelTypes.join(" and ")}`,
+      `"${path}": model_type "${named}" is not supported; supported are ${supportedModelTypes.join(", ")}`,
       hintFor(named, classes[0]),
     );
   }
