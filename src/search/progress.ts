@@ -1,13 +1,30 @@
 /** How a search stands, folded from its events: what a person who watches it wants to know. */
 import { sum } from "../base/sum.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { Candidate, Rehearsal, SearchEvent } from "./events.ts";
+import type { Candidate, Rehearsal, SearchEvent, SearchStep } from "./events.ts";
 import { differences } from "./space.ts";
 
 /** A committed step, for a plot. */
 export interface PathPoint {
   full: number;
   loss: number;
+}
+
+/** A committed step, for a list. */
+export interface AcceptedStep {
+  /** The flipped layers, and what the first of them became. */
+  layer: number;
+  others?: readonly number[];
+  letter: "F" | "S";
+  loss: number;
+}
+
+/** The best pattern of a size that was committed. */
+export interface BestOfSize {
+  pattern: Pattern;
+  loss: number;
+  /** Loss of the first one of that size. */
+  firstLoss: number;
 }
 
 export interface SearchProgress {
@@ -35,6 +52,13 @@ export interface SearchProgress {
   best: Candidate | undefined;
   /** Committed steps, in their order. */
   path: readonly PathPoint[];
+  accepted: readonly AcceptedStep[];
+  /** By their number of Full layers. */
+  bests: ReadonlyMap<number, BestOfSize>;
+  /** Wanted numbers of Full layers. */
+  targets: readonly number[];
+  /** The search has found what it was asked for, and departs from other patterns than the last one to find better ones. */
+  isRefining: boolean;
   elapsedSeconds: number;
   /** Undefined before the first measured evaluation. */
   etaSeconds: number | undefined;
@@ -60,7 +84,7 @@ export class ProgressTracker {
   advance(event: SearchEvent, nowSeconds: number): SearchProgress | undefined {
     const state = this.#state;
     if (event.kind === "plan") {
-      this.#state = emptyProgress(event.start, event.foreseen);
+      this.#state = emptyProgress(event.start, event.foreseen, event.targets);
     } else if (state !== undefined) {
       this.#state = this.#next(state, event, nowSeconds);
     }
@@ -92,6 +116,7 @@ export class ProgressTracker {
           return {
             ...next,
             path,
+            bests: withBest(state.bests, event.pattern, evaluation.loss),
             baselineLoss: evaluation.loss,
             loss: evaluation.loss,
             sequences: evaluation.sequences,
@@ -111,6 +136,8 @@ export class ProgressTracker {
           evaluations: { ...state.evaluations, total: event.total },
           pattern: event.pattern,
           path: [...state.path, { full: countFull(event.pattern), loss: event.evaluation.loss }],
+          accepted: [...state.accepted, acceptedStep(event)],
+          bests: withBest(state.bests, event.pattern, event.evaluation.loss),
           loss: event.evaluation.loss,
           candidates: [],
           best: undefined,
@@ -128,7 +155,8 @@ export class ProgressTracker {
   /** Strategies that follow several patterns at once go to and fro between them. */
   #departing(state: SearchProgress, from: Pattern): SearchProgress {
     if (from === state.pattern) return state;
-    return { ...state, pattern: from, loss: this.#losses.get(from), candidates: [], best: undefined };
+    const isRefining = state.isRefining || state.targets.every((size) => state.bests.has(size));
+    return { ...state, pattern: from, loss: this.#losses.get(from), candidates: [], best: undefined, isRefining };
   }
 
   #record(now: number, layers: number): void {
@@ -147,7 +175,7 @@ export class ProgressTracker {
   }
 }
 
-function emptyProgress(start: Pattern, foreseen: Rehearsal): SearchProgress {
+function emptyProgress(start: Pattern, foreseen: Rehearsal, targets: readonly number[]): SearchProgress {
   return {
     pattern: start,
     step: 0,
@@ -156,6 +184,10 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal): SearchProgress {
     layers: { done: 0, total: foreseen.layers },
     sequences: 0,
     path: [],
+    accepted: [],
+    bests: new Map(),
+    targets,
+    isRefining: false,
     baselineLoss: undefined,
     loss: undefined,
     candidates: [],
@@ -169,6 +201,19 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal): SearchProgress {
 function flippedLayers({ from, layer, pattern }: { from: Pattern; layer: number | undefined; pattern: Pattern }) {
   const [, ...others] = layer === undefined ? [] : differences(from, pattern);
   return others.length === 0 ? { trying: layer } : { trying: layer, tryingOthers: others };
+}
+
+function withBest(bests: SearchProgress["bests"], pattern: Pattern, loss: number): SearchProgress["bests"] {
+  const size = countFull(pattern);
+  const known = bests.get(size);
+  if (known !== undefined && known.loss <= loss) return bests;
+  return new Map(bests).set(size, { pattern, loss, firstLoss: known?.firstLoss ?? loss });
+}
+
+function acceptedStep({ pattern, flippedLayer, otherLayers, evaluation }: SearchStep): AcceptedStep {
+  const letter = pattern[flippedLayer] === "S" ? "S" : "F";
+  const others = otherLayers === undefined ? {} : { others: otherLayers };
+  return { layer: flippedLayer, ...others, letter, loss: evaluation.loss };
 }
 
 function countFull(pattern: Pattern): number {

@@ -1,14 +1,20 @@
 /**
  * The live view of a search, on stderr: stdout belongs to results. It reads no keys, so that it needs no raw mode, and
- * every colour has a letter or a word beside it.
+ * has no colours: weight, dimming and inversion are right on light and dark terminals, and every one of them has a letter
+ * or a word beside it.
  */
-import { Box, render, Text } from "ink";
+import { Box, Text } from "ink";
 import type { ReactElement } from "react";
 import { cellText } from "../base/quoted.ts";
-import { formatDuration, formatError, formatLoss, formatLossChange } from "../report/quantities.ts";
-import { describeLayers, describePosition, type SearchDisplay } from "../report/search/search-display.ts";
-import type { Candidate } from "../search/events.ts";
-import { isSameFlip, type SearchProgress } from "../search/progress.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
+import { describeLayers, type SearchDisplay } from "../report/search/search-display.ts";
+import type { SearchProgress } from "../search/progress.ts";
+import { progressBar } from "./bars.ts";
+import { CandidateBars } from "./candidate-bars.tsx";
+import { LayerStrip, stripLines } from "./layer-strip.tsx";
+import { openLiveView } from "./live-view.tsx";
+import { type CurvePoint, LossCurve } from "./loss-curve.tsx";
 
 export interface SearchViewProps {
   title: string;
@@ -17,124 +23,144 @@ export interface SearchViewProps {
   journal: string | undefined;
   /** Sequences that are computed side by side. */
   sideBySide?: number;
-  /** Lines of the terminal. */
+  /** Of the terminal. */
   rows?: number;
+  columns?: number;
 }
 
-/** Candidates that are listed where the terminal is low; a model has up to 77, and the best are what matters. */
-const LISTED_CANDIDATES = 6;
-/** Lines of the view beside its candidates, those of a pattern that wraps included. */
-const OTHER_LINES = 16;
+/** From here on candidates and curve stand beside each other. */
+const TWO_COLUMNS = 110;
+/** Lines that are always there: title, bar, counts, loss, footer, blanks between. */
+const FIXED_LINES = 8;
+const TALLEST_CURVE = 8;
+const MOST_ACCEPTED = 6;
 
-export function SearchView({ title, progress, journal, sideBySide, rows = 24 }: SearchViewProps): ReactElement {
-  const { step, steps, loss, baselineLoss, elapsedSeconds } = progress;
-  const listed = Math.max(LISTED_CANDIDATES, rows - OTHER_LINES);
+export function SearchView(props: SearchViewProps): ReactElement {
+  const { title, progress, journal, sideBySide, rows = 24, columns = 80 } = props;
+  const { step, steps, isRefining } = progress;
+  const shown = shownPattern(progress);
+  const isWide = columns >= TWO_COLUMNS;
+  // Ink clears the whole screen where a view is as high as the terminal.
+  const lines = rows - 1 - FIXED_LINES - stripLines(shown.pattern.length, columns);
+  const points = curveOf(progress);
+  const beside = isWide ? lines : Math.ceil(lines / 2);
+  const curve = points.length < 2 || beside < 5 ? 0 : Math.min(TALLEST_CURVE, Math.floor(beside / 2) - 1);
+  const accepted = Math.max(0, Math.min(MOST_ACCEPTED + 1, beside - (curve === 0 ? 0 : curve + 2)));
+  const listed = Math.max(2, (isWide ? lines : lines - beside) - 1);
+  const half = isWide ? Math.floor(columns / 2) - 2 : columns;
   return (
-    <Box flexDirection="column">
-      <Text>
+    <Box flexDirection="column" width={columns}>
+      <Text wrap="truncate-end">
         <Text bold>{cellText(title)}</Text>
-        {step === 0 ? ": measuring the baseline" : `: step ${step} of ${steps}`}
+        {step === 0
+          ? ": measuring the loss with every indexer"
+          : isRefining
+            ? ": refining, looking for better patterns than greedy's"
+            : `: step ${step} of ${steps}`}
       </Text>
-      <Text>
-        {describePosition(progress)}, {formatDuration(elapsedSeconds)} elapsed
+      <Text wrap="truncate-end">{barLine(progress, columns)}</Text>
+      <Text wrap="truncate-end">
+        {describeCount(progress)}
         {sideBySide === undefined ? "" : `, ${sideBySide} sequences at once`}
       </Text>
       <Box marginTop={1}>
-        <PatternStrip progress={progress} />
+        <LayerStrip pattern={shown.pattern} tried={isRefining ? [] : triedLayers(progress)} width={columns} />
       </Box>
-      <Text>
-        {loss === undefined || baselineLoss === undefined
-          ? "loss not known yet"
-          : `loss ${formatLoss(loss)} (${formatLossChange(loss - baselineLoss)} against every indexer)`}
-      </Text>
-      {progress.path.length > 1 ? <Text>{formatPath(progress)}</Text> : null}
-      <Candidates progress={progress} listed={listed} />
-      <Text dimColor>
-        {journal === undefined
-          ? "Ctrl-C stops; without -o nothing is saved"
-          : `Ctrl-C saves; journal ${cellText(journal)}`}
-      </Text>
+      <Text wrap="truncate-end">{lossLine(progress, shown)}</Text>
+      <Box marginTop={1} flexDirection={isWide ? "row" : "column"} columnGap={4}>
+        <Box flexDirection="column" width={half}>
+          <CandidateBars progress={progress} lines={listed} width={half} />
+        </Box>
+        <Box flexDirection="column" width={half}>
+          {curve === 0 ? null : <LossCurve points={points} lines={curve} width={half} />}
+          <Accepted progress={progress} lines={accepted} />
+        </Box>
+      </Box>
+      <Box marginTop={1}>
+        <Text dimColor wrap="truncate-end">
+          {journal === undefined
+            ? "Ctrl-C stops; without -o nothing is saved"
+            : `Ctrl-C saves; journal ${cellText(journal)}`}
+        </Text>
+      </Box>
     </Box>
   );
 }
 
-/** One letter a layer; the one that is tried stands in brackets. */
-function PatternStrip({ progress }: { progress: SearchProgress }): ReactElement {
-  return (
-    <Text>
-      {[...progress.pattern].map((letter, layer) => {
-        const isTried = layer === progress.trying || progress.tryingOthers?.includes(layer) === true;
-        const text = isTried ? `[${letter}]` : letter;
-        const isFull = letter === "F";
-        return (
-          // biome-ignore lint/suspicious/noArrayIndexKey: a layer's index is its identity
-          <Text key={layer} bold={isFull} color={isFull ? "green" : "yellow"} inverse={isTried}>
-            {text}
-          </Text>
-        );
-      })}
-    </Text>
-  );
+function describeCount({ evaluations: { done, total, replayed } }: SearchProgress): string {
+  const all = done >= total ? `${done} evaluations` : `${done} of ${total} evaluations`;
+  return replayed === 0 ? all : `${all}, ${replayed} from the journal`;
 }
 
-function Candidates({ progress, listed }: { progress: SearchProgress; listed: number }): ReactElement {
-  const { candidates, best, trying, tryingOthers: others = [], loss } = progress;
-  const ranked = candidates.toSorted((left, right) => left.loss - right.loss).slice(0, listed);
-  const more = candidates.length - ranked.length;
-  return (
-    <Box flexDirection="column" marginTop={1} marginBottom={1}>
-      <Text>
-        {trying === undefined ? "candidates" : `trying ${describeLayers({ layer: trying, others })}; candidates`} of
-        this step
-        {candidates.length === 0 ? ": none yet" : ", best first:"}
-      </Text>
-      {ranked.map((candidate) => (
-        <CandidateLine
-          key={flippedLayers(candidate)}
-          candidate={candidate}
-          loss={loss}
-          sequences={progress.sequences}
-          isBest={best !== undefined && isSameFlip(candidate, best)}
-        />
-      ))}
-      {more > 0 ? <Text dimColor>{`  and ${more} more`}</Text> : null}
-    </Box>
-  );
+function barLine({ layers, elapsedSeconds, etaSeconds }: SearchProgress, columns: number): string {
+  const share = layers.total > 0 ? layers.done / layers.total : 0;
+  const left = etaSeconds === undefined ? "" : `about ${formatDuration(etaSeconds)} left, `;
+  const words = ` ${String(Math.floor(100 * Math.min(1, share))).padStart(3)}%  ${left}${formatDuration(elapsedSeconds)} elapsed`;
+  return `${progressBar(share, Math.max(8, Math.min(60, columns - 50)))}${words}`;
 }
 
-function CandidateLine(props: {
-  candidate: Candidate;
+interface Shown {
+  pattern: Pattern;
   loss: number | undefined;
-  sequences: number;
-  isBest: boolean;
-}): ReactElement {
-  const { candidate, loss, sequences, isBest } = props;
-  const change = loss === undefined ? "" : ` (${formatLossChange(candidate.loss - loss)})`;
-  const layers =
-    candidate.others === undefined ? `layer ${String(candidate.layer).padStart(2)}` : describeLayers(candidate);
-  const part = candidate.sequences < sequences ? `, ${candidate.sequences} of ${sequences} sequences` : "";
-  const text = `  ${layers}  ${formatLoss(candidate.loss)} ±${formatError(candidate.changeError)}${change}${part}${isBest ? "  best so far" : ""}`;
-  return isBest ? <Text color="green">{text}</Text> : <Text>{text}</Text>;
+  /** Number of Full layers; undefined for the pattern that a step departs from. */
+  size: number | undefined;
 }
 
-/** What tells candidates of one step apart. */
-function flippedLayers({ layer, others = [] }: Candidate): string {
-  return [layer, ...others].join();
+/** What a step departs from; while results are refined, the best of the sparsest size that is wanted, not what is tried. */
+function shownPattern({ pattern, loss, isRefining, bests, targets }: SearchProgress): Shown {
+  const size = Math.min(...targets);
+  const best = isRefining ? bests.get(size) : undefined;
+  return best === undefined ? { pattern, loss, size: undefined } : { pattern: best.pattern, loss: best.loss, size };
 }
 
-const BARS = "▁▂▃▄▅▆▇█";
-/** Sizes that the plot shows; the sparsest ones, where losses rise. */
-const PLOTTED = 48;
+function lossLine({ baselineLoss }: SearchProgress, { loss, size }: Shown): string {
+  if (loss === undefined || baselineLoss === undefined) return "loss not known yet";
+  const what = size === undefined ? "loss" : `the best with ${size} Full: loss`;
+  return `${what} ${formatLoss(loss)} (${formatLossChange(loss - baselineLoss)} against every indexer)`;
+}
 
-/** The lowest loss of each size that was committed, as bars from the most Full layers to the fewest. */
-function formatPath({ path, baselineLoss = 0 }: SearchProgress): string {
-  const best = new Map<number, number>();
-  for (const { full, loss } of path) best.set(full, Math.min(loss, best.get(full) ?? Number.POSITIVE_INFINITY));
-  const sizes = [...best.keys()].sort((left, right) => right - left).slice(-PLOTTED);
-  const rises = sizes.map((size) => Math.max(0, (best.get(size) ?? 0) - baselineLoss));
-  const highest = Math.max(...rises);
-  const bars = rises.map((rise) => BARS[highest === 0 ? 0 : Math.round((rise / highest) * (BARS.length - 1))]).join("");
-  return `${sizes[0]} Full ${bars} ${sizes.at(-1)} Full, highest ${formatLossChange(highest)}`;
+function triedLayers({ trying, tryingOthers = [] }: SearchProgress): number[] {
+  return trying === undefined ? [] : [trying, ...tryingOthers];
+}
+
+/** The lowest loss of each size that was committed. */
+function curveOf({ bests, baselineLoss = 0 }: SearchProgress): CurvePoint[] {
+  return [...bests]
+    .map(([full, { loss }]) => ({ full, change: loss - baselineLoss }))
+    .sort((left, right) => right.full - left.full);
+}
+
+/** The steps that were taken last; while results are refined, what became of each wanted size. */
+function Accepted({ progress, lines }: { progress: SearchProgress; lines: number }): ReactElement | null {
+  const { accepted, baselineLoss = 0, isRefining, targets, bests } = progress;
+  const change = (loss: number): string => formatLossChange(loss - baselineLoss);
+  const rows = isRefining
+    ? targets.flatMap((size) => {
+        const best = bests.get(size);
+        if (best === undefined) return [];
+        const gained = best.firstLoss - best.loss;
+        const than = gained > 0 ? `greedy's ${change(best.firstLoss)}` : "greedy's own so far";
+        return [`  ${size} Full  ${change(best.loss)}  ${than}`];
+      })
+    : accepted.map(({ layer, others, letter, loss }) => {
+        const became = letter === "S" ? "Shared" : "Full";
+        return `  ${describeLayers({ layer, ...(others === undefined ? {} : { others }) })} ${became}  ${change(loss)}`;
+      });
+  const shown = isRefining ? rows.slice(0, lines - 1) : rows.slice(-(lines - 1));
+  if (lines < 2 || shown.length === 0) return null;
+  return (
+    <Box flexDirection="column">
+      <Text>
+        {isRefining ? "best of each size, against every indexer" : "accepted, last below; loss against every indexer"}
+      </Text>
+      {shown.map((row, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: the last ones, in their places
+        <Text key={index} wrap="truncate-end">
+          {row}
+        </Text>
+      ))}
+    </Box>
+  );
 }
 
 /** Opens the view on a terminal; it stays there, in its last state, when closed. */
@@ -144,36 +170,15 @@ export function openSearchView(
   journal: string | undefined,
   sideBySide?: number,
 ): SearchDisplay {
-  const view = (progress: SearchProgress): ReactElement => (
+  const live = openLiveView<SearchProgress>(terminal, (progress, { columns, rows }) => (
     <SearchView
       title={title}
       progress={progress}
       journal={journal}
-      rows={terminal.rows}
+      rows={rows}
+      columns={columns}
       {...(sideBySide === undefined ? {} : { sideBySide })}
     />
-  );
-  let instance: ReturnType<typeof render> | undefined;
-  let isClosed = false;
-  const update = (progress: SearchProgress): void => {
-    // What a search says on its way to a stop comes after the view's end.
-    if (isClosed) return;
-    if (instance !== undefined) instance.rerender(view(progress));
-    // stdin is left alone and Ctrl-C stays the process's own signal: it saves.
-    else
-      instance = render(view(progress), {
-        stdout: terminal,
-        stderr: terminal,
-        exitOnCtrlC: false,
-        patchConsole: false,
-      });
-  };
-  return {
-    show: (_, progress) => update(progress),
-    tick: update,
-    close: () => {
-      isClosed = true;
-      instance?.unmount();
-    },
-  };
+  ));
+  return { show: (_, progress) => live.show(progress), tick: live.show, close: live.close };
 }

@@ -20,18 +20,17 @@ const progress: EvalProgress = {
 describe("the view of an evaluation", () => {
   test("shows how far it is, and each arm against the baseline", () => {
     const { lastFrame, unmount } = render(<EvalView title="demo: ruler-core" progress={progress} journal="r.jsonl" />);
-    expect(lastFrame()).toBe(
-      [
-        "demo: ruler-core",
-        `[###${".".repeat(37)}] 1 min 15 s elapsed`,
-        "45 of 600 items (vt at 1024), about 2 min 10 s left",
-        "",
-        "full          81.2  baseline",
-        "quarter.json  79.9  -1.3 points so far",
-        "",
-        "Ctrl-C saves; journal r.jsonl",
-      ].join("\n"),
-    );
+    expect(lastFrame()).toMatchInlineSnapshot(`
+      "demo: ruler-core
+      ███░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   7%  1 min 15 s elapsed
+      45 of 600 items (vt at 1024), about 2 min 10 s left
+
+      mean score so far, out of 100
+      full         ████████████████████████░░░░░░  81.2  baseline
+      quarter.json ████████████████████████░░░░░░  79.9  -1.3 points so far
+
+      Ctrl-C saves; journal r.jsonl"
+    `);
     unmount();
   });
 
@@ -46,8 +45,8 @@ describe("the view of an evaluation", () => {
     for (const words of [
       "de\\u001b[31mmo: ruler-core",
       "(vt\\u001b]0;x\\u0007\\n at 1024)",
-      "full             81.2",
-      "\\u001b[2Jq.json  79.9",
+      "full            █",
+      "\\u001b[2Jq.json █",
       "journal r\\u009b2J.jsonl",
     ]) {
       expect(text).toContain(words);
@@ -55,6 +54,17 @@ describe("the view of an evaluation", () => {
     const lines: string[] = [];
     new PlainEvalDisplay((line) => lines.push(line)).show(evil);
     expect(lines.join("")).not.toMatch(controls);
+  });
+
+  test.each([60, 80, 140, 200])("fits into %i columns, with names of any length", (columns) => {
+    const arms = ["full", `${"long/".repeat(30)}quarter.json`];
+    const { lastFrame, unmount } = render(
+      <EvalView title="demo" progress={{ ...progress, arms }} journal="r.jsonl" columns={columns} />,
+    );
+    const text = lastFrame() ?? "";
+    unmount();
+    expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(columns);
+    expect(text).toContain("-1.3 points so far");
   });
 
   test("is lines, one in a while, where there is no terminal", () => {

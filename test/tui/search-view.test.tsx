@@ -26,57 +26,127 @@ const progress: SearchProgress = {
     { full: 10, loss: 2.5 },
     { full: 9, loss: 2.5625 },
   ],
+  accepted: [{ layer: 2, letter: "S", loss: 2.5625 }],
+  bests: new Map([
+    [10, { pattern: parsePattern("FFFFFFFFFF"), loss: 2.5, firstLoss: 2.5 }],
+    [9, { pattern: parsePattern("FFSFFFFFFF"), loss: 2.5625, firstLoss: 2.5625 }],
+  ]),
+  targets: [5, 3],
+  isRefining: false,
   elapsedSeconds: 75,
   etaSeconds: 130,
 };
 
-function frame(changes: Partial<SearchProgress> = {}, journal: string | undefined = "p.json.journal.jsonl"): string {
+function frame(changes: Partial<SearchProgress> = {}, { columns = 80, rows = 24, hasJournal = true } = {}): string {
   const { lastFrame, unmount } = render(
-    <SearchView title="glm-tiny" progress={{ ...progress, ...changes }} journal={journal} />,
+    <SearchView
+      title="glm-tiny"
+      progress={{ ...progress, ...changes }}
+      journal={hasJournal ? "p.json.journal.jsonl" : undefined}
+      columns={columns}
+      rows={rows}
+      sideBySide={2}
+    />,
   );
   const text = lastFrame() ?? "";
   unmount();
   return text;
 }
 
+/** A search of a deep model in its middle. */
+function deep(): Partial<SearchProgress> {
+  const pattern = parsePattern(`FFF${"FSSS".repeat(18)}FSF`);
+  const sizes = Array.from({ length: 40 }, (_, index) => 78 - index);
+  return {
+    pattern,
+    sequences: 16,
+    candidates: Array.from({ length: 30 }, (_, index) => tried({ layer: index + 1, loss: 2.6 + index / 300 })),
+    best: tried({ layer: 1, loss: 2.6 }),
+    trying: 40,
+    accepted: sizes.slice(1).map((size, index) => ({ layer: size - 1, letter: "S" as const, loss: 2.5 + index / 500 })),
+    bests: new Map(
+      sizes.map((size, index) => [size, { pattern, loss: 2.5 + index / 500, firstLoss: 2.5 + index / 500 }]),
+    ),
+  };
+}
+
 describe("SearchView", () => {
-  test("shows what a terminal would obey in the names of model and journal", () => {
-    const { lastFrame, unmount } = render(
-      <SearchView title={"glm\u001b[2J\n"} progress={progress} journal={"p\u009b31m.jsonl"} />,
-    );
-    const text = lastFrame() ?? "";
-    unmount();
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-    expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
-    expect(text).toContain("glm\\u001b[2J\\n: step 2 of 7\n");
-    expect(text).toContain("journal p\\u009b31m.jsonl");
-  });
-
   test("reads without colour", () => {
-    expect(frame()).toBe(
-      [
-        "glm-tiny: step 2 of 7",
-        "17 of 46 evaluations, about 2 min 10 s left, 1 min 15 s elapsed",
-        "",
-        "FFSFFFFFF[F]",
-        "loss 2.56250 (+0.06250 against every indexer)",
-        "10 Full ▁█ 9 Full, highest +0.06250",
-        "",
-        "trying layer 9; candidates of this step, best first:",
-        "  layer  8  2.50000 ±0.00100 (-0.06250)  best so far",
-        "  layer  7  2.56250 ±0.00100 (+0.00000)",
-        "  layer  6  2.62500 ±0.00100 (+0.06250)",
-        "  layer  5  2.68750 ±0.00100 (+0.12500)",
-        "  layer  4  2.75000 ±0.00100 (+0.18750)",
-        "  layer  3  2.81250 ±0.00100 (+0.25000)",
-        "  layer  1  2.93750 ±0.00100 (+0.37500)",
-        "",
-        "Ctrl-C saves; journal p.json.journal.jsonl",
-      ].join("\n"),
-    );
+    expect(frame()).toMatchInlineSnapshot(`
+      "glm-tiny: step 2 of 7
+      ████████████░░░░░░░░░░░░░░░░░░  38%  about 2 min 10 s left, 1 min 15 s elapsed
+      17 of 46 evaluations, 2 sequences at once
+
+        0 FFSFFFFFFf
+          F runs its indexer   S reuses the F before it   f, s: being tried now
+      loss 2.56250 (+0.06250 against every indexer)
+
+      trying layer 9; loss above this step's pattern, lowest first
+        layer 8                                   -0.06250 ±0.00100 best
+        layer 7                                   +0.00000 ±0.00100
+        layer 6  ████████████████                 +0.06250 ±0.00100
+        layer 5  ███████████████████████████████▓ +0.12500 ±0.00100
+        and 3 more
+      loss above every indexer, by Full layers (log scale above 0.01)
+       +0.06250       █████
+              0 ▁▁▁▁▁ █████
+                10 Full   9
+      accepted, last below; loss against every indexer
+        layer 2 Shared  +0.06250
+
+      Ctrl-C saves; journal p.json.journal.jsonl"
+    `);
   });
 
-  test("tells candidates apart that flip several layers", () => {
+  test.each([60, 80, 140, 200])("fits into %i columns and any height, with all of a deep model's layers", (columns) => {
+    for (const rows of [20, 24, 40, 60]) {
+      for (const changes of [{}, deep(), { ...deep(), isRefining: true, targets: [39] }]) {
+        const text = frame(changes, { columns, rows });
+        const lines = text.split("\n");
+        expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(columns);
+        // As high as the terminal, and ink would clear it.
+        expect(lines.length, `${columns} x ${rows}`).toBeLessThan(rows);
+        expect(text).toContain("about 2 min 10 s left");
+        expect(text).toContain("Ctrl-C saves");
+      }
+      const strip = frame({ ...deep(), trying: undefined }, { columns, rows })
+        .split("\n")
+        .flatMap((line) => /^ +\d+ ([FS ]+)$/.exec(line)?.[1] ?? [])
+        .join("")
+        .replaceAll(" ", "");
+      expect(strip).toBe(deep().pattern);
+    }
+  });
+
+  test("uses the room of a large terminal: more candidates, the curve and accepted steps beside them", () => {
+    const small = frame(deep(), { columns: 80, rows: 24 });
+    const large = frame(deep(), { columns: 140, rows: 50 });
+    const candidates = (text: string): number => text.match(/layer \d+ +[█▓]/g)?.length ?? 0;
+    expect(candidates(large)).toBeGreaterThan(2 * candidates(small));
+    expect(large).toMatch(/layer 1 .*loss above every indexer|loss above this step.*loss above every indexer/);
+    expect(large).toContain("layer 38 Shared  +0.07600");
+    expect(large.match(/\d Full +39/)).not.toBeNull();
+  });
+
+  test("shows the best, not what is tried, while results are refined", () => {
+    const text = frame({
+      isRefining: true,
+      targets: [5, 3],
+      pattern: parsePattern("FFFSSSSSSS"),
+      trying: 4,
+      bests: new Map([
+        [5, { pattern: parsePattern("FFFFFSSSSS"), loss: 2.55, firstLoss: 2.55 }],
+        [3, { pattern: parsePattern("FSSFSSSSSF"), loss: 2.6, firstLoss: 2.625 }],
+      ]),
+    });
+    expect(text).toContain("refining, looking for better patterns than greedy's");
+    expect(text).toContain("  0 FSSFSSSSSF\n");
+    expect(text).toContain("the best with 3 Full: loss 2.60000 (+0.10000 against every indexer)");
+    expect(text).toContain("  5 Full  +0.05000  greedy's own so far");
+    expect(text).toContain("  3 Full  +0.10000  greedy's +0.12500");
+  });
+
+  test("tells candidates apart that flip several layers, and what was measured on a part", () => {
     const text = frame({
       trying: 2,
       tryingOthers: [5],
@@ -86,11 +156,10 @@ describe("SearchView", () => {
       ],
       best: tried({ layer: 1, others: [6], loss: 2.5 }),
     });
-    expect(text).toContain("FF[S]FF[F]FFFF");
-    expect(text).toContain("trying layers 2 and 5; candidates of this step");
-    expect(text).toContain(
-      "  layers 1 and 6  2.50000 ±0.00100 (-0.06250)  best so far\n" +
-        "  layers 1 and 2  2.62500 ±0.00100 (+0.06250), 4 of 16 sequences\n",
+    expect(text).toContain("  0 FFsFFfFFFF\n");
+    expect(text).toContain("trying layers 2 and 5; loss above");
+    expect(text).toMatch(
+      /layers 1 and 6 .* -0.06250 ±0.00100 best\n +layers 1 and 2 .* \+0.06250 ±0.00100 4\/16 seq\./,
     );
   });
 
@@ -103,52 +172,47 @@ describe("SearchView", () => {
       best: undefined,
       trying: undefined,
       etaSeconds: undefined,
+      accepted: [],
+      bests: new Map(),
     });
-    expect(text).toContain("measuring the baseline");
+    expect(text).toContain("measuring the loss with every indexer");
     expect(text).toContain("loss not known yet");
-    expect(text).toContain("none yet");
+    expect(text).toContain("nothing measured yet");
     expect(text).not.toContain("left");
   });
 
-  test("lists more candidates where there is room", () => {
-    const candidates = Array.from({ length: 30 }, (_, index) => tried({ layer: index + 1, loss: 3 }));
-    const lines = (rows: number): number => {
-      const { lastFrame, unmount } = render(
-        <SearchView title="m" progress={{ ...progress, candidates }} journal="j" rows={rows} sideBySide={2} />,
-      );
-      const text = lastFrame() ?? "";
-      unmount();
-      expect(text).toContain("2 sequences at once");
-      return text.split("\n").length;
-    };
-    expect(lines(24)).toBeLessThan(24);
-    expect(lines(40)).toBeGreaterThan(30);
-    expect(lines(40)).toBeLessThan(40);
-  });
-
   test("promises to save only where it does", () => {
-    const { lastFrame, unmount } = render(<SearchView title="glm-tiny" progress={progress} journal={undefined} />);
-    expect(lastFrame()).toContain("without -o nothing is saved");
-    unmount();
-  });
-
-  test("shows a pattern that is wider than the terminal in full", () => {
-    const pattern = parsePattern(`F${"SF".repeat(80)}`);
-    expect(frame({ pattern, trying: undefined }).replaceAll("\n", "")).toContain(pattern);
+    expect(frame({}, { hasJournal: false })).toContain("without -o nothing is saved");
   });
 });
 
-test("openSearchView() draws on the stream it is given and leaves the last state there", async () => {
+test("openSearchView() draws on the stream it is given, follows its size, and leaves the last state there", async () => {
   const stream = new PassThrough();
-  const terminal = Object.assign(stream, { columns: 80, rows: 24, isTTY: true }) as unknown as NodeJS.WriteStream;
+  const size = { columns: 140, rows: 40, isTTY: true };
+  const terminal = Object.assign(stream, size) as unknown as NodeJS.WriteStream;
   let written = "";
   stream.on("data", (block: Buffer) => {
     written += block.toString();
   });
   const display = openSearchView(terminal, "glm-tiny", undefined);
-  display.tick(progress);
+  const settle = () => new Promise((resolve) => setTimeout(resolve, 60));
+  display.tick({ ...progress, ...deep() });
+  await settle();
+  written = "";
+  terminal.columns = 60;
+  terminal.emit("resize");
+  await settle();
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: escapes are what is taken off
+  const plain = written.replace(/\u001b\[[\d;?]*[A-Za-z]/g, "\n");
+  expect(plain).toContain("glm-tiny");
+  expect(plain.split("\n").filter((line) => line.length > 60)).toEqual([]);
   display.tick({ ...progress, step: 7 });
   display.close();
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await settle();
   expect(written).toContain("step 7 of 7");
+  written = "";
+  terminal.emit("resize");
+  display.tick(progress);
+  await settle();
+  expect(written).toBe("");
 });

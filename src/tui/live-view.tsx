@@ -1,0 +1,55 @@
+/** A view that follows its terminal: redrawn when something happens, and when the window changes its size. */
+import { render } from "ink";
+import type { ReactElement } from "react";
+
+export interface Screen {
+  columns: number;
+  rows: number;
+}
+
+/** Columns that views use at most: longer lines are not read. */
+const WIDEST = 200;
+
+export interface LiveView<T> {
+  show(state: T): void;
+  /** Leaves the last state on the terminal. */
+  close(): void;
+}
+
+/** @param view draws a state; no line of it is longer than the screen */
+export function openLiveView<T>(
+  terminal: NodeJS.WriteStream,
+  view: (state: T, screen: Screen) => ReactElement,
+): LiveView<T> {
+  let instance: ReturnType<typeof render> | undefined;
+  let shown: { state: T } | undefined;
+  let isClosed = false;
+  const draw = (): void => {
+    if (isClosed || shown === undefined) return;
+    const screen = { columns: Math.min(WIDEST, terminal.columns || 80), rows: terminal.rows || 24 };
+    const element = view(shown.state, screen);
+    if (instance !== undefined) instance.rerender(element);
+    // stdin is left alone and Ctrl-C stays the process's own signal: it saves.
+    else instance = render(element, { stdout: terminal, stderr: terminal, exitOnCtrlC: false, patchConsole: false });
+  };
+  const resized = (): void => {
+    // What stands there was laid out for another width: its lines may have wrapped, and would stay.
+    instance?.clear();
+    draw();
+  };
+  terminal.on("resize", resized);
+  return {
+    show(state) {
+      // What the work says on its way to a stop comes after the view's end.
+      if (isClosed) return;
+      shown = { state };
+      draw();
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      terminal.off("resize", resized);
+      instance?.unmount();
+    },
+  };
+}
