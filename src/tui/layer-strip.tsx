@@ -1,7 +1,6 @@
 /** The pattern, a letter for each layer, with the numbers of the layers and what the letters mean. */
 import { Box, Text } from "ink";
 import type { ReactElement } from "react";
-import type { Pattern } from "../pattern/pattern.ts";
 
 /** Layers between two gaps: they are counted by tens. */
 const GROUP = 10;
@@ -18,7 +17,7 @@ function layersPerLine(width: number): number {
 }
 
 /** @param tried layers that are being tried: they stand in lower case, and inverted */
-export function LayerStrip(props: { pattern: Pattern; tried: readonly number[]; width: number }): ReactElement {
+export function LayerStrip(props: { pattern: string; tried: readonly number[]; width: number }): ReactElement {
   const { pattern, tried, width } = props;
   const perLine = layersPerLine(width);
   const starts = Array.from({ length: Math.ceil(pattern.length / perLine) }, (_, line) => line * perLine);

@@ -6,7 +6,6 @@
 import { Box, Text } from "ink";
 import type { ReactElement } from "react";
 import { cellText } from "../base/quoted.ts";
-import type { Pattern } from "../pattern/pattern.ts";
 import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
 import { describeLayers, type SearchDisplay } from "../report/search/search-display.ts";
 import type { SearchProgress } from "../search/progress.ts";
@@ -61,7 +60,7 @@ export function SearchView(props: SearchViewProps): ReactElement {
       <Text wrap="truncate-end">{barLine(progress, columns)}</Text>
       <Text wrap="truncate-end">
         {describeCount(progress)}
-        {sideBySide === undefined ? "" : `, ${sideBySide} sequences at once`}
+        {sideBySide === undefined || sideBySide === 1 ? "" : `, ${sideBySide} sequences at once`}
       </Text>
       <Box marginTop={1}>
         <LayerStrip pattern={shown.pattern} tried={isRefining ? [] : triedLayers(progress)} width={columns} />
@@ -100,7 +99,7 @@ function barLine({ layers, elapsedSeconds, etaSeconds }: SearchProgress, columns
 }
 
 interface Shown {
-  pattern: Pattern;
+  pattern: SearchProgress["pattern"];
   loss: number | undefined;
   /** Number of Full layers; undefined for the pattern that a step departs from. */
   size: number | undefined;
