@@ -114,3 +114,13 @@ describe("agents", () => {
     expect(one.stdout).toContain("```bash\nindexcache loss ");
   });
 });
+
+test("a published pattern is known by its name wherever a pattern is given", async () => {
+  const args = ["loss", demoModel, "--sequences", "1", "--sequence-length", "256", "--json", "-q"];
+  const { stdout } = await indexcache(folder, [...args, "-p", "demo-quarter@1/4"]);
+  expect((JSON.parse(stdout) as { index_topk_pattern: string }).index_topk_pattern.match(/F/g)).toHaveLength(3);
+  expect(await indexcache(folder, [...args, "-p", "glm-5-quarter"])).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining("78 layers"),
+  });
+});

@@ -161,7 +161,7 @@ export async function listPublished(): Promise<{ name: string; file: AnyPatternF
 }
 
 /** `glm-5-quarter`: the file of that name in the package; undefined where there is none. */
-async function publishedPath(name: string): Promise<string | undefined> {
+export async function publishedPath(name: string): Promise<string | undefined> {
   const names = await readdir(publishedPatterns);
   return names.includes(`${name}.json`) ? join(publishedPatterns, `${name}.json`) : undefined;
 }
