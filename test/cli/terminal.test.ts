@@ -54,7 +54,7 @@ describe("Ctrl-C in a terminal", () => {
       const name = processes === "several processes" ? "two" : "one";
       const workers = name === "two" ? "2" : "1";
       const args = [...slow, "--workers", workers, "-o", `${name}.json`];
-      const { exitCode, signal, text } = await inTerminal(folder, args, "best so far", CTRL_C);
+      const { exitCode, signal, text } = await inTerminal(folder, args, "lowest first", CTRL_C);
       expect({ exitCode, signal }).toEqual({ exitCode: 130, signal: 0 });
       expect(text).toContain("Stopping after the layer at hand; Ctrl-C again kills");
       expect(text).toContain(`every finished evaluation is in "${name}.json.journal.jsonl"`);
@@ -69,7 +69,7 @@ describe("Ctrl-C in a terminal", () => {
     const { exitCode, signal } = await inTerminal(
       folder,
       [...slow, "--workers", "1", "-o", "twice.json"],
-      "best so far",
+      "lowest first",
       CTRL_C + CTRL_C,
     );
     // The first may have been enough: the second then finds nobody.
