@@ -33,9 +33,12 @@ export interface CalibrationOptions extends DocumentOptions, Omit<DocumentEncode
 
 export interface CalibrationSet {
   source: string;
-  /** SHA-256 over the token ids, window by window. */
+  /** SHA-256 over the token ids, window by window, and over the tokens that count, where not all do. */
   hash: string;
   windows: Int32Array[];
+  /** For each window the position of its first token that counts: 1, or where its answer begins. */
+  scoredFrom: number[];
+  /** Of the longest window; those of text are all equally long. */
   sequenceLength: number;
   /** Ids in all windows. */
   tokens: number;
@@ -61,9 +64,7 @@ export async function loadCalibrationSet(
   options: CalibrationOptions = {},
 ): Promise<CalibrationSet> {
   const length = chooseLength(model, options);
-  if (options.sequences !== undefined && !(Number.isInteger(options.sequences) && options.sequences >= 1)) {
-    throw new UsageError(`--sequences is ${options.sequences}: it must be a whole number from 1 up`);
-  }
+  requireSequences(options.sequences);
   const opened = await openDocuments(source, options);
   const account = new RowAccount();
   const documents = tokenizeDocuments(opened.documents(), model.vocabSize, { ...options, encode }, account);
@@ -75,6 +76,7 @@ export async function loadCalibrationSet(
     source,
     hash: hashWindows(windows),
     windows,
+    scoredFrom: windows.map(() => 1),
     sequenceLength: length,
     tokens: windows.length * length,
     available: cut.windows.length,
@@ -87,17 +89,25 @@ export async function loadCalibrationSet(
   };
 }
 
+export function requireSequences(sequences: number | undefined): void {
+  if (sequences === undefined || (Number.isInteger(sequences) && sequences >= 1)) return;
+  throw new UsageError(`--sequences is ${sequences}: it must be a whole number from 1 up`);
+}
+
 /** A README beside data is nothing to warn of. */
-function isAside({ reason }: LeftOut): boolean {
+export function isAside({ reason }: LeftOut): boolean {
   return reason === NO_DATA;
 }
 
-function sentences(...all: (string | undefined)[]): string[] {
+export function sentences(...all: (string | undefined)[]): string[] {
   return all.filter((sentence) => sentence !== undefined);
 }
 
-/** SHA-256 over length and ids of each window as little-endian 32-bit integers. */
-export function hashWindows(windows: readonly Int32Array[]): string {
+/**
+ * SHA-256 over length and ids of each window as little-endian 32-bit integers, followed by the first positions that count
+ * unless all tokens do.
+ */
+export function hashWindows(windows: readonly Int32Array[], scoredFrom: readonly number[] = []): string {
   const hash = createHash("sha256");
   for (const window of windows) {
     const bytes = Buffer.alloc(4 * (window.length + 1));
@@ -105,6 +115,7 @@ export function hashWindows(windows: readonly Int32Array[]): string {
     for (const [index, id] of window.entries()) bytes.writeInt32LE(id, 4 * (index + 1));
     hash.update(bytes);
   }
+  if (scoredFrom.some((from) => from > 1)) hash.update(Int32Array.from(scoredFrom));
   return hash.digest("hex");
 }
 
@@ -125,7 +136,8 @@ export function defaultSequenceLength({ indexTopk, maxPositionEmbeddings: window
   return fitting < 2 ? window : indexTopk * Math.min(wanted, fitting);
 }
 
-function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOptions): number {
+/** @throws UsageError for a length that the model has no room for, or that shows no difference between patterns */
+export function chooseLength(model: CalibrationModel, { sequenceLength }: CalibrationOptions): number {
   const { indexTopk, maxPositionEmbeddings: limit } = model;
   if (sequenceLength === undefined) return defaultSequenceLength(model);
   if (!Number.isInteger(sequenceLength) || sequenceLength < SHORTEST_WINDOW) {

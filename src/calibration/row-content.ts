@@ -10,7 +10,9 @@ export interface Turn {
   content: string;
 }
 
-export type RowContent = { text: string } | { ids: readonly number[] } | { messages: readonly Turn[] };
+export type RowContent =
+  /** `answerAt`: the character at which the completion of a prompt begins, in a text that has one. */
+  { text: string; answerAt?: number } | { ids: readonly number[] } | { messages: readonly Turn[] };
 
 export type RowReading =
   /** `from` says what was read: `"text"`, `conversations ("messages")`. */
@@ -189,7 +191,7 @@ function promptAndAnswer(row: Row): RowReading | undefined {
   if (name !== "completion") return answered(row, prompt, "prompts", ["prompt"]);
   // A completion goes on where its prompt ends: no turns.
   const seam = /\s$/.test(prompt) || /^\s/.test(answer) ? "" : "\n";
-  return { content: { text: prompt + seam + answer }, from };
+  return { content: { text: prompt + seam + answer, answerAt: prompt.length }, from };
 }
 
 function questionAndAnswer(row: Row): RowReading | undefined {

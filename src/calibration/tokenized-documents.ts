@@ -80,18 +80,23 @@ export async function* tokenizeDocuments(
     }
     const ids = await idsOf(document, encoder, account);
     if (ids === undefined) continue;
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i] ?? -1;
-      if (id >= 0 && id < vocabSize) continue;
-      const given = "ids" in document;
-      throw new InputError(
-        `${capitalized(document.where)}: token id ${id} at position ${i} is outside the model's vocabulary of ${vocabSize}`,
-        { hint: given ? "were the ids made with this model's tokenizer?" : "the tokenizer files are not this model's" },
-      );
-    }
+    requireInVocabulary(ids, vocabSize, document);
     account.tokens += ids.length;
     encoder.onDocument?.(account.rows, account.tokens);
     yield ids;
+  }
+}
+
+/** @throws InputError for ids outside the vocabulary */
+export function requireInVocabulary(ids: ArrayLike<number>, vocabSize: number, document: Document): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i] ?? -1;
+    if (id >= 0 && id < vocabSize) continue;
+    const given = "ids" in document;
+    throw new InputError(
+      `${capitalized(document.where)}: token id ${id} at position ${i} is outside the model's vocabulary of ${vocabSize}`,
+      { hint: given ? "were the ids made with this model's tokenizer?" : "the tokenizer files are not this model's" },
+    );
   }
 }
 

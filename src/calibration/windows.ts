@@ -51,9 +51,16 @@ export async function windowPerDocument(documents: AsyncIterable<ArrayLike<numbe
 
 /** `count` of the windows, chosen by the seed, in their own order; all where there are no more. */
 export function chooseWindows(windows: readonly Int32Array[], count: number, seed: number): Int32Array[] {
-  if (count >= windows.length) return [...windows];
-  const chosen = Random.forPart(seed, "calibration windows").sample([...windows.keys()], count);
-  return chosen.sort((left, right) => left - right).flatMap((index) => windows[index] ?? []);
+  return choosePlaces(windows.length, count, seed).flatMap((index) => windows[index] ?? []);
+}
+
+/** `count` of the places 0 to `available` - 1, chosen by the seed, ascending; all where there are no more. */
+export function choosePlaces(available: number, count: number, seed: number): number[] {
+  const all = Array.from({ length: available }, (_, place) => place);
+  if (count >= available) return all;
+  return Random.forPart(seed, "calibration windows")
+    .sample(all, count)
+    .sort((left, right) => left - right);
 }
 
 function emptyWindows(): Windows {

@@ -41,6 +41,7 @@ export function localLosses(
       const evaluator = await openLossEvaluator(model, set.windows, {
         ...settings,
         objective,
+        scoredFrom: set.scoredFrom,
         onReplacement: (words) => replacements.push(words),
       });
       try {

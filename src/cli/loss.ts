@@ -1,21 +1,20 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
 import type { Pattern } from "../pattern/pattern.ts";
-import { formatLossReport, lossRecord } from "../report/loss-report.ts";
+import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss.ts";
 import { joinMeasurements } from "../runtime/loss/mean-loss.ts";
 import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
-import { choosePattern, openCalibrationSet, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
+import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
+import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
 import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
-  addCalibrationOptions,
   addDeviceOptions,
   addDtypeOption,
   addOutputOptions,
   addPatternOptions,
   addWorkersOptions,
-  type CalibrationFlags,
   type DeviceFlags,
   type DtypeFlags,
   demoModel,
@@ -34,7 +33,7 @@ import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } f
 
 type LossFlags = PatternFlags &
   VerifyFlags &
-  CalibrationFlags &
+  MixFlags &
   DeviceFlags &
   DtypeFlags &
   WorkerFlags &
@@ -53,6 +52,7 @@ Examples:
   $ indexcache loss                                     the demo model with every indexer
   $ indexcache loss ./model -c text.jsonl -p FSSFFSSF
   $ indexcache loss ./model -c text.jsonl -p quarter.json --json
+  $ indexcache loss ./model -c text.jsonl=0.5 -c ruler:vt=0.5 -p quarter.json
   $ indexcache loss ./model --device cuda --profile profile.json
   $ indexcache loss --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl -p glm.json@1/4`;
 
@@ -60,7 +60,12 @@ export function addLossCommand(program: Command): void {
   const command = program.command("loss").description("Measure the LM loss of a pattern on a calibration set");
   addModelToRun(command);
   addPatternOptions(command);
-  addCalibrationOptions(command);
+  addMixOptions(command).addOption(
+    objectiveOption("which tokens count: nll, all of them, or answer, those of answers after their prompts", [
+      "nll",
+      "answer",
+    ]),
+  );
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
@@ -128,7 +133,7 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
   const terminal = new Terminal(flags);
   const { model, device } = await openModelForLosses(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
-  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const set = await openCalibrationMix(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
     terminal.warn("--profile computes in one process: --workers is ignored");
   }
@@ -144,6 +149,7 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
         ...place,
         dtype: flags.dtype,
         ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+        scoredFrom: set.scoredFrom,
         onReplacement: (words) => terminal.warn(words),
       }),
     );
@@ -159,8 +165,11 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
       const measurement = again ? await pass(true) : first;
       requireWholePass(measurement);
       const timing = { loadSeconds, warmUpSeconds: again ? first.seconds : undefined };
+      const sources = sourceLosses(set, measurement);
       terminal.result(
-        flags.json === true ? JSON.stringify(lossRecord(measurement), null, 2) : formatLossReport(measurement, timing),
+        flags.json === true
+          ? JSON.stringify(lossRecord(measurement, sources), null, 2)
+          : formatLossReport(measurement, sources, timing),
       );
       return { command: "loss", device: placeName(place), seconds: measurement.seconds };
     } finally {

@@ -37,6 +37,24 @@ export const calibrationIdentity = z.object({
   sequences: z.int().min(1).describe("that losses are means over"),
   tokens: z.int().min(1),
   held_out_sequences: z.int().min(1).optional().describe("of the same set, kept out of a search"),
+  sources: z
+    .array(
+      z.object({
+        source: z.string(),
+        weight: z
+          .number()
+          .min(0)
+          .max(1)
+          .describe("share of the total: losses are weighted means of the sources' means"),
+        scored: z.enum(["all", "answers"]).describe("which tokens count: all, or those of answers after their prompts"),
+        sequences: z.int().min(1),
+        scored_tokens: z.int().min(1),
+        seed: z.int().min(0).optional().describe("of generated sequences; eval has none of these seeds"),
+      }),
+    )
+    .min(1)
+    .optional()
+    .describe("where it is more than one set of text"),
 });
 
 const ngramSketch = z
@@ -185,6 +203,10 @@ const found = z.object({
   predicted_speedup: predictedSpeedup.optional(),
   found_by: z.string().describe("the strategy, or the part of it, that found the pattern"),
   steps: z.array(otherStep).optional().describe("how it came about, where that is no part of trajectory"),
+  sources: z
+    .array(z.object({ source: z.string(), loss: nats, change: z.number(), change_error: changeError }))
+    .optional()
+    .describe("of each source of the calibration, where there are several"),
   held_out: heldOut.optional(),
   second_look: secondLook.optional(),
   repetition: z
@@ -241,7 +263,10 @@ export const patternFileSchema = z
       .describe("Full layers where the loss begins to rise faster than on average over frontier"),
     search: z.object({
       strategy: z.string(),
-      objective: z.enum(["nll", "kl"]).optional().describe("what was minimised; nll where absent"),
+      objective: z
+        .enum(["nll", "kl", "answer"])
+        .optional()
+        .describe("what was minimised; nll where absent. answer: the loss of the tokens of answers"),
       settings: z
         .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
         .optional()

@@ -27,6 +27,8 @@ export interface ServerLossSettings {
   objective: Objective;
   /** Up to this position every pattern selects all keys: scores begin there. */
   indexTopk: number;
+  /** Position of the first token that counts, for each window, where that is later. */
+  scoredFrom?: readonly number[];
   /** Requests under way at a time, on each server. */
   concurrency: number;
   /** Hears of restarts and of servers that are given up. */
@@ -225,7 +227,12 @@ export class ServerLosses implements PatternEvaluator {
   }
 
   #request(index: number, signal: AbortSignal) {
-    return { ids: [...this.#window(index)], from: this.#settings.indexTopk, signal };
+    return { ids: [...this.#window(index)], from: this.#scoredFrom(index), signal };
+  }
+
+  #scoredFrom(index: number): number {
+    const { indexTopk, scoredFrom } = this.#settings;
+    return Math.max(indexTopk, scoredFrom?.[index] ?? 0);
   }
 
   #window(index: number): Int32Array {

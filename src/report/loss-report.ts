@@ -1,8 +1,11 @@
 /** What `loss` prints: the measurement of one pattern. */
+
+import { type Estimate, estimate } from "../base/estimate.ts";
+import { sum } from "../base/sum.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Measurement } from "../runtime/measurement.ts";
 import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatRate } from "./quantities.ts";
-import { formatFields } from "./text-table.ts";
+import { formatFields, formatTable } from "./text-table.ts";
 
 /** The `--json` form: nothing in it depends on the clock. */
 export interface LossRecord {
@@ -14,6 +17,37 @@ export interface LossRecord {
   sequences: { loss: number; tokens: number }[];
   /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
   loads?: { passes: number; layers: number; bytes: number };
+  /** Where there are several: `loss` is the weighted mean of theirs. */
+  sources?: { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[];
+}
+
+/** What a source of the text adds to a loss. */
+export interface SourceLoss {
+  name: string;
+  weight: number;
+  loss: Estimate;
+  tokens: number;
+}
+
+/** The loss on each source; of one source that is all there is. */
+export function sourceLosses(
+  { sources }: { sources: readonly { name: string; weight: number; sequences: readonly number[] }[] },
+  { sequences }: Pick<Measurement, "sequences">,
+): SourceLoss[] {
+  return sources.map(({ name, weight, sequences: own }) => {
+    const losses = own.flatMap((index) => sequences[index] ?? []);
+    const tokens = losses.reduce((total, one) => total + one.tokens, 0);
+    return { name, weight, loss: estimate(losses), tokens };
+  });
+}
+
+/** The weighted mean of the sources' means, which are independent of each other. */
+function mixed(sources: readonly SourceLoss[]): Pick<Estimate, "mean" | "standardError"> {
+  const errors = sources.map(({ weight, loss }) => (loss.standardError === null ? null : weight * loss.standardError));
+  return {
+    mean: sum(sources.map(({ weight, loss }) => weight * loss.mean)),
+    standardError: errors.includes(null) ? null : Math.hypot(...errors.map((error) => error ?? 0)),
+  };
 }
 
 /** What came before the pass that is reported. */
@@ -23,24 +57,44 @@ export interface LossTiming {
   warmUpSeconds: number | undefined;
 }
 
-export function lossRecord(measurement: Measurement): LossRecord {
+export function lossRecord(measurement: Measurement, sources: readonly SourceLoss[] = []): LossRecord {
   const { loads } = measurement.executions;
+  const { mean, standardError } = totalOf(measurement, sources);
   return {
     index_topk_pattern: measurement.pattern,
-    loss: measurement.loss,
-    standard_error: measurement.standardError,
-    perplexity: Math.exp(measurement.loss),
+    loss: mean,
+    standard_error: standardError,
+    perplexity: Math.exp(mean),
     tokens: measurement.tokens,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
     ...(loads === undefined ? {} : { loads: { passes: loads.passes, layers: loads.layers, bytes: loads.bytes } }),
+    ...(sources.length < 2
+      ? {}
+      : {
+          sources: sources.map(({ name, weight, loss, tokens }) => ({
+            ...{ source: name, weight, loss: loss.mean, standard_error: loss.standardError, tokens },
+          })),
+        }),
   };
 }
 
+function totalOf(
+  { loss, standardError }: Measurement,
+  sources: readonly SourceLoss[],
+): Pick<Estimate, "mean" | "standardError"> {
+  return sources.length < 2 ? { mean: loss, standardError } : mixed(sources);
+}
+
 /** @param timing absent where a server had the model */
-export function formatLossReport(measurement: Measurement, timing?: LossTiming): string {
-  const { pattern, loss, standardError, tokens, sequences, seconds, executions } = measurement;
+export function formatLossReport(
+  measurement: Measurement,
+  sources: readonly SourceLoss[] = [],
+  timing?: LossTiming,
+): string {
+  const { pattern, tokens, sequences, seconds, executions } = measurement;
   const { loads } = executions;
-  return formatFields([
+  const { mean: loss, standardError } = totalOf(measurement, sources);
+  const fields = formatFields([
     ["Pattern", pattern],
     ["Full layers", `${fullLayers(pattern).length} of ${pattern.length}`],
     ["Loss", `${formatLoss(loss)} nats per token, standard error ${formatError(standardError)}`],
@@ -50,6 +104,27 @@ export function formatLossReport(measurement: Measurement, timing?: LossTiming):
     ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
     ...(timing === undefined ? [] : [["Before it", describeTiming(timing)] as const]),
   ]);
+  return sources.length < 2 ? fields : `${fields}\n\n${formatSources(sources)}`;
+}
+
+function formatSources(sources: readonly SourceLoss[]): string {
+  const columns = [
+    { title: "Weight", align: "right" },
+    { title: "Loss", align: "right" },
+    { title: "+-", align: "right" },
+    { title: "Tokens", align: "right" },
+    { title: "Source" },
+  ] as const;
+  return formatTable(
+    columns,
+    sources.map(({ name, weight, loss, tokens }) => [
+      weight.toFixed(2),
+      formatLoss(loss.mean),
+      formatError(loss.standardError),
+      formatCount(tokens),
+      name,
+    ]),
+  );
 }
 
 function describeTiming({ loadSeconds, warmUpSeconds }: LossTiming): string {

@@ -1,10 +1,10 @@
 /** What an evaluation of a pattern gives, and what a decoder offers: the runtime as the rooms above it see it. */
 import type { Pattern } from "../pattern/pattern.ts";
 
-/** Mean next-token negative log-likelihood of one window, in nats. */
+/** Mean negative log-likelihood of the tokens that count in one window, in nats. */
 export interface SequenceLoss {
   loss: number;
-  /** Predicted tokens: the window's length less one. */
+  /** Tokens that count: the window's length less one, or those from `scoredFrom` on. */
   tokens: number;
   /** With the objective `kl`: mean KL divergence from the model's own pattern, in nats; never negative. */
   kl?: number;

@@ -82,13 +82,17 @@ export function addPatternOptions(command: Command): Command {
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2);
 }
 
-export function addCalibrationOptions(command: Command): Command {
+/** @param source `-c` of commands that take more than one set of text */
+export function addCalibrationOptions(
+  command: Command,
+  source = new Option(
+    "-c, --calibration <path>",
+    "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
+  ),
+): Command {
   return command
     .optionsGroup("Text:")
-    .option(
-      "-c, --calibration <path>",
-      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
-    )
+    .addOption(source)
     .option(
       "--text-column <name>",
       "field or column that holds the text (default: as the rows' shape tells, docs/data.md)",

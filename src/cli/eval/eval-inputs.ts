@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import { InputError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
 import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import { requireEvaluationSeed } from "../../eval/generated/seeds.ts";
 import type { Suite } from "../../eval/item.ts";
 import { openPromptAssembly, type PromptAssembly } from "../../eval/prompt-assembly.ts";
 import type { Arm } from "../../eval/run/evaluation.ts";
@@ -153,6 +154,7 @@ function chooseSuite(
   signal: AbortSignal,
 ): Promise<Suite> {
   const { suite, tasks, limit, seed } = flags;
+  requireEvaluationSeed(seed);
   const folder = cacheFolder(flags);
   return openSuite(suite, {
     ...values,

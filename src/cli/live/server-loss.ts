@@ -2,14 +2,15 @@
 import { requireCalls } from "../../live/preflight.ts";
 import { numbersOf } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
-import { formatLossReport, lossRecord } from "../../report/loss-report.ts";
-import { choosePattern, openCalibrationSet } from "../arguments/inputs.ts";
-import type { CalibrationFlags, OutputFlags, PatternFlags } from "../arguments/options.ts";
+import { formatLossReport, lossRecord, sourceLosses } from "../../report/loss-report.ts";
+import { type MixFlags, openCalibrationMix } from "../arguments/calibration-mix.ts";
+import { choosePattern } from "../arguments/inputs.ts";
+import type { OutputFlags, PatternFlags } from "../arguments/options.ts";
 import { Terminal } from "../console/terminal.ts";
 import { openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
 import { describeServer } from "./server-words.ts";
 
-type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & CalibrationFlags & OutputFlags;
+type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & MixFlags & OutputFlags;
 
 export async function measureServerLoss(
   path: string | undefined,
@@ -23,21 +24,27 @@ export async function measureServerLoss(
   const served = await openServers(flags, model, note, signal);
   try {
     const pattern = await choosePattern(model, flags);
-    const set = await openCalibrationSet(model, flags, terminal, signal);
+    const set = await openCalibrationMix(model, flags, terminal, signal);
     for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
     await served.prepare(signal);
     const { concurrency } = flags;
-    const losses = new ServerLosses(served, set.windows, { objective: "nll", indexTopk, concurrency, note });
+    const losses = new ServerLosses(served, set.windows, {
+      ...{ objective: "nll", indexTopk, concurrency, note },
+      scoredFrom: set.scoredFrom,
+    });
     for (const line of losses.plan) terminal.detail(line);
     for (const { adapter } of served.replicas) await adapter.count(true, signal);
     const measurement = await losses.evaluate(pattern, { signal });
+    const sources = sourceLosses(set, measurement);
     for (const replica of served.replicas) await requireCalls(replica, pattern, signal);
     const server = { ...numbersOf(served.description), servers: served.replicas.length, scored_from: indexTopk };
-    terminal.note(`scored: tokens from position ${indexTopk} of each sequence on`);
+    terminal.note(
+      `scored: tokens from position ${indexTopk} of each sequence on${set.sources.some(({ answers }) => answers) ? ", of answers only those of the answer" : ""}`,
+    );
     terminal.result(
       flags.json === true
-        ? JSON.stringify({ ...lossRecord(measurement), server }, null, 2)
-        : formatLossReport(measurement),
+        ? JSON.stringify({ ...lossRecord(measurement, sources), server }, null, 2)
+        : formatLossReport(measurement, sources),
     );
   } finally {
     await served.release();

@@ -54,7 +54,10 @@ export async function openServer(
       async use(objective, work) {
         const { concurrency } = flags;
         try {
-          const losses = new ServerLosses(served, set.windows, { objective, indexTopk, concurrency, note });
+          const losses = new ServerLosses(served, set.windows, {
+            ...{ objective, indexTopk, concurrency, note },
+            scoredFrom: set.scoredFrom,
+          });
           found = await preflight(served, losses, measured, indexTopk, signal);
           for (const line of describePreflight(found)) terminal.note(line);
           if (terminal.isInteractive) held = [];

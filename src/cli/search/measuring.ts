@@ -20,11 +20,21 @@ export class Measuring {
   position: { done: number; total: number } | undefined;
   readonly #journal: Journal | undefined;
   readonly #objective: Objective;
+  readonly #factor: (index: number) => number;
 
-  /** @param reused entries of other searches */
-  constructor(journal: Journal | undefined, reused: readonly JournalEntry[], objective: Objective) {
+  /**
+   * @param reused entries of other searches
+   * @param factor what a sequence's tokens are multiplied by, where several sources are weighed
+   */
+  constructor(
+    journal: Journal | undefined,
+    reused: readonly JournalEntry[],
+    objective: Objective,
+    factor: (index: number) => number = () => 1,
+  ) {
     this.#journal = journal;
     this.#objective = objective;
+    this.#factor = factor;
     this.entries = [...(journal?.entries ?? [])];
     this.losses = knownSequences([...this.entries, ...reused]);
     // A copy: what this run measures is no memory of an earlier one.
@@ -135,8 +145,8 @@ export class Measuring {
     return sequences.filter((index) => known?.get(index)?.[needs] === undefined);
   }
 
-  #judged({ loss, kl, tokens }: JournalEntry["sequences"][number]): WeightedLoss | undefined {
+  #judged({ index, loss, kl, tokens }: JournalEntry["sequences"][number]): WeightedLoss | undefined {
     const judged = this.#objective === "kl" ? kl : loss;
-    return judged === undefined ? undefined : { loss: judged, tokens };
+    return judged === undefined ? undefined : { loss: judged, tokens: tokens * this.#factor(index) };
   }
 }

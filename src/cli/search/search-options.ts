@@ -2,15 +2,14 @@
 import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
+import { addMixOptions, type MixFlags, type SearchObjective } from "../arguments/calibration-mix.ts";
 import { addMemoryOption, type MemoryFlags } from "../arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
-  addCalibrationOptions,
   addDeviceOptions,
   addDtypeOption,
   addOutputOptions,
   addWorkersOptions,
-  type CalibrationFlags,
   type DeviceFlags,
   type DtypeFlags,
   type OutputFlags,
@@ -25,7 +24,7 @@ import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
 import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
 
 export interface SearchFlags
-  extends CalibrationFlags,
+  extends MixFlags,
     VerifyFlags,
     DeviceFlags,
     DtypeFlags,
@@ -36,6 +35,7 @@ export interface SearchFlags
     LatencyFlags,
     ServerFlags,
     MemoryFlags {
+  objective?: SearchObjective;
   retain: string;
   holdout?: string;
   output?: string;
@@ -69,7 +69,7 @@ export function addSearchOptions(command: Command): void {
   addStrategyOptions(command);
   addConstraintOptions(command);
   addLatencyOptions(command);
-  addCalibrationOptions(command);
+  addMixOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
@@ -89,18 +89,26 @@ export function addSearchOptions(command: Command): void {
 }
 
 /**
- * Which sequences a search judges by, and which are kept out of it.
+ * Which sequences a search judges by, and which are kept out of it; of several sources the same share of each.
+ * @param sources indices of each source's sequences
  * @param holdout a share of the sequences (`1/4`, `0.25`) or a number of them
- * @throws UsageError where nothing would be left to search by
+ * @throws UsageError where nothing would be left to search by, of one of the sources
  */
 export function splitSequences(
-  count: number,
+  sources: readonly (readonly number[])[],
   holdout: string | undefined,
   seed: number,
 ): { search: number[]; heldOut: number[] } {
-  const all = Array.from({ length: count }, (_, index) => index);
+  const all = sources.flat();
   if (holdout === undefined) return { search: all, heldOut: [] };
-  const out = new Set(Random.forPart(seed, "held-out sequences").sample(all, heldOutCount(holdout, count)));
+  const wanted = heldOutCount(holdout, all.length);
+  const out = new Set(
+    sources.flatMap((own) => {
+      const count = sources.length === 1 ? wanted : Math.max(1, Math.round((wanted * own.length) / all.length));
+      if (count < own.length) return Random.forPart(seed, "held-out sequences").sample([...own], count);
+      throw new UsageError(`--holdout is "${holdout}": it leaves nothing of a source of ${own.length} sequences`);
+    }),
+  );
   return { search: all.filter((index) => !out.has(index)), heldOut: all.filter((index) => out.has(index)) };
 }
 

@@ -13,6 +13,7 @@ import { sizesOf } from "../../runtime/loss/weight-room.ts";
 import type { LayerLoads, PatternEvaluator } from "../../runtime/measurement.ts";
 import { parseTargets } from "../../search/retain.ts";
 import { rehearse } from "../../search/search.ts";
+import { objectiveOf } from "../arguments/calibration-mix.ts";
 import { demoModel } from "../arguments/options.ts";
 import { findFolder } from "../arguments/weightless.ts";
 import type { Terminal } from "../console/terminal.ts";
@@ -132,10 +133,10 @@ export async function showPlanOfConfig(
       : flags.device !== "cpu");
   const runsHere = isHere && (needs.whole <= memory || needs.inTurn !== undefined || onGpu);
   if (runsHere) return false;
-  const method = methodOf(flags, (message) => terminal.warn(message));
+  const method = methodOf({ ...flags, objective: objectiveOf(flags) }, (message) => terminal.warn(message));
   const space = patternSpaceOf(config.indexerLayers, flags, method, []);
   const targets = parseTargets(flags.retain, config.numHiddenLayers, { fewest: space.fewest, most: space.size });
-  const { search: sequences, heldOut } = splitSequences(count, flags.holdout, flags.seed);
+  const { search: sequences, heldOut } = splitSequences([[...new Array(count).keys()]], flags.holdout, flags.seed);
   const foreseen = await rehearse(method, { space, targets, sequences });
   const passBytes = needs.inTurn?.pass;
   const record: SearchPlanRecord = {

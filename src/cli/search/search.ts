@@ -5,7 +5,7 @@ import { InputError, InterruptedError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { toolVersion } from "../../base/version.ts";
-import type { CalibrationSet } from "../../calibration/calibration-set.ts";
+import { type CalibrationMix, sourceFactors } from "../../calibration/mix.ts";
 import {
   type Journal,
   type JournalEntry,
@@ -26,7 +26,13 @@ import { parseTargets } from "../../search/retain.ts";
 import { rehearse, requireFeasible, search as searchPatterns } from "../../search/search.ts";
 import type { PatternSpace } from "../../search/space.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
-import { identityRecord, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
+import {
+  measuredObjective,
+  objectiveOf,
+  openCalibrationMix,
+  type SearchObjective,
+} from "../arguments/calibration-mix.ts";
+import { identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
 import { interruptible, programWords, recordedCommand, resumeCommand } from "../console/interruption.ts";
@@ -82,6 +88,8 @@ Examples:
   $ indexcache search ./model -c text.jsonl --pipeline-stages 4 --engine vllm -o stages.json
   $ indexcache search ./model -c text.jsonl --effort quick -o quick.json
   $ indexcache search ./model -c text.jsonl --objective kl --dry-run
+  $ indexcache search ./model -c ruler:vt,niah_multikey_2 --retain 1/4 -o answers.json
+  $ indexcache search ./model -c text.jsonl=0.5 -c qa.jsonl=0.5 --objective answer -o mixed.json
   $ indexcache search --server http://127.0.0.1:8000 -m ./GLM-5.1 -c text.jsonl --race --strategy greedy -o glm.json
   $ indexcache search --status quarter.json.journal.jsonl`;
 
@@ -126,15 +134,16 @@ async function searchWith(
   tellPlan(work, flags, terminal);
   let written: string | undefined;
   try {
-    const measuring = new Measuring(journal, reused, flags.objective);
+    const measured = measuredObjective(work.objective);
+    const measuring = new Measuring(journal, reused, measured, work.weigh(work.sequences));
     const write = async (result: SearchResult, { heldOut }: Pick<SearchWork, "heldOut">): Promise<PatternFile> => {
-      const context = { ...recordContext(work, flags, measuring), heldOut };
+      const context = { ...recordContext(work, measuring), heldOut };
       const file = withSpeedups(searchRecord(result, context), work.predicted);
       if (flags.output !== undefined) await writePatternFile(flags.output, file);
       written = flags.output;
       return file;
     };
-    const result = await source.use(flags.objective, async (evaluator) => {
+    const result = await source.use(measured, async (evaluator) => {
       for (const line of evaluator.plan) terminal.detail(line);
       const seconds = source.secondsEach?.();
       if (seconds !== undefined) {
@@ -228,11 +237,10 @@ function evalCommand(
   return words.map(quoteWord).join(" ");
 }
 
-function recordContext(work: SearchWork, flags: SearchFlags, measuring: Measuring): SearchContext {
+function recordContext(work: SearchWork, measuring: Measuring): SearchContext {
   const server = work.source.server?.();
   return {
     ...work,
-    objective: flags.objective,
     model: work.identity,
     baseline: work.space.start,
     calibration: calibrationRecord(work),
@@ -255,6 +263,7 @@ export interface SearchWork {
   source: LossSource;
   identity: PatternFile["model"];
   method: SearchMethod;
+  objective: SearchObjective;
   /** Times that a server's noisy measurements are repeated. */
   repeats: number | undefined;
   foreseen: Rehearsal;
@@ -262,7 +271,9 @@ export interface SearchWork {
   settings: Record<string, string | number | boolean>;
   space: PatternSpace;
   targets: number[];
-  set: CalibrationSet;
+  set: CalibrationMix;
+  /** What the tokens of some sequences are multiplied by, so that each source has its weight. */
+  weigh: (indices: readonly number[]) => (index: number) => number;
   sequences: number[];
   heldOut: number[];
   predicted: PredictedLatency | undefined;
@@ -273,13 +284,13 @@ async function openSource(path: string | undefined, flags: SearchFlags, terminal
   const { server } = flags;
   if (server === undefined) {
     const { model, device } = await openModelForLosses(path ?? demoModel, flags, terminal, signal);
-    const open = async (set: CalibrationSet): Promise<LossSource> =>
+    const open = async (set: CalibrationMix): Promise<LossSource> =>
       localLosses(model, set, await evaluatorSettings({ ...flags, device }, terminal), terminal);
     return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
   }
   const model = await openServedFolder(path, terminal);
   const { served, source } = await openServer({ ...flags, server }, model, terminal, signal);
-  const open = async (set: CalibrationSet, sequences: readonly number[]) => source(set, sequences);
+  const open = async (set: CalibrationMix, sequences: readonly number[]) => source(set, sequences);
   return { model, start: served.ownPattern, pinned: served.pinned, open, release: () => served.release() };
 }
 
@@ -304,7 +315,8 @@ async function prepareFor(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<Omit<SearchWork, "path">> {
-  const method = methodOf(flags, (message) => terminal.warn(message));
+  const objective = objectiveOf(flags);
+  const method = methodOf({ ...flags, objective }, (message) => terminal.warn(message));
   const { numHiddenLayers } = model.config;
   const space = patternSpaceOf(start, flags, method, pinned);
   const predicted = await readPredictedLatency(flags);
@@ -316,13 +328,20 @@ async function prepareFor(
   for (const path of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
     if (path !== undefined) await requireWritable(path);
   }
-  const set = await openCalibrationSet(model, flags, terminal, signal);
-  const { search: sequences, heldOut } = splitSequences(set.windows.length, flags.holdout, flags.seed);
+  const set = await openCalibrationMix(model, flags, terminal, signal);
+  const { search: sequences, heldOut } = splitSequences(
+    set.sources.map((source) => source.sequences),
+    flags.holdout,
+    flags.seed,
+  );
+  const weigh = (indices: readonly number[]) =>
+    sourceFactors(set.sources, indices, (index) => scoredTokens(set, index, flags.server && model.config.indexTopk));
   if (heldOut.length > 0) terminal.note(`held out: ${heldOut.length} of the sequences`);
   const settings = {
     ...methodSettings(method),
     ...constraintSettings(flags),
     ...(flags.holdout === undefined ? {} : { holdout: flags.holdout, seed: flags.seed }),
+    ...(set.sources.length === 1 ? {} : { weights: describeWeights(set) }),
   };
   const identity = await identityRecord(model);
   const source = await open(set, sequences);
@@ -333,16 +352,28 @@ async function prepareFor(
     source,
     identity,
     method,
+    objective,
     repeats,
     foreseen,
     settings,
     space,
     targets,
     set,
+    weigh,
     sequences,
     heldOut,
     predicted,
   };
+}
+
+/** Weights and numbers of sequences, source by source: `0.5x16 0.5x32`. */
+function describeWeights({ sources }: CalibrationMix): string {
+  return sources.map(({ weight, sequences }) => `${Number(weight.toFixed(6))}x${sequences.length}`).join(" ");
+}
+
+/** Tokens of a sequence that count; a server scores none before `index_topk`. */
+function scoredTokens({ windows, scoredFrom }: CalibrationMix, index: number, least: number | "" | undefined): number {
+  return (windows[index]?.length ?? 0) - Math.max(scoredFrom[index] ?? 1, least || 1);
 }
 
 async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
@@ -416,9 +447,9 @@ const withoutJournal = { journal: undefined, reused: [] };
 
 async function openJournals(
   flags: SearchFlags,
-  { identity, set, method, settings, source }: SearchWork,
+  { identity, set, method, objective, settings, source }: SearchWork,
 ): Promise<{ journal: Journal | undefined; reused: JournalEntry[] }> {
-  const search = { strategy: method.strategy.name, objective: flags.objective, ...settings };
+  const search = { strategy: method.strategy.name, objective, ...settings };
   const fingerprint = journalFingerprint(identity, set, source.numbers, search);
   const reused: { path: string; entries: readonly JournalEntry[] }[] = [];
   for (const path of flags.reuse ?? []) {
@@ -453,14 +484,31 @@ async function openDisplay(
 }
 
 function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile["calibration"] {
-  const { source, hash, sequenceLength } = set;
+  const { source, hash, windows, scoredFrom, sources } = set;
+  const judged = new Set(sequences);
+  const sumOver = (some: readonly number[], of: (index: number) => number) =>
+    some.reduce((total, index) => total + (judged.has(index) ? of(index) : 0), 0);
+  const length = (index: number): number => windows[index]?.length ?? 0;
+  const plain = sources.every(({ answers }) => !answers) && sources.length === 1;
   return {
     source,
     hash,
     sequences: sequences.length,
-    tokens: sequences.length * sequenceLength,
+    tokens: sumOver(sequences, length),
     ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
     ngrams: sketchOf(set.windows),
+    ...(plain
+      ? {}
+      : {
+          sources: sources.map(({ name, weight, answers, seed, sequences: own }) => ({
+            source: name,
+            weight,
+            scored: answers ? ("answers" as const) : ("all" as const),
+            sequences: sumOver(own, () => 1),
+            scored_tokens: sumOver(own, (index) => length(index) - (scoredFrom[index] ?? 1)),
+            ...(seed === undefined ? {} : { seed }),
+          })),
+        }),
   };
 }
 

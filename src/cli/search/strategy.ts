@@ -2,15 +2,15 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
-import type { Objective } from "../../runtime/measurement.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
+import { objectiveOption, type SearchObjective } from "../arguments/calibration-mix.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
 import { suggest } from "../arguments/suggested-values.ts";
 
 export interface StrategyFlags {
   strategy: string;
-  objective: Objective;
+  objective?: SearchObjective;
   seed: number;
   race?: boolean;
   alpha?: number;
@@ -40,12 +40,10 @@ export function addStrategyOptions(command: Command): Command {
         .default(strategies[0].name),
     )
     .addOption(
-      new Option(
-        "--objective <name>",
-        "what is minimised: nll, the LM loss, or kl, the KL divergence from the model's own pattern",
-      )
-        .choices(["nll", "kl"])
-        .default("nll"),
+      objectiveOption(
+        "what is minimised: nll, the LM loss; kl, the KL divergence from the model's own pattern; or answer, the loss of answers given their prompts",
+        ["nll", "kl", "answer"],
+      ),
     );
   for (const { name, summary, initial } of optionsOfStrategies) {
     command.option(`--${name} <n>`, `${summary} (default: ${initial})`, layerCount);

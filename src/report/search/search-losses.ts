@@ -14,16 +14,21 @@ export interface PatternLoss {
 }
 
 type Sequence = JournalEntry["sequences"][number];
+type Factor = (index: number) => number;
 
-/** @throws Error if a sequence of one of the patterns is missing */
+/**
+ * @param factor what a sequence's tokens are multiplied by, where several sources are weighed
+ * @throws Error if a sequence of one of the patterns is missing
+ */
 export function patternLoss(
   known: KnownSequences,
   pattern: Pattern,
   baseline: Pattern,
   indices: readonly number[],
+  factor: Factor = () => 1,
 ): PatternLoss {
-  const own = indices.map((index) => sequenceOf(known, pattern, index));
-  const before = indices.map((index) => sequenceOf(known, baseline, index));
+  const own = indices.map((index) => sequenceOf(known, pattern, index, factor));
+  const before = indices.map((index) => sequenceOf(known, baseline, index, factor));
   const divergences = own.flatMap(({ kl, tokens }) => (kl === undefined ? [] : [{ loss: kl, tokens }]));
   const loss = estimate(own);
   return {
@@ -42,15 +47,16 @@ export function lossDifference(
   pattern: Pattern,
   other: Pattern,
   indices: readonly number[],
+  factor: Factor = () => 1,
 ): Estimate {
   return pairedDifference(
-    indices.map((index) => sequenceOf(known, pattern, index)),
-    indices.map((index) => sequenceOf(known, other, index)),
+    indices.map((index) => sequenceOf(known, pattern, index, factor)),
+    indices.map((index) => sequenceOf(known, other, index, factor)),
   );
 }
 
-function sequenceOf(known: KnownSequences, pattern: Pattern, index: number): Sequence {
+function sequenceOf(known: KnownSequences, pattern: Pattern, index: number, factor: Factor): Sequence {
   const sequence = known.get(pattern)?.get(index);
   if (sequence === undefined) throw new Error(`sequence ${index} of ${pattern} was not measured`);
-  return sequence;
+  return { ...sequence, tokens: sequence.tokens * factor(index) };
 }

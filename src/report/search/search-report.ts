@@ -4,7 +4,7 @@ import type { Estimate } from "../../base/estimate.ts";
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import type { LayerExecutions, Objective } from "../../runtime/measurement.ts";
+import type { LayerExecutions } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
 import type { PatternEvaluation } from "../../search/losses.ts";
@@ -15,12 +15,15 @@ import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.t
 
 export interface SearchContext {
   method: SearchMethod;
-  objective: Objective;
+  objective: NonNullable<PatternFile["search"]["objective"]>;
   settings: Record<string, string | number | boolean>;
   model: PatternFile["model"];
   /** The model's own pattern. */
   baseline: Pattern;
   calibration: PatternFile["calibration"];
+  set: { sources: readonly { name: string; sequences: readonly number[] }[] };
+  /** What the tokens of some sequences are multiplied by, so that each source has its weight. */
+  weigh: (indices: readonly number[]) => (index: number) => number;
   tool: PatternFile["tool"];
   /** The engine that measured, where it was not this tool. */
   server?: PatternFile["server"];
@@ -40,7 +43,8 @@ const LISTED_FLIPS = 4;
 
 /** The pattern file of a finished search. */
 export function searchRecord(result: SearchResult, context: SearchContext): PatternFile {
-  const { method, objective, settings, losses, baseline, sequences } = context;
+  const { method, objective, settings, losses, baseline, sequences, weigh } = context;
+  const factor = weigh(sequences);
   const { strategy } = method;
   const last = result.patterns.at(-1);
   if (last === undefined) throw new Error("a search without patterns");
@@ -54,8 +58,8 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
     index_topk_pattern: last.pattern,
     model: context.model,
     calibration: context.calibration,
-    baseline_loss: patternLoss(losses, baseline, baseline, sequences).loss.mean,
-    loss: patternLoss(losses, last.pattern, baseline, sequences).loss.mean,
+    baseline_loss: patternLoss(losses, baseline, baseline, sequences, factor).loss.mean,
+    loss: patternLoss(losses, last.pattern, baseline, sequences, factor).loss.mean,
     trajectory: nested ? last.steps.map((step) => trajectoryStep(step, sequences.length)) : [],
     patterns: result.patterns.map((found) => foundRecord(found, result, context, nested)),
     ...(bend === undefined ? {} : { knee: bend }),
@@ -128,9 +132,9 @@ function partial({ complete, sequences }: PatternEvaluation): { sequences?: numb
 }
 
 function foundRecord(found: Found, result: SearchResult, context: SearchContext, nested: boolean): FoundRecord {
-  const { losses, baseline, sequences, heldOut } = context;
+  const { losses, baseline, sequences, heldOut, weigh } = context;
   const { pattern, steps, foundBy } = found;
-  const { loss, change, kl } = patternLoss(losses, pattern, baseline, sequences);
+  const { loss, change, kl } = patternLoss(losses, pattern, baseline, sequences, weigh(sequences));
   const refined = result.refinements?.find(({ retain }) => retain === countFull(pattern));
   return {
     full_layers: countFull(pattern),
@@ -142,9 +146,28 @@ function foundRecord(found: Found, result: SearchResult, context: SearchContext,
     ...klRecord(kl),
     found_by: foundBy,
     ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
-    ...(heldOut.length === 0 ? {} : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut)) }),
+    ...sourceRecords(pattern, context),
+    ...(heldOut.length === 0
+      ? {}
+      : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut, weigh(heldOut))) }),
     ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
     ...(refined === undefined ? {} : { second_look: refinementRecord(refined, pattern, context) }),
+  };
+}
+
+/** What a pattern changes on each source, where there are several. */
+function sourceRecords(
+  pattern: Pattern,
+  { set, losses, baseline, sequences }: SearchContext,
+): Pick<FoundRecord, "sources"> {
+  if (set.sources.length === 1) return {};
+  const judged = new Set(sequences);
+  return {
+    sources: set.sources.map(({ name, sequences: all }) => {
+      const own = all.filter((index) => judged.has(index));
+      const { loss, change } = patternLoss(losses, pattern, baseline, own);
+      return { source: name, loss: loss.mean, change: change.mean, change_error: change.standardError };
+    }),
   };
 }
 
@@ -159,9 +182,9 @@ function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number | 
 function refinementRecord(
   { firstPattern, firstLoss, gain, tried }: Refinement,
   pattern: Pattern,
-  { losses, heldOut }: SearchContext,
+  { losses, heldOut, weigh }: SearchContext,
 ): NonNullable<FoundRecord["second_look"]> {
-  const out = heldOut.length === 0 ? undefined : lossDifference(losses, firstPattern, pattern, heldOut);
+  const out = heldOut.length === 0 ? undefined : lossDifference(losses, firstPattern, pattern, heldOut, weigh(heldOut));
   return {
     first_pattern: firstPattern,
     first_loss: firstLoss,
@@ -204,7 +227,7 @@ function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executio
 }
 
 export function formatSearchReport(file: PatternFile): string {
-  const sections = [formatSteps(file), formatPatterns(file), formatSummary(file)];
+  const sections = [formatSteps(file), formatPatterns(file), formatSources(file), formatSummary(file)];
   return sections.filter((section) => section !== "").join("\n\n");
 }
 
@@ -289,8 +312,39 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
     ...(fast ? [`${(one.predicted_speedup ?? 1).toFixed(2)}x`] : []),
     one.index_topk_pattern,
   ]);
-  const notes = search.objective === "kl" ? "\nsearched by KL; Loss and Change are of the LM loss" : "";
+  const notes =
+    search.objective === "kl"
+      ? "\nsearched by KL; Loss and Change are of the LM loss"
+      : search.objective === "answer"
+        ? "\nLoss, Change and KL are of the tokens that count: those of answers"
+        : "";
   return `${formatTable(columns, lines)}${notes}`;
+}
+
+/** What each pattern changes on each source, beside the total. */
+function formatSources({ patterns = [], model, calibration: { sources = [] } }: PatternFile): string {
+  if (sources.length < 2) return "";
+  const columns = [
+    { title: "Full", align: "right" },
+    { title: "Weight", align: "right" },
+    { title: "Loss", align: "right" },
+    { title: "Change", align: "right" },
+    { title: "+-", align: "right" },
+    { title: "Source" },
+  ] as const;
+  return formatTable(
+    columns,
+    patterns.flatMap((one) =>
+      (one.sources ?? []).map(({ source, loss, change, change_error: error }) => [
+        `${one.full_layers}/${model.layers}`,
+        (sources.find((known) => known.source === source)?.weight ?? 0).toFixed(2),
+        formatLoss(loss),
+        formatLossChange(change),
+        formatError(error),
+        source,
+      ]),
+    ),
+  );
 }
 
 /** How many patterns were tried without finding a better one, or what was gained on the search's own text and on held-out text. */
@@ -416,7 +470,11 @@ function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: St
 /** `beam, width 3, direction forward`. */
 export function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
   const words = Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
-  return [strategy, ...(objective === "kl" ? ["objective kl"] : []), ...words].join(", ");
+  return [
+    strategy,
+    ...(objective === undefined || objective === "nll" ? [] : [`objective ${objective}`]),
+    ...words,
+  ].join(", ");
 }
 
 function objectiveName({ search }: PatternFile): string {

@@ -32,11 +32,12 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
   const [first] = entries;
   const start = first?.pattern;
   const searched = (first?.sequences ?? []).map(({ index }) => index);
+  const weight = sourceWeights(String(settings.weights ?? ""), first?.sequences ?? []);
   const mean = (pattern: string): number | undefined => {
     const losses = searched.flatMap((index) => {
       const sequence = known.get(pattern)?.get(index);
       const loss = objective === "kl" ? sequence?.kl : sequence?.loss;
-      return loss === undefined || sequence === undefined ? [] : [{ loss, tokens: sequence.tokens }];
+      return loss === undefined || sequence === undefined ? [] : [{ loss, tokens: sequence.tokens * weight(index) }];
     });
     return losses.length === searched.length && losses.length > 0 ? estimate(losses).mean : undefined;
   };
@@ -113,4 +114,26 @@ export function formatStatus(status: SearchStatus): string {
     ]),
   );
   return `${fields}\n\n${table}`;
+}
+
+/**
+ * What a sequence's tokens are multiplied by in a mix of sources.
+ * @param weights as the journal has them: `0.5x16 0.5x32`, weights and numbers of sequences one after the other
+ */
+function sourceWeights(
+  weights: string,
+  measured: readonly { index: number; tokens: number }[],
+): (index: number) => number {
+  const factors = new Map<number, number>();
+  let first = 0;
+  for (const part of weights.split(" ")) {
+    const [share, count] = part.split("x").map(Number);
+    if (share === undefined || count === undefined) break;
+    const [from, end] = [first, first + count];
+    const own = measured.filter(({ index }) => index >= from && index < end);
+    const tokens = own.reduce((total, one) => total + one.tokens, 0);
+    for (const { index } of own) factors.set(index, share / tokens);
+    first = end;
+  }
+  return (index) => factors.get(index) ?? 1;
 }

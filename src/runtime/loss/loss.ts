@@ -46,6 +46,11 @@ export type LossSettings = LossPlace & {
    * The more, the closer the divergence comes to the whole one from below (docs/log.md).
    */
   top?: number;
+  /**
+   * For each window the position of its first token that counts, from 1; the tokens of an answer follow their prompt. All
+   * tokens that have one before them count where absent.
+   */
+  scoredFrom?: readonly number[];
   /** CPU threads in all. */
   threads?: number;
   /**
@@ -80,7 +85,7 @@ export const defaultTop = 128;
 
 /**
  * Opens an evaluator over windows of token ids; each window starts at position 0.
- * @throws RangeError for settings that are no sizes or counts
+ * @throws RangeError for settings that are no sizes, counts or positions
  */
 export async function openLossEvaluator(
   model: ModelFolder,
@@ -92,12 +97,17 @@ export async function openLossEvaluator(
     const sensible = name === "top" ? Number.isInteger(value) && value > 0 : Number.isFinite(value) && value >= 0;
     if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
   }
+  requireScored(windows, settings.scoredFrom);
   const memory = settings.memory ?? availableMemory();
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
-  const common = { dtype, threads, spillBytes, ...(objective === "kl" ? { top } : {}) };
+  const common = {
+    ...{ dtype, threads, spillBytes },
+    ...(objective === "kl" ? { top } : {}),
+    ...(settings.scoredFrom === undefined ? {} : { scoredFrom: settings.scoredFrom }),
+  };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";
   const sizes = onCpu ? await sizesOf(model) : undefined;
@@ -195,6 +205,17 @@ class LossEvaluator implements PatternEvaluator {
     if (asked.length === 0) throw new RangeError("an evaluation needs at least one sequence");
     const strange = asked.find((index) => !Number.isInteger(index) || index < 0 || index >= this.#windows);
     if (strange !== undefined) throw new RangeError(`there is no sequence ${strange}, only ${this.#windows} of them`);
+  }
+}
+
+function requireScored(windows: readonly Int32Array[], scoredFrom: readonly number[] | undefined): void {
+  if (scoredFrom === undefined) return;
+  if (scoredFrom.length !== windows.length) {
+    throw new RangeError(`${windows.length} windows with ${scoredFrom.length} positions to score from`);
+  }
+  for (const [index, from] of scoredFrom.entries()) {
+    if (Number.isInteger(from) && from >= 1 && from < (windows[index] as Int32Array).length) continue;
+    throw new RangeError(`window ${index} cannot be scored from position ${from}`);
   }
 }
 

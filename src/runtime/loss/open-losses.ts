@@ -19,6 +19,8 @@ export interface ProcessSettings {
   spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
+  /** Position of the first token that counts, for each window; 1 where absent. */
+  scoredFrom?: readonly number[];
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */

@@ -29,6 +29,8 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   top?: number;
   /** Which layers stay in memory where not all of them have room; then there is one device. */
   room?: LayerRoom | undefined;
+  /** Position of the first token that counts, for each window. */
+  scoredFrom?: readonly number[];
 }
 
 export class ParallelLosses implements SequenceLosses {
@@ -61,6 +63,7 @@ export class ParallelLosses implements SequenceLosses {
       spillBytes = 0,
       top,
       room,
+      scoredFrom,
       onReplacement,
       program,
     }: ParallelSettings,
@@ -73,8 +76,12 @@ export class ParallelLosses implements SequenceLosses {
       const numbers = [...windows.keys()].filter((window) => window % count === index);
       const [states, spill] = [stateBytes, spillBytes].map((bytes) => Math.floor(bytes / count)) as [number, number];
       const share = { dtype, threads, stateBytes: states, spillBytes: spill };
-      const layers = room === undefined ? {} : { room };
-      const settings = { device, ...share, ...layers, numbers, ...(top === undefined ? {} : { top }) };
+      const settings = {
+        ...{ device, ...share, numbers },
+        ...(room === undefined ? {} : { room }),
+        ...(top === undefined ? {} : { top }),
+        ...(scoredFrom === undefined ? {} : { scoredFrom: chosen(scoredFrom, numbers) }),
+      };
       return new LossWorker({
         name: `worker ${index + 1} of ${count} on ${device}`,
         open: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings },

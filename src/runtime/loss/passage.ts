@@ -17,6 +17,8 @@ export interface StagedSequence {
   place: number;
   number: number;
   ids: Int32Array;
+  /** The first row that predicts a token that counts. */
+  firstScored: number;
   rows: SequenceRows;
   embedded: Float32Array;
   states: KeptStates<StagedStates>;

@@ -48,10 +48,15 @@ export class SequenceBatch {
   readonly ids: BigInt64Array;
   readonly targets: BigInt64Array;
   readonly positions: BigInt64Array;
-  /** For each window, the rows of its predicted tokens. */
+  /** For each window, the rows that predict its tokens that count. */
   readonly lossRows: number[][];
 
-  constructor(windows: readonly Int32Array[], { batch, length, chunks, chunkRows }: SequenceShape) {
+  /** @param scoredFrom position of the first token that counts, for each window; 1 where absent */
+  constructor(
+    windows: readonly Int32Array[],
+    { batch, length, chunks, chunkRows }: SequenceShape,
+    scoredFrom: readonly number[] = [],
+  ) {
     const rows = batch * length;
     this.size = windows.length;
     this.ids = new BigInt64Array(rows);
@@ -69,7 +74,8 @@ export class SequenceBatch {
           this.ids[row] = BigInt(window[position] ?? 0);
           const target = window[position + 1];
           this.targets[row] = BigInt(target ?? 0);
-          if (target !== undefined) this.lossRows[place]?.push(row);
+          const counts = position + 1 >= (scoredFrom[place] ?? 1);
+          if (target !== undefined && counts) this.lossRows[place]?.push(row);
         }
       }
     }

@@ -36,6 +36,8 @@ export interface SequenceLossSettings {
   chunkBytes: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
+  /** Position of the first token that counts, for each window; 1 where absent. */
+  scoredFrom?: readonly number[];
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   profilePrefix?: string;
@@ -142,7 +144,8 @@ export class BatchedLosses implements SequenceLosses {
     });
     const batches: SequenceBatch[] = [];
     for (let first = 0; first < windows.length; first += shape.batch) {
-      batches.push(new SequenceBatch(windows.slice(first, first + shape.batch), shape));
+      const last = first + shape.batch;
+      batches.push(new SequenceBatch(windows.slice(first, last), shape, settings.scoredFrom?.slice(first, last)));
     }
     const lines = [
       `device memory: ${describeNeed(plan.need)}`,

@@ -35,6 +35,8 @@ export interface StagedSettings {
   spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
+  /** Position of the first token that counts, for each window; 1 where absent. */
+  scoredFrom?: readonly number[];
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[];
   recording?: Recording;
@@ -110,6 +112,7 @@ export class StagedLosses implements SequenceLosses {
           place: index,
           number: numbers?.[index] ?? index,
           ids,
+          firstScored: (settings.scoredFrom?.[index] ?? 1) - 1,
           rows,
           embedded,
           states: new KeptStates(states.limit, partsOf),
@@ -335,16 +338,19 @@ export class StagedLosses implements SequenceLosses {
   }
 
   async #headLoss(sequence: StagedSequence, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
-    const { ids, rows, firstLosses } = sequence;
+    const { ids, rows, firstLosses, firstScored } = sequence;
     const { losses, divergences } =
       this.#own === undefined
         ? { losses: await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses), divergences: undefined }
         : await this.#divergences(sequence, pattern, hidden, this.#own);
-    const loss = sum(losses) / losses.length;
-    const kl = divergences === undefined ? undefined : sum(divergences) / losses.length;
+    const tokens = losses.length - firstScored;
+    const loss = sum(losses.subarray(firstScored)) / tokens;
+    // Divergences begin after the invariant rows, which have none.
+    const firstDivergence = Math.max(0, firstScored - rows.invariant);
+    const kl = divergences === undefined ? undefined : sum(divergences.subarray(firstDivergence)) / tokens;
     sequence.firstLosses ??= losses.slice(0, rows.invariant);
     if (!Number.isFinite(loss) || !Number.isFinite(kl ?? 0)) await this.#blameLayer(sequence, pattern);
-    return { loss, tokens: losses.length, ...(kl === undefined ? {} : { kl }) };
+    return { loss, tokens, ...(kl === undefined ? {} : { kl }) };
   }
 
   /** Losses of all rows and the divergences that are not 0 by nature: the invariant rows diverge in no pattern. */
