@@ -383,7 +383,9 @@ describe("loss", () => {
     await writeFile(join(folder, "range.jsonl"), '{"input_ids":[1]}\n{"input_ids":[1,83]}\n');
     await writeFile(join(folder, "empty.jsonl"), "");
     await writeIds(join(folder, "short.jsonl"), 1, 48);
-    const outcome = await indexcache(folder, ["loss", tinyModel, ...set, ...alone, ...args]);
+    // A second -c would be a second source.
+    const own = args.includes("-c") ? set.filter((word) => word !== "-c" && word !== "ids.jsonl") : set;
+    const outcome = await indexcache(folder, ["loss", tinyModel, ...own, ...alone, ...args]);
     expect(outcome).toMatchObject({ status: 2, stdout: "" });
     expect(outcome.stderr).toMatch(words);
     expect(outcome.stderr).toMatch(/^error: [^\n]*\n(hint: [^\n]*\n)?$/);
