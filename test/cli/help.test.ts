@@ -30,6 +30,7 @@ describe("help", () => {
     for (const command of tree(program)) {
       for (const option of ["--help", ...(hasGroups(command) ? ["--help-all"] : [])]) {
         const lines = printed(command, option).split("\n");
+        expect(lines.join(" "), `${command.name()} ${option}`).not.toContain("[])");
         expect(
           lines.filter((line) => line.length > COLUMNS),
           `${command.name()} ${option}`,

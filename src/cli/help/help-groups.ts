@@ -35,6 +35,10 @@ export function shortenHelp(command: Command, names: readonly string[]): void {
 
 /** The part of commander's help that differs, for `configureHelp`; commands inherit it. */
 export const groupedHelp: Partial<Help> & ThisType<Help> = {
+  // "(default: [])" of an option that may be repeated says nothing.
+  optionDescription(option) {
+    return Help.prototype.optionDescription.call(this, option).replace(/ \(default: \[\]\)$/, "");
+  },
   visibleOptions(command) {
     const all = Help.prototype.visibleOptions.call(this, command);
     const shown = isShort(command) ? essentials.get(command) : undefined;
