@@ -38,8 +38,8 @@ const SEQUENCES = 8;
 
 const help = `
 Searches the demo model for the indexers that it can do without, writes the pattern to FILE, and asks the model the same
-questions with every indexer, with the quarter that the search has kept, and with every fourth layer's: about a minute and a
-half on two cores. What it runs are the commands search, eval and loss.
+questions with every indexer, with the quarter that the search has kept, and with every fourth layer's: about two minutes on
+two cores. What it runs are the commands search, eval and loss.
 
 Examples:
   $ indexcache demo
