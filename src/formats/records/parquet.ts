@@ -1,7 +1,7 @@
 /** Rows of a Parquet file, row group by row group. */
 import { gunzipSync } from "node:zlib";
 import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
-import { compressors as libraryCompressors } from "hyparquet-compressors";
+import { compressors as packagedCompressors } from "hyparquet-compressors";
 import { InputError } from "../../base/errors.ts";
 import { openUserFile } from "../../base/user-files.ts";
 
@@ -18,7 +18,7 @@ const LARGEST_ROW_GROUP = 2 ** 32;
 /** The sizes that a file states are not believed beyond limits; zlib stops at the stated size. */
 const compressors: Compressors = Object.fromEntries(
   Object.entries({
-    ...libraryCompressors,
+    ...packagedCompressors,
     GZIP: (input: Uint8Array, bytes: number) =>
       new Uint8Array(gunzipSync(input, { maxOutputLength: Math.max(bytes, 1) })),
   }).map(([codec, decompress]) => [
