@@ -10,6 +10,7 @@ import { randomPrompts } from "../../live/verification.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { AnswerSource } from "../eval/answer-source.ts";
+import { HeldNotes } from "./held-notes.ts";
 import { openServers, type ServerFlags } from "./server-options.ts";
 import { describePreflight, describeServer } from "./server-words.ts";
 
@@ -23,12 +24,8 @@ export async function serverAnswers(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<AnswerSource> {
-  // A view that redraws itself must not be written into: what is said meanwhile comes after it.
-  let held: string[] | undefined;
-  const note = (words: string): void => {
-    if (held === undefined) terminal.warn(words);
-    else held.push(words);
-  };
+  const notes = new HeldNotes(terminal);
+  const { note } = notes;
   const served = await openServers(flags, model, note, signal);
   const { description, replicas } = served;
   const { maxPositionEmbeddings } = model.config;
@@ -44,13 +41,12 @@ export async function serverAnswers(
     async open(_patterns, tokenizer: Tokenizer) {
       await served.prepare(signal);
       await tellPreflight(served, model, flags.concurrency, window, note, terminal, signal);
-      if (terminal.isInteractive) held = [];
+      notes.hold();
       return new ServerArms(served, tokenizer, { window, concurrency: flags.concurrency, note });
     },
     async release() {
       await served.release();
-      for (const words of held ?? []) terminal.warn(words);
-      held = undefined;
+      notes.tell();
     },
   };
 }

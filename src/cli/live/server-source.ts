@@ -7,6 +7,7 @@ import { numbersOf, type ServedModel } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { LossSource } from "../loss-source.ts";
+import { HeldNotes } from "./held-notes.ts";
 import { openServers, type ServerFlags } from "./server-options.ts";
 import { describePreflight, describeServer } from "./server-words.ts";
 
@@ -23,12 +24,8 @@ export async function openServer(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<OpenServer> {
-  // A view that redraws itself must not be written into: what is said meanwhile comes after it.
-  let held: string[] | undefined;
-  const note = (words: string): void => {
-    if (held === undefined) terminal.warn(words);
-    else held.push(words);
-  };
+  const notes = new HeldNotes(terminal);
+  const { note } = notes;
   const served = await openServers(flags, model, note, signal);
   try {
     for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
@@ -60,12 +57,11 @@ export async function openServer(
           });
           found = await preflight(served, losses, measured, indexTopk, signal);
           for (const line of describePreflight(found)) terminal.note(line);
-          if (terminal.isInteractive) held = [];
+          notes.hold();
           return await work(losses);
         } finally {
           await served.release();
-          for (const words of held ?? []) terminal.warn(words);
-          held = undefined;
+          notes.tell();
         }
       },
       release: () => served.release(),
