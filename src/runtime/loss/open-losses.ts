@@ -2,27 +2,17 @@
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { lossFrame } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
-import type { Recording } from "../session/recording.ts";
 import type { LayerRoom } from "../stages/stage-sessions.ts";
-import type { SequenceLosses } from "./loss-backend.ts";
+import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { BatchedLosses } from "./sequence-loss.ts";
 import { StagedLosses } from "./staged-loss.ts";
 
 /** What one process is told about its share of the work. */
-export interface ProcessSettings {
+export interface ProcessSettings extends Omit<BackendSettings, "recording"> {
   device: ComputeDevice;
   dtype: Dtype;
-  threads: number;
-  /** Bytes of host memory that boundary states may take. */
-  stateBytes: number;
   /** Bytes of a temporary file for boundary states beyond that. */
   spillBytes?: number;
-  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
-  top?: number;
-  /** Position of the first token that counts, for each window; 1 where absent. */
-  scoredFrom?: readonly number[];
-  /** What messages call the windows; 0 and up where absent. */
-  numbers?: readonly number[];
   /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */
   room?: LayerRoom;
 }
@@ -33,7 +23,7 @@ const gpuChunkBytes = 8 * 2 ** 30;
 export function openLosses(
   model: ModelFolder,
   windows: readonly Int32Array[],
-  settings: ProcessSettings & { recording?: Recording },
+  settings: ProcessSettings & Pick<BackendSettings, "recording">,
 ): Promise<SequenceLosses> {
   return lossFrame(settings.device, settings.dtype) === "sequences"
     ? BatchedLosses.open(model, windows, { ...settings, chunkBytes: gpuChunkBytes })

@@ -19,29 +19,18 @@ import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "
 import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
-import type { Recording } from "../session/recording.ts";
 import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
-import type { SequenceLosses } from "./loss-backend.ts";
+import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
 import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
 import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
-export interface SequenceLossSettings {
+export interface SequenceLossSettings extends BackendSettings {
   device: SessionSettings["device"];
-  threads: number;
   dtype: Dtype;
-  /** Bytes of host memory for boundary states; 0 runs every candidate from the first layer. */
-  stateBytes: number;
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
-  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
-  top?: number;
-  /** Position of the first token that counts, for each window; 1 where absent. */
-  scoredFrom?: readonly number[];
-  /** What messages call the windows; 0 and up where absent. */
-  numbers?: readonly number[];
   profilePrefix?: string;
-  recording?: Recording;
 }
 
 /** Share of the device's memory that the working set of one chunk may take. */

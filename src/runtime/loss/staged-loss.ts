@@ -14,12 +14,11 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { SessionSettings } from "../session/onnx-session.ts";
-import type { Recording } from "../session/recording.ts";
 import { type SelectedKeys, StageModel } from "../stages/stage-model.ts";
 import type { LayerRoom } from "../stages/stage-sessions.ts";
 import { KeptStates, type Wanted } from "./kept-states.ts";
 import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
-import { chosen, type SequenceLosses, type SequenceResults } from "./loss-backend.ts";
+import { type BackendSettings, chosen, type SequenceLosses, type SequenceResults } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
 import { Passage, type StagedSequence } from "./passage.ts";
 import { distributionBytes, flightBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
@@ -27,19 +26,10 @@ import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
 import { TemporaryFile } from "./temporary-file.ts";
 import { passagesOf, type Walker } from "./walk.ts";
 
-export interface StagedSettings {
+export interface StagedSettings extends BackendSettings {
   device: SessionSettings["device"];
-  threads: number;
-  stateBytes: number;
   /** Bytes of a temporary file for the states of sequences that memory has no room for. */
   spillBytes?: number;
-  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
-  top?: number;
-  /** Position of the first token that counts, for each window; 1 where absent. */
-  scoredFrom?: readonly number[];
-  /** What messages call the windows; 0 and up where absent. */
-  numbers?: readonly number[];
-  recording?: Recording;
   /** Which layers stay in memory where not all of them have room. */
   room?: LayerRoom;
 }
