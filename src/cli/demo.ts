@@ -2,13 +2,14 @@
 import { spawn } from "node:child_process";
 import process from "node:process";
 import type { Command } from "commander";
-import { type ExitCode, InterruptedError, RuntimeFailure } from "../base/errors.ts";
+import { type ExitCode, IndexCacheError, InterruptedError } from "../base/errors.ts";
 import { quoteWord } from "../base/shell.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../eval/item.ts";
 import { openPromptAssembly } from "../eval/prompt-assembly.ts";
 import { evaluate } from "../eval/run/evaluation.ts";
 import { openSuite } from "../eval/suites.ts";
+import { tokenCounter } from "../eval/token-counter.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { type DemoArm, type DemoQuestion, formatDemoReport } from "../report/demo-report.ts";
 import { Arms } from "../runtime/generate/arms.ts";
@@ -112,12 +113,13 @@ async function search({ output, quiet, json }: DemoFlags, signal: AbortSignal): 
 }
 
 /** Ends the demo as its search has ended. */
-class SearchFailure extends RuntimeFailure {
-  override readonly exitCode;
+class SearchFailure extends IndexCacheError {
+  readonly code = "E_DEMO";
+  readonly exitCode: ExitCode;
 
   constructor(message: string, status: number | NodeJS.Signals | null) {
     super(message);
-    this.exitCode = (status === 1 || status === 2 ? status : 3) as typeof ExitCode.runtimeFailure;
+    this.exitCode = status === 1 || status === 2 ? status : 3;
   }
 }
 
@@ -164,7 +166,7 @@ async function askQuestions(
 
 function openQuestions(tokenizer: Tokenizer, wrapperTokens: number, signal: AbortSignal): Promise<Suite> {
   return openSuite("ruler-core", {
-    counter: { encode: (text) => tokenizer.encodePlain(text), decode: (ids) => tokenizer.decode(ids) },
+    counter: tokenCounter(tokenizer),
     tokenizerHash: tokenizer.hash,
     wrapperTokens,
     tasks,
@@ -194,14 +196,14 @@ async function measureLosses(
   const set = await openCalibrationSet(model, flags, new Terminal({ quiet: true }), signal);
   const evaluator = await openLossEvaluator(model, set.windows, { device: "cpu", dtype: "float32" });
   try {
-    const measured: DemoArm[] = [];
-    for (const arm of arms) {
-      const { loss } = await whileWaiting(terminal, "measuring losses on held-out text", () =>
-        evaluator.evaluate(arm.pattern, { signal }),
-      );
-      measured.push({ ...arm, loss });
-    }
-    return measured;
+    return await whileWaiting(terminal, "measuring losses on held-out text", async () => {
+      const measured: DemoArm[] = [];
+      for (const arm of arms) {
+        const { loss } = await evaluator.evaluate(arm.pattern, { signal });
+        measured.push({ ...arm, loss });
+      }
+      return measured;
+    });
   } finally {
     await evaluator.release();
   }

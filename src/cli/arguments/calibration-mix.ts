@@ -13,6 +13,7 @@ import { calibrationSeed } from "../../eval/generated/seeds.ts";
 import type { EvalItem } from "../../eval/item.ts";
 import { openPromptAssembly, type PromptAssembly } from "../../eval/prompt-assembly.ts";
 import { openSuite, type SuiteName } from "../../eval/suites.ts";
+import { tokenCounter } from "../../eval/token-counter.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import { formatCount } from "../../report/quantities.ts";
 import type { Objective } from "../../runtime/measurement.ts";
@@ -217,7 +218,7 @@ class AnswerReader {
     const { sequences } = flags;
     const open = (samples: number) =>
       openSuite(name, {
-        counter: { encode: (text) => tokenizer.encodePlain(text), decode: (ids) => tokenizer.decode(ids) },
+        counter: tokenCounter(tokenizer),
         tokenizerHash: tokenizer.hash,
         wrapperTokens: assembly.wrapperTokens,
         window: config.maxPositionEmbeddings,

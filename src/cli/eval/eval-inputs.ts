@@ -9,6 +9,7 @@ import { openPromptAssembly, type PromptAssembly } from "../../eval/prompt-assem
 import type { Arm } from "../../eval/run/evaluation.ts";
 import { openSuite, type SuiteValues } from "../../eval/suites.ts";
 import { type TokenBudget, usualThoughtTokens } from "../../eval/token-budget.ts";
+import { tokenCounter } from "../../eval/token-counter.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
@@ -158,11 +159,7 @@ function chooseSuite(
   const folder = cacheFolder(flags);
   return openSuite(suite, {
     ...values,
-    counter: {
-      encode: (text) => tokenizer.encodePlain(text),
-      decode: (ids) => tokenizer.decode(ids),
-      specialTokens: tokenizer.encode("x").length - tokenizer.encodePlain("x").length,
-    },
+    counter: tokenCounter(tokenizer),
     tokenizerHash: tokenizer.hash,
     wrapperTokens: assembly.wrapperTokens,
     seed,
