@@ -1,11 +1,11 @@
 /** GraphWalks as a suite: graphs that are generated, or the user's copy of openai/graphwalks. */
 import { FEWEST_EDGES, graphWalk } from "../../corpus/graph-walks.ts";
-import { fits, generateSet, requireCacheFolder, requireFit, type SetSettings } from "../generated/generated-set.ts";
+import { fits, requireCacheFolder, requireFit, type SetSettings } from "../generated/generated-set.ts";
+import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { SampleGenerator } from "../generated/generator.ts";
-import { DEFAULT_SAMPLES, DEFAULT_SEED, targetLengths } from "../generated/target-lengths.ts";
-import type { EvalItem, Suite } from "../item.ts";
+import { targetLengths } from "../generated/target-lengths.ts";
+import type { Suite } from "../item.ts";
 import { chooseTasks, dataOptions, defineSuite, generatedOptions } from "../suite-definition.ts";
-import { withBudget } from "../token-budget.ts";
 import { openGraphwalksRecords, type RecordOptions } from "./records.ts";
 import {
   GENERATED_ANSWER_TOKENS,
@@ -45,34 +45,18 @@ async function openGenerated(tasks: readonly GraphwalksTask[], options: Graphwal
     tasks,
     skipped: [],
     notes: ["Graphs are generated: scores compare arms, not with those published of openai/graphwalks"],
-    total: sets.reduce((total, { samples }) => total + samples, 0),
-    bad: [],
-    async *items(): AsyncGenerator<EvalItem> {
-      for (const set of sets) yield* generateSet(set);
-    },
+    ...itemsOf(sets),
   };
 }
 
 function describeSet(task: GraphwalksTask, length: number, options: GraphwalksOptions): SetSettings {
-  const { counter, tokenizerHash, wrapperTokens = 0, limit, cacheFolder, signal } = options;
-  const { seed = DEFAULT_SEED, samples = DEFAULT_SAMPLES, window = Number.POSITIVE_INFINITY } = options;
-  const room = Math.min(length - task.maxNewTokens, window - withBudget(task, options).maxNewTokens);
   return {
+    ...askedSet(task, length, options),
     benchmark: "GraphWalks",
     version: GRAPHWALKS_VERSION,
-    task,
     generator: walkGenerator(task),
-    length,
-    samples: Math.min(samples, limit ?? samples),
-    seed,
-    counter,
-    tokenizerHash,
-    wrapperTokens,
-    limit: room - wrapperTokens,
     steps: "fine",
     goldAnswer: ({ outputs }) => goldNodes(outputs),
-    ...(cacheFolder === undefined ? {} : { cacheFolder }),
-    ...(signal === undefined ? {} : { signal }),
   };
 }
 

@@ -3,17 +3,16 @@ import { UsageError } from "../../base/errors.ts";
 import {
   describeEnd,
   fits,
-  generateSet,
   requireCacheFolder,
   requireFit,
   requireFittingQuestions,
   type SetSettings,
   sizeOf,
 } from "../generated/generated-set.ts";
+import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { GeneratedSample, GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
-import { DEFAULT_SAMPLES, DEFAULT_SEED, targetLengths } from "../generated/target-lengths.ts";
-import type { EvalItem, SkippedTask, Suite } from "../item.ts";
-import { withBudget } from "../token-budget.ts";
+import { targetLengths } from "../generated/target-lengths.ts";
+import type { SkippedTask, Suite } from "../item.ts";
 import { type EnglishWords, readEnglishWords } from "./english-words.ts";
 import { type Essays, readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
@@ -51,11 +50,7 @@ export async function openGeneratedRuler(
     tasks,
     skipped,
     notes: [...describeData(tasks, data), ...describeSets(sets)],
-    total: sets.reduce((total, set) => total + sizeOf(set), 0),
-    bad: [],
-    async *items(): AsyncGenerator<EvalItem> {
-      for (const set of sets) yield* generateSet(set);
-    },
+    ...itemsOf(sets),
   };
 }
 
@@ -120,39 +115,23 @@ function describeSets(sets: readonly SetSettings[]): string[] {
 
 /** The set of a task and length, with the first of its generators that fits. */
 function describeSet(task: RulerTask, length: number, data: RulerData, options: RulerOptions): SetSettings {
-  const { counter, tokenizerHash, limit, cacheFolder, signal, window = Number.POSITIVE_INFINITY } = options;
-  const {
-    seed = DEFAULT_SEED,
-    wrapperTokens = 0,
-    samples = DEFAULT_SAMPLES,
-    steps = rulerOptions.steps.default,
-  } = options;
-  // A thought is no part of the length asked for, but it has to have room in the window.
-  const whole = Math.min(length - task.maxNewTokens, window - withBudget(task, options).maxNewTokens);
+  const { steps = rulerOptions.steps.default } = options;
+  const asked = askedSet(task, length, options);
   const dataHash =
     task.flag === undefined
       ? task.family === "cwe"
         ? data.englishWords?.hash
         : undefined
       : { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa }[task.flag]?.hash;
-  const sets = openGenerators(task, { length, seed }, data, options).map((generator) => ({
+  const sets = openGenerators(task, { length, seed: asked.seed }, data, options).map((generator) => ({
+    ...asked,
     benchmark: "RULER",
     version: RULER_VERSION,
-    task,
     generator,
-    length,
-    samples: Math.min(samples, limit ?? samples),
-    seed,
-    counter,
-    tokenizerHash,
-    wrapperTokens,
-    limit: whole - wrapperTokens,
     steps,
     goldAnswer: ({ input, answerPrefix, outputs }: GeneratedSample) =>
       goldAnswerBehind(input + answerPrefix, task, outputs),
     ...(dataHash === undefined ? {} : { dataHash }),
-    ...(cacheFolder === undefined ? {} : { cacheFolder }),
-    ...(signal === undefined ? {} : { signal }),
   }));
   return sets.find(fits) ?? requireFit(sets);
 }
