@@ -76,3 +76,9 @@ function significant(value: number, digits: number): string {
 function pad(value: number): string {
   return String(value).padStart(2, "0");
 }
+
+/** A difference of scores, shares of 1, in points of 100 with its sign. */
+export function formatPointChange(change: number): string {
+  const points = (100 * Math.abs(change)).toFixed(1);
+  return `${change < 0 && points !== "0.0" ? "-" : "+"}${points}`;
+}

@@ -1,7 +1,7 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatError, formatLossChange } from "../quantities.ts";
+import { formatCount, formatError, formatLossChange, formatPointChange } from "../quantities.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
@@ -230,7 +230,7 @@ function qualityOf({ file }: EvalEvidence, pattern: Pattern): QualityFinding[] {
   if (row === undefined || comparison === undefined) return [];
   const { margin, alpha } = file.statistics;
   const held = heldBy[comparison.verdict];
-  const change = `${signedPoints(comparison.difference)} points of 100 over ${formatCount(row.items)} items`;
+  const change = `${formatPointChange(comparison.difference)} points of 100 over ${formatCount(row.items)} items`;
   const risk = {
     held: `a loss of more than ${points(margin)} is excluded; where there is one, this is said in at most ${percent(alpha)} of cases`,
     "not held": `a loss of more than ${points(margin)} is proven, with an error of at most ${percent(alpha)}`,
@@ -250,7 +250,7 @@ function otherArmLines({ evaluations }: Evidence, pattern: Pattern): string[] {
       const found = file.arms[arm];
       if (found === undefined || found.index_topk_pattern === pattern) return [];
       const kept = `${found.full_layers} of ${found.index_topk_pattern.length} indexers`;
-      return [`${text(found.name)} (${kept}) ${heldBy[verdict]}, ${signedPoints(difference)} points`];
+      return [`${text(found.name)} (${kept}) ${heldBy[verdict]}, ${formatPointChange(difference)} points`];
     });
     return others.length === 0 ? [] : [`Beside it on ${text(file.suite.name)}: ${others.join("; ")}.`];
   });
@@ -266,7 +266,7 @@ function losingTasks({ rows }: EvalResult, arm: number): string[] {
   return rows.flatMap(({ kind, endpoint, name, comparisons }) => {
     const found = comparisons.find((one) => one.arm === arm);
     if (kind !== "task" || endpoint !== "generation" || found?.verdict !== "inferior") return [];
-    return [`${text(name)} (${signedPoints(found.difference)})`];
+    return [`${text(name)} (${formatPointChange(found.difference)})`];
   });
 }
 
@@ -327,9 +327,4 @@ function percent(share: number): string {
 function points(share: number): string {
   const value = Number((100 * share).toPrecision(3));
   return `${value} ${value === 1 ? "point" : "points"}`;
-}
-
-function signedPoints(share: number): string {
-  const value = (100 * Math.abs(share)).toFixed(1);
-  return `${share < 0 && value !== "0.0" ? "-" : "+"}${value}`;
 }

@@ -1,6 +1,6 @@
 /** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
 import type { EvalComparison, EvalResult, EvalRow } from "../../formats/eval-result.ts";
-import { formatCount, formatDuration, formatRate } from "../quantities.ts";
+import { formatCount, formatDuration, formatPointChange, formatRate } from "../quantities.ts";
 import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
 
 /**
@@ -115,7 +115,7 @@ function changeCells(comparison: EvalComparison | undefined, alpha: number): str
   if (comparison === undefined) return ["", "", ""];
   const { difference, interval, p, p_holm: corrected } = comparison;
   const star = corrected !== undefined && corrected < alpha ? "*" : "";
-  return [signedPoints(difference), range(interval, signedPoints), `${formatP(p)}${star}`];
+  return [formatPointChange(difference), range(interval, formatPointChange), `${formatP(p)}${star}`];
 }
 
 function lossCells(comparison: EvalComparison | undefined, everyInterval: boolean): string[] {
@@ -224,11 +224,6 @@ function points(value: number): string {
 function marginPoints(margin: number): string {
   const value = Number((100 * margin).toPrecision(6));
   return `${value} ${value === 1 ? "point" : "points"}`;
-}
-
-function signedPoints(value: number): string {
-  const text = (100 * Math.abs(value)).toFixed(1);
-  return `${value < 0 && text !== "0.0" ? "-" : "+"}${text}`;
 }
 
 function percent(value: number): string {

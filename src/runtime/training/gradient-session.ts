@@ -25,6 +25,7 @@ import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 import { rangeShape } from "./layer-states.ts";
+import { rowPositions } from "./row-positions.ts";
 
 /** Weights of one indexer, row by row as Hugging Face stores them. */
 export type IndexerParameters = Record<IndexerTensor, Float32Array>;
@@ -85,8 +86,7 @@ export class GradientSession {
     this.#range = range;
     this.#weights = weights;
     this.#hiddenSize = hiddenSize;
-    const { batch, length } = settings;
-    this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
+    this.#positions = rowPositions(settings);
   }
 
   static async open(

@@ -9,6 +9,7 @@ import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
+import { rowPositions } from "./row-positions.ts";
 
 export interface LayerStatesSettings {
   device: ComputeDevice;
@@ -64,8 +65,7 @@ export class LayerStates {
     this.#settings = settings;
     this.#range = range;
     this.#boundaries = boundaries;
-    const { batch, length } = settings;
-    this.#positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
+    this.#positions = rowPositions(settings);
   }
 
   static async open(model: ModelFolder, range: LayerRange, settings: LayerStatesSettings): Promise<LayerStates> {
