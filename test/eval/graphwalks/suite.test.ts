@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { InputError, UsageError } from "../../../src/base/errors.ts";
 import { Random } from "../../../src/base/random.ts";
 import { graphWalk } from "../../../src/corpus/graph-walks.ts";
-import type { EvalItem, Suite } from "../../../src/eval/item.ts";
+import type { Suite } from "../../../src/eval/item.ts";
 import { openSuite, type SuiteOptions } from "../../../src/eval/suites.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
+import { collect, failure } from "../suite-outcomes.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -20,18 +20,6 @@ afterEach(() => rmSync(folder, { recursive: true }));
 const counter = wordCounter();
 const open = (options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite("graphwalks", { counter, tokenizerHash, lengths: [2048], samples: 4, ...options });
-
-async function collect(suite: Suite): Promise<EvalItem[]> {
-  const items: EvalItem[] = [];
-  for await (const item of suite.items()) items.push(item);
-  return items;
-}
-
-async function failure(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.catch((reason: unknown) => reason);
-  if (error instanceof InputError || error instanceof UsageError) return `${error.message} | ${error.hint ?? ""}`;
-  throw error;
-}
 
 /** What the prompt asks, carried out on what the prompt says. */
 function walked(prompt: string): Set<string> {

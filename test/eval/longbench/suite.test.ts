@@ -4,11 +4,11 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { InputError, UsageError } from "../../../src/base/errors.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { truncateMiddle } from "../../../src/eval/longbench/truncation.ts";
 import { listSuites, openSuite, type SuiteName, type SuiteOptions } from "../../../src/eval/suites.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
+import { collect, failure as refusal } from "../suite-outcomes.ts";
 import { longbenchRecords, longbenchV2Records, writeLongbenchV2, writeLongbenchZip } from "./synthetic-files.ts";
 
 let folder: string;
@@ -20,19 +20,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 const open = (name: SuiteName, options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite(name, { counter: wordCounter(), tokenizerHash, data: folder, ...options });
 
-async function collect(suite: Suite): Promise<EvalItem[]> {
-  const items: EvalItem[] = [];
-  for await (const item of suite.items()) items.push(item);
-  return items;
-}
-
-async function failure(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.catch((reason: unknown) => reason);
-  if (error instanceof InputError || error instanceof UsageError) {
-    return `${error.message} | ${error.hint ?? ""}`.replaceAll(folder, "");
-  }
-  throw error instanceof Error ? error : new Error("nothing was thrown");
-}
+const failure = async (promise: Promise<unknown>): Promise<string> => (await refusal(promise)).replaceAll(folder, "");
 
 const write = (name: string, content: unknown): Promise<void> =>
   writeFile(join(folder, name), typeof content === "string" ? content : JSON.stringify(content));

@@ -3,12 +3,12 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { InputError, UsageError } from "../../../src/base/errors.ts";
 import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { openPromptAssembly } from "../../../src/eval/prompt-assembly.ts";
 import { openSuite, type SuiteOptions } from "../../../src/eval/suites.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
+import { collect, failure } from "../suite-outcomes.ts";
 
 let folder: string;
 let data: string;
@@ -39,18 +39,6 @@ const open = (options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite("mrcr", { counter: wordCounter(), tokenizerHash, data, ...options });
 const write = (...records: unknown[]): Promise<void> =>
   writeFile(data, records.map((one) => JSON.stringify(one)).join("\n"));
-
-async function collect(suite: Suite): Promise<EvalItem[]> {
-  const items: EvalItem[] = [];
-  for await (const item of suite.items()) items.push(item);
-  return items;
-}
-
-async function failure(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.catch((reason: unknown) => reason);
-  if (error instanceof InputError || error instanceof UsageError) return `${error.message} | ${error.hint ?? ""}`;
-  throw error;
-}
 
 test("a conversation is asked turn by turn, and its answer scored behind the random string", async () => {
   await write(record, { ...record, prompt: messages, n_needles: "8" });

@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { InputError, UsageError } from "../../../src/base/errors.ts";
 import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import { findLargest } from "../../../src/eval/generated/fitting.ts";
 import { officialSample, officialStart } from "../../../src/eval/generated/official-steps.ts";
@@ -15,6 +14,7 @@ import { adjectives, nouns, verbs } from "../../../src/eval/ruler/wonderwords.ts
 import { zetaCounts } from "../../../src/eval/ruler/word-lists.ts";
 import { openSuite, type SuiteName, type SuiteOptions } from "../../../src/eval/suites.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
+import { collect, failure } from "../suite-outcomes.ts";
 
 const demo = join(import.meta.dirname, "..", "..", "..", "models", "demo");
 
@@ -27,19 +27,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 const open = (name: SuiteName, options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite(name, { counter: wordCounter(), tokenizerHash, lengths: [1024], samples: 3, ...options });
 
-async function collect(suite: Suite): Promise<EvalItem[]> {
-  const items: EvalItem[] = [];
-  for await (const item of suite.items()) items.push(item);
-  return items;
-}
-
 const promptOf = ({ prompt }: EvalItem): string => prompt.user + prompt.answerPrefix;
-
-async function failure(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.catch((reason: unknown) => reason);
-  if (error instanceof InputError || error instanceof UsageError) return `${error.message} | ${error.hint ?? ""}`;
-  throw error;
-}
 
 const essayText = Array.from({ length: 300 }, (_, i) => `Sentence number ${i} is about essay ${i % 7}!`).join("\n\n ");
 
