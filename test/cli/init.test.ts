@@ -23,17 +23,22 @@ function answering(answers: readonly (readonly [question: string, keys: string])
     const env = { ...plainEnvironment(), TERM: "xterm-256color" };
     const terminal = spawn(process.execPath, [program, "init"], { cwd: folder, rows: 40, cols: 120, env });
     let text = "";
-    let unread = "";
+    // Where the part of the text begins that no answer has been found for.
+    let read = 0;
     const left = [...answers];
+    const answer = (): void => {
+      const [next] = left;
+      const at = next === undefined ? -1 : text.indexOf(next[0], read);
+      if (next === undefined || at < 0) return;
+      left.shift();
+      read = at + next[0].length;
+      // The prompt draws before it listens.
+      if (next[1] !== "") setTimeout(() => terminal.write(next[1]), 250);
+      answer();
+    };
     terminal.onData((data) => {
       text += data;
-      unread += data;
-      const [next] = left;
-      if (next === undefined || !unread.includes(next[0])) return;
-      left.shift();
-      unread = "";
-      // The prompt draws before it listens.
-      setTimeout(() => terminal.write(next[1]), 50);
+      answer();
     });
     terminal.onExit(({ exitCode }) => resolve({ exitCode, text }));
   });

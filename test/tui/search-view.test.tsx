@@ -1,6 +1,6 @@
 import { PassThrough } from "node:stream";
 import { render } from "ink-testing-library";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import type { Candidate } from "../../src/search/events.ts";
 import type { SearchProgress } from "../../src/search/progress.ts";
@@ -186,6 +186,12 @@ describe("SearchView", () => {
   });
 });
 
+/** Text as a terminal would show it, a line for each escape. */
+function withoutEscapes(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: escapes are what is taken off
+  return text.replace(/\u001b\[[\d;?]*[A-Za-z]/g, "\n");
+}
+
 test("openSearchView() draws on the stream it is given, follows its size, and leaves the last state there", async () => {
   const stream = new PassThrough();
   const size = { columns: 140, rows: 40, isTTY: true };
@@ -195,24 +201,26 @@ test("openSearchView() draws on the stream it is given, follows its size, and le
     written += block.toString();
   });
   const display = openSearchView(terminal, "glm-tiny", undefined);
-  const settle = () => new Promise((resolve) => setTimeout(resolve, 60));
+  // ink draws when its own timer lets it, which on a busy machine may be much later.
+  const drawn = (text: string) =>
+    vi.waitFor(() => expect(withoutEscapes(written)).toContain(text), { timeout: 10_000 });
   display.tick({ ...progress, ...deep() });
-  await settle();
+  await drawn("glm-tiny");
   written = "";
   terminal.columns = 60;
   terminal.emit("resize");
-  await settle();
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: escapes are what is taken off
-  const plain = written.replace(/\u001b\[[\d;?]*[A-Za-z]/g, "\n");
-  expect(plain).toContain("glm-tiny");
-  expect(plain.split("\n").filter((line) => line.length > 60)).toEqual([]);
+  await drawn("glm-tiny");
+  expect(
+    withoutEscapes(written)
+      .split("\n")
+      .filter((line) => line.length > 60),
+  ).toEqual([]);
   display.tick({ ...progress, step: 7 });
   display.close();
-  await settle();
-  expect(written).toContain("step 7 of 7");
+  await drawn("step 7 of 7");
   written = "";
   terminal.emit("resize");
   display.tick(progress);
-  await settle();
+  await new Promise((resolve) => setTimeout(resolve, 60));
   expect(written).toBe("");
 });
