@@ -51,7 +51,7 @@ export function sharedLayerMeans(
 }
 
 /** The pattern of `full` Full layers that a search went through, if it did. */
-export function searchedPattern(file: PatternFile, full: number): Pattern | undefined {
+function searchedPattern(file: PatternFile, full: number): Pattern | undefined {
   // What was wanted, or met on the way: the frontier has the best pattern of each size.
   const steps = [...file.trajectory, ...(file.search.frontier ?? []), ...(file.patterns ?? []), file];
   const found = steps

@@ -21,7 +21,7 @@ export interface Quantization {
 /** One scale for a whole weight, for each row, for each run of a row, or for each block of rows and columns. */
 export type Strategy = "tensor" | "channel" | "group" | "block";
 
-export const readFormats =
+const readFormats =
   "weights in BF16, F16, F32, or FP8 (E4M3) with scales for blocks, rows or whole weights (fp8, compressed-tensors, fbgemm_fp8, modelopt)";
 
 export const quantizationHint = "use the BF16 or FP8 release of the model, or dequantise it first";

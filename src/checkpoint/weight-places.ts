@@ -7,7 +7,7 @@ import { realpath } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { requireRegularFile } from "../base/user-files.ts";
 
-export interface WeightPlace {
+interface WeightPlace {
   /** Path below the common folder, with slashes: what a graph calls the file. */
   location: string;
   bytes: number;

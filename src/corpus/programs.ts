@@ -51,7 +51,7 @@ const printText: Statement = (random, state) => {
 };
 
 /** One program with its output, which is a list of answers. */
-export function draftProgram(random: Random, statements: number): Draft {
+function draftProgram(random: Random, statements: number): Draft {
   const state: State = { numbers: new Map(), texts: new Map(), printed: [] };
   const names = random.sample(things, statements + 2);
   const fresh = () => names.pop() ?? "x";

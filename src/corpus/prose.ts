@@ -135,7 +135,7 @@ export function draftStory(random: Random, tokens: number): Draft {
 }
 
 /** A draft's text cut at its answers, in order; `known` marks the answers. */
-export function* piecesOf(draft: Draft): Generator<[text: string, known: boolean]> {
+function* piecesOf(draft: Draft): Generator<[text: string, known: boolean]> {
   const { text } = draft;
   let from = 0;
   for (const [start, end] of draft.answers) {

@@ -14,7 +14,7 @@ import { type DistillEntry, type DistillFingerprint, distillJournal } from "./di
 import type { DistillationStore, Measured } from "./distillation.ts";
 import { fromArrays, type SavedTraining, toArrays } from "./saved-training.ts";
 
-export const journalName = "journal.jsonl";
+const journalName = "journal.jsonl";
 
 const boundaryName = /^boundary-\d+\.bf16$/;
 const stateName = /^group-\d+-[a-z0-9-]+\.safetensors$/;

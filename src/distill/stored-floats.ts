@@ -66,7 +66,7 @@ function encodeScales(exact: Float64Array, dtype: string): { bytes: Uint8Array; 
 }
 
 /** Bits of the nearest FP8 E4M3 number; beyond the largest, the largest. */
-export function toFloat8(value: number): number {
+function toFloat8(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
   const size = Math.min(largestFp8, Math.abs(value));
   if (size === 0) return sign;
@@ -92,7 +92,7 @@ function fromFloat16(bits: number): number {
 const word = new DataView(new ArrayBuffer(4));
 
 /** Bits of the nearest float16; values beyond its range become infinite. */
-export function toFloat16(value: number): number {
+function toFloat16(value: number): number {
   word.setFloat32(0, value);
   const bits = word.getUint32(0);
   const sign = (bits >>> 16) & 0x8000;

@@ -11,7 +11,7 @@ import { BatchOrder, isSparse, patternAt, queriesAt, type Recipe, rateAt } from 
 export type Tensors = Record<string, Float32Array>;
 
 /** What a step asks for. */
-export interface StepRequest {
+interface StepRequest {
   step: number;
   /** Numbers of the sequences. */
   sequences: number[];
@@ -24,7 +24,7 @@ export interface StepRequest {
 }
 
 /** KL divergence in nats, mean over query rows, and its gradient. */
-export interface StepGradient {
+interface StepGradient {
   loss: number;
   gradients: Tensors;
 }

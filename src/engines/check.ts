@@ -18,7 +18,7 @@ export interface Finding {
 }
 
 /** Fields as a user hands them to an engine, where they are not ours. */
-export interface GivenOverride {
+interface GivenOverride {
   fields: IndexFields;
   flag?: string | undefined;
   nestedUnder?: string | undefined;

@@ -21,7 +21,7 @@ export type PatternSource =
   | OverrideSource;
 
 /** Config fields on a command line, in a script or in an options file. */
-export interface OverrideSource {
+interface OverrideSource {
   kind: "override";
   fields: IndexFields;
   /** The option before them, where there is one: `--hf-overrides`. */

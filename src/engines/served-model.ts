@@ -17,7 +17,7 @@ import { checkShape, parseJson } from "../formats/validation.ts";
 import { type IndexFields, indexFieldsSchema } from "./index-fields.ts";
 
 /** `dsa`: an indexer on every backbone layer. `v4`: on those with compress ratio 4 only (C4A). */
-export type IndexerFamily = "dsa" | "v4";
+type IndexerFamily = "dsa" | "v4";
 
 export interface ServedModel {
   /** Folder or config.json; undefined where only a count of layers is known. */

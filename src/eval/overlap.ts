@@ -10,7 +10,7 @@ const MANY_RUNS = RUN_TOKENS;
 /** Of a sketch that keeps few runs, more than one has to be found: one alone may be chance. */
 const FEWEST_FOUND = 2;
 
-export interface OverlappingItem {
+interface OverlappingItem {
   task: string;
   id: string;
   /** Estimated number of runs in common. */

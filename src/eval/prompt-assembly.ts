@@ -18,7 +18,7 @@ export interface AssembledPrompt {
 }
 
 /** Ids of prompt and gold answer together; the loss is taken over the ids from `scoredFrom` on. */
-export interface AssembledAnswer {
+interface AssembledAnswer {
   ids: number[];
   /**
    * At most the length of the prompt, with which `ids` agree up to here: a last blank of the prompt may be one token with
@@ -30,7 +30,7 @@ export interface AssembledAnswer {
 }
 
 /** Continuations of a multiple choice: all begin with the ids of `shared`, then each label has its own. */
-export interface AssembledChoices {
+interface AssembledChoices {
   /** Prompt and whatever leads the label ("The correct answer is ("). One prefill of this scores all labels. */
   shared: number[];
   /** Ids of each label of `item.choices`, in order; more than one id where the tokenizer splits a label. */

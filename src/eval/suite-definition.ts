@@ -41,21 +41,21 @@ interface OptionWords {
   decides: "source" | "prompts" | "scores";
 }
 
-export interface TextOption extends OptionWords {
+interface TextOption extends OptionWords {
   kind: "text";
 }
-export interface SwitchOption extends OptionWords {
+interface SwitchOption extends OptionWords {
   kind: "switch";
 }
 /** A whole number from 1 up. */
-export interface CountOption extends OptionWords {
+interface CountOption extends OptionWords {
   kind: "count";
 }
 /** Whole numbers of tokens: 4096,8k. */
-export interface LengthsOption extends OptionWords {
+interface LengthsOption extends OptionWords {
   kind: "lengths";
 }
-export interface ChoiceOption<T extends string> extends OptionWords {
+interface ChoiceOption<T extends string> extends OptionWords {
   kind: "choice";
   choices: readonly T[];
   default: T;
@@ -81,7 +81,7 @@ type ValueOf<O> =
 export type OptionValues<Options extends OptionSet> = { -readonly [K in keyof Options]?: ValueOf<Options[K]> };
 
 /** A task as `eval --list` shows it. */
-export interface TaskNeeds {
+interface TaskNeeds {
   task: EvalTask;
   /** What the user has to give: "nothing", "--essays", "--data"; for a person. */
   data: string;

@@ -1,6 +1,6 @@
 /** Thoughts of a model that thinks before it answers: the answer is what follows the closing tag. */
 
-export const OPENING = "<think>";
+const OPENING = "<think>";
 export const CLOSING = "</think>";
 
 export interface SeparatedAnswer {

@@ -9,7 +9,7 @@ import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
-export const ANALYSIS_SCHEMA_VERSION = 1;
+const ANALYSIS_SCHEMA_VERSION = 1;
 
 const layer = z.int().min(0);
 /** Null where it is not known: with a single sequence. */
@@ -37,7 +37,7 @@ const statistic = z.object({
 /** How a layer's selection compares, averaged over the Shared layers of a pattern and their sources. */
 const localScores = z.object({ overlap: z.number(), recall: z.number(), similarity: z.number() });
 
-export const patternOrigins = ["model", "uniform", "overlap", "recall", "similarity", "searched"] as const;
+const patternOrigins = ["model", "uniform", "overlap", "recall", "similarity", "searched"] as const;
 
 const comparedPattern = z.object({
   origin: z
@@ -69,7 +69,7 @@ const pair = z.object({
   interaction_standard_error: error.describe("paired, over sequences"),
 });
 
-export const analysisFileSchema = z
+const analysisFileSchema = z
   .object({
     kind: z.literal("indexcache-analysis"),
     schema_version: z.literal(ANALYSIS_SCHEMA_VERSION),

@@ -11,14 +11,14 @@ import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
-export const LATENCY_SCHEMA_VERSION = 1;
+const LATENCY_SCHEMA_VERSION = 1;
 
 export const latencyPhases = ["prefill", "decode"] as const;
 export type LatencyPhase = (typeof latencyPhases)[number];
 
 const seconds = z.number().min(0);
 
-export const latencyFileSchema = z
+const latencyFileSchema = z
   .object({
     kind: z.literal("indexcache-latency"),
     schema_version: z.literal(LATENCY_SCHEMA_VERSION),

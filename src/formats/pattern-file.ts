@@ -73,7 +73,7 @@ const ngramSketch = z
   })
   .describe("which runs of tokens the set has: eval refuses items that have them too");
 
-export const servedBy = z
+const servedBy = z
   .object({
     engine: z.enum(["vllm", "sglang"]).describe("whose routes the server has"),
     title: z.string().describe("the engine and its version"),

@@ -20,7 +20,7 @@ import {
 } from "./onnx_pb.ts";
 
 /** ONNX opset and IR version of every graph; ONNX Runtime 1.17 and later load them. */
-export const opset = 21;
+const opset = 21;
 const irVersion = 10n;
 
 /** A tensor of the graph under construction, by name. */

@@ -62,7 +62,7 @@ export async function preflight(
 }
 
 /** Root mean square of the differences of two measurements of the same, as an error of their mean. */
-export function repeatNoise(first: readonly SequenceLoss[], second: readonly SequenceLoss[]): number {
+function repeatNoise(first: readonly SequenceLoss[], second: readonly SequenceLoss[]): number {
   const squares = first.map(({ loss }, at) => (loss - (second[at]?.loss ?? loss)) ** 2);
   // Each of the two has half of the variance of their difference; a paired difference of patterns has both again.
   return Math.sqrt(squares.reduce((total, square) => total + square, 0)) / first.length;

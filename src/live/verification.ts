@@ -6,7 +6,7 @@ import { requireCalls } from "./preflight.ts";
 import { type ServedModel, serverLetters } from "./served-model.ts";
 
 /** Positions between two powers of two of index_topk, and what the pattern changes there. */
-export interface PositionRange {
+interface PositionRange {
   from: number;
   /** The first position that is no longer in it. */
   to: number;

@@ -65,7 +65,7 @@ export function looksLikePattern(text: string): boolean {
 }
 
 /** Refuses a pattern that asks for an indexer which the model does not have. */
-export function requireIndexers(pattern: Pattern, indexers: Pattern, where = "pattern"): Pattern {
+function requireIndexers(pattern: Pattern, indexers: Pattern, where = "pattern"): Pattern {
   for (let layer = 0; layer < pattern.length; layer++) {
     if (pattern[layer] === "F" && indexers[layer] === "S") {
       throw new InputError(`${where} has F at layer ${layer}, which is Shared in the model itself (config.json)`, {

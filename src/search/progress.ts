@@ -5,13 +5,13 @@ import type { Candidate, Rehearsal, SearchEvent, SearchStep } from "./events.ts"
 import { differences } from "./space.ts";
 
 /** A committed step, for a plot. */
-export interface PathPoint {
+interface PathPoint {
   full: number;
   loss: number;
 }
 
 /** A committed step, for a list. */
-export interface AcceptedStep {
+interface AcceptedStep {
   /** The flipped layers, and what the first of them became. */
   layer: number;
   others?: readonly number[];
@@ -20,7 +20,7 @@ export interface AcceptedStep {
 }
 
 /** The best pattern of a size that was committed. */
-export interface BestOfSize {
+interface BestOfSize {
   pattern: Pattern;
   loss: number;
   /** Loss of the first one of that size. */

@@ -192,7 +192,7 @@ export function differences(left: Pattern, right: Pattern): number[] {
 }
 
 /** Ways to choose; 0 if there are fewer to choose from. */
-export function binomial(from: number, chosen: number): number {
+function binomial(from: number, chosen: number): number {
   if (chosen < 0 || chosen > from) return 0;
   let ways = 1;
   for (let index = 1; index <= Math.min(chosen, from - chosen); index++) ways = (ways * (from - index + 1)) / index;

@@ -6,7 +6,7 @@ import type { PatternSpace } from "./space.ts";
 import type { Trials } from "./trials.ts";
 
 /** A whole number that a strategy takes: an option of the command line, and a field of `search.settings` in files. */
-export interface StrategyOption {
+interface StrategyOption {
   /** `blocks` is --blocks. */
   name: string;
   /** For help. */

@@ -108,7 +108,7 @@ export class PrefixCache {
 }
 
 /** Rows of whole chunks among the first `length`. */
-export function wholeChunks(config: DsaConfig, length: number): number {
+function wholeChunks(config: DsaConfig, length: number): number {
   // A sequence that is longer by one chunk is cut alike: its last chunk but one is the last that is whole.
   const ends = chunksOf(config, 0, length + config.indexTopk + 256).map(({ end }) => end);
   return ends.findLast((end) => end <= length) ?? 0;

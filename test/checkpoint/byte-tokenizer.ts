@@ -7,7 +7,6 @@ import { join } from "node:path";
 
 export const BOS = 256;
 export const EOS = 257;
-export const VOCABULARY = 261;
 
 export interface ByteTokenizerOptions {
   /** The tokenizer itself adds BOS, as Llama's and DeepSeek's do. */

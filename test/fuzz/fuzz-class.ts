@@ -22,7 +22,7 @@ export function fuzzClass<Mutation>(one: FuzzClass<Mutation>): FuzzClass {
   return one as FuzzClass;
 }
 
-export const faultKinds = [
+const faultKinds = [
   "crash",
   "slow",
   "wrong code",

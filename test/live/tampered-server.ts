@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
-export interface Exchange {
+interface Exchange {
   path: string;
   // biome-ignore lint/suspicious/noExplicitAny: whatever the client has sent.
   sent: any;

@@ -160,7 +160,7 @@ export function addOutputOptions(command: Command): Command {
 }
 
 /** Parses the name of a device. */
-export function deviceName(text: string): Device {
+function deviceName(text: string): Device {
   const device = parseDevice(text);
   if (device === undefined)
     throw new InvalidArgumentError("It must be auto, cpu, webgpu, cuda or cuda:N (cuda:0, ...).");
@@ -168,7 +168,7 @@ export function deviceName(text: string): Device {
 }
 
 /** Parses the names of several devices. */
-export function deviceList(text: string): DeviceList {
+function deviceList(text: string): DeviceList {
   if (text === "all") return text;
   return text.split(",").map((name): ComputeDevice => {
     const device = parseDevice(name.trim());

@@ -83,7 +83,7 @@ export function configJsonSchema(all: Command): string {
 const anyValue = z.union([z.string(), z.number(), z.boolean(), z.array(z.union([z.string(), z.number()]))]);
 
 /** @throws InputError for anything that no command would take */
-export function checkWhole(config: ConfigFile, all: Command): void {
+function checkWhole(config: ConfigFile, all: Command): void {
   const commands = commandsOf(all);
   const sections = new Map(commands.map((command) => [sectionOf(command), command]));
   for (const name of config.sections.keys()) {

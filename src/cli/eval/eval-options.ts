@@ -35,7 +35,7 @@ const PERMUTATIONS = 10_000;
 const SMALLEST_MARGIN = 0.001;
 
 /** The model as it was trained. */
-export const allFullBaseline = "full";
+const allFullBaseline = "full";
 
 export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, ServerFlags, SuiteValues {
   pattern: string[];

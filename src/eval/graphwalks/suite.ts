@@ -16,7 +16,7 @@ import {
   PUBLISHED_ANSWER_TOKENS,
 } from "./tasks.ts";
 
-export type GraphwalksOptions = RecordOptions & { lengths?: readonly number[]; samples?: number };
+type GraphwalksOptions = RecordOptions & { lengths?: readonly number[]; samples?: number };
 
 export const graphwalksSuite = defineSuite({
   name: "graphwalks",

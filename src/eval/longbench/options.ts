@@ -13,7 +13,7 @@ const cutOptions = {
 } as const satisfies OptionSet;
 
 /** The ratio of the official set-up (difflib), or that of python-Levenshtein (indel). */
-export const codeRatios = ["difflib", "indel"] as const;
+const codeRatios = ["difflib", "indel"] as const;
 export type CodeRatio = (typeof codeRatios)[number];
 
 export const longbenchOptions = {
@@ -28,7 +28,7 @@ export const longbenchOptions = {
   },
 } as const satisfies OptionSet;
 
-export const emptyOutputs = ["wrong", "drop"] as const;
+const emptyOutputs = ["wrong", "drop"] as const;
 export type EmptyOutputs = (typeof emptyOutputs)[number];
 
 export const longbenchV2Options = {

@@ -29,7 +29,7 @@ export type LongbenchMetric =
   | "retrieval_zh"
   | "code_sim";
 
-export type LongbenchTaskName = keyof typeof longbenchPrompts;
+type LongbenchTaskName = keyof typeof longbenchPrompts;
 
 export interface LongbenchTask extends EvalTask {
   name: LongbenchTaskName;

@@ -56,12 +56,7 @@ function promptLimit({ name, maxNewTokens }: Pick<EvalTask, "name" | "maxNewToke
  * any text. Wrapper and answer come on top. LongBench v1 decodes two halves, rounded down, each by itself; v2 decodes them
  * together, the second one rounded up.
  */
-export function truncateOfficially(
-  text: string,
-  maxLength: number,
-  edition: "v1" | "v2",
-  counter: TokenCounter,
-): Truncated {
+function truncateOfficially(text: string, maxLength: number, edition: "v1" | "v2", counter: TokenCounter): Truncated {
   const { specialTokens = 0 } = counter;
   const ends = encodeEnds(text, maxLength, counter);
   if (ends.total + specialTokens <= maxLength) return { text };

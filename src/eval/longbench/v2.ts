@@ -13,7 +13,7 @@ import { type LongbenchV2Record, labels, longbenchV2Fields, longbenchV2Schema } 
 import { cutPrompt, describeRoom } from "./truncation.ts";
 
 /** Changes whenever a prompt or a score does. */
-export const LONGBENCH_V2_VERSION = 2;
+const LONGBENCH_V2_VERSION = 2;
 
 /** Items of the published file. */
 const PUBLISHED_ITEMS = 503;
@@ -21,10 +21,7 @@ const ANSWER_TOKENS = 128;
 const THOUGHT_TOKENS = 1024;
 
 /** An output without an answer is wrong; the original leaves an empty one out of its count. */
-export function longbenchV2Task(
-  cot: boolean,
-  emptyOutputs: EmptyOutputs = longbenchV2Options.emptyOutputs.default,
-): EvalTask {
+function longbenchV2Task(cot: boolean, emptyOutputs: EmptyOutputs = longbenchV2Options.emptyOutputs.default): EvalTask {
   return {
     name: cot ? "longbench_v2_cot" : "longbench_v2",
     version: LONGBENCH_V2_VERSION,

@@ -13,7 +13,7 @@ import { sequenceRatio } from "../sequence-matcher.ts";
 import { chooseTasks, dataOptions, defineSuite, type OptionValues, type SuiteContext } from "../suite-definition.ts";
 
 /** Changes whenever a prompt or a score does. */
-export const MRCR_VERSION = 1;
+const MRCR_VERSION = 1;
 
 /** The texts asked for have some hundred words. */
 const ANSWER_TOKENS = 2048;

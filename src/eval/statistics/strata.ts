@@ -6,7 +6,7 @@
 import { sum } from "../../base/sum.ts";
 
 /** Items that were drawn together. */
-export interface Unit {
+interface Unit {
   /** Sum of the items' differences. */
   total: number;
   items: number;
@@ -43,7 +43,7 @@ export function itemCount(strata: readonly Stratum[]): number {
 }
 
 /** Mean over items. */
-export function stratumMean({ units }: Stratum): number {
+function stratumMean({ units }: Stratum): number {
   return sum(units.map(({ total }) => total)) / sum(units.map(({ items }) => items));
 }
 

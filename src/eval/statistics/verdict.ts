@@ -6,8 +6,8 @@ import type { Interval } from "./intervals.ts";
 import type { PowerSettings } from "./power.ts";
 import type { Claim, DifferenceRule, Future } from "./rule.ts";
 
-export const verdictKinds = ["identical", "non-inferior", "inferior", "inconclusive"] as const;
-export type VerdictKind = (typeof verdictKinds)[number];
+const verdictKinds = ["identical", "non-inferior", "inferior", "inconclusive"] as const;
+type VerdictKind = (typeof verdictKinds)[number];
 
 export interface Verdict {
   kind: VerdictKind;

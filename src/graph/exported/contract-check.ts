@@ -15,7 +15,7 @@ import {
 import type { GraphSpec, TensorSpec } from "./contract.ts";
 
 /** Rules by number, as docs/onnx-contract.md words them. */
-export const contractRules = {
+const contractRules = {
   C1: "indexcache.json describes the folder and has contract_version 1",
   C2: "every file that indexcache.json lists exists and has the size given there",
   C3: "config.json is of a supported architecture and agrees with indexcache.json",

@@ -24,7 +24,7 @@ import { encodeModel, GraphBuilder } from "../graph-builder.ts";
 import { type GraphProto, GraphProtoSchema, type ModelProto, ModelProtoSchema } from "../onnx_pb.ts";
 
 /** Inputs and outputs of the joined graph: those of `model.onnx` without bypass and without keys of Shared layers. */
-export function composedSpec(config: DsaConfig, pattern: string): GraphSpec {
+function composedSpec(config: DsaConfig, pattern: string): GraphSpec {
   const full = fullModelSpec(config);
   const unused = new Set(
     [...pattern].flatMap((letter, layer) => (letter === "S" ? [pastIndexerKey(layer), newIndexerKey(layer)] : [])),

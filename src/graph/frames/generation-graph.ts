@@ -68,7 +68,7 @@ export function farKeys(config: DsaConfig): number {
 }
 
 /** Inputs and outputs. Row counts are known at run time only. */
-export function generationSpec(config: DsaConfig, pattern: Pattern, settings: GenerationSettings): GraphSpec {
+function generationSpec(config: DsaConfig, pattern: Pattern, settings: GenerationSettings): GraphSpec {
   const int64 = (name: string, ...shape: Dimension[]): TensorSpec => ({ name, type: OnnxType.int64, shape });
   const cache = (name: string, rows: Dimension, width: number): TensorSpec => ({
     name,

@@ -51,7 +51,7 @@ export function keptTokens({ vocabSize }: DsaConfig, top: number): number {
   return Math.min(top, vocabSize);
 }
 
-export function divergenceSpec(config: DsaConfig, top: number): GraphSpec {
+function divergenceSpec(config: DsaConfig, top: number): GraphSpec {
   const { own, baseline, output } = divergenceNames;
   return {
     inputs: [

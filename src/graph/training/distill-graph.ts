@@ -25,7 +25,7 @@ import { type LayerRange, statesAfter } from "./range-graph.ts";
  * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device
  * and no work on this side.
  */
-export type StatesType = "float32" | "bfloat16";
+type StatesType = "float32" | "bfloat16";
 
 /** Where a step finds the states that enter its layers: it is fed with all of them, or runs the layers from the first on. */
 export const stepStates = ["stored", "computed"] as const;
@@ -94,7 +94,7 @@ export function layersFed(range: LayerRange, work: Work, stepStates: StepStates)
   return stepStates === "stored" ? layersOfStep(range, work) : [range.from];
 }
 
-export function distillSpec(
+function distillSpec(
   config: DsaConfig,
   weights: ModelWeights,
   range: LayerRange,
@@ -258,7 +258,7 @@ function* statesOfStep(
 }
 
 /** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */
-export function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
+function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
   return graph.node("Gather", [graph.bfloat16Numbers(), graph.cast(bits, OnnxType.int32)], { axis: 0 });
 }
 

@@ -28,7 +28,7 @@ export interface SearchEvidence extends Source {
 }
 export type AnalysisEvidence = Source & { file: AnalysisFile };
 export type BenchEvidence = Source & { file: BenchFile };
-export type LatencyEvidence = Source & { file: LatencyFile };
+type LatencyEvidence = Source & { file: LatencyFile };
 export type EvalEvidence = Source & { file: EvalResult };
 
 export interface Evidence {

@@ -49,7 +49,7 @@ export function describeItems({ items, task, length, etaSeconds }: EvalProgress)
 }
 
 /** `full 81.2, quarter.json 79.9`: means over the items so far. */
-export function describeScores({ arms, scores }: EvalProgress): string {
+function describeScores({ arms, scores }: EvalProgress): string {
   return arms.map((name, arm) => `${cellText(name)} ${formatScore(scores[arm])}`).join(", ");
 }
 

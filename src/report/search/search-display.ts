@@ -81,7 +81,7 @@ export class SilentDisplay implements SearchDisplay {
 }
 
 /** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` if no more is foreseen. */
-export function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
+function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
   const { done, total } = evaluations;
   // Nothing more is foreseen: it is over, or continues as long as it finds something.
   if (done >= total) return `${done} evaluations`;

@@ -8,7 +8,7 @@ import { askDriver, type GpuQuery } from "./gpu.ts";
 import { availableMemory } from "./host-memory.ts";
 import { builtVersion, runtimePackage } from "./native-libraries.ts";
 
-export interface Machine {
+interface Machine {
   node: string;
   /** As in `linux-x64`. */
   platform: string;

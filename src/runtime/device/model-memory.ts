@@ -12,14 +12,14 @@ import { availableMemory } from "./host-memory.ts";
 /** Loading takes more than what is loaded: folded copies of one tensor at a time. */
 const loadingShare = 1.2;
 
-export interface ModelNeed {
+interface ModelNeed {
   parameters: number;
   /** Bytes that one loaded copy takes. */
   bytes: number;
 }
 
 /** What the weights of a model take once they are loaded: 4 bytes a parameter, 2 in float16 on a GPU. */
-export async function modelNeed(model: ModelFolder, dtype: Dtype, onGpu: boolean): Promise<ModelNeed> {
+async function modelNeed(model: ModelFolder, dtype: Dtype, onGpu: boolean): Promise<ModelNeed> {
   const parameters = await parametersOf(model);
   return { parameters, bytes: parameters * (dtype === "float16" && onGpu ? 2 : loadingShare * 4) };
 }

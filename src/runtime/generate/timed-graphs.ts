@@ -37,14 +37,14 @@ interface Timed {
 }
 
 /** A graph of all layers. */
-export interface TimedGraph extends Timed {
+interface TimedGraph extends Timed {
   readonly position: number;
   /** @param options the selection of these rows, for a joined graph without indexers */
   forward(ids: readonly number[], options?: { given?: SelectedKeys | undefined }): Promise<unknown>;
 }
 
 /** What times one indexer by itself, and embedding and head; joined graphs without indexers take what it selects. */
-export interface TimedParts extends Timed {
+interface TimedParts extends Timed {
   forward(ids: readonly number[], clock: Clock): Promise<Omit<AloneResult, "selected"> & { selected?: SelectedKeys }>;
 }
 

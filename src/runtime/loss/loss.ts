@@ -81,7 +81,7 @@ const weightShare = 0.5;
 const loadedPerStored = 2.6;
 
 /** Default of `top`. */
-export const defaultTop = 128;
+const defaultTop = 128;
 
 /**
  * Opens an evaluator over windows of token ids; each window starts at position 0.

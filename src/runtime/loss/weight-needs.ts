@@ -19,7 +19,7 @@ export interface WeightNeeds {
   inTurn: LayersInTurn | undefined;
 }
 
-export interface LayersInTurn {
+interface LayersInTurn {
   /** Layers that stay in memory. */
   stay: number;
   /** Of weights in the files that one pass over the layers reads, and what they are once loaded. */

@@ -22,7 +22,7 @@ const scoreBudget = 4 << 20;
 const gatherBudget = 64 << 20;
 
 /** Rows of a chunk that ends around `keys` visible keys. */
-export function rowsPerChunk(config: DsaConfig, keys: number): number {
+function rowsPerChunk(config: DsaConfig, keys: number): number {
   const byScores = scoreBudget / (config.indexNHeads * Math.max(keys, 1));
   const byGather = gatherBudget / (config.indexTopk * latentWidth(config));
   const limit = Math.max(Math.min(byScores, byGather, maxRows), minRows);

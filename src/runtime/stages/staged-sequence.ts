@@ -15,7 +15,7 @@ import type { StageModel } from "./stage-model.ts";
 const logitBudget = 16 << 20;
 
 /** Sees the logits after a row, `[vocab_size]`, valid until it returns. */
-export type RowReader = (position: number, logits: Float32Array) => void;
+type RowReader = (position: number, logits: Float32Array) => void;
 
 /** Rows whose logits are wanted beside the last one's. */
 export interface WantedRows {

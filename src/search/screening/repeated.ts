@@ -40,7 +40,7 @@ export function repeated(inner: Screening): Screening {
  * Measures again those that noise does not separate from the last of the `keep` best, until it does or the rounds are over.
  * @returns those that it does not separate after that (more than `keep` of them), or the best
  */
-export async function* settle(
+async function* settle(
   trials: Trials,
   from: Pattern,
   patterns: readonly Pattern[],
@@ -57,7 +57,7 @@ export async function* settle(
 }
 
 /** Takes the noise of a pattern for that of the comparisons that follow. Nothing is measured if the evaluator is exact. */
-export async function* measureNoise(trials: Trials, pattern: Pattern): AsyncGenerator<SearchEvent, void> {
+async function* measureNoise(trials: Trials, pattern: Pattern): AsyncGenerator<SearchEvent, void> {
   if (trials.losses.measurements(pattern) < 2) yield* trials.again(pattern, pattern);
   trials.noise = trials.losses.noise(pattern);
 }

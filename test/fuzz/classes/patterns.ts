@@ -41,7 +41,7 @@ const floods = [
   "\u001b[2J",
 ];
 
-export const patternText = fuzzClass({
+const patternText = fuzzClass({
   name: "pattern text",
   mutation: fc.oneof(
     { weight: 3, arbitrary: fc.record({ text: fc.nat({ max: texts.length - 1 }), bytes: byteMutation }) },
