@@ -7,8 +7,8 @@ import {
   makeDocument,
   makeDocuments,
   trainingMix,
-} from "../../src/corpus/documents.ts";
-import { estimateTokens } from "../../src/corpus/token-estimate.ts";
+} from "../../tools/train-demo/corpus/documents.ts";
+import { estimateTokens } from "../../tools/train-demo/corpus/token-estimate.ts";
 
 const kinds = Object.keys(trainingMix) as DocumentKind[];
 

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { describe, expect, it } from "vitest";
 import { hashBytes } from "../../src/base/files.ts";
-import { corpusVersion, makeDocuments } from "../../src/corpus/documents.ts";
+import { corpusVersion, makeDocuments } from "../../tools/train-demo/corpus/documents.ts";
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
 

@@ -1,14 +1,15 @@
 // Writes the calibration set, the held-out set, the demo prompt and their manifest.
 //   node tools/train-demo/make-calibration.js
-// Run `npm run build` first. Each text tokenizes to a little more than one window of 1,024 tokens: a leading document
+// Node 22.18 or newer runs the TypeScript that it imports.
+// Each text tokenizes to a little more than one window of 1,024 tokens: a leading document
 // that ends inside the window, so that its questions count, and a second one that fills the rest.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { hashBytes } from "../../dist/base/files.js";
-import { Random } from "../../dist/base/random.js";
-import { corpusVersion, makeDocument } from "../../dist/corpus/documents.js";
-import { makeNiah } from "../../dist/corpus/niah.js";
+import { hashBytes } from "../../src/base/files.ts";
+import { Random } from "../../src/base/random.ts";
+import { corpusVersion, makeDocument } from "./corpus/documents.ts";
+import { makeNiah } from "./corpus/niah.ts";
 
 const path = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 const tokenizerText = readFileSync(path("models/demo/tokenizer.json"), "utf8");
@@ -58,7 +59,7 @@ writeFileSync(path("calibration/demo-prompt.txt"), prompt);
 
 const manifest = {
   generator: {
-    module: "src/corpus/documents.ts",
+    module: "tools/train-demo/corpus/documents.ts",
     version: corpusVersion,
     script: "tools/train-demo/make-calibration.js",
   },

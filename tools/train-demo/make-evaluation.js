@@ -1,13 +1,14 @@
 // Writes evaluation tasks, one RULER-like record a line: {task, input, answerPrefix, outputs, answer}.
 //   node tools/train-demo/make-evaluation.js --seed 9001 --samples 100 --out evaluation.jsonl
 // `answer` is the full right continuation in the form the corpus teaches. All prompts fit a window of 1,024 tokens.
+// Node 22.18 or newer runs the TypeScript that it imports.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { Random } from "../../dist/base/random.js";
-import { makeCommonWords, numberedWords } from "../../dist/corpus/common-words.js";
-import { makeNiah } from "../../dist/corpus/niah.js";
-import { joinWithAnd } from "../../dist/corpus/task.js";
-import { makeVariableTracking } from "../../dist/corpus/variable-tracking.js";
+import { Random } from "../../src/base/random.ts";
+import { joinWithAnd, numberedWords } from "../../src/eval/ruler/templates.ts";
+import { makeCommonWords } from "./corpus/common-words.ts";
+import { makeNiah } from "./corpus/niah.ts";
+import { makeVariableTracking } from "./corpus/variable-tracking.ts";
 
 const { values } = parseArgs({
   options: {

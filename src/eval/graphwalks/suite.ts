@@ -1,11 +1,12 @@
 /** GraphWalks as a suite: graphs that are generated, or the user's copy of openai/graphwalks. */
-import { FEWEST_EDGES, graphWalk } from "../../corpus/graph-walks.ts";
+
 import { fits, requireCacheFolder, requireFit, type SetSettings } from "../generated/generated-set.ts";
 import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { SampleGenerator } from "../generated/generator.ts";
 import { targetLengths } from "../generated/target-lengths.ts";
 import type { Suite } from "../item.ts";
 import { chooseTasks, dataOptions, defineSuite, generatedOptions } from "../suite-definition.ts";
+import { FEWEST_EDGES, graphWalk } from "./graph-walks.ts";
 import { openGraphwalksRecords, type RecordOptions } from "./records.ts";
 import {
   GENERATED_ANSWER_TOKENS,

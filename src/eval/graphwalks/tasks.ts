@@ -1,6 +1,7 @@
 /** GraphWalks' two operations. */
-import { graphAnswer, type WalkKind } from "../../corpus/graph-walks.ts";
+
 import type { EvalTask } from "../item.ts";
+import { graphAnswer, type WalkKind } from "./graph-walks.ts";
 import { nodesF1 } from "./scoring.ts";
 
 /** Changes whenever a generator, a template or a score does. */

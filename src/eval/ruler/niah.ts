@@ -1,11 +1,16 @@
 /** Needles in a haystack: keys with their special magic values, hidden in text, noise or other needles. */
 import { Random } from "../../base/random.ts";
-import { noiseLine } from "../../corpus/filler.ts";
-import { makeNeedlePart } from "../../corpus/niah.ts";
-import { type Needle, type NeedleType, needleSentence, niahPrompt } from "../../corpus/ruler-templates.ts";
-import { joinWithAnd } from "../../corpus/task.ts";
 import { type GeneratorSettings, lineSteps, type SampleGenerator } from "../generated/generator.ts";
 import type { Essays } from "./essays.ts";
+import {
+  joinWithAnd,
+  makeNeedlePart,
+  type Needle,
+  type NeedleType,
+  needleSentence,
+  niahPrompt,
+  noiseLine,
+} from "./templates.ts";
 import { adjectives, nouns } from "./wonderwords.ts";
 
 export interface NiahSettings {

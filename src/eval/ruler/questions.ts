@@ -5,11 +5,11 @@ import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
 import { hashFile } from "../../base/user-files.ts";
-import { questionPrompt } from "../../corpus/ruler-templates.ts";
 import { openDataSet } from "../../formats/records/record-files.ts";
 import { checkShape } from "../../formats/validation.ts";
 import type { GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
 import { distinct } from "./niah.ts";
+import { questionPrompt } from "./templates.ts";
 
 interface Question {
   question: string;

@@ -1,9 +1,8 @@
 /** RULER's 13 tasks (`scripts/synthetic.yaml`), in its order. */
-import { numberedWords } from "../../corpus/common-words.ts";
-import type { NeedleType } from "../../corpus/ruler-templates.ts";
-import { joinWithAnd } from "../../corpus/task.ts";
+
 import type { EvalTask } from "../item.ts";
 import { stringMatchAll, stringMatchPart } from "./scoring.ts";
+import { joinWithAnd, type NeedleType, numberedWords } from "./templates.ts";
 
 /** Changes whenever a generator, a template or a score does. */
 export const RULER_VERSION = 2;

@@ -1,7 +1,5 @@
 /** Variable tracking: one chain of assignments in noise, behind a solved example. */
 import { Random } from "../../base/random.ts";
-import { noiseLine } from "../../corpus/filler.ts";
-import { variableTrackingPrompt } from "../../corpus/ruler-templates.ts";
 import {
   type GeneratedSample,
   type GeneratorSettings,
@@ -9,6 +7,7 @@ import {
   type SampleGenerator,
 } from "../generated/generator.ts";
 import { distinct } from "./niah.ts";
+import { noiseLine, variableTrackingPrompt } from "./templates.ts";
 
 const HOPS = 4;
 const NAMES = HOPS + 1;

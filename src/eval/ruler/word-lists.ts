@@ -1,8 +1,7 @@
 /** The most common words of a numbered list (cwe), and of a coded text whose frequencies fall as a zeta law (fwe). */
 import { Random } from "../../base/random.ts";
-import { numberedWords } from "../../corpus/common-words.ts";
-import { commonWordsPrompt, frequentWordsPrompt } from "../../corpus/ruler-templates.ts";
 import type { GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
+import { commonWordsPrompt, frequentWordsPrompt, numberedWords } from "./templates.ts";
 import { adjectives, nouns, verbs } from "./wonderwords.ts";
 
 const COMMON = 10;

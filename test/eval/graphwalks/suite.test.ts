@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Random } from "../../../src/base/random.ts";
-import { graphWalk } from "../../../src/corpus/graph-walks.ts";
+import { graphWalk } from "../../../src/eval/graphwalks/graph-walks.ts";
 import type { Suite } from "../../../src/eval/item.ts";
 import { openSuite, type SuiteOptions } from "../../../src/eval/suites.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";

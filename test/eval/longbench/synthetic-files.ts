@@ -2,8 +2,8 @@
 import { writeFile } from "node:fs/promises";
 import { zipSync } from "fflate";
 import { Random } from "../../../src/base/random.ts";
-import { makeSentences } from "../../../src/corpus/filler.ts";
 import { longbenchTasks } from "../../../src/eval/longbench/tasks.ts";
+import { makeSentences } from "../../../tools/train-demo/corpus/filler.ts";
 
 /** Counts of the published 503 items. */
 const lengths = { short: 180, medium: 215, long: 108 };

@@ -7,7 +7,7 @@ import {
   questionPrompt,
   type RulerPrompt,
   variableTrackingPrompt,
-} from "../../../src/corpus/ruler-templates.ts";
+} from "../../../src/eval/ruler/templates.ts";
 
 /** SHA-256 of template and answer prefix of NVIDIA/RULER at c3f5e3b4, filled in by Python's str.format. */
 test.each<[string, RulerPrompt, string]>([

@@ -5,7 +5,7 @@
  * and a node may point to itself or twice to the same node, as in the published graphs.
  */
 import { createHash } from "node:crypto";
-import type { Random } from "../base/random.ts";
+import type { Random } from "../../base/random.ts";
 
 export type WalkKind = "bfs" | "parents";
 

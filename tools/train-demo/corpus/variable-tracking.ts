@@ -3,9 +3,8 @@
  * the question which variables hold a value. The template is RULER's (Apache-2.0, NVIDIA). RULER asks with one chain;
  * more chains make sure that listing every variable of the text is no right answer.
  */
-import type { Random } from "../base/random.ts";
-import { noiseLine } from "./filler.ts";
-import { variableTrackingPrompt } from "./ruler-templates.ts";
+import type { Random } from "../../../src/base/random.ts";
+import { noiseLine, variableTrackingPrompt } from "../../../src/eval/ruler/templates.ts";
 import type { Task } from "./task.ts";
 
 export interface VariableTrackingOptions {

@@ -2,8 +2,9 @@
  * The corpus: an endless, seeded stream of documents of several kinds. The demo model was trained on it, its calibration
  * set is drawn from it with another seed, and both can be made again byte for byte.
  */
-import { Random } from "../base/random.ts";
-import { makeCommonWords, makeFrequentWords, numberedWords } from "./common-words.ts";
+import { Random } from "../../../src/base/random.ts";
+import { numberedWords } from "../../../src/eval/ruler/templates.ts";
+import { makeCommonWords, makeFrequentWords } from "./common-words.ts";
 import { Draft } from "./draft.ts";
 import { draftNiahQuiz, type Haystack, makeNiah } from "./niah.ts";
 import { draftCopies, draftInventory, draftPairs } from "./passages.ts";

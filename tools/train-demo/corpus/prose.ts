@@ -2,7 +2,7 @@
  * Stories about a few people: each person's facts are stated once, early, and come back later, so that a reader who can
  * look far back predicts more than one who cannot.
  */
-import type { Random } from "../base/random.ts";
+import type { Random } from "../../../src/base/random.ts";
 import { Draft } from "./draft.ts";
 import { makeSentence, withArticle } from "./filler.ts";
 import { estimateTokens } from "./token-estimate.ts";

@@ -2,6 +2,10 @@
  * RULER's prompts, byte for byte (`scripts/data/synthetic/constants.py`, Apache-2.0, (c) NVIDIA). The blank that begins
  * an answer prefix is part of it.
  */
+import type { Random } from "../../base/random.ts";
+
+/** The line that haystacks of noise repeat. */
+export const noiseLine = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 
 export interface RulerPrompt {
   /** Instruction, context and question. */
@@ -14,6 +18,27 @@ export type NeedleType = "numbers" | "words" | "uuids";
 export interface Needle {
   key: string;
   value: string;
+}
+
+/** A number without a leading zero, `word`, or a UUID of version 4. */
+export function makeNeedlePart(random: Random, type: NeedleType, word: (random: Random) => string): string {
+  if (type === "numbers") return String(random.integer(1_000_000, 9_999_999));
+  if (type === "words") return word(random);
+  const hex = Array.from({ length: 32 }, () => random.integer(0, 15).toString(16));
+  hex[12] = "4";
+  hex[16] = (8 + random.integer(0, 3)).toString(16);
+  return hex.join("").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** `a`, `a, and b`, `a, b, and c`: RULER's way of joining, with the comma also between two. */
+export function joinWithAnd(items: readonly string[]): string {
+  if (items.length < 2) return items.join("");
+  return `${items.slice(0, -1).join(", ")}, and ${items.at(-1)}`;
+}
+
+/** `1. w 2. w`, as list and as answer. */
+export function numberedWords(words: readonly string[]): string {
+  return words.map((word, i) => `${i + 1}. ${word}`).join(" ");
 }
 
 /** The needle sentence; RULER keeps the plural here whatever the count. */

@@ -2,8 +2,8 @@
  * Word counts after RULER: the most common words of a numbered list (cwe), and the most frequent words of a coded text
  * whose word frequencies fall off as a zeta law (fwe). Templates: RULER (Apache-2.0, NVIDIA).
  */
-import type { Random } from "../base/random.ts";
-import { commonWordsPrompt, frequentWordsPrompt } from "./ruler-templates.ts";
+import type { Random } from "../../../src/base/random.ts";
+import { commonWordsPrompt, frequentWordsPrompt, numberedWords } from "../../../src/eval/ruler/templates.ts";
 import type { Task } from "./task.ts";
 import { animals, foods, things, trades } from "./words.ts";
 
@@ -19,11 +19,6 @@ export interface CommonWordsOptions {
 }
 
 const pool: readonly string[] = [...things, ...animals, ...foods, ...trades];
-
-/** `1. w 2. w`, as list and as answer. */
-export function numberedWords(words: readonly string[]): string {
-  return words.map((word, i) => `${i + 1}. ${word}`).join(" ");
-}
 
 /** Orders `words` by their first place in `text`: the one order that a reader of the text can know. */
 function byFirstPlace(words: readonly string[], text: readonly string[]): string[] {

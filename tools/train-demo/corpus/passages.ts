@@ -1,5 +1,5 @@
 /** Copying: passages that come back word for word, and tables whose cells are looked up. The purest retrieval there is. */
-import type { Random } from "../base/random.ts";
+import type { Random } from "../../../src/base/random.ts";
 import { Draft } from "./draft.ts";
 import { makeSentences, withArticle } from "./filler.ts";
 import { estimateTokens } from "./token-estimate.ts";

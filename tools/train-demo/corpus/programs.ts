@@ -2,7 +2,7 @@
  * Small programs and what they print. Numbers stay small, and every result follows from the text above it: assignments,
  * sums, text that is printed several times.
  */
-import type { Random } from "../base/random.ts";
+import type { Random } from "../../../src/base/random.ts";
 import { Draft } from "./draft.ts";
 import { estimateTokens } from "./token-estimate.ts";
 import { animals, things } from "./words.ts";

@@ -9,9 +9,3 @@ export interface Task {
   /** Every string that a right answer contains. */
   outputs: string[];
 }
-
-/** `a`, `a, and b`, `a, b, and c`: RULER's way of joining, with the comma also between two. */
-export function joinWithAnd(items: readonly string[]): string {
-  if (items.length < 2) return items.join("");
-  return `${items.slice(0, -1).join(", ")}, and ${items.at(-1)}`;
-}

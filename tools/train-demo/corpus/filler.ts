@@ -1,5 +1,5 @@
-/** Text to hide things in: RULER's noise line and sentences that nobody will be asked about. */
-import type { Random } from "../base/random.ts";
+/** Text to hide things in: sentences that nobody will be asked about. */
+import type { Random } from "../../../src/base/random.ts";
 import {
   actions,
   adjectives,
@@ -14,9 +14,6 @@ import {
   towns,
   trades,
 } from "./words.ts";
-
-/** RULER's noise line, byte for byte (Apache-2.0, NVIDIA). */
-export const noiseLine = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 
 type SentenceMaker = (random: Random) => string;
 

@@ -2,11 +2,20 @@
  * Needles in a haystack after RULER: sentences that give a key its special magic value, hidden in text, and a question
  * for some of the keys. The templates are RULER's (Apache-2.0, NVIDIA); words, haystacks and numbers are our own.
  */
-import type { Random } from "../base/random.ts";
+import type { Random } from "../../../src/base/random.ts";
+import {
+  joinWithAnd,
+  makeNeedlePart,
+  type Needle,
+  type NeedleType,
+  needleSentence,
+  niahPrompt,
+  niahTemplate,
+  noiseLine,
+} from "../../../src/eval/ruler/templates.ts";
 import { Draft } from "./draft.ts";
-import { makeSentences, noiseLine } from "./filler.ts";
-import { type Needle, type NeedleType, needleSentence, niahPrompt, niahTemplate } from "./ruler-templates.ts";
-import { joinWithAnd, type Task } from "./task.ts";
+import { makeSentences } from "./filler.ts";
+import type { Task } from "./task.ts";
 import { adjectives, things } from "./words.ts";
 
 export type Haystack = "essay" | "noise" | "needle";
@@ -40,20 +49,12 @@ function makeWord(random: Random): string {
   return `${random.pick(adjectives)}-${random.pick(things)}`;
 }
 
-/** A number without a leading zero, a hyphenated pair of words, or a UUID of version 4. */
-export function makeNeedlePart(random: Random, type: NeedleType, word = makeWord): string {
-  if (type === "numbers") return String(random.integer(1_000_000, 9_999_999));
-  if (type === "words") return word(random);
-  const hex = Array.from({ length: 32 }, () => random.integer(0, 15).toString(16));
-  hex[12] = "4";
-  hex[16] = (8 + random.integer(0, 3)).toString(16);
-  return hex.join("").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
+const makePart = (random: Random, type: NeedleType): string => makeNeedlePart(random, type, makeWord);
 
 /** Distinct keys; a key never occurs twice in a task, so that every question has one answer. */
 function makeKeys(random: Random, type: NeedleType, count: number): string[] {
   const keys = new Set<string>();
-  while (keys.size < count) keys.add(makeNeedlePart(random, type));
+  while (keys.size < count) keys.add(makePart(random, type));
   return [...keys];
 }
 
@@ -70,9 +71,9 @@ function makeContext(
   else if (haystack === "noise") hay = Array.from({ length: units }, () => noiseLine);
   else {
     hay = Array.from({ length: units }, () => {
-      let key = makeNeedlePart(random, keyType);
-      while (taken.has(key)) key = makeNeedlePart(random, keyType);
-      return needleSentence(valueType, { key, value: makeNeedlePart(random, valueType) });
+      let key = makePart(random, keyType);
+      while (taken.has(key)) key = makePart(random, keyType);
+      return needleSentence(valueType, { key, value: makePart(random, valueType) });
     });
   }
   const placed = needles.map((needle, i) => ({
@@ -98,7 +99,7 @@ function hideNeedles(random: Random, options: NiahOptions, count: number): Hidde
   const { keyType = "words", valueType = "numbers", values = 1 } = options;
   const keys = makeKeys(random, keyType, count);
   const needles = keys.flatMap((key) =>
-    Array.from({ length: values }, () => ({ key, value: makeNeedlePart(random, valueType) })),
+    Array.from({ length: values }, () => ({ key, value: makePart(random, valueType) })),
   );
   return { keys, needles, context: makeContext(random, options, needles, new Set(keys)) };
 }
