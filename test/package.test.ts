@@ -66,7 +66,7 @@ test("the packed tarball brings the stand-in that says so, and is below 12 MB", 
     expect.arrayContaining([
       "bin/indexcache.js",
       "dist/cli/main.js",
-      "patterns/glm-5-quarter.json",
+      "patterns/zai-org/GLM-5/quarter.json",
       "models/demo/config.json",
     ]),
   );

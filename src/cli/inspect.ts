@@ -13,6 +13,7 @@ import { findFolder } from "./arguments/weightless.ts";
 import { ProgressNotes } from "./console/progress-notes.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
+import { knownPatterns } from "./pattern/shelf.ts";
 
 interface InspectFlags extends OutputFlags {
   verify?: boolean;
@@ -41,7 +42,8 @@ export function addInspectCommand(program: Command): void {
       onBytes: (bytes) => progress.advance(bytes),
     });
     const losses = await lossNeeds(path);
-    const shown = losses === undefined ? inspection : { ...inspection, losses };
+    const known = await knownNames(path, inspection.architecture, inspection.layers);
+    const shown = { ...inspection, ...(losses === undefined ? {} : { losses }), knownPatterns: known };
     terminal.result(flags.json === true ? JSON.stringify(shown, null, 2) : formatInspection(shown));
   });
 }
@@ -61,6 +63,14 @@ async function inspectConfig(path: string, json: boolean, terminal: Terminal): P
   const weights = declaredWeights(config);
   const losses = weightNeeds(config, modelSizes(weights), [someTokens], availableMemory());
   const described = { ...describeConfig(config), parameters: elementsOf(weights, config.indexerLayers), losses };
+  const known = await knownNames(path, described.architecture, described.layers);
   terminal.note("there are no weights: what they take is estimated from config.json");
-  terminal.result(json ? JSON.stringify(described, null, 2) : formatConfigInspection(described));
+  terminal.result(
+    json ? JSON.stringify({ ...described, knownPatterns: known }, null, 2) : formatConfigInspection(described, known),
+  );
+}
+
+/** What `pattern --list` has for the model. */
+async function knownNames(folder: string, architecture: string, layers: number): Promise<string[]> {
+  return (await knownPatterns({ folder, architecture, layers })).map(({ name, tier }) => `${name} (${tier})`);
 }

@@ -34,6 +34,14 @@ const publishedPatternSchema = z
       layers: z.int().min(1).describe("backbone layers; prediction layers (MTP) are not counted"),
       full_layers: z.int().min(1).describe("how many letters are F"),
       searched_on: z.string().describe("the model whose loss chose the layers"),
+      tier: z
+        .enum(["vendor", "borrowed"])
+        .optional()
+        .describe("what stands behind it: vendor: those who made the model; borrowed: it is of another model"),
+      trained: z
+        .boolean()
+        .optional()
+        .describe("the weights were trained with it: no other pattern fits them, nor it other weights"),
       certainty: z
         .enum(["certain", "probable", "misattributed"])
         .describe("certain: a primary source has it; probable: only secondary ones; misattributed: not of this model"),
@@ -57,6 +65,14 @@ export function isPublished(file: AnyPatternFile): file is CheckedPublishedPatte
   return "published" in file;
 }
 
+/** What stands behind a pattern: a measurement by this tool on the model itself, those who made the model, or neither. */
+export type EvidenceTier = "measured" | "vendor" | "borrowed";
+
+/** @returns borrowed for a published pattern that does not say who stands behind it */
+export function evidenceTier(file: AnyPatternFile): EvidenceTier {
+  return isPublished(file) ? (file.published.tier ?? "borrowed") : "measured";
+}
+
 /** Reads a pattern file of either kind. */
 export async function readAnyPatternFile(path: string): Promise<AnyPatternFile> {
   return parseAnyPatternFile(await readPatternText(path), path);
@@ -76,6 +92,11 @@ export function parseAnyPatternFile(text: string, path: string): AnyPatternFile 
   if (full !== file.published.full_layers) {
     throw new InputError(
       `${what}: "published.full_layers" is ${file.published.full_layers}, the letters have ${full} F`,
+    );
+  }
+  if (file.published.certainty === "misattributed" && file.published.tier === "vendor") {
+    throw new InputError(
+      `${what}: "published.tier" is vendor, and "published.certainty" says that it is of another model`,
     );
   }
   return { ...file, index_topk_pattern: pattern };

@@ -23,13 +23,14 @@ export function describeConfig(config: DsaConfig): Omit<ConfigInspection, "param
   return { name, architecture: modelType, layers: numHiddenLayers, indexerLayers, indexTopk };
 }
 
-export function formatConfigInspection(model: ConfigInspection): string {
+export function formatConfigInspection(model: ConfigInspection, known: readonly string[]): string {
   const full = fullLayers(parsePattern(model.indexerLayers)).length;
   return formatFields([
     ["Model", `${model.name} (${model.architecture}, config.json alone)`],
     ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
     ["Layers", `${model.layers}, of which ${full} run an indexer`],
     ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+    knownField(known),
     ["Indexer", `selects ${formatCount(model.indexTopk)} tokens`],
     ["Weights", `${formatBytes(model.losses.stored)}, estimated: ${storedWords}`],
     ["Loaded", `${formatBytes(model.losses.loaded)} (fp32, experts twice)`],
@@ -38,6 +39,11 @@ export function formatConfigInspection(model: ConfigInspection): string {
 }
 
 const storedWords = "FP8 matrices where config.json says so, else BF16";
+
+/** Patterns of the package for this model; `indexcache pattern --list` says more of them. */
+function knownField(known: readonly string[]): readonly [string, string | undefined] {
+  return ["Known patterns", known.length === 0 ? undefined : known.join(", ")];
+}
 
 /** What `loss` and `search` need. */
 function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [string, string])[] {
@@ -50,7 +56,9 @@ function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [str
   ];
 }
 
-export function formatInspection(model: Inspection & { losses?: WeightNeeds }): string {
+export function formatInspection(
+  model: Inspection & { losses?: WeightNeeds; knownPatterns: readonly string[] },
+): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;
   const full = fullLayers(model.indexerLayers).length;
   return formatFields([
@@ -58,6 +66,7 @@ export function formatInspection(model: Inspection & { losses?: WeightNeeds }): 
     ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
     ["Layers", `${model.layers}, of which ${full} run an indexer`],
     ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+    knownField(model.knownPatterns),
     [
       "Not used",
       model.leftoverIndexers.length === 0

@@ -8,7 +8,7 @@ import { readServedModel } from "../../src/engines/served-model.ts";
 import { fixturePath } from "../oracle.ts";
 import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
 
-const quarter = join(import.meta.dirname, "..", "..", "patterns", "demo-quarter.json@1/4");
+const quarter = join(import.meta.dirname, "..", "..", "patterns", "indexcache/demo/quarter.json@1/4");
 
 let folder: string;
 beforeAll(async () => {

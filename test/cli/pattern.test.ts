@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { demoModel, indexcache, indexcacheProcess, shell } from "./indexcache.ts";
 
 const published = join(import.meta.dirname, "..", "..", "patterns");
-const half = join(published, "glm-5-half.json");
+const half = join(published, "zai-org/GLM-5/half.json");
+const glm5Config = join(import.meta.dirname, "..", "..", "tools/bench/configs/GLM-5/config.json");
 
 let folder: string;
 beforeAll(() => {
@@ -54,7 +55,7 @@ describe("pattern --for", () => {
   });
 
   test("gives JSON, and writes a patched config that reads back", async () => {
-    const source = [`${join(published, "demo-quarter.json")}@1/4`, "--for", "vllm", "--model", demoModel];
+    const source = [`${join(published, "indexcache/demo/quarter.json")}@1/4`, "--for", "vllm", "--model", demoModel];
     const outcome = await indexcache(folder, ["pattern", ...source, "--write-config", "patched", "--json", "-q"]);
     expect(outcome).toMatchObject({ status: 0, stderr: expect.stringContaining("KeyError") });
     expect(JSON.parse(outcome.stdout)).toMatchObject({
@@ -181,20 +182,75 @@ test("a pattern that was searched on another model says so, by its letters alone
 describe("the published patterns", () => {
   test("are found by name, from any folder, and listed", async () => {
     const { index_topk_pattern: letters } = JSON.parse(await readFile(half, "utf8")) as { index_topk_pattern: string };
-    expect(await indexcache(folder, ["pattern", "glm-5-half", "-q"])).toEqual({
-      status: 0,
-      stdout: `${letters}\n`,
-      stderr: "",
-    });
+    for (const name of ["zai-org/GLM-5/half", "GLM-5/half", "glm-5-half"]) {
+      expect(await indexcache(folder, ["pattern", name, "-q"]), name).toEqual({
+        status: 0,
+        stdout: `${letters}\n`,
+        stderr: "",
+      });
+    }
     const listed = await indexcache(folder, ["pattern", "--list", "-q"]);
     expect(listed).toMatchObject({ status: 0, stderr: "" });
-    expect(listed.stdout).toMatch(/^glm-5-half +glm_moe_dsa +40 of 78 /m);
+    expect(listed.stdout).toMatch(/^zai-org\/GLM-5\/half +40 of 78 +vendor +searched on GLM-5$/m);
+  });
+
+  /** A folder of this name with nothing but a config of GLM-5's shape. */
+  async function configOnly(name: string, layers = 78): Promise<string> {
+    const path = join(folder, name);
+    await mkdir(path, { recursive: true });
+    const config = JSON.parse(await readFile(glm5Config, "utf8")) as Record<string, unknown>;
+    await writeFile(join(path, "config.json"), JSON.stringify({ ...config, num_hidden_layers: layers }));
+    return path;
+  }
+
+  test.each([
+    ["GLM-5", 78, ["zai-org/GLM-5/half vendor", "zai-org/GLM-5/quarter vendor"]],
+    ["zai-org/GLM-5.2", 78, ["zai-org/GLM-5.2/trained vendor"]],
+    // A relative: what GLM-5.2 was trained with says nothing about it.
+    ["GLM-5.1", 78, ["zai-org/GLM-5/half borrowed", "zai-org/GLM-5/quarter borrowed"]],
+    ["GLM-5", 40, []],
+  ])("of a model in a folder called %s with %i layers are its own, else its family's", async (name, layers, known) => {
+    const path = await configOnly(name, layers);
+    const { stdout, status } = await indexcache(folder, ["pattern", "--list", path, "--json", "-q"]);
+    expect(status).toBe(0);
+    const listed = JSON.parse(stdout) as { name: string; evidence: string }[];
+    expect(listed.map((one) => `${one.name} ${one.evidence}`)).toEqual(known);
+    const inspected = await indexcache(folder, ["inspect", path, "--json", "-q"]);
+    const { knownPatterns } = JSON.parse(inspected.stdout) as { knownPatterns: string[] };
+    expect(knownPatterns.map((one) => one.replace(/[()]/g, ""))).toEqual(known);
+  });
+
+  test("of a model are found by its name alone, and a model's name is no pattern", async () => {
+    const { stdout } = await indexcache(folder, ["pattern", "--list", "zai-org/GLM-5", "-q"]);
+    expect(stdout.match(/^zai-org\/GLM-5\/\w+/gm)).toEqual(["zai-org/GLM-5/half", "zai-org/GLM-5/quarter"]);
+    expect(await indexcache(folder, ["run", "-p", "glm-5", "--prompt", "The"])).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("a pattern is wanted: zai-org/GLM-5/half, zai-org/GLM-5/quarter"),
+    });
+  });
+
+  test("say when they are borrowed, and a config points to what is known", async () => {
+    const relative = await configOnly("GLM-5.1");
+    const applied = await indexcache(folder, ["pattern", "glm-5-half", "--for", "sglang", "-m", relative, "-q"]);
+    expect(applied).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining(
+        'borrowed: it was published for zai-org/GLM-5, and the model is called "GLM-5.1"',
+      ),
+    });
+    const own = await configOnly("GLM-5");
+    expect(
+      (await indexcache(folder, ["pattern", "glm-5-half", "--for", "sglang", "-m", own, "-q"])).stderr,
+    ).not.toContain("borrowed");
+    const letters = await indexcache(folder, ["pattern", own]);
+    expect(letters).toMatchObject({ status: 0, stdout: `${"F".repeat(78)}\n` });
+    expect(letters.stderr).toContain("the shelf has zai-org/GLM-5/half (vendor), zai-org/GLM-5/quarter (vendor)");
   });
 });
 
 describe("a pattern file with several sizes", () => {
   test.each(["loss", "run", "eval", "bench", "serve"])("makes %s ask which one", async (command) => {
-    await copyFile(join(published, "demo-quarter.json"), join(folder, "p.json"));
+    await copyFile(join(published, "indexcache/demo/quarter.json"), join(folder, "p.json"));
     const more = command === "run" ? ["--prompt", "The"] : command === "serve" ? ["--port", "0"] : [];
     expect(await indexcache(folder, [command, demoModel, "-p", "p.json", ...more])).toMatchObject({
       status: 2,
@@ -206,7 +262,9 @@ describe("a pattern file with several sizes", () => {
   });
 
   test("asks which one", async () => {
-    const file: Record<string, unknown> = JSON.parse(await readFile(join(published, "demo-quarter.json"), "utf8"));
+    const file: Record<string, unknown> = JSON.parse(
+      await readFile(join(published, "indexcache/demo/quarter.json"), "utf8"),
+    );
     const own = { standard_error: 0, change: 0, change_error: 0, found_by: "greedy" };
     const baseline = file.baseline_loss as number;
     const loss = file.loss as number;

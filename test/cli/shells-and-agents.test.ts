@@ -28,7 +28,7 @@ describe("completion", () => {
     [["indexcache", "search", "merge", "--o"], "--output"],
     [["indexcache", "eval", "--suite", "ruler-"], "ruler-core"],
     [["indexcache", "run", "--device", "w"], "webgpu"],
-    [["indexcache", "run", "-p", "glm-5-q"], "glm-5-quarter"],
+    [["indexcache", "run", "-p", "zai-org/GLM-5/q"], "zai-org/GLM-5/quarter"],
     // A file: bash's own completion does it.
     [["indexcache", "search", "-o", "p"], ""],
   ])("of %j in bash offers %s", async (words, offered) => {
@@ -117,9 +117,9 @@ describe("agents", () => {
 
 test("a published pattern is known by its name wherever a pattern is given", async () => {
   const args = ["loss", demoModel, "--sequences", "1", "--sequence-length", "256", "--json", "-q"];
-  const { stdout } = await indexcache(folder, [...args, "-p", "demo-quarter@1/4"]);
+  const { stdout } = await indexcache(folder, [...args, "-p", "demo/quarter@1/4"]);
   expect((JSON.parse(stdout) as { index_topk_pattern: string }).index_topk_pattern.match(/F/g)).toHaveLength(3);
-  expect(await indexcache(folder, [...args, "-p", "glm-5-quarter"])).toMatchObject({
+  expect(await indexcache(folder, [...args, "-p", "zai-org/GLM-5/quarter"])).toMatchObject({
     status: 2,
     stderr: expect.stringContaining("78 layers"),
   });

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / "test" / "engines" / "transformers-layers.json"
-GLM_5_HALF = ROOT / "patterns" / "glm-5-half.json"
+GLM_5_HALF = ROOT / "patterns" / "zai-org" / "GLM-5" / "half.json"
 
 TINY = {
     "vocab_size": 32,

@@ -16,8 +16,8 @@ import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { publishedPath } from "../pattern/pattern-input.ts";
 import { patternOfSize, splitRetain } from "../pattern/pattern-of-size.ts";
+import { shelfPath } from "../pattern/shelf.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -44,7 +44,7 @@ export async function choosePattern(model: ModelDescription, { pattern, offset }
   const { path: named, retain } = splitRetain(pattern);
   // A file comes before a published pattern of that name.
   const isFile = (await stat(named).catch(() => undefined)) !== undefined;
-  const path = isFile ? named : ((await publishedPath(named)) ?? named);
+  const path = isFile ? named : ((await shelfPath(named)) ?? named);
   const file = await readAnyPatternFile(path);
   const identity = await identityRecord(model);
   if (isPublished(file)) requireSameShape(file, identity, path);

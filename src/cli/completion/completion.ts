@@ -2,7 +2,7 @@
 import { Argument, type Command } from "commander";
 import { Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
-import { listPublished } from "../pattern/pattern-input.ts";
+import { readShelf } from "../pattern/shelf.ts";
 import { commandWords } from "./command-words.ts";
 import { completionScript, type Shell, shells } from "./shell-scripts.ts";
 
@@ -24,7 +24,7 @@ export function addCompletionCommand(program: Command, buildAll: () => Promise<C
     .addArgument(new Argument("<shell>", "whose script").choices(shells))
     .addHelpText("after", helpText(help))
     .action(async (shell: Shell) => {
-      const published = (await listPublished()).map(({ name }) => name);
+      const published = (await readShelf()).map(({ name }) => name);
       const words = commandWords(await buildAll()).map((command) => ({
         ...command,
         // Patterns with names; files, which are taken as well, are not offered beside them.

@@ -1,8 +1,10 @@
 /** From the arguments of `pattern` to letters: where they stand, of which model, and what is known of their origin. */
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import process from "node:process";
 import { InputError, UsageError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
+import { modelName } from "../../checkpoint/hub-cache.ts";
 import type { Finding } from "../../engines/check.ts";
 import { type Dialect, engineNames } from "../../engines/dialect.ts";
 import { dialects } from "../../engines/engines.ts";
@@ -16,16 +18,11 @@ import {
 } from "../../engines/pattern-source.ts";
 import { configPath, modelOfLayers, readServedModel, type ServedModel } from "../../engines/served-model.ts";
 import { decodeUtf8 } from "../../formats/lines.ts";
-import {
-  type AnyPatternFile,
-  type CheckedPublishedPattern,
-  isPublished,
-  readAnyPatternFile,
-} from "../../formats/published-pattern.ts";
+import { isPublished } from "../../formats/published-pattern.ts";
 import { LARGEST_DOCUMENT, readText } from "../../formats/text-file.ts";
 import { frequencyPattern, uniformPattern } from "../../pattern/schedule.ts";
-import { publishedPatterns } from "../arguments/options.ts";
 import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
+import { isOfModel, type KnownPattern, knownPatterns, readShelf, shelfPath } from "./shelf.ts";
 
 /** What the letters of a schedule, and the model, depend on. */
 export interface PatternInputFlags {
@@ -42,7 +39,7 @@ export async function readSource(text: string): Promise<PatternSource> {
   }
   if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
   const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
-  const path = (await exists(named)) ? await configPath(named) : ((await publishedPath(named)) ?? named);
+  const path = (await exists(named)) ? await configPath(named) : ((await shelfPath(named)) ?? named);
   const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
   return source.kind === "file" ? ofOneSize(source, retain, path) : source;
 }
@@ -133,11 +130,23 @@ export function requestedFields(source: PatternSource, model: ServedModel, flags
 /** What is known of where the letters come from, and speaks against them. */
 export async function originFindings(letters: string, source: PatternSource, model: ServedModel): Promise<Finding[]> {
   const file = source.kind === "file" ? source.file : undefined;
-  const published = file !== undefined && isPublished(file) ? file : await publicationOf(letters);
+  const entry = (await readShelf()).find((one) => isPublished(one.file) && one.file.index_topk_pattern === letters);
+  const published = file !== undefined && isPublished(file) ? file : entry?.file;
   const warnings: string[] = [];
-  if (published?.published.certainty === "misattributed") {
-    const { name, searched_on: searchedOn, remarks } = published.published;
-    warnings.push(`this is ${name}, searched on ${searchedOn}. ${remarks[0] ?? ""}`.trim());
+  if (published !== undefined && isPublished(published)) {
+    const { name, searched_on: searchedOn, remarks, certainty, layers } = published.published;
+    if (certainty === "misattributed") {
+      warnings.push(`this is ${name}, searched on ${searchedOn}. ${remarks[0] ?? ""}`.trim());
+    } else if (
+      entry !== undefined &&
+      model.path !== undefined &&
+      layers === model.layers &&
+      !isOfModel(entry, folderOf(model.path))
+    ) {
+      warnings.push(
+        `this pattern is borrowed: it was published for ${entry.model}, and the model is called ${quoted(modelName(folderOf(model.path)))}; measure it there before it is served`,
+      );
+    }
   }
   const architecture =
     file === undefined ? undefined : isPublished(file) ? file.published.architecture : file.model.architecture;
@@ -149,29 +158,15 @@ export async function originFindings(letters: string, source: PatternSource, mod
   return warnings.map((message) => ({ severity: "warning", message }));
 }
 
-/** The published patterns of the package, by name. */
-export async function listPublished(): Promise<{ name: string; file: AnyPatternFile }[]> {
-  const names = (await readdir(publishedPatterns)).filter((entry) => entry.endsWith(".json")).sort();
-  return Promise.all(
-    names.map(async (entry) => ({
-      name: entry.slice(0, -".json".length),
-      file: await readAnyPatternFile(join(publishedPatterns, entry)),
-    })),
-  );
+/** What the shelf has for a model. */
+export async function knownOf(model: ServedModel): Promise<KnownPattern[]> {
+  const { path, modelType, layers } = model;
+  return path === undefined ? [] : knownPatterns({ folder: folderOf(path), architecture: modelType, layers });
 }
 
-/** `glm-5-quarter`: the file of that name in the package; undefined where there is none. */
-export async function publishedPath(name: string): Promise<string | undefined> {
-  const names = await readdir(publishedPatterns);
-  return names.includes(`${name}.json`) ? join(publishedPatterns, `${name}.json`) : undefined;
-}
-
-/** The published pattern of the package that has these letters. */
-async function publicationOf(letters: string): Promise<CheckedPublishedPattern | undefined> {
-  for (const { file } of await listPublished()) {
-    if (isPublished(file) && file.index_topk_pattern === letters) return file;
-  }
-  return undefined;
+/** The folder of a config.json. */
+function folderOf(config: string): string {
+  return dirname(resolve(config));
 }
 
 /** What stdin holds, as much as a pattern file may have. */

@@ -1,9 +1,11 @@
 /** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
+import { quoteWord } from "../../base/shell.ts";
+import { findModel } from "../../checkpoint/hub-cache.ts";
 import { patchConfig } from "../../engines/applied/config-patch.ts";
 import {
   checkPattern,
@@ -17,9 +19,9 @@ import {
 import { type Dialect, type EngineName, engineNames } from "../../engines/dialect.ts";
 import { dialectAt } from "../../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../../engines/index-fields.ts";
-import type { PatternSource } from "../../engines/pattern-source.ts";
-import { configPath, type ServedModel } from "../../engines/served-model.ts";
-import { type AnyPatternFile, isPublished } from "../../formats/published-pattern.ts";
+import { isInlinePattern, type PatternSource } from "../../engines/pattern-source.ts";
+import { configPath, readServedModel, type ServedModel } from "../../engines/served-model.ts";
+import { evidenceTier, isPublished } from "../../formats/published-pattern.ts";
 import { readText, readTextIfPresent } from "../../formats/text-file.ts";
 import { parsePattern } from "../../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../../pattern/pipeline-stages.ts";
@@ -31,14 +33,15 @@ import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
 import { addPatternApplyCommand } from "./pattern-apply.ts";
 import {
+  knownOf,
   lettersOf,
-  listPublished,
   modelOf,
   originFindings,
   type PatternInputFlags,
   readSource,
   requestedFields,
 } from "./pattern-input.ts";
+import { evidenceWords, type KnownPattern, patternsOfName, readShelf, shapeOf } from "./shelf.ts";
 
 interface PatternFlags extends PatternInputFlags, OutputFlags {
   for?: EngineName;
@@ -54,18 +57,22 @@ interface PatternFlags extends PatternInputFlags, OutputFlags {
 }
 
 const help = `
-PATTERN is a pattern file, the name of a published pattern (--list), letters F and S, uniform:N (FSSS for 4), freq:N (the
+PATTERN is a pattern file, a name from the shelf (--list: zai-org/GLM-5/half), letters F and S, uniform:N (FSSS for 4), freq:N (the
 engines' rule), a config.json or the folder of one, or text with an override in it: a command line of a server, a launch
 script, a Dockerfile, a YAML or Python file, an options file. p.json@1/2 is one of several sizes. - reads stdin.
 
 Without --for, --check or --explain the letters are printed. --for prints what to paste; a pattern that the engine would not
 run as it stands is refused. --check prints errors and warnings apart; errors exit with 2.
 
+--list MODEL shows what the shelf has for a model, by the folder, its config.json, or its name: its own patterns, and only
+where it has none those of models of the same shape, as borrowed.
+
 Examples:
   $ indexcache pattern quarter.json --for vllm
-  $ indexcache pattern glm-5-quarter --for sglang --engine-version 0.5.19
+  $ indexcache pattern --list ./GLM-5.1
+  $ indexcache pattern zai-org/GLM-5/quarter --for sglang --engine-version 0.5.19
   $ indexcache pattern quarter.json --for transformers --model ./GLM-5 --write-config ./patched
-  $ indexcache pattern patterns/glm-5-half.json --check --engine vllm --pipeline-stages 4
+  $ indexcache pattern zai-org/GLM-5/half --check --engine vllm --pipeline-stages 4
   $ indexcache pattern FFSF... --model config.json --check --engine sglang
   $ indexcache pattern freq:4 --layers 61 --explain
   $ indexcache pattern "vllm serve M --hf-overrides '{...}'" --for sglang`;
@@ -76,7 +83,7 @@ export function addPatternCommand(program: Command): void {
     .description("Write a pattern as a serving engine takes it, or check one that is about to be served")
     .argument("[pattern]", "a pattern in any form, see below")
     .optionsGroup("What is wanted:")
-    .option("--list", "list the published patterns that come with the package")
+    .option("--list", "list the patterns that come with the package; with a MODEL, those for it")
     .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
     .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
     .option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)")
@@ -120,12 +127,13 @@ async function run(text: string | undefined, flags: PatternFlags): Promise<void>
   requireSensibleFlags(flags);
   const terminal = new Terminal(flags);
   if (flags.list === true) {
-    if (text !== undefined) throw new UsageError("--list takes no pattern: it shows those that the package has");
-    await list(flags, terminal);
+    await list(text ?? flags.model, flags, terminal);
     return;
   }
   if (text === undefined) {
-    throw new UsageError("PATTERN is missing", { hint: "indexcache pattern --list shows the published ones" });
+    throw new UsageError("PATTERN is missing", {
+      hint: "indexcache pattern --list shows those that come with the package",
+    });
   }
   const dialect = chooseDialect(flags, terminal);
   const source = await readSource(text);
@@ -142,6 +150,7 @@ async function run(text: string | undefined, flags: PatternFlags): Promise<void>
   }
   if (flags.for === undefined || dialect === undefined) {
     printLetters(letters, model, origin, flags, terminal);
+    if (source.kind === "config") await pointToShelf(model, text, terminal);
     return;
   }
   await emit(letters, source, model, origin, dialect, flags, terminal);
@@ -246,42 +255,61 @@ function messages(findings: ReturnType<typeof checkPattern>, severity: "error" |
   return findings.filter((finding) => finding.severity === severity).map(({ message }) => message);
 }
 
-async function list(flags: PatternFlags, terminal: Terminal): Promise<void> {
-  const found = (await listPublished()).map(({ name, file }) => ({ name, ...describePublished(file) }));
+async function list(model: string | undefined, flags: PatternFlags, terminal: Terminal): Promise<void> {
+  const found = model === undefined ? await wholeShelf() : await patternsFor(model);
   if (flags.json === true) {
-    terminal.result(JSON.stringify(found, null, 2));
+    terminal.result(JSON.stringify(found.map(describeKnown), null, 2));
+    return;
+  }
+  if (found.length === 0) {
+    const folder = model ?? "MODEL";
+    terminal.note(
+      `nothing is known for this model: indexcache search ${folder} -c text.jsonl --retain 1/2,1/4 -o p.json finds out`,
+    );
     return;
   }
   const columns = [
     { title: "Name" },
-    { title: "Architecture" },
     { title: "Full", align: "right" },
+    { title: "Evidence" },
     { title: "What it is" },
   ] as const;
-  const rows = found.map(({ name, architecture, layers, full_layers: full, what }) => [
-    name,
-    architecture,
-    `${full} of ${layers}`,
-    what,
-  ]);
+  const rows = found
+    .map(describeKnown)
+    .map(({ name, full_layers: full, layers, evidence, what }) => [name, `${full} of ${layers}`, evidence, what]);
   terminal.result(formatTable(columns, rows));
-  terminal.note("indexcache pattern NAME prints one, from any folder");
+  for (const tier of new Set(found.map((one) => one.tier))) terminal.note(`${tier}: ${evidenceWords[tier]}`);
+  terminal.note("indexcache pattern NAME prints one, and -p NAME takes it, from any folder");
 }
 
-function describePublished(file: AnyPatternFile): {
-  architecture: string;
-  layers: number;
-  full_layers: number;
-  what: string;
-} {
-  const letters: string = file.index_topk_pattern;
-  const full = [...letters].filter((letter) => letter === "F").length;
-  if (!isPublished(file)) {
-    const { architecture, layers, name } = file.model;
-    return { architecture, layers, full_layers: full, what: `searched on ${name} by indexcache` };
-  }
-  const { architecture, layers, name, certainty } = file.published;
-  return { architecture, layers, full_layers: full, what: certainty === "certain" ? name : `${name} (${certainty})` };
+/** A config has its own letters; whoever asks for a pattern of a model may mean what others found for it. */
+async function pointToShelf(model: ServedModel, text: string, terminal: Terminal): Promise<void> {
+  const known = await knownOf(model);
+  if (known.length === 0) return;
+  const names = known.map(({ name, tier }) => `${name} (${tier})`).join(", ");
+  terminal.note(`this is what config.json says; the shelf has ${names}: indexcache pattern --list ${quoteWord(text)}`);
+}
+
+async function wholeShelf(): Promise<KnownPattern[]> {
+  return (await readShelf()).map((entry) => ({ ...entry, tier: evidenceTier(entry.file) }));
+}
+
+/** What the shelf has for a folder, a config.json, or the name of a model. */
+async function patternsFor(model: string): Promise<KnownPattern[]> {
+  const isThere = (await stat(model).catch(() => undefined)) !== undefined;
+  if (!isThere && isInlinePattern(model)) throw new UsageError("--list takes no pattern: it lists those for a model");
+  const named = isThere ? [] : await patternsOfName(model);
+  return named.length > 0 ? named : knownOf(await readServedModel(await findModel(model)));
+}
+
+function describeKnown({ name, model, file, tier }: KnownPattern) {
+  const { architecture, layers } = shapeOf(file);
+  const shared = { name, architecture, layers, full_layers: fullCount(file.index_topk_pattern), evidence: tier };
+  if (!isPublished(file)) return { ...shared, what: `searched on ${file.model.name}` };
+  const { searched_on: searchedOn, certainty, sources, trained } = file.published;
+  const sure = certainty === "probable" ? ", second-hand" : "";
+  const what = trained === true ? `${model} was trained with it` : `searched on ${searchedOn}${sure}`;
+  return { ...shared, what, certainty, sources };
 }
 
 function explain(
@@ -406,9 +434,13 @@ async function writeConfig(
 
 function describe(letters: string, model: ServedModel): string {
   const own = indexerLetters(letters, model);
-  const full = [...own].filter((letter) => letter === "F").length;
+  const full = fullCount(own);
   const share = own.length === 0 ? "" : ` (${((100 * full) / own.length).toFixed(1)}%)`;
   return `${full} of ${own.length} layers Full${share}`;
+}
+
+function fullCount(letters: string): number {
+  return [...letters].filter((letter) => letter === "F").length;
 }
 
 /** Parses `16,15,15,15`. */
