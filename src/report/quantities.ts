@@ -82,3 +82,14 @@ export function formatPointChange(change: number): string {
   const points = (100 * Math.abs(change)).toFixed(1);
   return `${change < 0 && points !== "0.0" ? "-" : "+"}${points}`;
 }
+
+/** `1 point`, `0.5 points`: a share of 1 in points of 100, three significant digits, so that none becomes zero. */
+export function formatPoints(share: number): string {
+  const value = Number((100 * share).toPrecision(3));
+  return `${value} ${value === 1 ? "point" : "points"}`;
+}
+
+/** A score, a share of 1, in points of 100; a dash where there is none. */
+export function formatScore(score: number | undefined): string {
+  return score === undefined ? "-" : (100 * score).toFixed(1);
+}

@@ -45,7 +45,7 @@ function phase(title: string, measurements: readonly BenchMeasurement[], pattern
       index === 0 ? "" : `${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)}`,
       index === 0 ? "" : noise ? "?" : `${arm.limit.toFixed(2)}x`,
       index === 0 ? "" : noise ? "?" : `${arm.of_limit.toFixed(2)}${isAboveLimit(arm) ? "!" : ""}`,
-      index > 0 ? "" : `${noise ? "noise" : percent(indexers.share)} (${percent(indexers.alone_share)})`,
+      index > 0 ? "" : `${noise ? "noise" : formatShare(indexers.share)} (${formatShare(indexers.alone_share)})`,
     ]);
   });
   const right = (name: string) => ({ title: name, align: "right" as const });
@@ -68,7 +68,7 @@ function doubts(measurement: BenchMeasurement): string[] {
   const { share, share_low: low = share, share_high: high = share } = indexers;
   if (isWithinNoise(measurement)) {
     return [
-      `? ${formatCount(context)}: the indexers' share is ${percent(low)} to ${percent(high)} over the repeats: noise is larger than the signal,` +
+      `? ${formatCount(context)}: the indexers' share is ${formatShare(low)} to ${formatShare(high)} over the repeats: noise is larger than the signal,` +
         " and there is no limit to compare with; try longer contexts, more --repeats, or an idle machine",
     ];
   }
@@ -103,10 +103,12 @@ function seconds(value: number): string {
   return value < 1 ? value.toPrecision(3) : value.toFixed(2);
 }
 
-function formatRateNumber(value: number): string {
+/** Tokens per second, without the unit. */
+export function formatRateNumber(value: number): string {
   return value < 100 ? value.toPrecision(3) : formatCount(value);
 }
 
-function percent(share: number): string {
+/** `12%`. */
+export function formatShare(share: number): string {
   return `${(100 * share).toFixed(0)}%`;
 }

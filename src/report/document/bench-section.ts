@@ -1,6 +1,7 @@
 /** What patterns gain in time and memory. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { isAboveLimit, isWithinNoise } from "../bench/bench-record.ts";
+import { formatRateNumber, formatShare } from "../bench/bench-report.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
 import type { BenchEvidence, Evidence } from "./evidence.ts";
 import { code, table, text } from "./markdown.ts";
@@ -53,13 +54,13 @@ function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasure
       index === 0 ? formatCount(context) : "",
       text(arm.pattern),
       arm.seconds.median.toPrecision(3),
-      rate(arm.tokens_per_second),
+      formatRateNumber(arm.tokens_per_second),
       index === 0
         ? "1.00"
         : `${arm.speedup.median.toFixed(2)} (${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)})`,
       index === 0 ? "" : noise ? "?" : arm.limit.toFixed(2),
-      index === 0 ? "" : noise ? "?" : `${percent(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
-      index === 0 ? (noise ? "within noise" : percent(indexers.share)) : "",
+      index === 0 ? "" : noise ? "?" : `${formatShare(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
+      index === 0 ? (noise ? "within noise" : formatShare(indexers.share)) : "",
     ]);
   });
   const columns = [
@@ -93,12 +94,4 @@ function memoryTable({ patterns }: BenchFile): string {
     { title: "Pattern" },
   ];
   return table(columns, rows);
-}
-
-function rate(value: number): string {
-  return value < 100 ? value.toPrecision(3) : formatCount(value);
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(0)}%`;
 }

@@ -1,7 +1,7 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatError, formatLossChange, formatPointChange } from "../quantities.ts";
+import { formatCount, formatError, formatLossChange, formatPointChange, formatPoints } from "../quantities.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
@@ -232,9 +232,9 @@ function qualityOf({ file }: EvalEvidence, pattern: Pattern): QualityFinding[] {
   const held = heldBy[comparison.verdict];
   const change = `${formatPointChange(comparison.difference)} points of 100 over ${formatCount(row.items)} items`;
   const risk = {
-    held: `a loss of more than ${points(margin)} is excluded; where there is one, this is said in at most ${percent(alpha)} of cases`,
-    "not held": `a loss of more than ${points(margin)} is proven, with an error of at most ${percent(alpha)}`,
-    "not shown": `neither a loss of more than ${points(margin)} nor its absence is proven; the loss may be as large as ${points(Math.max(0, -comparison.bounds.low))}${comparison.items_needed === undefined ? "" : `, and about ${formatCount(comparison.items_needed)} more items would settle it`}`,
+    held: `a loss of more than ${formatPoints(margin)} is excluded; where there is one, this is said in at most ${percent(alpha)} of cases`,
+    "not held": `a loss of more than ${formatPoints(margin)} is proven, with an error of at most ${percent(alpha)}`,
+    "not shown": `neither a loss of more than ${formatPoints(margin)} nor its absence is proven; the loss may be as large as ${formatPoints(Math.max(0, -comparison.bounds.low))}${comparison.items_needed === undefined ? "" : `, and about ${formatCount(comparison.items_needed)} more items would settle it`}`,
   }[held];
   const worst = losingTasks(file, arm);
   const losing = worst.length === 0 ? "" : ` Proven losses in tasks: ${worst.join(", ")}.`;
@@ -322,9 +322,4 @@ function times(speedup: number): string {
 
 function percent(share: number): string {
   return `${Number((100 * share).toFixed(1))}%`;
-}
-
-function points(share: number): string {
-  const value = Number((100 * share).toPrecision(3));
-  return `${value} ${value === 1 ? "point" : "points"}`;
 }

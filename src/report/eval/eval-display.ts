@@ -1,7 +1,7 @@
 /** What a person sees while an evaluation runs: lines here, a live view in the `tui` room. */
 import { cellText } from "../../base/quoted.ts";
 import type { EvalProgress } from "../../eval/run/progress.ts";
-import { formatCount, formatDuration } from "../quantities.ts";
+import { formatCount, formatDuration, formatScore } from "../quantities.ts";
 
 export interface EvalDisplay {
   /** After each item, and every second or so. */
@@ -51,8 +51,4 @@ export function describeItems({ items, task, length, etaSeconds }: EvalProgress)
 /** `full 81.2, quarter.json 79.9`: means over the items so far. */
 function describeScores({ arms, scores }: EvalProgress): string {
   return arms.map((name, arm) => `${cellText(name)} ${formatScore(scores[arm])}`).join(", ");
-}
-
-function formatScore(score: number | undefined): string {
-  return score === undefined ? "-" : (100 * score).toFixed(1);
 }

@@ -1,6 +1,13 @@
 /** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
 import type { EvalComparison, EvalResult, EvalRow } from "../../formats/eval-result.ts";
-import { formatCount, formatDuration, formatPointChange, formatRate } from "../quantities.ts";
+import {
+  formatCount,
+  formatDuration,
+  formatPointChange,
+  formatPoints,
+  formatRate,
+  formatScore,
+} from "../quantities.ts";
 import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
 
 /**
@@ -99,8 +106,8 @@ function tableOf(
         index === 0 ? rowName(row) : "",
         index === 0 ? formatCount(items) : "",
         labels[index] ?? "",
-        items === 0 ? "-" : points(arm.score),
-        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, points)] : []),
+        items === 0 ? "-" : formatScore(arm.score),
+        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, formatScore)] : []),
         ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
         arm.gold_loss?.toFixed(4) ?? "-",
         ...(compared ? lossCells(comparison, everyInterval) : []),
@@ -149,7 +156,7 @@ function remarks(result: EvalResult, labels: readonly string[]): string[] {
   });
   if (arms.length > 1) {
     lines.push(
-      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${marginPoints(statistics.margin)}, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
+      `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${formatPoints(statistics.margin)}, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
       ...neededRemark(result),
     );
   }
@@ -215,15 +222,6 @@ function fillRemarks(tasks: readonly EvalRow[]): string[] {
 
 function range({ low, high }: { low: number; high: number }, format: (value: number) => string): string {
   return `${format(low)} to ${format(high)}`;
-}
-
-function points(value: number): string {
-  return (100 * value).toFixed(1);
-}
-
-function marginPoints(margin: number): string {
-  const value = Number((100 * margin).toPrecision(6));
-  return `${value} ${value === 1 ? "point" : "points"}`;
 }
 
 function percent(value: number): string {

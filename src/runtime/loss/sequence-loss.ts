@@ -18,7 +18,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import { type Feeds, floats, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
@@ -49,40 +49,27 @@ interface BaseStates {
   losses: SequenceLoss[];
 }
 
+/** What losses are computed with. */
+interface Opened {
+  config: DsaConfig;
+  session: OnnxSession;
+  shape: SequenceShape;
+  settings: SequenceGraphSettings;
+  batches: SequenceBatch[];
+  numbers: readonly number[];
+  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
+  own: OwnDistributions | undefined;
+}
+
 export class BatchedLosses implements SequenceLosses {
   readonly plan: string[];
-  readonly #config: DsaConfig;
-  readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
-  readonly #shape: SequenceShape;
-  readonly #settings: SequenceGraphSettings;
-  readonly #batches: SequenceBatch[];
-  readonly #numbers: readonly number[];
+  readonly #opened: Opened;
   readonly #states = new Map<SequenceBatch, BaseStates>();
   /** Losses of the pattern at hand: its next sequences may be of the same batch. */
   readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
-  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
-  readonly #own: OwnDistributions | undefined;
 
-  private constructor(
-    config: DsaConfig,
-    session: OnnxSession,
-    tensor: typeof Tensor,
-    shape: SequenceShape,
-    settings: SequenceGraphSettings,
-    batches: SequenceBatch[],
-    numbers: readonly number[],
-    own: OwnDistributions | undefined,
-    plan: string[],
-  ) {
-    this.#config = config;
-    this.#session = session;
-    this.#tensor = tensor;
-    this.#shape = shape;
-    this.#settings = settings;
-    this.#batches = batches;
-    this.#numbers = numbers;
-    this.#own = own;
+  private constructor(opened: Opened, plan: string[]) {
+    this.#opened = opened;
     this.plan = plan;
   }
 
@@ -92,7 +79,6 @@ export class BatchedLosses implements SequenceLosses {
     settings: SequenceLossSettings,
   ): Promise<BatchedLosses> {
     const { config } = model;
-    const { Tensor } = await loadRuntime();
     const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
     const provider = providerOf(settings.device);
     const weights = await model.weights();
@@ -145,41 +131,41 @@ export class BatchedLosses implements SequenceLosses {
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
-    return new BatchedLosses(config, session, Tensor, shape, graphSettings, batches, numbers, own, lines);
+    return new BatchedLosses({ config, session, shape, settings: graphSettings, batches, numbers, own }, lines);
   }
 
   get sideBySide(): number {
-    return this.#shape.batch;
+    return this.#opened.shape.batch;
   }
 
   async evaluate(pattern: Pattern, { base, afresh, sequences: asked, signal }: EvaluateOptions) {
-    if (afresh === true) for (const left of [this.#states, this.#latest, this.#own]) left?.clear();
+    if (afresh === true) for (const left of [this.#states, this.#latest, this.#opened.own]) left?.clear();
     const executions = noExecutions();
-    const indices = asked ?? [...this.#numbers.keys()];
-    const layers = this.#config.numHiddenLayers;
+    const indices = asked ?? [...this.#opened.numbers.keys()];
+    const layers = this.#opened.config.numHiddenLayers;
     const sequences: SequenceLoss[] = [];
     const found = new Map<SequenceBatch, SequenceLoss[]>();
     for (const index of indices) {
-      const batch = this.#batches[Math.floor(index / this.#shape.batch)] as SequenceBatch;
+      const batch = this.#opened.batches[Math.floor(index / this.#opened.shape.batch)] as SequenceBatch;
       let losses = found.get(batch);
       if (losses === undefined) {
         await this.#requireOwn(batch, pattern, base, executions, signal);
-        if (base !== undefined && this.#settings.boundaries) await this.#rebase(batch, base, executions, signal);
+        if (base !== undefined && this.#opened.settings.boundaries) await this.#rebase(batch, base, executions, signal);
         losses = await this.#evaluateBatch(batch, pattern, executions, signal);
         found.set(batch, losses);
       }
-      sequences.push(losses[index % this.#shape.batch] as SequenceLoss);
+      sequences.push(losses[index % this.#opened.shape.batch] as SequenceLoss);
       executions.naiveBody += layers;
       executions.naiveIndexer += fullLayers(pattern).length;
-      executions.rows.prefix += layers * this.#shape.length;
+      executions.rows.prefix += layers * this.#opened.shape.length;
     }
     return { sequences, executions };
   }
 
   async release(): Promise<void> {
     this.#states.clear();
-    await this.#own?.release();
-    await this.#session.release();
+    await this.#opened.own?.release();
+    await this.#opened.session.release();
   }
 
   async #evaluateBatch(
@@ -207,9 +193,9 @@ export class BatchedLosses implements SequenceLosses {
     executions: CountedExecutions,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const own = this.#config.indexerLayers;
-    if (this.#own === undefined || this.#own.has(this.#batches.indexOf(batch))) return;
-    const runs = pattern === own || (base === own && this.#settings.boundaries);
+    const own = this.#opened.config.indexerLayers;
+    if (this.#opened.own === undefined || this.#opened.own.has(this.#opened.batches.indexOf(batch))) return;
+    const runs = pattern === own || (base === own && this.#opened.settings.boundaries);
     if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
   }
 
@@ -223,11 +209,11 @@ export class BatchedLosses implements SequenceLosses {
     const old = this.#states.get(batch);
     if (old?.pattern === base) return;
     const from = old === undefined ? 0 : firstDifference(base, old.pattern);
-    const layers = this.#config.numHiddenLayers;
+    const layers = this.#opened.config.numHiddenLayers;
     const fetches: string[] = [];
     for (let layer = from; layer < layers; layer++) {
       if (layer > from) fetches.push(hiddenStates(layer));
-      if (isFull(base, layer) && selectsKeys(this.#config, this.#shape)) fetches.push(topkIndices(layer));
+      if (isFull(base, layer) && selectsKeys(this.#opened.config, this.#opened.shape)) fetches.push(topkIndices(layer));
     }
     const outputs = await this.#run(batch, base, from, old, fetches, executions, signal);
     const states: BaseStates = {
@@ -261,23 +247,23 @@ export class BatchedLosses implements SequenceLosses {
     // A run blocks the event loop; between runs a signal can arrive.
     await nextTurn();
     if (signal?.aborted) throw new InterruptedError("Interrupted");
-    const layers = this.#config.numHiddenLayers;
-    const { precision } = this.#settings;
+    const layers = this.#opened.config.numHiddenLayers;
+    const { precision } = this.#opened.settings;
     const values: Record<string, Tensor | boolean> = {
       input_ids: this.#int64(batch.ids),
       target_ids: this.#int64(batch.targets),
       position_ids: this.#int64(batch.positions),
-      hidden_states: states?.boundaries.get(from) ?? this.#noRows(precision, this.#config.hiddenSize),
+      hidden_states: states?.boundaries.get(from) ?? this.#noRows(precision, this.#opened.config.hiddenSize),
       topk_indices:
         from === 0
-          ? this.#noRows(OnnxType.int32, this.#config.indexTopk)
+          ? this.#noRows(OnnxType.int32, this.#opened.config.indexTopk)
           : (states?.selected.get(sourceLayer(pattern, from - 1)) ??
-            this.#noRows(OnnxType.int32, this.#config.indexTopk)),
+            this.#noRows(OnnxType.int32, this.#opened.config.indexTopk)),
     };
-    const { top } = this.#settings;
+    const { top } = this.#opened.settings;
     if (top !== undefined) {
-      const own = pattern === this.#config.indexerLayers;
-      const rows = own ? undefined : await this.#own?.get(this.#batches.indexOf(batch));
+      const own = pattern === this.#opened.config.indexerLayers;
+      const rows = own ? undefined : await this.#opened.own?.get(this.#opened.batches.indexOf(batch));
       values[divergenceNames.own] = own;
       values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
     }
@@ -286,29 +272,30 @@ export class BatchedLosses implements SequenceLosses {
       values[selectInput(layer)] = layer >= from && isFull(pattern, layer);
       if (values[selectInput(layer)] === true) executions.indexer += batch.size;
     }
-    const rows = (layers - from) * batch.size * this.#shape.length;
+    const rows = (layers - from) * batch.size * this.#opened.shape.length;
     executions.body += (layers - from) * batch.size;
     executions.rows.run += rows;
     executions.rows.prefix -= rows;
     const feeds: Feeds = {};
-    for (const { name } of sequenceSpec(this.#config, this.#shape, this.#settings).inputs) {
+    for (const { name } of sequenceSpec(this.#opened.config, this.#opened.shape, this.#opened.settings).inputs) {
       const value = values[name] as Tensor | boolean;
-      feeds[name] = typeof value === "boolean" ? new this.#tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
+      feeds[name] =
+        typeof value === "boolean" ? new this.#opened.session.Tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
     }
-    return await this.#session.run(feeds, [lossOutput(this.#settings), ...fetches]);
+    return await this.#opened.session.run(feeds, [lossOutput(this.#opened.settings), ...fetches]);
   }
 
   /** Losses, with divergences where the graph has them; what the model's own pattern gives is kept for those of others. */
   async #losses(batch: SequenceBatch, pattern: Pattern, outputs: Feeds): Promise<SequenceLoss[]> {
-    const output = lossOutput(this.#settings);
+    const output = lossOutput(this.#opened.settings);
     const rows = floats(outputs[output], output);
-    const width = rows.length / (this.#shape.batch * this.#shape.length);
-    const own = pattern === this.#config.indexerLayers;
-    if (own) await this.#own?.set(this.#batches.indexOf(batch), rows);
+    const width = rows.length / (this.#opened.shape.batch * this.#opened.shape.length);
+    const own = pattern === this.#opened.config.indexerLayers;
+    if (own) await this.#opened.own?.set(this.#opened.batches.indexOf(batch), rows);
     const losses = batch.lossRows.map((indices) => {
       const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
       const loss = mean(0);
-      const kl = this.#own === undefined ? {} : { kl: own ? 0 : mean(1) };
+      const kl = this.#opened.own === undefined ? {} : { kl: own ? 0 : mean(1) };
       return { loss, tokens: indices.length, ...kl };
     });
     const bad = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));
@@ -318,10 +305,10 @@ export class BatchedLosses implements SequenceLosses {
 
   /** Finds the layer where a non-finite value first appears, if layers can be looked at: only on the way to an error. */
   async #blameLayer(batch: SequenceBatch, pattern: Pattern, index: number): Promise<never> {
-    const number = this.#numbers[this.#batches.indexOf(batch) * this.#shape.batch + index];
+    const number = this.#opened.numbers[this.#opened.batches.indexOf(batch) * this.#opened.shape.batch + index];
     const hint = "float16 overflows beyond 65504: try --dtype float32";
-    if (this.#settings.boundaries) {
-      const layers = [...Array(this.#config.numHiddenLayers).keys()];
+    if (this.#opened.settings.boundaries) {
+      const layers = [...Array(this.#opened.config.numHiddenLayers).keys()];
       const fetches = layers.map((layer) => hiddenStates(layer + 1));
       const outputs = await this.#run(batch, pattern, 0, undefined, fetches, noExecutions(), undefined);
       const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
@@ -336,18 +323,18 @@ export class BatchedLosses implements SequenceLosses {
   }
 
   #ownRows(rows: Float32Array, width: number): Tensor {
-    return new this.#tensor("float32", rows, [rows.length / width, width]);
+    return new this.#opened.session.Tensor("float32", rows, [rows.length / width, width]);
   }
 
   #int64(values: BigInt64Array): Tensor {
-    return new this.#tensor("int64", values, [values.length]);
+    return new this.#opened.session.Tensor("int64", values, [values.length]);
   }
 
   #noRows(type: OnnxType, width: number): Tensor {
-    if (type === OnnxType.int32) return new this.#tensor("int32", new Int32Array(), [0, width]);
+    if (type === OnnxType.int32) return new this.#opened.session.Tensor("int32", new Int32Array(), [0, width]);
     return type === OnnxType.float
-      ? new this.#tensor("float32", new Float32Array(), [0, width])
-      : new this.#tensor("float16", new Uint16Array(), [0, width]);
+      ? new this.#opened.session.Tensor("float32", new Float32Array(), [0, width])
+      : new this.#opened.session.Tensor("float16", new Uint16Array(), [0, width]);
   }
 }
 

@@ -49,12 +49,21 @@ export type Feeds = Record<string, Tensor>;
 export class OnnxSession {
   /** What has gone in and come out since the session was opened. */
   readonly traffic: Readonly<Traffic>;
+  /** Makes what goes in. */
+  readonly Tensor: Runtime["Tensor"];
   readonly #name: string;
   readonly #session: InferenceSession;
   readonly #profiled: boolean;
   readonly #traffic: Traffic;
 
-  private constructor(name: string, session: InferenceSession, profiled: boolean, traffic: Traffic) {
+  private constructor(
+    name: string,
+    session: InferenceSession,
+    profiled: boolean,
+    traffic: Traffic,
+    tensor: Runtime["Tensor"],
+  ) {
+    this.Tensor = tensor;
     this.#name = name;
     this.#session = session;
     this.#profiled = profiled;
@@ -64,7 +73,7 @@ export class OnnxSession {
 
   /** @throws RuntimeFailure where no session can be created */
   static async create(graph: Uint8Array, name: string, settings: SessionSettings): Promise<OnnxSession> {
-    const { InferenceSession } = await loadRuntime();
+    const { InferenceSession, Tensor } = await loadRuntime();
     // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once,
     // so a process has float32 sessions or float16 ones.
     if (settings.tf32 !== true && providerOf(settings.device) === "cuda") process.env.NVIDIA_TF32_OVERRIDE ??= "0";
@@ -90,7 +99,8 @@ export class OnnxSession {
       ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
     try {
-      return new OnnxSession(name, await InferenceSession.create(graph, options), profilePrefix !== undefined, traffic);
+      const session = await InferenceSession.create(graph, options);
+      return new OnnxSession(name, session, profilePrefix !== undefined, traffic, Tensor);
     } catch (error) {
       throw explainLoad(error, name);
     }

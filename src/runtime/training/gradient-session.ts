@@ -23,7 +23,7 @@ import type { LayerRange } from "../../graph/training/range-graph.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
+import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
 import { rangeShape } from "./layer-states.ts";
 import { rowPositions } from "./row-positions.ts";
 
@@ -65,28 +65,25 @@ export interface GradientSessionSettings extends Omit<DistillGraphSettings, "pro
 
 export class GradientSession {
   readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
   readonly #settings: GradientSessionSettings;
   readonly #range: LayerRange;
   readonly #weights: ModelWeights;
   readonly #hiddenSize: number;
-  readonly #positions: BigInt64Array;
+  readonly #positions: Tensor;
 
   private constructor(
     session: OnnxSession,
-    tensor: typeof Tensor,
     settings: GradientSessionSettings,
     range: LayerRange,
     weights: ModelWeights,
     hiddenSize: number,
   ) {
     this.#session = session;
-    this.#tensor = tensor;
     this.#settings = settings;
     this.#range = range;
     this.#weights = weights;
     this.#hiddenSize = hiddenSize;
-    this.#positions = rowPositions(settings);
+    this.#positions = rowPositions(session, settings);
   }
 
   static async open(
@@ -101,7 +98,6 @@ export class GradientSession {
       frozen,
       provider: providerOf(settings.device),
     });
-    const { Tensor } = await loadRuntime();
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
       threads: settings.threads,
@@ -109,31 +105,30 @@ export class GradientSession {
       solo: true,
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
     });
-    return new GradientSession(session, Tensor, settings, range, weights, model.config.hiddenSize);
+    return new GradientSession(session, settings, range, weights, model.config.hiddenSize);
   }
 
   /** @returns losses and gradients of the indexers that the step trains, by layer */
   async run(step: GradientStep): Promise<Map<number, IndexerGradient>> {
     const { batch, length, trained, anyPattern } = this.#settings;
+    const { Tensor } = this.#session;
     const feeds: Feeds = {
-      position_ids: new this.#tensor("int64", this.#positions, [batch * length]),
-      query_positions: new this.#tensor("int64", BigInt64Array.from(step.queries, BigInt), [step.queries.length]),
-      [sparseInput]: new this.#tensor("bool", [step.sparse], []),
-      [measureInput]: new this.#tensor("bool", [step.measure === true], []),
+      position_ids: this.#positions,
+      query_positions: new Tensor("int64", BigInt64Array.from(step.queries, BigInt), [step.queries.length]),
+      [sparseInput]: new Tensor("bool", [step.sparse], []),
+      [measureInput]: new Tensor("bool", [step.measure === true], []),
     };
     const shape = [batch * length, this.#hiddenSize];
     for (const layer of layersFed(this.#range, this.#settings, this.#settings.stepStates)) {
       const states = step.hidden.get(layer);
       if (states === undefined) throw new RangeError(`a step needs the states that enter layer ${layer}`);
       feeds[statesInput(layer)] =
-        states instanceof Float32Array
-          ? new this.#tensor("float32", states, shape)
-          : new this.#tensor("uint16", states, shape);
+        states instanceof Float32Array ? new Tensor("float32", states, shape) : new Tensor("uint16", states, shape);
     }
     for (const [layer, parameters] of step.parameters) {
       for (const tensor of indexerTensors) {
         const shape = this.#weights.layers[layer]?.indexer?.[tensor].shape ?? [];
-        feeds[parameterName(layer, tensor)] = new this.#tensor("float32", parameters[tensor], [...shape]);
+        feeds[parameterName(layer, tensor)] = new Tensor("float32", parameters[tensor], [...shape]);
       }
     }
     const learns = (layer: number) => step.pattern === undefined || isFull(step.pattern, layer);
@@ -161,6 +156,7 @@ export class GradientSession {
 
   /** Switches and shares of an any-pattern graph: row f of `serves` has 1 / n at the n layers that f serves. */
   #choose(feeds: Feeds, { pattern, ownTargets }: GradientStep): void {
+    const { Tensor } = this.#session;
     const { from, to } = this.#range;
     const layers = to - from;
     if (pattern === undefined) throw new RangeError("an any-pattern step needs a pattern");
@@ -174,9 +170,9 @@ export class GradientSession {
     for (const [source, all] of served) {
       for (const layer of all) serves[(source - from) * layers + (layer - from)] = 1 / all.length;
     }
-    feeds[servesInput] = new this.#tensor("float32", serves, [layers, layers]);
+    feeds[servesInput] = new Tensor("float32", serves, [layers, layers]);
     for (const layer of this.#settings.trained) {
-      if (layer > from) feeds[fullInput(layer)] = new this.#tensor("bool", [isFull(pattern, layer)], []);
+      if (layer > from) feeds[fullInput(layer)] = new Tensor("bool", [isFull(pattern, layer)], []);
     }
   }
 }

@@ -8,7 +8,7 @@ import { boundaryOutput, buildRangeGraph, type LayerRange } from "../../graph/tr
 import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
-import { type Feeds, floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
+import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
 import { rowPositions } from "./row-positions.ts";
 
 export interface LayerStatesSettings {
@@ -44,28 +44,23 @@ export function rangeShape(
 
 export class LayerStates {
   readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
-  readonly #config: DsaConfig;
-  readonly #settings: LayerStatesSettings;
+  readonly #hiddenSize: number;
   readonly #range: LayerRange;
   readonly #boundaries: readonly number[];
-  readonly #positions: BigInt64Array;
+  readonly #positions: Tensor;
 
   private constructor(
     session: OnnxSession,
-    tensor: typeof Tensor,
-    config: DsaConfig,
-    settings: LayerStatesSettings,
+    hiddenSize: number,
     range: LayerRange,
     boundaries: readonly number[],
+    settings: LayerStatesSettings,
   ) {
     this.#session = session;
-    this.#tensor = tensor;
-    this.#config = config;
-    this.#settings = settings;
+    this.#hiddenSize = hiddenSize;
     this.#range = range;
     this.#boundaries = boundaries;
-    this.#positions = rowPositions(settings);
+    this.#positions = rowPositions(session, settings);
   }
 
   static async open(model: ModelFolder, range: LayerRange, settings: LayerStatesSettings): Promise<LayerStates> {
@@ -75,14 +70,13 @@ export class LayerStates {
     const shape = rangeShape(model.config, settings);
     const weights = await model.weights();
     const graph = buildRangeGraph(model.config, weights, range, boundaries, shape, providerOf(settings.device));
-    const { Tensor } = await loadRuntime();
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
       threads: settings.threads,
       folder: model.places.folder,
       solo: true,
     });
-    return new LayerStates(session, Tensor, model.config, settings, range, boundaries);
+    return new LayerStates(session, model.config.hiddenSize, range, boundaries, settings);
   }
 
   /**
@@ -92,13 +86,14 @@ export class LayerStates {
    */
   async run(input: BigInt64Array | Float32Array): Promise<Map<number, Float32Array>> {
     const { from, to } = this.#range;
-    const rows = this.#settings.batch * this.#settings.length;
+    const { Tensor } = this.#session;
+    const [rows = 0] = this.#positions.dims;
     const feeds: Feeds =
       from === to
-        ? { input_ids: new this.#tensor("int64", input as BigInt64Array, [rows]) }
+        ? { input_ids: new Tensor("int64", input as BigInt64Array, [rows]) }
         : {
-            hidden_states: new this.#tensor("float32", input as Float32Array, [rows, this.#config.hiddenSize]),
-            position_ids: new this.#tensor("int64", this.#positions, [rows]),
+            hidden_states: new Tensor("float32", input as Float32Array, [rows, this.#hiddenSize]),
+            position_ids: this.#positions,
           };
     const outputs = await this.#session.run(feeds);
     return new Map(
