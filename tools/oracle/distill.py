@@ -1,6 +1,6 @@
 """Losses and gradients of one group of layers by PyTorch's autograd: what `src/graph/training` has to reproduce.
 
-    python tools/oracle/distill.py            # writes test/fixtures/{glm-groups,v32-yarn}/distill.json
+    python tools/oracle/distill.py            # writes test/fixtures/{glm-groups,v32-yarn,axk2-groups}/distill.json
 
 Hidden states and weights are those of transformers in fp32; the indexer and the target are written here once more, from
 their formulas, in float64.
@@ -17,7 +17,7 @@ from reference import load
 
 FIXTURES = Path(__file__).resolve().parents[2] / "test" / "fixtures"
 CASES = [("dense", "values"), ("sparse", "mass")]
-GROUPS = {"glm-groups": (1, 4), "v32-yarn": (1, 3)}
+GROUPS = {"glm-groups": (1, 4), "v32-yarn": (1, 3), "axk2-groups": (1, 4)}
 LENGTH, BATCH, STRIDE = 24, 2, 3
 TENSORS = ("wq_b.weight", "wk.weight", "k_norm.weight", "k_norm.bias", "weights_proj.weight")
 
@@ -52,6 +52,7 @@ def run(name):
     config = model.config
     model = model.double()
     glm = config.model_type == "glm_moe_dsa"
+    gated = config.model_type == "axk2"
     first, end = GROUPS[name]
     generator = torch.Generator().manual_seed(14)
     ids = torch.randint(0, config.vocab_size, (BATCH, LENGTH), generator=generator)
@@ -64,13 +65,19 @@ def run(name):
 
     def latent(layer, x):
         a = layer.self_attn
-        h = rms(x, layer.input_layernorm.weight, config.rms_norm_eps)
-        return h, rms(a.q_a_proj(h), a.q_a_layernorm.weight, 1e-6)
+        h = layer.input_layernorm(x) if gated else rms(x, layer.input_layernorm.weight, config.rms_norm_eps)
+        raw = a.q_a_proj(h)
+        return h, rms(raw, a.q_a_layernorm.weight, 1e-6), raw
 
     def target(layer, x, allowed, weight):
         a = layer.self_attn
-        h, compressed = latent(layer, x)
-        q = a.q_b_proj(compressed).view(BATCH, LENGTH, heads, nope + rope_dim)
+        h, compressed, raw = latent(layer, x)
+        if gated:
+            both = a.q_gate_proj(torch.cat([compressed, raw], -1)).view(BATCH, LENGTH, heads, -1)
+            q, gates = both.split([nope + rope_dim, config.v_head_dim], -1)
+            gates = gates[:, rows].sigmoid()
+        else:
+            q = a.q_b_proj(compressed).view(BATCH, LENGTH, heads, nope + rope_dim)
         q = torch.cat([q[..., :nope], rope(q[..., nope:], cos, sin, True)], -1)[:, rows]
         kv = a.kv_a_proj_with_mqa(h)
         c = rms(kv[..., : config.kv_lora_rank], a.kv_a_layernorm.weight, 1e-6)
@@ -82,8 +89,17 @@ def run(name):
         if weight == "mass":
             return p.mean(1)
         o = a.o_proj.weight.view(-1, heads, config.v_head_dim)
-        norm = torch.einsum("bshd,ohd->bhso", up[..., nope:], o).norm(dim=-1)
-        p = (p * norm[:, :, None]).sum(1)
+        v = up[..., nope:]
+        norm = torch.einsum("bshd,ohd->bhso", v, o).norm(dim=-1)[:, :, None]
+        if gated:
+            shares = v.pow(2) * o.pow(2).sum(0)
+            passed = torch.einsum("brhd,bshd->bhrs", gates.pow(2), shares) / shares.sum(-1).transpose(1, 2)[:, :, None]
+            norm = norm * passed.sqrt()
+            exact = torch.einsum("brhd,bshd,ohd->bhrso", gates, v, o).norm(dim=-1)
+            whole = (p * exact).sum(1)
+            away = (p * norm).sum(1) / (p * norm).sum(1).sum(-1, keepdim=True) - whole / whole.sum(-1, keepdim=True)
+            print("gates: this target and that of the exact norms share", 1 - away.abs().sum(-1).mean().item() / 2)
+        p = (p * norm).sum(1)
         return p / p.sum(-1, keepdim=True)
 
     layer = model.model.layers[first]
@@ -92,7 +108,7 @@ def run(name):
     index_heads, dim = config.index_n_heads, config.index_head_dim
 
     def scores():
-        h, compressed = latent(layer, hidden[first])
+        h, compressed, _ = latent(layer, hidden[first])
         q = indexer.wq_b(compressed).view(BATCH, LENGTH, index_heads, dim)
         q = rope(q, cos, sin, glm)[:, rows]
         k = torch.nn.functional.layer_norm(

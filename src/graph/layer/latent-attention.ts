@@ -95,7 +95,7 @@ function headBlocks(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }:
 
 type QueryWeights = Pick<LayerWeights, "qB" | "gatesValues">;
 
-/** Heads' values `[rows, H * v_head_dim]` times the sigmoid of their gates, where they have any (HF's AXK2Attention). */
+/** Heads' values `[rows, H * v_head_dim]` times their gates, where they have any. */
 export function gatedValues(
   graph: GraphBuilder,
   config: DsaConfig,
@@ -103,14 +103,25 @@ export function gatedValues(
   asked: Value,
   values: Value,
 ): Value {
-  if (layer.gatesValues !== true) return values;
+  const gates = valueGates(graph, config, layer, asked);
+  return gates === undefined ? values : graph.node("Mul", [values, gates]);
+}
+
+/** What stands between each row's values and o_proj, sigmoids `[rows, H * v_head_dim]` (HF's AXK2Attention), where anything does. */
+export function valueGates(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: QueryWeights,
+  asked: Value,
+): Value | undefined {
+  if (layer.gatesValues !== true) return undefined;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const [, width = 0] = layer.qB.shape;
   const block = graph.derived(`${layer.qB.name} gate`, (outer) => {
     const gates = outer.slice(headBlocks(outer, config, layer), 1, nope + rope, nope + rope + vHeadDim);
     return outer.reshape(gates, [heads * vHeadDim, width]);
   });
-  return graph.node("Mul", [values, graph.sigmoid(graph.node("Gemm", [asked, block], { transB: 1 }))]);
+  return graph.sigmoid(graph.node("Gemm", [asked, block], { transB: 1 }));
 }
 
 /** Keys `[.., H * (rope + nope)]`, each head's k_pe before its k_nope, and values `[.., H * dv]` of latents. */

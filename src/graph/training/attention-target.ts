@@ -7,6 +7,14 @@
  *
  * |o_h v_h[s]| is the norm of what key s contributes to the layer's output through head h: a key that every head looks at
  * and whose value is zero changes nothing, and its place in the top-k is wasted.
+ *
+ * Where a row's gate g_h[t] stands between values and o_proj (A.X-K2), a key contributes o_h (g_h[t] * v_h[s]). The norm of
+ * that for every row and key would take v_head_dim times the work of the attention; its diagonal part takes as much as the
+ * attention, so that the gate's share is
+ *
+ *     |o_h (g_h[t] * v_h[s])|  =  |o_h v_h[s]| x sqrt( sum_i w_i g_i[t]^2 v_i[s]^2 / sum_i w_i v_i[s]^2 ),   w_i = |column i of o_h|^2
+ *
+ * exact where a head's gates are equal or the columns of o_h are orthogonal (docs/distill.md has how near it is elsewhere).
  */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
@@ -14,7 +22,7 @@ import { orderedKeys, sequenceFrame } from "../frames/sequence-frame.ts";
 import type { SequenceContext } from "../frames/sequence-rows.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { enterLayer } from "../layer/dsa-layer.ts";
-import { attentionQueries, latents, softmaxScale } from "../layer/latent-attention.ts";
+import { attentionQueries, latents, softmaxScale, valueGates } from "../layer/latent-attention.ts";
 import { type QueryRows, rowsOf } from "./query-rows.ts";
 
 export const targetWeights = ["values", "mass"] as const;
@@ -40,7 +48,8 @@ export function attentionTarget(
   const { h, asked: all } = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
   const { angles } = sequenceFrame(graph, context);
   const read = orderedKeys(graph, context, layer, latents(graph, config, layer, h, angles)).expanded;
-  const asked = attentionQueries(graph, config, layer, rowsOf(graph, queries, all), queries.angles);
+  const ownRows = rowsOf(graph, queries, all);
+  const asked = attentionQueries(graph, config, layer, ownRows, queries.angles);
   const byHead = graph.node("Transpose", [graph.reshape(asked, [shape.batch, queries.count, heads, width])], {
     perm: [0, 2, 1, 3],
   });
@@ -52,8 +61,8 @@ export function attentionTarget(
   const open = graph.node("Add", [scores, graph.node("Unsqueeze", [bias, graph.int([1])])]);
   const attended = graph.node("Softmax", [open], { axis: -1 });
   if (weight === "mass") return overHeads(graph, config, attended, shape.batch, queries.count, 1 / heads);
-  const norms = contributionNorms(graph, config, layer, read.values, shape.batch, shape.length);
-  const weighted = graph.node("Mul", [attended, graph.node("Unsqueeze", [norms, graph.int([2])])]);
+  const contributed = contributionNorms(graph, config, layer, read.values, ownRows, [shape.batch, shape.length]);
+  const weighted = graph.node("Mul", [attended, contributed]);
   const total = overHeads(graph, config, weighted, shape.batch, queries.count, 1);
   const whole = graph.node("ReduceSum", [total, graph.int([-1])], { keepdims: 1 });
   return graph.node("Div", [total, graph.node("Max", [whole, graph.float(1e-20)])]);
@@ -76,19 +85,24 @@ function overHeads(
   return graph.reshape(graph.node("MatMul", [row, flat]), [batch, count, -1]);
 }
 
-/** |o_h v_h[s]| for every head and key, `[batch, heads, length]`, of values `[batch, length, heads * v_head_dim]`. */
+/**
+ * |o_h v_h[s]| for every head and key, `[batch, heads, 1, length]`; with gates for every row as well,
+ * `[batch, heads, queries, length]`.
+ * @param values `[batch, length, heads * v_head_dim]`
+ * @param asked what the rows' queries and gates are made of, `[batch * queries, ..]`
+ */
 function contributionNorms(
   graph: GraphBuilder,
   config: DsaConfig,
   layer: LayerWeights,
   values: Value,
-  batch: number,
-  length: number,
+  asked: Value,
+  [batch, length]: [number, number],
 ): Value {
-  const { numAttentionHeads: heads, vHeadDim, hiddenSize } = config;
+  const { numAttentionHeads: heads, vHeadDim } = config;
   // |o v|^2 = v^T (o^T o) v: a product of v_head_dim instead of hidden_size columns for every key.
   const gram = graph.derived(`${layer.o.name} gram`, (outer) => {
-    const blocks = outer.reshape(outer.weight(layer.o), [hiddenSize, heads, vHeadDim]);
+    const blocks = headColumns(outer, config, layer);
     const columns = outer.node("Transpose", [blocks], { perm: [1, 0, 2] });
     return outer.node("MatMul", [outer.node("Transpose", [blocks], { perm: [1, 2, 0] }), columns]);
   });
@@ -98,5 +112,43 @@ function contributionNorms(
   const squares = graph.node("Mul", [graph.node("MatMul", [byHead, gram]), byHead]);
   const sums = graph.node("ReduceSum", [squares, graph.int([-1])], { keepdims: 0 });
   const norms = graph.node("Sqrt", [graph.node("Max", [sums, graph.float(0)])]);
-  return graph.node("Transpose", [graph.reshape(norms, [heads, batch, length])], { perm: [1, 0, 2] });
+  const byKey = graph.node("Transpose", [graph.reshape(norms, [heads, batch, length])], { perm: [1, 0, 2] });
+  const ofKeys = graph.node("Unsqueeze", [byKey, graph.int([2])]);
+  const gates = valueGates(graph, config, layer, asked);
+  if (gates === undefined) return ofKeys;
+  return graph.node("Mul", [ofKeys, gateShares(graph, config, layer, byHead, gates, [batch, length])]);
+}
+
+/**
+ * What gates leave of the norms, `[batch, heads, queries, length]`.
+ * @param values `[heads, batch * length, v_head_dim]`
+ * @param gates `[batch * queries, heads * v_head_dim]`
+ */
+function gateShares(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  layer: LayerWeights,
+  values: Value,
+  gates: Value,
+  [batch, length]: [number, number],
+): Value {
+  const { numAttentionHeads: heads, vHeadDim } = config;
+  const columnSquares = graph.derived(`${layer.o.name} column squares`, (outer) => {
+    const blocks = headColumns(outer, config, layer);
+    const sums = outer.node("ReduceSum", [outer.node("Mul", [blocks, blocks]), outer.int([0])], { keepdims: 0 });
+    return outer.reshape(sums, [heads, 1, vHeadDim]);
+  });
+  const squares = graph.node("Mul", [graph.node("Mul", [values, values]), columnSquares]);
+  const byKey = graph.node("Transpose", [graph.reshape(squares, [heads, batch, length, vHeadDim])], {
+    perm: [1, 0, 3, 2],
+  });
+  const byRow = graph.node("Transpose", [graph.reshape(gates, [batch, -1, heads, vHeadDim])], { perm: [0, 2, 1, 3] });
+  const passed = graph.node("MatMul", [graph.node("Mul", [byRow, byRow]), byKey]);
+  const all = graph.node("MatMul", [graph.node("Expand", [graph.float(1), graph.int([1, vHeadDim])]), byKey]);
+  return graph.node("Sqrt", [graph.node("Div", [passed, graph.node("Max", [all, graph.float(1e-30)])])]);
+}
+
+/** o_proj column by column of each head's values, `[hidden_size, heads, v_head_dim]`. */
+function headColumns(graph: GraphBuilder, config: DsaConfig, { o }: LayerWeights): Value {
+  return graph.reshape(graph.weight(o), [config.hiddenSize, config.numAttentionHeads, config.vHeadDim]);
 }

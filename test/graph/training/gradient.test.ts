@@ -60,7 +60,7 @@ async function allStates(model: ModelFolder, to: number, ids: number[][]): Promi
   return states;
 }
 
-describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
+describe.each(["glm-groups", "v32-yarn", "axk2-groups"])("%s", (name) => {
   const expected = oracle.parse(JSON.parse(readFileSync(join(fixturePath(name), "distill.json"), "utf8")));
   const ways = expected.cases.flatMap((found) => stepStates.map((states) => ({ ...found, states })));
   it.each(ways)("$stage targets by $weight, states $states: PyTorch's loss and gradients", async (found) => {
