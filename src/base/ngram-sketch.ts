@@ -5,7 +5,8 @@
 
 /** Tokens of a run: the length by which training sets are usually compared with benchmarks. */
 export const RUN_TOKENS = 13;
-const MOST_HASHES = 1024;
+/** Runs that are kept of a calibration set. */
+export const CALIBRATION_RUNS = 1024;
 const HASH_BYTES = 6;
 const HASHES = 2 ** (8 * HASH_BYTES);
 
@@ -22,24 +23,27 @@ export interface NgramSketch {
  * Of the windows of a set. A run that several windows have is part of a template, or the set says it itself more than once:
  * it is left out.
  */
-export function sketchOf(windows: Iterable<ArrayLike<number>>): NgramSketch {
+export function sketchOf(windows: Iterable<ArrayLike<number>>, mostRuns = CALIBRATION_RUNS): NgramSketch {
   let limit = HASHES - 1;
   /** Window of each hash, or -1 for several. */
   let found = new Map<number, number>();
   let index = 0;
+  const keepSmallest = (): void => {
+    const kept = [...found].sort(([a], [b]) => a - b).slice(0, mostRuns);
+    limit = kept.at(-1)?.[0] ?? limit;
+    found = new Map(kept);
+  };
   for (const window of windows) {
     forEachRun(window, (hash) => {
       if (hash > limit) return;
       const known = found.get(hash);
       found.set(hash, known === undefined || known === index ? index : -1);
     });
-    if (found.size > MOST_HASHES) {
-      const kept = [...found].sort(([a], [b]) => a - b).slice(0, MOST_HASHES);
-      limit = kept.at(-1)?.[0] ?? limit;
-      found = new Map(kept);
-    }
+    // At twice as many, so that not every window costs a sort.
+    if (found.size > 2 * mostRuns) keepSmallest();
     index++;
   }
+  if (found.size > mostRuns) keepSmallest();
   const own = [...found].flatMap(([hash, window]) => (window === -1 ? [] : [hash])).sort((a, b) => a - b);
   const bytes = Buffer.alloc(HASH_BYTES * own.length);
   for (const [at, hash] of own.entries()) bytes.writeUIntBE(hash, HASH_BYTES * at, HASH_BYTES);

@@ -1,7 +1,7 @@
 /** `indexcache-distilled.json`: where a checkpoint with trained indexers comes from. Written by `distill`, shown by `inspect`. */
 import { join } from "node:path";
 import { z } from "zod";
-import { letters } from "./pattern-file.ts";
+import { letters, sketchSchema } from "./pattern-file.ts";
 import { readTextIfPresent } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
@@ -9,6 +9,12 @@ export const distilledManifestName = "indexcache-distilled.json";
 
 const count = z.int().min(0);
 const hash = z.string().regex(/^[0-9a-f]{64}$/);
+
+/** Runs of tokens that are kept of a text: training takes millions of tokens, of which a pattern file's sketch would say little. */
+export const TRAINING_RUNS = 65_536;
+
+/** Text that indexers were trained on; `eval` refuses items that have its runs of tokens. */
+const textIdentity = z.object({ source: z.string(), hash, ngrams: sketchSchema(TRAINING_RUNS).optional() });
 
 const manifestSchema = z.object({
   kind: z.literal("indexcache-distilled"),
@@ -24,7 +30,9 @@ const manifestSchema = z.object({
     weight: z.enum(["values", "mass"]),
     seed: count,
   }),
-  text: z.object({ source: z.string(), hash, sequences: count, length: count, held_out_sequences: count }),
+  text: textIdentity.extend({ sequences: count, length: count, held_out_sequences: count }),
+  /** Other text that the model's indexers had been trained on before, first to last. */
+  earlier_texts: z.array(textIdentity).optional(),
   /** By trained layer: the step whose indexer was kept. */
   kept_steps: z.record(z.string().regex(/^\d+$/), count),
   /** Held-out measurements, by trained layer: step, missed attention (share), KL (nats). */
@@ -36,6 +44,16 @@ const manifestSchema = z.object({
 });
 
 export type DistilledManifest = z.infer<typeof manifestSchema>;
+
+export type TrainingText = z.infer<typeof textIdentity>;
+
+/** Every text that the indexers of a checkpoint were trained on, each once, first to last. */
+export function trainingTexts(manifest: DistilledManifest | undefined): TrainingText[] {
+  if (manifest === undefined) return [];
+  const { source, hash: own, ngrams } = manifest.text;
+  const last = { source, hash: own, ...(ngrams === undefined ? {} : { ngrams }) };
+  return [...(manifest.earlier_texts ?? []).filter((text) => text.hash !== own), last];
+}
 
 /**
  * @returns undefined for a folder without one

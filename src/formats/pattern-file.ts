@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
-import { RUN_TOKENS } from "../base/ngram-sketch.ts";
+import { CALIBRATION_RUNS, RUN_TOKENS } from "../base/ngram-sketch.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { layerLoads } from "./journal.ts";
 import { readText } from "./text-file.ts";
@@ -57,21 +57,23 @@ export const calibrationIdentity = z.object({
     .describe("where it is more than one set of text"),
 });
 
-const ngramSketch = z
-  .object({
-    n: z.literal(RUN_TOKENS).describe("tokens of a run"),
-    limit: z
-      .int()
-      .min(0)
-      .max(2 ** 48 - 1)
-      .describe("runs with hashes from 0 up to this one were kept"),
-    hashes: z
-      .string()
-      .max(16_384)
-      .regex(/^(?:[A-Za-z0-9+/]{8})*$/)
-      .describe("ascending, six bytes each, big-endian, in base64; runs that several windows have are left out"),
-  })
-  .describe("which runs of tokens the set has: eval refuses items that have them too");
+/** @param mostRuns that it keeps */
+export const sketchSchema = (mostRuns: number) =>
+  z
+    .object({
+      n: z.literal(RUN_TOKENS).describe("tokens of a run"),
+      limit: z
+        .int()
+        .min(0)
+        .max(2 ** 48 - 1)
+        .describe("runs with hashes from 0 up to this one were kept"),
+      hashes: z
+        .string()
+        .max(8 * mostRuns)
+        .regex(/^(?:[A-Za-z0-9+/]{8})*$/)
+        .describe("ascending, six bytes each, big-endian, in base64; runs that several windows have are left out"),
+    })
+    .describe("which runs of tokens the set has: eval refuses items that have them too");
 
 const servedBy = z
   .object({
@@ -241,7 +243,7 @@ export const patternFileSchema = z
       "one letter a layer: F runs its indexer, S reuses the indices of the F before it",
     ),
     model: modelIdentity,
-    calibration: calibrationIdentity.extend({ ngrams: ngramSketch.optional() }),
+    calibration: calibrationIdentity.extend({ ngrams: sketchSchema(2 * CALIBRATION_RUNS).optional() }),
     baseline_loss: nats.describe("of the model's own pattern, nats per token"),
     loss: nats.describe("of index_topk_pattern, nats per token"),
     trajectory: z

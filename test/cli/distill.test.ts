@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openTensors } from "../../src/checkpoint/shards.ts";
+import { readDistilledManifest, trainingTexts } from "../../src/formats/distilled-manifest.ts";
 import { indexerTensors } from "../../src/graph/layer/lightning-indexer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { readIndexers } from "../../src/runtime/training/stored-indexers.ts";
@@ -125,15 +126,26 @@ describe("the new checkpoint", () => {
   });
 
   test("--pattern any trains every indexer, and a search runs on the result", async () => {
-    const done = await indexcache(folder, ["distill", tinyModel, "-p", "any", ...small, "-o", "any"]);
+    const few = [...set, "--steps", "2"];
+    const done = await indexcache(folder, ["distill", tinyModel, "-p", "any", ...few, "-o", "any"]);
     expect([0, 1], done.stderr).toContain(done.status);
     const [before, after] = [await tensorsOf(tinyModel), await tensorsOf(join(folder, "any"))];
     const changed = [...before.keys()].filter((name) => before.get(name)?.bytes !== after.get(name)?.bytes);
     expect(changed.every((name) => trainedName.test(name))).toBe(true);
     const searched = await indexcache(folder, ["search", "any", ...set.slice(0, 4), "--retain", "2", "-o", "two.json"]);
     expect(searched.status).toBe(0);
-    const again = await indexcache(folder, ["distill", "any", "-p", "two.json", ...small, "-o", "two"]);
+    await writeIds(join(folder, "others.jsonl"), 6, 28, 40);
+    const others = ["-c", "others.jsonl", ...few.slice(2)];
+    const again = await indexcache(folder, ["distill", "any", "-p", "two.json", ...others, "-o", "two"]);
     expect([0, 1], again.stderr).toContain(again.status);
+    // What the second training's folder says of text covers both.
+    const [first, second] = [
+      await readDistilledManifest(join(folder, "any")),
+      await readDistilledManifest(join(folder, "two")),
+    ];
+    expect(first?.text.ngrams?.hashes.length).toBeGreaterThan(0);
+    expect(trainingTexts(second).map(({ source }) => source)).toEqual(["ids.jsonl", "others.jsonl"]);
+    expect(trainingTexts(second)[0]).toEqual(trainingTexts(first)[0]);
   });
 });
 

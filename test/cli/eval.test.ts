@@ -1,9 +1,13 @@
 /** `eval` from outside, on the demo model at short lengths: results, resuming, gates, bad input. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { sketchOf } from "../../src/base/ngram-sketch.ts";
+import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
+import { distilledManifestName, formatDistilledManifest, TRAINING_RUNS } from "../../src/formats/distilled-manifest.ts";
 import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
 import { formatPatternFile, PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-file.ts";
 import { readSamples, type Sample } from "../../src/formats/sample-journal.ts";
@@ -199,6 +203,45 @@ test("items without room in the window are counted, not scored", async () => {
   const { status, stdout } = await indexcache(folder, args);
   expect(status).toBe(0);
   expect(JSON.parse(stdout).rows[0]).toMatchObject({ items: 1, counts: { too_long: 1 } });
+});
+
+test("items that the model's indexers were trained on are refused, also those of an earlier training", async () => {
+  const demo = fileURLToPath(new URL("../../models/demo", import.meta.url));
+  mkdirSync(join(folder, "trained"));
+  for (const name of readdirSync(demo)) symlinkSync(join(demo, name), join(folder, "trained", name));
+  const input = `${readFileSync(join(demo, "../../calibration/demo-prompt.txt"), "utf8").slice(0, 900)} What is the number?`;
+  const record = { index: 0, input, outputs: ["4711"], answer_prefix: " The number is" };
+  writeFileSync(join(folder, "niah_single_1.jsonl"), JSON.stringify(record));
+  const tokenizer = await Tokenizer.load(demo);
+  const hash = "0".repeat(64);
+  const seen = { source: "mine.jsonl", hash, ngrams: sketchOf([tokenizer.encodePlain(input)], TRAINING_RUNS) };
+  const other = { source: "other.jsonl", hash: "1".repeat(64), ngrams: sketchOf([]) };
+  const manifest = (text: typeof seen, earlier?: (typeof seen)[]): string =>
+    formatDistilledManifest({
+      kind: "indexcache-distilled",
+      format: 1,
+      made_from: { name: "demo", config_hash: hash, weight_hash: hash },
+      pattern: "any",
+      recipe: { steps: 1, rate: 1, batch: 1, targets: "centroid", weight: "values", seed: 0 },
+      text: { ...text, sequences: 1, length: 1, held_out_sequences: 0 },
+      ...(earlier === undefined ? {} : { earlier_texts: earlier }),
+      kept_steps: {},
+      measured: {},
+      tool: { version: "0", command: "" },
+    });
+  const args = ["eval", "trained", "-p", "uniform:4", "--data", "niah_single_1.jsonl", "--workers", "1", "-q"];
+  const path = join(folder, "trained", distilledManifestName);
+  for (const text of [manifest(seen), manifest(other, [seen])]) {
+    writeFileSync(path, text);
+    expect(await indexcache(folder, args)).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(
+        /^error: 1 of 1 items have .* "mine.jsonl", which the model's indexers were trained on/,
+      ),
+    });
+  }
+  writeFileSync(path, manifest(other));
+  expect(await indexcache(folder, args)).toMatchObject({ status: 0 });
 });
 
 test("thinking is asked of the template, takes its own budget, and a thought that never closes is no answer", async () => {

@@ -2,6 +2,7 @@
 
 import { type Command, Option } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
+import { sketchOf } from "../../base/ngram-sketch.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, hashWindows } from "../../calibration/calibration-set.ts";
 import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived/derived-checkpoint.ts";
@@ -10,6 +11,7 @@ import { type DistillationSettings, distil } from "../../distill/distillation.ts
 import { requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
 import { type DistilledOrigin, distilledFiles } from "../../distill/distilled-files.ts";
 import { defaultRecipe, type Recipe } from "../../distill/recipe.ts";
+import { readDistilledManifest, TRAINING_RUNS, trainingTexts } from "../../formats/distilled-manifest.ts";
 import type { ModelFolder, ModelIdentity } from "../../graph/model-folder.ts";
 import { openModel } from "../../graph/model-folder.ts";
 import { type TargetWeight, targetWeights } from "../../graph/training/attention-target.ts";
@@ -205,6 +207,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
     await store?.close();
     throw explainEnd(error, work);
   }
+  const earlier = trainingTexts(await readDistilledManifest(model.path)).filter(({ hash }) => hash !== set.hash);
   const origin: DistilledOrigin = {
     kind: "indexcache-distilled",
     format: 1,
@@ -214,10 +217,12 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
     text: {
       source: set.source,
       hash: set.hash,
+      ngrams: sketchOf(set.windows, TRAINING_RUNS),
       sequences: text.training.length,
       length: set.sequenceLength,
       held_out_sequences: text.heldOut.length,
     },
+    ...(earlier.length === 0 ? {} : { earlier_texts: earlier }),
     kept_steps: Object.fromEntries(run.kept),
     measured: measuredByLayer(
       [...run.kept.keys()],

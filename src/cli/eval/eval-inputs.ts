@@ -96,6 +96,7 @@ async function readInputs(
     );
   }
   const overlap = await overlapNotes(
+    model.path,
     [flags.baseline, ...flags.pattern],
     suite,
     assembly,

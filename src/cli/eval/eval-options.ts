@@ -91,7 +91,10 @@ export function addEvalOptions(command: Command): void {
     )
     .option("--thinking", "chat models think first; the answer is what follows the closing tag")
     .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
-    .option("--allow-overlap", "score items too that a pattern's calibration set has text in common with")
+    .option(
+      "--allow-overlap",
+      "score items too that share text with a pattern's calibration set or with what the indexers were trained on",
+    )
     .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
     .optionsGroup("Statistics:")
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
