@@ -61,6 +61,8 @@ export interface IndexerWeights {
 export interface RoutedWeights {
   router: Weight;
   correctionBias: Weight;
+  /** What experts of groups that are closed score: minus infinity, unless given. */
+  closedScore?: 0;
   experts: MlpWeights[];
   shared: MlpWeights | undefined;
 }

@@ -1,9 +1,10 @@
-/** Gates of norms and of heads' values, which not every architecture has, against the formulas. */
+/** Gates of norms and of heads' values, which not every architecture has, and routers with closed groups, against the formulas. */
 import { expect, test } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import type { Weight } from "../../src/checkpoint/weights.ts";
 import { encodeModel, GraphBuilder } from "../../src/graph/graph-builder.ts";
 import { gatedNorm } from "../../src/graph/layer/dsa-layer.ts";
+import { route } from "../../src/graph/layer/experts.ts";
 import { gatedValues } from "../../src/graph/layer/latent-attention.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
@@ -93,4 +94,57 @@ test("values are multiplied by the sigmoid of the last rows of each head's block
     }
   }
   expect(gatedValues(graph, config, { qB }, asked, values)).toBe(values);
+});
+
+/** Shares by expert of AXK2TopkRouter and GlmMoeDsaTopkRouter of transformers 5.24, float32, for the router below. */
+const routed: [string, 0 | undefined, Record<number, number>[]][] = [
+  [
+    "0, which biases may go below, in A.X-K2",
+    0,
+    [
+      { 2: 0.6607615947723389, 0: 0.7047512531280518, 5: 0.8773580193519592, 4: 0.2571292519569397 },
+      { 4: 0.35298314690589905, 5: 0.8914157748222351, 2: 1.1560379266738892, 0: 0.09956315159797668 },
+    ],
+  ],
+  [
+    "minus infinity elsewhere",
+    undefined,
+    [
+      { 2: 0.4426148533821106, 0: 0.47208160161972046, 1: 0.7127629518508911, 3: 0.8725407123565674 },
+      { 0: 0.10339432209730148, 2: 1.2005220651626587, 1: 0.5145860910415649, 3: 0.6814975142478943 },
+    ],
+  ],
+];
+
+test.each(routed)("experts of closed groups score %s", async (_, closedScore, wanted) => {
+  const { config } = await openModel(fixturePath("axk2-groups"));
+  const [experts, k] = [6, 4];
+  const graph = new GraphBuilder();
+  const h = graph.input("h", OnnxType.float, [2, 2]);
+  const router = named("router", [experts, 2]);
+  const correctionBias = named("bias", [experts]);
+  for (const weight of [router, correctionBias]) graph.parameter(weight);
+  const sizes = { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: 3, topkGroup: 2 };
+  const { chosen, shares } = route(
+    graph,
+    { ...config, ...sizes, normTopkProb: true, routedScalingFactor: 2.5 },
+    { router, correctionBias, experts: [], shared: undefined, ...(closedScore === undefined ? {} : { closedScore }) },
+    h,
+  );
+  graph.output(
+    "result",
+    graph.node("Concat", [graph.cast(chosen, OnnxType.float), shares], { axis: 1 }),
+    OnnxType.float,
+    [2, 2 * k],
+  );
+  const found = await run(graph, {
+    h: { data: Float32Array.of(1, 0.5, -1, 2), shape: [2, 2] },
+    router: { data: Float32Array.of(0.5, -1, 1, 0.25, -0.5, 0.75, 2, 1, -1, -1, 0.25, 0.5), shape: [experts, 2] },
+    bias: { data: Float32Array.of(-0.1, -0.9, -0.3, -1.25, -2, -1.5), shape: [experts] },
+  });
+  for (const [row, expected] of wanted.entries()) {
+    const own = found.subarray(row * 2 * k, (row + 1) * 2 * k);
+    expect([...own.subarray(0, k)].sort()).toEqual(Object.keys(expected).map(Number));
+    for (let i = 0; i < k; i++) expect(own[k + i]).toBeCloseTo(expected[own[i] as number] as number, 6);
+  }
 });

@@ -36,7 +36,8 @@ export const axk2: Architecture = {
     };
     if (config.sparseLayers[layer] !== true) return dsaLayer(binder, config, layer, own);
     const { norm: postAttentionNorm, gate: postAttentionGate } = gated("post_attention_layernorm");
-    return dsaLayer(binder, config, layer, { ...own, postAttentionNorm, postAttentionGate });
+    // An expert of a closed group scores 0, which is more than an open one whose bias outweighs its probability.
+    return dsaLayer(binder, config, layer, { ...own, postAttentionNorm, postAttentionGate, closedScore: 0 });
   },
 };
 

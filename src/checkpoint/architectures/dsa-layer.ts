@@ -6,14 +6,20 @@ import type { IndexerWeights, LayerWeights, RoutedWeights, SplitUpProjection, We
 import type { LayerBinder } from "./architecture.ts";
 
 type OwnParts = Partial<
-  Pick<LayerWeights, "inputNorm" | "inputGate" | "postAttentionNorm" | "postAttentionGate" | "qB" | "gatesValues">
+  Pick<LayerWeights, "inputNorm" | "inputGate" | "postAttentionNorm" | "postAttentionGate" | "qB" | "gatesValues"> &
+    Pick<RoutedWeights, "closedScore">
 >;
 
 /**
  * The layer of GLM-5 and DeepSeek-V3.2, whose every layer keeps keys and values of its own.
  * @param own what another architecture has in place of these tensors, bound already, and what it has beside them
  */
-export function dsaLayer(binder: LayerBinder, config: DsaConfig, layer: number, own: OwnParts = {}): LayerWeights {
+export function dsaLayer(
+  binder: LayerBinder,
+  config: DsaConfig,
+  layer: number,
+  { closedScore, ...own }: OwnParts = {},
+): LayerWeights {
   const at = `model.layers.${layer}`;
   const attention = `${at}.self_attn`;
   const { hiddenSize, qLoraRank, kvLoraRank, qkRopeHeadDim, numAttentionHeads: heads } = config;
@@ -37,7 +43,7 @@ export function dsaLayer(binder: LayerBinder, config: DsaConfig, layer: number, 
     oBias: bias("o_proj", hiddenSize),
     indexer: isFull(config.indexerLayers, layer) ? bindIndexer(binder, config, `${attention}.indexer`) : undefined,
     mlp: config.sparseLayers[layer]
-      ? bindRouted(binder, config, `${at}.mlp`)
+      ? { ...bindRouted(binder, config, `${at}.mlp`), ...(closedScore === undefined ? {} : { closedScore }) }
       : binder.mlp(`${at}.mlp`, config.intermediateSize),
   };
 }

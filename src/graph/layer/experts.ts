@@ -37,7 +37,7 @@ function swiGlu(graph: GraphBuilder, x: Value, { gate, up, down }: MlpWeights): 
 /**
  * Sigmoid routing with a selection bias, limited to the best groups of experts: chosen experts and fp32 weights, `[S, k]`.
  */
-function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value) {
+export function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value) {
   const { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: groups, topkGroup } = config;
   const float = graph.settings.precision === OnnxType.float ? h : graph.cast(h, OnnxType.float);
   const probabilities = graph.node("Sigmoid", [graph.linear(float, weights.router, undefined, OnnxType.float)]);
@@ -47,10 +47,13 @@ function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h
     const [best] = graph.nodes("TopK", [grouped, graph.int([2])], { axis: -1, sorted: 0 }, 2) as [Value, Value];
     const score = graph.node("ReduceSum", [best, graph.int([-1])], { keepdims: 0 });
     const [, kept] = graph.nodes("TopK", [score, graph.int([topkGroup])], { axis: -1, sorted: 0 }, 2) as [Value, Value];
-    const closed = graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), graph.node("Shape", [score])]);
-    const zeros = graph.node("Expand", [graph.float(0), graph.node("Shape", [kept])]);
-    const opened = graph.node("ScatterElements", [closed, kept, zeros], { axis: 1 });
-    const limited = graph.node("Add", [grouped, graph.node("Unsqueeze", [opened, graph.int([2])])]);
+    // Scores of closed groups: added to minus infinity, or multiplied by zero.
+    const [limit, shut, open] =
+      weights.closedScore === 0 ? (["Mul", 0, 1] as const) : (["Add", Number.NEGATIVE_INFINITY, 0] as const);
+    const closed = graph.node("Expand", [graph.float(shut), graph.node("Shape", [score])]);
+    const opens = graph.node("Expand", [graph.float(open), graph.node("Shape", [kept])]);
+    const opened = graph.node("ScatterElements", [closed, kept, opens], { axis: 1 });
+    const limited = graph.node(limit, [grouped, graph.node("Unsqueeze", [opened, graph.int([2])])]);
     choice = graph.reshape(limited, [-1, experts]);
   }
   const [, chosen] = graph.nodes("TopK", [choice, graph.int([k])], { axis: -1, sorted: 1 }, 2) as [Value, Value];
