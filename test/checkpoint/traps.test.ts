@@ -30,6 +30,29 @@ describe("config.json", () => {
     );
   });
 
+  test("says what sets the layers of a model that is not supported apart", () => {
+    const types = (every: number, other: string) =>
+      Array.from({ length: 40 }, (_, layer) => ((layer + 1) % every === 0 ? "indexed_attention" : other));
+    const hybrid = { model_type: "qwen4_exp", layer_types: types(4, "linear_attention"), kv_lora_rank: null };
+    expect(() => parse({ ...hybrid, num_attention_heads: 16, num_key_value_heads: 2 })).toThrow(
+      'model_type "qwen4_exp" is not supported: 10 of its 40 layers have an indexer, and attention reads 2 heads of keys and values (GQA) instead of latents (MLA); supported are',
+    );
+    expect(() => parse({ model_type: "mistral_large4", kv_source_layers: [0, 0, 2, 2, 2] })).toThrow(
+      'model_type "mistral_large4" is not supported: 3 layers read keys and values of another layer (kv_source_layers); supported are',
+    );
+    expect(() => parse({ model_type: "odd", layer_types: 7, kv_source_layers: "x" })).toThrow(
+      /"odd" is not supported;/,
+    );
+  });
+
+  test("takes layer_types that name the indexed layers of its own model, and no others", () => {
+    const layers = (type: string) => ({ layer_types: Array.from({ length: 5 }, () => type) });
+    const own = parse({}).indexerLayers;
+    for (const type of ["indexed_attention", "deepseek_sparse_attention", "full_attention"])
+      expect(parse(layers(type)).indexerLayers).toBe(own);
+    expect(() => parse(layers("sliding_attention"))).toThrow(/layer_types/);
+  });
+
   test("names the field that is wrong", () => {
     expect(() => parse({ index_topk: 0 })).toThrow(/index_topk/);
     expect(() => parse({ hidden_size: "64" })).toThrow(/hidden_size/);

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { architectures, type ModelType } from "../architectures/architectures.ts";
+import { describeUnreadLayers } from "./unread-layers.ts";
 
 const supportedModelTypes = Object.keys(architectures) as ModelType[];
 
@@ -52,8 +53,10 @@ export function identifyConfig(json: unknown, path: string): IdentifiedConfig {
   const modelType = supportedModelTypes.find((type) => type === named);
   const classes = supportedClasses(fields);
   if (modelType === undefined) {
+    const facts = describeUnreadLayers(fields);
+    const because = facts.length === 0 ? "" : `: ${facts.join(", and ")}`;
     throw new InputError(
-      `"${path}": model_type "${named}" is not supported; supported are ${supportedModelTypes.join(", ")}`,
+      `"${path}": model_type "${named}" is not supported${because}; supported are ${supportedModelTypes.join(", ")}`,
       hintFor(named, classes[0]),
     );
   }

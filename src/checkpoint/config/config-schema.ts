@@ -70,6 +70,11 @@ export const configSchema = z.object({
   rope_theta: float32.nullish(),
   rope_parameters: ropeSchema.nullish(),
   rope_scaling: ropeSchema.nullish(),
+  // Every layer of what is supported has an indexer: earlier releases of transformers wrote another name for it.
+  layer_types: z
+    .array(z.enum(["indexed_attention", "deepseek_sparse_attention", "full_attention"]))
+    .max(largestSizes.layers)
+    .nullish(),
   index_topk: positions.optional(),
   index_head_dim: headWidth.optional(),
   index_n_heads: heads.optional(),
