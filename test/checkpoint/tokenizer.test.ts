@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
-import { TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
+import { ComputingTime, TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
 import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
 
 let folder: string;
@@ -161,6 +161,31 @@ describe("load()", () => {
   });
 });
 
+describe("a thread is waited for", () => {
+  /** Waits as long as it is told to, on a machine that gives so much of a processor until the thread ends. */
+  const waited = (limit: number, share: number, computes = Number.POSITIVE_INFINITY) => {
+    let wall = 5000;
+    const processor = () => 300 + Math.min(computes, share * (wall - 5000));
+    const time = new ComputingTime(limit, { wall: () => wall, processor });
+    for (let left = time.left(); left > 0; left = time.left()) wall += left;
+    return { wall: wall - 5000, processor: processor() - 300 };
+  };
+
+  test("until it had its time of a processor, on a busy machine as well", () => {
+    expect(waited(1000, 1)).toEqual({ wall: 1000, processor: 1000 });
+    expect(waited(1000, 0.05)).toMatchObject({ processor: expect.closeTo(1000, -1) });
+  });
+
+  test("as long by the clock where other threads of the process compute", () => {
+    expect(waited(1000, 8)).toMatchObject({ wall: 1000 });
+  });
+
+  test("no longer once it computes nothing any more", () => {
+    expect(waited(1000, 1, 500).wall).toBeLessThanOrEqual(2000);
+    expect(waited(1000, 0.05, 100).wall).toBeLessThanOrEqual(4000);
+  });
+});
+
 describe("what does not end is ended", () => {
   /** A second instead of twenty. */
   const patience = 0.05;
@@ -181,7 +206,7 @@ describe("what does not end is ended", () => {
     });
     expect([...thread.call("encode", "aaa", false)]).toEqual([97, 97, 97]);
     expect(() => thread.call("encode", `${"a".repeat(40)}!`, false)).toThrow(TokenizerOverrun);
-    expect(() => thread.call("encode", "b", false)).toThrow(/did not end within \d+ s and 2 GiB/);
+    expect(() => thread.call("encode", "b", false)).toThrow(/did not end within \d+ s of computing and 2 GiB/);
   });
 
   test.each([

@@ -37,7 +37,10 @@ export class TokenizerFailure extends Error {}
 /** The call was stopped. */
 export class TokenizerOverrun extends Error {}
 
-/** Most tokenizers load in a second and take a second for a megabyte of text; busy machines take ten times as long. */
+/**
+ * Milliseconds of computing. Most tokenizers load in a second and take a second for a megabyte of text; what slows a busy
+ * machine down, caches and memory that others use, may take ten times as long.
+ */
 const limits: Record<keyof TokenizerCalls, (input: readonly unknown[]) => number> = {
   load: () => 45_000,
   encode: ([text]) => 20_000 + (text as string).length / 20,
@@ -89,7 +92,7 @@ export class TokenizerThread {
       void this.#worker.terminate();
       this.#port.close();
       this.#ended = new TokenizerOverrun(
-        `it did not end within ${Math.ceil(limit / 1000)} s and ${memoryMiB / 1024} GiB of memory`,
+        `it did not end within ${Math.ceil(limit / 1000)} s of computing and ${memoryMiB / 1024} GiB of memory`,
       );
       throw this.#ended;
     }
@@ -99,17 +102,70 @@ export class TokenizerThread {
   }
 
   /**
-   * Sleeps until the answer is there; false where it is not after `limit` milliseconds. Only the signal's value tells:
-   * where this thread saw the last answer before the other end came to notify it, that notice wakes it now.
+   * Sleeps until the answer is there; false where it is not after `limit` milliseconds of computing. Only the signal's value
+   * tells: where this thread saw the last answer before the other end came to notify it, that notice wakes it now.
    */
   #isAnswered(limit: number): boolean {
-    const end = performance.now() + limit;
+    const patience = new ComputingTime(limit, clocks);
     while (Atomics.load(this.#signal, 0) === 0) {
-      const left = end - performance.now();
-      if (left <= 0) return false;
-      Atomics.wait(this.#signal, 0, 0, left);
+      const wait = patience.left();
+      if (wait <= 0) return false;
+      Atomics.wait(this.#signal, 0, 0, wait);
     }
     return true;
+  }
+}
+
+/** Milliseconds since some moment: of the day, and of the processor for all threads of this process. */
+export interface Clocks {
+  wall(): number;
+  processor(): number;
+}
+
+const clocks: Clocks = {
+  wall: () => performance.now(),
+  processor: () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1000;
+  },
+};
+
+/** A process that gets less of a processor than this, while it is waited for, has nothing to do any more. */
+const leastShare = 0.002;
+
+/**
+ * How long a thread is waited for: until it has had `limit` milliseconds of a processor, however long a busy machine takes to
+ * give them. Node tells other threads' shares only together, so that a thread never gets less than it is given the blame for,
+ * and as much time has to go by as well. A thread that ended without an answer (it ran out of memory) computes nothing: after
+ * a `limit` in which the whole process stood still the wait is over, too.
+ */
+export class ComputingTime {
+  readonly #limit: number;
+  readonly #clocks: Clocks;
+  readonly #start: { wall: number; processor: number };
+  #window: { wall: number; processor: number };
+
+  constructor(limit: number, from: Clocks) {
+    this.#limit = limit;
+    this.#clocks = from;
+    this.#start = this.#now();
+    this.#window = this.#start;
+  }
+
+  /** Milliseconds until there is reason to look again; 0 where the time is over. */
+  left(): number {
+    const now = this.#now();
+    const passed = Math.min(now.wall - this.#start.wall, now.processor - this.#start.processor);
+    if (passed >= this.#limit) return 0;
+    if (now.wall - this.#window.wall >= this.#limit) {
+      if (now.processor - this.#window.processor < leastShare * (now.wall - this.#window.wall)) return 0;
+      this.#window = now;
+    }
+    return Math.ceil(Math.min(this.#limit - passed, this.#window.wall + this.#limit - now.wall));
+  }
+
+  #now(): { wall: number; processor: number } {
+    return { wall: this.#clocks.wall(), processor: this.#clocks.processor() };
   }
 }
 
