@@ -36,7 +36,7 @@ const sampleSchema = z.object({
   arm: z.object({
     name: z.string(),
     pattern: letters,
-    /** 0, or more for an arm that runs a pattern once again. */
+    /** 0, or more for an arm that runs a pattern once again, or on another model. */
     repeat: count,
   }),
   prompt_sha256: z.string(),
@@ -88,6 +88,15 @@ const sampleJournal: LogKind<SampleFingerprint, Sample> = {
       ...Object.entries(settings).map(([name, value]): [string, string] => [`settings.${name}`, String(value)]),
     ]),
 };
+
+/** What two runs on different models were asked differently, if anything: prompts and settings, not the models. */
+export function differenceOfRuns(left: SampleFingerprint, right: SampleFingerprint): string | undefined {
+  const ofModel = ["model_config_hash", "weight_hash"];
+  const [mine, theirs] = [sampleJournal.compared(left), sampleJournal.compared(right)];
+  return [...new Set([...mine.keys(), ...theirs.keys()])].find(
+    (name) => !ofModel.includes(name) && mine.get(name) !== theirs.get(name),
+  );
+}
 
 export type SampleJournal = AppendLog<Sample>;
 

@@ -10,7 +10,12 @@ import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { distilledManifestName, formatDistilledManifest, TRAINING_RUNS } from "../../src/formats/distilled-manifest.ts";
 import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
 import { formatPatternFile, PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-file.ts";
-import { readSamples, type Sample } from "../../src/formats/sample-journal.ts";
+import {
+  openSampleJournal,
+  readSamples,
+  type Sample,
+  type SampleFingerprint,
+} from "../../src/formats/sample-journal.ts";
 import { writeLongbenchV2, writeLongbenchZip } from "../eval/longbench/synthetic-files.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
@@ -129,6 +134,42 @@ describe("an evaluation", () => {
     }
     const wide = await indexcache(folder, ["eval", "--from", samples, "--margin", "60", "--alpha", "0.2", "--json"]);
     expect(evalResultSchema.parse(JSON.parse(wide.stdout)).statistics).toMatchObject({ margin: 0.6, alpha: 0.2 });
+  });
+
+  test("of two models are compared item by item, and only where both were asked the same", async () => {
+    const samples = join(home, "r.json.samples.jsonl");
+    const { fingerprint: own, entries } = (await readSamples(samples)) ?? { entries: [] };
+    if (own === undefined) throw new Error("no samples");
+    const write = async (name: string, other: Partial<SampleFingerprint>, answer: string): Promise<void> => {
+      const journal = await openSampleJournal(join(folder, name), { ...own, ...other }, "create");
+      for (const entry of entries) await journal.append({ ...entry, output: answer });
+      await journal.close();
+    };
+    const trained = { model_name: "trained", weight_hash: "f".repeat(64), model_config_hash: "e".repeat(64) };
+    await write("trained.jsonl", trained, "nothing");
+    const both = await indexcache(folder, ["eval", "--from", samples, "--from", "trained.jsonl", "--json"]);
+    expect(both.status, both.stderr).toBe(0);
+    const result = evalResultSchema.parse(JSON.parse(both.stdout));
+    expect(result.arms.map(({ name }) => name)).toEqual(
+      ["demo", "trained"].flatMap((model) => ["full", "uniform:4", "full (2)"].map((arm) => `${arm} of ${model}`)),
+    );
+    expect(result.notes).toEqual([
+      expect.stringMatching(/^arms of demo: weights [0-9a-f]{12}, from ".*r.json.samples.jsonl"$/),
+      'arms of trained: weights ffffffffffff, from "trained.jsonl"',
+    ]);
+    const alone = await readEvalResult(join(home, "r.json"));
+    for (const [index, { arms: scored, comparisons }] of result.rows.entries()) {
+      const then = alone.rows[index];
+      expect(scored.slice(0, 3)).toEqual(then?.arms);
+      expect(scored.slice(3).map(({ score }) => score)).toEqual([0, 0, 0]);
+      // The arm of the other model that runs the baseline's pattern loses all that the baseline had.
+      expect(comparisons[3]?.difference).toBeCloseTo(-(then?.arms[0]?.score ?? Number.NaN));
+    }
+    await write("seeded.jsonl", { ...trained, settings: { ...own.settings, seed: 7 } }, "nothing");
+    const other = await indexcache(folder, ["eval", "--from", samples, "--from", "seeded.jsonl"]);
+    expect(other).toMatchObject({ status: 2, stderr: expect.stringContaining("settings.seed differs") });
+    const mixed = await indexcache(folder, ["eval", "--from", samples, "--from", join(home, "r.json")]);
+    expect(mixed).toMatchObject({ status: 2, stderr: expect.stringContaining("is no samples file") });
   });
 
   test("fails its gate with exit code 1", async () => {

@@ -1,12 +1,19 @@
 /** `eval --from`: a result without a model, from saved samples (scored again) or from a result file. */
 import process from "node:process";
 import { InputError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
 import { openUserFile } from "../../base/user-files.ts";
 import type { EvalTask, SuiteSection } from "../../eval/item.ts";
 import { pairSaved } from "../../eval/run/saved-samples.ts";
 import { suiteNamed, suiteTasks } from "../../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
-import { readSamples, SAMPLES_KIND, type Sample } from "../../formats/sample-journal.ts";
+import {
+  differenceOfRuns,
+  readSamples,
+  SAMPLES_KIND,
+  type Sample,
+  type SampleFingerprint,
+} from "../../formats/sample-journal.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
 import { runtimeName } from "../../runtime/session/runtime-name.ts";
 import { type GivenOption, requireOnly } from "../arguments/given-options.ts";
@@ -24,13 +31,21 @@ const outputOptions = ["from", "output", "json", "markdown", "junit", "failOn", 
 const scoringOptions = ["baseline", "margin", "alpha", "seed", "bootstrap", ...scoringAttributes()];
 const scoringWords = "--baseline, --margin, --alpha, --seed, --code-ratio and --empty-outputs";
 
-export async function resultFromFile(
-  path: string,
+/** @param paths a result file, or samples files: those of several models are paired item by item */
+export async function resultFromFiles(
+  paths: readonly string[],
   flags: EvalFlags,
   given: readonly GivenOption[],
   terminal: Terminal,
 ): Promise<EvalResult> {
-  if (!(await readStart(path)).includes(SAMPLES_KIND)) {
+  const [path = "", ...others] = paths;
+  for (const each of paths) {
+    if ((await readStart(each)).includes(SAMPLES_KIND)) continue;
+    if (paths.length > 1) {
+      throw new InputError(`"${each}" is no samples file: only samples can be compared with others`, {
+        hint: `the samples of a result are beside it: ${each}.samples.jsonl`,
+      });
+    }
     requireOnly(
       given,
       new Set(outputOptions),
@@ -45,15 +60,14 @@ export async function resultFromFile(
     "--from scores samples that are there and runs nothing",
     `it takes ${scoringWords}`,
   );
-  const saved = await readSamples(path);
-  if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
-  const { fingerprint, entries } = saved;
+  const { fingerprint, entries, notes } = await readAll(paths);
   const baseline = given.some(({ attribute }) => attribute === "baseline") ? flags.baseline : undefined;
   const suite = suiteNamed(fingerprint.suite);
   const known = await suiteTasks(suite, flags);
-  const { arms, items, tasks, unpaired } = pairSaved(path, entries, known, baseline);
+  const source = others.length === 0 ? path : "of several models";
+  const { arms, items, tasks, unpaired } = pairSaved(source, entries, known, baseline);
   if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
-  if (items.length === 0) throw new InputError(`Samples file "${path}" has no item that every arm has answered`);
+  if (items.length === 0) throw new InputError(`Samples file "${source}" has no item that every arm has answered`);
   for (const { name, version } of tasks) {
     const then = entries.find(({ task, task_version: asked }) => task === name && asked !== version)?.task_version;
     if (then !== undefined)
@@ -64,18 +78,70 @@ export async function resultFromFile(
       ...fingerprint,
       settings: { ...fingerprint.settings, ...scoringSettings(suite, flags) },
     },
-    described: { scored_from: path },
+    described: { scored_from: paths.join(", ") },
     arms,
     tasks,
     ...sectionsOf(items, tasks),
     items,
     statistics: statisticsOf(flags),
-    notes: [],
+    notes,
     skipped: [],
     bad: [],
     wallSeconds: 0,
     runtime: runtimeName,
     command: recordedCommand(process.argv),
+  });
+}
+
+interface SavedRuns {
+  /** Of the first file. */
+  fingerprint: SampleFingerprint;
+  entries: Sample[];
+  /** Which weights the arms of each file ran on, where there are several. */
+  notes: string[];
+}
+
+/** @throws InputError for files that were not asked the same way */
+async function readAll(paths: readonly string[]): Promise<SavedRuns> {
+  const runs = [];
+  for (const path of paths) {
+    const saved = await readSamples(path);
+    if (saved === undefined) throw new InputError(`Samples file "${path}" has no whole line`);
+    runs.push({ path, ...saved });
+  }
+  const [first] = runs;
+  if (first === undefined) throw new RangeError("no samples file");
+  if (runs.length === 1) return { ...first, notes: [] };
+  for (const { path, fingerprint } of runs) {
+    const name = differenceOfRuns(first.fingerprint, fingerprint);
+    if (name === undefined) continue;
+    throw new InputError(`Samples files "${first.path}" and "${path}" were not asked the same way: ${name} differs`, {
+      hint: "arms are paired where only the models differ: run eval with the same options on both",
+    });
+  }
+  const repeats = new Map<string, number>();
+  const names = namesOfRuns(runs.map(({ fingerprint }) => fingerprint.model_name));
+  const entries = runs.flatMap(({ entries: own }, index) => {
+    const before = new Map(repeats);
+    return own.map((sample) => {
+      const { name, pattern, repeat } = sample.arm;
+      const fresh = repeat + (before.get(pattern) ?? 0);
+      repeats.set(pattern, Math.max(repeats.get(pattern) ?? 0, fresh + 1));
+      return { ...sample, arm: { name: `${name} of ${names[index]}`, pattern, repeat: fresh } };
+    });
+  });
+  const notes = runs.map(
+    ({ path, fingerprint }, index) =>
+      `arms of ${names[index]}: weights ${fingerprint.weight_hash.slice(0, 12)}, from ${quoted(path)}`,
+  );
+  return { fingerprint: first.fingerprint, entries, notes };
+}
+
+/** Names of the models, with numbers where several have one. */
+function namesOfRuns(models: readonly string[]): string[] {
+  return models.map((model, index) => {
+    const earlier = models.slice(0, index).filter((other) => other === model).length;
+    return earlier === 0 ? model : `${model} (${earlier + 1})`;
   });
 }
 

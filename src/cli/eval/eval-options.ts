@@ -59,7 +59,7 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, Server
   cache: string | boolean;
   dryRun?: boolean;
   list?: boolean;
-  from?: string;
+  from: string[];
   markdown?: boolean;
   output?: string;
   samplesFile?: string;
@@ -124,7 +124,12 @@ export function addEvalOptions(command: Command): void {
     .option("--no-cache", "remember no generated sets")
     .option("--dry-run", "say what would run, and after one item about how long")
     .option("--list", "list suites, tasks, metrics, versions and the data that each one needs")
-    .option("--from <file>", "no model: score a samples file again, or print a result file")
+    .addOption(
+      new RepeatableOption(
+        "--from <file>",
+        "no model: score a samples file again, those of several models side by side, or print a result file",
+      ),
+    )
     .option("-o, --output <file>", "write the result as JSON here, exactly")
     .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
     .option("--junit <file>", "write the verdicts as JUnit XML")
@@ -155,7 +160,7 @@ export function requireSensibleEvalFlags(flags: EvalFlags): void {
   if (flags.temperature !== undefined && flags.temperature < 0) {
     throw new UsageError(`--temperature is ${flags.temperature}: it must be 0 or more`);
   }
-  if (from === undefined && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
+  if (from.length === 0 && pattern.length === 0 && (junit !== undefined || failOn !== undefined)) {
     throw new UsageError(
       `--${junit === undefined ? "fail-on" : "junit"} needs a --pattern to compare with the baseline`,
     );

@@ -20,7 +20,7 @@ import { interruptible, recordedCommand, resumeCommand } from "../console/interr
 import { Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
 import { modelPath, requireServerOptions } from "../live/server-options.ts";
-import { resultFromFile } from "./eval-from.ts";
+import { resultFromFiles } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
@@ -43,6 +43,7 @@ Examples:
   $ indexcache eval ./model -p half.json -p quarter.json --lengths 4k,8k --samples 100 -o result.json
   $ indexcache eval ./model -p quarter.json --suite longbench-v2 --data data.json --fail-on inferior --junit eval.xml
   $ indexcache eval --from result.json.samples.jsonl --markdown
+  $ indexcache eval --from before.json.samples.jsonl --from after.json.samples.jsonl
   $ indexcache eval --server http://127.0.0.1:8000 -m ./GLM-5.1 -p glm.json@1/4 --lengths 32k -o glm-eval.json
   $ indexcache eval ./model -p quarter.json --dry-run`;
 
@@ -77,9 +78,9 @@ async function evalCommand(
     return;
   }
   await requireWritableOutputs(flags);
-  if (flags.from !== undefined) {
+  if (flags.from.length > 0) {
     if (path !== undefined) throw new UsageError(`--from runs nothing: MODEL (${quoted(path)}) does not go with it`);
-    await giveEvalResult(await resultFromFile(flags.from, flags, given, terminal), flags, terminal);
+    await giveEvalResult(await resultFromFiles(flags.from, flags, given, terminal), flags, terminal);
     return;
   }
   const inputs = await openEvalInputs(path, flags, terminal, given, signal);
