@@ -29,7 +29,7 @@ import {
 } from "../report/bench/bench-record.ts";
 import { formatBenchReport } from "../report/bench/bench-report.ts";
 import { formatBytes, formatCount, formatDuration } from "../report/quantities.ts";
-import { requireDecodingDtype } from "../runtime/device/frame-choice.ts";
+import { cacheForm } from "../runtime/device/frame-choice.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
 import type { Dtype } from "../runtime/measurement.ts";
@@ -185,7 +185,7 @@ async function timePatterns(
 ): Promise<void> {
   const patterns = await choosePatterns(model, flags);
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
-  requireDecodingDtype(device, flags.dtype);
+  cacheForm(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;
   // Besides the patterns there is the graph without indexers, which is smaller than any of them.

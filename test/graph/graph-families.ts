@@ -7,13 +7,11 @@ import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import type { CheckpointTensor } from "../../src/checkpoint/shards.ts";
 import { bindWeights, type LayerWeights, type ModelWeights, requiredTensors } from "../../src/checkpoint/weights.ts";
 import { attentionProbe } from "../../src/graph/frames/attention-probe.ts";
-import { composeModel, composeWithoutIndexers } from "../../src/graph/frames/compose.ts";
 import { buildFullModel } from "../../src/graph/frames/full-model.ts";
 import { buildGenerationGraph } from "../../src/graph/frames/generation-graph.ts";
 import { buildDivergenceStage } from "../../src/graph/frames/head.ts";
 import { buildSequenceGraph } from "../../src/graph/frames/sequence-graph.ts";
 import { buildStage, stageNames } from "../../src/graph/frames/stages.ts";
-import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { type ModelProto, ModelProtoSchema } from "../../src/graph/onnx_pb.ts";
 import { buildDistillGraph } from "../../src/graph/training/distill-graph.ts";
 import { buildRangeGraph } from "../../src/graph/training/range-graph.ts";
@@ -92,12 +90,10 @@ export function* familyGraphs({ config, weights }: FamilyModel): Generator<[stri
   for (const name of stageNames(config)) yield [`stage ${name}`, made(() => buildStage(config, weights, name))];
   yield ["stage divergence", made(() => buildDivergenceStage(config, weights, 20))];
   yield ["model.onnx", made(() => buildFullModel(config, weights))];
-  const stage = async (name: ReturnType<typeof stageNames>[number]) => encodeModel(buildStage(config, weights, name));
   const own = config.indexerLayers;
-  for (const pattern of [own, parsePattern("FSSSS")]) {
-    yield [`composed ${pattern}`, async () => decoded(composeModel(config, pattern, stage))()];
+  for (const pattern of [own, parsePattern("FSSSS"), "SSSSS" as Pattern]) {
+    yield [`pattern ${pattern}`, made(() => buildFullModel(config, weights, pattern))];
   }
-  yield ["composed without indexers", async () => decoded(composeWithoutIndexers(config, stage))()];
   for (const layer of [0, 1]) {
     const probe = () => attentionProbe(config, weights.layers[layer] as LayerWeights, "probe");
     yield [`probe ${layer}`, async () => decoded(probe())()];

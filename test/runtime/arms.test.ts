@@ -6,7 +6,7 @@ import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { type ArmAnswer, Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
-import { openSharedDecoder } from "../../src/runtime/generate/decoder.ts";
+import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { generate } from "../../src/runtime/generate/generation.ts";
 import { DevicePrefills } from "../../src/runtime/generate/prompt-prefills.ts";
 import { logProbability } from "../../src/runtime/generate/sampling.ts";
@@ -37,7 +37,7 @@ describe("arms that share a prefill", () => {
     const patterns = [early, full, late];
     const answers = await arms.answer(request(), patterns);
     for (const [index, pattern] of patterns.entries()) {
-      const decoder = await openSharedDecoder(model, pattern, settings);
+      const decoder = await openDecoder(model, pattern, settings);
       let alone: number[] = [];
       const options = { maxNewTokens: 12, window: 1024, eosIds: tokenizer.eosIds };
       for await (const event of generate(decoder, prompt, options))
@@ -75,7 +75,7 @@ describe("arms that share a prefill", () => {
 describe("teacher forcing", () => {
   test("gives the loss of the gold answer, from its first token that is not the prompt's", async () => {
     const gold = [17, 300, 42];
-    const decoder = await openSharedDecoder(model, full, settings);
+    const decoder = await openDecoder(model, full, settings);
     let expected = 0;
     let logits = await decoder.prefill(prompt);
     for (const id of gold) {

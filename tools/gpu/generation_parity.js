@@ -11,7 +11,6 @@ import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openDecoder } from "../../dist/runtime/generate/decoder.js";
-import { DeviceDecoder } from "../../dist/runtime/generate/device-decoder.js";
 import { mostLikely } from "../../dist/runtime/generate/sampling.js";
 
 const { values } = parseArgs({
@@ -60,10 +59,11 @@ for (const pattern of [full, quarter]) {
     for (const dtype of values.dtypes.split(",")) {
       const line = { pattern, length, steps, device: values.device, dtype, tolerance: tolerance[dtype] };
       try {
-        const decoder = await DeviceDecoder.open(model, pattern, {
+        const decoder = await openDecoder(model, pattern, {
           device: values.device,
           dtype,
           capacity: length + steps,
+          ...(values.device === "cpu" ? { provider: "cpu" } : {}),
         });
         // The CPU's tokens are fed, so that one close choice does not make all later steps different ones.
         const found = [Float32Array.from(await decoder.prefill(prompt))];

@@ -15,7 +15,7 @@ import { parseArgs } from "node:util";
 import { OnnxType } from "../../dist/checkpoint/dtype.js";
 import { kernelsOf } from "../../dist/graph/layer/kernels.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { DeviceDecoder } from "../../dist/runtime/generate/device-decoder.js";
+import { openDecoder } from "../../dist/runtime/generate/decoder.js";
 import { promptRuns } from "../../dist/runtime/generate/generation-runs.js";
 import { mostLikely } from "../../dist/runtime/generate/sampling.js";
 import { providerOf } from "../../dist/runtime/session/execution-provider.js";
@@ -46,10 +46,11 @@ const model = await openModel(positionals[0]);
 const decoders = [];
 for (const pattern of patterns) {
   const started = performance.now();
-  const decoder = await DeviceDecoder.open(model, pattern, {
+  const decoder = await openDecoder(model, pattern, {
     device: values.device,
     dtype: values.dtype,
     capacity: Math.max(...lengths) + steps,
+    ...(values.device === "cpu" ? { provider: "cpu" } : {}),
     threads: 8,
     ...(values.profile === undefined ? {} : { profilePrefix: values.profile }),
   });

@@ -4,7 +4,7 @@ import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { requireDecodingDtype } from "../../runtime/device/frame-choice.ts";
+import { cacheForm } from "../../runtime/device/frame-choice.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { openArms } from "../../runtime/generate/parallel-arms.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
@@ -34,7 +34,7 @@ export interface AnswerSource {
 /** @throws UsageError for a dtype that these devices do not generate in */
 export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: number; dtype: Dtype }): AnswerSource {
   const device = kindOfDevices(place);
-  requireDecodingDtype(device, place.dtype);
+  cacheForm(device, place.dtype);
   return {
     window: model.config.maxPositionEmbeddings,
     // Another kind of device rounds otherwise: a near tie may fall to another token, and pairs would mix the two.

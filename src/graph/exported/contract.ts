@@ -47,9 +47,6 @@ const ids: TensorSpec = { name: "input_ids", type: OnnxType.int64, shape: [rows]
 const positions: TensorSpec = { name: "position_ids", type: OnnxType.int64, shape: [rows] };
 const topk = (name: string): TensorSpec => ({ name, type: OnnxType.int32, shape: [rows, selected] });
 
-/** A selection that comes from outside, in graphs without an indexer. */
-export const givenSelection: TensorSpec = topk("topk_indices");
-
 /** Every stage that a model folder holds, with the inputs and outputs it must have. */
 export function stageSpecs(config: DsaConfig): Map<StageName, GraphSpec> {
   const { hiddenSize, qkRopeHeadDim, indexHeadDim, vocabSize } = config;
@@ -99,7 +96,8 @@ export function fullModelSpec(config: DsaConfig): GraphSpec {
   return { inputs, outputs };
 }
 
-export const bypassInput = (layer: number) => `indexer_bypass.${layer}`;
+export const bypassPrefix = "indexer_bypass.";
+export const bypassInput = (layer: number) => `${bypassPrefix}${layer}`;
 export const pastLatent = (layer: number) => `past_latent.${layer}`;
 export const newLatent = (layer: number) => `latent.${layer}`;
 export const pastIndexerKey = (layer: number) => `past_indexer_key.${layer}`;

@@ -1,12 +1,17 @@
 /**
- * `model.onnx`: the whole model in one graph with a bypass switch for each indexer, for any ONNX Runtime host. A
- * bypassed layer still writes its indexer keys, so that the cache has no holes when the switch changes.
+ * The whole model in one graph over caches that grow. `model.onnx`, for any ONNX Runtime host, has a bypass switch for each
+ * indexer: a bypassed layer still writes its indexer keys, so that the cache has no holes when the switch changes. A graph
+ * of one pattern, for the decoder of a CPU, has neither weights nor keys of the indexers that the pattern leaves out.
  */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
 import {
   bypassInput,
+  bypassPrefix,
   fullModelSpec,
+  type GraphSpec,
   hiddenStates,
   newIndexerKey,
   newLatent,
@@ -15,30 +20,51 @@ import {
   topkIndices,
 } from "../exported/contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
+import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type LayerFrame, layerBody, lightningIndexer, type Queries, sumOf } from "../layer/dsa-layer.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
 import { pastFrame } from "./past-frame.ts";
 
-export function buildFullModel(config: DsaConfig, weights: ModelWeights): ModelProto {
+/** Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. */
+function patternSpec(config: DsaConfig, pattern: Pattern): GraphSpec {
+  const keys = [...pattern].map((letter, layer) =>
+    letter === "S" ? [pastIndexerKey(layer), newIndexerKey(layer)] : [],
+  );
+  const unused = new Set(keys.flat());
+  const { inputs, outputs } = fullModelSpec(config);
+  const keep = ({ name }: { name: string }) => !unused.has(name) && !name.startsWith(bypassPrefix);
+  return { inputs: inputs.filter(keep), outputs: outputs.filter(keep) };
+}
+
+/** @param pattern whose indexers are in the graph; with switches for all of them where absent */
+export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern?: Pattern): ModelProto {
   const graph = new GraphBuilder();
-  const spec = fullModelSpec(config);
+  const spec = pattern === undefined ? fullModelSpec(config) : patternSpec(config, pattern);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const results = new Map<string, Value>();
   const chunk = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
+  const recent = () => {
+    const rows = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
+    const keys = graph.node("Add", [graph.dimension(pastLatent(0), 0), graph.dimension("position_ids", 0)]);
+    const count = graph.node("Squeeze", [graph.node("Min", [keys, graph.int([config.indexTopk])])]);
+    return graph.cast(mostRecent(graph, rows, count), OnnxType.int32);
+  };
   let hidden = graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));
   let selected: Value | undefined;
   for (const [index, layer] of weights.layers.entries()) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
     const frame = pastFrame(graph, config, chunk, past);
     const entering = enterLayer(frame, layer, { residual: hidden });
-    if (layer.indexer !== undefined) {
-      const own = selected === undefined ? frame : switched(frame, bypassInput(index), selected);
+    if (layer.indexer !== undefined && pattern?.[index] !== "S") {
+      const own =
+        selected === undefined || pattern !== undefined ? frame : switched(frame, bypassInput(index), selected);
       const chosen = lightningIndexer(own, layer.indexer, entering) as Value;
       selected = graph.node("Identity", [chosen], {}, topkIndices(index));
       results.set(newIndexerKey(index), frame.fresh.indexKey as Value);
     }
+    selected ??= recent();
     const next = sumOf(graph, layerBody(frame, layer, entering, selected));
     results.set(newLatent(index), frame.fresh.latent as Value);
     hidden = graph.node("Identity", [next], {}, hiddenStates(index + 1));
@@ -48,7 +74,7 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights): ModelP
   const kept = graph.node("Slice", [hidden, start, end, graph.int([0])]);
   results.set("logits", logits(graph, config, weights, kept));
   for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
-  return graph.model("dsa", { architecture: config.modelType });
+  return graph.model(pattern === undefined ? "dsa" : `dsa ${pattern}`, { architecture: config.modelType });
 }
 
 /** The frame with queries that only run where the switch is false; `bypassed` takes the place of what they make. */

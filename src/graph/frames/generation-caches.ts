@@ -1,12 +1,13 @@
 /**
- * Caches of a generation graph. *Resident*: the rows live in the session, on the device, from one run to the next, and
- * nothing of them crosses to the host. ONNX has no state, but an initializer is a buffer, and PagedAttention writes new
- * rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*: each run is given all
- * rows and gives back the new ones.
+ * How a graph has its caches. *Growing*, on a CPU: the rows so far come in as they are and new ones go out
+ * (`full-model.ts`). Generation graphs have caches of a fixed size. *Resident*: the rows live in the session, on the device,
+ * from one run to the next, and nothing of them crosses to the host. ONNX has no state, but an initializer is a buffer, and
+ * PagedAttention writes new rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*:
+ * each run is given all rows and returns the new ones.
  */
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 
-export type CacheForm = "resident" | "fed";
+export type CacheForm = "growing" | "fed" | "resident";
 
 /** Capacities, and the rows that a run reads, are multiples of this: PagedAttention's block. */
 export const cacheBlock = 256;
@@ -29,7 +30,7 @@ export interface CacheName {
 }
 
 export interface CacheContext {
-  form: CacheForm;
+  form: Exclude<CacheForm, "growing">;
   capacity: number;
   /** int32 `[rows]`: the rows' places. */
   slots: Value;

@@ -146,18 +146,6 @@ function topkOfPieces({ graph, config, places }: Pass, scores: Value): Value {
   return indices;
 }
 
-/**
- * What layers before the first Full one read: the most recent `index_topk` keys. Only a pattern without a Full layer
- * has such layers: it shows what a model costs with every indexer bypassed (docs/gpu.md).
- */
-export function mostRecent({ graph, config, row }: Pass): Value {
-  const back = graph.node("Range", [graph.int(0), graph.int(config.indexTopk), graph.int(1)]);
-  const at = graph.node("Sub", [row, back]);
-  const next = graph.node("Add", [row, graph.int(1)]);
-  // Before the first token there is nothing: the row's own future stands in, which is closed.
-  return graph.node("Where", [graph.node("Less", [at, graph.int(0)]), next, at]);
-}
-
 /** Attention over all readable keys, expanded, under a bias, `[rows, H * dv]`. */
 function readAll(
   { graph, config, row, places, closed }: Pass,

@@ -19,18 +19,19 @@ import {
 } from "../exported/contract.ts";
 import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.ts";
 import type { Dimension } from "../graph-parts.ts";
+import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-import { type CacheContext, type CacheForm, cacheBlock } from "./generation-caches.ts";
-import { farPieces, generationFrame, mostRecent, type Pass, startPass, type Way } from "./generation-frame.ts";
+import { type CacheContext, cacheBlock } from "./generation-caches.ts";
+import { farPieces, generationFrame, type Pass, startPass, type Way } from "./generation-frame.ts";
 import { logits } from "./head.ts";
 
 export interface GenerationSettings {
   precision: GraphSettings["precision"];
   provider: Provider;
-  caches: CacheForm;
+  caches: CacheContext["form"];
   /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
   capacity: number;
 }
@@ -182,7 +183,7 @@ function allLayers(
     if (isFull(pattern, index) && layer.indexer !== undefined) {
       selected = lightningIndexer(frame, layer.indexer, entering);
     }
-    if (frame.selects) selected ??= mostRecent(pass);
+    if (frame.selects) selected ??= mostRecent(graph, pass.row, graph.int(config.indexTopk));
     hidden = layerBody(frame, layer, entering, selected);
     fresh.set(newLatent(index), frame.fresh.latent);
     fresh.set(newIndexerKey(index), frame.fresh.indexKey);

@@ -16,6 +16,18 @@ export function rowColumn(graph: GraphBuilder, positions: Value): Value {
   return graph.node("Unsqueeze", [graph.cast(positions, OnnxType.int32), graph.int([1])]);
 }
 
+/**
+ * What layers before the first Full one read: the most recent `count` keys of rows `[rows, 1]`, int64 `[rows, count]`. Only a
+ * pattern without a Full layer has such layers: it shows what a model takes with every indexer bypassed.
+ */
+export function mostRecent(graph: GraphBuilder, row: Value, count: Value): Value {
+  const back = graph.node("Range", [graph.int(0), count, graph.int(1)]);
+  const at = graph.node("Sub", [row, back]);
+  const next = graph.node("Add", [row, graph.int(1)]);
+  // Before the first token there is nothing: the row's own future stands in, which is closed.
+  return graph.node("Where", [graph.node("Less", [at, graph.int(0)]), next, at]);
+}
+
 /** 0 at the selected keys that `closed` leaves open, the lowest number elsewhere: `shape` is int64 `[2]`, rows and keys. */
 export function selectionBias(graph: GraphBuilder, shape: Value, selected: Value, closed: Value): Value {
   return graph.node("ScatterElements", [graph.node("Expand", [graph.lowest(), shape]), selected, closed], { axis: 1 });

@@ -8,7 +8,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
 import type { Finish } from "./continuation.ts";
-import type { ScoringDecoder } from "./decoder.ts";
+import type { CachedDecoder } from "./decoder.ts";
 import { type GenerationResult, generate } from "./generation.ts";
 import { openPrefills, type PrefilledDecoder, type PrefillSettings, type PromptPrefills } from "./prompt-prefills.ts";
 import { createSampler, logProbability } from "./sampling.ts";
@@ -122,7 +122,7 @@ export class Arms implements ArmRunner {
   }
 
   async #generate(
-    decoder: ScoringDecoder,
+    decoder: CachedDecoder,
     request: PromptRequest,
     { logits }: PrefilledDecoder,
     signal: AbortSignal | undefined,
@@ -161,7 +161,7 @@ export class Arms implements ArmRunner {
 
 /** Teacher forcing behind the prompt; the decoder is afterwards where it was. */
 async function score(
-  decoder: ScoringDecoder,
+  decoder: CachedDecoder,
   { prompt, answer, choices }: PromptRequest,
   { logits }: PrefilledDecoder,
   signal: AbortSignal | undefined,

@@ -1,22 +1,51 @@
 /**
- * Inference with a fixed pattern: one graph joined for it, caches in JavaScript, the prompt in query chunks and then
- * one token a step. Shared layers hold no indexer weights and store no indexer keys. CUDA has a decoder of its own,
- * `device-decoder.ts`.
+ * Inference with a fixed pattern: one graph of it, the prompt in runs of several rows and then one token a run. Shared layers
+ * have neither indexer weights nor index keys. On a CPU the caches are in JavaScript and grow; on CUDA they have a fixed
+ * size, on the device in float16, in host memory in float32.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { InputError, InterruptedError } from "../../base/errors.ts";
+import type { Tensor } from "onnxruntime-node";
+import { InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { latentWidth } from "../../graph/exported/contract.ts";
-import { composeModel } from "../../graph/frames/compose.ts";
+import { buildFullModel } from "../../graph/frames/full-model.ts";
+import type { CacheForm } from "../../graph/frames/generation-caches.ts";
+import {
+  buildGenerationGraph,
+  type GenerationSettings,
+  generationCaches,
+  precisionOf,
+  wayInput,
+  waysOf,
+} from "../../graph/frames/generation-graph.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
-import { decodingFrame, requireDecodingDtype } from "../device/frame-choice.ts";
+import { cacheForm } from "../device/frame-choice.ts";
+import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { Decoder, Dtype } from "../measurement.ts";
-import { defaultThreads, type SessionSettings } from "../session/onnx-session.ts";
+import { providerOf } from "../session/execution-provider.ts";
+import {
+  defaultThreads,
+  type Feeds,
+  floats,
+  loadRuntime,
+  OnnxSession,
+  type SessionSettings,
+} from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
 import { chunkBytes, chunksOf } from "../stages/chunks.ts";
-import { CachedGraph, type FilledCaches } from "./cached-graph.ts";
-import { DeviceDecoder } from "./device-decoder.ts";
+import type { RowCache } from "../stages/row-cache.ts";
+import { keepsWhatIsWritten } from "./cache-check.ts";
+import { FedCache } from "./fed-cache.ts";
+import {
+  capacityFor,
+  decodeRun,
+  type GenerationNeed,
+  type GenerationRun,
+  generationNeed,
+  promptRuns,
+} from "./generation-runs.ts";
 import { rowsOfLogits, scoreRows } from "./sampling.ts";
 
 export interface DecoderSettings {
@@ -26,6 +55,8 @@ export interface DecoderSettings {
   threads?: number;
   /** Tokens that the caches are made for; on CUDA they do not grow. */
   capacity?: number;
+  /** Whose generation graph runs, with caches that are fed, on whatever device: in tests. */
+  provider?: Provider;
   profilePrefix?: string;
   recording?: Recording;
   /** The only session of its process; default true. */
@@ -34,168 +65,359 @@ export interface DecoderSettings {
 
 const defaultCapacity = 1024;
 
-/** What a prefill leaves. */
-export interface PrefilledCaches extends FilledCaches {
-  /** Logits of the last row, `[vocab]`. */
-  logits: Float32Array;
+/** Caches that a prefill elsewhere has filled: latents of each layer, keys of each Full one, all equally long. */
+export interface FilledCaches {
+  latents: readonly RowCache[];
+  indexerKeys: ReadonlyMap<number, RowCache>;
+}
+
+/** What a graph of a pattern is, beside the pattern. */
+interface DecoderGraph {
+  form: CacheForm;
+  /** Of a generation graph. */
+  fixed: GenerationSettings | undefined;
+  /** Tokens that the caches hold; none where they grow. */
+  tokens: number | undefined;
+  bytesPerElement: number;
 }
 
 /** A decoder that can score tokens without advancing, and start again. */
-export interface ScoringDecoder extends Decoder {
-  /** Forgets the tokens from position `length` on. */
-  rewind(length: number): void;
-  /**
-   * Scores `ids[start..]` after what is known of those before; the tokens so far stay as they were.
-   * @param ids agree with the decoder's tokens up to `start`, which is at least 1 and at most the tokens so far
-   * @returns the log-probability of each token of `ids` from `start` on, and the logits after the last one
-   */
-  lookAhead(
-    ids: readonly number[],
-    start: number,
-    signal?: AbortSignal,
-  ): Promise<{ logProbabilities: number[]; logits: Float32Array }>;
-}
-
-/** A scoring decoder that starts from caches filled elsewhere. */
-export interface SharedDecoder extends ScoringDecoder {
-  /**
-   * Works on these caches from now on. It appends to them and takes the rows off again with `rewind`, so that several
-   * decoders can use them one after the other.
-   */
-  adopt(caches: PrefilledCaches): void;
-  /** Starts a sequence of its own, in caches of its own. */
-  restart(): void;
-}
-
-/**
- * Opens a decoder for one sequence.
- * @throws UsageError for a dtype that the device does not generate in
- */
-export async function openDecoder(model: ModelFolder, pattern: Pattern, settings: DecoderSettings): Promise<Decoder> {
-  const { device, dtype = "float32", capacity = defaultCapacity } = settings;
-  if (decodingFrame(device) === "generation") {
-    return await DeviceDecoder.open(model, pattern, { ...settings, dtype, capacity });
-  }
-  requireDecodingDtype(device, dtype);
-  return await openSharedDecoder(model, pattern, settings);
-}
-
-/** Opens a decoder whose caches can be handed over, on the graph that stages and decoders of the CPU share. */
-export async function openSharedDecoder(
-  model: ModelFolder,
-  pattern: Pattern,
-  settings: DecoderSettings,
-): Promise<SharedDecoder> {
-  const { device, capacity = defaultCapacity } = settings;
-  const encoded = await composeModel(model.config, pattern, model.stage);
-  const caches = { indexers: fullLayers(pattern), capacity };
-  const graph = await CachedGraph.open(model.config, encoded, `${model.config.name} ${pattern}`, caches, {
-    device,
-    threads: settings.threads ?? defaultThreads(),
-    folder: model.places.folder,
-    solo: settings.solo ?? true,
-    ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
-    ...(settings.recording === undefined ? {} : { recording: settings.recording }),
-  });
-  return new ComposedDecoder(model.config, pattern, graph, capacity);
-}
-
-class ComposedDecoder implements SharedDecoder {
+export class CachedDecoder implements Decoder {
   readonly pattern: Pattern;
   readonly vocabularySize: number;
   readonly plan: string[];
   readonly #config: DsaConfig;
-  readonly #graph: CachedGraph;
+  readonly #session: OnnxSession;
+  readonly #tensor: typeof Tensor;
+  readonly #graph: DecoderGraph;
+  /** Empty where caches are resident. */
+  readonly #caches: FedCache[];
   readonly #fullLayers: number;
+  #position = 0;
+  /** What has put the tokens into caches that cannot be set aside. */
+  #runs: (GenerationRun & { ids: readonly number[] })[] = [];
   #made = 0;
   #saved = 0;
 
-  constructor(config: DsaConfig, pattern: Pattern, graph: CachedGraph, capacity: number) {
+  constructor(
+    config: DsaConfig,
+    pattern: Pattern,
+    session: OnnxSession,
+    tensor: typeof Tensor,
+    graph: DecoderGraph,
+    caches: FedCache[],
+    plan: string[],
+  ) {
     this.pattern = pattern;
     this.vocabularySize = config.vocabSize;
+    this.plan = plan;
     this.#config = config;
+    this.#session = session;
+    this.#tensor = tensor;
     this.#graph = graph;
+    this.#caches = caches;
     this.#fullLayers = fullLayers(pattern).length;
-    const perToken = 4 * (latentWidth(config) * config.numHiddenLayers + config.indexHeadDim * this.#fullLayers);
-    this.plan = [
-      `caches: ${perToken} bytes a token = 4 x (${config.numHiddenLayers} layers x ${latentWidth(config)} latent + ${this.#fullLayers} Full layers x ${config.indexHeadDim} indexer key)`,
-      `one chunk: at most ${(chunkBytes(config, capacity) / 2 ** 20).toFixed(1)} MiB at ${capacity} tokens`,
-    ];
   }
 
+  /** Indexer scorings made, and those that Shared layers saved. */
   get indexerExecutions(): { made: number; saved: number } {
     return { made: this.#made, saved: this.#saved };
   }
 
   get cacheBytes(): { latent: number; indexerKey: number } {
-    return this.#graph.cacheBytes;
+    const widths = generationCaches(this.#config, this.pattern).map(({ width }) => width);
+    const bytes = (some: number[]) =>
+      some.reduce((sum, width) => sum + width, 0) * this.position * this.#graph.bytesPerElement;
+    const layers = this.#config.numHiddenLayers;
+    return { latent: bytes(widths.slice(0, layers)), indexerKey: bytes(widths.slice(layers)) };
+  }
+
+  /** Tokens in the caches. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Runs of the graph since it was opened. */
+  get runs(): number {
+    return this.#session.traffic.runs;
   }
 
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("The prompt has no tokens");
-    let logits: Float32Array = new Float32Array();
-    const first = this.#graph.position;
-    for (const { start, end } of chunksOf(this.#config, first, first + ids.length)) {
-      await nextTurn();
-      if (signal?.aborted) throw new InterruptedError("Interrupted");
-      logits = await this.#forward(ids.slice(start - first, end - first));
-    }
-    return logits;
+    return await this.#extend(ids, signal);
   }
 
   async decode(id: number): Promise<Float32Array> {
-    return await this.#forward([id]);
+    this.#requireRoom(1);
+    const { position } = this;
+    const run = this.#graph.fixed === undefined ? plain(position, position + 1) : decodeRun(this.#config, position);
+    return await this.#run(run, [id], false);
   }
 
-  adopt(caches: PrefilledCaches): void {
-    this.#graph.adopt(caches);
+  /** Works on these caches from now on: it appends to them and takes the rows off again with `rewind`. */
+  adopt({ latents, indexerKeys }: FilledCaches): void {
+    const filled = [...latents, ...indexerKeys.values()];
+    const names = generationCaches(this.#config, this.pattern);
+    this.#caches.splice(
+      0,
+      names.length,
+      ...names.map((name, i) => new FedCache(name, filled[i] as RowCache, "float32", true)),
+    );
+    this.#position = latents[0]?.length ?? 0;
   }
 
-  rewind(length: number): void {
-    this.#graph.rewind(length);
+  /** Forgets the tokens from `position` on: what is written next takes their place. */
+  rewind(position: number): void {
+    if (!(position >= 0 && position <= this.position)) throw new RangeError(`no position ${position} to go back to`);
+    this.#position = position;
+    for (const { rows } of this.#caches) rows.truncate(position);
+    // What is cut off a run counts as padding: run again, it keeps its shape and with it its bits.
+    this.#runs = this.#runs
+      .filter(({ start }) => start < position)
+      .map((run) => ({
+        ...run,
+        ids: run.ids.slice(0, position - run.start),
+        end: Math.min(run.end, position),
+        padding: run.padding + Math.max(run.end - position, 0),
+      }));
   }
 
-  restart(): void {
-    this.#graph.restart();
+  /** Takes `count` rows for tokens that have been run, for timings: `write` makes up what caches in host memory hold. */
+  fill(count: number, write: (rows: Float32Array) => void): void {
+    this.#requireRoom(count);
+    for (const { rows } of this.#caches) {
+      rows.truncate(this.position);
+      const added = rows.extend(count);
+      if (added instanceof Float32Array) write(added);
+    }
+    this.#position += count;
   }
 
-  async lookAhead(ids: readonly number[], start: number, signal?: AbortSignal) {
+  /**
+   * Scores `ids[start..]` after what is known of those before; the tokens so far stay as they were.
+   * @param ids agree with the decoder's tokens up to `start`, which is at least 1 and at most the tokens so far
+   * @returns the log-probability of each token of `ids` from `start` on, and the logits after the last one
+   */
+  async lookAhead(
+    ids: readonly number[],
+    start: number,
+    signal?: AbortSignal,
+  ): Promise<{ logProbabilities: number[]; logits: Float32Array }> {
     const counts = [this.#made, this.#saved] as const;
     // The row before `start` runs again: nobody keeps the logits of rows inside a prompt.
-    const first = start - 1;
-    const putBack = this.#graph.setAside(first);
+    const putBack = this.#setAside(start - 1);
     try {
       const logProbabilities: number[] = [];
-      let logits: Float32Array = new Float32Array();
-      const most = rowsOfLogits(this.vocabularySize);
-      for (const chunk of chunksOf(this.#config, first, ids.length)) {
-        for (let row = chunk.start; row < chunk.end; row += most) {
-          await nextTurn();
-          if (signal?.aborted) throw new InterruptedError("Interrupted");
-          const end = Math.min(row + most, chunk.end);
-          const all = await this.#forward(ids.slice(row, end), end - row);
-          logits = scoreRows(all, this.vocabularySize, ids, row, logProbabilities);
-        }
-      }
+      const logits = await this.#extend(ids.slice(start - 1), signal, (all, first) =>
+        scoreRows(all, this.vocabularySize, ids, first, logProbabilities),
+      );
       return { logProbabilities, logits };
     } finally {
-      putBack();
+      await putBack();
       [this.#made, this.#saved] = counts;
     }
   }
 
-  async release(): Promise<void> {
-    await this.#graph.release();
+  /** How a prompt of so many tokens is cut. @param most rows of a run */
+  runsOf(start: number, end: number, most?: number): GenerationRun[] {
+    const { fixed } = this.#graph;
+    if (fixed !== undefined)
+      return promptRuns(this.#config, kernelsOf(fixed.provider, fixed.precision), start, end, most);
+    return chunksOf(this.#config, start, end).flatMap((chunk) => {
+      const rows = most ?? chunk.end - chunk.start;
+      const pieces = Array.from(
+        { length: Math.ceil((chunk.end - chunk.start) / rows) },
+        (_, i) => chunk.start + i * rows,
+      );
+      return pieces.map((first) => plain(first, Math.min(first + rows, chunk.end)));
+    });
   }
 
-  /** @param keep how many rows' logits are wanted, from the last one back */
-  async #forward(ids: readonly number[], keep = 1): Promise<Float32Array> {
-    const logits = await this.#graph.forward(ids, { keep });
-    // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
-    if (this.#graph.position > this.#config.indexTopk) {
-      this.#made += this.#fullLayers;
-      this.#saved += this.#config.numHiddenLayers - this.#fullLayers;
+  async release(): Promise<void> {
+    await this.#session.release();
+  }
+
+  /**
+   * Forgets the rows from `position` on and returns what brings them back in the place of whatever has come since. Caches on
+   * the device cannot be copied: runs whose rows were overwritten are made again.
+   */
+  #setAside(position: number): () => Promise<void> {
+    if (this.#graph.form === "growing") {
+      const before = this.position;
+      const kept = this.#caches.map(({ rows }) => rows.cut(position));
+      this.#position = position;
+      return async () => {
+        this.rewind(position);
+        for (const [index, { rows }] of this.#caches.entries()) rows.append(kept[index] as Float32Array);
+        this.#position = before;
+      };
+    }
+    const again = this.#runs.filter(({ end }) => end > position);
+    const from = again[0]?.start ?? position;
+    this.rewind(position);
+    return async () => {
+      this.rewind(from);
+      for (const { ids, ...run } of again) await this.#run(run, ids, false);
+    };
+  }
+
+  /**
+   * Runs the next tokens.
+   * @param read takes the logits of every row of a run and the position of its first, and returns those of the last one
+   */
+  async #extend(
+    ids: readonly number[],
+    signal: AbortSignal | undefined,
+    read?: (logits: Float32Array, first: number) => Float32Array,
+  ): Promise<Float32Array> {
+    const first = this.position;
+    this.#requireRoom(ids.length);
+    const most = read === undefined ? undefined : rowsOfLogits(this.vocabularySize);
+    let logits: Float32Array = new Float32Array();
+    for (const run of this.runsOf(first, first + ids.length, most)) {
+      // A run blocks the event loop; between runs a signal can arrive.
+      await nextTurn();
+      if (signal?.aborted) throw new InterruptedError("Interrupted");
+      const all = await this.#run(run, ids.slice(run.start - first, run.end - first), read !== undefined);
+      logits = read === undefined ? all : read(all, run.start);
     }
     return logits;
   }
+
+  #requireRoom(tokens: number): void {
+    const { tokens: room } = this.#graph;
+    if (room === undefined || this.position + tokens <= room) return;
+    throw new InputError(`The caches were made for ${room} tokens, and ${this.position + tokens} are needed`);
+  }
+
+  /** Logits of the last row, or of each. */
+  async #run(run: GenerationRun, ids: readonly number[], ofEachRow: boolean): Promise<Float32Array> {
+    const { start, end, padding } = run;
+    const { fixed } = this.#graph;
+    const rows = Array.from({ length: end - start + padding }, (_, row) => row);
+    const feeds: Feeds = {
+      input_ids: this.#int64(rows.map((row) => ids[row] ?? 0)),
+      position_ids: this.#int64(rows.map((row) => start + row)),
+      ...(fixed === undefined
+        ? { logits_to_keep: this.#int64([ofEachRow ? ids.length : 1]) }
+        : this.#fixedFeeds(fixed, run, ofEachRow ? rows.slice(0, ids.length) : [ids.length - 1])),
+    };
+    for (const cache of this.#caches) feeds[cache.past] = cache.tensor(this.#tensor);
+    const outputs = await this.#session.run(feeds);
+    for (const cache of this.#caches) cache.put(start, outputs);
+    this.#position += ids.length;
+    if (fixed !== undefined) this.#runs.push({ ...run, ids });
+    // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
+    if (end > this.#config.indexTopk) {
+      this.#made += this.#fullLayers;
+      this.#saved += this.#config.numHiddenLayers - this.#fullLayers;
+    }
+    return floats(outputs.logits, "logits");
+  }
+
+  /** What a generation graph is told beside the rows. @param wanted rows whose logits are wanted */
+  #fixedFeeds(fixed: GenerationSettings, { way, blocks }: GenerationRun, wanted: readonly number[]): Feeds {
+    const feeds: Feeds = {
+      logits_row: this.#int64(wanted),
+      readable_blocks: new this.#tensor("float32", new Float32Array(), [blocks, 0]),
+    };
+    for (const each of waysOf(this.#config, fixed).slice(0, -1)) {
+      feeds[wayInput(each)] = new this.#tensor("bool", Uint8Array.of(each === way ? 1 : 0), []);
+    }
+    return feeds;
+  }
+
+  #int64(values: readonly number[]): Tensor {
+    return new this.#tensor("int64", BigInt64Array.from(values, BigInt), [values.length]);
+  }
+}
+
+/** A run of a graph whose caches grow: nothing is padded, and the graph sees in shapes what it has to do. */
+function plain(start: number, end: number): GenerationRun {
+  return { start, end, padding: 0, way: "every", blocks: 0 };
+}
+
+/**
+ * Opens a decoder for one sequence.
+ * @throws UsageError for a dtype that the device does not generate in
+ * @throws RuntimeFailure where the device has less memory than weights, caches and one run take, or loses what is in its
+ *   caches
+ */
+export async function openDecoder(
+  model: ModelFolder,
+  pattern: Pattern,
+  options: DecoderSettings,
+): Promise<CachedDecoder> {
+  const { device, dtype = "float32", capacity = defaultCapacity, provider } = options;
+  const { config } = model;
+  const form = provider === undefined ? cacheForm(device, dtype) : "fed";
+  const weights = await model.weights();
+  const graph: DecoderGraph = {
+    form,
+    fixed: undefined,
+    tokens: undefined,
+    bytesPerElement: dtype === "float16" ? 2 : 4,
+  };
+  let plan: string[];
+  if (form === "growing") plan = growingPlan(config, pattern, capacity);
+  else {
+    const rows = capacityFor(config, capacity);
+    const precision = precisionOf(dtype);
+    graph.fixed = { precision, provider: provider ?? providerOf(device), caches: form, capacity: rows };
+    graph.tokens = capacity;
+    const kernels = kernelsOf(graph.fixed.provider, precision);
+    const need = generationNeed(config, weights, pattern, kernels, rows, graph.bytesPerElement);
+    const free = (await deviceMemory(device))?.free;
+    if (free !== undefined && need.weights + need.caches + need.run > free) {
+      throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
+        hint: "use a shorter prompt, fewer new tokens (--max-new-tokens), --dtype float16, or --device cpu",
+      });
+    }
+    plan = [
+      `device memory: ${describe(need)}`,
+      `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
+    ];
+  }
+  const built =
+    graph.fixed === undefined
+      ? buildFullModel(config, weights, pattern)
+      : buildGenerationGraph(config, weights, pattern, graph.fixed);
+  const { Tensor } = await loadRuntime();
+  const session = await OnnxSession.create(encodeModel(built), `${config.name} ${pattern}`, {
+    device,
+    threads: options.threads ?? defaultThreads(),
+    folder: model.places.folder,
+    solo: options.solo ?? true,
+    // Index scores multiply float16 values then: TF32 holds them exactly.
+    tf32: dtype === "float16",
+    ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
+    ...(options.recording === undefined ? {} : { recording: options.recording }),
+  });
+  const names = form === "resident" ? [] : generationCaches(config, pattern);
+  const caches = names.map((name) => new FedCache(name, graph.fixed?.capacity ?? capacity, dtype, form === "growing"));
+  const decoder = new CachedDecoder(config, pattern, session, Tensor, graph, caches, plan);
+  if (form === "resident" && capacity >= 2 && !(await keepsWhatIsWritten(decoder))) {
+    await decoder.release();
+    throw new RuntimeFailure("This ONNX Runtime does not keep caches on the device from one run to the next", {
+      hint: "use --dtype float32, or the version of onnxruntime-node that package.json names",
+    });
+  }
+  return decoder;
+}
+
+function growingPlan(config: DsaConfig, pattern: Pattern, capacity: number): string[] {
+  const widths = generationCaches(config, pattern).map(({ width }) => width);
+  const { numHiddenLayers: layers, indexHeadDim } = config;
+  return [
+    `caches: ${4 * widths.reduce((sum, width) => sum + width, 0)} bytes a token = 4 x (${layers} layers x ${widths[0]} latent + ${fullLayers(pattern).length} Full layers x ${indexHeadDim} indexer key)`,
+    `one chunk: at most ${(chunkBytes(config, capacity) / 2 ** 20).toFixed(1)} MiB at ${capacity} tokens`,
+  ];
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+}
+
+function describe({ weights, caches, run }: GenerationNeed): string {
+  return `${gib(weights + caches + run)} = weights ${gib(weights)} + caches ${gib(caches)} + one run ${gib(run)}`;
 }

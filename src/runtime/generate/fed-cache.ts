@@ -1,36 +1,48 @@
-/** A cache of fixed size in JavaScript that a graph is given as a whole, rows `[capacity, width]`. */
+/** A cache in JavaScript that is fed to a graph: the rows in use where it grows, all of them where its size is fixed. */
 import type { Tensor } from "onnxruntime-node";
 import { InputError } from "../../base/errors.ts";
 import type { Dtype } from "../measurement.ts";
+import { RowCache } from "../stages/row-cache.ts";
+
+/** The graph's names of the rows that go in and of those that come out. */
+export interface CacheNames {
+  past: string;
+  fresh: string;
+  width: number;
+}
 
 export class FedCache {
-  /** The graph's names of the rows that go in and of those that come out. */
   readonly past: string;
-  readonly fresh: string;
-  readonly #dtype: Dtype;
-  readonly #width: number;
   /** float16 as its bits. */
-  readonly #rows: Float32Array | Uint16Array;
+  readonly rows: RowCache<Float32Array | Uint16Array>;
+  readonly #fresh: string;
+  readonly #dtype: Dtype;
+  readonly #grows: boolean;
 
-  constructor({ past, fresh, width }: { past: string; fresh: string; width: number }, capacity: number, dtype: Dtype) {
+  constructor({ past, fresh, width }: CacheNames, rows: number | RowCache, dtype: Dtype, grows: boolean) {
     this.past = past;
-    this.fresh = fresh;
+    this.#fresh = fresh;
     this.#dtype = dtype;
-    this.#width = width;
-    this.#rows = dtype === "float16" ? new Uint16Array(capacity * width) : new Float32Array(capacity * width);
+    this.#grows = grows;
+    const storage = (elements: number) =>
+      dtype === "float16" ? new Uint16Array(elements) : new Float32Array(elements);
+    this.rows = typeof rows === "number" ? new RowCache(width, rows, storage) : rows;
   }
 
   tensor(make: typeof Tensor): Tensor {
-    return new make(this.#dtype, this.#rows, [this.#rows.length / this.#width, this.#width]);
+    const rows = this.#grows ? this.rows.view() : this.rows.storage;
+    return new make(this.#dtype, rows, [rows.length / this.rows.width, this.rows.width]);
   }
 
-  /** Puts new rows at `start` and behind it. */
-  put(start: number, rows: Tensor | undefined): void {
-    if (rows?.type !== this.#dtype) throw new InputError(`Output "${this.fresh}" of the model is not ${this.#dtype}`);
+  /** Puts new rows at `start` and after it. */
+  put(start: number, outputs: Readonly<Record<string, Tensor>>): void {
+    const rows = outputs[this.#fresh];
+    if (rows?.type !== this.#dtype) throw new InputError(`Output "${this.#fresh}" of the model is not ${this.#dtype}`);
     const data = rows.data as Float32Array | Uint16Array;
     // Newer Node versions give float16 as numbers: their bits are what is kept.
     const bits =
       this.#dtype === "float16" ? new Uint16Array(data.buffer, data.byteOffset, data.length) : (data as Float32Array);
-    this.#rows.set(bits, start * this.#width);
+    this.rows.truncate(start);
+    this.rows.append(bits);
   }
 }

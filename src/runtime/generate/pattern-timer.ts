@@ -1,9 +1,8 @@
 /**
  * Times patterns against each other: their graphs are open side by side, and every query chunk and every burst of decoded
  * tokens runs in all of them in turn, so that whatever else the machine does meets all of them alike. Between them runs the
- * same graph without indexers, whose selections one indexer alone has made just before (on a GPU it reads the most recent
- * keys): the difference to all Full is what
- * the indexers take, in the graphs and at the time that the speed-ups are of.
+ * same graph without indexers, whose layers read the most recent keys: the difference to all Full is what the indexers take,
+ * in the graphs and at the time that the speed-ups are of.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Clock } from "../../base/clock.ts";
@@ -13,7 +12,7 @@ import { RandomNumbers } from "../../base/random-numbers.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Chunk } from "../stages/chunks.ts";
-import type { SelectedKeys } from "../stages/stage-model.ts";
+import type { CachedDecoder } from "./decoder.ts";
 import { openTimedGraphs, type TimedGraphs, type TimerSettings } from "./timed-graphs.ts";
 
 export interface TimingPlan {
@@ -34,7 +33,7 @@ export interface Timings {
   /** In the order of the patterns. */
   patterns: number[][];
   withoutIndexers: number[];
-  /** One indexer as a graph of its own. */
+  /** One indexer: a graph of one layer with it, less the same without. */
   alone: number[];
   /** Embedding and head. */
   other: number[];
@@ -66,7 +65,7 @@ export class PatternTimer {
   /** Times prefills of `context` tokens, and tokens decoded behind them. */
   async measure(plan: TimingPlan): Promise<ContextTimings> {
     const { context, repeats, decodeTokens, sampledChunks, signal, onChunk } = plan;
-    const chunks = this.#graphs.chunks(context);
+    const chunks = this.#graphs.withoutIndexers.runsOf(0, context);
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
     const prefill = this.#noTimings();
     const decode = this.#noTimings();
@@ -110,48 +109,31 @@ export class PatternTimer {
    * time; their seconds, times `weight`, go to `timings`.
    */
   async #step(rows: number, calls: number, turn: number, weight: number, timings: Timings): Promise<void> {
-    const { arms, withoutIndexers, parts } = this.#graphs;
-    const { position } = withoutIndexers;
+    const { arms, withoutIndexers, full, shared, none } = this.#graphs;
     const tokens = Array.from({ length: calls }, (_, call) =>
-      someIds(position + call * rows, rows, this.#model.config.vocabSize),
+      someIds(withoutIndexers.position + call * rows, rows, this.#model.config.vocabSize),
     );
-    // Untimed: whatever came before, such as garbage that is still being collected, is not to count as the indexer's.
-    const selections: (SelectedKeys | undefined)[] = [];
-    for (const ids of tokens) selections.push((await parts.forward(ids, this.#clock)).selected);
-    parts.rewind(position);
+    const timed = async (graph: CachedDecoder): Promise<number> => {
+      const begun = this.#clock();
+      for (const ids of tokens) {
+        await (rows === 1 && graph.position > 0 ? graph.decode(ids[0] as number) : graph.prefill(ids));
+      }
+      return weight * (this.#clock() - begun);
+    };
     const inTurn = [
-      ...arms.map((arm, index) => async () => {
-        const seconds = await this.#timed(async () => {
-          for (const ids of tokens) await arm.forward(ids);
-        });
-        timings.patterns[index]?.push(weight * seconds);
-      }),
+      ...arms.map((arm, index) => async () => timings.patterns[index]?.push(await timed(arm))),
+      async () => timings.withoutIndexers.push(await timed(withoutIndexers)),
       async () => {
-        const seconds = await this.#timed(async () => {
-          for (const [call, ids] of tokens.entries()) await withoutIndexers.forward(ids, { given: selections[call] });
-        });
-        timings.withoutIndexers.push(weight * seconds);
-      },
-      async () => {
-        for (const ids of tokens) {
-          const { indexer, other } = await parts.forward(ids, this.#clock);
-          timings.alone.push(weight * indexer);
-          timings.other.push(weight * other);
-        }
+        timings.alone.push(Math.max((await timed(full)) - (await timed(shared)), 0));
+        timings.other.push(await timed(none));
       },
     ];
     for (let index = 0; index < inTurn.length; index++) await inTurn[(index + turn) % inTurn.length]?.();
   }
 
-  async #timed(work: () => Promise<void>): Promise<number> {
-    const begun = this.#clock();
-    await work();
-    return this.#clock() - begun;
-  }
-
-  #all() {
-    const { arms, withoutIndexers, parts } = this.#graphs;
-    return [...arms, withoutIndexers, parts];
+  #all(): CachedDecoder[] {
+    const { arms, withoutIndexers, full, shared, none } = this.#graphs;
+    return [...arms, withoutIndexers, full, shared, none];
   }
 
   #runs(): number[] {
@@ -160,13 +142,12 @@ export class PatternTimer {
 
   /**
    * A timing of work that was not done means nothing.
-   * @param calls of every graph since `before`; the indexer alone runs once more for each, for what it selects
+   * @param expected calls of every graph since `before`
    */
-  #requireRuns(before: readonly number[], calls: number): void {
+  #requireRuns(before: readonly number[], expected: number): void {
     const made = this.#runs().map((runs, graph) => runs - (before[graph] ?? 0));
-    const expected = made.map((_, graph) => (graph === made.length - 1 ? 2 * calls : calls));
-    if (made.join() === expected.join()) return;
-    throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected.join(", ")}`);
+    if (made.every((runs) => runs === expected)) return;
+    throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected}`);
   }
 
   #rewind(position: number): void {

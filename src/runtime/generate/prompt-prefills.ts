@@ -3,12 +3,13 @@
  * patterns share what they have in common (`shared-prefill.ts`); on a GPU, which runs a whole prompt faster than it would
  * take over a layer's rows, each runs its own graph.
  */
+
+import type { Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { decodingFrame } from "../device/frame-choice.ts";
+import { cacheForm } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
-import { openSharedDecoder, type ScoringDecoder, type SharedDecoder } from "./decoder.ts";
-import { DeviceDecoder, type DeviceDecoderSettings } from "./device-decoder.ts";
+import { type CachedDecoder, openDecoder } from "./decoder.ts";
 import { SharedPrefill } from "./shared-prefill.ts";
 
 export interface PrefillSettings {
@@ -20,7 +21,7 @@ export interface PrefillSettings {
 
 export interface PrefilledDecoder {
   pattern: Pattern;
-  decoder: ScoringDecoder;
+  decoder: CachedDecoder;
   /** Logits of the prompt's last token, `[vocab]`. */
   logits: Float32Array;
   /** Time of this pattern's layers and rows, those that it shares counted in full. */
@@ -51,18 +52,18 @@ export function openPrefills(
   patterns: readonly Pattern[],
   settings: PrefillSettings,
 ): Promise<PromptPrefills> {
-  return decodingFrame(settings.device) === "generation"
-    ? Promise.resolve(new DevicePrefills(model, settings))
-    : JoinedPrefills.open(model, patterns, settings);
+  return cacheForm(settings.device, settings.dtype ?? "float32") === "growing"
+    ? StagedPrefills.open(model, patterns, settings)
+    : Promise.resolve(new DevicePrefills(model, settings));
 }
 
-/** Prefills by stages, and a joined graph of each pattern that takes over their caches. */
-class JoinedPrefills implements PromptPrefills {
+/** Prefills by stages, and a graph of each pattern that takes over their caches. */
+class StagedPrefills implements PromptPrefills {
   readonly plan: string[];
   readonly #prefill: SharedPrefill;
-  readonly #decoders: ReadonlyMap<Pattern, SharedDecoder>;
+  readonly #decoders: ReadonlyMap<Pattern, CachedDecoder>;
 
-  private constructor(prefill: SharedPrefill, decoders: ReadonlyMap<Pattern, SharedDecoder>) {
+  private constructor(prefill: SharedPrefill, decoders: ReadonlyMap<Pattern, CachedDecoder>) {
     this.#prefill = prefill;
     this.#decoders = decoders;
     this.plan = [`weights are loaded ${decoders.size + 1} times: stages for prefills, and a graph for each pattern`];
@@ -72,14 +73,14 @@ class JoinedPrefills implements PromptPrefills {
     model: ModelFolder,
     patterns: readonly Pattern[],
     { device, threads }: PrefillSettings,
-  ): Promise<JoinedPrefills> {
+  ): Promise<StagedPrefills> {
     const prefill = await SharedPrefill.open(model, patterns, { device, threads });
-    const decoders = new Map<Pattern, SharedDecoder>();
-    const prefills = new JoinedPrefills(prefill, decoders);
+    const decoders = new Map<Pattern, CachedDecoder>();
+    const prefills = new StagedPrefills(prefill, decoders);
     try {
       // They are not alone in their process: no spinning threads.
       for (const pattern of patterns) {
-        decoders.set(pattern, await openSharedDecoder(model, pattern, { device, threads, solo: false }));
+        decoders.set(pattern, await openDecoder(model, pattern, { device, threads, solo: false }));
       }
     } catch (error) {
       await prefills.release();
@@ -100,7 +101,7 @@ class JoinedPrefills implements PromptPrefills {
   ): AsyncGenerator<PrefilledDecoder> {
     for await (const prefilled of this.#prefill.run(prompt, patterns, room, signal)) {
       const { pattern, logits, seconds } = prefilled;
-      const decoder = this.#decoders.get(pattern) as SharedDecoder;
+      const decoder = this.#decoders.get(pattern) as CachedDecoder;
       decoder.adopt(prefilled);
       yield { pattern, decoder, logits, seconds };
     }
@@ -117,15 +118,12 @@ export class DevicePrefills implements PromptPrefills {
   readonly executions = { made: 0, alone: 0 };
   readonly plan = ["weights are loaded once for each pattern, in a graph of its own"];
   readonly #model: ModelFolder;
-  readonly #settings: Omit<DeviceDecoderSettings, "capacity">;
-  readonly #decoders = new Map<Pattern, { decoder: DeviceDecoder; capacity: number }>();
+  readonly #settings: PrefillSettings & { provider?: Provider };
+  readonly #decoders = new Map<Pattern, { decoder: CachedDecoder; capacity: number }>();
 
-  constructor(
-    model: ModelFolder,
-    { dtype = "float32", ...settings }: PrefillSettings & Pick<DeviceDecoderSettings, "provider">,
-  ) {
+  constructor(model: ModelFolder, settings: PrefillSettings & { provider?: Provider }) {
     this.#model = model;
-    this.#settings = { ...settings, dtype };
+    this.#settings = settings;
   }
 
   async *run(
@@ -152,14 +150,14 @@ export class DevicePrefills implements PromptPrefills {
     this.#decoders.clear();
   }
 
-  async #decoderFor(pattern: Pattern, tokens: number): Promise<DeviceDecoder> {
+  async #decoderFor(pattern: Pattern, tokens: number): Promise<CachedDecoder> {
     const open = this.#decoders.get(pattern);
     if (open !== undefined && open.capacity >= tokens) return open.decoder;
     this.#decoders.delete(pattern);
     await open?.decoder.release();
     // Twice as much each time, so that prompts that grow little by little open few graphs.
     const capacity = 2 ** Math.ceil(Math.log2(tokens));
-    const decoder = await DeviceDecoder.open(this.#model, pattern, { ...this.#settings, capacity });
+    const decoder = await openDecoder(this.#model, pattern, { ...this.#settings, capacity });
     this.#decoders.set(pattern, { decoder, capacity });
     return decoder;
   }

@@ -12,10 +12,12 @@ import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { SessionSettings } from "../session/onnx-session.ts";
 import { RowCache } from "../stages/row-cache.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "../stages/stage-model.ts";
-import type { PrefilledCaches } from "./decoder.ts";
+import type { FilledCaches } from "./decoder.ts";
 
-export interface PrefilledPrompt extends PrefilledCaches {
+export interface PrefilledPrompt extends FilledCaches {
   pattern: Pattern;
+  /** Logits of the last row, `[vocab]`. */
+  logits: Float32Array;
   /** Time of this pattern's layers and rows, those that it shares counted in full. */
   seconds: number;
 }

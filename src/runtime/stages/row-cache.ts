@@ -1,12 +1,15 @@
 /** A cache that lives in JavaScript: rows `[capacity, width]`, fed to the runtime as a view of the rows in use. */
-export class RowCache {
+export class RowCache<T extends Float32Array | Uint16Array = Float32Array> {
   readonly width: number;
-  #rows: Float32Array;
+  readonly #make: (elements: number) => T;
+  #rows: T;
   #length = 0;
 
-  constructor(width: number, capacity: number) {
+  /** @param make storage for so many elements; float32 where absent */
+  constructor(width: number, capacity: number, make = (elements: number) => new Float32Array(elements) as T) {
     this.width = width;
-    this.#rows = new Float32Array(width * capacity);
+    this.#make = make;
+    this.#rows = make(width * capacity);
   }
 
   /** Rows in use. */
@@ -14,9 +17,9 @@ export class RowCache {
     return this.#length;
   }
 
-  /** Bytes of the rows in use. */
-  get bytes(): number {
-    return this.#length * this.width * Float32Array.BYTES_PER_ELEMENT;
+  /** All rows, `[capacity, width]`. */
+  get storage(): T {
+    return this.#rows;
   }
 
   /** Bytes of the storage, rows that are not in use included. */
@@ -25,15 +28,15 @@ export class RowCache {
   }
 
   /** A copy of the first `length` rows with room for `capacity`. */
-  copy(length: number, capacity: number): RowCache {
-    const copy = new RowCache(this.width, Math.max(length, capacity));
-    copy.append(this.#rows.subarray(0, Math.min(length, this.#length) * this.width));
+  copy(length: number, capacity: number): RowCache<T> {
+    const copy = new RowCache(this.width, Math.max(length, capacity), this.#make);
+    copy.append(this.#rows.subarray(0, Math.min(length, this.#length) * this.width) as T);
     return copy;
   }
 
   /** The rows in use, `[length, width]`, without a copy; valid until the next `append`. */
-  view(): Float32Array {
-    return this.#rows.subarray(0, this.#length * this.width);
+  view(): T {
+    return this.#rows.subarray(0, this.#length * this.width) as T;
   }
 
   /** Forgets the rows from `length` on. */
@@ -42,21 +45,21 @@ export class RowCache {
   }
 
   /** Adds whole rows; the storage doubles when it is full. */
-  append(rows: Float32Array): void {
+  append(rows: T): void {
     this.extend(rows.length / this.width).set(rows);
   }
 
   /** Adds `count` rows of no particular content and gives them, `[count, width]`, to be written. */
-  extend(count: number): Float32Array {
+  extend(count: number): T {
     const start = this.#length * this.width;
-    return this.reserve(count).subarray(start);
+    return this.reserve(count).subarray(start) as T;
   }
 
   /** Takes `count` more rows into use, for the caller to fill; gives all rows in use. */
-  reserve(count: number): Float32Array {
+  reserve(count: number): T {
     const needed = (this.#length + count) * this.width;
     if (needed > this.#rows.length) {
-      const larger = new Float32Array(Math.max(needed, 2 * this.#rows.length));
+      const larger = this.#make(Math.max(needed, 2 * this.#rows.length));
       larger.set(this.view());
       this.#rows = larger;
     }
@@ -65,8 +68,8 @@ export class RowCache {
   }
 
   /** Takes rows from `length` on out of use and gives a copy of them. */
-  cut(length: number): Float32Array {
-    const rows = this.#rows.slice(length * this.width, this.#length * this.width);
+  cut(length: number): T {
+    const rows = this.#rows.slice(length * this.width, this.#length * this.width) as T;
     this.#length = Math.min(length, this.#length);
     return rows;
   }

@@ -1,4 +1,4 @@
-/** The generation graph, run on the CPU with fed caches, against the decoder of the joined stages. */
+/** A decoder over caches of fixed size, run on the CPU, against one over caches that grow. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +10,7 @@ import { kernelsOf, readableLimit } from "../../src/graph/layer/kernels.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { keepsWhatIsWritten } from "../../src/runtime/generate/cache-check.ts";
-import { openDecoder } from "../../src/runtime/generate/decoder.ts";
-import { DeviceDecoder } from "../../src/runtime/generate/device-decoder.ts";
+import { type CachedDecoder, openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { decodeRun, promptRuns } from "../../src/runtime/generate/generation-runs.ts";
 import { mostLikely } from "../../src/runtime/generate/sampling.ts";
 import type { Decoder } from "../../src/runtime/measurement.ts";
@@ -39,7 +38,7 @@ async function compare(model: ModelFolder, pattern: Pattern, length: number, pro
   const steps = 6;
   const prompt = someIds(model, length);
   const device = { device: "cpu", dtype: "float32", threads: 1, capacity: length + steps, provider } as const;
-  const decoder = await DeviceDecoder.open(model, pattern, device);
+  const decoder = await openDecoder(model, pattern, device);
   const reference = await openDecoder(model, pattern, { device: "cpu", threads: 1 });
   const expected = await generated(reference, prompt, steps);
   const found = await generated(decoder, prompt, steps);
@@ -63,7 +62,7 @@ describe.each([
   ["v32-fp8", "cpu"],
 ] as const)("%s in %s's graph", (fixture, provider) => {
   // Shorter than index_topk, and longer with a remainder.
-  it.each([5, 77])("has the logits of the joined stages behind %i tokens", async (length) => {
+  it.each([5, 77])("has the logits of growing caches after %i tokens", async (length) => {
     const model = await openModel(fixturePath(fixture));
     const full = model.config.indexerLayers;
     for (const pattern of new Set([full, quarter(full)])) await compare(model, pattern, length, provider);
@@ -73,10 +72,10 @@ describe.each([
 it("generates in float16 what it does in float32", async () => {
   const model = await openModel(fixturePath("glm-groups"));
   const pattern = model.config.indexerLayers;
-  const settings = { device: "cpu", threads: 1, capacity: 90 } as const;
-  const half = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float16" });
-  const single = await DeviceDecoder.open(model, pattern, { ...settings, dtype: "float32" });
-  const logitsOf = async (decoder: DeviceDecoder, length: number) => {
+  const settings = { device: "cpu", threads: 1, capacity: 90, provider: "cpu" } as const;
+  const half = await openDecoder(model, pattern, { ...settings, dtype: "float16" });
+  const single = await openDecoder(model, pattern, { ...settings, dtype: "float32" });
+  const logitsOf = async (decoder: CachedDecoder, length: number) => {
     decoder.rewind(0);
     const prefilled = Float32Array.from(await decoder.prefill(someIds(model, length)));
     return [...prefilled, ...(await decoder.decode(7))];
@@ -127,7 +126,7 @@ it("refuses a model that the device cannot hold, before it loads anything", asyn
     process.env.PATH = pathWithNvidiaSmi(folder, "0, NVIDIA L4, 23034, 100, 580.95.05, 8.9, GPU-aaaaaaaa-0000");
     const model = await openModel(fixturePath("glm-pattern"));
     const settings = { device: "cuda", dtype: "float16", capacity: 100_000 } as const;
-    const error = await DeviceDecoder.open(model, model.config.indexerLayers, settings).catch((reason) => reason);
+    const error = await openDecoder(model, model.config.indexerLayers, settings).catch((reason) => reason);
     expect(error).toBeInstanceOf(RuntimeFailure);
     expect(error.message).toMatch(/needs about .* = weights .* \+ caches .* \+ one run .*; cuda has 0.10 GiB free/);
     expect(error.hint).toContain("--max-new-tokens");
@@ -139,9 +138,9 @@ it("refuses a model that the device cannot hold, before it loads anything", asyn
 
 it("can tell caches that keep what is written from others", async () => {
   const model = await openModel(fixturePath("glm-pattern"));
-  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+  const decoder = await openDecoder(model, model.config.indexerLayers, {
     device: "cpu",
-    dtype: "float32",
+    provider: "cpu",
     capacity: 8,
   });
   expect(await keepsWhatIsWritten(decoder)).toBe(true);
@@ -160,9 +159,9 @@ it("can tell caches that keep what is written from others", async () => {
 
 it("refuses more tokens than the caches were made for", async () => {
   const model = await openModel(fixturePath("glm-pattern"));
-  const decoder = await DeviceDecoder.open(model, model.config.indexerLayers, {
+  const decoder = await openDecoder(model, model.config.indexerLayers, {
     device: "cpu",
-    dtype: "float32",
+    provider: "cpu",
     capacity: 4,
   });
   await decoder.prefill([1, 2, 3]);
