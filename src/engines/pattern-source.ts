@@ -4,9 +4,9 @@
  * `check.ts` to say.
  */
 import { type ParseError, parse as parseJsonc } from "jsonc-parser";
-import { parseAllDocuments } from "yaml";
 import { InputError } from "../base/errors.ts";
 import { type AnyPatternFile, parseAnyPatternFile } from "../formats/published-pattern.ts";
+import { parseShallowYaml } from "../formats/shallow-yaml.ts";
 import { dialects } from "./engines.ts";
 import { type IndexFields, indexFieldNames, indexFieldsSchema, saysSharing } from "./index-fields.ts";
 import { describeUnknown, type FieldGroup, type ScannedText, scanFields } from "./script-fields.ts";
@@ -192,8 +192,8 @@ function structureOf(text: string): unknown[] | undefined {
       if (errors.length === 0 && typeof json === "object" && json !== null) return [json];
     }
     if (text.length > LONGEST_YAML) return undefined;
-    const documents = parseAllDocuments(text, { logLevel: "silent", prettyErrors: false });
-    if (!Array.isArray(documents) || documents.some(({ errors }) => errors.length > 0)) return undefined;
+    const documents = parseShallowYaml(text);
+    if (documents.some(({ errors }) => errors.length > 0)) return undefined;
     const values: unknown[] = documents.map((document) => document.toJS({ maxAliasCount: 100 }));
     return values.length > 0 && values.every(isPlainStructure) ? values : undefined;
   } catch {

@@ -1,5 +1,6 @@
 /** Model cards (README.md) of checkpoints that indexcache writes: what is new stands above the card that was there before. */
-import { parse as parseYaml, stringify } from "yaml";
+import { stringify } from "yaml";
+import { parseShallowYaml } from "../../formats/shallow-yaml.ts";
 
 /** Between what is new and the previous card. */
 const RULE = "---";
@@ -39,7 +40,9 @@ function splitCard(card: string): { matter: Record<string, unknown>; body: strin
   if (end === -1) return { matter: {}, body: text };
   const body = text.slice(text.indexOf("\n", end + 1) + 1);
   try {
-    const matter: unknown = parseYaml(text.slice(4, end), { maxAliasCount: 0 });
+    const [document] = parseShallowYaml(text.slice(4, end));
+    if (document === undefined || document.errors.length > 0) return { matter: {}, body: text };
+    const matter: unknown = document.toJS({ maxAliasCount: 0 });
     const isMapping = typeof matter === "object" && matter !== null && !Array.isArray(matter);
     return isMapping ? { matter: matter as Record<string, unknown>, body } : { matter: {}, body: text };
   } catch {
