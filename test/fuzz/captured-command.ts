@@ -1,6 +1,7 @@
 /** Runs a command line in this process and judges what it has said. */
 import { readdirSync } from "node:fs";
 import process from "node:process";
+import { Readable } from "node:stream";
 import { vi } from "vitest";
 import { runCommandLine } from "../../src/cli/program.ts";
 import { controlCharacters, faultOfMessage, RefusedInWords } from "./fuzz-class.ts";
@@ -25,10 +26,13 @@ export async function runCaptured(
     stderr += String(text);
     return true;
   });
+  // A value of "-" reads what is piped in: nothing, where a worker's own input never ends.
+  const input = vi.spyOn(process, "stdin", "get").mockReturnValue(Readable.from([]) as unknown as typeof process.stdin);
   let code: number;
   try {
     code = await runCommandLine(["node", "indexcache", ...args]);
   } finally {
+    input.mockRestore();
     out.mockRestore();
     err.mockRestore();
     process.chdir(before);
