@@ -52,6 +52,7 @@ import {
 } from "./arguments/options.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { interruptible, recordedCommand } from "./console/interruption.ts";
+import { proposedCommand, resultsBeside, searchedFiles } from "./console/next-command.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
 import { shortenHelp } from "./help/help-groups.ts";
@@ -230,6 +231,18 @@ async function timePatterns(
   if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
   terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));
   for (const written of [flags.output, flags.latency]) if (written !== undefined) terminal.note(`written: ${written}`);
+  await proposeAfterBench(flags, terminal);
+}
+
+async function proposeAfterBench({ pattern: patterns, output }: BenchFlags, terminal: Terminal): Promise<void> {
+  const searched = await searchedFiles(patterns);
+  const last = patterns.at(-1);
+  if (output !== undefined) {
+    const judged = await resultsBeside(searched, "eval");
+    terminal.next("all on one page", proposedCommand(["report", ...searched, ...judged, output, "-o", "report"]));
+  } else if (last !== undefined && /\.json(@|$)|^[FS]+$/.test(last)) {
+    terminal.next("as an engine takes it", proposedCommand(["pattern", last, "--for", "vllm"]));
+  }
 }
 
 /** Tells how far a context is, every few seconds. */

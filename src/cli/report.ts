@@ -4,8 +4,10 @@ import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { fullLayers } from "../pattern/pattern.ts";
 import type { PromptLengths } from "../report/document/prefill-forecast.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
+import { proposedCommand } from "./console/next-command.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
 
@@ -49,7 +51,8 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   const { reportDocument } = await import("../report/document/report-document.ts");
   const { htmlPage } = await import("../report/document/html-page.ts");
   const { chartFile } = await import("../report/document/chart.ts");
-  const document = await reportDocument(await readEvidence(files), flags.lengths);
+  const evidence = await readEvidence(files);
+  const document = await reportDocument(evidence, flags.lengths);
   await makeFolder(flags.output);
   const contents = [
     ["report.html", htmlPage(document)],
@@ -59,6 +62,11 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   for (const [name, content] of contents) await writeFileAtomically(join(flags.output, name), content);
   const written = contents.map(([name]) => join(flags.output, name));
   terminal.result(flags.json === true ? JSON.stringify({ written }, null, 2) : written.join("\n"));
+  const [search] = evidence.searches;
+  if (search === undefined) return;
+  const { patterns = [], index_topk_pattern: letters } = search.file;
+  const size = patterns.length < 2 ? "" : `@${fullLayers(letters).length}`;
+  terminal.next("as an engine takes it", proposedCommand(["pattern", `${search.path}${size}`, "--for", "vllm"]));
 }
 
 /** `55000:0.5,280k:0.1`; a length without a weight weighs 1. */

@@ -48,6 +48,10 @@ describe("a search on a server", () => {
       ]);
       expect(status, stderr).toBe(0);
       expect(stderr).toContain("patterns reach the model");
+      expect(stderr.trimEnd().split("\n").at(-1)).toMatch(/^next, whether answers stay as good: node \S+ eval /);
+      expect(stderr).toContain(
+        ` eval --server ${server.url} -m ${demoModel} --pattern ${name}.json -o ${name}-eval.json\n`,
+      );
       expect(stdout).toContain("no step: every choice is ahead by more than the noise");
       const found = await read(`${name}.json`);
       expect(found.index_topk_pattern).toBe(own.index_topk_pattern);

@@ -1,5 +1,6 @@
 /** `indexcache distill`: indexers trained for the layers that they serve. */
 
+import { basename } from "node:path";
 import { type Command, Option } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
@@ -38,6 +39,7 @@ import {
   wholeNumber,
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
+import { proposedCommand } from "../console/next-command.ts";
 import { Terminal } from "../console/terminal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
@@ -254,6 +256,22 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
     flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record, terminal.resultWidth),
   );
   requireGain(record);
+  proposeNext(output, pattern, flags, terminal);
+}
+
+function proposeNext(output: string, pattern: Pattern | "any", flags: DistillFlags, terminal: Terminal): void {
+  const { calibration, sequenceLength, dropSharedIndexers } = flags;
+  if (pattern === "any") {
+    const text = calibration === undefined ? [] : ["-c", calibration];
+    const length = sequenceLength === undefined ? [] : ["--sequence-length", String(sequenceLength)];
+    const wanted = ["--retain", "1/2,1/4", "-o", `${basename(output)}.json`];
+    terminal.next("which layers can share now", proposedCommand(["search", output, ...text, ...length, ...wanted]));
+  } else if (dropSharedIndexers === true) {
+    terminal.next("as an engine takes it", proposedCommand(["pattern", output, "--for", "vllm"]));
+  } else {
+    const written = ["-o", `${basename(output)}-eval.json`];
+    terminal.next("whether answers stay as good", proposedCommand(["eval", output, "-p", pattern, ...written]));
+  }
 }
 
 /** Flags that contradict each other, before anything is read. */

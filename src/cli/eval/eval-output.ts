@@ -6,6 +6,7 @@ import { type EvalResult, formatEvalResult, writeEvalResult } from "../../format
 import { gateFailures } from "../../report/eval/eval-gate.ts";
 import { formatJunit } from "../../report/eval/eval-junit.ts";
 import { formatEvalMarkdown, formatEvalReport } from "../../report/eval/eval-report.ts";
+import { modelWords, proposedCommand, resultBeside, resultsBeside, searchedFiles } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { EvalFlags } from "./eval-options.ts";
@@ -31,4 +32,20 @@ export async function giveEvalResult(result: EvalResult, flags: EvalFlags, termi
   for (const path of [output, junit]) if (path !== undefined) terminal.note(`written: ${path}`);
   const failures = failOn === undefined ? [] : gateFailures(result, failOn);
   if (failures.length > 0) throw new GateFailure(`--fail-on ${failOn}: ${failures.join("; ")}`);
+}
+
+/** Whether a pattern is worth it is for `bench` to say; a model on a server is not timed here. */
+export async function proposeAfterEval(path: string | undefined, flags: EvalFlags, terminal: Terminal): Promise<void> {
+  const { pattern: patterns, output, server, from } = flags;
+  if (patterns.length === 0 && from.length === 0) return;
+  const searched = await searchedFiles(patterns);
+  if (server === undefined && from.length === 0) {
+    const [stem = output] = searched;
+    const timed = [...modelWords(path), ...patterns.flatMap((pattern) => ["-p", pattern])];
+    const written = stem === undefined || output === undefined ? [] : ["-o", resultBeside(stem, "bench")];
+    terminal.next("what it saves", proposedCommand(["bench", ...timed, ...written]));
+  } else if (output !== undefined) {
+    const timed = await resultsBeside(searched, "bench");
+    terminal.next("all on one page", proposedCommand(["report", ...searched, output, ...timed, "-o", "report"]));
+  }
 }

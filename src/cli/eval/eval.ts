@@ -23,7 +23,7 @@ import { modelPath, requireServerOptions } from "../live/server-options.ts";
 import { resultFromFiles } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
-import { giveEvalResult, requireWritableOutputs } from "./eval-output.ts";
+import { giveEvalResult, proposeAfterEval, requireWritableOutputs } from "./eval-output.ts";
 
 const TICK_MS = 1000;
 
@@ -81,13 +81,18 @@ async function evalCommand(
   if (flags.from.length > 0) {
     if (path !== undefined) throw new UsageError(`--from runs nothing: MODEL (${quoted(path)}) does not go with it`);
     await giveEvalResult(await resultFromFiles(flags.from, flags, given, terminal), flags, terminal);
+    await proposeAfterEval(path, flags, terminal);
     return;
   }
   const inputs = await openEvalInputs(path, flags, terminal, given, signal);
   try {
     for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
-    if (flags.dryRun === true) await dryRun(inputs, flags, terminal, signal);
-    else await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+    if (flags.dryRun === true) {
+      await dryRun(inputs, flags, terminal, signal);
+    } else {
+      await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+      await proposeAfterEval(path, flags, terminal);
+    }
   } finally {
     await inputs.source.release();
   }

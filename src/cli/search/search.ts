@@ -3,7 +3,6 @@ import process from "node:process";
 import type { Command } from "commander";
 import { InputError, InterruptedError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
-import { quoteWord } from "../../base/shell.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationMix, sourceFactors } from "../../calibration/mix.ts";
 import {
@@ -35,7 +34,8 @@ import {
 import { identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
-import { interruptible, programWords, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import { Terminal } from "../console/terminal.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "../evaluation-journal.ts";
@@ -226,15 +226,12 @@ function evalCommand(
         ? [output]
         : patterns.map(({ full_layers: full }) => `${output}@${full}`);
   const remote = allowRemote === true ? ["--allow-remote"] : [];
-  const own = model === demoModel ? [] : [model];
-  const words = [
-    ...programWords(process.argv),
+  return proposedCommand([
     "eval",
-    ...(server === undefined ? own : ["--server", server, ...remote, "-m", model]),
+    ...(server === undefined ? modelWords(model) : ["--server", server, ...remote, "-m", model]),
     ...wanted.flatMap((pattern) => ["--pattern", pattern]),
-    ...(output === undefined ? [] : ["-o", `${output.replace(/\.json$/, "")}-eval.json`]),
-  ];
-  return words.map(quoteWord).join(" ");
+    ...(output === undefined ? [] : ["-o", resultBeside(output, "eval")]),
+  ]);
 }
 
 function recordContext(work: SearchWork, measuring: Measuring): SearchContext {

@@ -377,7 +377,7 @@ function formatSummary(file: PatternFile): string {
         ]),
     ...(file.knee === undefined
       ? []
-      : [["Knee", `${file.knee} Full layers: with fewer, the loss rises faster than on average`] as const]),
+      : [["Turning point", `${file.knee} Full layers: with fewer, the loss rises faster than on average`] as const]),
     ...(unseen.length === 0
       ? []
       : [
@@ -394,24 +394,24 @@ function formatSummary(file: PatternFile): string {
     ],
     ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
-    ...(rows === undefined || total === 0 ? [] : [["Token rows", formatRows(rows, total)] as const]),
+    ...(rows === undefined || total === 0 ? [] : [["Computed", formatRows(rows, total)] as const]),
     ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),
   ]);
 }
 
-/** Token rows through layer bodies, as shares of what full forward passes would have run. */
+/** Tokens times layers that ran, as a share of what full forward passes of every pattern would have run. */
 function formatRows(rows: NonNullable<PatternFile["search"]["layer_executions"]["rows"]>, total: number): string {
   const percent = (part: number): string => `${Math.round((100 * part) / total)}%`;
   // Bases that are run for their states, and whole batches where a few sequences were asked for.
   if (rows.run > total)
-    return `${percent(rows.run)} of full forward passes ran: keeping states cost more than it saved`;
+    return `${percent(rows.run)} of the tokens x layers of full forward passes: keeping states cost more than it saved`;
   const spared = [
     [rows.prefix, "layers below the first flip"],
     [rows.kept, "states kept from candidates"],
     [rows.invariant, "positions below index_topk"],
   ] as const;
   const parts = spared.filter(([part]) => part > 0).map(([part, where]) => `${percent(part)} ${where}`);
-  return `${percent(rows.run)} of full forward passes ran${parts.length === 0 ? "" : `; not needed: ${parts.join(", ")}`}`;
+  return `${percent(rows.run)} of the tokens x layers of full forward passes${parts.length === 0 ? "" : `; not needed: ${parts.join(", ")}`}`;
 }
 
 /** What refinement has tested, so that nobody takes it for a test of quality. */

@@ -1,0 +1,43 @@
+/** Commands that results propose as the next one: they run as they are printed. */
+import { stat } from "node:fs/promises";
+import process from "node:process";
+import { quoteWord } from "../../base/shell.ts";
+import { isPublished, readAnyPatternFile } from "../../formats/published-pattern.ts";
+import { demoModel } from "../arguments/options.ts";
+import { splitRetain } from "../pattern/pattern-of-size.ts";
+import { programWords } from "./interruption.ts";
+
+/** A command of this program, started as this one was. */
+export function proposedCommand(words: readonly string[]): string {
+  return [...programWords(process.argv), ...words].map(quoteWord).join(" ");
+}
+
+/** MODEL as a command takes it; the demo model goes without saying. */
+export function modelWords(path: string | undefined): string[] {
+  return path === undefined || path === demoModel ? [] : [path];
+}
+
+/** `p-bench.json` beside `p.json` or `p-eval.json`. */
+export function resultBeside(path: string, kind: "eval" | "bench"): string {
+  return `${path.replace(/(-eval|-bench)?\.json$/, "")}-${kind}.json`;
+}
+
+/** The files of `search` among patterns as users give them (`p.json@1/2`), each once. */
+export async function searchedFiles(patterns: readonly string[]): Promise<string[]> {
+  const paths = [...new Set(patterns.map((pattern) => splitRetain(pattern).path))];
+  const searched = await Promise.all(
+    paths.map(async (path) => (await isThere(path)) && !isPublished(await readAnyPatternFile(path))),
+  );
+  return paths.filter((_, index) => searched[index]);
+}
+
+/** The result of a kind that earlier steps propose to write beside these files, where it was written. */
+export async function resultsBeside(paths: readonly string[], kind: "eval" | "bench"): Promise<string[]> {
+  const names = [...new Set(paths.map((path) => resultBeside(path, kind)))];
+  const present = await Promise.all(names.map(isThere));
+  return names.filter((_, index) => present[index]);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() === true;
+}

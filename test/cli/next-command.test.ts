@@ -1,0 +1,66 @@
+/** The command that a result proposes as the next one: it runs as it is printed. */
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { demoModel, indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "indexcache-next-"));
+  await writeIds(join(folder, "ids.jsonl"), 8, 28);
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+/** The words after the program in the last line on stderr, which has to be a proposal. */
+function proposed(stderr: string): string[] {
+  const line = stderr.trimEnd().split("\n").at(-1) ?? "";
+  const [, words] = /^next, [\w ]+: node \S+ (.*)$/.exec(line) ?? [];
+  expect(words, stderr).toBeDefined();
+  return (words ?? "").split(" ");
+}
+
+async function run(args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
+  const { status, stdout, stderr } = await indexcache(folder, args);
+  expect(status, stderr).toBe(0);
+  return { stdout, stderr };
+}
+
+const search = ["search", demoModel, "--sequences", "1", "--sequence-length", "256", "--strategy", "greedy"];
+const few = ["--tasks", "niah_single_1", "--samples", "1", "--lengths", "256"];
+const quick = ["--contexts", "64", "--repeats", "1", "--decode-tokens", "1"];
+
+describe("one command after the other, as printed", () => {
+  test("leads from a search to what an engine takes", async () => {
+    const evaluation = proposed((await run([...search, "--retain", "11,10", "-o", "p.json"])).stderr);
+    expect(evaluation.join(" ")).toBe("eval --pattern p.json@11 --pattern p.json@10 -o p-eval.json");
+    const timing = proposed((await run([...evaluation, ...few])).stderr);
+    expect(timing.join(" ")).toBe("bench -p p.json@11 -p p.json@10 -o p-bench.json");
+    const page = proposed((await run([...timing, ...quick])).stderr);
+    expect(page.join(" ")).toBe("report p.json p-eval.json p-bench.json -o report");
+    const engine = proposed((await run(page)).stderr);
+    expect(await readdir(join(folder, "report"))).toContain("report.html");
+    expect(engine.join(" ")).toBe("pattern p.json@10 --for vllm");
+    expect((await run(engine)).stdout).toContain('"index_topk_pattern":');
+    const saved = proposed((await run(["eval", "--from", "p-eval.json.samples.jsonl", "-o", "again.json"])).stderr);
+    expect(saved).toEqual(["report", "again.json", "-o", "report"]);
+  }, 480_000);
+
+  test("leads from trained indexers to a search among them, or to an engine", async () => {
+    const train = ["-c", "ids.jsonl", "--sequence-length", "28", "--batch", "2", "--steps", "2", "--threads", "1"];
+    const any = await indexcache(folder, ["distill", tinyModel, "-p", "any", ...train, "-o", "any"]);
+    const after = proposed(any.stderr);
+    expect(after.join(" ")).toBe("search any -c ids.jsonl --sequence-length 28 --retain 1/2,1/4 -o any.json");
+    await run(after);
+    const rate = ["--rate", "0.000001", "--drop-shared-indexers"];
+    const own = await indexcache(folder, ["distill", tinyModel, "-p", "FSFSS", ...train, ...rate, "-o", "own"]);
+    expect((await run(proposed(own.stderr))).stdout).toContain("FSFSS");
+  }, 120_000);
+});
+
+test("is flat for an agent, and nothing with --quiet", async () => {
+  const line = `$indexcache bench ${demoModel} -p FSFSFSFSFSFS ${quick.join(" ")}`;
+  const { stderr } = await shell(folder, `AGENT=1 ${line}`);
+  expect(stderr.trimEnd().split("\n").at(-1)).toMatch(/^next: node \S+ pattern FSFSFSFSFSFS --for vllm$/);
+  expect((await shell(folder, `${line} -q`)).stderr).toBe("");
+});
