@@ -1,7 +1,8 @@
 /** What npm is handed: an install needs nothing but npm's registry, and the package stays small. */
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -66,10 +67,33 @@ test("the packed tarball brings the stand-in that says so, and is below 12 MB", 
     expect.arrayContaining([
       "bin/indexcache.js",
       "dist/cli/main.js",
+      "tools/install/preinstall.js",
       "patterns/zai-org/GLM-5/quarter.json",
       "models/demo/config.json",
     ]),
   );
+});
+
+test("where the runtime lies beside the package, the stand-in is laid below it before it is looked for", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-beside-"));
+  try {
+    const [own, runtime] = ["indexcache", "onnxruntime-node"].map((name) => join(folder, "node_modules", name));
+    const standIn = join(root, "tools/install/global-agent");
+    await cp(standIn, join(own as string, "node_modules/global-agent"), { recursive: true });
+    await cp(join(root, "tools/install/preinstall.js"), join(own as string, "tools/install/preinstall.js"));
+    await writeFile(join(own as string, "package.json"), '{"type": "module"}');
+    for (const path of [runtime as string, join(folder, "node_modules/global-agent")]) {
+      await mkdir(path, { recursive: true });
+      await writeFile(join(path, "package.json"), '{"version": "1.0.0"}');
+    }
+    await run(process.execPath, [join(own as string, "tools/install/preinstall.js")]);
+    const laid = join(runtime as string, "node_modules/global-agent");
+    for (const file of await readdir(standIn)) {
+      expect(await readFile(join(laid, file), "utf8")).toBe(await readFile(join(standIn, file), "utf8"));
+    }
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test("versions are pinned, and the stand-in has the version that is asked for", async () => {
