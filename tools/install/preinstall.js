@@ -5,7 +5,7 @@
  */
 import { cpSync, existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 
 const runtime = packageFolder(createRequire(import.meta.url), "onnxruntime-node");
 const standIn = join(import.meta.dirname, "..", "..", "node_modules", "global-agent");
