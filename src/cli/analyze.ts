@@ -247,7 +247,7 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   try {
     for (const line of evaluator.plan) terminal.detail(line);
     const measuring = new Measuring(journal, [], "nll");
-    if (measuring.losses.size > 0) terminal.note(`resuming: ${measuring.losses.size} patterns are in ${journal?.path}`);
+    if (measuring.resumed > 0) terminal.note(`resuming: ${measuring.resumed} patterns are in ${journal?.path}`);
     const evaluate = evaluation(work, evaluator, measuring);
     const own = await evaluate(model.config.indexerLayers, model.config.indexerLayers);
     const compared: MeasuredPattern[] = [];
@@ -269,9 +269,9 @@ function evaluation(
 ): MeasurePattern {
   const windows = [...set.windows.keys()];
   return async (pattern, base) => {
-    const known = measuring.losses.get(pattern) !== undefined;
+    const known = measuring.of(pattern) !== undefined;
     await measuring.complete(evaluator, [pattern], windows, "loss", { base, signal });
-    const losses = measuring.losses.get(pattern);
+    const losses = measuring.of(pattern);
     const sequences = windows.flatMap((index) => {
       const sequence = losses?.get(index);
       return sequence === undefined ? [] : [{ loss: sequence.loss, tokens: sequence.tokens }];

@@ -5,7 +5,7 @@
 
 import type { Estimate, WeightedLoss } from "../base/estimate.ts";
 import type { Pattern } from "../pattern/pattern.ts";
-import type { KnownLosses, PatternEvaluation } from "./losses.ts";
+import type { PatternEvaluation, Recall } from "./losses.ts";
 import type { PatternSpace } from "./space.ts";
 
 /** A pattern to be measured, and on which sequences. */
@@ -58,7 +58,7 @@ export interface SearchOptions {
   sequences: readonly number[];
   evaluate: Evaluate;
   /** Losses of earlier runs, of whatever strategy: these are taken as they are. */
-  known?: KnownLosses;
+  recall?: Recall;
   /**
    * For an evaluator whose measurements repeat up to noise only: rounds in which candidates of a step are measured again
    * that the noise does not separate. Absent for exact ones: nothing is measured twice.

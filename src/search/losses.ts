@@ -24,8 +24,8 @@ export interface PatternEvaluation {
   complete: boolean;
 }
 
-/** Earlier losses: by pattern, then by index of the sequence. */
-export type KnownLosses = ReadonlyMap<string, ReadonlyMap<number, WeightedLoss>>;
+/** What is known already of a pattern on a sequence. @param repeat which measurement after the first */
+export type Recall = (pattern: Pattern, index: number, repeat?: number) => WeightedLoss | undefined;
 
 export class LossTable {
   /** Indices of the search's sequences. */

@@ -18,7 +18,7 @@ import type {
   SearchOptions,
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
-import { type KnownLosses, LossTable, type PatternEvaluation } from "./losses.ts";
+import { LossTable, type PatternEvaluation, type Recall } from "./losses.ts";
 import type { Screening, Tried } from "./screening/screening.ts";
 import type { PatternSpace } from "./space.ts";
 
@@ -27,11 +27,6 @@ import type { PatternSpace } from "./space.ts";
  * times, with a noise that is itself measured on few sequences.
  */
 const NOISE_ERRORS = 3;
-
-/** How losses of a repeated measurement are known, beside those of the first. */
-export function repetitionKey(pattern: string, repeat: number): string {
-  return `${pattern}#${repeat}`;
-}
 
 /** Tells a stage that works on a budget that there is no more; nothing is wrong. */
 export class BudgetSpent extends Error {}
@@ -62,7 +57,7 @@ export class Trials {
   readonly repeats: number | undefined;
   readonly #foreseen: Pick<Rehearsal, "steps" | "calls">;
   readonly #evaluate: Evaluate;
-  readonly #known: KnownLosses | undefined;
+  readonly #recall: Recall;
   readonly #signal: AbortSignal | undefined;
   readonly #patterns = new Set<Pattern>();
 
@@ -74,7 +69,7 @@ export class Trials {
     this.screening = screening;
     this.repeats = options.repeats;
     this.#evaluate = options.evaluate;
-    this.#known = options.known;
+    this.#recall = options.recall ?? (() => undefined);
     this.#signal = options.signal;
     this.#foreseen = foreseen;
   }
@@ -177,11 +172,11 @@ export class Trials {
     const sequences = this.losses.measuredSequences(pattern);
     const repeat = this.losses.measurements(pattern);
     yield this.#started(pattern, from, sequences);
-    const known = this.#known?.get(repetitionKey(pattern, repeat));
-    const missing = sequences.filter((index) => known?.has(index) !== true);
+    const known = sequences.map((index) => this.#recall(pattern, index, repeat));
+    const missing = sequences.filter((_, place) => known[place] === undefined);
     const fresh = missing.length === 0 ? [] : await this.#repeat({ pattern, sequences: missing, base: from }, repeat);
-    for (const index of sequences) {
-      const loss = known?.get(index) ?? fresh[missing.indexOf(index)];
+    for (const [place, index] of sequences.entries()) {
+      const loss = known[place] ?? fresh[missing.indexOf(index)];
       if (loss === undefined || !Number.isFinite(loss.loss)) {
         throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss?.loss} on sequence ${index}`);
       }
@@ -243,21 +238,21 @@ export class Trials {
 
   /** Notes the losses of each request in turn; yields for each whether any sequence had to be run for it. */
   async *#measure(requests: readonly PatternRequest[]): AsyncGenerator<boolean, undefined> {
-    const open = requests.map((request) => {
-      const known = this.#known?.get(request.pattern);
-      return { ...request, sequences: request.sequences.filter((index) => known?.has(index) !== true) };
-    });
+    const open = requests.map((request) => ({
+      ...request,
+      sequences: request.sequences.filter((index) => this.#recall(request.pattern, index) === undefined),
+    }));
     const base = open[0]?.base;
     const asked = open.filter(({ sequences }) => sequences.length > 0);
     const context = { keep: () => (base === undefined ? [] : this.cost.leaders(base)), ...this.#interruption };
     const measured = asked.length === 0 ? undefined : this.#evaluate(asked, context)[Symbol.asyncIterator]();
     try {
       for (const [place, { pattern, sequences }] of requests.entries()) {
-        const known = this.#known?.get(pattern);
         const missing = open[place]?.sequences ?? [];
         const fresh: readonly WeightedLoss[] | undefined = missing.length === 0 ? [] : (await measured?.next())?.value;
         for (const index of sequences) {
-          const loss = known?.get(index) ?? fresh?.[missing.indexOf(index)];
+          const asked = missing.indexOf(index);
+          const loss = asked < 0 ? this.#recall(pattern, index) : fresh?.[asked];
           if (loss === undefined) throw new Error(`the evaluator returned no loss of sequence ${index}`);
           if (!Number.isFinite(loss.loss)) {
             throw new RuntimeFailure(`Pattern ${pattern} has the loss ${loss.loss} on sequence ${index}`);

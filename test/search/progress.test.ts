@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
 import { fullPattern } from "../../src/pattern/pattern.ts";
 import { oneByOne } from "../../src/search/events.ts";
-import type { KnownLosses } from "../../src/search/losses.ts";
+import type { Recall } from "../../src/search/losses.ts";
 import { ProgressTracker, type SearchProgress } from "../../src/search/progress.ts";
 import { rehearse, search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { greedy } from "../../src/search/strategies/greedy.ts";
 
 /** Follows a greedy search whose evaluations take one second for each layer that they run. */
-async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]> {
+async function follow(recall: Recall = () => undefined): Promise<SearchProgress[]> {
   let now = 100;
   const tracker = new ProgressTracker(now);
   const states: SearchProgress[] = [];
@@ -18,7 +18,7 @@ async function follow(known: KnownLosses = new Map()): Promise<SearchProgress[]>
       space: new PatternSpace(fullPattern(5)),
       targets: [2],
       sequences: [0],
-      known,
+      recall,
       evaluate: oneByOne(async (pattern, _, { base }) => {
         const first = [...pattern].findIndex((letter, layer) => letter !== base[layer]);
         now += 5 - Math.max(first, 0);
@@ -69,12 +69,11 @@ test("the estimate counts the layers that a rehearsal foresees, a second each", 
 });
 
 test("replayed evaluations are counted and do not make the estimate hopeful", async () => {
-  const states = await follow(
-    new Map([
-      ["FFFFF", new Map([[0, { loss: 2, tokens: 1 }]])],
-      ["FSFFF", new Map([[0, { loss: 2.1, tokens: 1 }]])],
-    ]),
-  );
+  const known: Record<string, number> = { FFFFF: 2, FSFFF: 2.1 };
+  const states = await follow((pattern) => {
+    const loss = known[pattern];
+    return loss === undefined ? undefined : { loss, tokens: 1 };
+  });
   const third = states.find(({ evaluations }) => evaluations.done === 2);
   expect(third).toMatchObject({ evaluations: { replayed: 2 }, etaSeconds: undefined });
   expect(states.at(-1)?.evaluations).toEqual({ done: 10, total: 10, replayed: 2 });

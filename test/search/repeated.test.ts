@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
+import type { Recall } from "../../src/search/losses.ts";
 import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { exhaustive } from "../../src/search/strategies/exhaustive.ts";
@@ -37,12 +38,12 @@ function noisy(run: string, width: number): { evaluate: Evaluate; asked: string[
 async function run(
   evaluate: Evaluate,
   repeats: number | undefined,
-  known?: ReadonlyMap<string, ReadonlyMap<number, WeightedLoss>>,
+  recall?: Recall,
   method: SearchMethod = { strategy: greedy },
 ): Promise<SearchResult> {
   const space = new PatternSpace(start, {});
   const options = { space, targets: [4], sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
-  for await (const event of search(method, { ...options, ...(known === undefined ? {} : { known }) })) {
+  for await (const event of search(method, { ...options, ...(recall === undefined ? {} : { recall }) })) {
     if (event.kind === "done") return event.result;
   }
   throw new Error("no result");
@@ -113,7 +114,7 @@ describe("a noisy evaluator", () => {
         throw new Error("asked for what is known");
       },
       4,
-      known,
+      (pattern, index, repeat) => known.get(repeat === undefined ? pattern : `${pattern}#${repeat}`)?.get(index),
     );
     expect(again.patterns).toEqual(first.patterns);
   });

@@ -115,7 +115,7 @@ describe.each(named)("%s", (_, method) => {
       fc.asyncProperty(all, fc.nat(), async (problem, cut) => {
         const whole = await run(method, problem);
         const before = whole.calls.slice(0, cut % (whole.calls.length + 1));
-        const resumed = await run(method, problem, { known: knownOf(before, problem.loss) });
+        const resumed = await run(method, problem, { recall: knownOf(before, problem.loss) });
         expect(told(resumed.events)).toEqual(told(whole.events));
         expect([...before, ...resumed.calls]).toEqual(whole.calls);
       }),
@@ -127,7 +127,7 @@ describe.each(named)("%s", (_, method) => {
     await fc.assert(
       fc.asyncProperty(all, async (problem) => {
         const other = await run({ strategy: greedy }, problem);
-        const { result } = await run(method, problem, { known: knownOf(other.calls, problem.loss) });
+        const { result } = await run(method, problem, { recall: knownOf(other.calls, problem.loss) });
         expect(result).toEqual((await run(method, problem)).result);
       }),
       { numRuns: 30 },

@@ -5,7 +5,7 @@ import { TIE_NATS } from "../../src/base/near-tie.ts";
 import { fullLayers, type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
 import { LayerCost } from "../../src/search/cost.ts";
 import { type Found, oneByOne, type SearchEvent, type SearchResult } from "../../src/search/events.ts";
-import type { KnownLosses } from "../../src/search/losses.ts";
+import type { Recall } from "../../src/search/losses.ts";
 import { search } from "../../src/search/search.ts";
 import { type Constraints, PatternSpace } from "../../src/search/space.ts";
 import type { SearchMethod } from "../../src/search/strategy.ts";
@@ -106,7 +106,7 @@ export function indices(count: number): number[] {
 export async function run(
   method: SearchMethod,
   { start, targets, loss, sequences = 1, constraints = {} }: Problem,
-  options: { known?: KnownLosses; signal?: AbortSignal } = {},
+  options: { recall?: Recall; signal?: AbortSignal } = {},
 ): Promise<Run> {
   const events: SearchEvent[] = [];
   const calls: Call[] = [];
@@ -125,14 +125,14 @@ export async function run(
 }
 
 /** What a journal of these calls would hold. */
-export function knownOf(calls: readonly Call[], loss: Problem["loss"]): KnownLosses {
+export function knownOf(calls: readonly Call[], loss: Problem["loss"]): Recall {
   const known = new Map<string, Map<number, WeightedLoss>>();
   for (const { pattern, sequences } of calls) {
     const of = known.get(pattern) ?? new Map<number, WeightedLoss>();
     for (const sequence of sequences) of.set(sequence, { loss: loss(pattern, sequence), tokens: 100 });
     known.set(pattern, of);
   }
-  return known;
+  return (pattern, index) => known.get(pattern)?.get(index);
 }
 
 /** Body layers that the evaluator of `LayerCost` runs for these calls. */

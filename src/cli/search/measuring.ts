@@ -7,20 +7,19 @@ import type { Pattern } from "../../pattern/pattern.ts";
 import { executionsRecord } from "../../report/search/search-report.ts";
 import type { EvaluateOptions, Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Evaluate, PatternRequest } from "../../search/events.ts";
-import type { KnownLosses } from "../../search/losses.ts";
-import { repetitionKey } from "../../search/trials.ts";
+import type { Recall } from "../../search/losses.ts";
 
 export class Measuring {
-  /** Of this run and of the one that it continues. */
+  /** Of this run and of the one that it continues: what the journal holds. */
   readonly entries: JournalEntry[];
-  readonly losses: KnownSequences;
-  /** What the search may take as known. */
-  readonly known: KnownLosses;
   /** Where a search is, for who reads the journal meanwhile: evaluations before the next one, and those foreseen. */
   position: { done: number; total: number } | undefined;
   readonly #journal: Journal | undefined;
+  readonly #reused: readonly JournalEntry[];
   readonly #objective: Objective;
   readonly #factor: (index: number) => number;
+  /** The same entries by pattern and sequence; those of repeated measurements by `repetitionKey`. */
+  readonly #memory: KnownSequences;
 
   /**
    * @param reused entries of other searches
@@ -33,29 +32,33 @@ export class Measuring {
     factor: (index: number) => number = () => 1,
   ) {
     this.#journal = journal;
+    this.#reused = reused;
     this.#objective = objective;
     this.#factor = factor;
     this.entries = [...(journal?.entries ?? [])];
-    this.losses = knownSequences([...this.entries, ...reused]);
-    // A copy: what this run measures is no memory of an earlier one.
-    const first = knownSequences([...this.entries, ...reused].filter(({ repeat }) => repeat === undefined));
-    const repeats = [...this.entries, ...reused].flatMap(({ pattern, repeat, sequences }) =>
-      repeat === undefined
-        ? []
-        : [[repetitionKey(pattern, repeat), new Map(sequences.map((one) => [one.index, one]))] as const],
-    );
-    this.known = new Map(
-      [...first, ...repeats].map(([pattern, sequences]) => [
-        pattern,
-        new Map(
-          [...sequences].flatMap(([index, sequence]) => {
-            const loss = this.#judged(sequence);
-            return loss === undefined ? [] : [[index, loss] as const];
-          }),
-        ),
-      ]),
-    );
+    this.#memory = knownSequences([...this.entries, ...reused].map(apart));
   }
+
+  /** Patterns that the journal held already. */
+  get resumed(): number {
+    return new Set(this.#journal?.entries.map(({ pattern }) => pattern)).size;
+  }
+
+  /** What is known of every pattern: means, where measurements were repeated. */
+  get losses(): KnownSequences {
+    return knownSequences([...this.entries, ...this.#reused]);
+  }
+
+  /** What is known of one pattern; of those that are measured once. */
+  of(pattern: Pattern): ReadonlyMap<number, JournalEntry["sequences"][number]> | undefined {
+    return this.#memory.get(pattern);
+  }
+
+  /** What a search may take as known. */
+  readonly recall: Recall = (pattern, index, repeat) => {
+    const sequence = this.#memory.get(repeat === undefined ? pattern : repetitionKey(pattern, repeat))?.get(index);
+    return sequence === undefined ? undefined : this.#judged(sequence);
+  };
 
   /** What a search takes as its evaluator. */
   evaluateWith(evaluator: PatternEvaluator): Evaluate {
@@ -136,12 +139,12 @@ export class Measuring {
     };
     await this.#journal?.append(entry);
     this.entries.push(entry);
-    addEntry(this.losses, entry);
+    addEntry(this.#memory, apart(entry));
     return entry.sequences;
   }
 
   #missing(pattern: Pattern, sequences: readonly number[], needs: "loss" | "kl"): number[] {
-    const known = this.losses.get(pattern);
+    const known = this.#memory.get(pattern);
     return sequences.filter((index) => known?.get(index)?.[needs] === undefined);
   }
 
@@ -149,4 +152,13 @@ export class Measuring {
     const judged = this.#objective === "kl" ? kl : loss;
     return judged === undefined ? undefined : { loss: judged, tokens: tokens * this.#factor(index) };
   }
+}
+
+/** A repeated measurement as one of a pattern of its own: a search takes the mean itself, and asks for each. */
+function apart({ repeat, ...entry }: JournalEntry): JournalEntry {
+  return repeat === undefined ? entry : { ...entry, pattern: repetitionKey(entry.pattern, repeat) };
+}
+
+function repetitionKey(pattern: string, repeat: number): Pattern {
+  return `${pattern}#${repeat}` as Pattern;
 }

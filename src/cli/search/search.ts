@@ -153,8 +153,8 @@ async function searchWith(
         await showPlan({ ...work, ...memoryOf(flags), evaluator, json: flags.json === true, terminal, signal });
         return undefined;
       }
-      if (journal !== undefined && measuring.known.size > 0) {
-        terminal.note(`resuming: ${measuring.known.size} patterns are in ${journal.path}`);
+      if (journal !== undefined && measuring.resumed > 0) {
+        terminal.note(`resuming: ${measuring.resumed} patterns are in ${journal.path}`);
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       const found = await runSearch({ ...work, evaluator, measuring, display, signal });
@@ -404,13 +404,13 @@ async function runSearch(work: Running): Promise<SearchResult> {
   signal.addEventListener("abort", close);
   try {
     const evaluate = measuring.evaluateWith(evaluator);
-    const { known } = measuring;
+    const { recall } = measuring;
     for await (const event of searchPatterns(method, {
       foreseen,
       space,
       targets,
       sequences,
-      known,
+      recall,
       signal,
       evaluate,
       ...(repeats === undefined ? {} : { repeats }),
