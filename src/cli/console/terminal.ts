@@ -71,6 +71,12 @@ export class Terminal {
   }
 }
 
+/** Before a view is opened: ink looks at stdout, which may be a file while stderr is the terminal. */
+export function settleColours(): void {
+  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
+  else process.env.FORCE_COLOR = "0";
+}
+
 /** A reader that closes the pipe early (`| head`) has what it wanted: that is no failure. */
 export function exitQuietlyOnBrokenPipe(): void {
   for (const stream of [process.stdout, process.stderr]) {

@@ -3,10 +3,9 @@ import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import type { DistillEvent, Measured } from "../../distill/distillation.ts";
 import type { DistilledOrigin } from "../../distill/distilled-files.ts";
-import type { Recipe } from "../../distill/recipe.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { DistillProgress } from "../../report/distill/distill-progress.ts";
+import { type DistillDisplay, DistillProgress } from "../../report/distill/distill-progress.ts";
 import { formatBytes } from "../../report/quantities.ts";
 import { openLossEvaluator } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice, Measurement } from "../../runtime/measurement.ts";
@@ -14,6 +13,8 @@ import type { IndexerParameters } from "../../runtime/training/gradient-session.
 import { resumeCommand } from "../console/interruption.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { freeMemory } from "./distill-needs.ts";
+
+const TICK_MS = 1000;
 
 /** What the events of a distillation leave behind. */
 export class DistillRun {
@@ -23,20 +24,31 @@ export class DistillRun {
   readonly #groups = new Map<number, number>();
   readonly #measured = new Map<number, Measured[]>();
   readonly #progress: DistillProgress;
-  readonly #terminal: Terminal;
+  readonly #display: DistillDisplay;
+  readonly #ticker: NodeJS.Timeout;
+  /** What went wrong on the way, for when the display is closed. */
+  readonly warnings: string[] = [];
 
-  /** @param several groups may be trained at the same time */
-  constructor(recipe: Recipe, several: boolean, terminal: Terminal) {
-    this.#progress = new DistillProgress(recipe.steps, several, (line) => terminal.note(line));
-    this.#terminal = terminal;
+  /** @param steps of a group */
+  constructor(steps: number, display: DistillDisplay) {
+    this.#progress = new DistillProgress(steps, () => performance.now() / 1000);
+    this.#display = display;
+    this.#ticker = setInterval(() => display.show(this.#progress.state), TICK_MS);
+  }
+
+  /** The display stays as it is. May be called again. */
+  close(): void {
+    clearInterval(this.#ticker);
+    this.#display.close();
   }
 
   take(event: DistillEvent): void {
-    this.#progress.show(event);
+    this.#progress.take(event);
+    this.#display.show(this.#progress.state, event);
     const { full } = event.group;
     if (event.type === "measured") this.#measured.set(full, [...(this.#measured.get(full) ?? []), event.measured]);
     if (event.type === "diverged") {
-      this.#terminal.warn(
+      this.warnings.push(
         `layer ${full}: the training diverged at a rate of ${event.rate}; it was ended at step ${event.step}, and the indexer of step ${event.kept} is kept`,
       );
     }
@@ -49,7 +61,8 @@ export class DistillRun {
   }
 
   carried(layer: number, done: number, total: number): void {
-    this.#progress.carried(layer, done, total);
+    this.#progress.carry(layer, done, total);
+    this.#display.show(this.#progress.state);
   }
 
   groupOf(layer: number): number {

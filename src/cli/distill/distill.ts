@@ -19,6 +19,7 @@ import { type TargetWeight, targetWeights } from "../../graph/training/attention
 import { type StepStates, stepStates } from "../../graph/training/distill-graph.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill/distill-plan.ts";
+import { type DistillDisplay, PlainDistillDisplay } from "../../report/distill/distill-progress.ts";
 import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill/distill-report.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
@@ -40,7 +41,7 @@ import {
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
 import { proposedCommand } from "../console/next-command.ts";
-import { Terminal } from "../console/terminal.ts";
+import { settleColours, Terminal } from "../console/terminal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
@@ -196,8 +197,11 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   };
   const identity = await model.identity();
   const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
-  const run = new DistillRun(recipe, devices.length > 1, terminal);
   const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal);
+  const title = `${model.config.name}: distill for ${flags.pattern}`;
+  const run = new DistillRun(recipe.steps, await openDisplay(terminal, title, work, devices.length > 1));
+  const close = (): void => run.close();
+  signal.addEventListener("abort", close);
   try {
     const settings: DistillationSettings = {
       ...base,
@@ -208,6 +212,10 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   } catch (error) {
     await store?.close();
     throw explainEnd(error, work);
+  } finally {
+    signal.removeEventListener("abort", close);
+    run.close();
+    for (const warning of run.warnings) terminal.warn(warning);
   }
   const earlier = trainingTexts(await readDistilledManifest(model.path)).filter(({ hash }) => hash !== set.hash);
   const origin: DistilledOrigin = {
@@ -272,6 +280,18 @@ function proposeNext(output: string, pattern: Pattern | "any", flags: DistillFla
     const written = ["-o", `${basename(output)}-eval.json`];
     terminal.next("whether answers stay as good", proposedCommand(["eval", output, "-p", pattern, ...written]));
   }
+}
+
+async function openDisplay(
+  terminal: Terminal,
+  title: string,
+  work: string | undefined,
+  several: boolean,
+): Promise<DistillDisplay> {
+  if (!terminal.isInteractive || terminal.quiet) return new PlainDistillDisplay(several, (line) => terminal.note(line));
+  settleColours();
+  const { openDistillView } = await import("../../tui/distill-view.tsx");
+  return openDistillView(process.stderr, title, work);
 }
 
 /** Flags that contradict each other, before anything is read. */

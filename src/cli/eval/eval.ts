@@ -17,7 +17,7 @@ import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
 import { addModelToRun } from "../arguments/opening.ts";
 import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
-import { Terminal } from "../console/terminal.ts";
+import { settleColours, Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
 import { modelPath, requireServerOptions } from "../live/server-options.ts";
 import { resultFromFiles } from "./eval-from.ts";
@@ -240,9 +240,7 @@ async function openDisplay(
     if (journal !== undefined) terminal.note(`samples: ${journal}; Ctrl-C saves`);
     return new PlainEvalDisplay((line) => terminal.note(line));
   }
-  // Ink looks at stdout, which may be a file while stderr is the terminal.
-  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
-  else process.env.FORCE_COLOR = "0";
+  settleColours();
   const { openEvalView } = await import("../../tui/eval-view.tsx");
   return openEvalView(process.stderr, `${model.config.name}: ${suite.name}`, journal);
 }

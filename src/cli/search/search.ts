@@ -37,7 +37,7 @@ import { demoModel } from "../arguments/options.ts";
 import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
 import { modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
-import { Terminal } from "../console/terminal.ts";
+import { settleColours, Terminal } from "../console/terminal.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "../evaluation-journal.ts";
 import { helpText } from "../help/help-text.ts";
 import { modelPath, openServedFolder, requireServerOptions } from "../live/server-options.ts";
@@ -473,9 +473,7 @@ async function openDisplay(
     if (journal !== undefined) terminal.note(`journal: ${journal.path}; Ctrl-C saves`);
     return new PlainDisplay((line) => terminal.note(line));
   }
-  // Ink looks at stdout, which may be a file while stderr is the terminal.
-  if (process.env.NO_COLOR === undefined || process.env.NO_COLOR === "") process.env.FORCE_COLOR ??= "1";
-  else process.env.FORCE_COLOR = "0";
+  settleColours();
   const { openSearchView } = await import("../../tui/search-view.tsx");
   return openSearchView(process.stderr, model.config.name, journal?.path, sideBySide);
 }

@@ -1,72 +1,166 @@
-/** Lines that show how a distillation goes: a few for each group of layers, with the time that is left. */
-import { performance } from "node:perf_hooks";
+/** How far a distillation is, and what a person sees of it: lines here, a live view in the `tui` room. */
 import type { DistillEvent } from "../../distill/distillation.ts";
 import { formatDuration } from "../quantities.ts";
 
-/** Milliseconds between two lines of the same group. */
-const QUIET_MS = 10_000;
+/** A group of layers whose training has begun. */
+export interface GroupProgress {
+  /** `layers 4 to 7` */
+  name: string;
+  /** Steps behind it. */
+  step: number;
+  /** KL divergence to the attention of the layers served, of the last step: nats, mean over trained layers. */
+  divergence?: number;
+  /** Share of the held-out attention that the selection misses: as it came, and as it is at best. */
+  missedFirst?: number;
+  missedBest?: number;
+  /** The step whose indexers are kept; undefined while it is trained. */
+  kept?: number;
+}
 
+export interface DistillState {
+  /** Of a group. */
+  steps: number;
+  /** All groups, those to come included; 0 until the first has begun. */
+  total: number;
+  groups: readonly GroupProgress[];
+  /** Sequences that a layer has taken from one boundary to the next, while hidden states are made. */
+  carried?: { layer: number; done: number; total: number };
+  elapsedSeconds: number;
+  leftSeconds?: number;
+}
+
+export interface DistillDisplay {
+  show(state: DistillState, event?: DistillEvent): void;
+  /** May be called again. */
+  close(): void;
+}
+
+/** Adds up the events of a distillation. */
 export class DistillProgress {
   readonly #steps: number;
-  readonly #several: boolean;
-  readonly #say: (line: string) => void;
-  #groups = 0;
-  /** Steps behind each group that has been begun, by its Full layer. */
-  readonly #behind = new Map<number, number>();
-  #began = performance.now();
+  readonly #seconds: () => number;
+  readonly #began: number;
+  readonly #groups = new Map<number, GroupProgress>();
+  #total = 0;
+  #carried: DistillState["carried"];
   /** Steps of this process; a run that is taken up again has done others before. */
   #done = 0;
-  #told = performance.now();
+  #firstStep = 0;
+  #lastStep = 0;
+
+  /** @param seconds a clock */
+  constructor(steps: number, seconds: () => number) {
+    this.#steps = steps;
+    this.#seconds = seconds;
+    this.#began = seconds();
+  }
+
+  take(event: DistillEvent): void {
+    const { full } = event.group;
+    const group = this.#groups.get(full) ?? { name: groupName(event), step: 0 };
+    this.#groups.set(full, group);
+    if (event.type === "group") this.#total = event.groups;
+    else if (event.type === "measured") {
+      const missed = mean(event.measured.missed.values());
+      group.missedFirst ??= missed;
+      if (event.best) group.missedBest = missed;
+    } else if (event.type === "trained") {
+      group.step = this.#steps;
+      group.kept = event.step;
+    } else if (event.type === "step") {
+      this.#carried = undefined;
+      this.#lastStep = this.#seconds();
+      if (this.#done++ === 0) this.#firstStep = this.#lastStep;
+      group.step = event.done.step + 1;
+      group.divergence = mean(event.done.losses.values());
+    }
+  }
+
+  carry(layer: number, done: number, total: number): void {
+    this.#carried = done === total ? undefined : { layer, done, total };
+  }
+
+  get state(): DistillState {
+    const left = this.#left();
+    return {
+      steps: this.#steps,
+      total: this.#total,
+      groups: [...this.#groups.values()],
+      ...(this.#carried === undefined ? {} : { carried: this.#carried }),
+      elapsedSeconds: this.#seconds() - this.#began,
+      ...(left === undefined ? {} : { leftSeconds: left }),
+    };
+  }
+
+  /** By the steps of this process; the hidden states between groups are not foreseen. */
+  #left(): number | undefined {
+    if (this.#done < 3) return undefined;
+    const behind = [...this.#groups.values()].reduce((sum, { step }) => sum + step, 0);
+    const each = (this.#lastStep - this.#firstStep) / (this.#done - 1);
+    return Math.max(0, (this.#total * this.#steps - behind) * each - (this.#seconds() - this.#lastStep));
+  }
+}
+
+function mean(values: Iterable<number>): number {
+  const all = [...values];
+  return all.reduce((sum, value) => sum + value, 0) / all.length;
+}
+
+/** Seconds between two lines of the plain display that only say that work goes on. */
+const QUIET_SECONDS = 10;
+
+/** A few lines for each group of layers, with the time that is left. */
+export class PlainDistillDisplay implements DistillDisplay {
+  readonly #several: boolean;
+  readonly #say: (line: string) => void;
+  #told = 0;
 
   /** @param several groups may be trained at the same time: lines name theirs */
-  constructor(steps: number, several: boolean, say: (line: string) => void) {
-    this.#steps = steps;
+  constructor(several: boolean, say: (line: string) => void) {
     this.#several = several;
     this.#say = say;
   }
 
-  show(event: DistillEvent): void {
-    const { layers, full } = event.group;
-    const last = layers.at(-1);
-    const range = last === full ? `layer ${full}` : `layers ${full} to ${last}`;
+  show(state: DistillState, event?: DistillEvent): void {
+    if (event === undefined) {
+      if (state.carried !== undefined) this.#seldom(state, `  ${describeCarried(state.carried)}`);
+      return;
+    }
+    const range = groupName(event);
     const name = this.#several ? `  ${range}: ` : "  ";
     if (event.type === "group") {
-      this.#groups = event.groups;
-      this.#behind.set(full, 0);
       this.#say(`group ${event.index + 1} of ${event.groups}: ${range}`);
     } else if (event.type === "measured") {
       const { step, missed } = event.measured;
-      const shares = [...missed.values()];
-      const mean = shares.reduce((sum, value) => sum + value, 0) / shares.length;
       const star = event.best ? "  best so far" : "";
-      this.#say(`${name}step ${step}: held-out attention missed ${(100 * mean).toFixed(2)}%${star}`);
-    } else if (event.type === "trained") {
-      this.#behind.set(full, this.#steps);
+      this.#say(`${name}step ${step}: held-out attention missed ${percent(mean(missed.values()))}${star}`);
     } else if (event.type === "step") {
-      if (this.#done++ === 0) this.#began = performance.now();
-      const { step, losses } = event.done;
-      this.#behind.set(full, step + 1);
-      const now = performance.now();
-      if (now - this.#told < QUIET_MS) return;
-      this.#told = now;
-      const all = [...losses.values()];
-      const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
-      this.#say(`${name}step ${step + 1} of ${this.#steps}  KL ${mean.toFixed(4)}${this.#left()}`);
+      const left = state.leftSeconds === undefined ? "" : `  about ${formatDuration(state.leftSeconds)} left`;
+      const divergence = mean(event.done.losses.values()).toFixed(4);
+      this.#seldom(state, `${name}step ${event.done.step + 1} of ${state.steps}  KL ${divergence}${left}`);
     }
   }
 
-  /** A layer has taken so many sequences from one boundary to the next. */
-  carried(layer: number, done: number, total: number): void {
-    const now = performance.now();
-    if (now - this.#told < QUIET_MS || done === total) return;
-    this.#told = now;
-    this.#say(`  hidden states: layer ${layer}, ${done} of ${total} sequences`);
-  }
+  close(): void {}
 
-  #left(): string {
-    if (this.#done < 3) return "";
-    const perStep = (performance.now() - this.#began) / (this.#done - 1);
-    const behind = [...this.#behind.values()].reduce((sum, steps) => sum + steps, 0);
-    return `  about ${formatDuration(((this.#groups * this.#steps - behind) * perStep) / 1000)} left`;
+  #seldom({ elapsedSeconds }: DistillState, line: string): void {
+    if (elapsedSeconds - this.#told < QUIET_SECONDS) return;
+    this.#told = elapsedSeconds;
+    this.#say(line);
   }
+}
+
+/** `layers 4 to 7` */
+function groupName({ group: { layers, full } }: DistillEvent): string {
+  const last = layers.at(-1);
+  return last === full ? `layer ${full}` : `layers ${full} to ${last}`;
+}
+
+export function describeCarried({ layer, done, total }: NonNullable<DistillState["carried"]>): string {
+  return `hidden states: layer ${layer}, ${done} of ${total} sequences`;
+}
+
+/** A share of the attention. */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(2)}%`;
 }

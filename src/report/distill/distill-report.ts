@@ -1,6 +1,5 @@
 /** What a distillation comes to: loss of the pattern before and after, on held-out text, paired sequence by sequence. */
 import { type Change, lossChange } from "../../analyze/loss-change.ts";
-import { quoteWord } from "../../base/shell.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Measurement } from "../../runtime/measurement.ts";
 import { formatLoss, formatLossChange } from "../quantities.ts";
@@ -83,11 +82,7 @@ export function formatDistillReport(record: DistillRecord, width: number | undef
     ],
     width,
   );
-  const next =
-    pattern === "any"
-      ? `next: indexcache search ${quoteWord(checkpoint)} -c TEXT --retain 1/4 -o quarter.json`
-      : `next: indexcache eval ${quoteWord(checkpoint)} -p ${pattern} --suite ruler-core -o result.json`;
-  if (losses === undefined || after === undefined) return `${fields}\n\n${next}`;
+  if (losses === undefined || after === undefined) return fields;
   const error = (value: number | null): string => (value === null ? "unknown" : value.toFixed(5));
   const rows = [
     ["model's own pattern, untrained", formatLoss(losses.own), "", ""],
@@ -117,5 +112,5 @@ export function formatDistillReport(record: DistillRecord, width: number | undef
     ],
     rows,
   );
-  return `${fields}\n\n${table}\n\n${next}`;
+  return `${fields}\n\n${table}`;
 }
