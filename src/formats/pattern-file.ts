@@ -193,6 +193,23 @@ const secondLook = z
   })
   .describe("of refine (look-again in earlier versions): what it found beyond greedy");
 
+const stability = z
+  .object({
+    resamples: z.int().min(1).describe("of the sequences, with replacement, each of as many as the search judged by"),
+    agreement: z.number().min(0).max(1).describe("share of the resamples whose search chooses this pattern"),
+    full: z
+      .array(z.number().min(0).max(1))
+      .min(1)
+      .describe("for each layer, the share of the resamples in which it is Full"),
+    sequences_needed: z
+      .int()
+      .min(1)
+      .optional()
+      .describe("with so many 9 of 10 resamples choose this pattern; absent where sequences_tried were too few"),
+    sequences_tried: z.int().min(1).describe("the most that resamples had"),
+  })
+  .describe("whether other text of the same kind would lead to the same pattern, by the losses that were measured");
+
 const found = z.object({
   full_layers: z.int().min(1),
   index_topk_pattern: letters,
@@ -210,6 +227,7 @@ const found = z.object({
     .optional()
     .describe("of each source of the calibration, where there are several"),
   held_out: heldOut.optional(),
+  stability: stability.optional(),
   second_look: secondLook.optional(),
   repetition: z
     .object({
@@ -273,6 +291,12 @@ export const patternFileSchema = z
         .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
         .optional()
         .describe("of the strategy, and constraints"),
+      stability_unknown: z
+        .enum(["race", "bound", "strategy", "few sequences"])
+        .optional()
+        .describe(
+          "why patterns have no stability: a race or a bound dropped candidates before all sequences were measured, the strategy's steps cannot be taken again on resamples, or there were fewer than 4 sequences",
+        ),
       evaluations: count.describe("patterns evaluated"),
       sequence_evaluations: count.optional().describe("the same in sequences"),
       frontier: z.array(frontierPoint).optional().describe("the best pattern of every size that was committed"),
@@ -340,7 +364,7 @@ export function formatPatternFile(file: PatternFile): string {
   requireConsistency(patternFileSchema.parse(file), "Pattern file");
   const text = JSON.stringify(file, null, 2);
   const flat = (whole: string): string => whole.replace(/\s+/g, " ");
-  return `${text.replace(/\{\s+"layer": \d+,[^{}]*\}/g, flat)}\n`;
+  return `${text.replace(/\{\s+"layer": \d+,[^{}]*\}|(?<="full": )\[[^[\]]*\]/g, flat)}\n`;
 }
 
 /**
@@ -432,10 +456,15 @@ function requireConsistentLosses(file: PatternFile, what: string): void {
 
 /** Each pattern has the size that it names, the last is the file's, and steps change the layers that they name. */
 function requireConsistentPatterns({ patterns, model, ...file }: PatternFile, fail: (message: string) => never): void {
-  for (const [index, { index_topk_pattern: pattern, full_layers: full, steps }] of (patterns ?? []).entries()) {
+  for (const [index, { index_topk_pattern: pattern, full_layers: full, steps, stability }] of (
+    patterns ?? []
+  ).entries()) {
     const at = `"patterns[${index}]"`;
     if (pattern.length !== model.layers) fail(`${at} has ${pattern.length} letters, "model.layers" is ${model.layers}`);
     if (countFull(pattern) !== full) fail(`${at} has ${countFull(pattern)} F layers and says ${full}`);
+    if (stability !== undefined && stability.full.length !== model.layers) {
+      fail(`${at} says of ${stability.full.length} layers how often they are Full, "model.layers" is ${model.layers}`);
+    }
     requireConsistentSteps(steps ?? [], at, model.layers, fail);
     const last = steps?.at(-1)?.index_topk_pattern;
     if (last !== undefined && last !== pattern) fail(`${at} is not the last pattern of its "steps"`);

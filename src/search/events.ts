@@ -7,6 +7,7 @@ import type { Estimate, WeightedLoss } from "../base/estimate.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { PatternEvaluation, Recall } from "./losses.ts";
 import type { PatternSpace } from "./space.ts";
+import type { Stability, StabilityUnknown } from "./stability.ts";
 
 /** A pattern to be measured, and on which sequences. */
 export interface PatternRequest {
@@ -56,7 +57,11 @@ export interface SearchOptions {
   targets: readonly number[];
   /** Indices of the sequences to judge by. */
   sequences: readonly number[];
+  /** The same by the source of text that they are of; all of one if absent. */
+  sources?: readonly (readonly number[])[];
   evaluate: Evaluate;
+  /** Search again on resampled sequences at the end, by the losses that are known then. */
+  stability?: boolean;
   /** Losses of earlier runs, of whatever strategy: these are taken as they are. */
   recall?: Recall;
   /**
@@ -168,6 +173,8 @@ export interface SearchResult {
   /** Body layers of one sequence that this takes, by `LayerCost`. */
   layers: number;
   refinements?: Refinement[];
+  /** Of each pattern with fewer Full layers than the model, or why it is not known; absent unless it was asked for. */
+  stability?: readonly Stability[] | StabilityUnknown;
 }
 
 /** How far the search is; `done` and `total` count calls of the evaluator. */

@@ -30,13 +30,17 @@ export type Recall = (pattern: Pattern, index: number, repeat?: number) => Weigh
 export class LossTable {
   /** Indices of the search's sequences. */
   readonly sequences: readonly number[];
+  /** The same by the source of text that they are of. */
+  readonly sources: readonly (readonly number[])[];
   readonly #start: Pattern;
   readonly #losses = new Map<string, Map<number, WeightedLoss>>();
   /** Of what was measured more than once, by pattern and sequence: how often, and the squared deviations from the mean. */
   readonly #repeats = new Map<string, { count: number; squares: number }>();
 
-  constructor(sequences: readonly number[], start: Pattern) {
+  /** @param sources indices of the sequences of each source of text; all of one by default */
+  constructor(sequences: readonly number[], start: Pattern, sources: readonly (readonly number[])[] = [sequences]) {
     this.sequences = sequences;
+    this.sources = sources;
     this.#start = start;
   }
 
@@ -48,6 +52,19 @@ export class LossTable {
 
   isComplete(pattern: Pattern): boolean {
     return this.missing(pattern, this.sequences).length === 0;
+  }
+
+  /** Losses of a pattern that was measured on every sequence, in the order of `sequences`. */
+  perSequence(pattern: Pattern): readonly WeightedLoss[] | undefined {
+    return this.isComplete(pattern) ? this.#known(pattern).map(({ loss }) => loss) : undefined;
+  }
+
+  /**
+   * What a pattern changes, of what it changes on each source.
+   * @param weights shares of the sources in all tokens
+   */
+  combine(changes: readonly number[], weights: readonly number[]): number {
+    return changes.reduce((total, change, source) => total + change * (weights[source] ?? 0), 0);
   }
 
   /** Indices of the sequences that a pattern was measured on. */

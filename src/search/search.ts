@@ -17,6 +17,7 @@ import { contest, repeated } from "./screening/repeated.ts";
 import type { Screening } from "./screening/screening.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
+import { stabilityOf } from "./stability.ts";
 import { strategies } from "./strategies/strategies.ts";
 import { type SearchMethod, settingsOf } from "./strategy.ts";
 import { Trials } from "./trials.ts";
@@ -31,7 +32,9 @@ export async function* search(method: SearchMethod, options: SearchOptions): Asy
   const foreseen = options.foreseen ?? (await rehearse(method, options));
   yield { kind: "plan", strategy: method.strategy.name, start: space.start, targets, foreseen };
   const trials = new Trials(options, withRepeats(screeningOf(method), options.repeats), foreseen);
-  yield { kind: "done", result: yield* walk(method, trials, targets) };
+  const result = yield* walk(method, trials, targets);
+  if (options.stability === true) result.stability = stabilityOf(trials, method.strategy, result.patterns);
+  yield { kind: "done", result };
 }
 
 /**

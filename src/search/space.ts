@@ -166,6 +166,7 @@ export class PatternSpace {
    */
   #fewest(required: readonly number[], available: readonly number[]): number {
     const must = new Set(required);
+    if (!this.limitsRuns) return must.size;
     const can = [...new Set([...required, ...available])].sort((left, right) => left - right);
     let at = 0;
     let count = 1;

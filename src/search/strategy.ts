@@ -32,6 +32,11 @@ export interface Strategy {
   /** What losses are decides how many patterns it tries. */
   isAdaptive: boolean;
   /**
+   * What a search on resampled sequences does to be like it: greedy's steps and then the best of the measured patterns, or
+   * the latter alone. Absent where that would be another search.
+   */
+  resampledBy?: "greedy steps" | "measured patterns";
+  /**
    * Layers of the model's own pattern that it keeps Full.
    * @throws UsageError for settings that do not fit the model
    */

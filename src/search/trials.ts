@@ -65,7 +65,7 @@ export class Trials {
     this.space = options.space;
     // With every indexer there is one pattern, and it is measured before the first step.
     this.targets = options.targets.filter((retain) => retain < options.space.size);
-    this.losses = new LossTable(options.sequences, options.space.start);
+    this.losses = new LossTable(options.sequences, options.space.start, options.sources);
     this.screening = screening;
     this.repeats = options.repeats;
     this.#evaluate = options.evaluate;

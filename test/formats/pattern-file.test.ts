@@ -139,6 +139,18 @@ describe("pattern files", () => {
     expect(formatPatternFile(example())).toContain('        { "layer": 2, "loss": 2.5625 },\n');
   });
 
+  test("say of every layer how often it is Full, or are refused", async () => {
+    const [found] = otherwise().patterns ?? [];
+    if (found === undefined) throw new Error("no pattern");
+    const stability = { resamples: 100, agreement: 0.5, full: [1, 0.5, 0], sequences_tried: 32 };
+    expect(() => formatPatternFile({ ...otherwise(), patterns: [{ ...found, stability }] })).toThrow(
+      /says of 3 layers how often they are Full, "model.layers" is 4/,
+    );
+    const right = { ...stability, full: [1, 0.5, 0, 0.5] };
+    const text = formatPatternFile({ ...otherwise(), patterns: [{ ...found, stability: right }] });
+    expect(text).toContain('"full": [ 1, 0.5, 0, 0.5 ]');
+  });
+
   test("the committed JSON Schema is current", async () => {
     await expect(patternJsonSchema()).toMatchFileSnapshot("../../docs/pattern.schema.json");
   });

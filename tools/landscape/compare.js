@@ -5,6 +5,7 @@
  *   npm run build && node tools/landscape/compare.js demo       one model: all strategies, random patterns, stability
  *   npm run build && node tools/landscape/compare.js effort     the presets of --effort
  *   npm run build && node tools/landscape/compare.js sequences  how many sequences a search needs (some minutes)
+ *   npm run build && node tools/landscape/compare.js stability  what a search says of its own stability, and other text
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -61,7 +62,12 @@ function mean(set, pattern, sequences = all(set.sequences), quantity = "nll") {
   return sequences.reduce((sum, index) => sum + set[quantity][start + index], 0) / sequences.length;
 }
 
-async function run(landscape, method, targets, { set = landscape.sets.calibration, sequences, quantity = "nll" } = {}) {
+async function run(
+  landscape,
+  method,
+  targets,
+  { set = landscape.sets.calibration, sequences, quantity = "nll", stability = false } = {},
+) {
   const evaluate = oneByOne(async (pattern, asked) =>
     asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 })),
   );
@@ -73,6 +79,7 @@ async function run(landscape, method, targets, { set = landscape.sets.calibratio
     targets,
     sequences: sequences ?? all(set.sequences),
     evaluate,
+    stability,
   })) {
     if (event.kind === "done") return event.result;
   }
@@ -326,6 +333,83 @@ async function compareSequences(names) {
   }
 }
 
+/**
+ * What a search says of its own stability, against a search on other text: every model with two sets of text, joined; some
+ * sequences are searched on, and the 33 that are left by themselves.
+ */
+async function compareStability(names) {
+  const DRAWS = 10;
+  const OTHERS = 33;
+  const random = Random.forPart(0, "stability");
+  const landscapes = names.map(readLandscape).filter(({ sets }) => sets["held-out"] !== undefined);
+  for (const [title, strategy] of [
+    ["refine", refine],
+    ["greedy", greedy],
+  ]) {
+    for (const count of [6, 8, 16]) {
+      const patterns = bins([0, 0.3, 0.5, 0.7, 0.9]);
+      const layers = bins([0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95]);
+      const needs = bins([0, count + 0.5, 2 * count + 0.5, 4 * count + 0.5]);
+      for (const { sets, ...landscape } of landscapes) {
+        const joined = joinSets(sets.calibration, sets["held-out"], landscape.patterns);
+        const targets = [...new Set([2, 3, 4, 6].map((part) => Math.max(2, Math.round(landscape.layers / part))))];
+        for (let draw = 0; draw < DRAWS; draw++) {
+          const order = random.shuffled(all(joined.sequences));
+          const on = (sequences, stability) =>
+            run({ ...landscape, sets }, { strategy }, targets, { set: joined, sequences, stability });
+          const own = await on(
+            order.slice(0, count).sort((a, b) => a - b),
+            true,
+          );
+          const others = order.slice(-OTHERS).sort((a, b) => a - b);
+          const there = await on(others, false);
+          for (const [place, { pattern }] of own.patterns.entries()) {
+            const other = there.patterns[place].pattern;
+            const { agreement, full, needed } = own.stability[place];
+            const regret = Math.max(0, mean(joined, pattern, others) - mean(joined, other, others));
+            patterns.add(agreement, { same: pattern === other, regret });
+            needs.add(needed ?? Number.POSITIVE_INFINITY, { same: pattern === other, regret });
+            for (const layer of all(landscape.layers).slice(1)) {
+              layers.add(full[layer], { full: other[layer] === "F" });
+            }
+          }
+        }
+      }
+      const average = (cases, of) => cases.reduce((total, one) => total + Number(of(one)), 0) / cases.length;
+      const percent = (cases, of) => `${Math.round(100 * average(cases, of))}%`;
+      console.log(`\n${title}, ${count} sequences\n`);
+      row(["resamples that agree", "searches", "other text chooses the same", "loss there, 1e-3", "95%"]);
+      row(all(5).map(() => "---"));
+      for (const [range, cases] of patterns.all()) {
+        const sorted = cases.map(({ regret }) => regret).sort((a, b) => a - b);
+        row([
+          range,
+          cases.length,
+          percent(cases, ({ same }) => same),
+          milli(average(cases, ({ regret }) => regret)),
+          milli(sorted[Math.floor(0.95 * sorted.length)]),
+        ]);
+      }
+      row(["sequences needed", "searches", "the same", "loss there, 1e-3"]);
+      for (const [range, cases] of needs.all()) {
+        row([range, cases.length, percent(cases, ({ same }) => same), milli(average(cases, ({ regret }) => regret))]);
+      }
+      row(["layer Full in", "layers", "Full on other text"]);
+      for (const [range, cases] of layers.all()) row([range, cases.length, percent(cases, ({ full }) => full)]);
+    }
+  }
+}
+
+/** Cases by a number, in ranges from one edge to the next. */
+function bins(edges) {
+  const held = edges.map(() => []);
+  return {
+    add: (value, one) => held[edges.findLastIndex((edge) => edge <= value)].push(one),
+    all: () =>
+      held.flatMap((cases, at) => (cases.length === 0 ? [] : [[`${edges[at]} to ${edges[at + 1] ?? "more"}`, cases]])),
+  };
+}
+
 const [chosen] = process.argv.slice(2);
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".landscape"))
@@ -333,4 +417,5 @@ const names = readdirSync(folder)
 if (chosen === undefined) await compareModels(names);
 else if (chosen === "effort") await compareEfforts(names);
 else if (chosen === "sequences") await compareSequences(names);
+else if (chosen === "stability") await compareStability(names);
 else await compareStrategies(chosen);

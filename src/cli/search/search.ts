@@ -394,7 +394,8 @@ interface Running extends SearchWork {
 
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
 async function runSearch(work: Running): Promise<SearchResult> {
-  const { method, foreseen, space, targets, sequences, evaluator, measuring, display, repeats, signal } = work;
+  const { method, foreseen, space, targets, set, sequences, evaluator, measuring, display, repeats, signal } = work;
+  const judged = new Set(sequences);
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
     const progress = tracker.at(seconds());
@@ -410,6 +411,8 @@ async function runSearch(work: Running): Promise<SearchResult> {
       space,
       targets,
       sequences,
+      sources: set.sources.map((source) => source.sequences.filter((index) => judged.has(index))),
+      stability: true,
       recall,
       signal,
       evaluate,

@@ -4,7 +4,7 @@ import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { fullLayers, parsePattern } from "../../pattern/pattern.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
-import { formatStrategy } from "../search/search-report.ts";
+import { formatStrategy, stabilityLines } from "../search/search-report.ts";
 import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
 import { type LossPoint, lossChart } from "./loss-chart.ts";
 import { code, table, text } from "./markdown.ts";
@@ -23,7 +23,13 @@ interface Measured {
 /** @returns undefined without a search */
 export async function patternSection({ searches }: Evidence): Promise<Section | undefined> {
   if (searches.length === 0) return undefined;
-  const strip = await stripChart(searches.map(({ name, file }) => ({ name, pattern: file.index_topk_pattern })));
+  const strip = await stripChart(
+    searches.map(({ name, file }) => ({
+      name,
+      pattern: file.index_topk_pattern,
+      full: file.patterns?.at(-1)?.stability?.full,
+    })),
+  );
   const isHeldOut = searches.some(({ file }) => file.patterns?.some(({ held_out: out }) => out !== undefined) === true);
   const rows = searches.flatMap(({ name, file }) =>
     resultsOf(file).map((result, index) => [
@@ -54,10 +60,22 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
       chartLine([strip]),
       table(columns, rows),
       "Losses are nats per token on the calibration set; changes are against every indexer of the model, ± one standard error, paired over sequences.",
+      ...searches.map(describeStability),
       isHeldOut ? "Held out is the change on sequences that the search did not see." : undefined,
     ),
     charts: [strip],
   };
+}
+
+/** Whether other text would have led there: the row below a strip, and a line for each wanted retention. */
+function describeStability({ name, file }: SearchEvidence): string | undefined {
+  const lines = stabilityLines(file);
+  if (lines.length === 0) return undefined;
+  const row =
+    file.patterns?.at(-1)?.stability === undefined
+      ? ""
+      : " The row below its strip says in how many of 100 each layer is Full.";
+  return `Would other text of this kind lead ${text(name)} to the same pattern? ${lines.map((line) => text(line)).join(". ")}.${row}`;
 }
 
 /** One chart for each calibration set: losses on different text are not compared. */

@@ -8,15 +8,37 @@ const LAYERS_OF_A_ROW = 32;
 /** Cells below this width have no letter. */
 const LETTER_WIDTH = 9;
 
-export function stripChart(patterns: readonly { name: string; pattern: string }[]): Promise<Chart> {
+/** Cells of this width have a number of up to three digits. */
+const NUMBER_WIDTH = 20;
+
+interface Strip {
+  name: string;
+  pattern: string;
+  /** For each layer, the share of resampled searches in which it is Full: a row of its own below. */
+  full?: readonly number[] | undefined;
+}
+
+interface Row {
+  title: string;
+  letters: string;
+  full?: readonly number[];
+}
+
+export function stripChart(patterns: readonly Strip[]): Promise<Chart> {
   const most = Math.max(...patterns.map(({ pattern }) => pattern.length));
   // Rows of one length, or nearly so.
   const layers = Math.ceil(most / Math.ceil(most / LAYERS_OF_A_ROW));
   const cell = Math.min(34, Math.floor(WIDEST / layers));
-  const rows = patterns.flatMap(({ name, pattern }) => rowsOf(name, pattern, layers));
-  const values = rows.flatMap(({ title, letters }) =>
-    [...letters].map((letter, layer) => ({ name: title, layer, letter, kind: letter === "F" ? "Full" : "Shared" })),
+  const rows = patterns.flatMap((strip) => rowsOf(strip, layers));
+  const values = rows.flatMap(({ title, letters, full }) =>
+    [...letters].map((letter, layer) => {
+      const cell = { name: title, layer };
+      const share = full?.[layer];
+      if (share === undefined) return { ...cell, letter, kind: letter === "F" ? "Full" : "Shared" };
+      return { ...cell, share, percent: String(Math.round(100 * share)) };
+    }),
   );
+  const hasShares = rows.some(({ full }) => full !== undefined);
   const names = rows.map(({ title }) => title);
   const every = layers > 24 && layers === most ? 10 : 1;
   return drawChart("patterns", `Full and Shared layers of ${patterns.map(({ name }) => name).join(", ")}`, {
@@ -47,6 +69,7 @@ export function stripChart(patterns: readonly { name: string; pattern: string }[
     },
     layer: [
       {
+        transform: [{ filter: "isValid(datum.kind)" }],
         mark: { type: "rect", cornerRadius: 2 },
         encoding: {
           color: {
@@ -62,6 +85,7 @@ export function stripChart(patterns: readonly { name: string; pattern: string }[
         ? []
         : [
             {
+              transform: [{ filter: "isValid(datum.kind)" }],
               mark: { type: "text" as const, fontSize: Math.min(12, cell), font: "monospace" },
               encoding: {
                 text: { field: "letter", type: "nominal" as const },
@@ -72,17 +96,49 @@ export function stripChart(patterns: readonly { name: string; pattern: string }[
               },
             },
           ]),
+      ...(hasShares
+        ? [
+            {
+              transform: [{ filter: "isValid(datum.share)" }],
+              mark: { type: "rect" as const, cornerRadius: 2, color: fullColor },
+              encoding: {
+                opacity: {
+                  field: "share",
+                  type: "quantitative" as const,
+                  scale: { domain: [0, 1], range: [0.06, 1] },
+                  legend: null,
+                },
+              },
+            },
+          ]
+        : []),
+      ...(hasShares && cell >= NUMBER_WIDTH
+        ? [
+            {
+              transform: [{ filter: "isValid(datum.share)" }],
+              mark: { type: "text" as const, fontSize: 10 },
+              encoding: {
+                text: { field: "percent", type: "nominal" as const },
+                color: { condition: { test: "datum.share > 0.5", value: paper }, value: ink },
+              },
+            },
+          ]
+        : []),
     ],
   });
 }
 
-/** A pattern in rows of so many layers, each by the layers that it holds. */
-function rowsOf(name: string, pattern: string, layers: number): { title: string; letters: string }[] {
-  if (pattern.length <= layers) return [{ title: name, letters: pattern }];
-  const rows: { title: string; letters: string }[] = [];
+/** A pattern in rows of so many layers, each by the layers that it holds, and below each how often its layers are Full. */
+function rowsOf({ name, pattern, full }: Strip, layers: number): Row[] {
+  const rows: Row[] = [];
   for (let from = 0; from < pattern.length; from += layers) {
     const letters = pattern.slice(from, from + layers);
-    rows.push({ title: `${name}: ${from} to ${from + letters.length - 1}`, letters });
+    const range = `${from} to ${from + letters.length - 1}`;
+    const title = pattern.length <= layers ? name : `${name}: ${range}`;
+    rows.push({ title, letters });
+    if (full === undefined) continue;
+    const shares = full.slice(from, from + layers);
+    rows.push({ title: `${title}, Full in % of resamples`, letters, full: shares });
   }
   return rows;
 }

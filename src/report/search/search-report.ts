@@ -67,6 +67,7 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
       strategy: strategy.name,
       objective,
       settings,
+      ...(typeof result.stability === "string" ? { stability_unknown: result.stability } : {}),
       evaluations: result.evaluations,
       sequence_evaluations: result.sequenceEvaluations,
       frontier: result.frontier.map(({ pattern, evaluation }) => ({
@@ -150,8 +151,24 @@ function foundRecord(found: Found, result: SearchResult, context: SearchContext,
     ...(heldOut.length === 0
       ? {}
       : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut, weigh(heldOut))) }),
+    ...stabilityRecord(countFull(pattern), result),
     ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
     ...(refined === undefined ? {} : { second_look: refinementRecord(refined, pattern, context) }),
+  };
+}
+
+function stabilityRecord(size: number, { stability }: SearchResult): Pick<FoundRecord, "stability"> {
+  const own = typeof stability === "string" ? undefined : stability?.find(({ retain }) => retain === size);
+  if (own === undefined) return {};
+  const { resamples, agreement, full, needed, tried } = own;
+  return {
+    stability: {
+      resamples,
+      agreement,
+      full: [...full],
+      ...(needed === undefined ? {} : { sequences_needed: needed }),
+      sequences_tried: tried,
+    },
   };
 }
 
@@ -395,8 +412,37 @@ function formatSummary(file: PatternFile): string {
     ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
     ...(rows === undefined || total === 0 ? [] : [["Computed", formatRows(rows, total)] as const]),
+    ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
     ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),
   ]);
+}
+
+/** Whether other text would have led to the same patterns, a line for each; or why that is not known. */
+export function stabilityLines({ search, patterns = [], calibration }: PatternFile): string[] {
+  const known = patterns.flatMap(({ full_layers: full, stability }) =>
+    stability === undefined ? [] : [`${full} Full: ${describeStability(stability, calibration.sequences)}`],
+  );
+  if (known.length > 0) return known;
+  const reason = search.stability_unknown;
+  return reason === undefined ? [] : [`unknown: ${stabilityReasons[reason]}`];
+}
+
+const stabilityReasons: Record<NonNullable<PatternFile["search"]["stability_unknown"]>, string> = {
+  race: "the race measured most candidates on some of the sequences only",
+  bound: "candidates were dropped before all sequences were measured",
+  strategy: "the steps of this strategy cannot be taken again on resampled sequences",
+  "few sequences": "fewer than 4 sequences say nothing of how they vary",
+};
+
+function describeStability(
+  { resamples, agreement, sequences_needed: needed, sequences_tried: tried }: NonNullable<FoundRecord["stability"]>,
+  sequences: number,
+): string {
+  const agreeing = `${Math.round(agreement * resamples)} of ${resamples} resampled searches agree`;
+  const most = Math.round(0.9 * resamples);
+  if (needed === undefined) return `${agreeing}; ${most} need over ${formatCount(tried)} sequences`;
+  if (needed > sequences) return `${agreeing}; ${most} need about ${formatCount(needed)} sequences`;
+  return `${agreeing}; ${formatCount(needed)} sequences are enough`;
 }
 
 /** Tokens times layers that ran, as a share of what full forward passes of every pattern would have run. */

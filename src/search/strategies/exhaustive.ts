@@ -13,6 +13,7 @@ export const exhaustive: Strategy = {
   mayRace: false,
   isNested: false,
   isAdaptive: false,
+  resampledBy: "measured patterns",
   requireFeasible(space, targets) {
     const evaluations = 1 + targets.reduce((total, retain) => total + space.count(retain), 0);
     if (evaluations <= LIMIT) return;

@@ -15,6 +15,7 @@ export const greedy: Strategy = {
   mayRace: true,
   isNested: true,
   isAdaptive: false,
+  resampledBy: "greedy steps",
   run: (trials, start) => eliminate(trials, start, Math.min(...trials.targets)),
 };
 

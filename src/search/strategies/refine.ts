@@ -42,6 +42,7 @@ export const refine: Strategy = {
   mayRace: false,
   isNested: false,
   isAdaptive: true,
+  resampledBy: "greedy steps",
   async *run(trials, start, { budget = BUDGET }) {
     const { targets, frontier } = trials;
     trials.foundBy = "greedy";

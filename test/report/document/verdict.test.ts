@@ -4,9 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { EvalComparison, EvalResult } from "../../../src/formats/eval-result.ts";
+import type { PatternFile } from "../../../src/formats/pattern-file.ts";
 import { parsePattern } from "../../../src/pattern/pattern.ts";
 import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { forecastPrefill, type PromptLengths } from "../../../src/report/document/prefill-forecast.ts";
+import { reportDocument } from "../../../src/report/document/report-document.ts";
 import { stripChart } from "../../../src/report/document/strip-chart.ts";
 import { verdict } from "../../../src/report/document/verdict.ts";
 import { bench, evaluation, search, writeEvidence } from "./evidence.ts";
@@ -148,4 +150,24 @@ test("a pattern of many layers is shown in lines and rows that can be read", asy
   for (const row of ["long: 0 to 30", "long: 31 to 60"]) expect(svg).toContain(row);
   const letters = svg.match(/>[FS]<\/text>/g) ?? [];
   expect(letters).toHaveLength(61);
+});
+
+async function reportOf(file: PatternFile): Promise<string> {
+  const path = join(folder, "stability.json");
+  await writeFile(path, JSON.stringify(file));
+  return (await reportDocument(await readEvidence([path]))).markdown;
+}
+
+test("a strip has below it how often each layer is Full in resampled searches", async () => {
+  const full = [1, 0, 0.25, 0.75];
+  const stability = { resamples: 100, agreement: 0.75, full, sequences_needed: 21, sequences_tried: 24 };
+  const patterns = search.patterns?.map((found) => ({ ...found, stability }));
+  const { svg } = await stripChart([{ name: "own", pattern: "FSSF", full }]);
+  expect(svg).toContain("own, Full in % of resamples");
+  expect(svg.match(/>[FS]<\/text>/g)).toHaveLength(4);
+  for (const share of ["100", "25", "75"]) expect(svg).toContain(`>${share}</text>`);
+  const report = await reportOf({ ...search, patterns });
+  expect(report).toContain("2 Full: 75 of 100 resampled searches agree; 90 need about 21 sequences");
+  const raced = { ...search, search: { ...search.search, stability_unknown: "race" as const } };
+  expect(await reportOf(raced)).toContain("unknown: the race measured most candidates on some of the sequences only");
 });

@@ -1,0 +1,166 @@
+/**
+ * What searching by another objective is worth: patterns of the demo model found by nll, kl, answer and a mix of both, scored
+ * on tasks of seeds that no search has seen.
+ *
+ *   npm run build
+ *   node tools/landscape/objectives.js measure FOLDER 1,2,3,4,5   searches and evaluations; goes on where it was stopped
+ *   node tools/landscape/objectives.js collect FOLDER             what they found, one JSON object a line
+ *   node tools/landscape/objectives.js table FILE.jsonl           the same as Markdown
+ *
+ * One thread. A seed decides which text is searched on, which answers are generated for the search, and, in a range of its own,
+ * which tasks are asked.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
+const answers = "ruler:vt,niah_multikey_2";
+const sequences = 8;
+const sources = {
+  nll: [],
+  kl: ["--objective", "kl"],
+  answer: ["-c", answers],
+  mix: ["-c", "calibration/demo.jsonl=0.5", "-c", `${answers}=0.5`],
+};
+const objectives = Object.keys(sources);
+const suites = {
+  "ruler-core": ["--lengths", "512", "--samples", "20"],
+  graphwalks: ["--lengths", "1024", "--samples", "5"],
+};
+const oneThread = ["--device", "cpu", "--threads", "1", "--workers", "1", "--quiet"];
+
+function indexcache(words, output) {
+  if (existsSync(output)) return;
+  const kept = ["journal.jsonl", "samples.jsonl"].some((end) => existsSync(`${output}.${end}`));
+  const all = [...words, ...oneThread, "-o", output, ...(kept ? ["--resume"] : [])];
+  const { status } = spawnSync(process.execPath, [program, ...all], {
+    cwd: fileURLToPath(new URL("../..", import.meta.url)),
+    env: { ...process.env, OMP_NUM_THREADS: "1" },
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  if (status !== 0) throw new Error(`indexcache ${all.join(" ")} ended with ${status}`);
+}
+
+const searchFile = (folder, seed, objective) => join(folder, `search-${seed}-${objective}.json`);
+const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
+
+function patternsOf(folder, seed) {
+  return Object.fromEntries(
+    objectives.map((objective) => {
+      const { patterns } = readJson(searchFile(folder, seed, objective));
+      return [objective, Object.fromEntries(patterns.map((one) => [one.full_layers, one.index_topk_pattern]))];
+    }),
+  );
+}
+
+function measure(folder, seeds) {
+  mkdirSync(folder, { recursive: true });
+  for (const seed of seeds) {
+    for (const objective of objectives) {
+      const text = ["--sequence-length", "512", "--sequences", String(sequences), "--seed", String(seed)];
+      const how = ["--strategy", "greedy", "--retain", "1/2,1/4,1/6"];
+      indexcache(["search", ...sources[objective], ...text, ...how], searchFile(folder, seed, objective));
+    }
+    const found = Object.values(patternsOf(folder, seed)).flatMap((bySize) => Object.values(bySize));
+    const arms = [...new Set([...found, "uniform:2", "uniform:4"])].flatMap((pattern) => ["--pattern", pattern]);
+    for (const [suite, asked] of Object.entries(suites)) {
+      const output = join(folder, `eval-${seed}-${suite}.json`);
+      indexcache(["eval", "--suite", suite, ...asked, "--seed", String(seed), ...arms], output);
+    }
+  }
+}
+
+/** Per seed: the patterns; then for each suite, arm and task the scores of the items, in the order of the items. */
+function collect(folder) {
+  const seeds = readdirSync(folder).flatMap((file) => /^eval-(\d+)-ruler-core\.json$/.exec(file)?.[1] ?? []);
+  for (const seed of seeds.map(Number).sort((left, right) => left - right)) {
+    console.log(JSON.stringify({ seed, sequences, patterns: patternsOf(folder, seed) }));
+    for (const suite of Object.keys(suites)) {
+      const path = join(folder, `eval-${seed}-${suite}.json.samples.jsonl`);
+      if (!existsSync(path)) continue;
+      const groups = new Map();
+      for (const line of readFileSync(path, "utf8").trim().split("\n").slice(1)) {
+        const { task, id, arm, score, gold_loss: gold } = JSON.parse(line);
+        const key = `${arm.pattern} ${task}`;
+        const group = groups.get(key) ?? { seed, suite, pattern: arm.pattern, task, items: [] };
+        group.items.push({ id: Number(id), score, gold: gold === undefined ? null : gold.nats / gold.tokens });
+        groups.set(key, group);
+      }
+      for (const { items, ...group } of [...groups.values()]) {
+        items.sort((left, right) => left.id - right.id);
+        const scores = items.map(({ score }) => Number(score.toFixed(4)));
+        const gold = items.map(({ gold: nats }) => (nats === null ? null : Number(nats.toFixed(5))));
+        console.log(JSON.stringify({ ...group, scores, gold_loss: gold }));
+      }
+    }
+  }
+}
+
+/** Two-sided 95% of Student's t, by degrees of freedom. */
+const student = [Number.NaN, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Mean and half of its 95% interval over seeds: a seed is a search and its tasks. */
+function overSeeds(values) {
+  const centre = mean(values);
+  const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
+  const n = values.length;
+  return { centre, half: student[n - 1] * Math.sqrt(squares / (n - 1) / n) };
+}
+
+function table(path) {
+  const lines = readFileSync(path, "utf8").trim().split("\n").map(JSON.parse);
+  const searches = lines.filter(({ patterns }) => patterns !== undefined);
+  const sizes = Object.keys(searches[0].patterns.nll).sort((left, right) => right - left);
+  const layers = searches[0].patterns.nll[sizes[0]].length;
+  for (const suite of Object.keys(suites)) {
+    const tasks = new Map();
+    for (const { seed, suite: of, pattern, scores, gold_loss: gold } of lines) {
+      if (of !== suite) continue;
+      const key = `${seed} ${pattern}`;
+      tasks.set(key, [...(tasks.get(key) ?? []), { score: 100 * mean(scores), gold: mean(gold) }]);
+    }
+    const seeds = searches.filter(({ seed }) => tasks.has(`${seed} ${"F".repeat(layers)}`));
+    if (seeds.length < 2) continue;
+    const value = (seed, pattern, of) => mean((tasks.get(`${seed} ${pattern}`) ?? []).map((task) => task[of]));
+    const cell = (values, digits = 1) => {
+      const { centre, half } = overSeeds(values);
+      return `${centre >= 0 ? "+" : ""}${centre.toFixed(digits)} ± ${half.toFixed(digits)}`;
+    };
+    const full = seeds.map(({ seed }) => value(seed, "F".repeat(layers), "score"));
+    console.log(`\n${suite}: ${seeds.length} seeds; every indexer scores ${mean(full).toFixed(1)}\n`);
+    console.log(
+      "| Full | objective | seeds with nll's pattern | change of the score | against nll's | gold loss against nll's |",
+    );
+    console.log("|---|---|---|---|---|---|");
+    for (const size of sizes) {
+      for (const objective of objectives) {
+        const against = (of, pattern) =>
+          seeds.map(
+            ({ seed, patterns }) => value(seed, patterns[objective][size], of) - value(seed, pattern(patterns), of),
+          );
+        const own = against("score", () => "F".repeat(layers));
+        const nll = (patterns) => patterns.nll[size];
+        const same = seeds.filter(({ patterns }) => patterns[objective][size] === patterns.nll[size]).length;
+        const versus =
+          objective === "nll"
+            ? ["", "", ""]
+            : [`${same} of ${seeds.length}`, cell(against("score", nll)), cell(against("gold", nll), 3)];
+        console.log(
+          `| ${size} of ${layers} | ${objective} | ${versus[0]} | ${cell(own)} | ${versus[1]} | ${versus[2]} |`,
+        );
+      }
+    }
+  }
+}
+
+const [what, where, list = "1,2,3,4,5"] = process.argv.slice(2);
+if (what === "measure" && where !== undefined) measure(where, list.split(",").map(Number));
+else if (what === "collect" && where !== undefined) collect(where);
+else if (what === "table" && where !== undefined) table(where);
+else {
+  console.error("node tools/landscape/objectives.js measure FOLDER [SEEDS] | collect FOLDER | table FILE");
+  process.exitCode = 2;
+}
