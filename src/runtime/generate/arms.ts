@@ -6,12 +6,13 @@ import { sum } from "../../base/sum.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { Decoder } from "../measurement.ts";
+import { cacheForm } from "../device/frame-choice.ts";
 import type { Finish } from "./continuation.ts";
 import type { CachedDecoder } from "./decoder.ts";
 import { type GenerationResult, generate } from "./generation.ts";
-import { openPrefills, type PrefilledDecoder, type PrefillSettings, type PromptPrefills } from "./prompt-prefills.ts";
+import { DevicePrefills, type PrefilledDecoder, type PrefillSettings, type PromptPrefills } from "./prompt-prefills.ts";
 import { createSampler, logProbability } from "./sampling.ts";
+import { SharedPrefill } from "./shared-prefill.ts";
 
 /** A prompt and what is wanted of it. Everything is ids and passes between processes. */
 export interface PromptRequest {
@@ -89,7 +90,10 @@ export class Arms implements ArmRunner {
     patterns: readonly Pattern[],
     settings: PrefillSettings,
   ): Promise<Arms> {
-    const prefills = await openPrefills(model, [...new Set(patterns)], settings);
+    const shares = cacheForm(settings.device, settings.dtype ?? "float32") === "growing";
+    const prefills = shares
+      ? await SharedPrefill.open(model, [...new Set(patterns)], settings)
+      : new DevicePrefills(model, settings);
     return new Arms(model, tokenizer, prefills, settings.threads);
   }
 
@@ -128,18 +132,9 @@ export class Arms implements ArmRunner {
     signal: AbortSignal | undefined,
   ): Promise<GenerationResult> {
     const { prompt, maxNewTokens, stop, stopIds, minNewTokens, sampling } = request;
-    const prefilled: Decoder = {
-      pattern: decoder.pattern,
-      vocabularySize: decoder.vocabularySize,
-      indexerExecutions: decoder.indexerExecutions,
-      cacheBytes: decoder.cacheBytes,
-      plan: decoder.plan,
-      prefill: async () => logits,
-      decode: (id) => decoder.decode(id),
-      release: async () => undefined,
-    };
     const text = this.#tokenizer.detokenizer();
     const options = {
+      prefilled: logits,
       maxNewTokens,
       window: this.#window,
       eosIds: this.#eosIds,
@@ -149,7 +144,7 @@ export class Arms implements ArmRunner {
       ...(minNewTokens === undefined ? {} : { minNewTokens }),
       ...(sampling === undefined ? {} : { sample: createSampler(sampling) }),
     };
-    for await (const event of generate(prefilled, prompt, {
+    for await (const event of generate(decoder, prompt, {
       ...options,
       ...(signal === undefined ? {} : { signal }),
     })) {

@@ -9,6 +9,8 @@ export interface GenerationOptions extends EndingOptions {
   sample?: Sampler;
   /** Before so many tokens neither `eosIds` nor `stopIds` may come: they count as impossible. Default 0. */
   minNewTokens?: number;
+  /** Logits after the prompt, where it is in the decoder's caches already. */
+  prefilled?: Float32Array;
   signal?: AbortSignal;
 }
 
@@ -47,7 +49,7 @@ export async function* generate(
 
   let logits: Float32Array = new Float32Array();
   const prefillSeconds = await time(async () => {
-    logits = await decoder.prefill(prompt, signal);
+    logits = options.prefilled ?? (await decoder.prefill(prompt, signal));
   });
   yield { kind: "prefilled", seconds: prefillSeconds };
   let decodeSeconds = 0;

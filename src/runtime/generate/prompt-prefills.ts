@@ -7,10 +7,8 @@
 import type { Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { cacheForm } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { type CachedDecoder, openDecoder } from "./decoder.ts";
-import { SharedPrefill } from "./shared-prefill.ts";
 
 export interface PrefillSettings {
   device: ComputeDevice;
@@ -44,73 +42,6 @@ export interface PromptPrefills {
     signal?: AbortSignal,
   ): AsyncGenerator<PrefilledDecoder>;
   release(): Promise<void>;
-}
-
-/** @param patterns those that can be asked for */
-export function openPrefills(
-  model: ModelFolder,
-  patterns: readonly Pattern[],
-  settings: PrefillSettings,
-): Promise<PromptPrefills> {
-  return cacheForm(settings.device, settings.dtype ?? "float32") === "growing"
-    ? StagedPrefills.open(model, patterns, settings)
-    : Promise.resolve(new DevicePrefills(model, settings));
-}
-
-/** Prefills by stages, and a graph of each pattern that takes over their caches. */
-class StagedPrefills implements PromptPrefills {
-  readonly plan: string[];
-  readonly #prefill: SharedPrefill;
-  readonly #decoders: ReadonlyMap<Pattern, CachedDecoder>;
-
-  private constructor(prefill: SharedPrefill, decoders: ReadonlyMap<Pattern, CachedDecoder>) {
-    this.#prefill = prefill;
-    this.#decoders = decoders;
-    this.plan = [`weights are loaded ${decoders.size + 1} times: stages for prefills, and a graph for each pattern`];
-  }
-
-  static async open(
-    model: ModelFolder,
-    patterns: readonly Pattern[],
-    { device, threads }: PrefillSettings,
-  ): Promise<StagedPrefills> {
-    const prefill = await SharedPrefill.open(model, patterns, { device, threads });
-    const decoders = new Map<Pattern, CachedDecoder>();
-    const prefills = new StagedPrefills(prefill, decoders);
-    try {
-      // They are not alone in their process: no spinning threads.
-      for (const pattern of patterns) {
-        decoders.set(pattern, await openDecoder(model, pattern, { device, threads, solo: false }));
-      }
-    } catch (error) {
-      await prefills.release();
-      throw error;
-    }
-    return prefills;
-  }
-
-  get executions(): { made: number; alone: number } {
-    return this.#prefill.executions;
-  }
-
-  async *run(
-    prompt: readonly number[],
-    patterns: readonly Pattern[],
-    room: number,
-    signal?: AbortSignal,
-  ): AsyncGenerator<PrefilledDecoder> {
-    for await (const prefilled of this.#prefill.run(prompt, patterns, room, signal)) {
-      const { pattern, logits, seconds } = prefilled;
-      const decoder = this.#decoders.get(pattern) as CachedDecoder;
-      decoder.adopt(prefilled);
-      yield { pattern, decoder, logits, seconds };
-    }
-  }
-
-  async release(): Promise<void> {
-    for (const decoder of this.#decoders.values()) await decoder.release();
-    await this.#prefill.release();
-  }
 }
 
 /** A generation graph of each pattern. Caches there do not grow: a longer prompt opens its pattern's graph again. */

@@ -9,18 +9,10 @@ import { InterruptedError } from "../../base/errors.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
-import type { SessionSettings } from "../session/onnx-session.ts";
 import { RowCache } from "../stages/row-cache.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "../stages/stage-model.ts";
-import type { FilledCaches } from "./decoder.ts";
-
-export interface PrefilledPrompt extends FilledCaches {
-  pattern: Pattern;
-  /** Logits of the last row, `[vocab]`. */
-  logits: Float32Array;
-  /** Time of this pattern's layers and rows, those that it shares counted in full. */
-  seconds: number;
-}
+import { type CachedDecoder, openDecoder } from "./decoder.ts";
+import type { PrefilledDecoder, PrefillSettings, PromptPrefills } from "./prompt-prefills.ts";
 
 /** Patterns that have agreed on every layer below `layer`, and what those layers left. */
 interface Branch {
@@ -39,35 +31,45 @@ interface InvariantRows {
   keys?: { known: Float32Array; seconds: number };
 }
 
-export class SharedPrefill {
-  readonly #stages: StageModel;
-  /** Layer runs since opening, and those that prefills of each pattern alone would have made. */
+/** Prefills by stages, and a decoder of each pattern that takes over their caches. */
+export class SharedPrefill implements PromptPrefills {
   readonly executions = { made: 0, alone: 0 };
+  readonly #stages: StageModel;
+  readonly #decoders = new Map<Pattern, CachedDecoder>();
 
   private constructor(stages: StageModel) {
     this.#stages = stages;
   }
 
-  /** Loads the stages that these patterns need. */
   static async open(
     model: ModelFolder,
     patterns: readonly Pattern[],
-    settings: Omit<SessionSettings, "folder">,
+    { device, threads }: PrefillSettings,
   ): Promise<SharedPrefill> {
-    return new SharedPrefill(await StageModel.openForPrefill(model, settings, patterns));
+    const prefill = new SharedPrefill(await StageModel.openForPrefill(model, { device, threads }, patterns));
+    try {
+      for (const pattern of patterns) {
+        // They are not alone in their process: no spinning threads.
+        prefill.#decoders.set(pattern, await openDecoder(model, pattern, { device, threads, solo: false }));
+      }
+    } catch (error) {
+      await prefill.release();
+      throw error;
+    }
+    return prefill;
   }
 
-  /**
-   * Prefills a prompt under each of these patterns, which must differ, depth first in the tree of their prefixes. Caches
-   * of a pattern are good until the next one is asked for, and whoever appends to them takes the rows off again.
-   * @param room rows that will be appended behind the prompt
-   */
+  get plan(): string[] {
+    return [`weights are loaded ${this.#decoders.size + 1} times: stages for prefills, and a graph for each pattern`];
+  }
+
+  /** Depth first in the tree of the patterns' prefixes. */
   async *run(
     prompt: readonly number[],
     patterns: readonly Pattern[],
     room: number,
     signal?: AbortSignal,
-  ): AsyncGenerator<PrefilledPrompt> {
+  ): AsyncGenerator<PrefilledDecoder> {
     const started = performance.now();
     const { hidden, rows } = await this.#stages.embed(Int32Array.from(prompt));
     const root = { layer: 0, hidden, selected: [], latents: [], indexerKeys: new Map(), seconds: since(started) };
@@ -88,14 +90,17 @@ export class SharedPrefill {
       }
       const headStarted = performance.now();
       const logits = await this.#stages.lastLogits(state.hidden);
-      const { latents, indexerKeys, seconds } = state;
+      const seconds = state.seconds + since(headStarted);
       for (const pattern of state.patterns) {
-        yield { pattern, latents, indexerKeys, logits, seconds: seconds + since(headStarted) };
+        const decoder = this.#decoders.get(pattern) as CachedDecoder;
+        decoder.adopt(state);
+        yield { pattern, decoder, logits, seconds };
       }
     }
   }
 
   async release(): Promise<void> {
+    for (const decoder of this.#decoders.values()) await decoder.release();
     await this.#stages.release();
   }
 

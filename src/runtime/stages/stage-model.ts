@@ -9,7 +9,6 @@ import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { type ModelSizes, modelSizes } from "../device/model-sizes.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
-import type { RowCache } from "./row-cache.ts";
 import { divergenceStage, type LayerRoom, type LoadedStage, type Loads, StageSessions } from "./stage-sessions.ts";
 
 /** `topk_indices` of one chunk, `[rows, width]`. */
@@ -20,6 +19,9 @@ export interface SelectedKeys {
 
 /** What all layers share about a sequence's rows. */
 export interface SequenceRows {
+  /** Position of the first row that hidden states and angles have: 0 unless rows before it are in caches. */
+  first: number;
+  /** Rows of the sequence, those before `first` included. */
   length: number;
   chunks: readonly Chunk[];
   /** Rows below `index_topk`: they see no more keys than they may select, so no pattern changes them. */
@@ -127,19 +129,28 @@ export class StageModel {
 
   /** Embeds a window from position 0: hidden states `[length, hidden_size]` and the rows' angles. */
   async embed(ids: Int32Array): Promise<{ hidden: Float32Array; rows: SequenceRows }> {
+    const { hidden, ...rows } = await this.#embed(ids, 0);
+    const chunks = chunksOf(this.config, 0, ids.length);
+    return { hidden, rows: { ...rows, chunks, invariant: Math.min(this.config.indexTopk, ids.length) } };
+  }
+
+  /** Embeds the next tokens of a sequence with `first` rows in its caches, as one chunk; no row counts as invariant. */
+  async embedAfter(first: number, ids: Int32Array): Promise<{ hidden: Float32Array; rows: SequenceRows }> {
+    const { hidden, ...rows } = await this.#embed(ids, first);
+    return { hidden, rows: { ...rows, chunks: [{ start: first, end: rows.length }], invariant: 0 } };
+  }
+
+  async #embed(ids: Int32Array, first: number) {
     const outputs = await this.#run("embed", {
       input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
-      position_ids: this.#positions(0, ids.length),
+      position_ids: this.#positions(first, first + ids.length),
     });
     return {
       hidden: floats(outputs.hidden_states, "hidden_states"),
-      rows: {
-        length: ids.length,
-        chunks: chunksOf(this.config, 0, ids.length),
-        invariant: Math.min(this.config.indexTopk, ids.length),
-        cos: floats(outputs.cos, "cos"),
-        sin: floats(outputs.sin, "sin"),
-      },
+      first,
+      length: first + ids.length,
+      cos: floats(outputs.cos, "cos"),
+      sin: floats(outputs.sin, "sin"),
     };
   }
 
@@ -211,7 +222,8 @@ export class StageModel {
         past_latent: this.#matrix(cache, 0, chunk.start, width),
       });
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
-      next.set(floats(outputs.next_hidden_states, "next_hidden_states"), chunk.start * this.config.hiddenSize);
+      const own = floats(outputs.next_hidden_states, "next_hidden_states");
+      next.set(own, (chunk.start - rows.first) * this.config.hiddenSize);
       if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
     return {
@@ -257,50 +269,6 @@ export class StageModel {
     const width = this.config.hiddenSize;
     const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden, 0, hidden.length / width, width) });
     return floats(outputs.logits, "logits");
-  }
-
-  /**
-   * Runs the next tokens of a sequence, one chunk, through every layer; the caches grow by their rows.
-   * @param caches one of latents a layer and one of keys a Full layer of the pattern, all equally long
-   * @param beforeLayer is awaited before each layer; what it throws leaves the caches as they were
-   * @returns hidden states after the last layer, `[ids.length, hidden_size]`
-   */
-  async extend(
-    pattern: Pattern,
-    ids: readonly number[],
-    caches: { latents: readonly RowCache[]; indexerKeys: ReadonlyMap<number, RowCache> },
-    beforeLayer: (layer: number) => Promise<void>,
-  ): Promise<Float32Array> {
-    const start = caches.latents[0]?.length ?? 0;
-    const position_ids = this.#positions(start, start + ids.length);
-    const embedded = await this.#run("embed", {
-      input_ids: this.#int64(BigInt64Array.from(ids, BigInt)),
-      position_ids,
-    });
-    const { cos, sin } = embedded as { cos: Tensor; sin: Tensor };
-    let hidden_states = embedded.hidden_states as Tensor;
-    let topk_indices: Tensor | undefined;
-    const past = (cache: RowCache) => new this.#tensor("float32", cache.view(), [cache.length, cache.width]);
-    try {
-      for (const [layer, latents] of caches.latents.entries()) {
-        await beforeLayer(layer);
-        const rows = { hidden_states, cos, sin, position_ids };
-        if (isFull(pattern, layer)) {
-          const keys = caches.indexerKeys.get(layer) as RowCache;
-          const outputs = await this.#run(indexerStage(layer), { ...rows, past_indexer_key: past(keys) });
-          keys.append(floats(outputs.indexer_key, "indexer_key"));
-          topk_indices = outputs.topk_indices;
-        }
-        const selected = { topk_indices: topk_indices as Tensor, past_latent: past(latents) };
-        const outputs = await this.#run(bodyStage(layer), { ...rows, ...selected });
-        latents.append(floats(outputs.latent, "latent"));
-        hidden_states = outputs.next_hidden_states as Tensor;
-      }
-    } catch (error) {
-      for (const cache of [...caches.latents, ...caches.indexerKeys.values()]) cache.truncate(start);
-      throw error;
-    }
-    return floats(hidden_states, "next_hidden_states");
   }
 
   /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
@@ -350,12 +318,12 @@ export class StageModel {
     await this.#sessions.release();
   }
 
-  #chunkFeeds(hidden: Float32Array, rows: SequenceRows, { start, end }: Chunk): Feeds {
+  #chunkFeeds(hidden: Float32Array, { first, ...rows }: SequenceRows, { start, end }: Chunk): Feeds {
     const half = this.config.qkRopeHeadDim / 2;
     return {
-      hidden_states: this.#matrix(hidden, start, end, this.config.hiddenSize),
-      cos: this.#matrix(rows.cos, start, end, half),
-      sin: this.#matrix(rows.sin, start, end, half),
+      hidden_states: this.#matrix(hidden, start - first, end - first, this.config.hiddenSize),
+      cos: this.#matrix(rows.cos, start - first, end - first, half),
+      sin: this.#matrix(rows.sin, start - first, end - first, half),
       position_ids: this.#positions(start, end),
     };
   }

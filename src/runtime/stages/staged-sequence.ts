@@ -9,7 +9,7 @@ import { sum } from "../../base/sum.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { RowCache } from "./row-cache.ts";
-import type { StageModel } from "./stage-model.ts";
+import type { SelectedKeys, StageModel } from "./stage-model.ts";
 
 /** Floats of logits that one run of the head may make: 64 MiB. */
 const logitBudget = 16 << 20;
@@ -86,13 +86,25 @@ export class StagedSequence {
    */
   async run(ids: readonly number[], { wanted, onIndexer, signal }: RunOptions = {}): Promise<Float32Array> {
     const start = this.length;
-    const caches = { latents: this.#latents, indexerKeys: this.#indexerKeys };
-    const hidden = await this.#stages.extend(this.pattern, ids, caches, async (layer) => {
-      // A run blocks the event loop; between layers a signal can arrive.
-      await nextTurn();
-      if (signal?.aborted) throw new InterruptedError("Interrupted");
-      if (this.#indexerKeys.has(layer)) onIndexer?.(layer);
-    });
+    let { hidden, rows } = await this.#stages.embedAfter(start, Int32Array.from(ids));
+    let selected: SelectedKeys[] = [];
+    try {
+      for (const [layer, latents] of this.#latents.entries()) {
+        // A run blocks the event loop; between layers a signal can arrive.
+        await nextTurn();
+        if (signal?.aborted) throw new InterruptedError("Interrupted");
+        const keys = this.#indexerKeys.get(layer);
+        if (keys !== undefined) {
+          onIndexer?.(layer);
+          ({ selected } = await this.#stages.selectKeys(layer, hidden, rows, undefined, keys.reserve(ids.length)));
+        }
+        const kept = latents.reserve(ids.length);
+        ({ hidden } = await this.#stages.runBody(layer, hidden, rows, selected, undefined, kept));
+      }
+    } catch (error) {
+      this.rewind(start);
+      throw error;
+    }
     return wanted === undefined || wanted.from >= start + ids.length
       ? await this.#stages.lastLogits(hidden)
       : await this.#readRows(hidden, start, wanted);
