@@ -34,7 +34,7 @@ import {
   type SessionSettings,
 } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
-import { chunkBytes, chunksOf } from "../stages/chunks.ts";
+import { chunkBytes, chunksOf, rowsOfLogits } from "../stages/chunks.ts";
 import type { RowCache } from "../stages/row-cache.ts";
 import { keepsWhatIsWritten } from "./cache-check.ts";
 import { FedCache } from "./fed-cache.ts";
@@ -46,7 +46,7 @@ import {
   generationNeed,
   promptRuns,
 } from "./generation-runs.ts";
-import { rowsOfLogits, scoreRows } from "./sampling.ts";
+import { scoreRows } from "./sampling.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];

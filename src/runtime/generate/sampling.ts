@@ -113,14 +113,6 @@ function draw(choices: readonly Choice[], random: Random): number {
   return last.id;
 }
 
-/** Floats of logits that one run may make for scoring: 64 MiB. */
-const logitBudget = 16 << 20;
-
-/** How many rows' logits one run may make. */
-export function rowsOfLogits(vocabularySize: number): number {
-  return Math.max(1, Math.floor(logitBudget / vocabularySize));
-}
-
 /**
  * Adds the log-probability of the token that follows each row, where `ids` has one.
  * @param logits of the rows of `ids` from `first` on, `[rows, vocab]`

@@ -18,6 +18,8 @@ const maxRows = 256;
 const minRows = 16;
 /** Floats of index scores `[rows, heads, keys]` that a chunk may make: 16 MiB, which the allocator still reuses without new pages. */
 const scoreBudget = 4 << 20;
+/** Floats of logits that one run may make: 64 MiB. */
+const logitBudget = 16 << 20;
 /** Floats of gathered latent rows `[rows, index_topk, width]` that a chunk may make. */
 const gatherBudget = 64 << 20;
 
@@ -52,4 +54,9 @@ export function chunkBytes(config: DsaConfig, length: number): number {
   const attention = rows * selected * (latentWidth(config) + 2 * config.numAttentionHeads);
   const activations = rows * (4 * config.hiddenSize + 2 * config.numAttentionHeads * latentWidth(config));
   return 4 * (Math.max(scores, attention) + activations);
+}
+
+/** How many rows' logits one run may make. */
+export function rowsOfLogits(vocabularySize: number): number {
+  return Math.max(1, Math.floor(logitBudget / vocabularySize));
 }

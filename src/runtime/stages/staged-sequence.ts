@@ -8,11 +8,9 @@ import { InterruptedError } from "../../base/errors.ts";
 import { sum } from "../../base/sum.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
+import { rowsOfLogits } from "./chunks.ts";
 import { RowCache } from "./row-cache.ts";
 import type { SelectedKeys, StageModel } from "./stage-model.ts";
-
-/** Floats of logits that one run of the head may make: 64 MiB. */
-const logitBudget = 16 << 20;
 
 /** Sees the logits after a row, `[vocab_size]`, valid until it returns. */
 type RowReader = (position: number, logits: Float32Array) => void;
@@ -114,7 +112,7 @@ export class StagedSequence {
   async #readRows(hidden: Float32Array, start: number, { from, read }: WantedRows): Promise<Float32Array> {
     const { hiddenSize, vocabSize } = this.#stages.config;
     const rows = hidden.length / hiddenSize;
-    const most = Math.max(1, Math.floor(logitBudget / vocabSize));
+    const most = rowsOfLogits(vocabSize);
     let last: Float32Array = new Float32Array();
     for (let first = 0; first < rows; first += most) {
       const end = Math.min(first + most, rows);
