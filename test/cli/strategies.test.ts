@@ -40,6 +40,8 @@ describe("search --strategy", () => {
     expect(outcome).toMatchObject({ status: 0, stderr: expect.stringMatching(/\nbaseline: loss .*\n(.*\n)*step /) });
     const file = await readPatternFile(join(folder, name));
     expect(file).toMatchObject({ search });
+    const isExhaustive = search.strategy === "exhaustive";
+    expect(/^Optimum +every pattern was measured/m.test(outcome.stdout)).toBe(isExhaustive);
     expect(file.index_topk_pattern).toMatch(/^F(S*F){2}S*$/);
     const [found] = file.patterns ?? [];
     // Both objectives are told, whichever the search went by.

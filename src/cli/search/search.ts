@@ -195,7 +195,7 @@ async function searchWith(
 
 /** Before anything long begins: how much there is to do, and whether there is enough to judge by. */
 function tellPlan(
-  { method, foreseen, targets, sequences, set }: SearchWork,
+  { method, foreseen, space, targets, sequences, set }: SearchWork,
   flags: SearchFlags,
   terminal: Terminal,
 ): void {
@@ -211,6 +211,12 @@ function tellPlan(
     `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(foreseen.evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
       `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
+  const every = targets.reduce((total, retain) => total + space.count(retain), 0);
+  if (method.strategy.isExhaustive !== true && method.race === undefined && every < foreseen.evaluations) {
+    terminal.note(
+      `there are only ${formatCount(every)} patterns of that size: --strategy exhaustive measures all of them, and its result is the optimum`,
+    );
+  }
 }
 
 /** A search has tested losses on one text. What answers are worth is another question, and this is how to ask it. */

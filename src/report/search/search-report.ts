@@ -8,6 +8,7 @@ import type { LayerExecutions } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
 import type { PatternEvaluation } from "../../search/losses.ts";
+import { strategies } from "../../search/strategies/strategies.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
@@ -386,6 +387,9 @@ function formatSummary(file: PatternFile): string {
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
     ["Strategy", formatStrategy(search)],
+    ...(strategies.some(({ name, isExhaustive }) => name === search.strategy && isExhaustive)
+      ? [["Optimum", "every pattern was measured: none of its size loses less on these sequences"] as const]
+      : []),
     ...serverFields(file),
     ...(file.predicted === undefined
       ? []

@@ -14,6 +14,7 @@ export const exhaustive: Strategy = {
   isNested: false,
   isAdaptive: false,
   resampledBy: "measured patterns",
+  isExhaustive: true,
   requireFeasible(space, targets) {
     const evaluations = 1 + targets.reduce((total, retain) => total + space.count(retain), 0);
     if (evaluations <= LIMIT) return;
