@@ -10,7 +10,7 @@ import type { Pattern } from "../pattern/pattern.ts";
 /** What is known of one pattern. */
 export interface PatternEvaluation {
   /**
-   * Nats per token, token-weighted. Of a pattern that only some sequences have been measured on: the start's loss on all
+   * Nats per token, token-weighted; across the worst source, the start's and the change there. Of a pattern that only some sequences have been measured on: the start's loss on all
    * of them and the difference on those.
    */
   loss: number;
@@ -27,20 +27,29 @@ export interface PatternEvaluation {
 /** What is known already of a pattern on a sequence. @param repeat which measurement after the first */
 export type Recall = (pattern: Pattern, index: number, repeat?: number) => WeightedLoss | undefined;
 
+/** How several sources of text count together: by their weighted mean, or by the one on which a pattern loses most. */
+export type Across = "mean" | "worst";
+
 export class LossTable {
   /** Indices of the search's sequences. */
   readonly sequences: readonly number[];
   /** The same by the source of text that they are of. */
   readonly sources: readonly (readonly number[])[];
+  readonly across: Across;
   readonly #start: Pattern;
   readonly #losses = new Map<string, Map<number, WeightedLoss>>();
   /** Of what was measured more than once, by pattern and sequence: how often, and the squared deviations from the mean. */
   readonly #repeats = new Map<string, { count: number; squares: number }>();
 
   /** @param sources indices of the sequences of each source of text; all of one by default */
-  constructor(sequences: readonly number[], start: Pattern, sources: readonly (readonly number[])[] = [sequences]) {
+  constructor(
+    sequences: readonly number[],
+    start: Pattern,
+    { sources = [sequences], across = "mean" }: { sources?: readonly (readonly number[])[]; across?: Across } = {},
+  ) {
     this.sequences = sequences;
     this.sources = sources;
+    this.across = across;
     this.#start = start;
   }
 
@@ -64,6 +73,7 @@ export class LossTable {
    * @param weights shares of the sources in all tokens
    */
   combine(changes: readonly number[], weights: readonly number[]): number {
+    if (this.across === "worst") return Math.max(...changes);
     return changes.reduce((total, change, source) => total + change * (weights[source] ?? 0), 0);
   }
 
@@ -121,14 +131,49 @@ export class LossTable {
 
   /** Token-weighted sum of the known losses over all tokens: a lower bound of the loss if no term is negative. */
   lowerBound(pattern: Pattern): number {
-    const tokens = sum(this.sequences.map((index) => this.#of(this.#start, index)?.tokens ?? 0));
-    const known = this.#known(pattern);
-    return sum(known.map(({ loss }) => loss.loss * loss.tokens)) / tokens;
+    const bounds = this.#judged.map((sequences) => {
+      const tokens = sum(sequences.map((index) => this.#of(this.#start, index)?.tokens ?? 0));
+      return sum(sequences.map((index) => this.weightedLoss(pattern, index))) / tokens;
+    });
+    return Math.max(...bounds);
   }
 
-  /** Mean difference of two patterns over the sequences that both were measured on. */
+  /**
+   * Difference of two patterns over the sequences that both were measured on: of their means; or of the changes on the
+   * source where each loses most, whose errors are independent if these are two sources.
+   */
   difference(pattern: Pattern, from: Pattern): Estimate {
-    const both = this.#known(pattern).flatMap(({ index, loss }) => {
+    if (this.across === "mean") return this.#difference(pattern, from, this.sequences);
+    const [own, other] = [this.#worst(pattern), this.#worst(from)];
+    if (own === undefined || other === undefined) return this.#difference(pattern, from, this.sequences);
+    if (own.source === other.source) return this.#difference(pattern, from, own.source);
+    const [error, otherError] = [own.change.standardError, other.change.standardError];
+    return {
+      mean: own.change.mean - other.change.mean,
+      standardError: error === null || otherError === null ? null : Math.hypot(error, otherError),
+      sequences: own.change.sequences + other.change.sequences,
+    };
+  }
+
+  /** The source on which a pattern loses most against the start, of those that it was measured on. */
+  #worst(pattern: Pattern): { source: readonly number[]; change: Estimate } | undefined {
+    const changes = this.sources
+      .map((source) => ({ source, change: this.#difference(pattern, this.#start, source) }))
+      .filter(({ change }) => change.sequences > 0);
+    return changes.reduce<(typeof changes)[number] | undefined>(
+      (worst, one) => (worst === undefined || one.change.mean > worst.change.mean ? one : worst),
+      undefined,
+    );
+  }
+
+  /** Sequences that are judged together. */
+  get #judged(): readonly (readonly number[])[] {
+    return this.across === "worst" ? this.sources : [this.sequences];
+  }
+
+  /** Paired, over those of the sequences that both were measured on. */
+  #difference(pattern: Pattern, from: Pattern, sequences: readonly number[]): Estimate {
+    const both = this.#known(pattern, sequences).flatMap(({ index, loss }) => {
       const other = this.#of(from, index);
       return other === undefined ? [] : [{ loss, other }];
     });
@@ -143,9 +188,10 @@ export class LossTable {
     const known = this.#known(pattern).map(({ loss }) => loss);
     if (known.length === 0) throw new Error(`nothing is known of ${pattern}`);
     const complete = known.length === this.sequences.length;
-    const change = pattern === this.#start ? { mean: 0, standardError: 0 } : this.difference(pattern, this.#start);
+    const change = pattern === this.#start ? { mean: 0, standardError: 0 } : this.#change(pattern);
     const own = estimate(known);
-    const start = complete ? undefined : estimate(this.#known(this.#start).map(({ loss }) => loss));
+    const start =
+      complete && this.across === "mean" ? undefined : estimate(this.#known(this.#start).map(({ loss }) => loss));
     return {
       loss: start === undefined ? own.mean : start.mean + change.mean,
       standardError: own.standardError,
@@ -157,6 +203,11 @@ export class LossTable {
     };
   }
 
+  #change(pattern: Pattern): Estimate {
+    const worst = this.across === "worst" ? this.#worst(pattern) : undefined;
+    return worst?.change ?? this.#difference(pattern, this.#start, this.sequences);
+  }
+
   #startLoss(): number {
     return estimate(this.#known(this.#start).map(({ loss }) => loss)).mean;
   }
@@ -165,10 +216,10 @@ export class LossTable {
     return this.#losses.get(pattern)?.get(index);
   }
 
-  #known(pattern: Pattern): { index: number; loss: WeightedLoss }[] {
+  #known(pattern: Pattern, sequences = this.sequences): { index: number; loss: WeightedLoss }[] {
     const known = this.#losses.get(pattern);
     if (known === undefined) return [];
-    return this.sequences.flatMap((index) => {
+    return sequences.flatMap((index) => {
       const loss = known.get(index);
       return loss === undefined ? [] : [{ index, loss }];
     });

@@ -31,7 +31,8 @@ export async function* search(method: SearchMethod, options: SearchOptions): Asy
   const { space, targets } = options;
   const foreseen = options.foreseen ?? (await rehearse(method, options));
   yield { kind: "plan", strategy: method.strategy.name, start: space.start, targets, foreseen };
-  const trials = new Trials(options, withRepeats(screeningOf(method), options.repeats), foreseen);
+  const judged = { ...options, ...acrossOf(method) };
+  const trials = new Trials(judged, withRepeats(screeningOf(method), options.repeats), foreseen);
   const result = yield* walk(method, trials, targets);
   if (options.stability === true) result.stability = stabilityOf(trials, method.strategy, result.patterns);
   yield { kind: "done", result };
@@ -42,7 +43,7 @@ export async function* search(method: SearchMethod, options: SearchOptions): Asy
  * @throws UsageError for a target that is out of reach, an exhaustive search that is too long, or a race that cannot be run
  */
 export function requireFeasible(
-  { strategy, race }: SearchMethod,
+  { strategy, race, across }: SearchMethod,
   space: PatternSpace,
   targets: readonly number[],
 ): void {
@@ -50,6 +51,11 @@ export function requireFeasible(
   if (race !== undefined && !strategy.mayRace) {
     const racing = strategies.filter(({ mayRace }) => mayRace).map(({ name }) => name);
     throw new UsageError(`--race goes with ${racing.join(", ")}, not with --strategy ${strategy.name}`);
+  }
+  if (race !== undefined && across === "worst") {
+    throw new UsageError("--race does not go with --across worst: its tests are of a mean over all sequences", {
+      hint: "leave --race out, which --effort quick sets as well",
+    });
   }
   strategy.requireFeasible?.(
     space,
@@ -87,7 +93,14 @@ export async function rehearse(
     passes++;
     return measure(requests, context);
   };
-  const options = { space, targets, sequences, evaluate, ...(repeats === undefined ? {} : { repeats }) };
+  const options = {
+    space,
+    targets,
+    sequences,
+    evaluate,
+    ...acrossOf(method),
+    ...(repeats === undefined ? {} : { repeats }),
+  };
   const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
   const work = walk(method, trials, targets);
   let layers = 0;
@@ -159,6 +172,10 @@ async function* walk(
 function screeningOf({ race, bounded: isBounded }: SearchMethod): Screening {
   if (race !== undefined) return raced(race);
   return isBounded === true ? bounded : complete;
+}
+
+function acrossOf({ across }: SearchMethod): Pick<SearchMethod, "across"> {
+  return across === undefined ? {} : { across };
 }
 
 function withRepeats(screening: Screening, repeats: number | undefined): Screening {

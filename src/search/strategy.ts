@@ -1,6 +1,7 @@
 /** What a search strategy is: a generator over `Trials`, and the traits that everything else needs to know of it. */
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Found, SearchEvent } from "./events.ts";
+import type { Across } from "./losses.ts";
 import type { RaceSettings } from "./screening/raced.ts";
 import type { PatternSpace } from "./space.ts";
 import type { Trials } from "./trials.ts";
@@ -56,6 +57,8 @@ export interface SearchMethod {
   settings?: StrategySettings;
   /** Judge candidates by as few sequences as a test asks for. */
   race?: RaceSettings;
+  /** How sources of text count together; by their mean if absent. */
+  across?: Across;
   /** Losses are never negative and add up (KL): candidates may be dropped by what they have lost so far. */
   bounded?: boolean;
 }

@@ -18,7 +18,7 @@ import type {
   SearchOptions,
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
-import { LossTable, type PatternEvaluation, type Recall } from "./losses.ts";
+import { type Across, LossTable, type PatternEvaluation, type Recall } from "./losses.ts";
 import type { Screening, Tried } from "./screening/screening.ts";
 import type { PatternSpace } from "./space.ts";
 
@@ -61,11 +61,15 @@ export class Trials {
   readonly #signal: AbortSignal | undefined;
   readonly #patterns = new Set<Pattern>();
 
-  constructor(options: SearchOptions, screening: Screening, foreseen: Pick<Rehearsal, "steps" | "calls">) {
+  constructor(
+    options: SearchOptions & { across?: Across },
+    screening: Screening,
+    foreseen: Pick<Rehearsal, "steps" | "calls">,
+  ) {
     this.space = options.space;
     // With every indexer there is one pattern, and it is measured before the first step.
     this.targets = options.targets.filter((retain) => retain < options.space.size);
-    this.losses = new LossTable(options.sequences, options.space.start, options.sources);
+    this.losses = new LossTable(options.sequences, options.space.start, options);
     this.screening = screening;
     this.repeats = options.repeats;
     this.#evaluate = options.evaluate;

@@ -27,6 +27,44 @@ async function journal(name: string): Promise<{ pattern: string; sequences: { in
   return lines.map((line) => JSON.parse(line) as Awaited<ReturnType<typeof journal>>[number]);
 }
 
+describe("search --across worst", () => {
+  const mixed = ["search", tinyModel, "-c", "ids.jsonl=0.9", "-c", "others.jsonl=0.1", ...words.slice(4)];
+
+  test("judges by the source that loses most, and says so", async () => {
+    await writeIds(join(folder, "others.jsonl"), 4, 48, 40);
+    const outcome = await indexcache(folder, [
+      ...mixed,
+      "--across",
+      "worst",
+      "--strategy",
+      "greedy",
+      "-o",
+      "worst.json",
+    ]);
+    expect(outcome).toMatchObject({ status: 0, stdout: expect.stringContaining("searched by the worst source") });
+    const file = await readPatternFile(join(folder, "worst.json"));
+    expect(file.search.settings).toMatchObject({ across: "worst" });
+    const [found] = file.patterns ?? [];
+    const changes = (found?.sources ?? []).map(({ change }) => change);
+    expect(changes).toHaveLength(2);
+    // The last step was judged by the larger one; the file's own loss is the weighted mean.
+    expect(file.trajectory.at(-1)?.change).toBeCloseTo(Math.max(...changes), 9);
+    expect(file.loss - file.baseline_loss).toBeCloseTo(0.9 * (changes[0] ?? 0) + 0.1 * (changes[1] ?? 0), 9);
+    const other = await indexcache(folder, [...mixed, "--strategy", "greedy", "-o", "worst.json", "--resume"]);
+    expect(other).toMatchObject({ status: 2, stderr: expect.stringContaining("across") });
+  });
+
+  test("is refused with one source and with a race", async () => {
+    const alone = await indexcache(folder, [...words, "--across", "worst"]);
+    expect(alone).toMatchObject({ status: 2, stderr: expect.stringContaining("needs several sources") });
+    const raced = await indexcache(folder, [...mixed, "--across", "worst", "--effort", "quick"]);
+    expect(raced).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("--race does not go with --across worst"),
+    });
+  });
+});
+
 describe("search --strategy", () => {
   test.each([
     [[], { strategy: "refine", objective: "nll" }],

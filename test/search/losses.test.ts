@@ -32,6 +32,55 @@ describe("LossTable", () => {
   });
 });
 
+describe("LossTable across the worst source", () => {
+  const third = parsePattern("FFS");
+  /** Two sources of two sequences: what each pattern loses on each of them. */
+  function filled(table: LossTable): LossTable {
+    const losses = { FFF: [1, 2, 5, 6], FSF: [1.5, 2.5, 5, 6], FFS: [1, 2, 5.2, 6.4] };
+    for (const [pattern, own] of Object.entries(losses)) {
+      for (const [index, loss] of own.entries())
+        table.add(parsePattern(pattern), index, { loss, tokens: index < 2 ? 10 : 30 });
+    }
+    return table;
+  }
+  const options = {
+    sources: [
+      [0, 1],
+      [2, 3],
+    ],
+    across: "worst" as const,
+  };
+
+  test("a pattern changes what it changes where it loses most", () => {
+    const table = filled(new LossTable([0, 1, 2, 3], start, options));
+    const mean = filled(new LossTable([0, 1, 2, 3], start));
+    expect(mean.evaluation(other).change).toBeCloseTo(0.125, 12);
+    expect(mean.evaluation(third).change).toBeCloseTo(0.225, 12);
+    expect(table.evaluation(start)).toMatchObject({ loss: 4.5, change: 0 });
+    expect(table.evaluation(other)).toMatchObject({ loss: 5, change: 0.5, changeError: 0, complete: true });
+    const { loss, change, changeError } = table.evaluation(third);
+    expect([loss, change, changeError]).toEqual([4.8, 0.3, 0.1].map((value) => expect.closeTo(value, 12)));
+  });
+
+  test("two patterns that lose most on different sources are compared there, with both errors", () => {
+    const table = filled(new LossTable([0, 1, 2, 3], start, options));
+    expect(table.difference(other, third)).toEqual({
+      mean: expect.closeTo(0.2, 12),
+      standardError: expect.closeTo(0.1, 12),
+      sequences: 4,
+    });
+    expect(table.difference(third, start).mean).toBeCloseTo(0.3, 12);
+  });
+
+  test("a bound is that of the source that has lost most so far", () => {
+    const table = new LossTable([0, 1, 2, 3], start, options);
+    for (const index of [0, 1, 2, 3]) table.add(start, index, { loss: 0, tokens: 10 });
+    table.add(other, 0, { loss: 3, tokens: 10 });
+    table.add(other, 3, { loss: 1, tokens: 10 });
+    expect(table.lowerBound(other)).toBe(1.5);
+  });
+});
+
 describe("Student's t", () => {
   test.each([
     [0.05, 3, 2.353363],

@@ -25,9 +25,11 @@ const sources = {
   mix: ["-c", "calibration/demo.jsonl=0.5", "-c", `${answers}=0.5`],
 };
 const objectives = Object.keys(sources);
+/** Without niah_multikey_3 and cwe, which this model never answers, whatever the pattern. */
+const core = "niah_single_1,niah_multikey_2,vt,fwe";
 const suites = {
-  "ruler-core": ["--lengths", "512", "--samples", "20"],
-  graphwalks: ["--lengths", "1024", "--samples", "5"],
+  "ruler-core": ["--tasks", core, "--lengths", "512", "--samples", "20"],
+  graphwalks: ["--lengths", "1024", "--samples", "2"],
 };
 const oneThread = ["--device", "cpu", "--threads", "1", "--workers", "1", "--quiet"];
 
@@ -64,7 +66,7 @@ function measure(folder, seeds) {
       indexcache(["search", ...sources[objective], ...text, ...how], searchFile(folder, seed, objective));
     }
     const found = Object.values(patternsOf(folder, seed)).flatMap((bySize) => Object.values(bySize));
-    const arms = [...new Set([...found, "uniform:2", "uniform:4"])].flatMap((pattern) => ["--pattern", pattern]);
+    const arms = [...new Set(found)].flatMap((pattern) => ["--pattern", pattern]);
     for (const [suite, asked] of Object.entries(suites)) {
       const output = join(folder, `eval-${seed}-${suite}.json`);
       indexcache(["eval", "--suite", suite, ...asked, "--seed", String(seed), ...arms], output);

@@ -1,8 +1,9 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
 import process from "node:process";
 import type { Command } from "commander";
-import { InputError, InterruptedError } from "../../base/errors.ts";
+import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
+import { quoted } from "../../base/quoted.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationMix, sourceFactors } from "../../calibration/mix.ts";
 import {
@@ -332,6 +333,9 @@ async function prepareFor(
     if (path !== undefined) await requireWritable(path);
   }
   const set = await openCalibrationMix(model, flags, terminal, signal);
+  if (method.across === "worst" && set.sources.length === 1) {
+    throw new UsageError(`--across worst needs several sources to compare, and -c names only ${quoted(set.source)}`);
+  }
   const { search: sequences, heldOut } = splitSequences(
     set.sources.map((source) => source.sequences),
     flags.holdout,

@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
+import type { Across } from "../../search/losses.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
 import { objectiveOption, type SearchObjective } from "../arguments/calibration-mix.ts";
@@ -14,6 +15,7 @@ export interface StrategyFlags {
   seed: number;
   race?: boolean;
   alpha?: number;
+  across?: Across;
 }
 
 const DEFAULT_ALPHA = 0.1;
@@ -44,6 +46,14 @@ export function addStrategyOptions(command: Command): Command {
         "what is minimised: nll, the LM loss; kl, the KL divergence from the model's own pattern; or answer, the loss of answers given their prompts",
         ["nll", "kl", "answer"],
       ),
+    )
+    .addOption(
+      new Option(
+        "--across <how>",
+        "how several -c count together: mean, by their weights; or worst, by the one on which a pattern loses most",
+      )
+        .choices(["mean", "worst"])
+        .default("mean"),
     );
   for (const { name, summary, initial } of optionsOfStrategies) {
     command.option(`--${name} <n>`, `${summary} (default: ${initial})`, layerCount);
@@ -70,7 +80,7 @@ function strategyName(text: string): string {
  * @throws UsageError for options that do not go together
  */
 export function methodOf(flags: StrategyFlags, warn: (message: string) => void): SearchMethod {
-  const { objective, race, alpha, seed } = flags;
+  const { objective, race, alpha, across, seed } = flags;
   const name = currentStrategyName(flags.strategy);
   if (name !== flags.strategy) warn(`--strategy ${flags.strategy} is called ${name} now; the old name will be dropped`);
   const strategy = strategies.find((one) => one.name === name) ?? strategies[0];
@@ -91,17 +101,19 @@ export function methodOf(flags: StrategyFlags, warn: (message: string) => void):
     settings: Object.fromEntries(settings),
     ...(race === true ? { race: { alpha: alpha ?? DEFAULT_ALPHA, block: RACE_BLOCK, seed } } : {}),
     ...(objective === "kl" ? { bounded: true } : {}),
+    ...(across === "worst" ? { across } : {}),
   };
 }
 
 /** What files say of a method's settings; those that are at rest are left out. */
 export function methodSettings(method: SearchMethod): Record<string, string | number | boolean> {
-  const { race, strategy } = method;
+  const { race, across, strategy } = method;
   const quiet = (strategy.options ?? []).filter(({ isNamedIfSet }) => isNamedIfSet);
   const isAtRest = ([name, value]: [string, number]): boolean =>
     quiet.some((option) => option.name === name && option.initial === value);
   return {
     ...Object.fromEntries(Object.entries(settingsOf(method)).filter((setting) => !isAtRest(setting))),
+    ...(across === undefined ? {} : { across }),
     ...(race === undefined ? {} : { race_alpha: race.alpha, race_block: race.block, race_seed: race.seed }),
   };
 }

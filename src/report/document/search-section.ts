@@ -123,8 +123,9 @@ function heldOutOf({ patterns = [] }: CheckedPatternFile, pattern: string): stri
 }
 
 function searchPoints({ file, name }: SearchEvidence): LossPoint[] {
-  // Steps of a search by KL say KL; only its results have the LM loss.
-  const way = file.search.objective === "kl" ? [] : stepsOf(file);
+  // Steps of a search by KL say KL, those by the worst source what it changes there; only the results have mean losses.
+  const { objective, settings } = file.search;
+  const way = objective === "kl" || settings?.across === "worst" ? [] : stepsOf(file);
   const isWay = isMonotone(way.map((step) => countFull(step.index_topk_pattern)));
   const shown = isWay ? way : resultsOf(file);
   const points = shown.map((one) => ({

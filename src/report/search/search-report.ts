@@ -336,7 +336,11 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
       : search.objective === "answer"
         ? "\nLoss, Change and KL are of the tokens that count: those of answers"
         : "";
-  return `${formatTable(columns, lines)}${notes}`;
+  const across =
+    search.settings?.across === "worst"
+      ? "\nsearched by the worst source; Loss, Change and KL are weighted means of all sources"
+      : "";
+  return `${formatTable(columns, lines)}${notes}${across}`;
 }
 
 /** What each pattern changes on each source, beside the total. */

@@ -91,12 +91,14 @@ async function* within(
 async function* beamForward(trials: Trials, most: number): AsyncGenerator<SearchEvent, void> {
   const { space, frontier, losses } = trials;
   const race = trials.repeats === undefined ? raced(RACE) : repeated(raced(RACE));
+  // A race tests means.
+  const screening = losses.across === "mean" ? race : trials.screening;
   let beam: Found[] = [yield* sparsest(trials)];
   for (let size = space.pinned + 1; size <= most; size++) {
     const children = new Map<Pattern, Found>();
     for (const parent of beam) {
       const flips = space.flips(parent.pattern, "forward", most);
-      for (const child of yield* tryFrom(trials, parent, flips, WIDTH, race)) {
+      for (const child of yield* tryFrom(trials, parent, flips, WIDTH, screening)) {
         if (!children.has(child.pattern)) children.set(child.pattern, child);
       }
     }
