@@ -6,7 +6,8 @@
 import { parsePattern } from "../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull } from "../pattern/pipeline-stages.ts";
 import { nativeLetters } from "./derived-types.ts";
-import type { Dialect, EngineName } from "./dialect.ts";
+import type { Dialect } from "./dialect.ts";
+import type { EngineName } from "./engines.ts";
 import { type IndexFields, indexerTypes, indexFieldNames } from "./index-fields.ts";
 import type { ServedModel } from "./served-model.ts";
 

@@ -3,23 +3,10 @@
  * down from its source: which fields it takes, what it does with what is missing, and how a user hands them over.
  */
 import type { Pattern } from "../pattern/pattern.ts";
+import type { EngineName } from "./engines.ts";
 import type { IndexFields } from "./index-fields.ts";
 import type { Release, ReleasesRead } from "./release.ts";
 import type { ServedModel } from "./served-model.ts";
-
-export const engineNames = [
-  "vllm",
-  "sglang",
-  "transformers",
-  "tensorrt-llm",
-  "vllm-ascend",
-  "atom",
-  "lmdeploy",
-  "xllm",
-  "llama.cpp",
-] as const;
-
-export type EngineName = (typeof engineNames)[number];
 
 /** One letter for each layer that has an indexer, or the sentence with which the engine ends instead of serving. */
 export type Schedule = { letters: string } | { failure: string };

@@ -1,6 +1,6 @@
 /** Every serving engine that indexcache writes patterns for. */
 import { UsageError } from "../base/errors.ts";
-import { type Dialect, type Engine, type EngineName, engineNames } from "./dialect.ts";
+import type { Dialect, Engine } from "./dialect.ts";
 import { atom } from "./dialects/atom.ts";
 import { llamaCpp } from "./dialects/llama-cpp.ts";
 import { lmdeploy } from "./dialects/lmdeploy.ts";
@@ -12,7 +12,7 @@ import { vllmAscend } from "./dialects/vllm-ascend.ts";
 import { xllm } from "./dialects/xllm.ts";
 import { compareReleases, parseRelease } from "./release.ts";
 
-const engines: Readonly<Record<EngineName, Engine>> = {
+const engines = {
   vllm,
   sglang,
   transformers,
@@ -22,12 +22,17 @@ const engines: Readonly<Record<EngineName, Engine>> = {
   lmdeploy,
   xllm,
   "llama.cpp": llamaCpp,
-};
+} satisfies Readonly<Record<string, Engine>>;
+
+export type EngineName = keyof typeof engines;
+
+/** In the order of every list. */
+export const engineNames = Object.keys(engines) as EngineName[];
 
 /** The rules of the newest release of each engine that is known here. */
 export const dialects = Object.fromEntries(
   engineNames.map((name) => {
-    const { releases, at } = engines[name];
+    const { releases, at }: Engine = engines[name];
     return [name, at(releases === undefined ? [] : parseRelease(releases.newest))];
   }),
 ) as Readonly<Record<EngineName, Dialect>>;
@@ -39,7 +44,7 @@ export const dialects = Object.fromEntries(
  */
 export function dialectAt(engine: EngineName, version?: string): { dialect: Dialect; note?: string } {
   if (version === undefined) return { dialect: dialects[engine] };
-  const { title, releases, at } = engines[engine];
+  const { title, releases, at }: Engine = engines[engine];
   if (releases === undefined) {
     throw new UsageError(
       `The rules of ${title} were read from ${dialects[engine].readFrom}; releases of it are not told apart here`,

@@ -1,8 +1,8 @@
 /** What `pattern` prints: findings of a check, and what each engine makes of the same request. */
 
 import type { Finding } from "../engines/check.ts";
-import { type Dialect, type EngineName, engineNames } from "../engines/dialect.ts";
-import { dialects } from "../engines/engines.ts";
+import type { Dialect } from "../engines/dialect.ts";
+import { dialects, type EngineName, engineNames } from "../engines/engines.ts";
 import type { IndexFields } from "../engines/index-fields.ts";
 import type { ServedModel } from "../engines/served-model.ts";
 import { formatTable } from "./text-table.ts";

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { checkPattern, type EngineCheck, stageHeads } from "../../src/engines/check.ts";
-import { type EngineName, engineNames } from "../../src/engines/dialect.ts";
-import { dialects } from "../../src/engines/engines.ts";
+import { dialects, type EngineName, engineNames } from "../../src/engines/engines.ts";
 import type { IndexFields } from "../../src/engines/index-fields.ts";
 import { modelOfLayers, type ServedModel } from "../../src/engines/served-model.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";

@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
-import { engineNames } from "../../src/engines/dialect.ts";
-import { dialects } from "../../src/engines/engines.ts";
+import { dialects, engineNames } from "../../src/engines/engines.ts";
 import { lettersOfTypes } from "../../src/engines/index-fields.ts";
 import { isInlinePattern, readInlinePattern, readPatternText } from "../../src/engines/pattern-source.ts";
 import { modelOfLayers } from "../../src/engines/served-model.ts";

@@ -2,7 +2,7 @@
 import { UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
-import { type EngineName, engineNames } from "../../engines/dialect.ts";
+import { type EngineName, engineNames } from "../../engines/engines.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { parseServers } from "../../live/server-address.ts";
 import { fullLayers } from "../../pattern/pattern.ts";

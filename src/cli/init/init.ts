@@ -6,7 +6,7 @@ import { type Command, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
-import { engineNames } from "../../engines/dialect.ts";
+import { engineNames } from "../../engines/engines.ts";
 import { CONFIG_NAME } from "../config/config-file.ts";
 import { isRunByAgent } from "../console/agent.ts";
 import { interruptible, programWords } from "../console/interruption.ts";

@@ -6,8 +6,8 @@ import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { modelName } from "../../checkpoint/hub-cache.ts";
 import type { Finding } from "../../engines/check.ts";
-import { type Dialect, engineNames } from "../../engines/dialect.ts";
-import { dialects } from "../../engines/engines.ts";
+import type { Dialect } from "../../engines/dialect.ts";
+import { dialects, engineNames } from "../../engines/engines.ts";
 import type { IndexFields } from "../../engines/index-fields.ts";
 import {
   isInlinePattern,

@@ -16,8 +16,8 @@ import {
   isChecked,
   isPipelineEngine,
 } from "../../engines/check.ts";
-import { type Dialect, type EngineName, engineNames } from "../../engines/dialect.ts";
-import { dialectAt } from "../../engines/engines.ts";
+import type { Dialect } from "../../engines/dialect.ts";
+import { dialectAt, type EngineName, engineNames } from "../../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../../engines/index-fields.ts";
 import { isInlinePattern, type PatternSource } from "../../engines/pattern-source.ts";
 import { configPath, readServedModel, type ServedModel } from "../../engines/served-model.ts";

@@ -1,7 +1,6 @@
 /** The pattern for each serving engine, ready to paste. */
 import { checkPattern, hasErrors } from "../../engines/check.ts";
-import { engineNames } from "../../engines/dialect.ts";
-import { dialects } from "../../engines/engines.ts";
+import { dialects, engineNames } from "../../engines/engines.ts";
 import { modelOfLayers, type ServedModel } from "../../engines/served-model.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Evidence } from "./evidence.ts";
