@@ -18,6 +18,16 @@ async function timed(work) {
   return (performance.now() - started) / 1000;
 }
 
+/** A prefill that ran every Full layer's indexer on every chunk that needs one. */
+function requirePrefill(model, decoder, pattern, length) {
+  const scoring = chunksOf(model.config, 0, length).filter(({ end }) => end > model.config.indexTopk).length;
+  requireExecutions(
+    `prefill of ${length} tokens with ${pattern}`,
+    { indexers: decoder.indexerExecutions.made },
+    { indexers: scoring * countFull(pattern) },
+  );
+}
+
 /** Seconds of a prefill for each arm, `{ name: median }`. */
 export async function measurePrefill(model, arms, length, { threads, repeats }) {
   const ids = someIds(length, model.config.vocabSize);
@@ -26,12 +36,7 @@ export async function measurePrefill(model, arms, length, { threads, repeats }) 
     for (const [name, pattern] of Object.entries(arms)) {
       const decoder = await openDecoder(model, pattern, { device: "cpu", threads, capacity: length });
       seconds[name].push(await timed(() => decoder.prefill(ids)));
-      const scoring = chunksOf(model.config, 0, length).filter(({ end }) => end > model.config.indexTopk).length;
-      requireExecutions(
-        `prefill of ${length} tokens with ${name}`,
-        { indexers: decoder.indexerExecutions.made },
-        { indexers: scoring * countFull(pattern) },
-      );
+      requirePrefill(model, decoder, pattern, length);
       await decoder.release();
     }
   }
@@ -57,6 +62,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     capacity: Number(length),
   });
   await decoder.prefill(someIds(Number(length), model.config.vocabSize));
+  requirePrefill(model, decoder, pattern, Number(length));
   await decoder.release();
   console.log(process.resourceUsage().maxRSS * 1024);
 }

@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
+import { requireExecutions } from "../executions.js";
 import { calibrationWindows } from "./search.js";
 
 const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
@@ -24,11 +25,17 @@ export async function measureServer(model, { threads, sequences }) {
       const at = Math.max(0, index - 1);
       const own = await measured(server, () => evaluator.evaluate(pattern, { sequences: [at], afresh: true }));
       const [{ loss }] = own.result.sequences;
+      requireExecutions(
+        `direct evaluation of window ${at}`,
+        { bodies: own.result.executions.body, served: own.served },
+        { bodies: model.config.numHiddenLayers, served: 0 },
+      );
       // The first window warms both sides up.
       if (index > 0) add(direct, { cpu: own.cpu, seconds: own.seconds });
       for (const way of ways) {
         await server.post("/reset_prefix_cache", {});
         const asked = await measured(server, () => server.post(way.path, way.body([...window])));
+        requireExecutions(`${way.title}, window ${at}`, { tokens: asked.served }, { tokens: window.length });
         const difference = Math.abs(way.loss(asked.result.body, [...window]) - loss);
         if (!(difference < tolerance)) throw new Error(`${way.title}: the loss is off by ${difference}`);
         way.difference = Math.max(way.difference, difference);
@@ -131,9 +138,11 @@ async function measurePrefix(server, windows) {
       }
       return answers;
     });
+    const told = run.result.reduce((sum, answer) => sum + answer.rows, 0);
+    requireExecutions(`four answers ${title}`, { rows: run.served }, { rows: told });
     rows.push({
       title,
-      rows: run.result.reduce((sum, answer) => sum + answer.rows, 0),
+      rows: told,
       cpu: run.serverCpu,
       seconds: run.seconds,
       told: run.result.map(({ told }) => told).join(),
@@ -166,15 +175,17 @@ function add(total, part) {
   for (const [name, value] of Object.entries(part)) total[name] += value;
 }
 
-/** Seconds, and CPU time of this process and of the server's. */
+/** Seconds, CPU time of this process and of the server's, and prompt tokens that the server ran, not reused. */
 async function measured(server, work) {
-  const before = await server.cpu();
+  const before = await server.counters();
   const cpu = process.cpuUsage();
   const started = performance.now();
   const result = await work();
   const seconds = (performance.now() - started) / 1000;
   const { user, system } = process.cpuUsage(cpu);
-  return { result, seconds, cpu: (user + system) / 1e6, serverCpu: (await server.cpu()) - before };
+  const after = await server.counters();
+  const served = after.tokens - before.tokens;
+  return { result, seconds, cpu: (user + system) / 1e6, serverCpu: after.cpu - before.cpu, served };
 }
 
 async function start(path, threads) {
@@ -209,9 +220,11 @@ async function start(path, threads) {
       if (!response.ok) throw new Error(`${where}: ${text}`);
       return { body: JSON.parse(text), bytes: text.length };
     },
-    async cpu() {
+    async counters() {
       const text = await (await fetch(`${url}/metrics`)).text();
-      return Number(/^process_cpu_seconds_total (.*)$/m.exec(text)?.[1]);
+      const total = (name) => Number(new RegExp(`^${name}_total (.*)$`, "m").exec(text)?.[1]);
+      const tokens = total("indexcache_prompt_tokens") - total("indexcache_prompt_tokens_reused");
+      return { cpu: total("process_cpu_seconds"), tokens };
     },
     stop: () =>
       new Promise((resolve) => {
