@@ -115,7 +115,8 @@ function noWeights(folder: string, entries: readonly string[]): InputError {
     const more = found.length === 1 ? "" : ` and ${found.length - 1} more`;
     return new InputError(`${lacks}; ${first}${more} is ${words}`, { hint: advice });
   }
-  return new InputError(lacks, hint(folder));
+  const alone = entries.includes("config.json") ? { hint: withoutWeights } : {};
+  return new InputError(lacks, { ...alone, ...hint(folder) });
 }
 
 function missingShard(folder: string, file: string, weightMap: ReadonlyMap<string, string>): InputError {
@@ -210,6 +211,9 @@ function absentTensors(
   }
   return absent;
 }
+
+const withoutWeights =
+  "config.json alone is enough for inspect, pattern, search --dry-run and distill --dry-run; hf download OWNER/NAME --local-dir FOLDER fetches weights";
 
 function hint(folder: string): { hint?: string } {
   const words = downloadHint(folder);

@@ -1,6 +1,12 @@
 import { expect, test } from "vitest";
 import { recordedCommand, resumeCommand } from "../../src/cli/console/interruption.ts";
 
+test("a program in node_modules/.bin, which is on no PATH, is started by npx", () => {
+  expect(resumeCommand(["/usr/bin/node", "/home/a/new/node_modules/.bin/indexcache", "search"])).toBe(
+    "npx indexcache search --resume",
+  );
+});
+
 test("resumeCommand() is the command line as given, quoted, with --resume", () => {
   expect(resumeCommand(["/usr/bin/node", "/usr/local/bin/indexcache", "search", "-o", "my p.json", "--fresh"])).toBe(
     "indexcache search -o 'my p.json' --resume",

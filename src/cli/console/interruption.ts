@@ -2,7 +2,7 @@
  * Ctrl-C and SIGTERM: the first signal asks the work to stop and save. A second one is the system's own and kills;
  * after SIGTERM nobody has to send it.
  */
-import { basename, isAbsolute, relative } from "node:path";
+import { basename, dirname, isAbsolute, relative } from "node:path";
 import process from "node:process";
 import { ExitCode, InterruptedError } from "../../base/errors.ts";
 import { quoteWord } from "../../base/shell.ts";
@@ -72,6 +72,8 @@ export function resumeCommand(argv: readonly string[]): string {
 
 /** How this program was started, for commands that a message proposes. */
 export function programWords([, script = "indexcache"]: readonly string[]): string[] {
+  // In a project's or npx's node_modules/.bin it is on nobody's PATH.
+  if (/[\\/]node_modules[\\/]\.bin$/.test(dirname(script))) return ["npx", "indexcache"];
   if (basename(script) === "indexcache") return ["indexcache"];
   // Node has made it absolute; below the folder at hand the short path says the same.
   const short = relative(process.cwd(), script);
