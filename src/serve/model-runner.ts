@@ -84,7 +84,7 @@ export class ModelRunner {
     tokenizer: Tokenizer | undefined,
     { device, threads, prefixBytes }: RunnerSettings,
   ): Promise<ModelRunner> {
-    const stages = await StageModel.openForPrefill(model, { device, threads }, [model.config.indexerLayers]);
+    const stages = await StageModel.open(model, { device, threads }, { patterns: [model.config.indexerLayers] });
     return new ModelRunner(stages, tokenizer, prefixBytes);
   }
 

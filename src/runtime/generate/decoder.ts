@@ -71,13 +71,16 @@ export interface FilledCaches {
   indexerKeys: ReadonlyMap<number, RowCache>;
 }
 
-/** What a graph of a pattern is, beside the pattern. */
-interface DecoderGraph {
+/** A graph of a pattern that is open, and what it is. */
+interface OpenGraph {
+  config: DsaConfig;
+  session: OnnxSession;
+  tensor: typeof Tensor;
   form: CacheForm;
   /** Of a generation graph. */
   fixed: GenerationSettings | undefined;
-  /** Tokens that the caches hold; none where they grow. */
-  tokens: number | undefined;
+  /** Tokens that caches of a fixed size are made for. */
+  tokens: number;
   bytesPerElement: number;
 }
 
@@ -86,40 +89,25 @@ export class CachedDecoder implements Decoder {
   readonly pattern: Pattern;
   readonly vocabularySize: number;
   readonly plan: string[];
+  readonly #graph: OpenGraph;
   readonly #config: DsaConfig;
-  readonly #session: OnnxSession;
-  readonly #tensor: typeof Tensor;
-  readonly #graph: DecoderGraph;
   /** Empty where caches are resident. */
   readonly #caches: FedCache[];
-  readonly #fullLayers: number;
   #position = 0;
   /** What has put the tokens into caches that cannot be set aside. */
   #runs: (GenerationRun & { ids: readonly number[] })[] = [];
   #made = 0;
   #saved = 0;
 
-  constructor(
-    config: DsaConfig,
-    pattern: Pattern,
-    session: OnnxSession,
-    tensor: typeof Tensor,
-    graph: DecoderGraph,
-    caches: FedCache[],
-    plan: string[],
-  ) {
+  constructor(pattern: Pattern, graph: OpenGraph, caches: FedCache[], plan: string[]) {
     this.pattern = pattern;
-    this.vocabularySize = config.vocabSize;
+    this.vocabularySize = graph.config.vocabSize;
     this.plan = plan;
-    this.#config = config;
-    this.#session = session;
-    this.#tensor = tensor;
     this.#graph = graph;
+    this.#config = graph.config;
     this.#caches = caches;
-    this.#fullLayers = fullLayers(pattern).length;
   }
 
-  /** Indexer scorings made, and those that Shared layers saved. */
   get indexerExecutions(): { made: number; saved: number } {
     return { made: this.#made, saved: this.#saved };
   }
@@ -139,7 +127,7 @@ export class CachedDecoder implements Decoder {
 
   /** Runs of the graph since it was opened. */
   get runs(): number {
-    return this.#session.traffic.runs;
+    return this.#graph.session.traffic.runs;
   }
 
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
@@ -234,7 +222,7 @@ export class CachedDecoder implements Decoder {
   }
 
   async release(): Promise<void> {
-    await this.#session.release();
+    await this.#graph.session.release();
   }
 
   /**
@@ -285,8 +273,8 @@ export class CachedDecoder implements Decoder {
   }
 
   #requireRoom(tokens: number): void {
-    const { tokens: room } = this.#graph;
-    if (room === undefined || this.position + tokens <= room) return;
+    const { fixed, tokens: room } = this.#graph;
+    if (fixed === undefined || this.position + tokens <= room) return;
     throw new InputError(`The caches were made for ${room} tokens, and ${this.position + tokens} are needed`);
   }
 
@@ -302,15 +290,16 @@ export class CachedDecoder implements Decoder {
         ? { logits_to_keep: this.#int64([ofEachRow ? ids.length : 1]) }
         : this.#fixedFeeds(fixed, run, ofEachRow ? rows.slice(0, ids.length) : [ids.length - 1])),
     };
-    for (const cache of this.#caches) feeds[cache.past] = cache.tensor(this.#tensor);
-    const outputs = await this.#session.run(feeds);
+    for (const cache of this.#caches) feeds[cache.past] = cache.tensor(this.#graph.tensor);
+    const outputs = await this.#graph.session.run(feeds);
     for (const cache of this.#caches) cache.put(start, outputs);
     this.#position += ids.length;
     if (fixed !== undefined) this.#runs.push({ ...run, ids });
     // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
     if (end > this.#config.indexTopk) {
-      this.#made += this.#fullLayers;
-      this.#saved += this.#config.numHiddenLayers - this.#fullLayers;
+      const full = fullLayers(this.pattern).length;
+      this.#made += full;
+      this.#saved += this.#config.numHiddenLayers - full;
     }
     return floats(outputs.logits, "logits");
   }
@@ -319,16 +308,16 @@ export class CachedDecoder implements Decoder {
   #fixedFeeds(fixed: GenerationSettings, { way, blocks }: GenerationRun, wanted: readonly number[]): Feeds {
     const feeds: Feeds = {
       logits_row: this.#int64(wanted),
-      readable_blocks: new this.#tensor("float32", new Float32Array(), [blocks, 0]),
+      readable_blocks: new this.#graph.tensor("float32", new Float32Array(), [blocks, 0]),
     };
     for (const each of waysOf(this.#config, fixed).slice(0, -1)) {
-      feeds[wayInput(each)] = new this.#tensor("bool", Uint8Array.of(each === way ? 1 : 0), []);
+      feeds[wayInput(each)] = new this.#graph.tensor("bool", Uint8Array.of(each === way ? 1 : 0), []);
     }
     return feeds;
   }
 
   #int64(values: readonly number[]): Tensor {
-    return new this.#tensor("int64", BigInt64Array.from(values, BigInt), [values.length]);
+    return new this.#graph.tensor("int64", BigInt64Array.from(values, BigInt), [values.length]);
   }
 }
 
@@ -352,21 +341,16 @@ export async function openDecoder(
   const { config } = model;
   const form = provider === undefined ? cacheForm(device, dtype) : "fed";
   const weights = await model.weights();
-  const graph: DecoderGraph = {
-    form,
-    fixed: undefined,
-    tokens: undefined,
-    bytesPerElement: dtype === "float16" ? 2 : 4,
-  };
-  let plan: string[];
-  if (form === "growing") plan = growingPlan(config, pattern, capacity);
-  else {
-    const rows = capacityFor(config, capacity);
-    const precision = precisionOf(dtype);
-    graph.fixed = { precision, provider: provider ?? providerOf(device), caches: form, capacity: rows };
-    graph.tokens = capacity;
-    const kernels = kernelsOf(graph.fixed.provider, precision);
-    const need = generationNeed(config, weights, pattern, kernels, rows, graph.bytesPerElement);
+  const precision = precisionOf(dtype);
+  const bytesPerElement = dtype === "float16" ? 2 : 4;
+  const rows = form === "growing" ? capacity : capacityFor(config, capacity);
+  const fixed =
+    form === "growing"
+      ? undefined
+      : { precision, provider: provider ?? providerOf(device), caches: form, capacity: rows };
+  let plan = growingPlan(config, pattern, capacity);
+  if (fixed !== undefined) {
+    const need = generationNeed(config, weights, pattern, kernelsOf(fixed.provider, precision), rows, bytesPerElement);
     const free = (await deviceMemory(device))?.free;
     if (free !== undefined && need.weights + need.caches + need.run > free) {
       throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
@@ -378,12 +362,12 @@ export async function openDecoder(
       `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
     ];
   }
-  const built =
-    graph.fixed === undefined
+  const graph =
+    fixed === undefined
       ? buildFullModel(config, weights, pattern)
-      : buildGenerationGraph(config, weights, pattern, graph.fixed);
-  const { Tensor } = await loadRuntime();
-  const session = await OnnxSession.create(encodeModel(built), `${config.name} ${pattern}`, {
+      : buildGenerationGraph(config, weights, pattern, fixed);
+  const { Tensor: tensor } = await loadRuntime();
+  const session = await OnnxSession.create(encodeModel(graph), `${config.name} ${pattern}`, {
     device,
     threads: options.threads ?? defaultThreads(),
     folder: model.places.folder,
@@ -394,8 +378,9 @@ export async function openDecoder(
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });
   const names = form === "resident" ? [] : generationCaches(config, pattern);
-  const caches = names.map((name) => new FedCache(name, graph.fixed?.capacity ?? capacity, dtype, form === "growing"));
-  const decoder = new CachedDecoder(config, pattern, session, Tensor, graph, caches, plan);
+  const caches = names.map((name) => new FedCache(name, rows, dtype, form === "growing"));
+  const open = { config, session, tensor, form, fixed, tokens: capacity, bytesPerElement };
+  const decoder = new CachedDecoder(pattern, open, caches, plan);
   if (form === "resident" && capacity >= 2 && !(await keepsWhatIsWritten(decoder))) {
     await decoder.release();
     throw new RuntimeFailure("This ONNX Runtime does not keep caches on the device from one run to the next", {

@@ -46,7 +46,7 @@ export class SharedPrefill implements PromptPrefills {
     patterns: readonly Pattern[],
     { device, threads }: PrefillSettings,
   ): Promise<SharedPrefill> {
-    const prefill = new SharedPrefill(await StageModel.openForPrefill(model, { device, threads }, patterns));
+    const prefill = new SharedPrefill(await StageModel.open(model, { device, threads }, { patterns }));
     try {
       for (const pattern of patterns) {
         // They are not alone in their process: no spinning threads.

@@ -6,7 +6,7 @@ import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
-import { type ModelSizes, modelSizes } from "../device/model-sizes.ts";
+import { modelSizes } from "../device/model-sizes.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
 import { divergenceStage, type LayerRoom, type LoadedStage, type Loads, StageSessions } from "./stage-sessions.ts";
@@ -36,6 +36,12 @@ export interface KnownRows {
   latent: Float32Array;
   /** Hidden states of at least the invariant rows. */
   hidden: Float32Array;
+}
+
+interface StageOptions {
+  top?: number | undefined;
+  room?: LayerRoom | undefined;
+  patterns?: readonly Pattern[];
 }
 
 type TensorClass = typeof Tensor;
@@ -72,54 +78,36 @@ export class StageModel {
   }
 
   /**
-   * Loads the stages that loss evaluation needs.
+   * Loads the stages that losses need, or prefills.
    * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
    * @param room loads only what stays by it; layers below come and go
+   * @param patterns of prefills: loads the indexers that one of them runs, and the head that makes logits
    */
   static async open(
     model: ModelFolder,
     settings: Omit<SessionSettings, "folder">,
-    { top, room }: { top?: number | undefined; room?: LayerRoom | undefined } = {},
+    { top, room, patterns }: StageOptions = {},
   ): Promise<StageModel> {
-    const head = top === undefined ? "loss" : divergenceStage;
-    const graph = (name: LoadedStage) => {
-      if (name !== divergenceStage) return model.stage(name);
-      return model.weights().then((weights) => encodeModel(buildDivergenceStage(model.config, weights, top as number)));
-    };
-    const names = [...layerStages(model.config, model.config.indexerLayers), head] as const;
-    const passing = room === undefined ? undefined : { room, sizes: modelSizes(await model.weights()) };
-    return await StageModel.#load(model, settings, names, graph, top === undefined ? 0 : ownWidth(top), passing);
-  }
-
-  /** Loads what prefills under these patterns need: layers with the indexers that one of them runs, and the head. */
-  static openForPrefill(
-    model: ModelFolder,
-    settings: Omit<SessionSettings, "folder">,
-    patterns: readonly Pattern[],
-  ): Promise<StageModel> {
-    const some = Array.from({ length: model.config.numHiddenLayers }, (_, layer) =>
-      patterns.some((pattern) => isFull(pattern, layer)) ? "F" : "S",
-    );
-    const names = [...layerStages(model.config, some.join("")), "head"] as const;
-    return StageModel.#load(model, settings, names, (name) => model.stage(name as StageName), 0);
-  }
-
-  static async #load(
-    { config, places: { folder } }: ModelFolder,
-    settings: Omit<SessionSettings, "folder">,
-    names: readonly LoadedStage[],
-    graph: (name: LoadedStage) => Promise<Uint8Array>,
-    ownWidth: number,
-    passing?: { room: LayerRoom; sizes: ModelSizes },
-  ): Promise<StageModel> {
+    const { config, places, stage, weights } = model;
     const { Tensor } = await loadRuntime();
-    const open = async (name: LoadedStage) =>
-      await OnnxSession.create(await graph(name), name, { ...settings, folder });
+    const open = async (name: LoadedStage) => {
+      const graph =
+        name === divergenceStage
+          ? encodeModel(buildDivergenceStage(config, await weights(), top as number))
+          : await stage(name);
+      return await OnnxSession.create(graph, name, { ...settings, folder: places.folder });
+    };
+    const passing = room === undefined ? undefined : { room, sizes: modelSizes(await weights()) };
     const sessions = new StageSessions(open, passing);
-    const stages = new StageModel(config, sessions, Tensor, ownWidth, passing?.room.staysFrom ?? 0);
+    const width = top === undefined ? 0 : ownWidth(top);
+    const stages = new StageModel(config, sessions, Tensor, width, room?.staysFrom ?? 0);
+    // What comes and goes is opened when it is asked for, and what stays with it.
+    if (passing !== undefined) return stages;
+    const head = patterns !== undefined ? "head" : top === undefined ? "loss" : divergenceStage;
     try {
-      // What comes and goes is opened when it is asked for, and what stays with it.
-      if (passing === undefined) for (const name of names) await sessions.open(name);
+      for (const name of [...layerStages(config, patterns ?? [config.indexerLayers]), head] as const) {
+        await sessions.open(name);
+      }
     } catch (error) {
       await stages.release();
       throw error;
@@ -244,18 +232,13 @@ export class StageModel {
     rows: SequenceRows,
     known?: Float32Array,
   ): Promise<Float32Array> {
+    const from = known === undefined ? 0 : rows.invariant;
     const losses = new Float32Array(rows.length - 1);
-    if (known !== undefined) losses.set(known);
-    for (const { start, end } of rows.chunks) {
-      if (known !== undefined && end <= rows.invariant) continue;
-      const last = Math.min(end, rows.length - 1);
-      if (last <= start) continue;
-      const outputs = await this.#run("loss", {
-        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
-        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
-      });
+    losses.set(known ?? []);
+    await this.#forTargets(hidden, ids, rows, from, async (start, _last, feeds) => {
+      const outputs = await this.#run("loss", feeds);
       losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
-    }
+    });
     return losses;
   }
 
@@ -294,19 +277,34 @@ export class StageModel {
   ): Promise<Float32Array> {
     const { baseline, own: isOwn, output } = divergenceNames;
     const results = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
-    for (const { start, end } of rows.chunks) {
-      const last = Math.min(end, rows.length - 1);
-      if (start < from || last <= start) continue;
-      const [first, behind] = own === undefined ? [0, 0] : [start - from, last - from];
+    await this.#forTargets(hidden, ids, rows, from, async (start, last, feeds) => {
+      const [first, end] = own === undefined ? [0, 0] : [start - from, last - from];
       const outputs = await this.#run(divergenceStage, {
-        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
-        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
-        [baseline]: this.#matrix(own ?? new Float32Array(), first, behind, this.#ownWidth),
+        ...feeds,
+        [baseline]: this.#matrix(own ?? new Float32Array(), first, end, this.#ownWidth),
         [isOwn]: new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []),
       });
       results.set(floats(outputs[output], output), (start - from) * width);
-    }
+    });
     return results;
+  }
+
+  /** Calls `run` for the rows `start` to `last` of each chunk from row `from` on that have a next token. */
+  async #forTargets(
+    hidden: Float32Array,
+    ids: Int32Array,
+    rows: SequenceRows,
+    from: number,
+    run: (start: number, last: number, feeds: Feeds) => Promise<void>,
+  ): Promise<void> {
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (start < from || last <= start) continue;
+      await run(start, last, {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+      });
+    }
   }
 
   /** Weights read and loaded so far. */
@@ -361,10 +359,10 @@ function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
-/** @param indexers F for each layer whose indexer is wanted */
-function layerStages(config: DsaConfig, indexers: string): StageName[] {
+/** The embedding and all layers, with the indexers that one of the patterns runs. */
+function layerStages(config: DsaConfig, patterns: readonly Pattern[]): StageName[] {
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
-    indexers[layer] === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+    patterns.some((pattern) => isFull(pattern, layer)) ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
   );
   return ["embed", ...layers.flat()];
 }
