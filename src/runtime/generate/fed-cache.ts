@@ -5,7 +5,7 @@ import type { Dtype } from "../measurement.ts";
 import { RowCache } from "../stages/row-cache.ts";
 
 /** The graph's names of the rows that go in and of those that come out. */
-export interface CacheNames {
+interface CacheNames {
   past: string;
   fresh: string;
   width: number;

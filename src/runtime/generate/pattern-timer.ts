@@ -12,7 +12,7 @@ import { RandomNumbers } from "../../base/random-numbers.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Chunk } from "../stages/chunks.ts";
-import type { CachedDecoder } from "./decoder.ts";
+import type { CachedDecoder } from "./cached-decoder.ts";
 import { openTimedGraphs, type TimedGraphs, type TimerSettings } from "./timed-graphs.ts";
 
 export interface TimingPlan {

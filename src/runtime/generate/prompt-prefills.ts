@@ -8,7 +8,8 @@ import type { Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
-import { type CachedDecoder, openDecoder } from "./decoder.ts";
+import type { CachedDecoder } from "./cached-decoder.ts";
+import { openDecoder } from "./decoder.ts";
 
 export interface PrefillSettings {
   device: ComputeDevice;

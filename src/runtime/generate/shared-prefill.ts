@@ -11,7 +11,8 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { RowCache } from "../stages/row-cache.ts";
 import { type KnownRows, type SelectedKeys, type SequenceRows, StageModel } from "../stages/stage-model.ts";
-import { type CachedDecoder, openDecoder } from "./decoder.ts";
+import type { CachedDecoder } from "./cached-decoder.ts";
+import { openDecoder } from "./decoder.ts";
 import type { PrefilledDecoder, PrefillSettings, PromptPrefills } from "./prompt-prefills.ts";
 
 /** Patterns that have agreed on every layer below `layer`, and what those layers left. */

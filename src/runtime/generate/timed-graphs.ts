@@ -2,7 +2,8 @@
 import type { Clock } from "../../base/clock.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { type CachedDecoder, type DecoderSettings, openDecoder } from "./decoder.ts";
+import type { CachedDecoder } from "./cached-decoder.ts";
+import { type DecoderSettings, openDecoder } from "./decoder.ts";
 
 export interface TimerSettings extends DecoderSettings {
   clock: Clock;
