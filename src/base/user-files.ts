@@ -31,10 +31,15 @@ export async function attemptRead<T>(
   try {
     return await operation();
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined || code.startsWith("E_")) throw error;
-    throw refusal(noun, describeSystemError(code), details, error);
+    throw explained(error, noun, details);
   }
+}
+
+/** What the system refuses as a refusal; any other error as it is. */
+function explained(error: unknown, noun: string, details: ReadingDetails): unknown {
+  const code = systemErrorCode(error);
+  if (code === undefined || code.startsWith("E_")) return error;
+  return refusal(noun, describeSystemError(code), details, error);
 }
 
 /**
@@ -105,9 +110,7 @@ export async function* readUserBlocks(path: string, noun: string, blockBytes = 1
     const stream = file.createReadStream({ highWaterMark: blockBytes, autoClose: false });
     yield* stream as AsyncIterable<Buffer>;
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined || code.startsWith("E_")) throw error;
-    throw refusal(noun, describeSystemError(code), {}, error);
+    throw explained(error, noun, {});
   } finally {
     await file.close();
   }

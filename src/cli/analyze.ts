@@ -15,7 +15,7 @@ import {
   measurePairs,
 } from "../analyze/loss-change.ts";
 import { PairStatistics } from "../analyze/pair-statistics.ts";
-import { InputError, InterruptedError } from "../base/errors.ts";
+import { InputError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
@@ -50,7 +50,7 @@ import {
   type PatternFlags,
   type WorkerFlags,
 } from "./arguments/options.ts";
-import { interruptible, recordedCommand, resumeCommand } from "./console/interruption.ts";
+import { interruptible, recordedCommand, withResume } from "./console/interruption.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
 import {
@@ -179,11 +179,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
     terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
   } catch (error) {
-    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
-    throw new InterruptedError(`Interrupted; every measured loss is in "${journal.path}"`, {
-      hint: `go on with: ${resumeCommand(process.argv)}`,
-      cause: error,
-    });
+    throw withResume(error, "every measured loss", journal?.path);
   } finally {
     await journal?.close();
   }

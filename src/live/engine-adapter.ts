@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { InputError, RuntimeFailure } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
+import type { HttpClient } from "./http-client.ts";
 
 /**
  * What the kit says of one rank (a worker, a scheduler). `letters`: F and S as switched, `-` for a layer without an
@@ -234,8 +235,16 @@ export function requireLogprobs(url: string, values: TokenLogprobs): TokenLogpro
   });
 }
 
-/** The one sum over a Prometheus page of the metrics with one of the names; undefined where there is none. */
-export function sumMetric(text: string, names: readonly string[]): number | undefined {
+/** The sum of a server's metrics with one of the names; undefined where it has none of them, or does not tell. */
+export async function sumMetric(
+  client: HttpClient,
+  names: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<number | undefined> {
+  const text = await client.text("GET", "/metrics", { signal, once: true }).catch((error: unknown) => {
+    if (error instanceof RuntimeFailure || error instanceof InputError) return "";
+    throw error;
+  });
   let total: number | undefined;
   for (const line of text.split("\n")) {
     const form = /^([\w:]+)(?:\{[^}]*\})?\s+([\d.eE+-]+)$/.exec(line.trim());

@@ -164,11 +164,7 @@ export class SglangAdapter implements EngineAdapter {
   }
 
   async running(signal?: AbortSignal): Promise<number | undefined> {
-    const text = await this.#client.text("GET", "/metrics", { signal, once: true }).catch((error: unknown) => {
-      if (error instanceof RuntimeFailure || error instanceof InputError) return undefined;
-      throw error;
-    });
-    return text === undefined ? undefined : sumMetric(text, ["sglang:num_running_reqs", "sglang:num_queue_reqs"]);
+    return await sumMetric(this.#client, ["sglang:num_running_reqs", "sglang:num_queue_reqs"], signal);
   }
 
   async reset(signal?: AbortSignal): Promise<void> {

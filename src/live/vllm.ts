@@ -3,7 +3,7 @@
  * `/inference/v1/generate`, or, where a release has no scores of given tokens there, from `/v1/completions`.
  */
 import { z } from "zod";
-import { InputError, RuntimeFailure } from "../base/errors.ts";
+import { RuntimeFailure } from "../base/errors.ts";
 import {
   type DescribedRank,
   describedRank,
@@ -198,12 +198,7 @@ export class VllmAdapter implements EngineAdapter {
   }
 
   async running(signal?: AbortSignal): Promise<number | undefined> {
-    const text = await this.#client.text("GET", "/metrics", { signal, once: true }).catch((error: unknown) => {
-      if (error instanceof RuntimeFailure || error instanceof InputError) return undefined;
-      throw error;
-    });
-    if (text === undefined) return undefined;
-    return sumMetric(text, ["vllm:num_requests_running", "vllm:num_requests_waiting"]);
+    return await sumMetric(this.#client, ["vllm:num_requests_running", "vllm:num_requests_waiting"], signal);
   }
 
   async reset(signal?: AbortSignal): Promise<void> {

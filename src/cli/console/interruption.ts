@@ -70,6 +70,15 @@ export function resumeCommand(argv: readonly string[]): string {
     .join(" ");
 }
 
+/** An interruption, with what of its work is kept in a journal or folder and how to go on; other errors as they are. */
+export function withResume(error: unknown, what: string, place: string | undefined): unknown {
+  if (!(error instanceof InterruptedError) || place === undefined) return error;
+  return new InterruptedError(`Interrupted; ${what} is in "${place}"`, {
+    hint: `go on with: ${resumeCommand(process.argv)}`,
+    cause: error,
+  });
+}
+
 /** How this program was started, for commands that a message proposes. */
 export function programWords([, script = "indexcache"]: readonly string[]): string[] {
   // In a project's or npx's node_modules/.bin it is on nobody's PATH.

@@ -1,5 +1,5 @@
 /** What a distillation leaves behind while it runs, how it ends, and what its result loses on held-out text. */
-import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
+import { RuntimeFailure } from "../../base/errors.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import type { DistillEvent, Measured } from "../../distill/distillation.ts";
 import type { DistilledOrigin } from "../../distill/distilled-files.ts";
@@ -10,7 +10,7 @@ import { formatBytes } from "../../report/quantities.ts";
 import { openLossEvaluator } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice, Measurement } from "../../runtime/measurement.ts";
 import type { IndexerParameters } from "../../runtime/training/gradient-session.ts";
-import { resumeCommand } from "../console/interruption.ts";
+import { resumeCommand, withResume } from "../console/interruption.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { freeMemory } from "./distill-needs.ts";
 
@@ -93,13 +93,7 @@ export function measuredByLayer(
 /** What is left of a run that was stopped, or could not go on, and how it is taken up again. */
 export function explainEnd(error: unknown, work: string | undefined): unknown {
   if (work === undefined) return error;
-  if (error instanceof InterruptedError) {
-    return new InterruptedError(`Interrupted; what was trained so far is in "${work}"`, {
-      hint: `go on with: ${resumeCommand(process.argv)}`,
-      cause: error,
-    });
-  }
-  if (!(error instanceof RuntimeFailure)) return error;
+  if (!(error instanceof RuntimeFailure)) return withResume(error, "what was trained so far", work);
   const kept = `the last good state is kept in "${work}"`;
   return new RuntimeFailure(error.message, {
     hint: error.hint === undefined ? kept : `${error.hint}; ${kept}`,

@@ -1,7 +1,7 @@
 /** `indexcache eval`: a pattern against the baseline on the field's long-context suites. */
 import process from "node:process";
 import type { Command } from "commander";
-import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
+import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/evaluation.ts";
 import { planEvaluation } from "../../eval/run/plan.ts";
@@ -16,7 +16,7 @@ import { evalRecord } from "../../report/eval/eval-record.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
 import { addModelToRun } from "../arguments/opening.ts";
-import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
 import { modelPath, requireServerOptions } from "../live/server-options.ts";
@@ -132,11 +132,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       await runner.release();
     }
   } catch (error) {
-    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
-    throw new InterruptedError(`Interrupted; every finished item is in "${journal.path}"`, {
-      hint: `go on with: ${resumeCommand(process.argv)}`,
-      cause: error,
-    });
+    throw withResume(error, "every finished item", journal?.path);
   } finally {
     await journal?.close();
   }

@@ -1,7 +1,7 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
 import process from "node:process";
 import type { Command } from "commander";
-import { InputError, InterruptedError, UsageError } from "../../base/errors.ts";
+import { InputError, UsageError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
 import { quoted } from "../../base/quoted.ts";
 import { toolVersion } from "../../base/version.ts";
@@ -35,7 +35,7 @@ import {
 import { identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
-import { interruptible, recordedCommand, resumeCommand } from "../console/interruption.ts";
+import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
 import { modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
@@ -184,11 +184,7 @@ async function searchWith(
     terminal.next("whether answers stay as good", evalCommand(work.path, flags, file));
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
-    if (!(error instanceof InterruptedError) || journal === undefined) throw error;
-    throw new InterruptedError(`Interrupted; every finished evaluation is in "${journal.path}"`, {
-      hint: `go on with: ${resumeCommand(process.argv)}`,
-      cause: error,
-    });
+    throw withResume(error, "every finished evaluation", journal?.path);
   } finally {
     await journal?.close();
   }
