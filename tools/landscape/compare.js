@@ -7,94 +7,19 @@
  *   npm run build && node tools/landscape/compare.js sequences  how many sequences a search needs (some minutes)
  *   npm run build && node tools/landscape/compare.js stability  what a search says of its own stability, and other text
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Random } from "../../dist/base/random.js";
 import { efforts } from "../../dist/cli/search/effort.js";
 import { fullLayers, fullPattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
-import { oneByOne } from "../../dist/search/events.js";
-import { search } from "../../dist/search/search.js";
-import { PatternSpace } from "../../dist/search/space.js";
 import { blockwise } from "../../dist/search/strategies/blockwise.js";
 import { exhaustive } from "../../dist/search/strategies/exhaustive.js";
 import { greedy } from "../../dist/search/strategies/greedy.js";
 import { refine } from "../../dist/search/strategies/refine.js";
 import { strategies } from "../../dist/search/strategies/strategies.js";
 import { beam, floating, forward, withSwaps } from "./comparators.js";
+import { all, landscapeFiles, mean, milli, optimum, patternAt, readLandscape, row, run } from "./landscapes.js";
 
-const folder = fileURLToPath(new URL("../../test/fixtures/landscapes", import.meta.url));
 const RANDOM_PATTERNS = 200;
-
-/** See landscape.py for the format. */
-function readLandscape(name) {
-  const bytes = readFileSync(join(folder, `${name}.landscape`));
-  const end = bytes.indexOf(10);
-  const header = JSON.parse(bytes.subarray(0, end).toString());
-  const patterns = 2 ** (header.layers - 1);
-  let offset = end + 1;
-  const sets = {};
-  for (const { name: set, sequences } of header.sets) {
-    sets[set] = { sequences };
-    for (const quantity of ["nll", "kl"]) {
-      sets[set][quantity] = Float32Array.from({ length: patterns * sequences }, (_, index) =>
-        bytes.readFloatLE(offset + 4 * index),
-      );
-      offset += 4 * patterns * sequences;
-    }
-  }
-  return { name, layers: header.layers, patterns, sets };
-}
-
-function indexOf(pattern) {
-  return [...pattern].slice(1).reduce((bits, letter, at) => bits | (letter === "F" ? 1 << at : 0), 0);
-}
-
-function patternAt(index, layers) {
-  return parsePattern(`F${Array.from({ length: layers - 1 }, (_, at) => ((index >> at) & 1 ? "F" : "S")).join("")}`);
-}
-
-const all = (count) => Array.from({ length: count }, (_, index) => index);
-
-function mean(set, pattern, sequences = all(set.sequences), quantity = "nll") {
-  const start = indexOf(pattern) * set.sequences;
-  return sequences.reduce((sum, index) => sum + set[quantity][start + index], 0) / sequences.length;
-}
-
-async function run(
-  landscape,
-  method,
-  targets,
-  { set = landscape.sets.calibration, sequences, quantity = "nll", stability = false } = {},
-) {
-  const evaluate = oneByOne(async (pattern, asked) =>
-    asked.map((index) => ({ loss: set[quantity][indexOf(pattern) * set.sequences + index], tokens: 1023 })),
-  );
-  const start = fullPattern(landscape.layers);
-  const kept = method.strategy.pinned?.(start, method.settings) ?? [];
-  const space = new PatternSpace(start, { pinned: new Map(kept.map((layer) => [layer, method.strategy.name])) });
-  for await (const event of search(method, {
-    space,
-    targets,
-    sequences: sequences ?? all(set.sequences),
-    evaluate,
-    stability,
-  })) {
-    if (event.kind === "done") return event.result;
-  }
-}
-
-function optimum(landscape, size) {
-  let best;
-  for (let index = 0; index < landscape.patterns; index++) {
-    const pattern = patternAt(index, landscape.layers);
-    if (fullLayers(pattern).length !== size) continue;
-    const loss = mean(landscape.sets.calibration, pattern);
-    if (best === undefined || loss < best.loss) best = { pattern, loss };
-  }
-  return best;
-}
 
 /** What the presets of --effort find in one run for a half, a quarter and an eighth, and for all sizes; what they run for it. */
 async function compareEfforts(names) {
@@ -132,9 +57,6 @@ async function compareEfforts(names) {
     }
   }
 }
-
-const milli = (nats) => (1000 * nats).toFixed(1);
-const row = (cells) => console.log(`| ${cells.join(" | ")} |`);
 
 async function compareModels(names) {
   row([
@@ -411,9 +333,7 @@ function bins(edges) {
 }
 
 const [chosen] = process.argv.slice(2);
-const names = readdirSync(folder)
-  .filter((file) => file.endsWith(".landscape"))
-  .map((file) => basename(file, ".landscape"));
+const names = landscapeFiles();
 if (chosen === undefined) await compareModels(names);
 else if (chosen === "effort") await compareEfforts(names);
 else if (chosen === "sequences") await compareSequences(names);

@@ -76,7 +76,9 @@ function measure(folder, seeds) {
 
 /** Per seed: the patterns; then for each suite, arm and task the scores of the items, in the order of the items. */
 function collect(folder) {
-  const seeds = readdirSync(folder).flatMap((file) => /^eval-(\d+)-ruler-core\.json$/.exec(file)?.[1] ?? []);
+  const seeds = readdirSync(folder).flatMap(
+    (file) => /^eval-(\d+)-ruler-core\.json\.samples\.jsonl$/.exec(file)?.[1] ?? [],
+  );
   for (const seed of seeds.map(Number).sort((left, right) => left - right)) {
     console.log(JSON.stringify({ seed, sequences, patterns: patternsOf(folder, seed) }));
     for (const suite of Object.keys(suites)) {
@@ -90,7 +92,12 @@ function collect(folder) {
         group.items.push({ id: Number(id), score, gold: gold === undefined ? null : gold.nats / gold.tokens });
         groups.set(key, group);
       }
-      for (const { items, ...group } of [...groups.values()]) {
+      const common = (task) =>
+        Math.min(...[...groups.values()].filter((one) => one.task === task).map((one) => one.items.length));
+      for (const { items: all, ...group } of [...groups.values()]) {
+        // Of an evaluation that is under way, the items that every arm has answered.
+        const items = all.slice(0, common(group.task));
+        if (items.length < 2) continue;
         items.sort((left, right) => left.id - right.id);
         const scores = items.map(({ score }) => Number(score.toFixed(4)));
         const gold = items.map(({ gold: nats }) => (nats === null ? null : Number(nats.toFixed(5))));
@@ -103,55 +110,66 @@ function collect(folder) {
 /** Two-sided 95% of Student's t, by degrees of freedom. */
 const student = [Number.NaN, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** Mean and half of its 95% interval over seeds: a seed is a search and its tasks. */
-function overSeeds(values) {
+const variance = (values) => {
   const centre = mean(values);
-  const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
-  const n = values.length;
-  return { centre, half: student[n - 1] * Math.sqrt(squares / (n - 1) / n) };
+  return values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1);
+};
+
+/**
+ * Mean and half of its 95% interval. Of several seeds, each a search and its tasks, over these; of one over its items, paired
+ * and task by task: that says nothing of other searches.
+ * @param seeds for each seed, for each task, a difference for each item
+ */
+function interval(seeds) {
+  const centre = mean(seeds.map((tasks) => mean(tasks.map(mean))));
+  if (seeds.length > 1) {
+    const half =
+      student[seeds.length - 1] * Math.sqrt(variance(seeds.map((tasks) => mean(tasks.map(mean)))) / seeds.length);
+    return { centre, half };
+  }
+  const [tasks] = seeds;
+  const error = Math.sqrt(tasks.reduce((sum, items) => sum + variance(items) / items.length, 0)) / tasks.length;
+  return { centre, half: 1.96 * error };
 }
 
 function table(path) {
   const lines = readFileSync(path, "utf8").trim().split("\n").map(JSON.parse);
   const searches = lines.filter(({ patterns }) => patterns !== undefined);
   const sizes = Object.keys(searches[0].patterns.nll).sort((left, right) => right - left);
-  const layers = searches[0].patterns.nll[sizes[0]].length;
+  const full = "F".repeat(searches[0].patterns.nll[sizes[0]].length);
   for (const suite of Object.keys(suites)) {
-    const tasks = new Map();
-    for (const { seed, suite: of, pattern, scores, gold_loss: gold } of lines) {
-      if (of !== suite) continue;
-      const key = `${seed} ${pattern}`;
-      tasks.set(key, [...(tasks.get(key) ?? []), { score: 100 * mean(scores), gold: mean(gold) }]);
-    }
-    const seeds = searches.filter(({ seed }) => tasks.has(`${seed} ${"F".repeat(layers)}`));
-    if (seeds.length < 2) continue;
-    const value = (seed, pattern, of) => mean((tasks.get(`${seed} ${pattern}`) ?? []).map((task) => task[of]));
-    const cell = (values, digits = 1) => {
-      const { centre, half } = overSeeds(values);
-      return `${centre >= 0 ? "+" : ""}${centre.toFixed(digits)} ± ${half.toFixed(digits)}`;
-    };
-    const full = seeds.map(({ seed }) => value(seed, "F".repeat(layers), "score"));
-    console.log(`\n${suite}: ${seeds.length} seeds; every indexer scores ${mean(full).toFixed(1)}\n`);
+    const measured = lines.filter((line) => line.suite === suite);
+    const seeds = searches.filter(({ seed }) => measured.some((line) => line.seed === seed));
+    if (seeds.length === 0) continue;
+    const items = (seed, pattern, of) =>
+      measured.filter((line) => line.seed === seed && line.pattern === pattern).map((line) => line[of]);
+    const against = (left, right, of) =>
+      interval(
+        seeds.map(({ seed, patterns }) => {
+          const other = items(seed, right(patterns), of);
+          return items(seed, left(patterns), of).map((task, place) =>
+            task.map((value, item) => (of === "scores" ? 100 : 1) * (value - other[place][item])),
+          );
+        }),
+      );
+    const cell = ({ centre, half }, digits = 1) =>
+      `${centre >= 0 ? "+" : ""}${centre.toFixed(digits)} ± ${half.toFixed(digits)}`;
+    const tasks = [...new Set(measured.map((line) => `${line.task} (${line.scores.length})`))];
+    const every = mean(seeds.map(({ seed }) => 100 * mean(items(seed, full, "scores").map(mean))));
+    console.log(`\n${suite}: ${tasks.join(", ")}; ${seeds.length} seeds; every indexer scores ${every.toFixed(1)}\n`);
     console.log(
-      "| Full | objective | seeds with nll's pattern | change of the score | against nll's | gold loss against nll's |",
+      "| Full | objective | pattern of the first seed | change of the score | against nll's | gold loss against nll's |",
     );
     console.log("|---|---|---|---|---|---|");
     for (const size of sizes) {
       for (const objective of objectives) {
-        const against = (of, pattern) =>
-          seeds.map(
-            ({ seed, patterns }) => value(seed, patterns[objective][size], of) - value(seed, pattern(patterns), of),
-          );
-        const own = against("score", () => "F".repeat(layers));
+        const own = (patterns) => patterns[objective][size];
         const nll = (patterns) => patterns.nll[size];
-        const same = seeds.filter(({ patterns }) => patterns[objective][size] === patterns.nll[size]).length;
+        const change = cell(against(own, () => full, "scores"));
         const versus =
-          objective === "nll"
-            ? ["", "", ""]
-            : [`${same} of ${seeds.length}`, cell(against("score", nll)), cell(against("gold", nll), 3)];
+          objective === "nll" ? ["", ""] : [cell(against(own, nll, "scores")), cell(against(own, nll, "gold_loss"), 3)];
         console.log(
-          `| ${size} of ${layers} | ${objective} | ${versus[0]} | ${cell(own)} | ${versus[1]} | ${versus[2]} |`,
+          `| ${size} of ${full.length} | ${objective} | ${own(searches[0].patterns)} | ${change} | ${versus.join(" | ")} |`,
         );
       }
     }
