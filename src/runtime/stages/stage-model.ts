@@ -57,6 +57,8 @@ export class StageModel {
   readonly #tensor: TensorClass;
   /** Of a row of the model's own distribution. */
   readonly #ownWidth: number;
+  /** What all layers are told of a chunk's rows. */
+  readonly #places = new WeakMap<Chunk, Feeds>();
   /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
   #latent = new Float32Array();
   #indexerKeys = new Float32Array();
@@ -316,14 +318,16 @@ export class StageModel {
     await this.#sessions.release();
   }
 
-  #chunkFeeds(hidden: Float32Array, { first, ...rows }: SequenceRows, { start, end }: Chunk): Feeds {
+  #chunkFeeds(hidden: Float32Array, { first, ...rows }: SequenceRows, chunk: Chunk): Feeds {
+    const [start, end] = [chunk.start - first, chunk.end - first];
     const half = this.config.qkRopeHeadDim / 2;
-    return {
-      hidden_states: this.#matrix(hidden, start - first, end - first, this.config.hiddenSize),
-      cos: this.#matrix(rows.cos, start - first, end - first, half),
-      sin: this.#matrix(rows.sin, start - first, end - first, half),
-      position_ids: this.#positions(start, end),
+    const places = this.#places.get(chunk) ?? {
+      cos: this.#matrix(rows.cos, start, end, half),
+      sin: this.#matrix(rows.sin, start, end, half),
+      position_ids: this.#positions(chunk.start, chunk.end),
     };
+    this.#places.set(chunk, places);
+    return { hidden_states: this.#matrix(hidden, start, end, this.config.hiddenSize), ...places };
   }
 
   /** Rows `start` to `end` as a tensor over the same memory: inputs are not copied. */
