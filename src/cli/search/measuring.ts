@@ -5,7 +5,7 @@ import type { Journal, JournalEntry, KnownSequences } from "../../formats/journa
 import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { executionsRecord } from "../../report/search/search-report.ts";
-import type { EvaluateOptions, Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
+import type { Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Evaluate, PatternRequest } from "../../search/events.ts";
 import type { Recall } from "../../search/losses.ts";
 
@@ -99,15 +99,6 @@ export class Measuring {
     for await (const measurement of evaluator.evaluateAll(requests, signal === undefined ? {} : { signal })) {
       await this.#record(measurement, requests[place++]?.sequences ?? []);
     }
-  }
-
-  async measure(
-    evaluator: PatternEvaluator,
-    pattern: Pattern,
-    sequences: readonly number[],
-    options: EvaluateOptions = {},
-  ): Promise<JournalEntry["sequences"]> {
-    return await this.#record(await evaluator.evaluate(pattern, { ...options, sequences }), sequences);
   }
 
   /** Every measurement is in the journal before the next one is asked for. */

@@ -1,40 +1,32 @@
 /**
- * Which candidates' states are worth keeping, as seen from the evaluations that were asked for: those that lead, because
- * one of them is the next base, then all others of the base and of the one before it, because a flip that is tried on the
- * next base goes the same way up to the layer in which the bases differ.
+ * Which candidates' states are worth keeping: those that lead come first, because one of them is the next base; the search
+ * says which these are. Then all others of the base and of the one before it, because a flip that is tried on the next base
+ * goes the same way up to the layer in which the bases differ. How many there is room for, `kept-states.ts` finds out.
  */
-import { TIE_NATS } from "../../base/near-tie.ts";
 import { firstDifference, type Pattern } from "../../pattern/pattern.ts";
 
 export class Candidates {
   #base: Pattern | undefined;
-  /** Of the base, with what the search minimises where that is known over all windows. */
-  #current = new Map<Pattern, number | undefined>();
+  /** Of the base. */
+  #current = new Set<Pattern>();
   /** Of the base before it. */
   #earlier: Pattern[] = [];
 
-  /** Patterns in the order in which their states are worth keeping while a candidate of `base` runs. */
-  worthKeeping(base: Pattern): Pattern[] {
+  /**
+   * Takes note of a candidate that departs from a base, or of the base itself.
+   * @param leaders those that may become the next base
+   * @returns the patterns before it in the order in which their states are worth keeping while it runs
+   */
+  worthKeeping(pattern: Pattern, base: Pattern, leaders: readonly Pattern[]): Pattern[] {
     if (base !== this.#base) {
-      this.#earlier = [...this.#current.keys()];
+      this.#earlier = [...this.#current];
       this.#base = base;
-      this.#current = new Map();
+      this.#current = new Set();
     }
-    const lowest = Math.min(...[...this.#current.values()].map((value) => value ?? Number.POSITIVE_INFINITY));
-    const leaders: Pattern[] = [];
-    const others: Pattern[] = [];
-    for (const [pattern, value] of this.#current) {
-      const leads = value !== undefined && value <= lowest + TIE_NATS;
-      (leads ? leaders : others).push(pattern);
-    }
-    others.push(...this.#earlier);
     // The lower the flip, the more layers it may spare.
-    const depth = (pattern: Pattern): number => firstDifference(pattern, base);
-    return [...leaders, ...others.sort((left, right) => depth(left) - depth(right))];
-  }
-
-  /** Takes note of an evaluation of a candidate of the last base. */
-  add(pattern: Pattern, value: number | undefined): void {
-    if (pattern !== this.#base) this.#current.set(pattern, value ?? this.#current.get(pattern));
+    const depth = (candidate: Pattern): number => firstDifference(candidate, base);
+    const others = [...this.#current, ...this.#earlier].sort((left, right) => depth(left) - depth(right));
+    if (pattern !== base) this.#current.add(pattern);
+    return [...leaders, ...others];
   }
 }

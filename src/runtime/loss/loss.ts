@@ -184,16 +184,12 @@ class LossEvaluator implements PatternEvaluator {
   async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
     this.#requireWindows(options.sequences);
     const { base, keep = [] } = options;
-    const worth = base === undefined ? [] : this.#candidates.worthKeeping(base);
+    const worth = base === undefined ? keep : this.#candidates.worthKeeping(pattern, base, keep);
     const started = performance.now();
-    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: [...keep, ...worth] });
+    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: worth });
     const seconds = (performance.now() - started) / 1000;
     requireFinite(pattern, sequences, options.sequences);
-    const measurement = { pattern, ...meanLoss(sequences), sequences, seconds, executions };
-    // What is known of some windows does not tell which candidate leads.
-    const overAll = options.sequences === undefined;
-    if (base !== undefined) this.#candidates.add(pattern, overAll ? objective(measurement) : undefined);
-    return measurement;
+    return { pattern, ...meanLoss(sequences), sequences, seconds, executions };
   }
 
   async release(): Promise<void> {
@@ -228,10 +224,6 @@ function requireFinite(pattern: Pattern, losses: readonly SequenceLoss[], asked:
   throw new RuntimeFailure(`The ${value} on sequence ${asked?.[place] ?? place} with pattern ${pattern}`, {
     hint: "look for weights that are not finite, or too large for --dtype float16",
   });
-}
-
-function objective({ loss, kl }: Measurement): number {
-  return kl ?? loss;
 }
 
 /**
