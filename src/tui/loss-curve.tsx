@@ -40,7 +40,9 @@ export function LossCurve(props: { points: readonly CurvePoint[]; lines: number;
         // biome-ignore lint/suspicious/noArrayIndexKey: a line's place is its identity
         <Text key={line}>
           <Text dimColor>
-            {(line === 0 && top > 0 ? formatLossChange(highest) : line === lines - 1 ? "0" : "").padStart(AXIS - 1)}{" "}
+            {(line === 0 && top > 0 ? formatLossChange(highest) : line === lines - 1 ? "0" : "").padStart(
+              AXIS - 1,
+            )}{" "}
           </Text>
           {bar}
         </Text>
