@@ -1,5 +1,5 @@
 /**
- * The rows of one run (a chunk of the prompt, or one new token) against caches, in the way of reading keys that the run
+ * The rows of one run (a chunk of the prompt, or one new token) against caches of a fixed size, in the way of reading keys that the run
  * takes. Shared layers have neither indexer weights nor index keys.
  */
 

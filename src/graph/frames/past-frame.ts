@@ -1,5 +1,5 @@
 /**
- * A chunk of rows behind what is past, for a CPU: the rows of the caches come in as they are and new ones go out, so that
+ * A chunk of rows against caches that grow, for a CPU: the rows of the caches come in as they are and new ones go out, so that
  * nothing copies a cache. One row (decode) gathers from the past and from itself; up to six times `index_topk` keys the whole
  * context is read under a bias; beyond, the rows' own keys are gathered. All of it in absorbed form.
  */

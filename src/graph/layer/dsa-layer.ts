@@ -9,8 +9,8 @@
  *     y         = x + a W_o                                             [R, D]
  *     x         = y + feed-forward(norm(y))                             [R, D]            one MLP, or experts
  *
- * Which keys there are, and how queries reach them, is a *frame*: whole sequences (`sequence-frame.ts`), a chunk of rows
- * behind what is past (`past-frame.ts`), or a run against caches (`generation-frame.ts`). A frame takes the `Kernels` that its
+ * Which keys there are, and how queries reach them, is a *frame*: whole sequences (`sequence-frame.ts`), or rows
+ * against caches, which grow (`past-frame.ts`) or have a fixed size (`generation-frame.ts`). A frame takes the `Kernels` that its
  * provider runs well.
  */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
