@@ -260,7 +260,7 @@ async function compareSequences(names) {
  * sequences are searched on, and the 33 that are left by themselves.
  */
 async function compareStability(names) {
-  const DRAWS = 10;
+  const DRAWS = 20;
   const OTHERS = 33;
   const random = Random.forPart(0, "stability");
   const landscapes = names.map(readLandscape).filter(({ sets }) => sets["held-out"] !== undefined);
