@@ -446,7 +446,7 @@ function describeStability(
   { resamples, agreement, sequences_needed: needed, sequences_tried: tried }: NonNullable<FoundRecord["stability"]>,
   sequences: number,
 ): string {
-  const agreeing = `${Math.round(agreement * resamples)} of ${resamples} resampled searches agree`;
+  const agreeing = `${Math.round(agreement * resamples)} of ${resamples} resamples agree`;
   const most = Math.round(0.9 * resamples);
   if (needed === undefined) return `${agreeing}; ${most} need over ${formatCount(tried)} sequences`;
   if (needed > sequences) return `${agreeing}; ${most} need about ${formatCount(needed)} sequences`;

@@ -167,7 +167,7 @@ test("a strip has below it how often each layer is Full in resampled searches", 
   expect(svg.match(/>[FS]<\/text>/g)).toHaveLength(4);
   for (const share of ["100", "25", "75"]) expect(svg).toContain(`>${share}</text>`);
   const report = await reportOf({ ...search, patterns });
-  expect(report).toContain("2 Full: 75 of 100 resampled searches agree; 90 need about 21 sequences");
+  expect(report).toContain("2 Full: 75 of 100 resamples agree; 90 need about 21 sequences");
   const raced = { ...search, search: { ...search.search, stability_unknown: "race" as const } };
   expect(await reportOf(raced)).toContain("unknown: the race measured most candidates on some of the sequences only");
 });
