@@ -87,10 +87,17 @@ export function readPatternText(text: string, path: string): PatternSource {
   return readOverride(text, `"${path}"`);
 }
 
+/** Layers of a pattern; no model comes near. */
+const MOST_LETTERS = 10_000;
+
 /** Letters in one word, or F and S only with blanks and line breaks among them, as a terminal or a mail folds them. */
 function lettersOf(text: string): string | undefined {
-  if (isLetters(text)) return text;
-  return /^[FS\s]+$/.test(text) ? text.replace(/\s+/g, "") : undefined;
+  const letters = isLetters(text) ? text : /^[FS\s]+$/.test(text) ? text.replace(/\s+/g, "") : undefined;
+  if (letters !== undefined && letters.length > MOST_LETTERS)
+    throw new InputError(
+      `The pattern has ${letters.length.toLocaleString("en-US")} letters: no model has so many layers`,
+    );
+  return letters;
 }
 
 /** A JSON list of layers: `["F", "S"]`, or the words of `indexer_types`. */

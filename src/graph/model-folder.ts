@@ -14,7 +14,14 @@ import { openTensors } from "../checkpoint/shards.ts";
 import { unusedTensorNotes } from "../checkpoint/unused-tensors.ts";
 import { locateWeights, type WeightPlaces } from "../checkpoint/weight-places.ts";
 import { bindWeights, type ModelWeights } from "../checkpoint/weights.ts";
-import { type GraphSpec, manifestName, type StageName, stageFolder, stageSpecs } from "./exported/contract.ts";
+import {
+  fullModelName,
+  type GraphSpec,
+  manifestName,
+  type StageName,
+  stageFolder,
+  stageSpecs,
+} from "./exported/contract.ts";
 import { breaks, checkGraph, externalTensors } from "./exported/contract-check.ts";
 import { type Manifest, readManifest } from "./exported/manifest.ts";
 import { buildStage } from "./frames/stages.ts";
@@ -117,6 +124,7 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
   }
   requireAgreement(path, config, manifest);
   const specs = stageSpecs(config);
+  requireListed(path, manifest, [...specs.keys()]);
   const sizes = weightSizes(manifest);
   const places = await locateWeights(path, manifest.weight_files);
   const stage = async (name: StageName) => {
@@ -192,6 +200,13 @@ function requireAgreement(path: string, config: DsaConfig, manifest: Manifest): 
   for (const [field, stated, found] of pairs) {
     if (stated !== found) throw breaks("C3", `${where}: ${field} is ${stated}, config.json says ${found}`);
   }
+}
+
+/** What a manifest leaves out could be changed without anybody noticing. */
+function requireListed(path: string, manifest: Manifest, stages: readonly StageName[]): void {
+  const needed = ["config.json", fullModelName, ...stages.map((name) => `${stageFolder}/${name}.onnx`)];
+  const missing = [...needed, ...manifest.weight_files].find((name) => !Object.hasOwn(manifest.files, name));
+  if (missing !== undefined) throw breaks("C2", `"${join(path, manifestName)}": files does not list "${missing}"`);
 }
 
 /** Files that nothing is computed from. */

@@ -72,6 +72,7 @@ describe("RoPE", () => {
       [{ rope_type: "default", partial_rotary_factor: 0.5 }, /partial_rotary_factor/],
       [{ full_attention: { rope_theta: 1 } }, /kinds of layers/],
       [{ rope_theta: "10000" }, /rope_theta": .*expected number, received string/],
+      [{ rope_type: "yarn", factor: 4, mscale_all_dim: 1e308, original_max_position_embeddings: 4096 }, /not finite/],
       [{ rope_theta: 0 }, /rope_theta": must be positive/],
       [{ rope_theta: 1e60 }, /rope_theta": must be positive and within the range of float32/],
     ];

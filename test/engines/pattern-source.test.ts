@@ -137,6 +137,7 @@ describe("files", () => {
 
   test("a text of letters", () => {
     expect(readPatternText("FFSF\n", "p.txt")).toEqual({ kind: "letters", letters: "FFSF" });
+    expect(() => readPatternText("F".repeat(10_001), "p.txt")).toThrow("10,001 letters: no model has so many layers");
   });
 });
 

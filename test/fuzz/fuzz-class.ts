@@ -42,7 +42,7 @@ export interface Verdict {
   fault: Fault | undefined;
 }
 
-/** Seconds that one small input may take; a template or regular expression without end has 20 of its own. */
+/** Seconds of the processor that one small input may take, however busy the machine; a template or regular expression without end has 20 of its own. */
 const LONGEST_CASE = 30;
 /** Bytes by which one small input may make the process grow. */
 const MOST_GROWTH = 2 ** 31;
@@ -55,11 +55,12 @@ export const controlCharacters = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a
 export class RefusedInWords extends Error {}
 
 export async function judge<Mutation>(attempt: Attempt<Mutation>, mutation: Mutation): Promise<Verdict> {
-  const begun = performance.now();
+  const begun = process.cpuUsage();
   const memory = process.memoryUsage.rss();
   const verdict = await judgeOutcome(attempt, mutation);
   if (verdict.fault !== undefined) return verdict;
-  const seconds = (performance.now() - begun) / 1000;
+  const { user, system } = process.cpuUsage(begun);
+  const seconds = (user + system) / 1e6;
   if (seconds > LONGEST_CASE) return { ...verdict, fault: { kind: "slow", words: `took ${seconds.toFixed(1)} s` } };
   const growth = process.memoryUsage.rss() - memory;
   if (growth > MOST_GROWTH) return { ...verdict, fault: { kind: "memory", words: `grew by ${growth} bytes` } };

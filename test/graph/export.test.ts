@@ -146,6 +146,13 @@ describe("the contract", () => {
     await expect(inspectModel(target)).rejects.toThrow(/model.onnx" is missing \(rule C2/);
   });
 
+  test.each(["config.json", "model.onnx", stage])("C2: %s, which the manifest does not list", async (file) => {
+    await changeManifest((manifest) => {
+      delete (manifest.files as Record<string, unknown>)[file];
+    });
+    await expect(openModel(target)).rejects.toThrow(`files does not list "${file}" (rule C2`);
+  });
+
   async function flipLastBit(file: string): Promise<void> {
     const path = join(target, file);
     const bytes = await readFile(path);

@@ -51,9 +51,17 @@ interface ConfigFields {
 
 /**
  * @param maxPositions `max_position_embeddings`, or its default
- * @throws InputError for a rope type other than default, linear and yarn, or one without the factor that it needs
+ * @throws InputError for a rope type other than default, linear and yarn, one without the factor that it needs, or scales
+ * that are not finite
  */
 export function readRopeParameters(raw: ConfigFields, maxPositions: number, path: string): RopeParameters {
+  const rope = computeRopeParameters(raw, maxPositions, path);
+  if (![rope.softmaxFactor, rope.attentionFactor, ...rope.inverseFrequencies].every(Number.isFinite))
+    throw new InputError(`"${path}": factor and mscale of its rope parameters scale rotations by what is not finite`);
+  return rope;
+}
+
+function computeRopeParameters(raw: ConfigFields, maxPositions: number, path: string): RopeParameters {
   const parameters = ropeFieldsOf(raw);
   const type = parameters.rope_type ?? parameters.type ?? "default";
   const theta = parameters.rope_theta ?? raw.rope_theta ?? 10000;

@@ -17,7 +17,7 @@ import type { GraphSpec, TensorSpec } from "./contract.ts";
 /** Rules by number, as docs/onnx-contract.md words them. */
 const contractRules = {
   C1: "indexcache.json describes the folder and has contract_version 1",
-  C2: "every file that indexcache.json lists exists and has the size given there",
+  C2: "indexcache.json lists config.json, every graph and every weight file, and what it lists exists and has the size given there",
   C3: "config.json is of a supported architecture and agrees with indexcache.json",
   C4: "every stage is an ONNX model in stages/, and the whole model is model.onnx",
   C5: "a graph has exactly the inputs of its table, in name, type and shape",

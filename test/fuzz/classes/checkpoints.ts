@@ -58,9 +58,11 @@ function configClass(fixture: string): FuzzClass {
         const before = (JSON.parse(text) as Record<string, unknown>)[field as string];
         const after = (JSON.parse(changed) as Record<string, unknown>)[field as string];
         if (kindOf(before) === kindOf(after)) return undefined;
+        // transformers takes null for false.
+        const plain = typeof before === "boolean" && after === null ? { [field as string]: false } : {};
         const without = JSON.parse(text) as Record<string, unknown>;
         delete without[field as string];
-        if (accepted === (await numbersWith(JSON.stringify(without)))) return undefined;
+        if (accepted === (await numbersWith(JSON.stringify({ ...without, ...plain })))) return undefined;
         // What a field allows in several forms (eos_token_id: one or a list) is read as what it says.
         if (after !== null && accepted.includes(JSON.stringify(after).replace(/^\[|\]$/g, ""))) return undefined;
         return `${field} of another kind (${mutation.token}) is read as something`;
