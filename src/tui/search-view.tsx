@@ -91,9 +91,12 @@ function describeCount({ evaluations: { done, total, replayed } }: SearchProgres
   return replayed === 0 ? all : `${all}, ${replayed} from the journal`;
 }
 
-function barLine({ layers, elapsedSeconds, etaSeconds }: SearchProgress, columns: number): string {
-  const share = layers.total > 0 ? layers.done / layers.total : 0;
-  const left = etaSeconds === undefined ? "" : `about ${formatDuration(etaSeconds)} left, `;
+function barLine({ layers, evaluations, elapsedSeconds, etaSeconds }: SearchProgress, columns: number): string {
+  const ran = layers.total > 0 ? layers.done / layers.total : 0;
+  // Layers were foreseen on the way of a rehearsal; where the search takes another one, they end before its evaluations do.
+  const isLate = ran >= 1 && evaluations.done < evaluations.total;
+  const share = isLate ? 0.99 : ran;
+  const left = isLate ? "nearly done, " : etaSeconds === undefined ? "" : `about ${formatDuration(etaSeconds)} left, `;
   const words = ` ${String(Math.floor(100 * Math.min(1, share))).padStart(3)}%  ${left}${formatDuration(elapsedSeconds)} elapsed`;
   return `${progressBar(share, Math.max(8, Math.min(60, columns - 50)))}${words}`;
 }

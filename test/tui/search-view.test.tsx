@@ -181,6 +181,13 @@ describe("SearchView", () => {
     expect(text).not.toContain("left");
   });
 
+  test("is not done before its evaluations are", () => {
+    const late = frame({ layers: { done: 260, total: 260 }, evaluations: { done: 59, total: 64, replayed: 0 } });
+    expect(late).toMatch(/ 99% {2}nearly done, /);
+    const done = frame({ layers: { done: 260, total: 260 }, evaluations: { done: 64, total: 64, replayed: 0 } });
+    expect(done).toContain("100%");
+  });
+
   test("promises to save only where it does", () => {
     expect(frame({}, { hasJournal: false })).toContain("without -o nothing is saved");
   });
