@@ -153,6 +153,13 @@ describe("the contract", () => {
     await expect(openModel(target)).rejects.toThrow(`files does not list "${file}" (rule C2`);
   });
 
+  test("a manifest without weight files is malformed", async () => {
+    await changeManifest((manifest) => {
+      manifest.weight_files = [];
+    });
+    await expect(openModel(target)).rejects.toThrow(/indexcache.json".*weight_files/);
+  });
+
   async function flipLastBit(file: string): Promise<void> {
     const path = join(target, file);
     const bytes = await readFile(path);

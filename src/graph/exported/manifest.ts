@@ -17,7 +17,7 @@ const manifestSchema = z.object({
   /** F for each layer that owns an indexer, S for the others. */
   indexer_layers: z.string(),
   /** Files that hold weights; all others are graphs, tokenizer and configuration. */
-  weight_files: z.array(z.string()),
+  weight_files: z.array(z.string()).min(1),
   files: z.record(z.string(), fileSchema),
 });
 
