@@ -6,6 +6,12 @@ export function progressBar(share: number, width: number): string {
   return "█".repeat(full) + "░".repeat(width - full);
 }
 
+/** How much is done, with the percentage; the bar takes what of the columns is not reserved for what follows it. */
+export function percentBar(share: number, columns: number, reserved: number): string {
+  const percent = String(Math.floor(100 * Math.min(1, share))).padStart(3);
+  return `${progressBar(share, Math.max(8, Math.min(60, columns - reserved)))} ${percent}%`;
+}
+
 /**
  * A value from 0 up with its error: filled to the value (`▓` where the error reaches back), a line as far as the error goes.
  * @param most the value that fills the width

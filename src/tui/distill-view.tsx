@@ -9,8 +9,8 @@ import {
   percent,
 } from "../report/distill/distill-progress.ts";
 import { formatDuration } from "../report/quantities.ts";
-import { progressBar } from "./bars.ts";
-import { openLiveView } from "./live-view.tsx";
+import { percentBar, progressBar } from "./bars.ts";
+import { Kept, openLiveView } from "./live-view.tsx";
 
 export interface DistillViewProps {
   title: string;
@@ -41,7 +41,7 @@ export function DistillView({ title, state, work, columns = 80, rows = 24 }: Dis
         {cellText(title)}
       </Text>
       <Text wrap="truncate-end">
-        {`${progressBar(share, Math.max(8, Math.min(60, columns - 48)))} ${String(Math.floor(100 * share)).padStart(3)}%  ${formatDuration(elapsedSeconds)} elapsed${left}`}
+        {`${percentBar(share, columns, 48)}  ${formatDuration(elapsedSeconds)} elapsed${left}`}
       </Text>
       <Text wrap="truncate-end">
         {carried !== undefined
@@ -65,11 +65,7 @@ export function DistillView({ title, state, work, columns = 80, rows = 24 }: Dis
           </Text>
         ))}
       </Box>
-      <Text dimColor wrap="truncate-end">
-        {work === undefined
-          ? "Ctrl-C stops; with --in-memory nothing is saved"
-          : `Ctrl-C saves; work ${cellText(work)}`}
-      </Text>
+      <Kept where={work} name="work" unless="with --in-memory" />
     </Box>
   );
 }

@@ -5,8 +5,8 @@ import { cellText } from "../base/quoted.ts";
 import type { EvalProgress } from "../eval/run/progress.ts";
 import { describeItems, type EvalDisplay } from "../report/eval/eval-display.ts";
 import { formatDuration } from "../report/quantities.ts";
-import { progressBar } from "./bars.ts";
-import { openLiveView } from "./live-view.tsx";
+import { percentBar, progressBar } from "./bars.ts";
+import { Kept, openLiveView } from "./live-view.tsx";
 
 export interface EvalViewProps {
   title: string;
@@ -32,9 +32,7 @@ export function EvalView({ title, progress, journal, columns = 80 }: EvalViewPro
         {cellText(title)}
       </Text>
       <Text wrap="truncate-end">
-        {share === undefined
-          ? ""
-          : `${progressBar(share, Math.max(8, Math.min(60, columns - 40)))} ${String(Math.floor(100 * share)).padStart(3)}%  `}
+        {share === undefined ? "" : `${percentBar(share, columns, 40)}  `}
         {formatDuration(elapsedSeconds)} elapsed
       </Text>
       <Text wrap="truncate-end">{describeItems(progress)}</Text>
@@ -54,11 +52,7 @@ export function EvalView({ title, progress, journal, columns = 80 }: EvalViewPro
           );
         })}
       </Box>
-      <Text dimColor wrap="truncate-end">
-        {journal === undefined
-          ? "Ctrl-C stops; without -o nothing is saved"
-          : `Ctrl-C saves; journal ${cellText(journal)}`}
-      </Text>
+      <Kept where={journal} />
     </Box>
   );
 }

@@ -1,10 +1,21 @@
 /** A view that follows its terminal: redrawn when something happens, and when the window changes its size. */
-import { render } from "ink";
+import { render, Text } from "ink";
 import type { ReactElement } from "react";
+import { cellText } from "../base/quoted.ts";
 
 export interface Screen {
   columns: number;
   rows: number;
+}
+
+/** The last line of a view: what Ctrl-C does with the work so far. */
+export function Kept(props: { where: string | undefined; name?: string; unless?: string }): ReactElement {
+  const { where, name = "journal", unless = "without -o" } = props;
+  return (
+    <Text dimColor wrap="truncate-end">
+      {where === undefined ? `Ctrl-C stops; ${unless} nothing is saved` : `Ctrl-C saves; ${name} ${cellText(where)}`}
+    </Text>
+  );
 }
 
 /** Columns that views use at most: longer lines are not read. */

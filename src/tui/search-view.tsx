@@ -9,10 +9,10 @@ import { cellText } from "../base/quoted.ts";
 import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
 import { describeLayers, type SearchDisplay } from "../report/search/search-display.ts";
 import type { SearchProgress } from "../search/progress.ts";
-import { progressBar } from "./bars.ts";
+import { percentBar } from "./bars.ts";
 import { CandidateBars } from "./candidate-bars.tsx";
 import { LayerStrip, stripLines } from "./layer-strip.tsx";
-import { openLiveView } from "./live-view.tsx";
+import { Kept, openLiveView } from "./live-view.tsx";
 import { type CurvePoint, LossCurve } from "./loss-curve.tsx";
 
 export interface SearchViewProps {
@@ -76,11 +76,7 @@ export function SearchView(props: SearchViewProps): ReactElement {
         </Box>
       </Box>
       <Box marginTop={1}>
-        <Text dimColor wrap="truncate-end">
-          {journal === undefined
-            ? "Ctrl-C stops; without -o nothing is saved"
-            : `Ctrl-C saves; journal ${cellText(journal)}`}
-        </Text>
+        <Kept where={journal} />
       </Box>
     </Box>
   );
@@ -97,8 +93,7 @@ function barLine({ layers, evaluations, elapsedSeconds, etaSeconds }: SearchProg
   const isLate = ran >= 1 && evaluations.done < evaluations.total;
   const share = isLate ? 0.99 : ran;
   const left = isLate ? "nearly done, " : etaSeconds === undefined ? "" : `about ${formatDuration(etaSeconds)} left, `;
-  const words = ` ${String(Math.floor(100 * Math.min(1, share))).padStart(3)}%  ${left}${formatDuration(elapsedSeconds)} elapsed`;
-  return `${progressBar(share, Math.max(8, Math.min(60, columns - 50)))}${words}`;
+  return `${percentBar(share, columns, 50)}  ${left}${formatDuration(elapsedSeconds)} elapsed`;
 }
 
 interface Shown {
