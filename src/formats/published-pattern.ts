@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { countFull, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import {
   type CheckedPatternFile,
   letters,
@@ -88,7 +88,7 @@ export function parseAnyPatternFile(text: string, path: string): AnyPatternFile 
   if (typeof value !== "object" || value === null || !("published" in value)) return parsePatternFile(text, path);
   const file = parseJson(text, publishedPatternSchema, what, "docs/pattern-format.md describes the file");
   const pattern = requireLayers(parsePattern(file.index_topk_pattern, what), file.published.layers, what);
-  const full = [...pattern].filter((letter) => letter === "F").length;
+  const full = countFull(pattern);
   if (full !== file.published.full_layers) {
     throw new InputError(
       `${what}: "published.full_layers" is ${file.published.full_layers}, the letters have ${full} F`,

@@ -49,6 +49,11 @@ export function isFull(pattern: Pattern, layer: number): boolean {
   return pattern[layer] === "F";
 }
 
+/** Number of Full layers in letters, of which nobody has asked yet whether they are a pattern. */
+export function countFull(letters: string): number {
+  return [...letters].filter((letter) => letter === "F").length;
+}
+
 /** Indices of the Full layers, ascending. */
 export function fullLayers(pattern: Pattern): number[] {
   return [...pattern].flatMap((letter, layer) => (letter === "F" ? [layer] : []));

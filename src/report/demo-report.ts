@@ -1,5 +1,7 @@
 /** What the demo shows at its end: the questions, what the model answers under each pattern, and what each pattern costs. */
+
 import type { Pattern } from "../pattern/pattern.ts";
+import { countFull } from "../pattern/pattern.ts";
 import { formatLoss, formatLossChange } from "./quantities.ts";
 import { formatTable } from "./text-table.ts";
 
@@ -34,7 +36,6 @@ const SHOWN_QUESTION = 27;
 export function formatDemoReport({ arms, questions, length }: DemoResult): string {
   const [baseline] = arms;
   const correct = (arm: number) => questions.filter(({ answers }) => answers[arm]?.correct === true).length;
-  const kept = (pattern: Pattern) => [...pattern].filter((letter) => letter === "F").length;
   const table = formatTable(
     [{ title: "" }, { title: "expected" }, ...arms.map(({ name }) => ({ title: name }))],
     [
@@ -51,7 +52,7 @@ export function formatDemoReport({ arms, questions, length }: DemoResult): strin
           arm === 0 || baseline === undefined ? formatLoss(loss) : formatLossChange(loss - baseline.loss),
         ),
       ],
-      ["indexers that run", "", ...arms.map(({ pattern }) => `${kept(pattern)} of ${pattern.length}`)],
+      ["indexers that run", "", ...arms.map(({ pattern }) => `${countFull(pattern)} of ${pattern.length}`)],
     ],
   );
   return [

@@ -1,6 +1,8 @@
 /** How a search stands, folded from its events: what a person who watches it wants to know. */
+
 import { sum } from "../base/sum.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { countFull } from "../pattern/pattern.ts";
 import type { Candidate, Rehearsal, SearchEvent, SearchStep } from "./events.ts";
 import { differences } from "./space.ts";
 
@@ -214,10 +216,6 @@ function acceptedStep({ pattern, flippedLayer, otherLayers, evaluation }: Search
   const letter = pattern[flippedLayer] === "S" ? "S" : "F";
   const others = otherLayers === undefined ? {} : { others: otherLayers };
   return { layer: flippedLayer, ...others, letter, loss: evaluation.loss };
-}
-
-function countFull(pattern: Pattern): number {
-  return [...pattern].filter((letter) => letter === "F").length;
 }
 
 /** Whether two candidates of one step flip the same layers. */

@@ -5,7 +5,7 @@ import { type Preflight, preflight, sparsestPattern } from "../../live/preflight
 import { leftBehind, type ServedModel } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import { randomPrompts, type Verification, verify } from "../../live/verification.ts";
-import { type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { countFull, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount, formatLossChange } from "../../report/quantities.ts";
 import { formatFields, formatTable } from "../../report/text-table.ts";
@@ -137,7 +137,7 @@ async function show(served: ServedModel, flags: LookFlags, terminal: Terminal, s
 function fieldsOf(served: ServedModel, running: number | undefined, found: Preflight | undefined) {
   const { description } = served;
   const { title, servedModel, layers, indexTopk, state, tensorParallel, pipelineParallel, obstacles } = description;
-  const full = [...state.letters].filter((letter) => letter === "F").length;
+  const full = countFull(state.letters);
   const left = leftBehind(description);
   const types = [
     ...(description.dtype === undefined ? [] : [description.dtype]),

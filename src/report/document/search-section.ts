@@ -1,7 +1,7 @@
 /** What searches found: strips, losses against retention, the way there. */
 import { knownSequences } from "../../formats/journal.ts";
 import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
-import { fullLayers, parsePattern } from "../../pattern/pattern.ts";
+import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
 import { formatStrategy, stabilityLines } from "../search/search-report.ts";
@@ -217,8 +217,4 @@ function isMonotone(counts: readonly number[]): boolean {
 
 function mostFull(patterns: Iterable<string>): number {
   return Math.max(...[...patterns].map(countFull));
-}
-
-function countFull(pattern: string): number {
-  return fullLayers(parsePattern(pattern)).length;
 }

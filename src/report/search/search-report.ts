@@ -3,7 +3,7 @@
 import type { Estimate } from "../../base/estimate.ts";
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
-import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { countFull, type Pattern } from "../../pattern/pattern.ts";
 import type { LayerExecutions } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
@@ -533,8 +533,4 @@ export function formatStrategy({ strategy, objective, settings = {} }: PatternFi
 
 function objectiveName({ search }: PatternFile): string {
   return search.objective === "kl" ? "KL" : "Loss";
-}
-
-function countFull(pattern: string): number {
-  return fullLayers(parsePattern(pattern)).length;
 }
