@@ -42,6 +42,11 @@ function explained(error: unknown, noun: string, details: ReadingDetails): unkno
   return refusal(noun, describeSystemError(code), details, error);
 }
 
+/** Is there a file or folder of this name? Of what cannot be looked at, whoever reads it says why. */
+export async function isThere(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
 /**
  * Looks at a path without opening it.
  * @throws InputError unless it leads to a regular file

@@ -2,11 +2,11 @@
  * MODEL as users name it: a folder, or `owner/name` of a repository that the Hugging Face cache of this machine holds.
  * Nothing is downloaded. Layout of the cache: `models--owner--name/{refs/main, snapshots/<commit>/, blobs/}`.
  */
-import { readdir, stat } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join, resolve, sep } from "node:path";
 import { InputError } from "../base/errors.ts";
-import { readUserFileIfPresent } from "../base/user-files.ts";
+import { isThere, readUserFileIfPresent } from "../base/user-files.ts";
 
 /** `owner/name`, and `@revision` where one is wanted. */
 const repositoryId = /^([\w][\w.-]*\/[\w][\w.-]*)(?:@([\w][\w/-]*(?:\.[\w/-]+)*))?$/;
@@ -19,7 +19,7 @@ const snapshotFolder = /^models--(.+?)--(.+)$/;
  * @throws InputError where it is neither a folder nor a repository in the cache
  */
 export async function findModel(text: string): Promise<string> {
-  const there = (await stat(text).catch(() => undefined)) !== undefined;
+  const there = await isThere(text);
   const match = there ? null : repositoryId.exec(text);
   // What does not exist is told of by who reads it, and what is no folder as well.
   if (match === null) return text;

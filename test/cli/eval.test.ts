@@ -246,6 +246,13 @@ test("items without room in the window are counted, not scored", async () => {
   expect(JSON.parse(stdout).rows[0]).toMatchObject({ items: 1, counts: { too_long: 1 } });
 });
 
+test("a published pattern is taken by its name, and an arm is called by its file and size", async () => {
+  const one = ["--tasks", "niah_single_1", "--lengths", "512", "--samples", "1", "--no-cache", "--workers", "1"];
+  const { status, stderr, stdout } = await indexcache(folder, ["eval", "-p", "demo/quarter@1/4", ...one]);
+  expect(status, stderr).toBe(0);
+  expect(stdout).toContain("arm quarter@1/4: FSSFSSSSSFSS");
+});
+
 test("items that the model's indexers were trained on are refused, also those of an earlier training", async () => {
   const demo = fileURLToPath(new URL("../../models/demo", import.meta.url));
   mkdirSync(join(folder, "trained"));

@@ -1,10 +1,11 @@
 /**
  * `-c` of the commands that judge patterns: several sources with weights, of text and of answers, from files or generated.
  */
-import { access } from "node:fs/promises";
+
 import { type Command, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
+import { isThere } from "../../base/user-files.ts";
 import { type AnswerSequence, answerSet, loadAnswers, type PromptAndAnswer } from "../../calibration/answers.ts";
 import { type CalibrationSet, chooseLength, hashWindows } from "../../calibration/calibration-set.ts";
 import { type CalibrationMix, mixSets, type WeightedSet } from "../../calibration/mix.ts";
@@ -145,18 +146,11 @@ function tell(set: CalibrationSet, terminal: Terminal, answers: boolean): void {
 /** `NAME=WEIGHT`, unless there is something of that very name. */
 async function sourceOf(text: string): Promise<{ name: string; weight: number }> {
   const form = /^(?<name>.+)=(?<weight>[^=/\\]*)$/.exec(text)?.groups;
-  if (form === undefined || (await exists(text))) return { name: text, weight: 1 };
+  if (form === undefined || (await isThere(text))) return { name: text, weight: 1 };
   const { name = "", weight: share = "" } = form;
   const weight = /^\d*\.?\d+$/.test(share) ? Number(share) : Number.NaN;
   if (!(weight > 0)) throw new UsageError(`-c ${quoted(text)}: the weight after "=" must be a number above 0`);
   return { name, weight };
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 interface GeneratedSource {

@@ -1,5 +1,5 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
-import { realpath, stat } from "node:fs/promises";
+import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { UsageError } from "../../base/errors.ts";
 import { readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
@@ -17,7 +17,7 @@ import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { patternOfSize, splitRetain } from "../pattern/pattern-of-size.ts";
-import { shelfPath } from "../pattern/shelf.ts";
+import { patternPath } from "../pattern/shelf.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -42,9 +42,7 @@ export async function choosePattern(model: ModelDescription, { pattern, offset }
   // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
   if (looksLikePattern(pattern) || /^[FSfs]{2,}$/.test(pattern)) return resolve(pattern, "--pattern");
   const { path: named, retain } = splitRetain(pattern);
-  // A file comes before a published pattern of that name.
-  const isFile = (await stat(named).catch(() => undefined)) !== undefined;
-  const path = isFile ? named : ((await shelfPath(named)) ?? named);
+  const path = await patternPath(named);
   const file = await readAnyPatternFile(path);
   const identity = await identityRecord(model);
   if (isPublished(file)) requireSameShape(file, identity, path);

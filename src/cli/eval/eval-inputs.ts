@@ -1,4 +1,5 @@
 /** From the flags of `eval` to what it works on: model, tokenizer, arms, suite, and the fingerprint of it all. */
+
 import { basename } from "node:path";
 import { InputError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
@@ -22,6 +23,7 @@ import { demoModel } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { serverAnswers } from "../live/server-answers.ts";
 import { openServedFolder } from "../live/server-options.ts";
+import { splitRetain } from "../pattern/pattern-of-size.ts";
 import { type AnswerSource, localAnswers } from "./answer-source.ts";
 import { cacheFolder, type EvalFlags } from "./eval-options.ts";
 import { overlapNotes } from "./eval-overlap.ts";
@@ -140,7 +142,8 @@ async function chooseArms(model: ModelDescription, { baseline, pattern: patterns
   for (const text of [baseline, ...patterns]) {
     const pattern: Pattern = await choosePattern(model, { pattern: text, offset });
     const repeat = arms.filter((arm) => arm.pattern === pattern).length;
-    const name = basename(text);
+    const { path, retain } = splitRetain(text);
+    const name = retain === undefined ? basename(path) : `${basename(path)}@${retain}`;
     const same = arms.filter((arm) => arm.name === name || arm.name.startsWith(`${name} (`)).length;
     arms.push({ name: same === 0 ? name : `${name} (${same + 1})`, pattern, repeat });
   }

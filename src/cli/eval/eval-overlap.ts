@@ -10,6 +10,7 @@ import { readDistilledManifest, trainingTexts } from "../../formats/distilled-ma
 import { isPublished, readAnyPatternFile } from "../../formats/published-pattern.ts";
 import { looksLikePattern } from "../../pattern/schedule.ts";
 import { splitRetain } from "../pattern/pattern-of-size.ts";
+import { patternPath } from "../pattern/shelf.ts";
 
 /** Text that an arm was made with. */
 interface KnownText {
@@ -65,7 +66,7 @@ async function textsOfSearches(patterns: readonly string[]): Promise<KnownText[]
   const texts: KnownText[] = [];
   for (const pattern of patterns) {
     if (looksLikePattern(pattern)) continue;
-    const file = await readAnyPatternFile(splitRetain(pattern).path);
+    const file = await readAnyPatternFile(await patternPath(splitRetain(pattern).path));
     if (isPublished(file)) continue;
     texts.push({
       ...file.calibration,

@@ -1,9 +1,10 @@
 /** From the arguments of `pattern` to letters: where they stand, of which model, and what is known of their origin. */
-import { stat } from "node:fs/promises";
+
 import { dirname, resolve } from "node:path";
 import process from "node:process";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
+import { isThere } from "../../base/user-files.ts";
 import { modelName } from "../../checkpoint/hub-cache.ts";
 import type { Finding } from "../../engines/check.ts";
 import type { Dialect } from "../../engines/dialect.ts";
@@ -22,7 +23,7 @@ import { isPublished } from "../../formats/published-pattern.ts";
 import { LARGEST_DOCUMENT, readText } from "../../formats/text-file.ts";
 import { frequencyPattern, uniformPattern } from "../../pattern/schedule.ts";
 import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
-import { isOfModel, type KnownPattern, knownPatterns, readShelf, shelfPath } from "./shelf.ts";
+import { isOfModel, type KnownPattern, knownPatterns, patternPath, readShelf } from "./shelf.ts";
 
 /** What the letters of a schedule, and the model, depend on. */
 export interface PatternInputFlags {
@@ -37,9 +38,10 @@ export async function readSource(text: string): Promise<PatternSource> {
     const source = readPatternText(await readInput(), "stdin");
     return source.kind === "file" ? ofOneSize(source, undefined, "stdin") : source;
   }
-  if (isInlinePattern(text) && !(await exists(text))) return readInlinePattern(text);
-  const { path: named, retain } = (await exists(text)) ? { path: text } : splitRetain(text);
-  const path = (await exists(named)) ? await configPath(named) : ((await shelfPath(named)) ?? named);
+  if (isInlinePattern(text) && !(await isThere(text))) return readInlinePattern(text);
+  const { path: named, retain } = (await isThere(text)) ? { path: text } : splitRetain(text);
+  const found = await patternPath(named);
+  const path = (await isThere(found)) ? await configPath(found) : found;
   const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
   return source.kind === "file" ? ofOneSize(source, retain, path) : source;
 }
@@ -183,8 +185,4 @@ async function readInput(): Promise<string> {
     blocks.push(block);
   }
   return decodeUtf8(Buffer.concat(blocks), "stdin");
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined;
 }

@@ -1,10 +1,12 @@
 /** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
-import { mkdir, stat } from "node:fs/promises";
+
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
+import { isThere } from "../../base/user-files.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { patchConfig } from "../../engines/applied/config-patch.ts";
 import {
@@ -23,7 +25,7 @@ import { isInlinePattern, type PatternSource } from "../../engines/pattern-sourc
 import { configPath, readServedModel, type ServedModel } from "../../engines/served-model.ts";
 import { evidenceTier, isPublished } from "../../formats/published-pattern.ts";
 import { readText, readTextIfPresent } from "../../formats/text-file.ts";
-import { parsePattern } from "../../pattern/pattern.ts";
+import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../../report/pattern-report.ts";
 import { formatTable } from "../../report/text-table.ts";
@@ -296,15 +298,15 @@ async function wholeShelf(): Promise<KnownPattern[]> {
 
 /** What the shelf has for a folder, a config.json, or the name of a model. */
 async function patternsFor(model: string): Promise<KnownPattern[]> {
-  const isThere = (await stat(model).catch(() => undefined)) !== undefined;
-  if (!isThere && isInlinePattern(model)) throw new UsageError("--list takes no pattern: it lists those for a model");
-  const named = isThere ? [] : await patternsOfName(model);
+  const isPath = await isThere(model);
+  if (!isPath && isInlinePattern(model)) throw new UsageError("--list takes no pattern: it lists those for a model");
+  const named = isPath ? [] : await patternsOfName(model);
   return named.length > 0 ? named : knownOf(await readServedModel(await findModel(model)));
 }
 
 function describeKnown({ name, model, file, tier }: KnownPattern) {
   const { architecture, layers } = shapeOf(file);
-  const shared = { name, architecture, layers, full_layers: fullCount(file.index_topk_pattern), evidence: tier };
+  const shared = { name, architecture, layers, full_layers: countFull(file.index_topk_pattern), evidence: tier };
   if (!isPublished(file)) return { ...shared, what: `searched on ${file.model.name}` };
   const { searched_on: searchedOn, certainty, sources, trained } = file.published;
   const sure = certainty === "probable" ? ", second-hand" : "";
@@ -434,13 +436,9 @@ async function writeConfig(
 
 function describe(letters: string, model: ServedModel): string {
   const own = indexerLetters(letters, model);
-  const full = fullCount(own);
+  const full = countFull(own);
   const share = own.length === 0 ? "" : ` (${((100 * full) / own.length).toFixed(1)}%)`;
   return `${full} of ${own.length} layers Full${share}`;
-}
-
-function fullCount(letters: string): number {
-  return [...letters].filter((letter) => letter === "F").length;
 }
 
 /** Parses `16,15,15,15`. */

@@ -2,9 +2,11 @@
  * The patterns that come with the package: `patterns/<owner>/<model>/<size>.json`, a pattern file of either kind each. A
  * model's own patterns come first; only where it has none, those of its family are offered, as borrowed.
  */
+
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
 import { UsageError } from "../../base/errors.ts";
+import { isThere } from "../../base/user-files.ts";
 import { modelName } from "../../checkpoint/hub-cache.ts";
 import {
   type AnyPatternFile,
@@ -60,6 +62,11 @@ export async function shelfPath(name: string): Promise<string | undefined> {
   const ofModel = names.filter((entry) => isCalled(dirname(entry), wanted));
   if (ofModel.length === 0) return undefined;
   throw new UsageError(`"${name}" is a model, and a pattern is wanted: ${ofModel.join(", ")}`);
+}
+
+/** Where a pattern is read from that a user has named: a file or folder comes before a published pattern of that name. */
+export async function patternPath(named: string): Promise<string> {
+  return (await isThere(named)) ? named : ((await shelfPath(named)) ?? named);
 }
 
 /** The entries of a model by its name alone: `zai-org/GLM-5`, `glm-5`. */

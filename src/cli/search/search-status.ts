@@ -1,6 +1,7 @@
 /** `indexcache search --status JOURNAL`: where a search stands, from its journal alone. */
-import { stat } from "node:fs/promises";
+
 import { InputError } from "../../base/errors.ts";
+import { isThere } from "../../base/user-files.ts";
 import { readJournal } from "../../formats/journal.ts";
 import { formatStatus, statusRecord } from "../../report/search/search-status.ts";
 import type { Terminal } from "../console/terminal.ts";
@@ -16,5 +17,5 @@ export async function showStatus(given: string, json: boolean, terminal: Termina
 
 async function journalOf(path: string): Promise<string> {
   const beside = `${path}.journal.jsonl`;
-  return (await stat(beside).catch(() => undefined)) === undefined ? path : beside;
+  return (await isThere(beside)) ? beside : path;
 }
