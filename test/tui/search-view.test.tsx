@@ -6,6 +6,12 @@ import type { Candidate } from "../../src/search/events.ts";
 import type { SearchProgress } from "../../src/search/progress.ts";
 import { openSearchView, SearchView } from "../../src/tui/search-view.tsx";
 
+// ink looks at CI when it is imported, and then draws nothing before the end; a command opens no view there.
+vi.hoisted(() => {
+  process.env.CI = "false";
+  process.env.CONTINUOUS_INTEGRATION = "false";
+});
+
 function tried(candidate: Pick<Candidate, "layer" | "others" | "loss"> & Partial<Candidate>): Candidate {
   return { changeError: 0.001, sequences: 16, dropped: false, ...candidate };
 }
