@@ -1,0 +1,218 @@
+/**
+ * Every command that computes, on a GPU and on the CPU of the same machine: exit codes and seconds, process start and
+ * loading included, and the losses and patterns that have to agree. Prints a line for each command and device as it ends
+ * and a table at the end; exits with 1 where a command failed or results differ.
+ *
+ *   node tools/gpu/every-command.js models/demo -c calibration/demo.jsonl --out results
+ *   node tools/gpu/every-command.js RANDOM -c calibration/demo.jsonl --sequence-length 8192 --contexts 8192 --dtypes float16
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    calibration: { type: "string", short: "c" },
+    out: { type: "string", default: "every-command" },
+    devices: { type: "string", default: "cuda,cpu" },
+    dtypes: { type: "string", default: "float32,float16" },
+    commands: { type: "string", default: "loss,search,eval,run,analyze,bench,distill,report" },
+    sequences: { type: "string", default: "8" },
+    "sequence-length": { type: "string", default: "1024" },
+    contexts: { type: "string", default: "1024" },
+    retain: { type: "string", default: "1/4" },
+    strategy: { type: "string", default: "greedy" },
+    limit: { type: "string", default: "120" },
+  },
+});
+const [model] = positionals;
+const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
+const text = [
+  "-c",
+  values.calibration,
+  "--sequences",
+  values.sequences,
+  "--sequence-length",
+  values["sequence-length"],
+];
+/** Of a mean loss, in nats (docs/gpu.md). */
+const tolerance = { float32: 1e-4, float16: 1e-2 };
+mkdirSync(values.out, { recursive: true });
+
+/** What a command is given, and the number or letters of its result that every device has to agree in. */
+const commands = {
+  loss: {
+    args: (at) => [model, ...text, ...at.device, "--json"],
+    compared: (result) => result.loss,
+  },
+  search: {
+    args: (at) => [
+      model,
+      ...text,
+      "--retain",
+      values.retain,
+      "--strategy",
+      values.strategy,
+      "-o",
+      at.file("pattern.json"),
+      "--fresh",
+      "--json",
+      ...at.device,
+    ],
+    compared: (result) => result.baseline_loss ?? result.baseline?.loss,
+  },
+  eval: {
+    args: (at) => [
+      model,
+      "-p",
+      at.file("pattern.json"),
+      "--suite",
+      "ruler-core",
+      "--tasks",
+      "niah_single_1,vt",
+      "--lengths",
+      values["sequence-length"],
+      "--samples",
+      "4",
+      "--max-new-tokens",
+      "16",
+      "-o",
+      at.file("eval.json"),
+      "--fresh",
+      "--json",
+      ...at.device,
+    ],
+  },
+  run: {
+    args: (at) => [
+      model,
+      "-p",
+      at.file("pattern.json"),
+      "--prompt-file",
+      prompt(),
+      "-n",
+      "64",
+      "--ignore-eos",
+      "--json",
+      ...at.device,
+    ],
+  },
+  analyze: {
+    args: (at) => [
+      model,
+      ...text,
+      "--retain",
+      values.retain,
+      "-o",
+      at.file("analysis.json"),
+      "--fresh",
+      "--json",
+      ...at.device,
+    ],
+    float32Only: true,
+  },
+  bench: {
+    args: (at) => [
+      model,
+      "-p",
+      at.file("pattern.json"),
+      "--contexts",
+      values.contexts,
+      "-o",
+      at.file("bench.json"),
+      "--json",
+      ...at.device,
+    ],
+  },
+  distill: {
+    args: (at) => [
+      model,
+      "-p",
+      "uniform:4",
+      ...text,
+      "--steps",
+      "4",
+      "--batch",
+      "4",
+      "-o",
+      at.file("distilled"),
+      "--fresh",
+      "--json",
+      ...at.device,
+    ],
+    float32Only: true,
+  },
+  report: {
+    args: (at) => [
+      ...["pattern.json", "analysis.json", "bench.json", "eval.json"].map(at.file).filter((file) => existsSync(file)),
+      "-o",
+      at.file("report"),
+    ],
+  },
+};
+
+/** A prompt that fills most of the asked context: the documents of the text, cut at so many letters. */
+function prompt() {
+  const file = join(values.out, "prompt.txt");
+  if (!existsSync(file)) {
+    const documents = readFileSync(values.calibration, "utf8").split("\n").filter(Boolean);
+    const letters = documents.map((line) => JSON.parse(line).text).join("\n");
+    writeFileSync(file, letters.slice(0, 2 * Number(values["sequence-length"])));
+  }
+  return file;
+}
+
+const rows = [];
+let failed = false;
+for (const device of values.devices.split(",")) {
+  for (const dtype of device === "cpu" ? ["float32"] : values.dtypes.split(",")) {
+    const at = {
+      device: ["--device", device, ...(device === "cpu" ? [] : ["--dtype", dtype])],
+      file: (name) => join(values.out, `${device.replace(":", "-")}-${dtype}-${name}`),
+    };
+    for (const name of ["doctor", ...values.commands.split(",")]) {
+      const command = commands[name] ?? { args: () => ["--json"] };
+      if (dtype === "float16" && command.float32Only) continue;
+      if (name === "distill") rmSync(at.file("distilled"), { recursive: true, force: true });
+      const given = name === "report" ? command.args(at) : command.args(at).flat();
+      const extra =
+        name === "distill" ? given.filter((one, i) => one !== "--dtype" && given[i - 1] !== "--dtype") : given;
+      const started = performance.now();
+      const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...extra], {
+        encoding: "utf8",
+        timeout: Number(values.limit) * 1000,
+        killSignal: "SIGKILL",
+        maxBuffer: 2 ** 28,
+      });
+      const seconds = (performance.now() - started) / 1000;
+      writeFileSync(at.file(`${name}.txt`), `${stdout}\n--- stderr\n${stderr}`);
+      const row = { command: name, device, dtype, status: error?.code ?? status, seconds: Number(seconds.toFixed(2)) };
+      // A verdict of its own gate is no failure of the device.
+      if (row.status !== 0 && !(name === "eval" && row.status === 1)) {
+        failed = true;
+        row.last = stderr.trim().split("\n").slice(-3).join(" | ").slice(0, 400);
+      } else if (command.compared) {
+        row.result = command.compared(JSON.parse(stdout));
+      }
+      rows.push(row);
+      console.log(JSON.stringify(row));
+    }
+  }
+}
+
+for (const name of new Set(rows.map(({ command }) => command))) {
+  const own = rows.filter(({ command }) => command === name);
+  const cpu = own.find(({ device }) => device === "cpu");
+  const cells = own.map((row) => {
+    const off = cpu?.result === undefined || row.result === undefined ? 0 : Math.abs(row.result - cpu.result);
+    const differs = !(off <= tolerance[row.dtype]);
+    failed ||= differs;
+    const ratio = cpu === undefined || row === cpu ? "" : ` (${(cpu.seconds / row.seconds).toFixed(2)}x)`;
+    return `${row.device} ${row.dtype} ${row.seconds} s${ratio}${differs ? ` DIFFERS by ${off}` : ""}`;
+  });
+  console.log(`${name.padEnd(8)} ${cells.join("; ")}`);
+}
+process.exit(failed ? 1 : 0);
