@@ -29,11 +29,18 @@ describe("completion", () => {
     [["indexcache", "eval", "--suite", "ruler-"], "ruler-core"],
     [["indexcache", "run", "--device", "w"], "webgpu"],
     [["indexcache", "run", "-p", "zai-org/GLM-5/q"], "zai-org/GLM-5/quarter"],
+    [["indexcache", "search", "--strategy=bl"], "blockwise"],
+    // Of what holds a colon bash replaces what follows it.
+    [["indexcache", "run", "-p", "freq:"], "4"],
+    [["indexcache", "run", "--pattern=uniform:"], "2 4"],
+    [["indexcache", "pattern", "zai-org/GLM-5/q"], "zai-org/GLM-5/quarter"],
+    [["indexcache", "completion", "z"], "zsh"],
+    [["indexcache", "config", "sea"], "search"],
     // A file: bash's own completion does it.
     [["indexcache", "search", "-o", "p"], ""],
   ])("of %j in bash offers %s", async (words, offered) => {
-    const quoted = words.map((word) => `'${word}'`).join(" ");
-    const line = `source completion.bash; COMP_WORDS=(${quoted}); COMP_CWORD=${words.length - 1}; _indexcache; echo "\${COMPREPLY[*]}"`;
+    const typed = words.join(" ");
+    const line = `source completion.bash; COMP_LINE='${typed}'; COMP_POINT=${typed.length}; _indexcache; echo "\${COMPREPLY[*]}"`;
     expect(await shell(folder, line)).toEqual({ status: 0, stdout: `${offered}\n`, stderr: "" });
   });
 

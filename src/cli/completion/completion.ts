@@ -24,16 +24,12 @@ export function addCompletionCommand(program: Command, buildAll: () => Promise<C
     .addArgument(new Argument("<shell>", "whose script").choices(shells))
     .addHelpText("after", helpText(help))
     .action(async (shell: Shell) => {
+      const whole = await buildAll();
       const published = (await readShelf()).map(({ name }) => name);
-      const words = commandWords(await buildAll()).map((command) => ({
-        ...command,
-        // Patterns with names; files, which are taken as well, are not offered beside them.
-        options: command.options.map((option) =>
-          option.names.includes("--pattern")
-            ? { ...option, values: ["full", "uniform:2", "uniform:4", "freq:4", ...published] }
-            : option,
-        ),
-      }));
+      const words = commandWords(whole, "", {
+        patterns: ["full", "uniform:2", "uniform:4", "freq:4", ...published],
+        commands: whole.commands.map((command) => command.name()),
+      });
       new Terminal({}).result(completionScript(shell, words));
     });
 }

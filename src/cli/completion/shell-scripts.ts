@@ -15,23 +15,35 @@ export function completionScript(shell: Shell, commands: readonly CommandWords[]
   }
 }
 
+type Offered = Pick<OptionWords, "values" | "takesFiles">;
+
 function bashScript(commands: readonly CommandWords[]): string {
   return `# bash completion of indexcache:  source <(indexcache completion bash)
 _indexcache() {
-  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD-1]} command="" words="" index
+  # Words as the user sees them: bash itself also splits at ":", "=" and "@".
+  local line=\${COMP_LINE:0:COMP_POINT} typed current previous command="" words="" index
+  read -ra typed <<< "$line"
+  [[ $line == *[[:space:]] ]] && typed+=("")
+  current=\${typed[\${#typed[@]}-1]} previous=\${typed[\${#typed[@]}-2]}
   COMPREPLY=()
-  for ((index = 1; index < COMP_CWORD; index++)); do
-    case "$command \${COMP_WORDS[index]}" in
+  for ((index = 1; index < \${#typed[@]} - 1; index++)); do
+    case "$command \${typed[index]}" in
 ${steps(commands)}
     esac
   done
+  [[ $current == --*=* ]] && previous=\${current%%=*} && current=\${current#*=}
   case "$command:$previous" in
-${values(commands, (offered) => `COMPREPLY=($(compgen -W ${quote(offered.join(" "))} -- "$current"))`)}
-  esac
-  case "$command" in
-${commands.map(({ path, options, commands: below }) => `    ${quote(path)}) words=$([[ $current == -* ]] && echo ${quote(allNames(options).join(" "))} || echo ${quote(below.map(({ name }) => name).join(" "))}) ;;`).join("\n")}
+${values(commands, ({ values }) => (values.length === 0 ? "return" : `words=${quote(values.join(" "))}`))}
+    *) case "$command" in
+${commands.map(({ path, options, commands: below, operands }) => `      ${quote(path)}) words=$([[ $current == -* ]] && echo ${quote(allNames(options).join(" "))} || echo ${quote([...below.map(({ name }) => name), ...operands.values].join(" "))}) ;;`).join("\n")}
+    esac ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
+  # What comes back takes the place of what follows the last of those characters.
+  local breaks=\${COMP_WORDBREAKS//[^:=@]/}
+  [[ -z $breaks ]] && return
+  local kept=\${current%"\${current##*["$breaks"]}"}
+  for index in "\${!COMPREPLY[@]}"; do COMPREPLY[index]=\${COMPREPLY[index]#"$kept"}; done
 }
 # Where nothing is offered, files are.
 complete -o default -F _indexcache indexcache
@@ -41,18 +53,24 @@ complete -o default -F _indexcache indexcache
 function zshScript(commands: readonly CommandWords[]): string {
   const described = (entries: readonly (readonly [string, string])[]): string =>
     entries.map(([name, text]) => quote(`${name.replaceAll(":", "\\:")}:${text}`)).join(" ");
+  const offer = ({ values, takesFiles }: Offered): string =>
+    [
+      ...(values.length === 0 ? [] : [`compadd -- ${values.map(quote).join(" ")}`]),
+      ...(takesFiles ? ["_files"] : []),
+    ].join("; ");
   return `#compdef indexcache
 # zsh completion of indexcache:  indexcache completion zsh > "\${fpath[1]}/_indexcache"
 _indexcache() {
-  local command="" word
+  local command="" word previous=\${words[CURRENT-1]}
   local -a offered
   for word in "\${(@)words[2,CURRENT-1]}"; do
     case "$command $word" in
 ${steps(commands)}
     esac
   done
-  case "$command:\${words[CURRENT-1]}" in
-${values(commands, (offered) => `compadd -- ${offered.map(quote).join(" ")}`, "_files")}
+  [[ $PREFIX == --*=* ]] && previous=\${PREFIX%%=*} && compset -P '*='
+  case "$command:$previous" in
+${values(commands, (offered) => `${offer(offered)}; return`)}
   esac
   if [[ \${words[CURRENT]} == -* ]]; then
     case "$command" in
@@ -62,14 +80,13 @@ ${commands.map(({ path, options }) => `      ${quote(path)}) offered=(${describe
   else
     case "$command" in
 ${commands
-  .filter(({ commands: below }) => below.length > 0)
-  .map(
-    ({ path, commands: below }) =>
-      `      ${quote(path)}) offered=(${described(below.map(({ name, description }) => [name, description] as const))}); _describe command offered ;;`,
-  )
+  .map(({ path, commands: below, operands }) => {
+    const lists = below.map(({ name, description }) => [name, description] as const);
+    const listed = lists.length === 0 ? [] : [`offered=(${described(lists)}); _describe command offered`];
+    return `      ${quote(path)}) ${[...listed, offer(operands)].filter((step) => step !== "").join("; ")} ;;`;
+  })
   .join("\n")}
     esac
-    [[ -z $command ]] || _files
   fi
 }
 if [[ $funcstack[1] == _indexcache ]]; then _indexcache "$@"; else compdef _indexcache indexcache; fi
@@ -77,7 +94,7 @@ if [[ $funcstack[1] == _indexcache ]]; then _indexcache "$@"; else compdef _inde
 }
 
 function fishScript(commands: readonly CommandWords[]): string {
-  const lines = commands.flatMap(({ path, options, commands: below }) => {
+  const lines = commands.flatMap(({ path, options, commands: below, operands }) => {
     const words = path.split(" ").filter((word) => word !== "");
     const deeper = below.map(({ name }) => name);
     const seen = words.map((word) => `__fish_seen_subcommand_from ${word}`);
@@ -88,6 +105,9 @@ function fishScript(commands: readonly CommandWords[]): string {
         ({ name, description }) =>
           `complete -c indexcache ${when} ${words.length === 0 ? "-f " : ""}-a ${name} -d ${quote(description)}`,
       ),
+      ...(operands.values.length === 0
+        ? []
+        : [`complete -c indexcache ${when} ${operands.takesFiles ? "" : "-f "}-a ${quote(operands.values.join(" "))}`]),
       ...options.map((option) => `complete -c indexcache ${when} ${fishOption(option)}`),
     ];
   });
@@ -96,9 +116,10 @@ ${lines.join("\n")}
 `;
 }
 
-function fishOption({ names, description, takesValue, values: offered }: OptionWords): string {
+function fishOption({ names, description, takesValue, values: offered, takesFiles }: OptionWords): string {
   const words = names.map((name) => (name.startsWith("--") ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`));
-  const value = offered.length > 0 ? [`-x -a ${quote(offered.join(" "))}`] : takesValue ? ["-r"] : [];
+  const files = takesFiles ? "-r -F" : "-x";
+  const value = !takesValue ? [] : offered.length === 0 ? [files] : [`${files} -a ${quote(offered.join(" "))}`];
   return [...words, ...value, `-d ${quote(description)}`].join(" ");
 }
 
@@ -113,16 +134,13 @@ function steps(commands: readonly CommandWords[]): string {
     .join("\n");
 }
 
-/** Patterns of `case` for an option before the word: its values, or files. */
-function values(commands: readonly CommandWords[], offer: (values: readonly string[]) => string, files = ":"): string {
+/** Patterns of `case` for an option before the word, with what is done for its values. */
+function values(commands: readonly CommandWords[], offer: (offered: Offered) => string): string {
   return commands
     .flatMap(({ path, options }) =>
       options
         .filter(({ takesValue }) => takesValue)
-        .map(({ names, values: offered }) => {
-          const patterns = names.map((name) => quote(`${path}:${name}`)).join("|");
-          return `    ${patterns}) ${offered.length === 0 ? files : offer(offered)}; return ;;`;
-        }),
+        .map((option) => `    ${option.names.map((name) => quote(`${path}:${name}`)).join("|")}) ${offer(option)} ;;`),
     )
     .join("\n");
 }
