@@ -1,6 +1,8 @@
-// CPU seconds of one training step of a group, beside pytorch_step.py of the same shapes. Run `npm run build` first.
-//   node tools/distill/step.js --layers 4 --batch 4 --threads 2 --steps 6 [--device cuda:0 --states computed] [--profile /tmp/step]
+// Seconds of one training step of a group, beside pytorch_step.py of the same shapes. Run `npm run build` first.
+//   node tools/distill/step.js --layers 4 --batch 4 --threads 2 --steps 6 [--device cuda --states computed --sparse] [--profile /tmp/step]
+// Memory of the device is what nvidia-smi says of this process after the last step.
 
+import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
 import { distil } from "../../dist/distill/distillation.js";
 import { defaultRecipe } from "../../dist/distill/recipe.js";
@@ -16,6 +18,7 @@ const { values } = parseArgs({
     stride: { type: "string", default: "4" },
     device: { type: "string", default: "cpu" },
     states: { type: "string", default: "stored" },
+    sparse: { type: "boolean", default: false },
     profile: { type: "string" },
   },
 });
@@ -31,8 +34,8 @@ const id = () => {
   return (state >>> 8) % model.config.vocabSize;
 };
 const training = Array.from({ length: batch }, () => Int32Array.from({ length: 1024 }, id));
-// Dense steps only, as in the PyTorch script.
-const recipe = { ...defaultRecipe, seed: 1, batch, stride, steps: steps + 1, dense: 1 };
+// Steps of one kind, as in the PyTorch script.
+const recipe = { ...defaultRecipe, seed: 1, batch, stride, steps: steps + 1, dense: values.sparse ? 0 : 1 };
 const settings = {
   pattern,
   recipe,
@@ -43,6 +46,17 @@ const settings = {
   measurements: 0,
 };
 if (values.profile !== undefined) settings.profilePrefix = values.profile;
+/** What this process takes of the device. */
+function megabytesOnDevice() {
+  const asked = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"];
+  const lines = execFileSync("nvidia-smi", asked, { encoding: "utf8" }).trim().split("\n");
+  const own = lines
+    .map((line) => line.split(", "))
+    .filter(([pid]) => Number(pid) === process.pid || lines.length === 1);
+  return own.length === 0 ? undefined : Number(own[0][1]);
+}
+
+let deviceMegabytes;
 const cpu = [];
 const wall = [];
 let [used, clock] = [process.cpuUsage(), performance.now()];
@@ -54,15 +68,20 @@ for await (const event of distil(model, { training, heldOut: [] }, settings)) {
       wall.push((performance.now() - clock) / 1e3);
     }
     [used, clock] = [process.cpuUsage(), performance.now()];
-    if (event.done.step === steps) break;
+    if (event.done.step < steps) continue;
+    if (values.device !== "cpu") deviceMegabytes = megabytesOnDevice();
+    break;
   }
 }
-cpu.sort((left, right) => left - right);
+const middle = (all) => all.toSorted((left, right) => left - right)[Math.floor(all.length / 2)];
 const { maxRSS } = process.resourceUsage();
 console.log(
   JSON.stringify({
-    cpu_s: cpu[Math.floor(cpu.length / 2)],
-    wall_s: Math.min(...wall),
+    ...{ layers, batch, threads, steps, stride, device: values.device, states: values.states, sparse: values.sparse },
+    cpu_s: +middle(cpu).toFixed(5),
+    wall_s: +Math.min(...wall).toFixed(5),
+    median_wall_s: +middle(wall).toFixed(5),
     peak_mb: Math.round(maxRSS / 1024),
+    device_mb: deviceMegabytes,
   }),
 );

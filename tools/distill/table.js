@@ -1,8 +1,10 @@
 // Distils the demo model for several patterns, rates and seeds and prints loss above all-F on held-out text, a JSON line each.
 //   node tools/distill/table.js --text train.jsonl --plan plan.json --keep FOLDER --out results.jsonl [--device cuda:0 --states computed]
 // Run `npm run build` first. A plan is a list of {name, pattern, steps, rate, batch, stride, seed, weight, targets, from?,
-// evaluate?}; `from` names an earlier row, whose model is trained on. Rows whose names are in the results are not run again,
-// their models are taken from --keep. Hidden states are made once for each model.
+// evaluate?}; `from` names an earlier row, whose model is trained on. A row without a pattern trains nothing: `evaluate` is
+// measured on its model, a list of patterns or how many Full layers all of them have. Rows whose names are in the results are
+// not run again, their models are taken from --keep. Hidden states are made once for each model; two processes with one
+// --keep would make them twice, so that one makes them first.
 
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -75,6 +77,22 @@ function boundaryFiles(folder) {
   };
 }
 
+/** Every pattern of so many Full layers, the first one Full. */
+function patternsOfSize(layers, full) {
+  const found = [];
+  const extend = (letters, left) => {
+    if (letters.length === layers) {
+      if (left === 0) found.push(letters);
+      return;
+    }
+    if (left > 0) extend(`${letters}F`, left - 1);
+    if (letters.length > 0) extend(`${letters}S`, left);
+  };
+  extend("", full);
+  return found;
+}
+
+const median = (numbers) => numbers.toSorted((left, right) => left - right)[Math.floor(numbers.length / 2)];
 const mean = (numbers) => numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
 /** Mean difference of two patterns' losses over the same sequences, with its standard error. */
 function paired(losses, all) {
@@ -113,6 +131,13 @@ if (earlier.length === 0) say({ sequences: training.length, heldOut: heldOut.len
 for (const { name, pattern, evaluate, from, ...changes } of plan) {
   if (earlier.some((row) => row.name === name)) continue;
   const model = from === undefined ? base : await openModel(join(keep, from));
+  const wanted = (evaluate ?? [pattern]).flatMap((one) =>
+    typeof one === "number" ? patternsOfSize(base.config.numHiddenLayers, one) : [one],
+  );
+  if (pattern === undefined) {
+    say({ name, from, after: above(await lossesOf(model, heldOut, wanted)) });
+    continue;
+  }
   const recipe = { ...defaultRecipe, seed: 1, ...changes };
   const store = boundaryFiles(join(keep, `${from ?? "base"}.states`));
   const settings = {
@@ -129,13 +154,14 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
   const began = performance.now();
   const trained = new Map();
   const kl = [];
-  const spent = [];
-  let used = process.cpuUsage();
-  for await (const event of distil(model, { training, heldOut: settings.measurements > 0 ? heldOut : [] }, settings)) {
+  const [spent, taken] = [[], []];
+  let [used, clock] = [process.cpuUsage(), performance.now()];
+  for await (const event of distil(model, { training, heldOut }, settings)) {
     if (event.type === "step") {
       const { user, system } = process.cpuUsage(used);
       spent.push((user + system) / 1e6);
-      used = process.cpuUsage();
+      taken.push((performance.now() - clock) / 1e3);
+      [used, clock] = [process.cpuUsage(), performance.now()];
       const { step, losses } = event.done;
       if (step % Math.ceil(recipe.steps / 4) === 0 || step === recipe.steps - 1)
         kl.push(`${step} ${[...losses].map(([layer, loss]) => `${layer}:${loss.toFixed(3)}`).join(" ")}`);
@@ -154,14 +180,15 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
     return existsSync(path) ? [{ name: file, content: readFileSync(path, "utf8") }] : [];
   });
   await writeDistilledCheckpoint(folder, model, trained, async () => files);
-  const after = await lossesOf(await openModel(folder), heldOut, evaluate ?? [pattern]);
+  const after = await lossesOf(await openModel(folder), heldOut, wanted);
   say({
     name,
     pattern,
     ...changes,
     from,
     seconds: Math.round(seconds),
-    cpuSecondsPerStep: +spent.toSorted((left, right) => left - right)[Math.floor(spent.length / 2)].toFixed(3),
+    cpuSecondsPerStep: +median(spent).toFixed(3),
+    wallSecondsPerStep: +median(taken).toFixed(4),
     after: above(after),
     kl,
   });

@@ -1,14 +1,14 @@
 /**
- * What searching by another objective is worth: patterns of the demo model found by nll, kl, answer and a mix of both, scored
+ * What searching by another objective is worth: patterns of a model (the demo, unless another is named) found by nll, kl, answer and a mix of both, scored
  * on tasks of seeds that no search has seen.
  *
  *   npm run build
- *   node tools/landscape/objectives.js measure FOLDER 1,2,3,4,5   searches and evaluations; goes on where it was stopped
- *   node tools/landscape/objectives.js collect FOLDER             what they found, one JSON object a line
- *   node tools/landscape/objectives.js table FILE.jsonl           the same as Markdown
+ *   node tools/landscape/objectives.js measure FOLDER 1,2,3,4,5 [MODEL]   searches and evaluations; goes on where it was stopped
+ *   node tools/landscape/objectives.js collect FOLDER                     what they found, one JSON object a line
+ *   node tools/landscape/objectives.js table FILE.jsonl                   the same as Markdown
  *
  * One thread. A seed decides which text is searched on, which answers are generated for the search, and, in a range of its own,
- * which tasks are asked.
+ * which tasks are asked. Seeds may be measured by several processes at once. Paths are relative to the repository.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
@@ -18,11 +18,12 @@ import { fileURLToPath } from "node:url";
 const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
 const answers = "ruler:vt,niah_multikey_2";
 const sequences = 8;
+const text = "calibration/demo.jsonl";
 const sources = {
-  nll: [],
-  kl: ["--objective", "kl"],
+  nll: ["-c", text],
+  kl: ["-c", text, "--objective", "kl"],
   answer: ["-c", answers],
-  mix: ["-c", "calibration/demo.jsonl=0.5", "-c", `${answers}=0.5`],
+  mix: ["-c", `${text}=0.5`, "-c", `${answers}=0.5`],
 };
 const objectives = Object.keys(sources);
 /** Without niah_multikey_3 and cwe, which this model never answers, whatever the pattern. */
@@ -57,19 +58,19 @@ function patternsOf(folder, seed) {
   );
 }
 
-function measure(folder, seeds) {
+function measure(folder, seeds, model) {
   mkdirSync(folder, { recursive: true });
   for (const seed of seeds) {
     for (const objective of objectives) {
-      const text = ["--sequence-length", "512", "--sequences", String(sequences), "--seed", String(seed)];
+      const size = ["--sequence-length", "512", "--sequences", String(sequences), "--seed", String(seed)];
       const how = ["--strategy", "greedy", "--retain", "1/2,1/4,1/6"];
-      indexcache(["search", ...sources[objective], ...text, ...how], searchFile(folder, seed, objective));
+      indexcache(["search", model, ...sources[objective], ...size, ...how], searchFile(folder, seed, objective));
     }
     const found = Object.values(patternsOf(folder, seed)).flatMap((bySize) => Object.values(bySize));
     const arms = [...new Set(found)].flatMap((pattern) => ["--pattern", pattern]);
     for (const [suite, asked] of Object.entries(suites)) {
       const output = join(folder, `eval-${seed}-${suite}.json`);
-      indexcache(["eval", "--suite", suite, ...asked, "--seed", String(seed), ...arms], output);
+      indexcache(["eval", model, "--suite", suite, ...asked, "--seed", String(seed), ...arms], output);
     }
   }
 }
@@ -176,11 +177,11 @@ function table(path) {
   }
 }
 
-const [what, where, list = "1,2,3,4,5"] = process.argv.slice(2);
-if (what === "measure" && where !== undefined) measure(where, list.split(",").map(Number));
+const [what, where, list = "1,2,3,4,5", model = "models/demo"] = process.argv.slice(2);
+if (what === "measure" && where !== undefined) measure(where, list.split(",").map(Number), model);
 else if (what === "collect" && where !== undefined) collect(where);
 else if (what === "table" && where !== undefined) table(where);
 else {
-  console.error("node tools/landscape/objectives.js measure FOLDER [SEEDS] | collect FOLDER | table FILE");
+  console.error("node tools/landscape/objectives.js measure FOLDER [SEEDS [MODEL]] | collect FOLDER | table FILE");
   process.exitCode = 2;
 }
