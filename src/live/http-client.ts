@@ -4,7 +4,7 @@ import type { Agent } from "undici";
 import type { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
-import { LostServer, ServerRefusal } from "./server-error.ts";
+import { LostServer, ServerRefusal, SlowServer } from "./server-error.ts";
 
 export interface ClientSettings {
   apiKey?: string | undefined;
@@ -26,6 +26,8 @@ export interface RequestSettings {
 }
 
 const defaultTimeout = 600_000;
+/** Tries of a request that runs into its time limit each time: the server is there, and a pause does not make it faster. */
+const slowTries = 2;
 const defaultPauses = [500, 1000, 2000, 4000, 8000, 16000] as const;
 /** Bytes of an answer that has no reason to be long. */
 const usualAnswer = 4 << 20;
@@ -75,12 +77,14 @@ export class HttpClient {
 
   async #retrying<T>(method: string, path: string, request: RequestSettings, read: (text: string) => T): Promise<T> {
     const { pauses = defaultPauses, onRetry } = this.#settings;
+    let slow = 0;
     for (let attempt = 0; ; attempt++) {
       try {
         return read(await this.#once(method, path, request));
       } catch (error) {
         request.signal?.throwIfAborted();
-        const pause = request.once === true ? undefined : pauses[attempt];
+        slow = error instanceof SlowServer ? slow + 1 : 0;
+        const pause = request.once === true || slow >= slowTries ? undefined : pauses[attempt];
         const again = error instanceof LostServer || (error instanceof ServerRefusal && passing.has(error.status));
         if (!again || pause === undefined) throw error;
         onRetry?.(`${error.message}; trying again in ${pause / 1000} s`);
@@ -118,7 +122,7 @@ export class HttpClient {
       signal?.throwIfAborted();
       if (error instanceof ServerRefusal || error instanceof InputError) throw error;
       if (limit.aborted) {
-        throw new LostServer(`${this.url}${path} has not answered in ${Math.round(timeout / 1000)} s`, {
+        throw new SlowServer(`${this.url}${path} has not answered in ${Math.round(timeout / 1000)} s`, {
           hint: "a slow server is given more with --timeout",
         });
       }

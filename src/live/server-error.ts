@@ -4,6 +4,9 @@ import { RuntimeFailure } from "../base/errors.ts";
 /** No answer, or not a whole one, and trying again has not helped. What a server does elsewhere may still succeed. */
 export class LostServer extends RuntimeFailure {}
 
+/** No whole answer within `--timeout`. */
+export class SlowServer extends LostServer {}
+
 /** The server has answered with a status that says no. */
 export class ServerRefusal extends RuntimeFailure {
   readonly status: number;

@@ -2,8 +2,7 @@ import { mkdtemp, open, readFile, rm, stat, utimes } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { setTimeout } from "node:timers/promises";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { rememberedHash, smallestRemembered } from "../../src/base/hash-memory.ts";
 import { hashFile } from "../../src/base/user-files.ts";
 
@@ -15,9 +14,10 @@ beforeEach(async () => {
   file = join(scratch, "weights");
   await write(0);
   // A file that was just changed may change again within the clock's resolution: it is not remembered.
-  await setTimeout(1100);
+  vi.useFakeTimers({ toFake: ["Date"], now: vi.getRealSystemTime() + 1100 });
 });
 afterEach(async () => {
+  vi.useRealTimers();
   delete process.env.XDG_CACHE_HOME;
   await rm(scratch, { recursive: true });
 });

@@ -2,7 +2,6 @@
 import { execFile } from "node:child_process";
 import { readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
@@ -78,7 +77,8 @@ test("a large file is looked at once, and again when it was written to or other 
     header["not.used"] = { dtype: "U8", shape: [smallestRemembered], data_offsets: [end, end + smallestRemembered] };
   });
   await truncate(path, (await stat(path)).size + smallestRemembered);
-  const settled = () => setTimeout(1100);
+  // A file that was just changed is not remembered; this one was changed a while ago.
+  const settled = () => vi.useFakeTimers({ toFake: ["Date"], now: vi.getRealSystemTime() + 1100 });
   const bytesRead = async (): Promise<number> => {
     let read = 0;
     const onBytes = (bytes: number) => {
@@ -87,7 +87,7 @@ test("a large file is looked at once, and again when it was written to or other 
     await requireFiniteWeights(await (await openModel(folder)).weights(), { onBytes });
     return read;
   };
-  await settled();
+  settled();
   const whole = await bytesRead();
   expect(whole).toBeGreaterThan(10_000);
   expect(await bytesRead()).toBe(0);
@@ -102,10 +102,11 @@ test("a large file is looked at once, and again when it was written to or other 
   const { mtime } = await stat(path);
   await pokeTensor(path, "model.norm.weight", 0, nan);
   await utimes(path, mtime, mtime);
-  await settled();
+  settled();
   // A file that is refused is not remembered either.
   for (let time = 0; time < 2; time++) await expect(bytesRead()).rejects.toThrow("is not finite");
   vi.unstubAllEnvs();
+  vi.useRealTimers();
 });
 
 describe("firstNonFinite", () => {

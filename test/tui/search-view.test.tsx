@@ -232,8 +232,14 @@ test("openSearchView() draws on the stream it is given, follows its size, and le
   display.close();
   await drawn("step 7 of 7");
   written = "";
-  terminal.emit("resize");
-  display.tick(progress);
-  await new Promise((resolve) => setTimeout(resolve, 60));
+  // Whatever would still draw sets a timer for it.
+  vi.useFakeTimers();
+  try {
+    terminal.emit("resize");
+    display.tick(progress);
+    await vi.runAllTimersAsync();
+  } finally {
+    vi.useRealTimers();
+  }
   expect(written).toBe("");
 });

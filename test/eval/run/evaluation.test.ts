@@ -171,6 +171,13 @@ describe("evaluate", () => {
     let open = 0;
     let most = 0;
     const answer: ArmAnswer = { tokens: [1], text: "7", finish: "eos", prefillSeconds: 0, decodeSeconds: 0 };
+    let tellOthers = (): void => {};
+    let others = 2;
+    const othersAnswered = new Promise<void>((resolve) => {
+      tellOthers = () => {
+        if (--others === 0) resolve();
+      };
+    });
     const slowFirst: ArmRunner = {
       concurrency: 2,
       threads: 1,
@@ -179,16 +186,17 @@ describe("evaluate", () => {
       async answer({ prompt }, patterns) {
         open++;
         most = Math.max(most, open);
-        await new Promise((resolve) => setTimeout(resolve, prompt.length === longest ? 50 : 1));
+        if (prompt.length === longest) await othersAnswered;
+        else setImmediate(tellOthers);
         open--;
         return patterns.map(() => answer);
       },
       async release() {},
     };
     const first = item("a", { prompt: { user: "one two three four five six", answerPrefix: "", chat: false } });
-    const others = ["b", "c"].map((id) => item(id, { prompt: { user: "one", answerPrefix: "", chat: false } }));
+    const short = ["b", "c"].map((id) => item(id, { prompt: { user: "one", answerPrefix: "", chat: false } }));
     const longest = assembly.prompt(first).ids.length;
-    const answered = await run([first, ...others], { runner: slowFirst });
+    const answered = await run([first, ...short], { runner: slowFirst });
     expect(answered.map(({ index }) => index)).toEqual([1, 2, 0]);
     expect(most).toBe(2);
   });
