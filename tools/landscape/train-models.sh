@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Trains the models of test/fixtures/landscapes side by side on one GPU.
-#   CORPUS=train.bin.xz TASKS=evaluation.jsonl OUT=models bash tools/landscape/train-models.sh
+#   CORPUS=train.bin.xz TASKS=evaluation.jsonl OUT=models bash tools/landscape/train-models.sh [NAMES]
 # Stages last seconds, not steps, because the runs share the GPU: other machines give other weights.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+wanted=${*:-l8 l10 l12 l12-k64 l14}
 train() {
   local name=$1 seed=$2
   shift 2
+  case " $wanted " in *" $name "*) ;; *) return ;; esac
   python3 "$here/../train-demo/train.py" --corpus "$CORPUS" --tokenizer "$here/../../models/demo" --tasks "$TASKS" \
     --score-limit 32 --checkpoint "$OUT/$name.pt" --out "$OUT/$name" --seed "$seed" --batch 16 --rows 128 --log-every 50 \
     --export-at 400 800 1600 --stage "dense:${DENSE:-250s}:2e-3:1.6e-3" --stage "sparse:${SPARSE:-190s}:1.6e-3:5e-5" \

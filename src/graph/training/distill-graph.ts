@@ -17,7 +17,7 @@ import type { Provider } from "../layer/kernels.ts";
 import { type IndexerTensor, indexerTensors, tieStep, topk } from "../layer/lightning-indexer.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
-import { indexerGradient, trainedScores } from "./indexer-gradient.ts";
+import { type IndexScores, indexerGradient, trainedScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
 import { type LayerRange, statesAfter } from "./range-graph.ts";
 
@@ -165,23 +165,26 @@ export function buildDistillGraph(
   const targets: Value[] = [];
   const biases = new Map<number, Value>();
   const states = new Map<number, Value>();
+  // Scores of indexers that every step trains: made once, for the selection and for the gradient.
+  const scored = new Map<number, IndexScores>();
+  const everyStep = (layer: number): boolean => !settings.anyPattern || layer === range.from;
   let bias = causal;
   for (const [layer, input] of statesOfStep(graph, context, weights, range, settings)) {
     const parts = weights.layers[layer] as LayerWeights;
     const indexer = trained.get(layer);
     const before = bias;
     if (indexer !== undefined) {
+      if (everyStep(layer)) scored.set(layer, trainedScores(graph, context, parts, indexer, input, rows));
       const allowed = (inside: GraphBuilder) =>
         inside.either(
           sparseInput,
           (sparse) => {
-            const { scores } = trainedScores(sparse, context, parts, indexer, input, rows);
+            const { scores } = scored.get(layer) ?? trainedScores(sparse, context, parts, indexer, input, rows);
             return selectedBias(sparse, context, scores, rows, causal);
           },
           () => causal,
         );
-      const always = !settings.anyPattern || layer === range.from;
-      bias = always ? allowed(graph) : graph.either(fullInput(layer), allowed, () => before);
+      bias = everyStep(layer) ? allowed(graph) : graph.either(fullInput(layer), allowed, () => before);
     }
     states.set(layer, input);
     biases.set(layer, bias);
@@ -195,7 +198,8 @@ export function buildDistillGraph(
     const train = (inside: GraphBuilder): Value[] => {
       const target =
         stacked === undefined ? centroid(inside, targets) : servedCentroid(inside, stacked, place, context, rows);
-      const found = trainedScores(inside, context, parts, indexer, states.get(layer) as Value, rows);
+      const input = states.get(layer) as Value;
+      const found = scored.get(layer) ?? trainedScores(inside, context, parts, indexer, input, rows);
       const { loss, gradients } = indexerGradient(
         inside,
         context,
@@ -219,8 +223,7 @@ export function buildDistillGraph(
         inside.node("Expand", [inside.float(0), inside.int([...indexer[tensor].shape])]),
       ),
     ];
-    const always = !settings.anyPattern || layer === range.from;
-    const [loss, missed, ...gradients] = always
+    const [loss, missed, ...gradients] = everyStep(layer)
       ? train(graph)
       : graph.branch(fullInput(layer), 2 + indexerTensors.length, train, nothing);
     results.set(lossOutput(layer), loss as Value);
