@@ -169,6 +169,12 @@ async function* walk(
   };
 }
 
+/** Of so many sequences those that a search asks for at once, at least: fewer than all where candidates may be dropped early. */
+export function sequencesAtOnce(method: SearchMethod, sequences: number): number {
+  const byScreening = Math.ceil(sequences / screeningOf(method).callsEach(sequences));
+  return Math.min(byScreening, method.strategy.asksFor?.(sequences) ?? sequences);
+}
+
 function screeningOf({ race, bounded: isBounded }: SearchMethod): Screening {
   if (race !== undefined) return raced(race);
   return isBounded === true ? bounded : complete;

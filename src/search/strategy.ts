@@ -39,6 +39,8 @@ export interface Strategy {
    * the latter alone. Absent where that would be another search.
    */
   resampledBy?: "greedy steps" | "measured patterns";
+  /** Of so many sequences those that it asks for at once, at least; all if absent. */
+  asksFor?(sequences: number): number;
   /**
    * Layers of the model's own pattern that it keeps Full.
    * @throws UsageError for settings that do not fit the model

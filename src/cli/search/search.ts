@@ -23,7 +23,7 @@ import type { PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Rehearsal, SearchResult } from "../../search/events.ts";
 import { ProgressTracker } from "../../search/progress.ts";
 import { parseTargets } from "../../search/retain.ts";
-import { rehearse, requireFeasible, search as searchPatterns } from "../../search/search.ts";
+import { rehearse, requireFeasible, search as searchPatterns, sequencesAtOnce } from "../../search/search.ts";
 import type { PatternSpace } from "../../search/space.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import {
@@ -284,8 +284,8 @@ async function openSource(path: string | undefined, flags: SearchFlags, terminal
   const { server } = flags;
   if (server === undefined) {
     const { model, device } = await openModelForLosses(path ?? demoModel, flags, terminal, signal);
-    const open = async (set: CalibrationMix): Promise<LossSource> =>
-      localLosses(model, set, await evaluatorSettings({ ...flags, device }, terminal), terminal);
+    const open = async (set: CalibrationMix, _: readonly number[], together: number): Promise<LossSource> =>
+      localLosses(model, set, { ...(await evaluatorSettings({ ...flags, device }, terminal)), together }, terminal);
     return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
   }
   const model = await openServedFolder(path, terminal);
@@ -347,7 +347,7 @@ async function prepareFor(
     ...(set.sources.length === 1 ? {} : { weights: describeWeights(set) }),
   };
   const identity = await identityRecord(model);
-  const source = await open(set, sequences);
+  const source = await open(set, sequences, sequencesAtOnce(method, sequences.length));
   const repeats = flags.server === undefined ? undefined : flags.repeats;
   const foreseen = await rehearse(method, { space, targets, sequences, ...(repeats === undefined ? {} : { repeats }) });
   return {

@@ -30,6 +30,8 @@ export interface BackendSettings {
   stateBytes: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number;
+  /** Windows that are asked for at once, at least; all where absent. */
+  together?: number;
   /** Position of the first token that counts, for each window; 1 where absent. */
   scoredFrom?: readonly number[];
   /** What messages call the windows; 0 and up where absent. */

@@ -51,6 +51,8 @@ export type LossSettings = LossPlace & {
    * tokens that have one before them count where absent.
    */
   scoredFrom?: readonly number[];
+  /** Windows that are asked for at once, at least: on a GPU a run then holds no more of them. All where absent. */
+  together?: number;
   /** CPU threads in all. */
   threads?: number;
   /**
@@ -107,6 +109,7 @@ export async function openLossEvaluator(
     ...{ dtype, threads, spillBytes },
     ...(objective === "kl" ? { top } : {}),
     ...(settings.scoredFrom === undefined ? {} : { scoredFrom: settings.scoredFrom }),
+    ...(settings.together === undefined ? {} : { together: settings.together }),
   };
   const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
   const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";

@@ -4,7 +4,8 @@ import { type Region, TemporaryFile } from "./temporary-file.ts";
 export class OwnDistributions {
   readonly #limit: number;
   readonly #file = new TemporaryFile();
-  readonly #rows = new Map<number, Float32Array | Region>();
+  /** By the window, or by the name of a batch of them. */
+  readonly #rows = new Map<number | string, Float32Array | Region>();
   #memoryBytes = 0;
 
   /** @param limit bytes of memory */
@@ -12,25 +13,25 @@ export class OwnDistributions {
     this.#limit = limit;
   }
 
-  has(place: number): boolean {
+  has(place: number | string): boolean {
     return this.#rows.has(place);
   }
 
   /** @throws RuntimeFailure where the temporary file cannot be written */
-  async set(place: number, rows: Float32Array): Promise<void> {
+  async set(place: number | string, rows: Float32Array): Promise<void> {
     this.delete(place);
     const fits = this.#memoryBytes + rows.byteLength <= this.#limit;
     if (fits) this.#memoryBytes += rows.byteLength;
     this.#rows.set(place, fits ? rows : await this.#file.write(rows));
   }
 
-  async get(place: number): Promise<Float32Array | undefined> {
+  async get(place: number | string): Promise<Float32Array | undefined> {
     const kept = this.#rows.get(place);
     if (kept === undefined || kept instanceof Float32Array) return kept;
     return await this.#file.read(kept, new Float32Array(kept.byteLength / Float32Array.BYTES_PER_ELEMENT));
   }
 
-  delete(place: number): void {
+  delete(place: number | string): void {
     const kept = this.#rows.get(place);
     if (kept instanceof Float32Array) this.#memoryBytes -= kept.byteLength;
     else if (kept !== undefined) this.#file.free(kept);

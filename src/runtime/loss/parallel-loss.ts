@@ -27,6 +27,8 @@ export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" |
   spillBytes?: number;
   /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
   top?: number;
+  /** Windows that are asked for at once, at least; all where absent. */
+  together?: number;
   /** Which layers stay in memory where not all of them have room; then there is one device. */
   room?: LayerRoom | undefined;
   /** Position of the first token that counts, for each window. */
@@ -62,6 +64,7 @@ export class ParallelLosses implements SequenceLosses {
       stateBytes,
       spillBytes = 0,
       top,
+      together,
       room,
       scoredFrom,
       onReplacement,
@@ -80,6 +83,7 @@ export class ParallelLosses implements SequenceLosses {
         ...{ device, ...share, numbers },
         ...(room === undefined ? {} : { room }),
         ...(top === undefined ? {} : { top }),
+        ...(together === undefined ? {} : { together: Math.ceil(together / count) }),
         ...(scoredFrom === undefined ? {} : { scoredFrom: chosen(scoredFrom, numbers) }),
       };
       return new LossWorker({

@@ -4,6 +4,8 @@ import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
 
 /** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
 const rowsPerRun = 32768;
+/** Fewer rows in a run leave even a small model's kernels waiting for their launches. */
+const leastRows = 2048;
 /** Fewer rows than this starve the matrix products. */
 const minChunkRows = 64;
 /**
@@ -12,6 +14,15 @@ const minChunkRows = 64;
  */
 const sensibleChunkBytes = 1.25 * 2 ** 30;
 const sensibleChunkRows = 512;
+
+/** How many sequences a run holds where so many are asked for at once: a run of more would compute what nobody wants. */
+export function wantedTogether(windows: readonly Int32Array[], together: number): number {
+  return Math.max(together, Math.floor(leastRows / longestOf(windows)));
+}
+
+function longestOf(windows: readonly Int32Array[]): number {
+  return Math.max(...windows.map(({ length }) => length));
+}
 
 /**
  * How many sequences share a run, at most `mostSequences`, and how they are cut so that a chunk's working set takes at most
@@ -23,7 +34,7 @@ export function sequenceShape(
   chunkBytes: number,
   mostSequences = Number.POSITIVE_INFINITY,
 ): SequenceShape {
-  const longest = Math.max(...windows.map((window) => window.length));
+  const longest = longestOf(windows);
   const batch = Math.max(1, Math.min(windows.length, mostSequences, Math.floor(rowsPerRun / longest)));
   const perRow = batch * rowBytes(config, longest);
   const wanted = Math.max(sensibleChunkBytes / perRow, sensibleChunkRows);
@@ -42,23 +53,34 @@ export function rowBytes(config: DsaConfig, length: number): number {
   return Math.max(scores, logits, mlp) + 8 * config.hiddenSize;
 }
 
+/** Windows that share a run; the graph's batch may be larger, its last places then repeat the first window. */
 export class SequenceBatch {
-  /** Windows in it; the graph's batch may be larger, its last places then repeat the first window. */
-  readonly size: number;
+  /** Of the windows, among all. */
+  readonly indices: readonly number[];
+  /** The same windows in the same order have the same name. */
+  readonly name: string;
   readonly ids: BigInt64Array;
   readonly targets: BigInt64Array;
   readonly positions: BigInt64Array;
   /** For each window, the rows that predict its tokens that count. */
   readonly lossRows: number[][];
 
-  /** @param scoredFrom position of the first token that counts, for each window; 1 where absent */
+  /**
+   * @param all windows
+   * @param scoredFrom position of the first token that counts, for each of all windows; 1 where absent
+   */
   constructor(
-    windows: readonly Int32Array[],
+    all: readonly Int32Array[],
     { batch, length, chunks, chunkRows }: SequenceShape,
-    scoredFrom: readonly number[] = [],
+    {
+      indices = [...all.keys()],
+      scoredFrom = [],
+    }: { indices?: readonly number[]; scoredFrom?: readonly number[] | undefined } = {},
   ) {
     const rows = batch * length;
-    this.size = windows.length;
+    this.indices = indices;
+    this.name = indices.join();
+    const windows = indices.map((index) => all[index] as Int32Array);
     this.ids = new BigInt64Array(rows);
     this.targets = new BigInt64Array(rows);
     this.positions = new BigInt64Array(rows);
@@ -74,7 +96,7 @@ export class SequenceBatch {
           this.ids[row] = BigInt(window[position] ?? 0);
           const target = window[position + 1];
           this.targets[row] = BigInt(target ?? 0);
-          const counts = position + 1 >= (scoredFrom[place] ?? 1);
+          const counts = position + 1 >= (scoredFrom[indices[place] ?? -1] ?? 1);
           if (target !== undefined && counts) this.lossRows[place]?.push(row);
         }
       }

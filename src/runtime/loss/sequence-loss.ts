@@ -22,7 +22,7 @@ import { type Feeds, floats, OnnxSession, type SessionSettings } from "../sessio
 import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
-import { SequenceBatch, sequenceShape } from "./sequence-batch.ts";
+import { SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
 import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
@@ -32,6 +32,9 @@ export interface SequenceLossSettings extends BackendSettings {
   chunkBytes: number;
   profilePrefix?: string;
 }
+
+/** Batches that are known, as a multiple of those that hold all windows once. */
+const batchesKept = 4;
 
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
@@ -55,8 +58,11 @@ interface Opened {
   session: OnnxSession;
   shape: SequenceShape;
   settings: SequenceGraphSettings;
-  batches: SequenceBatch[];
+  windows: readonly Int32Array[];
+  scoredFrom: readonly number[] | undefined;
   numbers: readonly number[];
+  /** Batches whose states there is room for. */
+  mostStates: number;
   /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
   own: OwnDistributions | undefined;
 }
@@ -64,6 +70,8 @@ interface Opened {
 export class BatchedLosses implements SequenceLosses {
   readonly plan: string[];
   readonly #opened: Opened;
+  /** By name, the one that was asked for last at the end. */
+  readonly #batches = new Map<string, SequenceBatch>();
   readonly #states = new Map<SequenceBatch, BaseStates>();
   /** Losses of the pattern at hand: its next sequences may be of the same batch. */
   readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
@@ -97,7 +105,8 @@ export class BatchedLosses implements SequenceLosses {
         need: deviceNeed(config, weights, shape, settings.dtype, boundaries),
       };
     };
-    let plan = sized();
+    const together = settings.together ?? windows.length;
+    let plan = sized(wantedTogether(windows, together));
     while (plan.shape.batch > 1 && totalNeed(plan.need) > total) {
       plan = sized(Math.floor(plan.shape.batch / 2));
     }
@@ -117,21 +126,22 @@ export class BatchedLosses implements SequenceLosses {
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
       ...(settings.recording === undefined ? {} : { recording: settings.recording }),
     });
-    const batches: SequenceBatch[] = [];
-    for (let first = 0; first < windows.length; first += shape.batch) {
-      const last = first + shape.batch;
-      batches.push(new SequenceBatch(windows.slice(first, last), shape, settings.scoredFrom?.slice(first, last)));
-    }
+    const batches = Math.ceil(windows.length / shape.batch);
     const lines = [
       `device memory: ${describeNeed(plan.need)}`,
-      `${batches.length} batches of ${shape.batch} sequences of ${shape.length} tokens in ${shape.chunks} chunks, ${settings.dtype}`,
+      `${batches} batches of ${shape.batch} sequences of ${shape.length} tokens in ${shape.chunks} chunks, ${settings.dtype}`,
       graphSettings.boundaries
         ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
-    return new BatchedLosses({ config, session, shape, settings: graphSettings, batches, numbers, own }, lines);
+    const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
+    const { scoredFrom } = settings;
+    return new BatchedLosses(
+      { config, session, shape, settings: graphSettings, windows, scoredFrom, numbers, mostStates, own },
+      lines,
+    );
   }
 
   get sideBySide(): number {
@@ -143,26 +153,61 @@ export class BatchedLosses implements SequenceLosses {
     const executions = noExecutions();
     const indices = asked ?? [...this.#opened.numbers.keys()];
     const layers = this.#opened.config.numHiddenLayers;
-    const sequences: SequenceLoss[] = [];
-    const found = new Map<SequenceBatch, SequenceLoss[]>();
-    for (const index of indices) {
-      const batch = this.#opened.batches[Math.floor(index / this.#opened.shape.batch)] as SequenceBatch;
-      let losses = found.get(batch);
-      if (losses === undefined) {
-        await this.#requireOwn(batch, pattern, base, executions, signal);
-        if (base !== undefined && this.#opened.settings.boundaries) await this.#rebase(batch, base, executions, signal);
-        losses = await this.#evaluateBatch(batch, pattern, executions, signal);
-        found.set(batch, losses);
-      }
-      sequences.push(losses[index % this.#opened.shape.batch] as SequenceLoss);
-      executions.naiveBody += layers;
-      executions.naiveIndexer += fullLayers(pattern).length;
-      executions.rows.prefix += layers * this.#opened.shape.length;
+    const found = new Map<number, SequenceLoss>();
+    for (const batch of this.#batchesOf(indices)) {
+      await this.#requireOwn(batch, pattern, base, executions, signal);
+      if (base !== undefined && this.#opened.settings.boundaries) await this.#rebase(batch, base, executions, signal);
+      const losses = await this.#evaluateBatch(batch, pattern, executions, signal);
+      for (const [place, index] of batch.indices.entries()) found.set(index, losses[place] as SequenceLoss);
     }
-    return { sequences, executions };
+    executions.naiveBody += layers * indices.length;
+    executions.naiveIndexer += fullLayers(pattern).length * indices.length;
+    executions.rows.prefix += layers * this.#opened.shape.length * indices.length;
+    return { sequences: indices.map((index) => found.get(index) as SequenceLoss), executions };
+  }
+
+  /**
+   * Windows in the batches that they run in: those that have run together before, because the states of a base are kept for
+   * a whole batch, then so many as a run holds.
+   */
+  #batchesOf(indices: readonly number[]): SequenceBatch[] {
+    const { windows, shape, scoredFrom } = this.#opened;
+    const open = new Set(indices);
+    const wanted: SequenceBatch[] = [];
+    const take = (batch: SequenceBatch): void => {
+      wanted.push(batch);
+      for (const index of batch.indices) open.delete(index);
+    };
+    for (const batch of this.#batches.values()) {
+      if (batch.indices.length === shape.batch && batch.indices.every((index) => open.has(index))) take(batch);
+    }
+    const rest = [...open].sort((left, right) => left - right);
+    for (let first = 0; first < rest.length; first += shape.batch) {
+      const own = rest.slice(first, first + shape.batch);
+      const batch = new SequenceBatch(windows, shape, { indices: own, scoredFrom });
+      take(this.#batches.get(batch.name) ?? batch);
+    }
+    for (const batch of wanted) {
+      this.#batches.delete(batch.name);
+      this.#batches.set(batch.name, batch);
+    }
+    this.#forget(Math.max(wanted.length, batchesKept * Math.ceil(windows.length / shape.batch)));
+    return wanted;
+  }
+
+  /** Lets go of batches that were not asked for lately. */
+  #forget(most: number): void {
+    for (const [name, batch] of this.#batches) {
+      if (this.#batches.size <= most) break;
+      this.#batches.delete(name);
+      this.#latest.delete(batch);
+      this.#states.delete(batch);
+      this.#opened.own?.delete(name);
+    }
   }
 
   async release(): Promise<void> {
+    this.#batches.clear();
     this.#states.clear();
     await this.#opened.own?.release();
     await this.#opened.session.release();
@@ -194,7 +239,7 @@ export class BatchedLosses implements SequenceLosses {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const own = this.#opened.config.indexerLayers;
-    if (this.#opened.own === undefined || this.#opened.own.has(this.#opened.batches.indexOf(batch))) return;
+    if (this.#opened.own === undefined || this.#opened.own.has(batch.name)) return;
     const runs = pattern === own || (base === own && this.#opened.settings.boundaries);
     if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
   }
@@ -228,7 +273,13 @@ export class BatchedLosses implements SequenceLosses {
       if (entering !== undefined) states.boundaries.set(layer, entering);
       if (chosen !== undefined) states.selected.set(layer, chosen);
     }
+    this.#states.delete(batch);
     this.#states.set(batch, states);
+    // States that were made first are those of earlier bases, or of batches that are not asked for any more.
+    for (const other of this.#states.keys()) {
+      if (this.#states.size <= this.#opened.mostStates) break;
+      this.#states.delete(other);
+    }
   }
 
   /**
@@ -263,17 +314,17 @@ export class BatchedLosses implements SequenceLosses {
     const { top } = this.#opened.settings;
     if (top !== undefined) {
       const own = pattern === this.#opened.config.indexerLayers;
-      const rows = own ? undefined : await this.#opened.own?.get(this.#opened.batches.indexOf(batch));
+      const rows = own ? undefined : await this.#opened.own?.get(batch.name);
       values[divergenceNames.own] = own;
       values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
     }
     for (let layer = 0; layer < layers; layer++) {
       values[runInput(layer)] = layer >= from;
       values[selectInput(layer)] = layer >= from && isFull(pattern, layer);
-      if (values[selectInput(layer)] === true) executions.indexer += batch.size;
+      if (values[selectInput(layer)] === true) executions.indexer += batch.indices.length;
     }
-    const rows = (layers - from) * batch.size * this.#opened.shape.length;
-    executions.body += (layers - from) * batch.size;
+    const rows = (layers - from) * batch.indices.length * this.#opened.shape.length;
+    executions.body += (layers - from) * batch.indices.length;
     executions.rows.run += rows;
     executions.rows.prefix -= rows;
     const feeds: Feeds = {};
@@ -291,7 +342,7 @@ export class BatchedLosses implements SequenceLosses {
     const rows = floats(outputs[output], output);
     const width = rows.length / (this.#opened.shape.batch * this.#opened.shape.length);
     const own = pattern === this.#opened.config.indexerLayers;
-    if (own) await this.#opened.own?.set(this.#opened.batches.indexOf(batch), rows);
+    if (own) await this.#opened.own?.set(batch.name, rows);
     const losses = batch.lossRows.map((indices) => {
       const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
       const loss = mean(0);
@@ -305,7 +356,7 @@ export class BatchedLosses implements SequenceLosses {
 
   /** Finds the layer where a non-finite value first appears, if layers can be looked at: only on the way to an error. */
   async #blameLayer(batch: SequenceBatch, pattern: Pattern, index: number): Promise<never> {
-    const number = this.#opened.numbers[this.#opened.batches.indexOf(batch) * this.#opened.shape.batch + index];
+    const number = this.#opened.numbers[batch.indices[index] ?? -1];
     const hint = "float16 overflows beyond 65504: try --dtype float32";
     if (this.#opened.settings.boundaries) {
       const layers = [...Array(this.#opened.config.numHiddenLayers).keys()];

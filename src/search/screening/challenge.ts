@@ -16,6 +16,9 @@ const ALPHA = 0.1;
 /** Blocks that the sequences are measured in. */
 const BLOCKS = 8;
 
+/** Sequences in a block. */
+export const challengeBlock = (sequences: number): number => Math.ceil(sequences / BLOCKS);
+
 /**
  * @param from the pattern whose states are reused
  * @returns whether the pattern is better than `best` by more than a tie
@@ -30,8 +33,8 @@ export async function* challenge(
   const { sequences } = losses;
   // Some of the sequences say nothing of the worst source, but what they have lost bounds it.
   const isBounded = screening.name === "bounded";
-  const blocks = losses.across === "mean" || isBounded ? BLOCKS : 1;
-  for (const block of blocksOf(sequences, Math.ceil(sequences.length / blocks))) {
+  const inBlocks = losses.across === "mean" || isBounded;
+  for (const block of blocksOf(sequences, inBlocks ? challengeBlock(sequences.length) : sequences.length)) {
     if (losses.missing(pattern, block).length === 0) continue;
     yield* trials.evaluate(pattern, from, { sequences: block });
     if (losses.isComplete(pattern)) break;

@@ -8,7 +8,7 @@
  */
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Found, Refinement, SearchEvent } from "../events.ts";
-import { challenge } from "../screening/challenge.ts";
+import { challenge, challengeBlock } from "../screening/challenge.ts";
 import { type RaceSettings, raced } from "../screening/raced.ts";
 import { repeated } from "../screening/repeated.ts";
 import { sparsest, tryFrom } from "../step.ts";
@@ -43,6 +43,7 @@ export const refine: Strategy = {
   isNested: false,
   isAdaptive: true,
   resampledBy: "greedy steps",
+  asksFor: challengeBlock,
   async *run(trials, start, { budget = BUDGET }) {
     const { targets, frontier } = trials;
     trials.foundBy = "greedy";
