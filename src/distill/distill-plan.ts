@@ -127,8 +127,9 @@ export function distillPlan(
     training: {
       weights: Math.max(...groups.map(({ weights }) => weights)),
       batch:
-        // States as bits and as numbers, keys and values of all heads, scores of all heads twice, index scores three times.
-        most * stepRows * config.hiddenSize * 6 +
+        // States of this step and the next one as numbers, of one as bits; keys and values of all heads, scores of all heads
+        // twice, index scores three times.
+        most * stepRows * config.hiddenSize * 10 +
         4 * stepRows * (expanded + indexHeadDim * 4) +
         4 * scored * (2 * heads + 3 * indexNHeads + 2 * most) +
         (stepStates === "stored" ? 0 : (carriedBytes * recipe.batch) / batch),

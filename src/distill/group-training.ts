@@ -88,6 +88,7 @@ export async function* trainGroup(
       parameters: copyOf(parameters),
     };
     let diverged = false;
+    let ahead: ReturnType<typeof read> | undefined;
     const look = async (): Promise<DistillEvent> => {
       const measured = await measure(training.state.step);
       const total = sumOf(measured.missed);
@@ -108,10 +109,14 @@ export async function* trainGroup(
         signal.throwIfAborted();
       }
       const done = await training.advance(async (request) => {
-        const { queries, sparse, pattern: drawn } = request;
+        const { sequences, next, queries, sparse, pattern: drawn } = request;
         const drawnPattern = drawn === undefined ? {} : { pattern: drawn };
-        const hidden = await read(request.sequences);
-        return session.run({ hidden, queries, sparse, parameters, ownTargets, ...drawnPattern });
+        const hidden = await (ahead ?? read(sequences));
+        const found = session.run({ hidden, queries, sparse, parameters, ownTargets, ...drawnPattern });
+        // The next step's states are read while this one computes.
+        ahead = next === undefined ? undefined : read(next);
+        ahead?.catch(() => {});
+        return await found;
       });
       yield { type: "step", group, done };
       if (measures && (training.finished || training.state.step % every === 0)) yield await look();

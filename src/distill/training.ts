@@ -15,6 +15,8 @@ interface StepRequest {
   step: number;
   /** Numbers of the sequences. */
   sequences: number[];
+  /** Those of the step after this one, so that they can be fetched meanwhile; absent in the last one. */
+  next: number[] | undefined;
   /** Query positions of every sequence. */
   queries: number[];
   sparse: boolean;
@@ -88,6 +90,7 @@ export class IndexerTraining {
     const found = await compute({
       step,
       sequences: this.#order.at(step),
+      next: step + 1 < recipe.steps ? this.#order.at(step + 1) : undefined,
       queries: queriesAt(recipe, step, this.#data.length),
       sparse: isSparse(recipe, step),
       parameters,

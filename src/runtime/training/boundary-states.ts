@@ -110,7 +110,7 @@ export class StatesInFile implements BoundaryStates {
   async read(sequences: readonly number[]): Promise<Uint16Array> {
     const size = elements(this.shape);
     const result = new Uint16Array(sequences.length * size);
-    for (const [place, sequence] of sequences.entries()) {
+    const fill = async (sequence: number, place: number): Promise<void> => {
       const bytes = new Uint8Array(result.buffer, 2 * place * size, 2 * size);
       for (let filled = 0; filled < bytes.length; ) {
         const at = sequence * bytes.length + filled;
@@ -118,7 +118,8 @@ export class StatesInFile implements BoundaryStates {
         if (bytesRead === 0) throw new InputError(`"${this.path}" ends before the states of sequence ${sequence}`);
         filled += bytesRead;
       }
-    }
+    };
+    await Promise.all(sequences.map(fill));
     return result;
   }
 
