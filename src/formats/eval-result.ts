@@ -45,7 +45,12 @@ const comparison = z.object({
   items_needed: count
     .optional()
     .describe("inconclusive: so many more items settle it with the chance `power`; absent: a million would not"),
-  note: z.enum(["ceiling", "floor"]).optional().describe("every item right, or none, under both arms"),
+  note: z
+    .enum(["ceiling", "floor", "no effect"])
+    .optional()
+    .describe(
+      "ceiling: every item right under both arms; floor: the baseline scores no more than the margin or than guessing; no effect: the patterns differ and nothing else does. Under the last two no loss can show",
+    ),
 });
 
 const row = z.object({

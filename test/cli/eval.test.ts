@@ -178,8 +178,14 @@ describe("an evaluation", () => {
     expect(gated.status).toBe(1);
     expect(gated.stderr).toMatch(/^error: --fail-on inconclusive: uniform:4 is (inferior|inconclusive) on/m);
     expect(gated.stdout).toContain("identical");
-    const passed = await indexcache(folder, ["eval", "--from", samples, "--fail-on", "inferior", "--margin", "100"]);
-    expect(passed.status).toBe(0);
+    const asked = ["eval", "--from", samples, "--fail-on", "inferior", "--margin"];
+    expect((await indexcache(folder, [...asked, "30"])).status).toBe(0);
+    // Nobody can lose more than a hundred points: a gate that cannot fail does.
+    const blind = await indexcache(folder, [...asked, "100"]);
+    expect(blind).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("overall cannot tell whether uniform:4 loses anything (floor)"),
+    });
   });
 
   test("of another kind is refused by name when it would resume", async () => {

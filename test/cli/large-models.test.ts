@@ -3,6 +3,8 @@ import { cp, mkdtemp, rm, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { openModelToRun } from "../../src/cli/arguments/opening.ts";
+import { Terminal } from "../../src/cli/console/terminal.ts";
 import { writeSparseCheckpoint } from "../checkpoint/sparse-checkpoint.ts";
 import { demoModel, indexcache } from "./indexcache.ts";
 
@@ -45,6 +47,13 @@ test.each([
   );
   expect(stdout).toBe("");
   expect(status).toBe(3);
+});
+
+test("weights are hashed once, however many parts of a command ask for the model's identity", async () => {
+  const model = await openModelToRun(demoModel, { verify: true, device: "cpu" }, new Terminal({ quiet: true }));
+  const [first, second] = [model.identity(), model.identity()];
+  expect(first).toBe(second);
+  expect((await first).weightHash).toMatch(/^[0-9a-f]{64}$/);
 });
 
 test("inspect prints", async () => {

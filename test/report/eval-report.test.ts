@@ -46,6 +46,10 @@ const many = (lost: number, items: number, length?: number): Sample[][] =>
     pair({ id: String(id), ...(length === undefined ? {} : { length }) }, id < lost ? { score: 0 } : {}),
   );
 
+/** Nothing is right under either arm; what answers lose moves all the same. */
+const atFloor = (items: readonly Sample[][]): Sample[][] =>
+  items.map((samples) => samples.map((one, arm) => ({ ...one, score: 0, gold_loss: { nats: 4 + arm, tokens: 4 } })));
+
 test("joined suites are tables of their own, and the mean over all of them comes last", () => {
   const ask = (task: string, suite: string): Sample[] => pair({ task, item: { groups: { suite } } });
   const items = [ask("needle", "one"), ask("words", "two")];
@@ -132,12 +136,26 @@ describe("the report", () => {
   });
 
   test("says the items that are needed, ceilings and floors", () => {
-    expect(formatEvalReport(result(many(0, 40)))).toMatch(/identical \(ceiling\)/);
+    const equal = { arms: ["full", "again"].map((name) => ({ name, pattern: parsePattern("FFFF"), repeat: 0 })) };
+    expect(formatEvalReport(result(many(0, 40), equal))).toMatch(/identical \(ceiling\)/);
     expect(formatEvalReport(result(many(1, 40)))).toMatch(/inconclusive: [\d,]+ more items needed/);
-    const floor = many(0, 40).map((samples) =>
-      samples.map((one, arm) => ({ ...one, score: 0, gold_loss: { nats: 4 + arm, tokens: 4 } })),
-    );
-    expect(formatEvalReport(result(floor))).toContain("inconclusive (floor)");
+    const text = formatEvalReport(result(atFloor(many(0, 40))));
+    expect(text).toMatch(/cannot tell \(floor\)$/m);
+    expect(text).toContain("Cannot tell (floor): the baseline scores no more there than the margin");
+  });
+
+  test("of patterns that change nothing cannot tell: they never acted", () => {
+    const unmoved = result(many(0, 2000));
+    expect(formatEvalReport(unmoved)).toMatch(/cannot tell \(no effect\)$/m);
+    expect(gateFailures(unmoved, "inferior")).toEqual([
+      "needle cannot tell whether a<b>&.json loses anything (no effect)",
+    ]);
+  });
+
+  test("says how many tasks of a mean cannot tell", () => {
+    const words = atFloor(many(0, 40)).map((samples) => samples.map((one) => ({ ...one, task: "words" })));
+    const text = formatEvalReport(result([...many(1, 40), ...words], { tasks: [binaryTask, gradedTask] }));
+    expect(text).toContain("1 of the 2 tasks in the mean cannot tell, and make every change in it smaller.");
   });
 
   test("fails a gate by what it says", () => {
@@ -145,11 +163,14 @@ describe("the report", () => {
     const open = result(many(1, 40));
     expect(gateFailures(open, "inferior")).toEqual([]);
     expect(gateFailures(open, "inconclusive")).toEqual(["a<b>&.json is inconclusive on needle"]);
-    expect(gateFailures(result(many(0, 40)), "inconclusive")).toEqual([]);
+    const floor = result(atFloor(many(0, 4000)));
+    for (const gate of ["inferior", "inconclusive"] as const) {
+      expect(gateFailures(floor, gate)).toEqual(["needle cannot tell whether a<b>&.json loses anything (floor)"]);
+    }
     // With several cells the row over all of them decides.
     const cells = result([...many(0, 2000, 1024), ...many(1, 40, 2048)]);
     expect(cells.rows.map(({ comparisons }) => comparisons[0]?.verdict)).toEqual([
-      "identical",
+      "inconclusive",
       "inconclusive",
       "inconclusive",
     ]);
@@ -163,5 +184,9 @@ describe("the report", () => {
     );
     expect(xml).toContain('<failure message="inferior: -75.00 points');
     expect(xml).toContain('name="qa_1"><skipped message="needs --squad"/>');
+    // What cannot tell is not passed: without a gate it was skipped, with one it fails.
+    const floor = result(atFloor(many(0, 40)));
+    expect(formatJunit(floor, undefined)).toContain('<skipped message="cannot tell (floor): ');
+    expect(formatJunit(floor, "inferior")).toContain('<failure message="cannot tell (floor): ');
   });
 });

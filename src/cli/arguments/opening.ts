@@ -55,7 +55,14 @@ export async function openModelToRun(
   tellOwnPattern(model, terminal);
   // Results name the model by its hashes: a large checkpoint is read once, and that shows.
   const naming = new ProgressNotes(terminal, "hashing weights", model.weightBytes);
-  return { ...model, identity: () => model.identity({ signal, onBytes: (bytes) => naming.advance(bytes) }) };
+  let identity: ReturnType<ModelFolder["identity"]> | undefined;
+  return {
+    ...model,
+    identity() {
+      identity ??= model.identity({ signal, onBytes: (bytes) => naming.advance(bytes) });
+      return identity;
+    },
+  };
 }
 
 function requireSingleNames({ path, places }: ModelFolder): void {

@@ -5,6 +5,7 @@
 import { sum } from "../../base/sum.ts";
 import type { EvalComparison, EvalRow } from "../../formats/eval-result.ts";
 import type { Sample } from "../../formats/sample-journal.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
 import type { EvalTask } from "../item.ts";
 import {
   type Comparison,
@@ -41,11 +42,14 @@ interface Cell {
   dropped: number;
 }
 
-/** @param items samples of each item in the order of the arms, items in a fixed order */
+/**
+ * @param items samples of each item in the order of the arms, items in a fixed order
+ * @param arms the pattern of each arm, the baseline's first
+ */
 export function evalRows(
   items: readonly Sample[][],
   tasks: readonly EvalTask[],
-  arms: number,
+  arms: readonly Pattern[],
   settings: StatisticsSettings,
 ): EvalRow[] {
   const maker = new RowMaker(arms, settings);
@@ -142,12 +146,12 @@ function correct(rows: readonly EvalRow[]): void {
 type RowName = Pick<EvalRow, "kind" | "name" | "length" | "group">;
 
 class RowMaker {
-  readonly #arms: number;
+  readonly #arms: readonly Pattern[];
   readonly #settings: ComparisonSettings;
   /** A cell's pairs for each arm, made once. */
   readonly #strata = new WeakMap<Cell, PairedStratum[]>();
 
-  constructor(arms: number, { margin, alpha, permutations, seed }: StatisticsSettings) {
+  constructor(arms: readonly Pattern[], { margin, alpha, permutations, seed }: StatisticsSettings) {
     this.#arms = arms;
     this.#settings = { margin, power: { ...usualPower, alpha }, permutations, seed };
   }
@@ -172,11 +176,9 @@ class RowMaker {
         ...counted("dropped_empty", sum(cells.map(({ dropped }) => dropped))),
         ...counted("underfilled", samples.filter(([one]) => isUnderfilled(one?.item.fill)).length),
       },
-      arms: Array.from({ length: this.#arms }, (_, arm) => this.#armOf(filled, arm)),
+      arms: this.#arms.map((_, arm) => this.#armOf(filled, arm)),
       comparisons:
-        samples.length === 0
-          ? []
-          : Array.from({ length: this.#arms - 1 }, (_, other) => this.#comparison(filled, other + 1)),
+        samples.length === 0 ? [] : this.#arms.slice(1).map((_, other) => this.#comparison(filled, other + 1)),
     };
   }
 
@@ -224,7 +226,8 @@ class RowMaker {
 
   #comparison(cells: readonly Cell[], arm: number): EvalComparison {
     const strata = cells.map((cell) => this.#stratum(cell, arm));
-    return comparisonRecord(compare(strata, this.#settings), cells, arm);
+    const samePattern = this.#arms[arm] === this.#arms[0];
+    return comparisonRecord(compare(strata, this.#settings, samePattern), cells, arm);
   }
 
   #stratum(cell: Cell, arm: number): PairedStratum {
@@ -257,6 +260,7 @@ function pair(cell: Cell, baseline: Sample, candidate: Sample): PairedItem {
     baseline: scoreOf(cell, baseline),
     candidate: scoreOf(cell, candidate),
     cluster: baseline.item.cluster,
+    ...(baseline.item.choices === undefined ? {} : { chance: 1 / baseline.item.choices.length }),
     baselineLoss: lossOf(baseline),
     candidateLoss: lossOf(candidate),
     sameOutput: choices
@@ -266,7 +270,7 @@ function pair(cell: Cell, baseline: Sample, candidate: Sample): PairedItem {
 }
 
 function comparisonRecord(comparison: Comparison, cells: readonly Cell[], arm: number): EvalComparison {
-  const { verdict, loss, midP, minimumDetectable, ceiling, floor } = comparison;
+  const { verdict, loss, midP, minimumDetectable, note } = comparison;
   const divergence = median(
     cells.flatMap(({ items }) =>
       items.flatMap((samples) => firstDivergence(samples[0] as Sample, samples[arm] as Sample) ?? []),
@@ -298,7 +302,7 @@ function comparisonRecord(comparison: Comparison, cells: readonly Cell[], arm: n
         }),
     verdict: verdict.kind,
     ...(verdict.itemsNeeded === undefined ? {} : { items_needed: verdict.itemsNeeded }),
-    ...(ceiling ? { note: "ceiling" as const } : floor ? { note: "floor" as const } : {}),
+    ...(note === undefined ? {} : { note }),
   };
 }
 

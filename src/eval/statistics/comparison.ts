@@ -1,4 +1,5 @@
 /** One row of a comparison: the same items under a baseline and a candidate, from scores to a verdict. */
+import { normalQuantile } from "../../base/distributions.ts";
 import { sum } from "../../base/sum.ts";
 import { type Interval, studentInterval } from "./intervals.ts";
 import { mcnemar } from "./mcnemar.ts";
@@ -17,6 +18,8 @@ export interface PairedItem {
   baselineLoss: number | undefined;
   candidateLoss: number | undefined;
   sameOutput: boolean;
+  /** What guessing scores: a quarter where four choices are offered. Default 0. */
+  chance?: number;
 }
 
 /** The items of one task at one length. */
@@ -33,6 +36,9 @@ export interface ComparisonSettings {
   permutations: number;
   seed: number;
 }
+
+/** Why a comparison is as it is: what a reader has to know beside the verdict. */
+export type ComparisonNote = "ceiling" | "floor" | "no effect";
 
 export interface Comparison {
   items: number;
@@ -53,17 +59,22 @@ export interface Comparison {
   sameOutputs: number;
   minimumDetectable: number | undefined;
   loss: { items: number; difference: number; interval: Interval | undefined } | undefined;
-  ceiling: boolean;
-  floor: boolean;
+  /**
+   * `ceiling`: every item right under both arms. `floor`: the baseline scores no more than the margin, or no more than
+   * guessing, so that it has nothing to lose. `no effect`: the patterns differ, and nothing else does, to the last bit.
+   */
+  note: ComparisonNote | undefined;
   verdict: Verdict;
 }
 
 /** Strata by what they were made of: rows share them. */
 const cache = new WeakMap<PairedStratum, Stratum>();
 
+/** @param samePattern both arms run the same letters, so that they may be alike in everything */
 export function compare(
   strata: readonly PairedStratum[],
   { margin, power, permutations, seed }: ComparisonSettings,
+  samePattern = false,
 ): Comparison {
   const items = strata.flatMap((stratum) => stratum.items);
   const scores = strata.map(scoreStratum);
@@ -74,10 +85,12 @@ export function compare(
   const difference = macroMean(scores);
   const loss = compareLosses(strata, 1 - power.alpha);
   const sameOutputs = items.filter(({ sameOutput }) => sameOutput).length;
-  const floor = items.every(({ baseline, candidate }) => baseline === 0 && candidate === 0);
-  const identical =
+  const alike =
     sameOutputs === items.length &&
     items.every((item) => item.baseline === item.candidate && item.baselineLoss === item.candidateLoss);
+  // Losses move with any change of what is computed; equal answers without them may be equal by chance.
+  const noEffect = alike && !samePattern && items.some(({ baselineLoss }) => baselineLoss !== undefined);
+  const floor = hasNothingToLose(strata, margin, power.alpha);
   const test = binary ? mcnemar(lost, gained) : undefined;
   const p = test?.exact ?? signFlipTest(scores, { permutations, seed });
   const discordance = sum(items.map((item) => (item.candidate - item.baseline) ** 2)) / items.length;
@@ -95,8 +108,13 @@ export function compare(
     sameOutputs,
     minimumDetectable: minimumDetectableEffect(discordance, items.length, power),
     loss,
-    ceiling: items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1),
-    floor,
+    note: noEffect
+      ? "no effect"
+      : items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1)
+        ? "ceiling"
+        : floor
+          ? "floor"
+          : undefined,
     verdict: verdict({
       rule,
       difference,
@@ -104,11 +122,22 @@ export function compare(
       p,
       margin,
       strata: scores.length,
-      identical,
-      floor,
+      identical: alike && samePattern,
+      blind: noEffect || floor,
       power,
     }),
   };
+}
+
+/** The baseline scores at most the margin; where one can guess, no more than guessing does, tested one-sided. */
+function hasNothingToLose(strata: readonly PairedStratum[], margin: number, alpha: number): boolean {
+  const chances = strata.map(({ items }) => items.map(({ chance = 0 }) => chance));
+  const mean = (values: readonly number[]) => sum(values) / values.length;
+  const score = mean(strata.map(({ items }) => mean(items.map(({ baseline }) => baseline))));
+  const variance =
+    sum(chances.map((of) => sum(of.map((one) => one * (1 - one))) / of.length ** 2)) / strata.length ** 2;
+  const guessed = mean(chances.map(mean));
+  return score <= guessed + Math.max(margin, normalQuantile(1 - alpha) * Math.sqrt(variance));
 }
 
 /** How the difference of these items is bounded. */

@@ -26,20 +26,20 @@ export interface VerdictQuestion {
   margin: number;
   /** Tasks at lengths: items come to all of them alike. */
   strata: number;
-  /** Every output the same and every score and loss equal to the last bit. */
+  /** The same pattern, every output the same, every score and loss equal to the last bit. */
   identical: boolean;
-  /** Neither arm solves anything: what they lose cannot be seen. */
-  floor: boolean;
+  /** A loss of more than the margin could not be seen: the baseline has none to lose, or the pattern never acted. */
+  blind: boolean;
   power: PowerSettings;
 }
 
 export function verdict(question: VerdictQuestion): Verdict {
-  const { bounds, p, margin, identical, floor, power } = question;
+  const { bounds, p, margin, identical, blind, power } = question;
   if (identical) return { kind: "identical" };
-  if (floor) return { kind: "inconclusive" };
-  if (bounds.low > -margin) return { kind: "non-inferior" };
   // What is worse than the margin is worse at all: the p beside it must say so too.
   if (bounds.high < -margin && p / 2 <= power.alpha) return { kind: "inferior" };
+  if (blind) return { kind: "inconclusive" };
+  if (bounds.low > -margin) return { kind: "non-inferior" };
   const needed = itemsNeeded(question);
   return { kind: "inconclusive", ...(needed === undefined ? {} : { itemsNeeded: needed }) };
 }

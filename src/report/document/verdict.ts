@@ -1,13 +1,21 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatError, formatLossChange, formatPointChange, formatPoints } from "../quantities.ts";
+import { cannotTell, primaryRow } from "../eval/eval-gate.ts";
+import {
+  formatCount,
+  formatError,
+  formatLossChange,
+  formatPointChange,
+  formatPoints,
+  formatScore,
+} from "../quantities.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
 import { blocks } from "./section.ts";
 
-type Held = "held" | "not held" | "not shown";
+type Held = "held" | "not held" | "not shown" | "cannot tell";
 
 /** Of one evaluation. */
 interface QualityFinding {
@@ -216,50 +224,50 @@ function lengthsTable({ lengths }: PrefillForecast): string {
 
 // Whether quality holds.
 
-const heldBy: Record<EvalComparison["verdict"], Held> = {
-  identical: "held",
-  "non-inferior": "held",
-  inferior: "not held",
-  inconclusive: "not shown",
-};
+function heldBy(comparison: EvalComparison): Held {
+  if (cannotTell(comparison)) return "cannot tell";
+  if (comparison.verdict === "inferior") return "not held";
+  return comparison.verdict === "inconclusive" ? "not shown" : "held";
+}
 
 function qualityOf({ file }: EvalEvidence, pattern: Pattern): QualityFinding[] {
   const arm = file.arms.findIndex(({ index_topk_pattern: letters }, index) => index > 0 && letters === pattern);
-  const row = primaryRow(file);
+  const row = primaryRow(file.rows);
   const comparison = row?.comparisons.find((one) => one.arm === arm);
   if (row === undefined || comparison === undefined) return [];
   const { margin, alpha } = file.statistics;
-  const held = heldBy[comparison.verdict];
+  const held = heldBy(comparison);
   const change = `${formatPointChange(comparison.difference)} points of 100 over ${formatCount(row.items)} items`;
   const risk = {
     held: `a loss of more than ${formatPoints(margin)} is excluded; where there is one, this is said in at most ${percent(alpha)} of cases`,
     "not held": `a loss of more than ${formatPoints(margin)} is proven, with an error of at most ${percent(alpha)}`,
     "not shown": `neither a loss of more than ${formatPoints(margin)} nor its absence is proven; the loss may be as large as ${formatPoints(Math.max(0, -comparison.bounds.low))}${comparison.items_needed === undefined ? "" : `, and about ${formatCount(comparison.items_needed)} more items would settle it`}`,
+    "cannot tell":
+      comparison.note === "floor"
+        ? `the model scores ${formatScore(row.arms[0]?.score ?? 0)} there with all its indexers, no more than the margin or than guessing, so that no loss could show`
+        : "every token, score and gold loss is the same although the patterns differ, so that the pattern never acted: longer prompts are needed",
   }[held];
   const worst = losingTasks(file, arm);
   const losing = worst.length === 0 ? "" : ` Proven losses in tasks: ${worst.join(", ")}.`;
-  const floor = comparison.note === "floor" ? " No arm answers anything right, so that nothing could be lost." : "";
   const suite = text(file.suite.name);
-  return [{ held, suite, line: `Quality on ${suite}: **${held}**. ${change}; ${risk}.${losing}${floor}` }];
+  return [
+    { held, suite, line: `Quality on ${suite}: **${held}**. ${change}; ${risk}.${losing}${blindTasks(file, arm)}` },
+  ];
 }
 
 /** What the same evaluations say of other patterns, in short. */
 function otherArmLines({ evaluations }: Evidence, pattern: Pattern): string[] {
   return evaluations.flatMap(({ file }) => {
-    const others = (primaryRow(file)?.comparisons ?? []).flatMap(({ arm, verdict, difference }) => {
-      const found = file.arms[arm];
+    const others = (primaryRow(file.rows)?.comparisons ?? []).flatMap((comparison) => {
+      const found = file.arms[comparison.arm];
       if (found === undefined || found.index_topk_pattern === pattern) return [];
       const kept = `${found.full_layers} of ${found.index_topk_pattern.length} indexers`;
-      return [`${text(found.name)} (${kept}) ${heldBy[verdict]}, ${formatPointChange(difference)} points`];
+      return [
+        `${text(found.name)} (${kept}) ${heldBy(comparison)}, ${formatPointChange(comparison.difference)} points`,
+      ];
     });
     return others.length === 0 ? [] : [`Beside it on ${text(file.suite.name)}: ${others.join("; ")}.`];
   });
-}
-
-/** The mean over all tasks; of a single task and length its own row. */
-function primaryRow({ rows }: EvalResult): EvalResult["rows"][number] | undefined {
-  const generated = rows.filter(({ endpoint }) => endpoint === "generation");
-  return generated.find(({ kind }) => kind === "overall") ?? generated.find(({ kind }) => kind === "task");
 }
 
 function losingTasks({ rows }: EvalResult, arm: number): string[] {
@@ -270,12 +278,23 @@ function losingTasks({ rows }: EvalResult, arm: number): string[] {
   });
 }
 
+/** Tasks that cannot tell, where the mean that they are part of can. */
+function blindTasks({ rows }: EvalResult, arm: number): string {
+  const tasks = rows.filter(({ kind, endpoint }) => kind === "task" && endpoint === "generation");
+  const blind = tasks.filter(({ comparisons }) => comparisons.some((one) => one.arm === arm && cannotTell(one)));
+  if (blind.length === 0 || blind.length === tasks.length) return "";
+  return ` ${blind.length} of ${tasks.length} tasks cannot tell: ${blind.map(({ name }) => text(name)).join(", ")}.`;
+}
+
 function qualityHeadline(findings: readonly QualityFinding[]): string {
   const of = (held: Held): string[] => findings.filter((one) => one.held === held).map(({ suite }) => suite);
   const parts = (["not held", "held", "not shown"] as const).flatMap((held) =>
     of(held).length === 0 ? [] : [`${held} on ${of(held).join(", ")}`],
   );
-  return `Quality ${parts.length === 0 ? "not shown" : parts.join("; ")}`;
+  const blind = of("cannot tell");
+  const untold = blind.length === 0 ? [] : [`${blind.join(", ")} cannot tell`];
+  if (parts.length === 0) return ["Quality not shown", ...untold].join(": ");
+  return `Quality ${[...parts, ...untold].join("; ")}`;
 }
 
 function unshownLine({ evaluations }: Evidence): string {

@@ -1,6 +1,6 @@
 /** An evaluation as JUnit XML: a suite for each arm, a case for each row, so that CI systems show what failed. */
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
-import { failsGate, type Gate } from "./eval-gate.ts";
+import { cannotTell, failsGate, type Gate } from "./eval-gate.ts";
 import { verdictWords } from "./eval-report.ts";
 
 export function formatJunit(result: EvalResult, gate: Gate | undefined): string {
@@ -17,8 +17,9 @@ function junitSuite(result: EvalResult, name: string, arm: number, gate: Gate | 
     if (comparison === undefined) return [`${open}><skipped message="no item was scored"/></testcase>`];
     const words = attribute(describe(comparison));
     // Without a gate an inferior row fails: that is what a reader of the report would want to see.
-    if (!failsGate(result, row, comparison, gate ?? "inferior"))
-      return [`${open}><system-out>${text(describe(comparison))}</system-out></testcase>`];
+    const fails = gate === undefined ? comparison.verdict === "inferior" : failsGate(result, row, comparison, gate);
+    if (!fails && cannotTell(comparison)) return [`${open}><skipped message=${words}/></testcase>`];
+    if (!fails) return [`${open}><system-out>${text(describe(comparison))}</system-out></testcase>`];
     failures++;
     return [`${open}><failure message=${words}/></testcase>`];
   });

@@ -60,7 +60,12 @@ export function evalRecord(findings: EvalFindings): EvalResult {
         items.map((samples) => samples[index] as Sample),
       ),
     ),
-    rows: evalRows(items, tasks, arms.length, statistics),
+    rows: evalRows(
+      items,
+      tasks,
+      arms.map(({ pattern }) => pattern),
+      statistics,
+    ),
     notes: [...findings.notes],
     skipped_tasks: findings.skipped.map(({ task, reason }) => ({ task, reason })),
     bad_records: [...findings.bad],

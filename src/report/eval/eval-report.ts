@@ -9,6 +9,7 @@ import {
   formatScore,
 } from "../quantities.ts";
 import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
+import { cannotTell, primaryRow } from "./eval-gate.ts";
 
 /**
  * The whole report for a terminal: of intervals only that of the change, which the verdict is about.
@@ -132,8 +133,10 @@ function lossCells(comparison: EvalComparison | undefined, everyInterval: boolea
   return [loss === undefined ? "" : nats(loss.difference), ...(everyInterval ? [interval] : [])];
 }
 
-/** `inconclusive: 1,200 more items needed`; ceilings and floors are said. */
-export function verdictWords({ verdict, items_needed: needed, note }: EvalComparison): string {
+/** `inconclusive: 1,200 more items needed`; ceilings are said, and what could not show any loss. */
+export function verdictWords(comparison: EvalComparison): string {
+  const { verdict, items_needed: needed, note } = comparison;
+  if (cannotTell(comparison)) return `cannot tell (${note})`;
   const more = needed === undefined ? "" : `: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
   return `${verdict}${more}${note === undefined ? "" : ` (${note})`}`;
 }
@@ -158,6 +161,7 @@ function remarks(result: EvalResult, labels: readonly string[]): string[] {
     lines.push(
       `Scores in points of 100, gold loss in nats per token of the gold answer. Verdict: margin ${formatPoints(statistics.margin)}, one-sided ${percent(1 - statistics.alpha)}; * p below ${statistics.alpha} after Holm's correction over tasks${resampling(statistics)}.`,
       ...neededRemark(result),
+      ...blindRemarks(result),
     );
   }
   lines.push(...outputRemarks(rows, arms, labels));
@@ -184,6 +188,34 @@ function neededRemark({ rows, statistics }: EvalResult): string[] {
   if (!asks || statistics.power === undefined) return [];
   return [
     `N more items needed: so many beside these settle the verdict with a chance of ${percent(statistics.power)} if the arms do not differ (or differ as observed, where that is proven inferior sooner).`,
+  ];
+}
+
+/** What "cannot tell" means, and how much of the mean over all tasks it is. */
+function blindRemarks({ rows }: EvalResult): string[] {
+  const blind = rows.filter(({ comparisons }) => comparisons.some(cannotTell));
+  const has = (note: EvalComparison["note"]) =>
+    blind.some(({ comparisons }) => comparisons.some((one) => cannotTell(one) && one.note === note));
+  const overall = primaryRow(rows);
+  const tasks = rows.filter(({ kind, endpoint }) => kind === "task" && endpoint === "generation");
+  const blindTasks = tasks.filter((row) => blind.includes(row));
+  const diluted = overall !== undefined && overall.kind === "overall" && !blind.includes(overall);
+  return [
+    ...(has("floor")
+      ? [
+          "Cannot tell (floor): the baseline scores no more there than the margin or than guessing, so that no loss could show.",
+        ]
+      : []),
+    ...(has("no effect")
+      ? [
+          "Cannot tell (no effect): patterns differ, and every token, score and gold loss is the same to the last bit, as on prompts of at most index_topk tokens.",
+        ]
+      : []),
+    ...(diluted && blindTasks.length > 0
+      ? [
+          `${formatCount(blindTasks.length)} of the ${formatCount(tasks.length)} tasks in the mean cannot tell, and make every change in it smaller.`,
+        ]
+      : []),
   ];
 }
 

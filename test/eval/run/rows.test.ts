@@ -2,11 +2,17 @@ import { describe, expect, test } from "vitest";
 import { evalRows, type StatisticsSettings } from "../../../src/eval/run/rows.ts";
 import type { EvalRow } from "../../../src/formats/eval-result.ts";
 import type { Sample } from "../../../src/formats/sample-journal.ts";
+import { parsePattern } from "../../../src/pattern/pattern.ts";
 import { binaryTask, gradedTask, pair, sample } from "./samples.ts";
 
 const settings: StatisticsSettings = { margin: 0.01, alpha: 0.05, permutations: 200, seed: 1 };
 const rows = (items: Sample[][], tasks = [binaryTask, gradedTask]): EvalRow[] =>
-  evalRows(items, tasks, items[0]?.length ?? 0, settings);
+  evalRows(
+    items,
+    tasks,
+    (items[0] ?? []).map(({ arm }) => parsePattern(arm.pattern)),
+    settings,
+  );
 const named = (found: readonly EvalRow[], name: string): EvalRow => found.find((row) => row.name === name) as EvalRow;
 
 describe("rows", () => {

@@ -150,7 +150,7 @@ describe("the sign-flip test", () => {
 describe("a comparison", () => {
   test("of an arm with itself is identical", () => {
     const items = pairs(0, 0, 30).map((item) => ({ ...item, candidateLoss: item.baselineLoss }));
-    const result = compare([binary(items)], settings);
+    const result = compare([binary(items)], settings, true);
     expect(result).toMatchObject({ difference: 0, p: 1, lost: 0, gained: 0, verdict: { kind: "identical" } });
   });
 
@@ -160,7 +160,7 @@ describe("a comparison", () => {
 
   test("of thousands of equal scores is non-inferior, of thirty it is open", () => {
     expect(compare([binary(pairs(0, 0, 2000))], settings)).toMatchObject({
-      ceiling: true,
+      note: "ceiling",
       verdict: { kind: "non-inferior" },
     });
     const few = compare([graded(pairs(0, 0, 30))], settings);
@@ -202,10 +202,46 @@ describe("a comparison", () => {
     expect(result.difference).toBeCloseTo(-0.11, 12);
   });
 
+  test("of two patterns that are alike to the last bit cannot tell, and can where losses were not measured", () => {
+    const items = pairs(0, 0, 500).map((item) => ({ ...item, candidateLoss: item.baselineLoss }));
+    expect(compare([binary(items)], settings)).toMatchObject({ note: "no effect", verdict: { kind: "inconclusive" } });
+    const unknown = items.map((item) => ({ ...item, baselineLoss: undefined, candidateLoss: undefined }));
+    expect(compare([binary(unknown)], settings).verdict.kind).toBe("non-inferior");
+  });
+
   test("on the floor proves nothing, however many items there are", () => {
     const result = compare([binary(pairs(0, 0, 5000, 0))], settings);
-    expect(result).toMatchObject({ floor: true, verdict: { kind: "inconclusive" } });
+    expect(result).toMatchObject({ note: "floor", verdict: { kind: "inconclusive" } });
     expect(result.verdict.itemsNeeded).toBeUndefined();
+    // The pattern's own luck changes nothing: the baseline has nothing to lose.
+    expect(compare([binary(pairs(0, 30, 5000, 0))], settings)).toMatchObject({ note: "floor" });
+  });
+
+  test("of a baseline that scores no more than the margin cannot lose more than that", () => {
+    const lost = (share: number) => [
+      binary(pairs(0, 0, 5000, 0).map((item, i) => ({ ...item, baseline: i < share * 5000 ? 1 : 0 }))),
+    ];
+    expect(compare(lost(0.009), settings)).toMatchObject({ note: "floor", verdict: { kind: "inconclusive" } });
+    expect(compare(lost(0.02), settings)).toMatchObject({ note: undefined, verdict: { kind: "inferior" } });
+  });
+
+  test("of choices that are guessed cannot tell, and can above chance or where outputs become worse than guesses", () => {
+    const choices = (right: number, candidate: number, items = 500) => [
+      binary(
+        pairs(0, 0, items).map((item, i) => ({
+          ...item,
+          chance: 0.25,
+          baseline: i < right * items ? 1 : 0,
+          candidate: i < candidate * items ? 1 : 0,
+        })),
+      ),
+    ];
+    expect(compare(choices(0.27, 0.27), settings)).toMatchObject({ note: "floor", verdict: { kind: "inconclusive" } });
+    expect(compare(choices(0.35, 0.35), settings)).toMatchObject({
+      note: undefined,
+      verdict: { kind: "non-inferior" },
+    });
+    expect(compare(choices(0.27, 0.02), settings).verdict.kind).toBe("inferior");
   });
 
   test("the items needed are near those of the published table", () => {
@@ -286,7 +322,7 @@ describe("a comparison", () => {
             sameOutput: true,
           })),
         }));
-        expect(compare(itself, settings)).toMatchObject({
+        expect(compare(itself, settings, true)).toMatchObject({
           difference: 0,
           p: 1,
           verdict: { kind: "identical" },

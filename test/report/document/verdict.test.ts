@@ -58,6 +58,19 @@ describe("quality", () => {
     expect(text).toMatch(risk);
   });
 
+  test("where nothing could be lost it cannot be told", async () => {
+    const file = evaluated("inconclusive", "graphwalks");
+    const noted = (note: EvalComparison["note"]): EvalResult => ({
+      ...file,
+      rows: file.rows.map((row) => ({ ...row, comparisons: row.comparisons.map((one) => ({ ...one, note })) })),
+    });
+    const floor = await verdictOf({ plain: search, scores: noted("floor") });
+    expect(floor.split("\n")[0]).toContain("Quality not shown: graphwalks cannot tell.");
+    expect(floor).toContain("no more than the margin or than guessing, so that no loss could show");
+    const still = await verdictOf({ plain: search, scores: noted("no effect") });
+    expect(still).toContain("so that the pattern never acted");
+  });
+
   test("what is not held is said first, and every evaluation counts", async () => {
     const text = await verdictOf({
       plain: search,
