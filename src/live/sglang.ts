@@ -168,7 +168,8 @@ export class SglangAdapter implements EngineAdapter {
   }
 
   async reset(signal?: AbortSignal): Promise<void> {
-    await this.#client.text("POST", "/flush_cache", { signal });
+    // Refused while a request runs: the last one may have been answered before its scheduler is through with it.
+    await this.#client.text("POST", "/flush_cache?timeout=30", { signal });
   }
 
   async close(): Promise<void> {

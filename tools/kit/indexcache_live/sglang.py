@@ -11,6 +11,7 @@ that cannot switch answers false and keeps the reason in its state.
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 import uuid
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from .letters import Refused, check, from_words
 _WORD = re.compile(r"^indexcache_shared_(\d{1,4})$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn$")
 _BOOT = uuid.uuid4().hex
-_CONTROLLER = "sglang.srt.managers.scheduler_components.internal_state.SchedulerInternalStateController"
+_COMPONENT = "sglang.srt.managers.scheduler_components.internal_state"
 _STATES: dict[int, "_State"] = {}
 
 
@@ -33,6 +34,10 @@ class _State:
         self.arguments = runner.server_args
         self.total = int(self.config.num_hidden_layers)
         self.layers = find_layers(self.model, self.total)
+        # 0.5.17 builds an indexer for Shared layers as well; the checkpoint may have no weights for it.
+        self.without_indexer = {
+            number for number, layer in self.layers.items() if getattr(layer, "indexer", None) is None or layer.skip_topk
+        }
         self.rank = int(getattr(runner, "tp_rank", 0) or 0)
         self.boot_letters = self.letters()
         self.calls = dict.fromkeys(self.layers, 0)
@@ -49,13 +54,21 @@ class _State:
         return called
 
     def letters(self) -> str:
-        return "".join(letter(self.layers.get(number)) for number in range(self.total))
+        return "".join(self._letter(number) for number in range(self.total))
+
+    def _letter(self, number: int) -> str:
+        layer = self.layers.get(number)
+        if layer is None:
+            return "."
+        if number in self.without_indexer:
+            return "-"
+        return "S" if layer.skip_topk else "F"
 
     def switch(self, wanted: str) -> None:
         blocked = obstacles(self.arguments)
         if blocked:
             raise Refused("; ".join(blocked))
-        present = {number: getattr(layer, "indexer", None) is not None for number, layer in self.layers.items()}
+        present = {number: number not in self.without_indexer for number in self.layers}
         for number, has_indexer in present.items():
             if not has_indexer and wanted[number] == "S":
                 wanted = f"{wanted[:number]}-{wanted[number + 1 :]}"
@@ -103,14 +116,6 @@ def find_layers(model: Any, total: int) -> dict[int, Any]:
     return dict(sorted(found.items()))
 
 
-def letter(layer: Any) -> str:
-    if layer is None:
-        return "."
-    if getattr(layer, "indexer", None) is None:
-        return "-"
-    return "S" if layer.skip_topk else "F"
-
-
 def obstacles(arguments: Any) -> list[str]:
     """Settings of the server under which a switched pattern would not be what is measured."""
     found: list[str] = []
@@ -133,7 +138,8 @@ def obstacles(arguments: Any) -> list[str]:
 
 
 def state_of(controller: Any) -> _State:
-    scheduler = controller.scheduler
+    # Releases before 0.5.23 have the methods on the scheduler itself.
+    scheduler = getattr(controller, "scheduler", controller)
     state = _STATES.get(id(scheduler))
     if state is None:
         state = _STATES[id(scheduler)] = _State(scheduler)
@@ -172,9 +178,21 @@ def around_get(original: Callable[..., Any], controller: Any, request: Any) -> A
     return result
 
 
+def hooked_class() -> str:
+    """The class whose `set_internal_state` and `get_internal_state` this release calls, by its dotted name."""
+    try:
+        component = importlib.util.find_spec(_COMPONENT)
+    except ModuleNotFoundError:
+        component = None
+    if component is not None:
+        return f"{_COMPONENT}.SchedulerInternalStateController"
+    return "sglang.srt.managers.scheduler.Scheduler"
+
+
 def register() -> None:
     """The entry point. SGLang calls it in every process, before the scheduler exists."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register(f"{_CONTROLLER}.set_internal_state", around_set, HookType.AROUND)
-    HookRegistry.register(f"{_CONTROLLER}.get_internal_state", around_get, HookType.AROUND)
+    target = hooked_class()
+    HookRegistry.register(f"{target}.set_internal_state", around_set, HookType.AROUND)
+    HookRegistry.register(f"{target}.get_internal_state", around_get, HookType.AROUND)

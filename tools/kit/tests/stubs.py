@@ -25,12 +25,13 @@ class Indexer:
 
 
 class Model:
-    """`inner`: the switch lies in `mla_attn` (the generic path), as before 0.29 and off CUDA."""
+    """`inner`: the switch lies in `mla_attn` (the generic path), as before 0.29 and off CUDA.
+    `every`: Shared layers have an indexer as well, as in SGLang 0.5.17."""
 
-    def __init__(self, letters: str, first: int = 0, inner: bool = False, draft: bool = True) -> None:
+    def __init__(self, letters: str, first: int = 0, inner: bool = False, draft: bool = True, every: bool = False) -> None:
         self.layers: dict[str, Any] = {}
         for number, letter in enumerate(letters, first):
-            indexer = Indexer() if letter == "F" else None
+            indexer = Indexer() if every or letter == "F" else None
             switch = SimpleNamespace(indexer=indexer, skip_topk=letter != "F", next_skip_topk=False)
             at = f"model.layers.{number}.self_attn"
             if inner:

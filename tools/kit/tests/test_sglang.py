@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import sys
 import unittest
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
@@ -73,6 +75,41 @@ class Plugin(unittest.TestCase):
         self.assertTrue(sglang.around_set(original_set, self.controller, request(indexcache_shared_0=0b0110)).updated)
         self.assertEqual(self.state()["letters"], "F-SF")
         self.assertFalse(sglang.around_set(original_set, self.controller, request(indexcache_shared_0=0)).updated)
+
+    def test_a_layer_that_started_shared_with_an_indexer_of_no_weights(self) -> None:
+        sglang._STATES.clear()
+        self.controller = SimpleNamespace(scheduler=sglang_scheduler(Model("FSFF", draft=False, every=True)))
+        self.assertEqual(self.state()["boot_letters"], "F-FF")
+        self.assertFalse(sglang.around_set(original_set, self.controller, request(indexcache_shared_0=0)).updated)
+        self.assertTrue(sglang.around_set(original_set, self.controller, request(indexcache_shared_0=0b0110)).updated)
+        self.assertEqual(self.state()["letters"], "F-SF")
+
+    def test_the_scheduler_itself_has_the_methods(self) -> None:
+        scheduler = sglang_scheduler(self.model)
+        self.assertTrue(sglang.around_set(original_set, scheduler, request(indexcache_shared_0=0b1000)).updated)
+        described = sglang.around_get(original_get, scheduler, None).internal_state["indexcache"]
+        self.assertEqual(described["letters"], "FFFS")
+
+    def test_hooks_go_where_the_release_has_the_methods(self) -> None:
+        hooked: list[str] = []
+        registry: Any = ModuleType("sglang.srt.plugins.hook_registry")
+        registry.HookRegistry = SimpleNamespace(register=lambda target, *_: hooked.append(target))
+        registry.HookType = SimpleNamespace(AROUND="around")
+        component = "sglang.srt.managers.scheduler_components.internal_state"
+        for installed, owner in (
+            ((), "sglang.srt.managers.scheduler.Scheduler"),
+            ((component,), f"{component}.SchedulerInternalStateController"),
+        ):
+            hooked.clear()
+            modules: dict[str, ModuleType] = {registry.__name__: registry}
+            for name in (registry.__name__, *installed):
+                for end in (at for at, character in enumerate(f"{name}.") if character == "."):
+                    package = modules.setdefault(name[:end], ModuleType(name[:end]))
+                    package.__path__ = []
+                    package.__spec__ = ModuleSpec(name[:end], None)
+            with patch.dict(sys.modules, modules):
+                sglang.register()
+            self.assertEqual(hooked, [f"{owner}.set_internal_state", f"{owner}.get_internal_state"])
 
     def test_a_model_that_cannot_be_read(self) -> None:
         broken = SimpleNamespace(scheduler=None)
