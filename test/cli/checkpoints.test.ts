@@ -19,7 +19,7 @@ import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./inde
 
 const cpu = ["--device", "cpu", "--threads", "1"];
 const text = join(demoModel, "..", "..", "calibration", "demo.jsonl");
-const calibration = ["-c", text, "--sequences", "2", "--sequence-length", "256"];
+const calibration = ["-c", text, "--sequences", "2", "--sequence-length", "160"];
 
 let scratch: string;
 let snapshot: string;
@@ -85,7 +85,7 @@ describe.each(["indexcache/demo", "exported"])("%s, two shards", (model) => {
     expect(found?.kl).toBeGreaterThan(0);
     const run = ["run", model, ...cpu, "-p", file("p.json"), "--prompt", "The key of", "-n", "4"];
     expect((await done(run)).stdout).toBe(" Petra.\nThe\n");
-    const tasks = ["--tasks", "niah_single_1", "--lengths", "512", "--samples", "1"];
+    const tasks = ["--tasks", "niah_single_1", "--lengths", "256", "--samples", "1"];
     await done(["eval", model, ...cpu, "-p", file("p.json"), ...tasks, "-o", file("e.json")]);
     await done(["analyze", model, ...calibration, ...cpu, "--workers", "1", "-o", file("a.json")]);
     const bench = ["--contexts", "64", "--repeats", "1", "--decode-tokens", "1", "-p", file("p.json")];

@@ -41,6 +41,10 @@ afterAll(async () => {
 
 const at = (server: { url: string }): string[] => ["--server", server.url, "-m", demoModel];
 const ruler = ["-p", "uniform:4", "--tasks", "niah_single_1,vt", "--lengths", "320", "--samples", "2"];
+/** One short task, for what happens around the answers. */
+const needles = (samples: number): string[] => [
+  ...["-p", "uniform:4", "--tasks", "niah_single_1", "--lengths", "256", "--samples", String(samples)],
+];
 const choices = ["-p", "uniform:4", "--suite", "longbench-v2", "--data", "choices.json", "--max-length", "600"];
 const samplesOf = async (name: string): Promise<Sample[]> =>
   (await readSamples(join(folder, `${name}.json.samples.jsonl`)))?.entries ?? [];
@@ -113,10 +117,10 @@ test("is interrupted in mid-batch, gives the pattern back, and goes on to the sa
     return undefined;
   });
   // A batch of four items is told of when it is done: the signal comes while the second one is under way.
-  const eight = ruler.map((word, index) => (ruler[index - 1] === "--samples" ? "4" : word));
-  const whole = await run([...at(vllm), ...eight], "whole");
-  const args = [...at(paced), ...eight, "--max-new-tokens", "12", "-o", "cut.json", "--concurrency", "1"];
-  const { status, stderr } = await interrupt(folder, ["eval", ...args], "1 of 8 items", "SIGINT");
+  const six = needles(6);
+  const whole = await run([...at(vllm), ...six], "whole");
+  const args = [...at(paced), ...six, "--max-new-tokens", "12", "-o", "cut.json", "--concurrency", "1"];
+  const { status, stderr } = await interrupt(folder, ["eval", ...args], "1 of 6 items", "SIGINT");
   expect(status, stderr).toBe(130);
   expect(stderr).toContain("--resume");
   expect(await letters()).toBe(full);
@@ -134,7 +138,7 @@ test("is interrupted in mid-batch, gives the pattern back, and goes on to the sa
 }, 180_000);
 
 describe("bad input is one sentence:", () => {
-  const refused = async (args: string[]) => await indexcache(folder, ["eval", ...ruler, ...args]);
+  const refused = async (args: string[]) => await indexcache(folder, ["eval", ...needles(2), ...args]);
 
   test.each([
     ["no folder", () => ["--server", vllm.url], "-m is missing"],

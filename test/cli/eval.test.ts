@@ -25,7 +25,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-const small = ["--tasks", "vt,fwe", "--lengths", "512", "--samples", "1", "--no-cache"];
+const small = ["--tasks", "vt,fwe", "--lengths", "320", "--samples", "1", "--no-cache"];
 const arms = ["eval", "-p", "uniform:4", "-p", "full", ...small];
 
 /** A result or samples without what time has to do with, and how many processes were asked for. */
@@ -62,7 +62,7 @@ describe("an evaluation", () => {
     const { suite, model, settings, arms: written, rows, prompts_sha256: prompts, tool } = await result();
     expect(suite.task_versions).toEqual({ vt: expect.any(Number), fwe: expect.any(Number) });
     expect(model.weight_hash).toMatch(/^[0-9a-f]{64}$/);
-    expect(settings).toMatchObject({ seed: 42, device: expect.any(String), lengths: "512", samples: 1, threads: 1 });
+    expect(settings).toMatchObject({ seed: 42, device: expect.any(String), lengths: "320", samples: 1, threads: 1 });
     expect(written.map((arm) => [arm.name, arm.full_layers])).toEqual([
       ["full", 12],
       ["uniform:4", 3],
@@ -70,8 +70,8 @@ describe("an evaluation", () => {
     ]);
     expect(written[0]?.generated_tokens).toBeGreaterThan(0);
     expect(rows.map(({ name, items }) => [name, items])).toEqual([
-      ["vt 512", 1],
-      ["fwe 512", 1],
+      ["vt 320", 1],
+      ["fwe 320", 1],
       ["overall", 2],
     ]);
     expect(prompts).toMatch(/^[0-9a-f]{64}$/);
@@ -253,7 +253,7 @@ test("items without room in the window are counted, not scored", async () => {
 });
 
 test("a published pattern is taken by its name, and an arm is called by its file and size", async () => {
-  const one = ["--tasks", "niah_single_1", "--lengths", "512", "--samples", "1", "--no-cache", "--workers", "1"];
+  const one = ["--tasks", "niah_single_1", "--lengths", "256", "--samples", "1", "--no-cache", "--workers", "1"];
   const { status, stderr, stdout } = await indexcache(folder, ["eval", "-p", "demo/quarter@1/4", ...one]);
   expect(status, stderr).toBe(0);
   expect(stdout).toContain("arm quarter@1/4: FSSFSSSSSFSS");
@@ -368,6 +368,8 @@ describe("LongBench", () => {
       "longbench-v2",
       "--data",
       "data.json",
+      "--max-length",
+      "600",
       "-o",
       "r.json",
       "--workers",
