@@ -297,6 +297,10 @@ export const patternFileSchema = z
         .describe(
           "why patterns have no stability: a race or a bound dropped candidates before all sequences were measured, the strategy's steps cannot be taken again on resamples, or there were fewer than 4 sequences",
         ),
+      optimum: z
+        .literal(true)
+        .optional()
+        .describe("every pattern of the wanted sizes was measured: none loses less on these sequences"),
       evaluations: count.describe("patterns evaluated"),
       sequence_evaluations: count.optional().describe("the same in sequences"),
       frontier: z.array(frontierPoint).optional().describe("the best pattern of every size that was committed"),

@@ -87,6 +87,8 @@ export interface Rehearsal {
   layers: number;
   /** Whether it takes as much whatever the losses are. */
   exact: boolean;
+  /** Whether every pattern of the wanted sizes is measured. */
+  isOptimum: boolean;
 }
 
 export interface Candidate {
@@ -173,6 +175,8 @@ export interface SearchResult {
   /** Body layers of one sequence that this takes, by `LayerCost`. */
   layers: number;
   refinements?: Refinement[];
+  /** Every pattern of the wanted sizes was measured. */
+  isOptimum?: true;
   /** Of each pattern with fewer Full layers than the model, or why it is not known; absent unless it was asked for. */
   stability?: readonly Stability[] | StabilityUnknown;
 }

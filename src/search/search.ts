@@ -115,6 +115,7 @@ export async function rehearse(
     calls: trials.done + screened * (screening.callsEach(sequences.length) - 1),
     evaluations: trials.evaluations,
     layers,
+    isOptimum: trials.isOptimum,
     exact: !method.strategy.isAdaptive && screening === complete && repeats === undefined && !space.limitsRuns,
   };
 }
@@ -166,6 +167,7 @@ async function* walk(
     sequenceEvaluations,
     layers: trials.cost.total,
     ...(refinements === undefined ? {} : { refinements }),
+    ...(trials.isOptimum ? { isOptimum: true } : {}),
   };
 }
 

@@ -32,8 +32,6 @@ export interface Strategy {
   isNested: boolean;
   /** What losses are decides how many patterns it tries. */
   isAdaptive: boolean;
-  /** Measures every pattern of the wanted sizes: its result is the optimum on its sequences. */
-  isExhaustive?: true;
   /**
    * What a search on resampled sequences does to be like it: greedy's steps and then the best of the measured patterns, or
    * the latter alone. Absent where that would be another search.

@@ -49,6 +49,8 @@ export class Trials {
   /** What it may cost in all. */
   budget = Number.POSITIVE_INFINITY;
   refinements: Refinement[] | undefined;
+  /** Every pattern of the wanted sizes was measured: what was found is the optimum on these sequences. */
+  isOptimum = false;
   /** Of one measurement at the step at work; 0 for exact evaluators. */
   noise = 0;
   /** What the step at work has measured again. */

@@ -38,7 +38,7 @@ test("a search tells its plan and the next command; --status takes its -o file; 
   expect(searched).toMatchObject({ status: 0, stdout: expect.stringContaining("unknown") });
   expect(searched.stderr).toContain("plan: refine to 2 Full layers, about ");
   expect(searched.stderr).toContain(
-    "there are only 4 patterns of that size: --strategy exhaustive measures all of them",
+    "there are only 4 patterns of that size: all of them are measured, and the result is the optimum",
   );
   expect(searched.stderr).toMatch(/eval .* --pattern 'my p.json' -o 'my p-eval.json'\n$/);
   const status = await indexcache(folder, ["search", "--status", "my p.json"]);

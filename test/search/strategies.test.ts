@@ -45,6 +45,51 @@ function told(events: readonly SearchEvent[]): unknown[] {
   return events.map((event) => (event.kind === "evaluation done" ? { ...event, replayed: undefined } : event));
 }
 
+describe("refine with few indexers", () => {
+  /** Patterns have nothing to do with each other: the best one is not on a way that greedy would take. */
+  const problem = (layers: number, targets: number[]): Problem => ({
+    start: fullPattern(layers),
+    targets,
+    sequences: 2,
+    loss: (pattern, sequence) => 1 + sequence + 0.1 * noise(pattern),
+  });
+
+  test("measures every pattern of the wanted sizes where that takes no more layers than it may run, and says so", async () => {
+    for (const [layers, targets] of [
+      [12, [3]],
+      [10, [2, 3]],
+      [7, [6]],
+    ] as const) {
+      const asked = problem(layers, [...targets]);
+      const { result, events, calls } = await run({ strategy: refine }, asked);
+      const all = await run({ strategy: exhaustive }, asked);
+      const plain = await run({ strategy: greedy }, asked);
+      expect(result.isOptimum).toBe(true);
+      expect(all.result.isOptimum).toBe(true);
+      expect(plain.result.isOptimum).toBeUndefined();
+      expect(result.patterns.map(({ pattern }) => pattern)).toEqual(all.result.patterns.map(({ pattern }) => pattern));
+      const measured = new Set(calls.map(({ pattern }) => pattern));
+      for (const { pattern } of all.calls) expect(measured).toContain(pattern);
+      expect(result.layers).toBeLessThanOrEqual(2 * plain.result.layers);
+      expect(events[0]).toMatchObject({ kind: "plan", foreseen: { isOptimum: true } });
+    }
+  });
+
+  test("does not where there are too many, unless its budget allows them", async () => {
+    const asked = problem(10, [5]);
+    const { result, events, calls } = await run({ strategy: refine }, asked);
+    expect(result.isOptimum).toBeUndefined();
+    expect(events[0]).toMatchObject({ kind: "plan", foreseen: { isOptimum: false } });
+    const measured = new Set(calls.map(({ pattern }) => pattern));
+    expect([...measured].filter((pattern) => fullLayers(pattern).length === 5).length).toBeLessThan(126);
+    const rich = await run({ strategy: refine, settings: { budget: 6 } }, asked);
+    expect(rich.result.isOptimum).toBe(true);
+    expect(rich.result.patterns[0]?.evaluation.loss).toBe(
+      (await run({ strategy: exhaustive }, asked)).result.patterns[0]?.evaluation.loss,
+    );
+  });
+});
+
 const mean = ({ loss, sequences = 1 }: Problem, pattern: ReturnType<typeof parsePattern>): number =>
   indices(sequences).reduce((sum, index) => sum + loss(pattern, index), 0) / sequences;
 

@@ -209,10 +209,11 @@ function tellPlan(
       `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
   const every = targets.reduce((total, retain) => total + space.count(retain), 0);
-  if (method.strategy.isExhaustive !== true && method.race === undefined && every < foreseen.evaluations) {
-    terminal.note(
-      `there are only ${formatCount(every)} patterns of that size: --strategy exhaustive measures all of them, and its result is the optimum`,
-    );
+  const few = `there are only ${formatCount(every)} patterns of that size`;
+  if (foreseen.isOptimum) {
+    terminal.note(`${few}: all of them are measured, and the result is the optimum on this text`);
+  } else if (method.race === undefined && every < foreseen.evaluations) {
+    terminal.note(`${few}: --strategy exhaustive measures all of them, and its result is the optimum`);
   }
 }
 

@@ -10,6 +10,7 @@ import {
   formatPoints,
   formatScore,
 } from "../quantities.ts";
+import { isOptimum } from "../search/search-report.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
@@ -314,7 +315,7 @@ function lossLines({ searches: [search] }: Evidence): string[] {
       ? ""
       : `; on text that the search has not seen ${formatLossChange(heldOut.change)} ± ${formatError(heldOut.change_error)}`;
   return [
-    `Found by ${text(how.strategy)}; loss ${formatLossChange(loss - baseline)} nats per token (${relative < 0 ? "-" : "+"}${Math.abs(relative).toFixed(2)}%) on the calibration set${unseen}.`,
+    `Found by ${text(how.strategy)}${isOptimum(how) ? ", every pattern of its size measured" : ""}; loss ${formatLossChange(loss - baseline)} nats per token (${relative < 0 ? "-" : "+"}${Math.abs(relative).toFixed(2)}%) on the calibration set${unseen}.`,
   ];
 }
 

@@ -8,7 +8,7 @@ import type { LayerExecutions } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";
 import { knee } from "../../search/frontier.ts";
 import type { PatternEvaluation } from "../../search/losses.ts";
-import { strategies } from "../../search/strategies/strategies.ts";
+import { exhaustive } from "../../search/strategies/exhaustive.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable } from "../text-table.ts";
@@ -68,6 +68,7 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
       strategy: strategy.name,
       objective,
       settings,
+      ...(result.isOptimum === true ? { optimum: true } : {}),
       ...(typeof result.stability === "string" ? { stability_unknown: result.stability } : {}),
       evaluations: result.evaluations,
       sequence_evaluations: result.sequenceEvaluations,
@@ -391,7 +392,7 @@ function formatSummary(file: PatternFile): string {
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
     ["Strategy", formatStrategy(search)],
-    ...(strategies.some(({ name, isExhaustive }) => name === search.strategy && isExhaustive)
+    ...(isOptimum(search)
       ? [["Optimum", "every pattern was measured: none of its size loses less on these sequences"] as const]
       : []),
     ...serverFields(file),
@@ -423,6 +424,11 @@ function formatSummary(file: PatternFile): string {
     ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
     ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),
   ]);
+}
+
+/** Whether every pattern of the wanted sizes was measured; files of 0.1 and earlier say it by their strategy alone. */
+export function isOptimum({ optimum, strategy }: PatternFile["search"]): boolean {
+  return optimum === true || strategy === exhaustive.name;
 }
 
 /** Whether other text would have led to the same patterns, a line for each; or why that is not known. */

@@ -1,7 +1,8 @@
 /**
  * Greedy, and a search for something better than its results: greedy is often optimal and sometimes far from it, and only
  * trying shows which. Layers of each wanted pattern are exchanged, and a beam of width 2 walks forward, which fails elsewhere
- * than greedy does; all of it within twice the layers that greedy runs, or `budget` times. It needs to know that a candidate loses, not by how
+ * than greedy does; all of it within twice the layers that greedy runs, or `budget` times. Where that is enough to measure every
+ * pattern of the wanted sizes, as it is with few indexers, that is done instead. It needs to know that a candidate loses, not by how
  * much: a few sequences are enough for most (`challenge.ts`). Costs are counted from patterns and bases, not from clocks: a
  * resumed search and one on another machine try the same patterns. docs/log.md has what the parts and their shares were
  * chosen by.
@@ -16,6 +17,7 @@ import type { Strategy } from "../strategy.ts";
 import { chooseBestOnes } from "../ties.ts";
 import { BudgetSpent, type Trials } from "../trials.ts";
 import { exchangeLayers } from "./exchange.ts";
+import { isEveryWithin, tryEvery } from "./exhaustive.ts";
 import { eliminate } from "./greedy.ts";
 
 /** When a stage has to stop, as a share of what may be run beyond greedy. */
@@ -55,12 +57,18 @@ export const refine: Strategy = {
 
     // One more step, however many patterns it commits.
     trials.step++;
-    yield* within(trials, until(EXCHANGES_END), "exchange", exchangeLayers(trials, walked, 1));
-    yield* within(trials, until(PAIRS_END), "exchange", exchangeLayers(trials, walked, 2));
-    yield* within(trials, until(1), "forward beam", beamForward(trials, Math.max(...targets)));
-    yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 1));
-    yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 2));
-    trials.budget = Number.POSITIVE_INFINITY;
+    if (isEveryWithin(trials, until(1) - trials.cost.total)) {
+      trials.foundBy = "exhaustive";
+      for (const retain of targets) yield* tryEvery(trials, start, retain);
+      trials.isOptimum = true;
+    } else {
+      yield* within(trials, until(EXCHANGES_END), "exchange", exchangeLayers(trials, walked, 1));
+      yield* within(trials, until(PAIRS_END), "exchange", exchangeLayers(trials, walked, 2));
+      yield* within(trials, until(1), "forward beam", beamForward(trials, Math.max(...targets)));
+      yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 1));
+      yield* within(trials, until(1), "exchange", exchangeLayers(trials, walked, 2));
+      trials.budget = Number.POSITIVE_INFINITY;
+    }
     trials.refinements = first.map((found) => refinement(trials, found, trials.evaluations - known));
   },
 };
