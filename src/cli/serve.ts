@@ -49,7 +49,7 @@ const grace = 3000;
 
 const help = `
 Speaks the OpenAI API: /v1/models, /v1/completions, /v1/chat/completions, and beside it /tokenize, /detokenize,
-/tokenizer_info, /health, /version, /metrics. One request runs at a time. A request names a pattern by the model's name
+/tokenizer_info, /health, /version, /metrics. Up to four requests take turns. A request names a pattern by the model's name
 ("demo@1/4" for a size of the pattern file, "demo@uniform:4", "demo@FSSF...") or by a field "pattern". Requests that begin
 alike run their common beginning once. Ctrl-C ends it: requests under way have 3 seconds. docs/serve.md has every endpoint.
 

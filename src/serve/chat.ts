@@ -16,7 +16,7 @@ import {
   type SequenceResult,
   samplingOf,
 } from "./sequence-results.ts";
-import { execute, readJson, type ServerContext } from "./server-context.ts";
+import { executeBeside, readJson, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
 import { UsageCount } from "./usage-count.ts";
 
@@ -48,13 +48,13 @@ export function addChatRoute(app: Hono, context: ServerContext, texts: TokenText
     const requests = requestsOf(body, context);
     const answer = new ChatAnswer(body, context, texts);
     if (body.stream === true) {
-      return streamEvents(c, context, async (send, signal) => {
+      return streamEvents(c, context, requests, async (send, signal) => {
         for (const [index, request] of requests.entries()) await answer.stream(index, request, send, signal);
         answer.endStream(send);
       });
     }
     return c.json(
-      await execute(c, context, async (signal) => {
+      await executeBeside(c, context, requests, async (signal) => {
         const choices: unknown[] = [];
         for (const [index, request] of requests.entries()) {
           choices.push(answer.choice(index, request, await collect(runner.run(request, signal))));

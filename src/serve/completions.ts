@@ -8,7 +8,7 @@ import type { SequenceRequest } from "./model-runner.ts";
 import { promptLogprobs } from "./prompt-logprobs.ts";
 import { mostLogprobs, prompts, samplingFields, servingFields, unsupportedFields } from "./request-fields.ts";
 import { collect, endingIds, finishReason, requireRunnable, samplingOf } from "./sequence-results.ts";
-import { encodeText, execute, readJson, type ServerContext } from "./server-context.ts";
+import { encodeText, executeBeside, readJson, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
 import { UsageCount } from "./usage-count.ts";
 
@@ -47,15 +47,16 @@ export function addCompletionsRoute(app: Hono, context: ServerContext, texts: To
   app.post("/v1/completions", async (c) => {
     const body = checkBody(await readJson(c), schema);
     const choices = choicesOf(body, context);
+    const requests = choices.map(({ request }) => request);
     const answer = new CompletionAnswer(body, context, texts);
     if (body.stream === true) {
-      return streamEvents(c, context, async (send, signal) => {
+      return streamEvents(c, context, requests, async (send, signal) => {
         for (const choice of choices) await answer.stream(choice, send, signal);
         answer.endStream(send);
       });
     }
     return c.json(
-      await execute(c, context, async (signal) => {
+      await executeBeside(c, context, requests, async (signal) => {
         const done: unknown[] = [];
         for (const choice of choices) {
           done.push(answer.choice(choice, await collect(runner.run(choice.request, signal))));

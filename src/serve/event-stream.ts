@@ -2,6 +2,7 @@
 import type { Context } from "hono";
 import { stream } from "hono/streaming";
 import { asApiError, errorBody } from "./api-error.ts";
+import type { SequenceRequest } from "./model-runner.ts";
 import { requestSignal, type ServerContext } from "./server-context.ts";
 
 /**
@@ -11,6 +12,7 @@ import { requestSignal, type ServerContext } from "./server-context.ts";
 export function streamEvents(
   c: Context,
   context: ServerContext,
+  sequences: readonly SequenceRequest[],
   work: (send: (data: unknown) => void, signal: AbortSignal) => Promise<void>,
 ): Response {
   c.header("Content-Type", "text/event-stream; charset=utf-8");
@@ -21,7 +23,8 @@ export function streamEvents(
     const signal = AbortSignal.any([gone.signal, requestSignal(c, context)]);
     const send = (data: unknown): void => void out.write(`data: ${JSON.stringify(data)}\n\n`);
     try {
-      await context.runner.queue.run(() => work(send, signal), signal);
+      const { runner } = context;
+      await runner.queue.share(runner.beginnings(sequences), () => work(send, signal), signal);
       await out.write("data: [DONE]\n\n");
     } catch (error) {
       const known = asApiError(error);

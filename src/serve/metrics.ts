@@ -63,8 +63,12 @@ export class ServerMetrics {
       return (user + system) / 1e6;
     });
     gauge("process_resident_memory_bytes", "Memory of the server.", () => process.memoryUsage.rss());
-    gauge("indexcache_requests_running", "1 while the model runs.", () => queue.running);
-    gauge("indexcache_requests_waiting", "Requests that wait for the model.", () => queue.waiting);
+    gauge(
+      "indexcache_requests_running",
+      "Requests that are under way and take turns at the model.",
+      () => queue.running,
+    );
+    gauge("indexcache_requests_waiting", "Requests that wait until they may begin.", () => queue.waiting);
     gauge("indexcache_prefix_cache_bytes", "Bytes kept for requests that begin alike.", () => prefixes.bytes);
     gauge("indexcache_prefix_cache_sequences", "Sequences kept for requests that begin alike.", () => prefixes.size);
   }

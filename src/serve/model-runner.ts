@@ -1,4 +1,4 @@
-/** The served model: prompts are scored and continued, each under the pattern of its request, one after the other. */
+/** The served model: prompts are scored and continued, each under the pattern of its request; requests take turns, step by step. */
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
@@ -100,7 +100,17 @@ export class ModelRunner {
   }
 
   /**
-   * Runs one sequence. Only inside `queue.run`.
+   * What sequences have in common with those whose rows they can reuse: pattern and first chunk. Sequences that are too short
+   * have none.
+   */
+  beginnings(sequences: readonly SequenceRequest[]): string[] {
+    const { indexTopk } = this.config;
+    const long = sequences.filter(({ ids }) => ids.length >= indexTopk);
+    return long.map(({ ids, pattern }) => `${pattern} ${ids.slice(0, indexTopk).join(" ")}`);
+  }
+
+  /**
+   * Runs one sequence. Only inside `queue.run` or `queue.share`.
    * @throws InterruptedError at the signal
    */
   async *run(request: SequenceRequest, signal: AbortSignal): AsyncGenerator<SequenceEvent> {
@@ -209,14 +219,19 @@ class PromptRun {
     let logits: Float32Array = new Float32Array();
     for (const { start, end } of chunksOf(this.#runner.config, this.reused, ids.length)) {
       const onIndexer = this.#countIndexer;
-      logits = await this.#sequence.run(ids.slice(start, end), { wanted: { from, read }, onIndexer, signal });
+      const chunk = ids.slice(start, end);
+      logits = await this.#runner.queue.step(
+        () => this.#sequence.run(chunk, { wanted: { from, read }, onIndexer, signal }),
+        signal,
+      );
       this.#promptRows = end;
     }
     return logits;
   }
 
   async decode(id: number, signal: AbortSignal): Promise<Float32Array> {
-    return await this.#sequence.run([id], { onIndexer: this.#countIndexer, signal });
+    const step = () => this.#sequence.run([id], { onIndexer: this.#countIndexer, signal });
+    return await this.#runner.queue.step(step, signal);
   }
 
   /** Hands what has run over to the next request. */

@@ -2,7 +2,7 @@
 import type { Context } from "hono";
 import { ApiError } from "./api-error.ts";
 import type { ServerMetrics } from "./metrics.ts";
-import type { ModelRunner } from "./model-runner.ts";
+import type { ModelRunner, SequenceRequest } from "./model-runner.ts";
 import type { ServedPatterns } from "./served-patterns.ts";
 
 export interface ServerContext {
@@ -41,7 +41,7 @@ export function requestSignal(c: Context, { shutdown }: ServerContext): AbortSig
   return AbortSignal.any([c.req.raw.signal, shutdown]);
 }
 
-/** Runs the model for one request once it is its turn. */
+/** Does what changes the server for all requests, or must not be mixed with others, while no request is under way. */
 export async function execute<T>(
   c: Context,
   context: ServerContext,
@@ -49,6 +49,18 @@ export async function execute<T>(
 ): Promise<T> {
   const signal = requestSignal(c, context);
   return await context.runner.queue.run(() => work(signal), signal);
+}
+
+/** Runs the model for one request's sequences; requests that are under way take turns. */
+export async function executeBeside<T>(
+  c: Context,
+  context: ServerContext,
+  sequences: readonly SequenceRequest[],
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const signal = requestSignal(c, context);
+  const { runner } = context;
+  return await runner.queue.share(runner.beginnings(sequences), () => work(signal), signal);
 }
 
 /** The tokenizer's ids of a text. */

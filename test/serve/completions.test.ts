@@ -1,7 +1,7 @@
 /** The OpenAI API over HTTP, on the demo model: what lm-evaluation-harness and other clients rely on. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { generate } from "../../src/runtime/generate/generation.ts";
 import { type Answer, DemoServer, full, quarter } from "./demo-server.ts";
@@ -395,4 +395,30 @@ test("with a key nothing but /health answers without it", async () => {
   } finally {
     await locked.stop();
   }
+});
+
+describe("several requests at a time", () => {
+  test("a short one does not wait for a long one to end, and both answer as they do alone", async () => {
+    const long = { prompt: ids.slice(0, 300), temperature: 0, max_tokens: 40, ignore_eos: true };
+    const short = { prompt: ids.slice(40, 60), temperature: 0, max_tokens: 3, logprobs: 2 };
+    const alone = [told(await complete(short)), told(await complete(long))];
+    server.runner.prefixes.clear();
+    const ended: string[] = [];
+    const ask = async (name: string, body: object): Promise<string> => {
+      const answer = told(await complete(body));
+      ended.push(name);
+      return answer;
+    };
+    const under = ask("long", long);
+    await vi.waitFor(() => expect(server.runner.queue.running).toBe(1));
+    expect(await Promise.all([ask("short", short), under])).toEqual(alone);
+    expect(ended).toEqual(["short", "long"]);
+  });
+
+  test("one that begins as another one does waits for it and reuses its rows", async () => {
+    const bodies = [0, 1].map((at) => ({ prompt: [...ids.slice(0, 400), at], temperature: 0, max_tokens: 1 }));
+    const answers = await Promise.all(bodies.map(complete));
+    const cached = answers.map(({ usage }) => usage.prompt_tokens_details?.cached_tokens ?? 0);
+    expect(cached.toSorted((a, b) => a - b)).toEqual([0, 384]);
+  });
 });

@@ -153,7 +153,7 @@ async function benchSearch() {
 
 /** Scoring and generating over HTTP beside the same work in this process, and what a common beginning saves. */
 async function benchServer() {
-  const { length, sequences, direct, ways, prefix, small } = await measureServer(model, {
+  const { length, sequences, direct, ways, prefix, turns, small } = await measureServer(model, {
     threads,
     sequences: options.quick ? 3 : 8,
   });
@@ -179,6 +179,17 @@ async function benchServer() {
       String(row.rows),
       ratio(row.cpu, prefix.rows[0].cpu),
       ratio(row.seconds, prefix.rows[0].seconds),
+      row.identical ? "yes" : "NO",
+    ]),
+  );
+  print(
+    "A request of 30 tokens that comes with one of 256 tokens and 128 more, as a share of the long one and then the short one",
+    ["", "until the short one is answered", "clock", "CPU of the server", "the same"],
+    turns.map((row) => [
+      row.title,
+      ratio(row.waited, turns[1].seconds),
+      ratio(row.seconds, turns[1].seconds),
+      ratio(row.cpu, turns[1].cpu),
       row.identical ? "yes" : "NO",
     ]),
   );

@@ -50,6 +50,7 @@ export async function measureServer(model, { threads, sequences }) {
       direct,
       ways,
       prefix: await measurePrefix(server, windows),
+      turns: await measureTurns(server, windows[0]),
       small: await measureSmall(server, windows[0]),
     };
   } finally {
@@ -149,6 +150,36 @@ async function measurePrefix(server, windows) {
     });
   }
   return { context, rows: rows.map((row) => ({ ...row, identical: row.told === rows[0].told })) };
+}
+
+/** A short request that comes right after a long one: how long it takes, and what both of them take, answers compared. */
+async function measureTurns(server, window) {
+  const ask = (body) => async () => {
+    const started = performance.now();
+    const answer = await server.post("/v1/completions", { temperature: 0, ...body });
+    return { told: JSON.stringify(answer.body.choices), seconds: (performance.now() - started) / 1000 };
+  };
+  const long = ask({ prompt: [...window.slice(0, 256)], max_tokens: 128, ignore_eos: true });
+  const short = ask({ prompt: [...window.slice(300, 330)], max_tokens: 1 });
+  const ways = [
+    ["the short one alone", async () => [await short()]],
+    ["after the long one has ended", async () => [await long(), await short()]],
+    ["in turn with the long one", () => Promise.all([long(), short()])],
+  ];
+  const rows = ways.map(([title]) => ({ title, waited: 0, seconds: 0, cpu: 0, told: [] }));
+  await ways[1][1]();
+  // Several times in turn: what else the machine does meets all of them alike.
+  for (let pass = 0; pass < 3; pass++) {
+    for (const [at, [title, way]] of ways.entries()) {
+      await server.post("/reset_prefix_cache", {});
+      const { result, seconds, serverCpu } = await measured(server, way);
+      const waited = title.startsWith("after") ? seconds : result.at(-1).seconds;
+      add(rows[at], { waited, seconds, cpu: serverCpu });
+      rows[at].told.push(...result.map(({ told }) => told));
+    }
+  }
+  const [, after, turns] = rows;
+  return rows.map((row) => ({ ...row, identical: row !== turns || turns.told.join() === after.told.join() }));
 }
 
 /** What a request costs that asks for next to nothing. */
