@@ -197,6 +197,7 @@ export class GraphBuilder {
 
   /** A weight as it is stored, in its own dtype. */
   stored(weight: Weight): Value {
+    if (this.settings.weights === "outer" && this.#outer !== undefined) return this.#outer.stored(weight);
     const { name } = weight;
     if (!this.#initializers.has(name)) {
       const type = storedType(weight.dtype) as OnnxType;

@@ -1,20 +1,27 @@
 /** Dense SwiGLU layers and routed mixtures of experts (HF: GlmMoeDsaMLP, GlmMoeDsaMoE with its top-k router). */
 
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { OnnxType } from "../../checkpoint/dtype.ts";
-import { isRouted, type LayerWeights, type MlpWeights, type RoutedWeights } from "../../checkpoint/weights.ts";
+import { OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
+import {
+  isRouted,
+  type LayerWeights,
+  type MlpWeights,
+  type RoutedWeights,
+  type Weight,
+} from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 
 /** HF adds this to the sum of the chosen weights before dividing by it. */
 const normalisationEps = 1e-20;
 
 /**
- * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel;
- * `dense`, all experts on all rows, for a GPU provider without that kernel.
+ * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
+ * matrices that are put together when the graph is loaded; `joined`, the same kernel over matrices that every run puts
+ * together; `dense`, all experts on all rows, for a GPU provider without that kernel.
  */
-export type ExpertForm = "branch" | "fused" | "dense";
+export type ExpertForm = "branch" | "fused" | "joined" | "dense";
 
-const expertForms = { branch: mixture, fused: fusedMixture, dense: denseMixture };
+const expertForms = { branch: mixture, fused: fusedMixture, joined: joinedMixture, dense: denseMixture };
 
 /** MLP output `[S, hidden_size]` of normed hidden states `h`. */
 export function feedForward(
@@ -132,21 +139,14 @@ function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
   return outputs.reduce((sum, output) => graph.node("Add", [sum, output]));
 }
 
-/**
- * ONNX Runtime's MoE kernel. It routes by a softmax over the k largest inputs: logarithms of our weights make it give
- * exactly these, normalised, and their sum is multiplied back. Logarithms are taken from the largest weight down, where
- * float16 is finest.
- */
+/** The kernel's two matrices of every expert: `[E, 2 I, H]`, rows of gate and up in turn, and `[E, H, I]`. */
+type ExpertMatrices = [fc1: Value, fc2: Value];
+
 function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { chosen, shares } = route(graph, config, weights, h);
-  const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
-  const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
-  const routing = graph.fromFloat(overExperts(graph, config, h, chosen, logs, -1e4));
-  const name = weights.router.name;
-  // fc1 rows are gate and up in turn; experts are stacked in front.
+  const { moeIntermediateSize: inner, hiddenSize } = config;
+  const { name } = weights.router;
   const fc1 = graph.derived(`${name} fc1`, (outer) =>
     stack(outer, weights, (expert) => {
-      const { moeIntermediateSize: inner, hiddenSize } = config;
       const pairs = [expert.gate, expert.up].map((weight) =>
         outer.node("Unsqueeze", [outer.weight(weight), outer.int([1])]),
       );
@@ -154,6 +154,62 @@ function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
     }),
   );
   const fc2 = graph.derived(`${name} fc2`, (outer) => stack(outer, weights, (expert) => outer.weight(expert.down)));
+  return moe(graph, config, weights, h, [fc1, fc2]);
+}
+
+function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
+  const parts = weights.experts.map((expert) => graph.node("Unsqueeze", [matrix(expert), graph.int([0])]));
+  return graph.node("Concat", parts, { axis: 0 });
+}
+
+/**
+ * Weights go to the device as they are stored. Loading such a graph takes no memory of the host beside them, where folding
+ * takes several times the experts' bytes; a run copies them a few times at the device's bandwidth. Blocks with scales are
+ * folded all the same.
+ */
+function joinedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = config;
+  const matrices = weights.experts.flatMap(({ gate, up, down }) => [gate, up, down]);
+  const { dtype } = matrices[0] as Weight;
+  const type = weightTypes[dtype];
+  if (type === undefined || matrices.some((weight) => weight.dtype !== dtype || weight.scale !== undefined)) {
+    return fusedMixture(graph, config, weights, h);
+  }
+  /** The experts' matrices below each other, `[E rows, width]`. */
+  const join = (matrix: (expert: MlpWeights) => Weight, width: number): Value => {
+    // No rows, but known in a run only: without it ONNX Runtime would fold all of this.
+    const none = graph.node("Reshape", [graph.slice(h, 0, 0, 0), graph.int([0, width])], { allowzero: 1 });
+    const parts = weights.experts.map((expert) => graph.stored(matrix(expert)));
+    return graph.node("Concat", [graph.cast(none, type), ...parts], { axis: 0 });
+  };
+  const own = (x: Value) => (type === graph.settings.precision ? x : graph.cast(x, graph.settings.precision));
+  const pairs = [join(({ gate }) => gate, hiddenSize), join(({ up }) => up, hiddenSize)].map((rows) =>
+    graph.reshape(rows, [experts * inner, 1, hiddenSize]),
+  );
+  const fc1 = graph.reshape(graph.node("Concat", pairs, { axis: 1 }), [experts, 2 * inner, hiddenSize]);
+  const fc2 = graph.reshape(
+    join(({ down }) => down, inner),
+    [experts, hiddenSize, inner],
+  );
+  return moe(graph, config, weights, h, [own(fc1), own(fc2)]);
+}
+
+/**
+ * ONNX Runtime's MoE kernel. It routes by a softmax over the k largest inputs: logarithms of our weights make it give
+ * exactly these, normalised, and their sum is multiplied back. Logarithms are taken from the largest weight down, where
+ * float16 is finest.
+ */
+function moe(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  weights: RoutedWeights,
+  h: Value,
+  [fc1, fc2]: ExpertMatrices,
+): Value {
+  const { chosen, shares } = route(graph, config, weights, h);
+  const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
+  const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
+  const routing = graph.fromFloat(overExperts(graph, config, h, chosen, logs, -1e4));
   const mixed = graph.contrib("MoE", [h, routing, fc1, "", fc2], {
     activation_type: "swiglu",
     swiglu_fusion: 1,
@@ -164,9 +220,4 @@ function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
   });
   const total = graph.node("ReduceSum", [shares, graph.int([-1])], { keepdims: 1 });
   return graph.node("Mul", [mixed, graph.fromFloat(total)]);
-}
-
-function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
-  const parts = weights.experts.map((expert) => graph.node("Unsqueeze", [matrix(expert), graph.int([0])]));
-  return graph.node("Concat", parts, { axis: 0 });
 }

@@ -54,6 +54,22 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
   };
 }
 
+/** Experts of more elements than this are joined in every run of whole sequences (`experts.ts`): 8 GiB of bfloat16. */
+const mostFoldedElements = 2 ** 32;
+
+/** Kernels of graphs over whole sequences, whose runs are long enough to put experts together. */
+export function sequenceKernels(config: DsaConfig, provider: Provider, precision: GraphSettings["precision"]): Kernels {
+  const kernels = kernelsOf(provider, precision);
+  return joinedElements(config, provider) > 0 ? { ...kernels, experts: "joined" } : kernels;
+}
+
+/** Elements of one layer's experts where every run joins them, 0 where they are joined once. */
+export function joinedElements(config: DsaConfig, provider: Provider): number {
+  const { nRoutedExperts, moeIntermediateSize, hiddenSize, sparseLayers } = config;
+  const each = 3 * nRoutedExperts * moeIntermediateSize * hiddenSize;
+  return provider === "cuda" && each * sparseLayers.filter(Boolean).length > mostFoldedElements ? each : 0;
+}
+
 /**
  * Kernels of graphs that take one chunk of rows after the other on a CPU: an expert without rows does not run there, and no
  * chunk is so long that its experts all have some.

@@ -102,7 +102,7 @@ export class BatchedLosses implements SequenceLosses {
         shape,
         states,
         boundaries,
-        need: deviceNeed(config, weights, shape, settings.dtype, boundaries),
+        need: deviceNeed(config, weights, shape, { dtype: settings.dtype, provider, boundaries }),
       };
     };
     const together = settings.together ?? windows.length;

@@ -4,6 +4,7 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
+import { joinedElements, type Provider } from "../../graph/layer/kernels.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
 import { queryGpus } from "../device/gpu.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
@@ -24,12 +25,14 @@ export interface DeviceNeed {
 /** Holes between the allocator's regions. Where there is more memory it takes more: regions grow to powers of two. */
 const allocatorShare = 1.4;
 
+/** Copies of a layer's experts at one time, where every run joins them: parts, pairs and their cast. */
+const joinedCopies = 2.5;
+
 export function deviceNeed(
   config: DsaConfig,
   weights: ModelWeights,
   shape: SequenceShape,
-  dtype: Dtype,
-  boundaries: boolean,
+  { dtype, provider, boundaries }: { dtype: Dtype; provider: Provider; boundaries: boolean },
 ): DeviceNeed {
   const size = dtype === "float16" ? 2 : 4;
   const rows = shape.batch * shape.length;
@@ -43,7 +46,7 @@ export function deviceNeed(
     // What follows attention comes when the expanded keys are gone.
     sequences:
       4 * hidden +
-      Math.max(1.5 * expanded, restOfAllRows(config, shape)) +
+      Math.max(1.5 * expanded, restOfAllRows(config, shape) + joinedCopies * size * joinedElements(config, provider)) +
       2 * selected +
       rows * latentWidth(config) * size,
     boundaries: boundaries
