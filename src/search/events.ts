@@ -85,6 +85,8 @@ export interface Rehearsal {
   evaluations: number;
   /** Body layers of one sequence, by `LayerCost`, at most. */
   layers: number;
+  /** How many of them ran before each step, by its number; 0 is the baseline. */
+  layersBefore: readonly number[];
   /** Whether it takes as much whatever the losses are. */
   exact: boolean;
   /** Whether every pattern of the wanted sizes is measured. */

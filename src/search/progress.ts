@@ -37,7 +37,7 @@ export interface SearchProgress {
   steps: number;
   /** Calls of the evaluator. */
   evaluations: { done: number; total: number; replayed: number };
-  /** Body layers of one sequence, by `LayerCost`. */
+  /** Body layers of one sequence, by `LayerCost`; the total is an estimate until the search has ended. */
   layers: { done: number; total: number };
   /** Sequences that the search judges by. */
   sequences: number;
@@ -76,6 +76,9 @@ export class ProgressTracker {
   /** By pattern, for a search that continues from another pattern than the last committed one. */
   readonly #losses = new Map<Pattern, number>();
   #evaluationStartedAt = 0;
+  #foreseen: Pick<Rehearsal, "layers" | "layersBefore"> = { layers: 0, layersBefore: [] };
+  /** Layers that had run before the current step. */
+  #layersBefore = 0;
   #state: SearchProgress | undefined;
 
   constructor(nowSeconds: number) {
@@ -86,6 +89,7 @@ export class ProgressTracker {
   advance(event: SearchEvent, nowSeconds: number): SearchProgress | undefined {
     const state = this.#state;
     if (event.kind === "plan") {
+      this.#foreseen = event.foreseen;
       this.#state = emptyProgress(event.start, event.foreseen, event.targets);
     } else if (state !== undefined) {
       this.#state = this.#next(state, event, nowSeconds);
@@ -97,13 +101,22 @@ export class ProgressTracker {
   at(nowSeconds: number): SearchProgress | undefined {
     const state = this.#state;
     if (state === undefined) return undefined;
-    return { ...state, elapsedSeconds: nowSeconds - this.#startedAt, etaSeconds: this.#estimate(state) };
+    const left = this.#layersLeft(state);
+    const ran = sum(this.#recent.map((one) => one.layers));
+    const seconds = sum(this.#recent.map((one) => one.seconds));
+    return {
+      ...state,
+      layers: { ...state.layers, total: state.layers.done + left },
+      elapsedSeconds: nowSeconds - this.#startedAt,
+      etaSeconds: ran === 0 ? undefined : (seconds / ran) * left,
+    };
   }
 
   #next(state: SearchProgress, event: Exclude<SearchEvent, { kind: "plan" }>, now: number): SearchProgress {
     switch (event.kind) {
       case "evaluation started":
         this.#evaluationStartedAt = now;
+        if (event.step !== state.step) this.#layersBefore = state.layers.done;
         return { ...this.#departing(state, event.from), step: event.step, ...flippedLayers(event) };
       case "evaluation done": {
         const { evaluation, layer, replayed, done, total } = event;
@@ -146,11 +159,8 @@ export class ProgressTracker {
         };
       case "done":
         // What was foreseen and did not have to be done.
-        return {
-          ...state,
-          evaluations: { ...state.evaluations, total: state.evaluations.done },
-          layers: { ...state.layers, total: state.layers.done },
-        };
+        this.#foreseen = { layers: 0, layersBefore: [] };
+        return { ...state, evaluations: { ...state.evaluations, total: state.evaluations.done } };
     }
   }
 
@@ -167,13 +177,18 @@ export class ProgressTracker {
   }
 
   /**
-   * Seconds left, by the layers that are left. A candidate runs the layers from its flip up, so that a flip near the top is
-   * cheap and its time says little about one near the bottom.
+   * What time left is told by, rather than by evaluations: a candidate runs the layers from its flip up, so that a flip near the top is
+   * cheap and its time says little about one near the bottom. Which flips are taken, and what a race or a bound spares,
+   * decides how many layers the others run: what the rehearsal had left before this step is stretched by what the steps before
+   * it took, of what they took in the rehearsal.
    */
-  #estimate({ layers }: SearchProgress): number | undefined {
-    const ran = sum(this.#recent.map((one) => one.layers));
-    if (ran === 0) return undefined;
-    return (sum(this.#recent.map((one) => one.seconds)) / ran) * Math.max(0, layers.total - layers.done);
+  #layersLeft({ layers, step }: SearchProgress): number {
+    const { layers: all, layersBefore } = this.#foreseen;
+    const before = layersBefore[step] ?? 0;
+    const stretch = before === 0 ? 1 : this.#layersBefore / before;
+    const later = all - (layersBefore[step + 1] ?? all);
+    const ofThisStep = Math.max(0, stretch * (all - before - later) - (layers.done - this.#layersBefore));
+    return stretch * later + ofThisStep;
   }
 }
 

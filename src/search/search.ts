@@ -104,8 +104,11 @@ export async function rehearse(
   const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
   const work = walk(method, trials, targets);
   let layers = 0;
+  const layersBefore: number[] = [];
   for (let next = await work.next(); next.done !== true; next = await work.next()) {
-    if (next.value.kind === "evaluation done") layers += next.value.layers;
+    if (next.value.kind !== "evaluation done") continue;
+    layersBefore[next.value.step] ??= layers;
+    layers += next.value.layers;
   }
   // A race asks for a block of all that are left, a bound for a block of one.
   const further = screening === bounded ? screened : steps;
@@ -116,6 +119,7 @@ export async function rehearse(
     evaluations: trials.evaluations,
     layers,
     isOptimum: trials.isOptimum,
+    layersBefore,
     exact: !method.strategy.isAdaptive && screening === complete && repeats === undefined && !space.limitsRuns,
   };
 }

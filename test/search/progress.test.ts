@@ -6,6 +6,9 @@ import { ProgressTracker, type SearchProgress } from "../../src/search/progress.
 import { rehearse, search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
 import { greedy } from "../../src/search/strategies/greedy.ts";
+import { refine } from "../../src/search/strategies/refine.ts";
+import { readLandscape } from "./landscape.ts";
+import { indices } from "./synthetic.ts";
 
 /** Follows a greedy search whose evaluations take one second for each layer that they run. */
 async function follow(recall: Recall = () => undefined): Promise<SearchProgress[]> {
@@ -78,3 +81,39 @@ test("replayed evaluations are counted and do not make the estimate hopeful", as
   expect(third).toMatchObject({ evaluations: { replayed: 2 }, etaSeconds: undefined });
   expect(states.at(-1)?.evaluations).toEqual({ done: 10, total: 10, replayed: 2 });
 });
+
+test.each([
+  ["greedy", { strategy: greedy }],
+  ["greedy with races", { strategy: greedy, race: { alpha: 0.1, block: 4, seed: 0 } }],
+  ["refine", { strategy: refine }],
+])(
+  "of %s on trained models is right within a factor of two for all but a few evaluations, at the end too",
+  async (_, method) => {
+    const ratios: number[] = [];
+    for (const name of ["demo", "l10", "l14"] as const) {
+      const { layers, calibration } = readLandscape(name);
+      let now = 0;
+      const tracker = new ProgressTracker(now);
+      const estimates: { at: number; left: number }[] = [];
+      const work = search(method, {
+        space: new PatternSpace(fullPattern(layers)),
+        targets: [Math.round(layers / 4)],
+        sequences: indices(8),
+        evaluate: oneByOne(async (pattern, asked) => {
+          const losses = calibration.perSequence(pattern);
+          return asked.map((index) => ({ loss: losses[index] ?? Number.NaN, tokens: calibration.tokens - 1 }));
+        }),
+      });
+      for await (const event of work) {
+        // A second a layer.
+        if (event.kind === "evaluation done") now += event.layers;
+        const left = tracker.advance(event, now)?.etaSeconds;
+        if (event.kind === "evaluation done" && left !== undefined) estimates.push({ at: now, left });
+      }
+      const late = estimates.filter(({ at }) => at > 0.8 * now && at < 0.98 * now);
+      ratios.push(...late.map(({ at, left }) => left / (now - at)));
+    }
+    const right = ratios.filter((ratio) => ratio >= 0.5 && ratio <= 2);
+    expect(right.length / ratios.length).toBeGreaterThan(0.75);
+  },
+);
