@@ -16,6 +16,7 @@ import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import { availableMemory } from "../device/host-memory.ts";
 import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
@@ -30,11 +31,19 @@ export interface SequenceLossSettings extends BackendSettings {
   dtype: Dtype;
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
+  /** Bytes of host memory for converting weights. Default: what is free. */
+  hostBytes?: number;
   profilePrefix?: string;
 }
 
 /** Batches that are known, as a multiple of those that hold all windows once. */
 const batchesKept = 4;
+
+/**
+ * Bytes of host memory for each byte of weights, where those are converted before the first run (measured with A.X-K2-Light,
+ * whose experts are stacked as well).
+ */
+const convertingShare = 4.5;
 
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
@@ -116,6 +125,7 @@ export class BatchedLosses implements SequenceLosses {
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
     const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
+    const convertsInRuns = convertingShare * plan.need.weights > (settings.hostBytes ?? availableMemory());
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
       threads: settings.threads,
@@ -123,6 +133,7 @@ export class BatchedLosses implements SequenceLosses {
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
+      convertsInRuns,
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
       ...(settings.recording === undefined ? {} : { recording: settings.recording }),
     });
@@ -133,6 +144,9 @@ export class BatchedLosses implements SequenceLosses {
       graphSettings.boundaries
         ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
+      ...(convertsInRuns
+        ? [`weights are converted in every run: ${convertingShare} times their size is more than the host has`]
+        : []),
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);

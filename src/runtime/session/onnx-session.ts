@@ -34,6 +34,11 @@ export interface SessionSettings {
    * fight for the cores, and each would keep the peak of its own buffers.
    */
   solo?: boolean;
+  /**
+   * Weights stay as they are stored and are converted in every run. Converted beforehand, which is the rule, they pass through
+   * the host's memory several times at once.
+   */
+  convertsInRuns?: boolean;
   /** Float32 products on CUDA may round their factors to TF32, ten bits of mantissa. Never for results in float32. */
   tf32?: boolean;
 }
@@ -95,6 +100,9 @@ export class OnnxSession {
           // Weights take their own size of a device's memory instead of an arena's next power of two.
           ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
         },
+        ...(settings.convertsInRuns === true
+          ? { optimization: { disable_specified_optimizers: "ConstantFolding" } }
+          : {}),
       },
       ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
