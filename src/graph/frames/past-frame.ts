@@ -1,7 +1,7 @@
 /**
  * A chunk of rows against caches that grow, for a CPU: the rows of the caches come in as they are and new ones go out, so that
- * nothing copies a cache. One row (decode) gathers from the past and from itself; up to six times `index_topk` keys the whole
- * context is read under a bias; beyond, the rows' own keys are gathered. All of it in absorbed form.
+ * nothing copies a cache. One row (decode) gathers from the past and from itself; a short context is read as a whole under a
+ * bias; beyond, the rows' own keys are gathered. All of it in absorbed form.
  */
 
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
@@ -9,15 +9,9 @@ import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { closedKeys, latentScores, readGathered, readLatents, rowColumn } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame, Queries } from "../layer/dsa-layer.ts";
-import { chunkKernels } from "../layer/kernels.ts";
+import { chunkKernels, chunkWays } from "../layer/kernels.ts";
 import { absorbedQueries, absorbedValues, joinLatents } from "../layer/latent-attention.ts";
-import { indexScores, topk } from "../layer/lightning-indexer.ts";
-
-/**
- * Up to this many times `index_topk` keys, reading all of them with a mask is faster than gathering the selected rows
- * (measured on CPU, docs/log.md); beyond it the gather wins and its lead grows with the context.
- */
-const denseUpTo = 6;
+import { indexScores, raiseOthers, topk } from "../layer/lightning-indexer.ts";
 
 /** What a chunk of query rows brings to every layer: cos and sin of the rows' angles, and their positions, int64 `[S]`. */
 export interface ChunkInputs {
@@ -91,23 +85,46 @@ function select(
       return then.node("Expand", [then.cast(range, OnnxType.int32), shape]);
     },
     (inside) => {
-      const scores = visibleScores(inside, config, past, fresh, positions, ask({ ...queries, graph: inside }));
-      return inside.cast(topk(inside, scores, k)[1], OnnxType.int32);
+      const asked = ask({ ...queries, graph: inside });
+      const { heapFrom, heapRows, scoreGroups } = chunkWays(config);
+      const pastRows = inside.dimension(past, 0);
+      const isLong = inside.node("And", [
+        inside.node("GreaterOrEqual", [pastRows, inside.int([Math.max(heapFrom, scoreGroups)])]),
+        inside.node("GreaterOrEqual", [inside.dimension(fresh, 0), inside.int([heapRows])]),
+      ]);
+      const indices = inside.either(
+        inside.node("Squeeze", [isLong]),
+        (long) => {
+          const rest = long.node("Mod", [pastRows, long.int([scoreGroups])]);
+          const sizes = long.node("Concat", [rest, long.node("Sub", [pastRows, rest])], { axis: 0 });
+          const parts = long.nodes("Split", [past, sizes], { axis: 0 }, 2);
+          const scores = visibleScores(long, config, parts, fresh, positions, asked);
+          const all = long.node("Concat", scores, { axis: 1 });
+          return topk(long, raiseOthers(long, all, scores[1] as Value, scoreGroups, k), k)[1];
+        },
+        (short) => {
+          const scores = visibleScores(short, config, [past], fresh, positions, asked);
+          return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
+        },
+      );
+      return inside.cast(indices, OnnxType.int32);
     },
   );
 }
 
-/** Index scores, fp32 `[S, T]`; -inf where a key is in the future. */
+/**
+ * Index scores of past rows in parts, and then of fresh ones, fp32 `[S, rows]`; -inf where a key is in the future. Joining
+ * the keys instead would copy the whole cache.
+ */
 function visibleScores(
   graph: GraphBuilder,
   config: DsaConfig,
-  past: Value,
+  past: Value[],
   fresh: Value,
   positions: Value,
   { queries, weights }: IndexQueries,
-): Value {
+): Value[] {
   const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
-  // Past and fresh keys are scored apart and the scores joined: joining the keys would copy the whole cache.
   const score = (rows: Value): Value => {
     const keys = { rows, count: () => graph.dimension(rows, 0), mayBeEmpty: true };
     return indexScores(graph, config, chunkKernels, asked, weights, keys, { fused: false });
@@ -117,7 +134,7 @@ function visibleScores(
     graph.node("Unsqueeze", [positions, graph.int([1])]),
   ]);
   const visible = graph.node("Where", [future, graph.float(Number.NEGATIVE_INFINITY), score(fresh)]);
-  return graph.node("Concat", [score(past), visible], { axis: 1 });
+  return [...past.map(score), visible];
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */
@@ -150,7 +167,7 @@ function attend(
     (chunk) => {
       const keys = chunk.node("Concat", [past, fresh], { axis: 0 });
       const total = chunk.node("Add", [pastRows, freshRows]);
-      const isShort = chunk.node("LessOrEqual", [total, chunk.int([denseUpTo * config.indexTopk])]);
+      const isShort = chunk.node("LessOrEqual", [total, chunk.int([chunkWays(config).denseUpTo])]);
       return chunk.either(
         chunk.node("Squeeze", [isShort]),
         (dense) => {
@@ -158,10 +175,32 @@ function attend(
           return readLatents(dense, config, scores, keys, total, selected, closed);
         },
         (sparse) => {
-          const rows = sparse.node("Gather", [keys, selected], { axis: 0 });
-          return readGathered(sparse, config, queries, rows, closed);
+          const { gatherBlocks } = chunkWays(config);
+          const read = (inside: GraphBuilder, own: Value, chosen: Value, shut: Value): Value => {
+            const rows = inside.node("Gather", [keys, chosen], { axis: 0 });
+            return readGathered(inside, config, own, rows, shut);
+          };
+          return sparse.either(
+            sparse.node("Squeeze", [sparse.node("Less", [freshRows, sparse.int([2 * gatherBlocks])])]),
+            (few) => read(few, queries, selected, closed),
+            (many) => {
+              const sizes = blockSizes(many, freshRows, gatherBlocks);
+              const cut = (x: Value) => many.nodes("Split", [x, sizes], { axis: 0 }, gatherBlocks) as Value[];
+              const [own, chosen, shut] = [cut(queries), cut(selected), cut(closed)];
+              const blocks = own.map((block, i) => read(many, block, chosen[i] as Value, shut[i] as Value));
+              return many.node("Concat", blocks, { axis: 0 });
+            },
+          );
         },
       );
     },
   );
+}
+
+/** `count` sizes of blocks that rows are cut into, int64 `[count]`: all alike but the last, which has what is left over. */
+function blockSizes(graph: GraphBuilder, rows: Value, count: number): Value {
+  const size = graph.node("Div", [rows, graph.int([count])]);
+  const alike = graph.node("Expand", [size, graph.int([count - 1])]);
+  const left = graph.node("Sub", [rows, graph.node("Mul", [size, graph.int([count - 1])])]);
+  return graph.node("Concat", [alike, left], { axis: 0 });
 }

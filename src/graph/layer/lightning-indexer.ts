@@ -131,3 +131,21 @@ export const tieStep = -1e-30;
 export function topk(graph: GraphBuilder, x: Value, k: Value): [values: Value, indices: Value] {
   return graph.nodes("TopK", [x, k], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
 }
+
+/**
+ * Scores with all that cannot be among the k largest of their row raised to one number below these, of `some` of the row's
+ * scores `[rows, n * groups]`: `groups` columns apart, scores form groups, and each of k groups has a score that is as large
+ * as the k-th largest of the groups' largest. The k largest and their ties stay as they were.
+ * @param groups more than k
+ */
+export function raiseOthers(graph: GraphBuilder, scores: Value, some: Value, groups: number, k: Value): Value {
+  const grouped = graph.node("Reshape", [some, graph.int([0, -1, groups])]);
+  const [largest] = topk(graph, graph.node("ReduceMax", [grouped, graph.int([1])], { keepdims: 0 }), k);
+  const bound = graph.node("ReduceMin", [largest, graph.int([-1])], { keepdims: 1 });
+  // Below the bound, so that what is equal to it does not tie with what is raised.
+  const margin = graph.node("Add", [
+    graph.node("Mul", [graph.node("Abs", [bound]), graph.float(2 ** -20)]),
+    graph.float(1e-30),
+  ]);
+  return graph.node("Max", [scores, graph.node("Sub", [bound, margin])]);
+}
