@@ -203,4 +203,6 @@ export type SearchEvent =
   /** `layers`: what it runs, in body layers of one sequence, by `LayerCost`. */
   | ({ kind: "evaluation done"; evaluation: PatternEvaluation; replayed: boolean; layers: number } & Position)
   | ({ kind: "step committed"; step: number; steps: number; done: number; total: number } & SearchStep)
+  /** What was searched for, before it is looked at how sure it is: that takes seconds, and may be interrupted. */
+  | { kind: "found"; result: SearchResult }
   | { kind: "done"; result: SearchResult };

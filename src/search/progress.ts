@@ -61,6 +61,8 @@ export interface SearchProgress {
   targets: readonly number[];
   /** The search has found what it was asked for, and departs from other patterns than the last one to find better ones. */
   isRefining: boolean;
+  /** It is over, and looks whether other text would have led to the same patterns. */
+  isResampling: boolean;
   elapsedSeconds: number;
   /** Undefined before the first measured evaluation. */
   etaSeconds: number | undefined;
@@ -157,10 +159,15 @@ export class ProgressTracker {
           candidates: [],
           best: undefined,
         };
+      case "found":
       case "done":
         // What was foreseen and did not have to be done.
         this.#foreseen = { layers: 0, layersBefore: [] };
-        return { ...state, evaluations: { ...state.evaluations, total: state.evaluations.done } };
+        return {
+          ...state,
+          evaluations: { ...state.evaluations, total: state.evaluations.done },
+          isResampling: event.kind === "found",
+        };
     }
   }
 
@@ -205,6 +212,7 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal, targets: readonly nu
     bests: new Map(),
     targets,
     isRefining: false,
+    isResampling: false,
     baselineLoss: undefined,
     loss: undefined,
     candidates: [],

@@ -34,8 +34,12 @@ export async function* search(method: SearchMethod, options: SearchOptions): Asy
   const judged = { ...options, ...acrossOf(method) };
   const trials = new Trials(judged, withRepeats(screeningOf(method), options.repeats), foreseen);
   const result = yield* walk(method, trials, targets);
-  if (options.stability === true) result.stability = stabilityOf(trials, method.strategy, result.patterns);
-  yield { kind: "done", result };
+  yield { kind: "found", result };
+  const stability =
+    options.stability === true
+      ? await stabilityOf(trials, method.strategy, result.patterns, options.signal)
+      : undefined;
+  yield { kind: "done", result: stability === undefined ? result : { ...result, stability } };
 }
 
 /**

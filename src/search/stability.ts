@@ -3,8 +3,10 @@
  * (bootstrap), by losses that are there already. A resample draws sequences with replacement, of each source as many as its
  * share. Greedy's steps are taken by the losses of the drawn sequences; of a pattern that nobody measured, the flip is taken to
  * cost what it cost from the nearest pattern that it was measured from. Then the best measured pattern of the size wins, as
- * in the search.
+ * in the search. At 78 layers that is seconds of computing: the event loop gets its turn in between, so that a view lives and
+ * Ctrl-C ends it.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Random } from "../base/random.ts";
 import { sum } from "../base/sum.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, withFull } from "../pattern/pattern.ts";
@@ -42,13 +44,15 @@ export type StabilityUnknown = "race" | "bound" | "strategy" | "few sequences";
 
 /**
  * @param found the search's results
+ * @throws the signal's reason
  * @returns one entry for each result with fewer Full layers than the model
  */
-export function stabilityOf(
+export async function stabilityOf(
   trials: Trials,
   strategy: Strategy,
   found: readonly Found[],
-): readonly Stability[] | StabilityUnknown {
+  signal?: AbortSignal,
+): Promise<readonly Stability[] | StabilityUnknown> {
   const { screening, losses, space } = trials;
   if (screening.name === "raced") return "race";
   if (screening.name === "bounded") return "bound";
@@ -58,24 +62,27 @@ export function stabilityOf(
   const wanted = found.filter(({ pattern }) => fullLayers(pattern).length < space.size);
   if (wanted.length === 0) return [];
   const retains = wanted.map(({ pattern }) => fullLayers(pattern).length);
-  const search = new ResampledSearch(trials, retains, strategy.resampledBy === "greedy steps");
-  const own = search.choices(count);
+  const search = new ResampledSearch(trials, retains, strategy.resampledBy === "greedy steps", signal);
+  const own = await search.choices(count);
   const numbers = numbersUpTo(MOST_SEQUENCES * count);
-  return wanted.map(({ pattern }, place) => {
-    const agreeing = (number: number): number => agreement(search.choices(number), place, pattern);
-    const isEnough = agreeing(count) >= AGREEING;
-    const asked = isEnough
-      ? [...numbers.filter((number) => number < count), count]
-      : numbers.filter((number) => number > count);
-    return {
+  const all: Stability[] = [];
+  for (const [place, { pattern }] of wanted.entries()) {
+    const agreeing = async (number: number): Promise<number> => agreement(await search.choices(number), place, pattern);
+    const ownAgreement = await agreeing(count);
+    const asked =
+      ownAgreement >= AGREEING
+        ? [...numbers.filter((number) => number < count), count]
+        : numbers.filter((number) => number > count);
+    all.push({
       retain: fullLayers(pattern).length,
       resamples: RESAMPLES,
-      agreement: agreeing(count),
+      agreement: ownAgreement,
       full: [...pattern].map((_, layer) => share(own, (choice) => isFull(choice[place] ?? pattern, layer))),
-      needed: firstThat(asked, (number) => agreeing(number) >= AGREEING),
+      needed: await firstThat(asked, async (number) => (await agreeing(number)) >= AGREEING),
       tried: numbers.at(-1) ?? count,
-    };
-  });
+    });
+  }
+  return all;
 }
 
 /** Changes against the start: of each source the mean, as far as it is known or taken to be. */
@@ -100,6 +107,7 @@ class ResampledSearch {
   readonly #space: PatternSpace;
   readonly #retains: readonly number[];
   readonly #walks: boolean;
+  readonly #signal: AbortSignal | undefined;
   readonly #tokens: readonly number[];
   /** Places of the sequences of each source, and the source's share in all tokens. */
   readonly #places: readonly number[][];
@@ -112,7 +120,13 @@ class ResampledSearch {
   readonly #flips = new Map<Pattern, readonly Flip[]>();
   readonly #choices = new Map<number, Pattern[][]>();
 
-  constructor({ space, losses, measured }: Trials, retains: readonly number[], walks: boolean) {
+  constructor(
+    { space, losses, measured }: Trials,
+    retains: readonly number[],
+    walks: boolean,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#signal = signal;
     this.#losses = losses;
     this.#space = space;
     this.#retains = retains;
@@ -140,25 +154,26 @@ class ResampledSearch {
   }
 
   /** What each resample of so many sequences chooses, for each wanted size. */
-  choices(count: number): Pattern[][] {
+  async choices(count: number): Promise<Pattern[][]> {
     const known = this.#choices.get(count);
     if (known !== undefined) return known;
     const random = Random.forPart(0, `stability ${count}`);
-    const choices = Array.from({ length: RESAMPLES }, () =>
-      this.#choose(
-        this.#places.map((places) => {
-          const drawn = Math.max(1, Math.round((count * places.length) / this.#tokens.length));
-          return Array.from({ length: drawn }, () => random.pick(places));
-        }),
-      ),
-    );
+    const choices: Pattern[][] = [];
+    for (let resample = 0; resample < RESAMPLES; resample++) {
+      const drawn = this.#places.map((places) => {
+        const number = Math.max(1, Math.round((count * places.length) / this.#tokens.length));
+        return Array.from({ length: number }, () => random.pick(places));
+      });
+      choices.push(await this.#choose(drawn));
+    }
     this.#choices.set(count, choices);
     return choices;
   }
 
-  #choose(drawn: readonly (readonly number[])[]): Pattern[] {
+  async #choose(drawn: readonly (readonly number[])[]): Promise<Pattern[]> {
     const changes = this.#changesBy(drawn);
-    const ends = this.#walks ? this.#walk(changes) : new Map<number, Node>();
+    const ends = this.#walks ? await this.#walk(changes) : new Map<number, Node>();
+    await this.#giveWay();
     return this.#retains.map((retain) => {
       let best = ends.get(retain);
       for (const pattern of this.#ofSize.get(retain) ?? []) {
@@ -171,12 +186,13 @@ class ResampledSearch {
   }
 
   /** Greedy's steps to the smallest wanted size; what they pass, by size. */
-  #walk(changes: (pattern: Pattern) => Changes): Map<number, Node> {
+  async #walk(changes: (pattern: Pattern) => Changes): Promise<Map<number, Node>> {
     const passed = new Map<number, Node>();
     const { start, size: largest } = this.#space;
     const least = Math.min(...this.#retains);
     let from: Node = { pattern: start, changes: changes(start) };
     for (let size = largest; size > least; size--) {
+      await this.#giveWay();
       const tried = this.#flipsOf(from.pattern, least).map(({ pattern, like }) => {
         const child = { pattern, changes: like === undefined ? changes(pattern) : add(from.changes, like, changes) };
         return { ...child, evaluation: { loss: this.#total(child) } };
@@ -186,6 +202,11 @@ class ResampledSearch {
       passed.set(size - 1, from);
     }
     return passed;
+  }
+
+  async #giveWay(): Promise<void> {
+    await nextTurn();
+    this.#signal?.throwIfAborted();
   }
 
   /** Without those whose layer was never measured as Shared and as Full beside it. */
@@ -279,12 +300,15 @@ function share<T>(all: readonly T[], holds: (one: T) => boolean): number {
 }
 
 /** The first number that passes, if all after one that passes do: more sequences agree more often. */
-function firstThat(numbers: readonly number[], passes: (number: number) => boolean): number | undefined {
+async function firstThat(
+  numbers: readonly number[],
+  passes: (number: number) => Promise<boolean>,
+): Promise<number | undefined> {
   let low = 0;
   let high = numbers.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (passes(numbers[middle] ?? 0)) high = middle;
+    if (await passes(numbers[middle] ?? 0)) high = middle;
     else low = middle + 1;
   }
   return numbers[low];

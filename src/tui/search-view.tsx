@@ -36,7 +36,7 @@ const MOST_ACCEPTED = 6;
 
 export function SearchView(props: SearchViewProps): ReactElement {
   const { title, progress, journal, sideBySide, rows = 24, columns = 80 } = props;
-  const { step, steps, isRefining } = progress;
+  const { step, steps, isRefining, isResampling } = progress;
   const shown = shownPattern(progress);
   const isWide = columns >= TWO_COLUMNS;
   // Ink clears the whole screen where a view is as high as the terminal.
@@ -53,9 +53,11 @@ export function SearchView(props: SearchViewProps): ReactElement {
         <Text bold>{cellText(title)}</Text>
         {step === 0
           ? ": measuring the loss with every indexer"
-          : isRefining
-            ? ": refining, looking for better patterns than greedy's"
-            : `: step ${step} of ${steps}`}
+          : isResampling
+            ? ": found; looking whether other text would have led there as well"
+            : isRefining
+              ? ": refining, looking for better patterns than greedy's"
+              : `: step ${step} of ${steps}`}
       </Text>
       <Text wrap="truncate-end">{barLine(progress, columns)}</Text>
       <Text wrap="truncate-end">
@@ -87,12 +89,14 @@ function describeCount({ evaluations: { done, total, replayed } }: SearchProgres
   return replayed === 0 ? all : `${all}, ${replayed} from the journal`;
 }
 
-function barLine({ layers, evaluations, elapsedSeconds, etaSeconds }: SearchProgress, columns: number): string {
+function barLine(progress: SearchProgress, columns: number): string {
+  const { layers, evaluations, elapsedSeconds, etaSeconds, isResampling } = progress;
   const ran = layers.total > 0 ? layers.done / layers.total : 0;
   // Layers were foreseen on the way of a rehearsal; where the search takes another one, they end before its evaluations do.
   const isLate = ran >= 1 && evaluations.done < evaluations.total;
   const share = isLate ? 0.99 : ran;
-  const left = isLate ? "nearly done, " : etaSeconds === undefined ? "" : `about ${formatDuration(etaSeconds)} left, `;
+  const known = etaSeconds === undefined || isResampling ? "" : `about ${formatDuration(etaSeconds)} left, `;
+  const left = isLate ? "nearly done, " : known;
   return `${percentBar(share, columns, 50)}  ${left}${formatDuration(elapsedSeconds)} elapsed`;
 }
 

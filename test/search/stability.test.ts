@@ -77,6 +77,48 @@ describe.each([
   });
 });
 
+test("comes after what was found, lets others have their turn, and can be interrupted", async () => {
+  const work = (signal?: AbortSignal) =>
+    search(
+      { strategy: greedy },
+      {
+        space: new PatternSpace(fullPattern(12)),
+        evaluate: oneByOne(async (pattern, asked) =>
+          asked.map((index) => ({ loss: whims(pattern, index), tokens: 9 })),
+        ),
+        sequences: indices(8),
+        targets: [3],
+        stability: true,
+        ...(signal === undefined ? {} : { signal }),
+      },
+    );
+  let turns = -1;
+  const count = (): void => {
+    turns++;
+    if (turns < 1000) setImmediate(count);
+  };
+  for await (const event of work()) {
+    if (event.kind === "found") {
+      expect(event.result.stability).toBeUndefined();
+      count();
+    }
+    if (event.kind === "done") expect(event.result.stability).toHaveLength(1);
+  }
+  // A turn for each step of each resample, of which there are hundreds.
+  expect(turns).toBe(1000);
+
+  const controller = new AbortController();
+  const kinds: string[] = [];
+  const interrupted = async (): Promise<void> => {
+    for await (const { kind } of work(controller.signal)) {
+      kinds.push(kind);
+      if (kind === "found") setImmediate(() => controller.abort(new Error("stop")));
+    }
+  };
+  await expect(interrupted()).rejects.toThrow("stop");
+  expect(kinds.at(-1)).toBe("found");
+});
+
 test("sequences that all say the same are stable with the fewest", async () => {
   const loss: Loss = (pattern) => [...pattern].reduce((sum, _, layer) => sum + layer - sourceLayer(pattern, layer), 0);
   const [own] = known(await searchBy({ strategy: greedy }, loss, 6, { targets: [3] }));

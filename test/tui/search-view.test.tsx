@@ -39,6 +39,7 @@ const progress: SearchProgress = {
   ]),
   targets: [5, 3],
   isRefining: false,
+  isResampling: false,
   elapsedSeconds: 75,
   etaSeconds: 130,
 };
@@ -192,6 +193,20 @@ describe("SearchView", () => {
     expect(late).toMatch(/ 99% {2}nearly done, /);
     const done = frame({ layers: { done: 260, total: 260 }, evaluations: { done: 64, total: 64, replayed: 0 } });
     expect(done).toContain("100%");
+  });
+
+  test("says when the search is over and only looks how sure it is", () => {
+    const over = { done: 46, total: 46, replayed: 0 };
+    const text = frame({
+      isRefining: true,
+      isResampling: true,
+      layers: { done: 260, total: 260 },
+      evaluations: over,
+      etaSeconds: 0,
+    });
+    expect(text).toContain("glm-tiny: found; looking whether other text would have led there as well\n");
+    expect(text).toContain("100%");
+    expect(text).not.toContain("left");
   });
 
   test("promises to save only where it does", () => {

@@ -158,9 +158,11 @@ async function searchWith(
         terminal.note(`resuming: ${measuring.resumed} patterns are in ${journal.path}`);
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
-      const found = await runSearch({ ...work, evaluator, measuring, display, signal });
-      // What was searched for is safe before anything that only adorns it can fail.
-      await write(found, { heldOut: [] });
+      // What was searched for is safe before anything that only adorns it can fail, or be interrupted.
+      const keep = async (result: SearchResult): Promise<void> => {
+        await write(result, { heldOut: [] });
+      };
+      const found = await runSearch({ ...work, evaluator, measuring, display, keep, signal });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
       if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
       await measuring.complete(evaluator, open, work.heldOut, "loss", { signal });
@@ -396,12 +398,15 @@ interface Running extends SearchWork {
   evaluator: PatternEvaluator;
   measuring: Measuring;
   display: SearchDisplay;
+  /** Takes what was found, before anything more is asked about it. */
+  keep: (result: SearchResult) => Promise<void>;
   signal: AbortSignal;
 }
 
 /** Runs the search to its end; every evaluation is in the journal before the next begins. */
 async function runSearch(work: Running): Promise<SearchResult> {
-  const { method, foreseen, space, targets, set, sequences, evaluator, measuring, display, repeats, signal } = work;
+  const { method, foreseen, space, targets, set, sequences, evaluator, measuring, display, keep, repeats, signal } =
+    work;
   const judged = new Set(sequences);
   const tracker = new ProgressTracker(seconds());
   const ticker = setInterval(() => {
@@ -428,6 +433,7 @@ async function runSearch(work: Running): Promise<SearchResult> {
       const progress = tracker.advance(event, seconds());
       if (event.kind === "evaluation started") measuring.position = { done: event.done, total: event.total };
       if (progress !== undefined) display.show(event, progress);
+      if (event.kind === "found") await keep(event.result);
       if (event.kind === "done") return event.result;
     }
     throw new Error("the search ended without a result");

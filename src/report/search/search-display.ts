@@ -48,6 +48,8 @@ export class PlainDisplay implements SearchDisplay {
         } else this.tick(progress);
         break;
       case "done":
+        break;
+      case "found":
         this.#say(
           progress,
           `${done} evaluations in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
