@@ -109,7 +109,7 @@ export function sequenceContext(
     config,
     shape,
     settings,
-    kernels: sequenceKernels(config, settings.provider, settings.precision),
+    kernels: sequenceKernels(config, settings.provider, settings.precision, settings.cudnn),
     cos: graph.cast(angles.cos, settings.precision),
     sin: graph.cast(angles.sin, settings.precision),
     positions: "position_ids",

@@ -19,6 +19,8 @@ export interface SequenceShape {
 export interface SequenceGraphSettings {
   precision: GraphSettings["precision"];
   provider: Provider;
+  /** Is attention in float16 on CUDA cuDNN's? It is where nothing is said. */
+  cudnn?: boolean;
   /** Layer boundaries are inputs and outputs, so that a run can start at any layer. */
   boundaries: boolean;
   /** Tokens of the model's own distribution that are kept, where divergences from it come out beside losses. */

@@ -32,15 +32,16 @@ export interface Kernels {
   reluProduct: boolean;
   /**
    * How attention is told where the keys end: by `lengths`, by lengths and `offsets`, or by `slices` that end there. On
-   * CUDA the first keeps the fused kernel in float16 at full speed and crashes the other one, which float32 takes. WebGPU
-   * has neither.
+   * CUDA the first keeps cuDNN's kernel, which is for float16, and crashes the one that is taken without cuDNN or in float32.
+   * WebGPU has neither.
    */
   keyBounds: "lengths" | "offsets" | "slices";
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
   gatherCost: number;
 }
 
-export function kernelsOf(provider: Provider, precision: GraphSettings["precision"]): Kernels {
+/** @param cudnn whether attention in float16 on CUDA is cuDNN's */
+export function kernelsOf(provider: Provider, precision: GraphSettings["precision"], cudnn = true): Kernels {
   const half = precision === OnnxType.float16;
   return {
     writtenOut: { cpu: 0, cuda: 64, webgpu: Number.POSITIVE_INFINITY }[provider],
@@ -49,7 +50,7 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
     skipNorm: true,
     logSoftmax: provider !== "webgpu",
     reluProduct: provider === "cuda" && half,
-    keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half ? "lengths" : "offsets",
+    keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
     gatherCost: half ? 900 : 210,
   };
 }
@@ -58,8 +59,13 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
 const mostFoldedElements = 2 ** 32;
 
 /** Kernels of graphs over whole sequences, whose runs are long enough to put experts together. */
-export function sequenceKernels(config: DsaConfig, provider: Provider, precision: GraphSettings["precision"]): Kernels {
-  const kernels = kernelsOf(provider, precision);
+export function sequenceKernels(
+  config: DsaConfig,
+  provider: Provider,
+  precision: GraphSettings["precision"],
+  cudnn?: boolean,
+): Kernels {
+  const kernels = kernelsOf(provider, precision, cudnn);
   return joinedElements(config, provider) > 0 ? { ...kernels, experts: "joined" } : kernels;
 }
 

@@ -16,6 +16,7 @@ import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import { usesCudnn } from "../device/cudnn.ts";
 import { availableMemory } from "../device/host-memory.ts";
 import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -99,6 +100,7 @@ export class BatchedLosses implements SequenceLosses {
     const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
     const provider = providerOf(settings.device);
     const weights = await model.weights();
+    const cudnn = await usesCudnn(settings.device);
     // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
     const memory = await deviceMemory(settings.device);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
@@ -123,7 +125,7 @@ export class BatchedLosses implements SequenceLosses {
     const { shape, states, boundaries } = plan;
     const kept = boundaries ? states : 0;
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
-    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top, cudnn };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const convertsInRuns = convertingShare * plan.need.weights > (settings.hostBytes ?? availableMemory());
     const session = await OnnxSession.create(graph, config.name, {
