@@ -49,6 +49,8 @@ export interface PromptAssembly {
   /** What a reader of the scores has to know about the template. */
   readonly notes: readonly string[];
   prompt(item: EvalItem): AssembledPrompt;
+  /** The ids of a prompt that will be asked for later, and is not encoded again then, as far as there is room to keep it. */
+  ahead(item: EvalItem): ArrayLike<number>;
   /** The prompt of a second turn (`EvalItem.followUp`). */
   turn(prompt: ItemPrompt, where: string): AssembledPrompt;
   answer(item: EvalItem): AssembledAnswer;
@@ -66,6 +68,9 @@ export interface AssemblySettings {
   /** Chat models think before they answer. The answer prefix is left out then: it would come before the thought. */
   thinking?: boolean;
 }
+
+/** Ids of prompts that are kept until they are asked for: 128 MiB of them. */
+const MOST_AHEAD = 32 << 20;
 
 const DEEPSEEK_USER = "<｜User｜>";
 const DEEPSEEK_ASSISTANT = "<｜Assistant｜>";
@@ -134,6 +139,9 @@ class Assembly implements PromptAssembly {
   readonly #closingId: number | undefined;
   /** The prompt that was encoded last: its gold answer is asked for next, and a long prompt takes seconds. */
   #last: { prompt: ItemPrompt; thinking: boolean; ids: readonly number[] } | undefined;
+  /** Prompts that were encoded ahead, by what they are made of. */
+  readonly #ahead = new Map<string, Int32Array>();
+  #idsAhead = 0;
 
   constructor(tokenizer: Tokenizer, name: string, source: string | undefined, thinking: boolean) {
     this.#tokenizer = tokenizer;
@@ -162,7 +170,27 @@ class Assembly implements PromptAssembly {
   }
 
   prompt(item: EvalItem): AssembledPrompt {
-    return this.turn(item.prompt, whereOf(item));
+    const { prompt } = item;
+    const key = this.#ahead.size === 0 ? undefined : keyOf(prompt);
+    const kept = key === undefined ? undefined : this.#ahead.get(key);
+    if (key === undefined || kept === undefined) return this.turn(prompt, whereOf(item));
+    this.#ahead.delete(key);
+    this.#idsAhead -= kept.length;
+    const ids = [...kept];
+    if (!this.#thinks(prompt)) this.#last = { prompt, thinking: false, ids: [...kept] };
+    return { ids, sha256: hashIds(ids) };
+  }
+
+  ahead(item: EvalItem): ArrayLike<number> {
+    const key = keyOf(item.prompt);
+    const kept = this.#ahead.get(key);
+    if (kept !== undefined) return kept;
+    const { ids } = this.turn(item.prompt, whereOf(item));
+    if (this.#idsAhead + ids.length <= MOST_AHEAD) {
+      this.#ahead.set(key, Int32Array.from(ids));
+      this.#idsAhead += ids.length;
+    }
+    return ids;
   }
 
   turn(prompt: ItemPrompt, where: string): AssembledPrompt {
@@ -247,6 +275,11 @@ function asTranscript(user: string, earlier: ItemPrompt["earlier"] = []): string
 
 function whereOf({ task, length, id }: EvalItem): string {
   return `of ${task}${length === undefined ? "" : ` (${length} tokens)`}, item ${id},`;
+}
+
+/** Tells prompts apart whose items were made anew: a text of a megabyte is hashed in a thousandth of what encoding it takes. */
+function keyOf(prompt: ItemPrompt): string {
+  return hashBytes(JSON.stringify(prompt));
 }
 
 function commonPrefix(sequences: readonly (readonly number[])[]): number {

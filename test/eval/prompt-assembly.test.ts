@@ -48,6 +48,24 @@ async function failure(operation: () => unknown): Promise<string> {
   throw new Error("nothing was thrown");
 }
 
+test("a prompt that was encoded ahead is not tokenized again, though its item is made anew", async () => {
+  const tokenizer = await load();
+  const assembly = await openPromptAssembly(tokenizer);
+  const [plain, other] = [item(), item({ id: "4", prompt: { user: "ba", answerPrefix: " c:", chat: true } })];
+  const wanted = [plain, other].map((one) => [assembly.prompt(one), assembly.answer(one)]);
+  const encode = vi.spyOn(tokenizer, "encode");
+  // Compared with two texts, each of which goes through all items.
+  for (let text = 0; text < 2; text++) {
+    const seen = [item(), structuredClone(other)].map((one) => [...Array.from(assembly.ahead(one))]);
+    expect(seen).toEqual(wanted.map(([prompt]) => prompt?.ids));
+  }
+  expect(encode).toHaveBeenCalledTimes(2);
+  const asked = [item(), structuredClone(other)].map((one) => [assembly.prompt(one), assembly.answer(one)]);
+  expect(asked).toEqual(wanted);
+  // The two gold answers.
+  expect(encode).toHaveBeenCalledTimes(4);
+});
+
 test("a prompt is tokenized once for itself and its gold answer, which is tokenized with it", async () => {
   const tokenizer = await load();
   const assembly = await openPromptAssembly(tokenizer);

@@ -44,7 +44,7 @@ export async function overlapNotes(
   ]) {
     if (ngrams === undefined || compared.has(hash)) continue;
     compared.add(hash);
-    const { items, overlapping } = await findOverlap(suite, (item) => assembly.prompt(item).ids, ngrams, signal);
+    const { items, overlapping } = await findOverlap(suite, (item) => assembly.ahead(item), ngrams, signal);
     const [first] = overlapping;
     if (first === undefined) continue;
     const words = `${overlapping.length} of ${items} items have text in common with ${quoted(source)}, ${role}; the first is item ${quoted(first.id)} of ${first.task}`;
