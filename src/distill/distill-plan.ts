@@ -1,13 +1,14 @@
 /** What a distillation takes, from config.json alone: tokens, disk for hidden states, and memory of the largest part. */
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { requiredTensors } from "../checkpoint/weights.ts";
+import type { TargetWeight } from "../graph/training/attention-target.ts";
 import { layersFed, layersOfStep, type StepStates } from "../graph/training/distill-graph.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { rowBytes } from "../runtime/loss/sequence-batch.ts";
 import { boundaryBytes } from "../runtime/training/boundary-states.ts";
 import { rangeShape } from "../runtime/training/layer-states.ts";
 import { carriedBatch, rangeBelow } from "./boundaries.ts";
-import { layerOperations, stepOperations } from "./distill-work.ts";
+import { attentionParts, layerOperations, stepOperations } from "./distill-work.ts";
 import { layersTogether, planWork } from "./distillation.ts";
 import { queriesAt, type Recipe } from "./recipe.ts";
 
@@ -47,10 +48,13 @@ export interface DistillShape {
   length: number;
 }
 
+/** A recipe, and what its targets weigh keys by. */
+export type WeighedRecipe = Recipe & { weight: TargetWeight };
+
 export function distillPlan(
   config: DsaConfig,
   pattern: Pattern | "any",
-  recipe: Recipe,
+  recipe: WeighedRecipe,
   { sequences, heldOut, length }: DistillShape,
   stepStates: StepStates,
   devices = 1,
@@ -94,17 +98,20 @@ export function distillPlan(
   const queries = queriesAt(recipe, 0, length).length;
   // Of any pattern, half of the indexers or fewer are trained in a step.
   const learners = (trained: readonly number[]) => (trained.length === 1 ? 1 : Math.ceil(trained.length / 2));
+  const parts = attentionParts(config);
+  // A row's gate makes a norm of each key's contribution: scores of all heads twice more, and squares of all values twice.
+  const gates = parts.gatesValues && recipe.weight === "values" ? heads : 0;
   const perStep = work.map(({ range, trained, targets }) => {
     const layers = layersOfStep(range, { trained, targets });
     const looked = { targets: layers.length, trained: learners(trained) };
     const run = stepStates === "stored" ? [] : layerNumbers(range.from, Math.max(...layers));
     return (
-      stepOperations(config, { batch: recipe.batch, length, queries }, looked) +
-      sum(run.map((layer) => layerOperations(config, layer, recipe.batch, length)))
+      stepOperations(config, { ...parts, gatesValues: gates > 0 }, { batch: recipe.batch, length, queries }, looked) +
+      sum(run.map((layer) => layerOperations(config, parts, layer, recipe.batch, length)))
     );
   });
   const carryOperations = sum(
-    layerNumbers(0, last).map((layer) => layerOperations(config, layer, sequences + heldOut, length)),
+    layerNumbers(0, last).map((layer) => layerOperations(config, parts, layer, sequences + heldOut, length)),
   );
   // Several devices need the states of all groups at once.
   const boundaries = devices > 1 ? new Set(fedLayers).size : Math.max(...groups.map(({ kept }) => kept));
@@ -130,8 +137,8 @@ export function distillPlan(
         // States of this step and the next one as numbers, of one as bits; keys and values of all heads, scores of all heads
         // twice, index scores three times.
         most * stepRows * config.hiddenSize * 10 +
-        4 * stepRows * (expanded + indexHeadDim * 4) +
-        4 * scored * (2 * heads + 3 * indexNHeads + 2 * most) +
+        4 * stepRows * (expanded + indexHeadDim * 4 + 2 * gates * vHeadDim) +
+        4 * scored * (2 * heads + 2 * gates + 3 * indexNHeads + 2 * most) +
         (stepStates === "stored" ? 0 : (carriedBytes * recipe.batch) / batch),
     },
     operations: { carry: carryOperations, training: recipe.steps * sum(perStep) },

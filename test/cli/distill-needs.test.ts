@@ -9,7 +9,7 @@ import { fixturePath } from "../oracle.ts";
 test("a CPU reads the states of every layer, a GPU that holds a group computes them, unless the user says otherwise", async () => {
   const { config } = await openModel(fixturePath("glm-groups"));
   const counts = { sequences: 10, heldOut: 2, length: 28 };
-  const recipe = { ...defaultRecipe, batch: 2, seed: 0 };
+  const recipe = { ...defaultRecipe, batch: 2, seed: 0, weight: "values" } as const;
   const plan = (...[devices, asked]: [Parameters<typeof planFor>[4], Parameters<typeof planFor>[5]?]) =>
     planFor(config, parsePattern("FSSFS"), recipe, counts, devices, asked);
   const [cpu, gpu] = [await plan(["cpu"]), await plan(["cuda:0"])];

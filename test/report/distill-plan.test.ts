@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { distillPlan } from "../../src/distill/distill-plan.ts";
-import { defaultRecipe } from "../../src/distill/recipe.ts";
+import { defaultRecipe, queriesAt } from "../../src/distill/recipe.ts";
+import type { TargetWeight } from "../../src/graph/training/attention-target.ts";
 import { uniformPattern } from "../../src/pattern/schedule.ts";
 import { formatDistillPlan } from "../../src/report/distill/distill-plan.ts";
 
@@ -35,7 +36,7 @@ const glm5 = {
 
 test("a plan for GLM-5 says disk, memory and time, no line wider than the terminal", () => {
   const config = parseModelConfig(glm5, "zai-org/GLM-5", "config.json");
-  const recipe = { ...defaultRecipe, batch: 1, seed: 0 };
+  const recipe = { ...defaultRecipe, batch: 1, seed: 0, weight: "values" } as const;
   const counts = { sequences: 400, heldOut: 4, length: 8192 };
   const plan = distillPlan(config, uniformPattern(78, 4), recipe, counts, "stored");
   // 4 boundaries of 404 x 8,192 rows in bfloat16; the largest layer in float32.
@@ -53,4 +54,29 @@ test("a plan for GLM-5 says disk, memory and time, no line wider than the termin
   expect(text).toMatch(/^Pattern {9}(FSSS)+\n {16}[FS]+$/m);
   expect(text).toMatch(/^Disk +152 GiB = 4 boundaries of 37\.9 GiB/m);
   expect(text).toMatch(/^Time, about +\d+ h \d+ min for the states/m);
+});
+
+test("gates of the heads' values (A.X-K2) are counted in memory and time", () => {
+  const length = 8192;
+  const recipe = { ...defaultRecipe, batch: 1, seed: 0, weight: "values" } as const;
+  const plan = (model: string, weight: TargetWeight = "values") => {
+    const config = parseModelConfig({ ...glm5, model_type: model, num_hidden_layers: 8 }, model, "config.json");
+    return distillPlan(
+      config,
+      uniformPattern(8, 4),
+      { ...recipe, weight },
+      { sequences: 16, heldOut: 4, length },
+      "stored",
+    );
+  };
+  const [gated, plain] = [plan("axk2"), plan("glm_moe_dsa")];
+  // Scores of 64 heads twice more for each row that is asked and each key, and squares of values twice.
+  const asked = queriesAt(recipe, 0, length).length;
+  expect(gated.training.batch - plain.training.batch).toBe(4 * 2 * 64 * asked * length + 4 * 2 * 64 * 256 * length);
+  expect(gated.operations.training).toBeGreaterThan(1.1 * plain.operations.training);
+  // By attention alone nobody asks for the gates.
+  expect(plan("axk2", "mass").training.batch).toBe(plain.training.batch);
+  // Its query projection has rows for the gates, and twice the columns.
+  const projected = 2 * 20 * length * (64 * (192 + 64 + 256) * 2 * 2048 - 64 * (192 + 64) * 2048);
+  expect(gated.operations.carry - plain.operations.carry).toBe(7 * projected);
 });

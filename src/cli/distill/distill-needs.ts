@@ -6,8 +6,13 @@ import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
 import { type DsaConfig, parseModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
-import { type DistillPlan, type DistillShape, distillPlan, totalMemory } from "../../distill/distill-plan.ts";
-import type { Recipe } from "../../distill/recipe.ts";
+import {
+  type DistillPlan,
+  type DistillShape,
+  distillPlan,
+  totalMemory,
+  type WeighedRecipe,
+} from "../../distill/distill-plan.ts";
 import { readText } from "../../formats/text-file.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import type { StepStates } from "../../graph/training/distill-graph.ts";
@@ -80,7 +85,7 @@ export async function speedOf(device: ComputeDevice, threads: number): Promise<n
 export async function planFor(
   config: DsaConfig,
   pattern: Pattern | "any",
-  recipe: Recipe,
+  recipe: WeighedRecipe,
   counts: DistillShape,
   devices: readonly ComputeDevice[],
   asked: StepStates | undefined,
