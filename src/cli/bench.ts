@@ -52,7 +52,7 @@ import {
 } from "./arguments/options.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { interruptible, recordedCommand } from "./console/interruption.ts";
-import { proposedCommand, resultsBeside, searchedFiles } from "./console/next-command.ts";
+import { proposedCommand, proposeUse, resultsBeside, searchedFiles } from "./console/next-command.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
 import { shortenHelp } from "./help/help-groups.ts";
@@ -231,17 +231,22 @@ async function timePatterns(
   if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
   terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));
   for (const written of [flags.output, flags.latency]) if (written !== undefined) terminal.note(`written: ${written}`);
-  await proposeAfterBench(flags, terminal);
+  await proposeAfterBench(model.config.modelType, random === null ? model.path : undefined, flags, terminal);
 }
 
-async function proposeAfterBench({ pattern: patterns, output }: BenchFlags, terminal: Terminal): Promise<void> {
+async function proposeAfterBench(
+  architecture: string,
+  path: string | undefined,
+  { pattern: patterns, output, device }: BenchFlags,
+  terminal: Terminal,
+): Promise<void> {
   const searched = await searchedFiles(patterns);
   const last = patterns.at(-1);
   if (output !== undefined) {
     const judged = await resultsBeside(searched, "eval");
     terminal.next("all on one page", proposedCommand(["report", ...searched, ...judged, output, "-o", "report"]));
   } else if (last !== undefined && /\.json(@|$)|^[FS]+$/.test(last)) {
-    terminal.next("as an engine takes it", proposedCommand(["pattern", last, "--for", "vllm"]));
+    proposeUse(terminal, { pattern: last, architecture, model: path, device });
   }
 }
 

@@ -4,10 +4,12 @@ import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { InputError } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { isThere } from "../base/user-files.ts";
+import { findModel } from "../checkpoint/hub-cache.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import type { PromptLengths } from "../report/document/prefill-forecast.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
-import { proposedCommand } from "./console/next-command.ts";
+import { proposeUse } from "./console/next-command.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
 
@@ -64,9 +66,16 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   terminal.result(flags.json === true ? JSON.stringify({ written }, null, 2) : written.join("\n"));
   const [search] = evidence.searches;
   if (search === undefined) return;
-  const { patterns = [], index_topk_pattern: letters } = search.file;
+  const { patterns = [], index_topk_pattern: letters, model } = search.file;
   const size = patterns.length < 2 ? "" : `@${fullLayers(letters).length}`;
-  terminal.next("as an engine takes it", proposedCommand(["pattern", `${search.path}${size}`, "--for", "vllm"]));
+  // Files know a model's name, which is its folder's or that of the cache.
+  const folder = await findModel(model.name).catch(() => undefined);
+  const isHere = folder !== undefined && (await isThere(folder));
+  proposeUse(terminal, {
+    pattern: `${search.path}${size}`,
+    architecture: model.architecture,
+    model: isHere ? model.name : undefined,
+  });
 }
 
 /** `55000:0.5,280k:0.1`; a length without a weight weighs 1. */

@@ -66,6 +66,11 @@ const otherwise: Readonly<Record<string, string | undefined>> = {
   hy_v4_vl: "Hy4-VL has indexer_types inside text_config, where engines' overrides were not followed",
 };
 
+/** Does any engine run patterns on models of this model_type? */
+export function isServed(modelType: string): boolean {
+  return families[modelType.replace(/_text$/, "")] !== undefined;
+}
+
 const count = sizeUpTo(largestSizes.layers);
 
 const identitySchema = z.object({

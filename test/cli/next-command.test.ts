@@ -1,8 +1,10 @@
 /** The command that a result proposes as the next one: it runs as it is printed. */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { deviceWords } from "../../src/cli/console/next-command.ts";
+import { fixturePath } from "../oracle.ts";
 import { demoModel, indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
 
 let folder: string;
@@ -26,16 +28,41 @@ async function run(args: readonly string[]): Promise<{ stdout: string; stderr: s
   return { stdout, stderr };
 }
 
-const search = ["search", demoModel, "--sequences", "1", "--sequence-length", "256", "--strategy", "greedy"];
+const search = ["search", demoModel, "--sequences", "1", "--sequence-length", "160", "--strategy", "greedy"];
 const few = ["--tasks", "niah_single_1", "--samples", "1", "--lengths", "256"];
 const quick = ["--contexts", "64", "--repeats", "1", "--decode-tokens", "1"];
 
+test("what is handed on of where to compute is what was given", () => {
+  expect(deviceWords({})).toEqual([]);
+  expect(deviceWords({ device: "auto", dtype: "float32" })).toEqual([]);
+  expect(deviceWords({ device: "cuda:1", dtype: "float16" })).toEqual(["--device", "cuda:1", "--dtype", "float16"]);
+  const several = { device: "auto", devices: ["cuda:0", "cuda:2"] } as const;
+  expect(deviceWords(several)).toEqual(["--devices", "cuda:0,cuda:2"]);
+  expect(deviceWords(several, { alone: true })).toEqual(["--device", "cuda:0"]);
+  expect(deviceWords({ devices: "all" })).toEqual(["--devices", "all"]);
+  expect(deviceWords({ devices: "all" }, { alone: true })).toEqual([]);
+});
+
+test("a model that no engine serves is served by this tool", async () => {
+  await symlink(fixturePath("axk2-light"), join(folder, "axk2-light"));
+  const asked = ["search", "axk2-light", "-c", "ids.jsonl", "--sequence-length", "28", "--workers", "1"];
+  await run([...asked, "--strategy", "greedy", "--retain", "2", "-o", "x.json"]);
+  const timed = await run(["bench", "axk2-light", ...quick, "--device", "cpu", "-p", "x.json"]);
+  expect(proposed(timed.stderr)).toEqual(["serve", "axk2-light", "-p", "x.json", "--device", "cpu"]);
+  const page = await run(["report", "x.json", "-o", "x"]);
+  expect(proposed(page.stderr)).toEqual(["serve", "axk2-light", "-p", "x.json"]);
+  await rm(join(folder, "axk2-light"));
+  expect((await run(["report", "x.json", "-o", "x"])).stderr).not.toContain("next");
+});
+
 describe("one command after the other, as printed", () => {
   test("leads from a search to what an engine takes", async () => {
-    const evaluation = proposed((await run([...search, "--retain", "11,10", "-o", "p.json"])).stderr);
-    expect(evaluation.join(" ")).toBe("eval --pattern p.json@11 --pattern p.json@10 -o p-eval.json");
+    const evaluation = proposed(
+      (await run([...search, "--retain", "11,10", "--device", "cpu", "-o", "p.json"])).stderr,
+    );
+    expect(evaluation.join(" ")).toBe("eval --pattern p.json@11 --pattern p.json@10 --device cpu -o p-eval.json");
     const timing = proposed((await run([...evaluation, ...few])).stderr);
-    expect(timing.join(" ")).toBe("bench -p p.json@11 -p p.json@10 -o p-bench.json");
+    expect(timing.join(" ")).toBe("bench -p p.json@11 -p p.json@10 --device cpu -o p-bench.json");
     const page = proposed((await run([...timing, ...quick])).stderr);
     expect(page.join(" ")).toBe("report p.json p-eval.json p-bench.json -o report");
     const engine = proposed((await run(page)).stderr);

@@ -2,10 +2,13 @@
 import { stat } from "node:fs/promises";
 import process from "node:process";
 import { quoteWord } from "../../base/shell.ts";
+import { isServed } from "../../engines/served-model.ts";
 import { isPublished, readAnyPatternFile } from "../../formats/published-pattern.ts";
+import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
 import { demoModel } from "../arguments/options.ts";
 import { splitRetain } from "../pattern/pattern-of-size.ts";
 import { programWords } from "./interruption.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** A command of this program, started as this one was. */
 export function proposedCommand(words: readonly string[]): string {
@@ -15,6 +18,43 @@ export function proposedCommand(words: readonly string[]): string {
 /** MODEL as a command takes it; the demo model goes without saying. */
 export function modelWords(path: string | undefined): string[] {
   return path === undefined || path === demoModel ? [] : [path];
+}
+
+/**
+ * What was given of where to compute, for a command that computes as well.
+ * @param alone the command takes one device: the first of several
+ */
+export function deviceWords(
+  { device = "auto", devices, dtype = "float32" }: { device?: Device; devices?: DeviceList; dtype?: Dtype },
+  { alone = false } = {},
+): string[] {
+  const several = devices === undefined || devices === "all" ? devices : devices.join(",");
+  const first = devices === undefined ? device : devices === "all" ? "auto" : (devices[0] ?? "auto");
+  return [
+    ...(several !== undefined && !alone ? ["--devices", several] : first === "auto" ? [] : ["--device", first]),
+    ...(dtype === "float32" ? [] : ["--dtype", dtype]),
+  ];
+}
+
+interface PatternInUse {
+  /** A pattern as `--pattern` takes it, or a checkpoint that has it as its own. */
+  pattern: string;
+  /** model_type of config.json */
+  architecture: string;
+  /** Where the model is; undefined where that is not known. */
+  model: string | undefined;
+  device?: Device;
+}
+
+/** Proposes how a pattern is put to use: by an engine, or by this tool where no engine serves such a model. */
+export function proposeUse(terminal: Terminal, { pattern, architecture, model, device = "auto" }: PatternInUse): void {
+  if (isServed(architecture)) {
+    terminal.next("as an engine takes it", proposedCommand(["pattern", pattern, "--for", "vllm"]));
+  } else if (model !== undefined) {
+    const chosen = pattern === model ? [] : ["-p", pattern];
+    const words = ["serve", ...modelWords(model), ...chosen, ...deviceWords({ device })];
+    terminal.next("for a model that no engine serves", proposedCommand(words));
+  }
 }
 
 /** `p-bench.json` beside `p.json` or `p-eval.json`. */

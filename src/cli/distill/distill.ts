@@ -40,7 +40,7 @@ import {
   wholeNumber,
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
-import { proposedCommand } from "../console/next-command.ts";
+import { deviceWords, proposedCommand, proposeUse } from "../console/next-command.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
@@ -182,7 +182,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
-  const plan = await planFor(model.config, pattern, recipe, counts, devices, flags.states);
+  const plan = await planFor(model.config, pattern, { ...recipe, weight: flags.weight }, counts, devices, flags.states);
   for (const each of devices) await requireRoom(plan, each, work);
   const base = {
     stepStates: plan.stepStates,
@@ -264,20 +264,26 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
     flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record, terminal.resultWidth),
   );
   requireGain(record);
-  proposeNext(output, pattern, flags, terminal);
+  proposeNext(output, model.config.modelType, pattern, flags, terminal);
 }
 
-function proposeNext(output: string, pattern: Pattern | "any", flags: DistillFlags, terminal: Terminal): void {
+function proposeNext(
+  output: string,
+  architecture: string,
+  pattern: Pattern | "any",
+  flags: DistillFlags,
+  terminal: Terminal,
+): void {
   const { calibration, sequenceLength, dropSharedIndexers } = flags;
   if (pattern === "any") {
     const text = calibration === undefined ? [] : ["-c", calibration];
     const length = sequenceLength === undefined ? [] : ["--sequence-length", String(sequenceLength)];
-    const wanted = ["--retain", "1/2,1/4", "-o", `${basename(output)}.json`];
+    const wanted = ["--retain", "1/2,1/4", ...deviceWords(flags), "-o", `${basename(output)}.json`];
     terminal.next("which layers can share now", proposedCommand(["search", output, ...text, ...length, ...wanted]));
   } else if (dropSharedIndexers === true) {
-    terminal.next("as an engine takes it", proposedCommand(["pattern", output, "--for", "vllm"]));
+    proposeUse(terminal, { pattern: output, architecture, model: output, device: flags.device });
   } else {
-    const written = ["-o", `${basename(output)}-eval.json`];
+    const written = [...deviceWords(flags), "-o", `${basename(output)}-eval.json`];
     terminal.next("whether answers stay as good", proposedCommand(["eval", output, "-p", pattern, ...written]));
   }
 }
@@ -332,7 +338,14 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
     const text = splitText(set, recipe, flags.holdout);
     return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   };
-  const plan = await planFor(config, pattern, recipe, await shape(), devices, flags.states);
+  const plan = await planFor(
+    config,
+    pattern,
+    { ...recipe, weight: flags.weight },
+    await shape(),
+    devices,
+    flags.states,
+  );
   const record: DistillPlanRecord = {
     model: config.name,
     pattern,

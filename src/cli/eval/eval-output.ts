@@ -6,7 +6,14 @@ import { type EvalResult, formatEvalResult, writeEvalResult } from "../../format
 import { gateFailures } from "../../report/eval/eval-gate.ts";
 import { formatJunit } from "../../report/eval/eval-junit.ts";
 import { formatEvalMarkdown, formatEvalReport } from "../../report/eval/eval-report.ts";
-import { modelWords, proposedCommand, resultBeside, resultsBeside, searchedFiles } from "../console/next-command.ts";
+import {
+  deviceWords,
+  modelWords,
+  proposedCommand,
+  resultBeside,
+  resultsBeside,
+  searchedFiles,
+} from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { EvalFlags } from "./eval-options.ts";
@@ -41,7 +48,8 @@ export async function proposeAfterEval(path: string | undefined, flags: EvalFlag
   const searched = await searchedFiles(patterns);
   if (server === undefined && from.length === 0) {
     const [stem = output] = searched;
-    const timed = [...modelWords(path), ...patterns.flatMap((pattern) => ["-p", pattern])];
+    const computing = deviceWords(flags, { alone: true });
+    const timed = [...modelWords(path), ...patterns.flatMap((pattern) => ["-p", pattern]), ...computing];
     const written = stem === undefined || output === undefined ? [] : ["-o", resultBeside(stem, "bench")];
     terminal.next("what it saves", proposedCommand(["bench", ...timed, ...written]));
   } else if (output !== undefined) {

@@ -36,7 +36,7 @@ import { identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
 import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
-import { modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
+import { deviceWords, modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
 import { journalFingerprint, openEvaluationJournal, requireSensibleJournal } from "../evaluation-journal.ts";
@@ -183,7 +183,7 @@ async function searchWith(
       await writePareto(flags.pareto, file, work.predicted);
     terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
-    terminal.next("whether answers stay as good", evalCommand(work.path, flags, file));
+    terminal.next("whether answers stay as good", evalCommand(work, flags, file));
   } catch (error) {
     if (written !== undefined) terminal.warn(`the search itself has ended, and its pattern is in ${written}`);
     throw withResume(error, "every finished evaluation", journal?.path);
@@ -221,8 +221,8 @@ function tellPlan(
 
 /** A search has tested losses on one text. What answers are worth is another question, and this is how to ask it. */
 function evalCommand(
-  model: string,
-  { output, server, allowRemote }: SearchFlags,
+  { path: model, source }: SearchWork,
+  { output, server, allowRemote, device, devices, dtype }: SearchFlags,
   { patterns = [] }: PatternFile,
 ): string {
   const wanted =
@@ -232,10 +232,14 @@ function evalCommand(
         ? [output]
         : patterns.map(({ full_layers: full }) => `${output}@${full}`);
   const remote = allowRemote === true ? ["--allow-remote"] : [];
+  // A CPU measures losses in float16, and generates in float32 alone.
+  const ofTokens = source.tool.device?.includes("cuda") ? dtype : "float32";
+  const several = devices === undefined ? {} : { devices };
   return proposedCommand([
     "eval",
     ...(server === undefined ? modelWords(model) : ["--server", server, ...remote, "-m", model]),
     ...wanted.flatMap((pattern) => ["--pattern", pattern]),
+    ...(server === undefined ? deviceWords({ device, ...several, dtype: ofTokens }) : []),
     ...(output === undefined ? [] : ["-o", resultBeside(output, "eval")]),
   ]);
 }
