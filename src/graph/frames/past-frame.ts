@@ -89,7 +89,10 @@ function select(
       const { heapFrom, heapRows, scoreGroups } = chunkWays(config);
       const pastRows = inside.dimension(past, 0);
       const isLong = inside.node("And", [
-        inside.node("GreaterOrEqual", [pastRows, inside.int([Math.max(heapFrom, scoreGroups)])]),
+        inside.node("And", [
+          inside.node("Greater", [total, inside.int([heapFrom])]),
+          inside.node("GreaterOrEqual", [pastRows, inside.int([2 * scoreGroups])]),
+        ]),
         inside.node("GreaterOrEqual", [inside.dimension(fresh, 0), inside.int([heapRows])]),
       ]);
       const indices = inside.either(
@@ -135,6 +138,23 @@ function visibleScores(
   ]);
   const visible = graph.node("Where", [future, graph.float(Number.NEGATIVE_INFINITY), score(fresh)]);
   return [...past.map(score), visible];
+}
+
+/** Cuts tensors into `count` blocks of rows, all alike but the last, which has what is left over; joins what `body` makes of them. */
+function inBlocks(
+  graph: GraphBuilder,
+  rows: Value,
+  count: number,
+  tensors: Value[],
+  body: (blocks: Value[]) => Value,
+): Value {
+  const size = graph.node("Div", [rows, graph.int([count])]);
+  const alike = graph.node("Expand", [size, graph.int([count - 1])]);
+  const left = graph.node("Sub", [rows, graph.node("Mul", [size, graph.int([count - 1])])]);
+  const sizes = graph.node("Concat", [alike, left], { axis: 0 });
+  const cut = tensors.map((tensor) => graph.nodes("Split", [tensor, sizes], { axis: 0 }, count));
+  const blocks = Array.from({ length: count }, (_, i) => body(cut.map((parts) => parts[i] as Value)));
+  return graph.node("Concat", blocks, { axis: 0 });
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */
@@ -183,24 +203,13 @@ function attend(
           return sparse.either(
             sparse.node("Squeeze", [sparse.node("Less", [freshRows, sparse.int([2 * gatherBlocks])])]),
             (few) => read(few, queries, selected, closed),
-            (many) => {
-              const sizes = blockSizes(many, freshRows, gatherBlocks);
-              const cut = (x: Value) => many.nodes("Split", [x, sizes], { axis: 0 }, gatherBlocks) as Value[];
-              const [own, chosen, shut] = [cut(queries), cut(selected), cut(closed)];
-              const blocks = own.map((block, i) => read(many, block, chosen[i] as Value, shut[i] as Value));
-              return many.node("Concat", blocks, { axis: 0 });
-            },
+            (many) =>
+              inBlocks(many, freshRows, gatherBlocks, [queries, selected, closed], ([own, chosen, shut]) =>
+                read(many, own as Value, chosen as Value, shut as Value),
+              ),
           );
         },
       );
     },
   );
-}
-
-/** `count` sizes of blocks that rows are cut into, int64 `[count]`: all alike but the last, which has what is left over. */
-function blockSizes(graph: GraphBuilder, rows: Value, count: number): Value {
-  const size = graph.node("Div", [rows, graph.int([count])]);
-  const alike = graph.node("Expand", [size, graph.int([count - 1])]);
-  const left = graph.node("Sub", [rows, graph.node("Mul", [size, graph.int([count - 1])])]);
-  return graph.node("Concat", [alike, left], { axis: 0 });
 }

@@ -108,7 +108,7 @@ export interface ChunkWays {
 
 export function chunkWays({ indexTopk, indexHeadDim }: DsaConfig): ChunkWays {
   return {
-    denseUpTo: 6 * indexTopk,
+    denseUpTo: 4 * indexTopk,
     gatherBlocks: 8,
     heapFrom: Math.ceil(indexTopk ** (1 / 0.725)),
     heapRows: indexHeadDim / 2,
