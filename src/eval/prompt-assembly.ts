@@ -4,6 +4,7 @@
  * no warning.
  */
 
+import { commonPrefix } from "../base/common-prefix.ts";
 import { InputError, UsageError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
@@ -280,13 +281,6 @@ function whereOf({ task, length, id }: EvalItem): string {
 /** Tells prompts apart whose items were made anew: a text of a megabyte is hashed in a thousandth of what encoding it takes. */
 function keyOf(prompt: ItemPrompt): string {
   return hashBytes(JSON.stringify(prompt));
-}
-
-function commonPrefix(sequences: readonly (readonly number[])[]): number {
-  const [first = [], ...others] = sequences;
-  let length = 0;
-  while (length < first.length && others.every((ids) => ids[length] === first[length])) length++;
-  return length;
 }
 
 function hashIds(ids: readonly number[]): string {

@@ -65,11 +65,6 @@ export type PipelineEngine = keyof typeof rules;
 
 export const pipelineEngines = Object.keys(rules) as PipelineEngine[];
 
-/** How this engine splits, for messages and reports. */
-export function pipelineRule(engine: PipelineEngine): Omit<PipelineRule, "sizes"> {
-  return rules[engine];
-}
-
 /**
  * First layer of each stage, ascending from 0, as the engine splits `layers` backbone layers by itself.
  * @throws UsageError where there are more stages than layers

@@ -3,6 +3,7 @@
  * a request gets the same bits with the cache and without it. Of a sequence whose prompt was scored, the scores stay as
  * well: four answers after one long context run the context once, even where its log-probabilities are asked for.
  */
+import { commonPrefix } from "../base/common-prefix.ts";
 import { sum } from "../base/sum.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { Pattern } from "../pattern/pattern.ts";
@@ -73,7 +74,7 @@ export class PrefixCache {
     let best: { kept: KeptSequence; length: number; common: number } | undefined;
     for (const kept of this.#kept) {
       if (kept.sequence.pattern !== pattern) continue;
-      const common = agreement(kept.ids, ids);
+      const common = commonPrefix([kept.ids, ids]);
       const length = usableLength(this.#config, kept, common, ids.length, needed);
       if (length > (best?.length ?? 0)) best = { kept, length, common };
     }
@@ -112,13 +113,6 @@ function wholeChunks(config: DsaConfig, length: number): number {
   // A sequence that is longer by one chunk is cut alike: its last chunk but one is the last that is whole.
   const ends = chunksOf(config, 0, length + config.indexTopk + 256).map(({ end }) => end);
   return ends.findLast((end) => end <= length) ?? 0;
-}
-
-/** How many ids two sequences begin with alike. */
-function agreement(left: readonly number[], right: readonly number[]): number {
-  let length = 0;
-  while (length < left.length && length < right.length && left[length] === right[length]) length++;
-  return length;
 }
 
 /** How many rows of a kept sequence a request can use. */

@@ -5,7 +5,6 @@ import {
   type PipelineEngine,
   partitionStarts,
   pipelineEngines,
-  pipelineRule,
   requiredFull,
   stageStarts,
 } from "../../src/pattern/pipeline-stages.ts";
@@ -84,8 +83,5 @@ describe("partitionStarts()", () => {
 test("only engines that do not send indices on need F at a stage's start", () => {
   const needs = pipelineEngines.filter((engine) => requiredFull(engine, [0, 15]).length === 2);
   expect(needs).toEqual(["vllm", "tensorrt-llm", "vllm-ascend"]);
-  for (const engine of pipelineEngines) {
-    expect(requiredFull(engine, [0, 15])[0]).toBe(0);
-    expect(pipelineRule(engine).source).not.toBe("");
-  }
+  for (const engine of pipelineEngines) expect(requiredFull(engine, [0, 15])[0]).toBe(0);
 });

@@ -8,7 +8,7 @@ import { chunksOf } from "../../dist/runtime/stages/chunks.js";
 import { countFull, requireExecutions } from "../executions.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */
-export function someIds(count, vocabulary) {
+function someIds(count, vocabulary) {
   return Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocabulary);
 }
 

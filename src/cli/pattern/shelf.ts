@@ -54,7 +54,7 @@ export async function readShelf(): Promise<ShelfEntry[]> {
  * dashes do for slashes (`glm-5-half`). undefined where there is none.
  * @throws UsageError for the name of a model alone
  */
-export async function shelfPath(name: string): Promise<string | undefined> {
+async function shelfPath(name: string): Promise<string | undefined> {
   const wanted = plain(name);
   const names = await entryNames();
   const found = names.find((entry) => isCalled(entry, wanted));

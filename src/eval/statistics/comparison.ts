@@ -38,7 +38,7 @@ export interface ComparisonSettings {
 }
 
 /** Why a comparison is as it is: what a reader has to know beside the verdict. */
-export type ComparisonNote = "ceiling" | "floor" | "no effect";
+type ComparisonNote = "ceiling" | "floor" | "no effect";
 
 export interface Comparison {
   items: number;

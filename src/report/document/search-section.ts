@@ -71,10 +71,11 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
 function describeStability({ name, file }: SearchEvidence): string | undefined {
   const lines = stabilityLines(file);
   if (lines.length === 0) return undefined;
+  const resamples = file.patterns?.at(-1)?.stability?.resamples;
   const row =
-    file.patterns?.at(-1)?.stability === undefined
+    resamples === undefined
       ? ""
-      : " The row below its strip says in how many of 100 each layer is Full.";
+      : ` The row below its strip says in what percentage of the ${formatCount(resamples)} resamples each layer is Full.`;
   return `Would other text of this kind lead ${text(name)} to the same pattern? ${lines.map((line) => text(line)).join(". ")}.${row}`;
 }
 

@@ -2,6 +2,7 @@
  * Several patterns of one model answer the same prompts: each prompt is prefilled once for what the patterns share, then
  * every arm scores the gold answer and decodes from its own caches. In this process; `parallel-arms.ts` spreads prompts.
  */
+import { commonPrefix } from "../../base/common-prefix.ts";
 import { sum } from "../../base/sum.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
@@ -170,7 +171,7 @@ async function score(
   }
   if (choices === undefined) return result;
   const { shared, options } = choices;
-  const start = agreement(prompt, shared);
+  const start = commonPrefix([prompt, shared]);
   // Where nothing leads the labels, the prefill's own logits are behind the prompt.
   const next =
     start === shared.length && start === prompt.length
@@ -187,11 +188,4 @@ async function score(
     result.choices.push(total);
   }
   return result;
-}
-
-/** How many ids two sequences begin with alike; at least one, because a prompt has a token before the others. */
-function agreement(left: readonly number[], right: readonly number[]): number {
-  let length = 0;
-  while (length < left.length && length < right.length && left[length] === right[length]) length++;
-  return length;
 }

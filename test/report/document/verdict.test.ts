@@ -173,14 +173,15 @@ async function reportOf(file: PatternFile): Promise<string> {
 
 test("a strip has below it how often each layer is Full in resampled searches", async () => {
   const full = [1, 0, 0.25, 0.75];
-  const stability = { resamples: 100, agreement: 0.75, full, sequences_needed: 21, sequences_tried: 24 };
+  const stability = { resamples: 40, agreement: 0.75, full, sequences_needed: 21, sequences_tried: 24 };
   const patterns = search.patterns?.map((found) => ({ ...found, stability }));
   const { svg } = await stripChart([{ name: "own", pattern: "FSSF", full }]);
   expect(svg).toContain("own, Full in % of resamples");
   expect(svg.match(/>[FS]<\/text>/g)).toHaveLength(4);
   for (const share of ["100", "25", "75"]) expect(svg).toContain(`>${share}</text>`);
   const report = await reportOf({ ...search, patterns });
-  expect(report).toContain("2 Full: 75 of 100 resamples agree; 90 need about 21 sequences");
+  expect(report).toContain("2 Full: 30 of 40 resamples agree; 36 need about 21 sequences");
+  expect(report).toContain("says in what percentage of the 40 resamples each layer is Full");
   const raced = { ...search, search: { ...search.search, stability_unknown: "race" as const } };
   expect(await reportOf(raced)).toContain("unknown: the race measured most candidates on some of the sequences only");
 });
