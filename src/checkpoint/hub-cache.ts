@@ -19,6 +19,11 @@ const snapshotFolder = /^models--(.+?)--(.+)$/;
  * @throws InputError where it is neither a folder nor a repository in the cache
  */
 export async function findModel(text: string): Promise<string> {
+  if (/^https?:\/\//i.test(text)) {
+    throw new InputError(`MODEL is an address, "${text}"`, {
+      hint: "a server that runs the model is named by --server URL, of search, loss and eval; -m FOLDER then holds config.json and the tokenizer",
+    });
+  }
   const there = await isThere(text);
   const match = there ? null : repositoryId.exec(text);
   // What does not exist is told of by who reads it, and what is no folder as well.

@@ -132,7 +132,7 @@ export function addAnalyzeCommand(program: Command): void {
 }
 
 async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): Promise<void> {
-  requireSensibleJournal(flags);
+  await requireSensibleJournal(flags);
   const started = performance.now();
   const terminal = new Terminal(flags);
   const model = await openModelToRun(path, flags, terminal, signal);

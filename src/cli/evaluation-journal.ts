@@ -2,6 +2,7 @@
 import { UsageError } from "../base/errors.ts";
 import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
+import { type LogMode, requireNoLog } from "../formats/append-log.ts";
 import { type Journal, type JournalFingerprint, openJournal } from "../formats/journal.ts";
 import { type PatternFile, WEIGHTS_NOT_READ } from "../formats/pattern-file.ts";
 
@@ -9,14 +10,28 @@ export interface JournalFlags {
   output?: string;
   resume?: boolean;
   fresh?: boolean;
+  dryRun?: boolean;
 }
 
-/** @throws UsageError for options that exclude each other */
-export function requireSensibleJournal({ resume, fresh, output }: JournalFlags): void {
+/**
+ * @throws UsageError for options that exclude each other
+ * @throws InputError where a journal is there that is neither to be continued nor overwritten
+ */
+export async function requireSensibleJournal(flags: JournalFlags): Promise<void> {
+  const { resume, fresh, output } = flags;
   if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
   if ((resume === true || fresh === true) && output === undefined) {
     throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE: the journal is FILE.journal.jsonl`);
   }
+  if (output !== undefined && flags.dryRun !== true) await requireNoLog(journalPath(output), logMode(flags));
+}
+
+function journalPath(output: string): string {
+  return `${output}.journal.jsonl`;
+}
+
+export function logMode({ resume, fresh }: JournalFlags): LogMode {
+  return resume === true ? "resume" : fresh === true ? "fresh" : "create";
 }
 
 /**
@@ -44,10 +59,9 @@ export function journalFingerprint(
 
 /** The journal beside `-o FILE`; undefined without one. */
 export async function openEvaluationJournal(
-  { output, resume, fresh }: JournalFlags,
+  flags: JournalFlags,
   fingerprint: JournalFingerprint,
 ): Promise<Journal | undefined> {
-  if (output === undefined) return undefined;
-  const mode = resume === true ? "resume" : fresh === true ? "fresh" : "create";
-  return openJournal(`${output}.journal.jsonl`, fingerprint, mode);
+  if (flags.output === undefined) return undefined;
+  return openJournal(journalPath(flags.output), fingerprint, logMode(flags));
 }

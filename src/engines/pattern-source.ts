@@ -7,6 +7,7 @@ import { type ParseError, parse as parseJsonc } from "jsonc-parser";
 import { InputError } from "../base/errors.ts";
 import { type AnyPatternFile, parseAnyPatternFile } from "../formats/published-pattern.ts";
 import { parseShallowYaml } from "../formats/shallow-yaml.ts";
+import { looksLikeLetters } from "../pattern/pattern.ts";
 import { dialects } from "./engines.ts";
 import { type IndexFields, indexFieldNames, indexFieldsSchema, saysSharing } from "./index-fields.ts";
 import { describeUnknown, type FieldGroup, type ScannedText, scanFields } from "./script-fields.ts";
@@ -47,7 +48,8 @@ const filePart = ["calibration", "baseline_loss", "trajectory", "search", "tool"
 
 /** Is the text itself a pattern or a command, rather than the path of a file? */
 export function isInlinePattern(text: string): boolean {
-  return /^[FSfs]{2,}$|^[FS]$|^(uniform|freq):/.test(text) || /\s|[{}="]/.test(text);
+  const isWord = text === "F" || text === "S" || (text.length > 1 && looksLikeLetters(text));
+  return isWord || /^(uniform|freq):/.test(text) || /\s|[{}="]/.test(text);
 }
 
 /**
@@ -92,7 +94,7 @@ const MOST_LETTERS = 10_000;
 
 /** Letters in one word, or F and S only with blanks and line breaks among them, as a terminal or a mail folds them. */
 function lettersOf(text: string): string | undefined {
-  const letters = isLetters(text) ? text : /^[FS\s]+$/.test(text) ? text.replace(/\s+/g, "") : undefined;
+  const letters = looksLikeLetters(text) ? text : /^[FS\s]+$/.test(text) ? text.replace(/\s+/g, "") : undefined;
   if (letters !== undefined && letters.length > MOST_LETTERS)
     throw new InputError(
       `The pattern has ${letters.length.toLocaleString("en-US")} letters: no model has so many layers`,
@@ -108,13 +110,6 @@ function lettersOfList(json: unknown): string | undefined {
     typeof layer === "string" && Object.hasOwn(letters, layer) ? letters[layer] : "",
   );
   return layers.includes("") ? undefined : layers.join("");
-}
-
-/** Letters of a pattern, a mistyped one included; `null` and other words are none. */
-function isLetters(text: string): boolean {
-  if (!/^[A-Za-z]+$/.test(text)) return false;
-  const known = text.replace(/[^FS]/g, "").length;
-  return /^[FSfs]+$/.test(text) || 2 * known > text.length;
 }
 
 /** A pattern file, or what is left of one: without its header, or cut off. */

@@ -8,6 +8,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { InputError, ResumeMismatchError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { isThere } from "../base/user-files.ts";
 import { decodeUtf8, readLines } from "./lines.ts";
 import { parseJson } from "./validation.ts";
 
@@ -185,10 +186,29 @@ export class AppendLog<Entry extends object> {
 export function requireEqual(old: Map<string, string>, current: Map<string, string>, refusal: string): void {
   const differing = [...new Set([...old.keys(), ...current.keys()])]
     .filter((field) => old.get(field) !== current.get(field))
-    .map((field) => `${field} (journal: ${old.get(field) ?? "none"}, now: ${current.get(field) ?? "none"})`);
+    .map((field) => `${field} (journal: ${shown(old.get(field))}, now: ${shown(current.get(field))})`);
   if (differing.length === 0) return;
   throw new ResumeMismatchError(`${refusal}, it is of another run: ${differing.join("; ")}`, {
     hint: "run it as before, or start anew with --fresh",
+  });
+}
+
+/** Hashes by their beginning: nobody compares 64 digits. */
+function shown(value = "none"): string {
+  return value.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1...");
+}
+
+/**
+ * Says early what opening the log would say late, once texts are read and weights are hashed.
+ * @throws InputError where `create` would meet a file
+ */
+export async function requireNoLog(path: string, mode: LogMode): Promise<void> {
+  if (mode === "create" && (await isThere(path))) throw existsAlready(path);
+}
+
+function existsAlready(path: string): InputError {
+  return new InputError(`Journal "${path}" exists already`, {
+    hint: "go on from it with --resume, or overwrite it with --fresh",
   });
 }
 
@@ -198,11 +218,7 @@ async function openFile(path: string, mode: LogMode): Promise<FileHandle> {
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === undefined) throw error;
-    if (code === "EEXIST") {
-      throw new InputError(`Journal "${path}" exists already`, {
-        hint: "go on from it with --resume, or overwrite it with --fresh",
-      });
-    }
+    if (code === "EEXIST") throw existsAlready(path);
     throw new RuntimeFailure(`Cannot write journal "${path}": ${describeSystemError(code)}`, { cause: error });
   }
 }

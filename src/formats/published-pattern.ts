@@ -106,6 +106,6 @@ export function parseAnyPatternFile(text: string, path: string): AnyPatternFile 
 export function requireSameShape({ published }: PublishedPattern, model: ModelIdentityRecord, path: string): void {
   if (published.architecture === model.architecture && published.layers === model.layers) return;
   throw new InputError(
-    `Pattern file "${path}" is of ${published.name} (${published.architecture}, ${published.layers} layers), "${model.name}" is ${model.architecture} with ${model.layers}`,
+    `Pattern file "${path}" is of ${published.name} (${published.architecture}, ${published.layers} layers), "${model.name}" is ${model.architecture} with ${model.layers} layers`,
   );
 }

@@ -31,6 +31,11 @@ export function parsePattern(text: string, where = "pattern"): Pattern {
   return text as Pattern;
 }
 
+/** A word that is meant as letters of a pattern, mistyped ones and lower case included: more than half are F or S. */
+export function looksLikeLetters(text: string): boolean {
+  return /^[A-Za-z]+$/.test(text) && (/^[FSfs]+$/.test(text) || 2 * text.replace(/[^FS]/g, "").length > text.length);
+}
+
 /** Checks that a pattern has one letter for each of the model's layers. */
 export function requireLayers(pattern: Pattern, layers: number, where = "pattern"): Pattern {
   if (pattern.length !== layers) {

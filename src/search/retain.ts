@@ -39,6 +39,6 @@ export function parseRetain(text: string, layers: number): number {
       : Number(count);
   if (wanted === 0) throw new UsageError(`--retain is "${text}": at least layer 0 has to stay Full`);
   // A denominator of zero leads to Infinity or NaN.
-  if (!(wanted <= layers)) throw new UsageError(`--retain is "${text}": the model has ${layers} layers`);
+  if (!(wanted <= layers)) throw new UsageError(`--retain is "${text}", more than the model's ${layers} layers`);
   return Math.max(1, Math.round(wanted));
 }

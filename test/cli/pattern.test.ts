@@ -299,6 +299,7 @@ test.each([
   [["pattern"], "PATTERN is missing"],
   [["pattern", "FFSF", "--list"], "--list takes no pattern"],
   [["pattern", "ffsf"], 'has "f" at layer 0'],
+  [["pattern", "FFSX", "--layers", "4"], 'has "X" at layer 3'],
   [["pattern", "FFSF", "--for", "vllm", "--engine-version", "0.1"], "older than any release"],
   [["pattern", "nothing.json"], 'Cannot read pattern "nothing.json": no such file'],
   [["pattern", ""], "The pattern is empty"],

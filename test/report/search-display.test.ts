@@ -49,7 +49,7 @@ describe("the plain display", () => {
       "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 8 evaluations, about 0 s left",
       "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 of 8 evaluations, about 0 s left",
       "8 evaluations in 0 s",
-      "exhaustive: 1 steps, 4 evaluations from FFFF",
+      "exhaustive: 1 step, 4 evaluations from FFFF",
       "baseline: loss 2.25000, 1 of 4 evaluations, about 0 s left",
       "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 evaluations",
       "4 evaluations in 0 s",

@@ -2,13 +2,13 @@
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { UsageError } from "../../base/errors.ts";
-import { readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
+import { isThere, readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calibration-set.ts";
 import { type ChatMessage, Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../../formats/published-pattern.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
-import type { Pattern } from "../../pattern/pattern.ts";
+import { looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
@@ -39,8 +39,9 @@ export async function identityRecord(model: ModelDescription): Promise<ModelIden
 export async function choosePattern(model: ModelDescription, { pattern, offset }: PatternFlags): Promise<Pattern> {
   const { numHiddenLayers: layers, indexerLayers: indexers } = model.config;
   const resolve = (text: string, where: string): Pattern => resolvePattern(text, { layers, indexers, offset }, where);
-  // Letters in a wrong case are a mistyped pattern and no file name: say what is wrong with them.
-  if (looksLikePattern(pattern) || /^[FSfs]{2,}$/.test(pattern)) return resolve(pattern, "--pattern");
+  // Mistyped letters are no file name: say what is wrong with them.
+  const isMistyped = pattern.length > 1 && looksLikeLetters(pattern) && !(await isThere(pattern));
+  if (looksLikePattern(pattern) || isMistyped) return resolve(pattern, "--pattern");
   const { path: named, retain } = splitRetain(pattern);
   const path = await patternPath(named);
   const file = await readAnyPatternFile(path);

@@ -42,6 +42,7 @@ import {
 import { interruptible, recordedCommand } from "../console/interruption.ts";
 import { deviceWords, proposedCommand, proposeUse } from "../console/next-command.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
+import { logMode } from "../evaluation-journal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
@@ -407,8 +408,7 @@ async function openStore(
     settings: { ...recipe, weight, states },
     tool_version: toolVersion,
   };
-  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
-  return await DistillFolder.open(path, fingerprint, mode);
+  return await DistillFolder.open(path, fingerprint, logMode(flags));
 }
 
 /** A distillation that made things worse, beyond what chance explains, is written, and said to be one. */

@@ -1,4 +1,5 @@
 /** `indexcache eval`: a pattern against the baseline on the field's long-context suites. */
+
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
@@ -7,6 +8,7 @@ import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/eva
 import { planEvaluation } from "../../eval/run/plan.ts";
 import { EvalProgressTracker } from "../../eval/run/progress.ts";
 import { listSuites, suiteHelp } from "../../eval/suites.ts";
+import { requireNoLog } from "../../formats/append-log.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { openSampleJournal, type Sample, type SampleJournal } from "../../formats/sample-journal.ts";
 import { type EvalDisplay, PlainEvalDisplay, SilentEvalDisplay } from "../../report/eval/eval-display.ts";
@@ -18,6 +20,7 @@ import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
 import { addModelToRun } from "../arguments/opening.ts";
 import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
+import { logMode } from "../evaluation-journal.ts";
 import { helpText } from "../help/help-text.ts";
 import { modelPath, requireServerOptions } from "../live/server-options.ts";
 import { resultFromFiles } from "./eval-from.ts";
@@ -84,6 +87,8 @@ async function evalCommand(
     await proposeAfterEval(path, flags, terminal);
     return;
   }
+  const samples = flags.dryRun === true ? undefined : samplesPath(flags);
+  if (samples !== undefined) await requireNoLog(samples, logMode(flags));
   const inputs = await openEvalInputs(path, flags, terminal, given, signal);
   try {
     for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
@@ -222,8 +227,7 @@ async function openJournal({ fingerprint }: EvalInputs, flags: EvalFlags): Promi
   const path = samplesPath(flags);
   if (path === undefined) return undefined;
   if (path === flags.output) throw new UsageError("-o and --samples-file name the same file");
-  const mode = flags.resume === true ? "resume" : flags.fresh === true ? "fresh" : "create";
-  return openSampleJournal(path, fingerprint, mode);
+  return openSampleJournal(path, fingerprint, logMode(flags));
 }
 
 async function openDisplay(

@@ -111,9 +111,9 @@ export function addSearchCommand(program: Command): void {
 }
 
 async function search(path: string | undefined, flags: SearchFlags, signal: AbortSignal): Promise<void> {
-  requireSensibleJournal(flags);
   const terminal = new Terminal(flags);
   if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
+  await requireSensibleJournal(flags);
   const plansOnly = flags.dryRun === true && flags.server === undefined;
   if (plansOnly && (await showPlanOfConfig(path, flags, terminal))) return;
   const work = await prepare(path, flags, terminal, signal);
@@ -207,7 +207,7 @@ function tellPlan(
   if (flags.dryRun === true) return;
   const about = foreseen.exact ? "" : "about ";
   terminal.note(
-    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(foreseen.evaluations)} patterns on up to ${formatCount(sequences.length)} sequences ` +
+    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(foreseen.evaluations)} patterns on up to ${formatCount(sequences.length)} ${sequences.length === 1 ? "sequence" : "sequences"} ` +
       `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
   const every = targets.reduce((total, retain) => total + space.count(retain), 0);
