@@ -44,10 +44,10 @@ describe("the plain display", () => {
       }
     }
     expect(written).toEqual([
-      "refine: 3 steps, about 8 evaluations from FFFF",
-      "baseline: loss 2.25000, 1 of 8 evaluations, about 0 s left",
-      "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 8 evaluations, about 0 s left",
-      "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 of 8 evaluations, about 0 s left",
+      "refine: 3 steps, about 7 evaluations from FFFF",
+      "baseline: loss 2.25000, 1 of 7 evaluations, about 0 s left",
+      "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 7 evaluations, about 0 s left",
+      "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 evaluations",
       "8 evaluations in 0 s",
       "exhaustive: 1 step, 4 evaluations from FFFF",
       "baseline: loss 2.25000, 1 of 4 evaluations, about 0 s left",
