@@ -44,7 +44,10 @@ type CommandLine = typeof import("../../src/cli/program.ts");
 /** The working folder, the arguments and the streams are this process's own: one command after the other. */
 let turn: Promise<unknown> = Promise.resolve();
 
-/** Runs to the end, in this process; without anything to read from stdin. */
+/**
+ * Runs to the end, in this process, without anything to read from stdin. What a machine would spread over processes stays
+ * in this one, unless the arguments say otherwise: starting them takes most of the time of a small model.
+ */
 export function indexcache(folder: string, args: readonly string[]): Promise<Outcome> {
   const outcome = turn.then(() => runHere(folder, args));
   turn = outcome.catch(() => undefined);
@@ -55,7 +58,8 @@ async function runHere(folder: string, args: readonly string[]): Promise<Outcome
   const built = pathToFileURL(join(root, "dist", "cli", "program.js")).href;
   const { runCommandLine } = (await import(built)) as CommandLine;
   const text = { stdout: "", stderr: "" };
-  const before = { folder: process.cwd(), argv: process.argv, color: process.env.NO_COLOR };
+  const { NO_COLOR, INDEXCACHE_WORKERS } = process.env;
+  const before = { folder: process.cwd(), argv: process.argv, env: { NO_COLOR, INDEXCACHE_WORKERS } };
   const restore = (["stdout", "stderr"] as const).map((name) => {
     const { write } = process[name];
     process[name].write = ((block: string | Uint8Array, ...rest: unknown[]) => {
@@ -70,6 +74,7 @@ async function runHere(folder: string, args: readonly string[]): Promise<Outcome
   });
   process.chdir(folder);
   process.env.NO_COLOR = "1";
+  process.env.INDEXCACHE_WORKERS ??= "1";
   process.argv = [process.execPath, program, ...args];
   try {
     return { status: await runCommandLine(process.argv), ...text };
@@ -77,8 +82,10 @@ async function runHere(folder: string, args: readonly string[]): Promise<Outcome
     for (const one of restore) one();
     process.chdir(before.folder);
     process.argv = before.argv;
-    if (before.color === undefined) delete process.env.NO_COLOR;
-    else process.env.NO_COLOR = before.color;
+    for (const [name, value] of Object.entries(before.env)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
   }
 }
 
