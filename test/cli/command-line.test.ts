@@ -24,7 +24,7 @@ let folder: string;
 beforeAll(async () => {
   shared = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
   await writeIds(join(shared, "ids.jsonl"), 6, 48);
-  await writeIds(join(shared, "many.jsonl"), 30, 128);
+  await writeIds(join(shared, "many.jsonl"), 16, 128);
   const tiny = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--retain", "2"];
   await indexcache(shared, [...tiny, ...alone, "-o", "tiny.json", "-q"]);
   // What the interrupted searches have to end in.

@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, Option } from "commander";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { RepeatableOption } from "../../src/cli/arguments/repeatable-option.ts";
 import { configJsonSchema } from "../../src/cli/config/config.ts";
@@ -18,7 +18,10 @@ beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "indexcache-config-"));
   await writeIds(join(folder, "ids.jsonl"), 2, 48);
 });
-afterEach(() => rmSync(folder, { recursive: true }));
+afterEach(() => {
+  vi.unstubAllEnvs();
+  rmSync(folder, { recursive: true });
+});
 
 async function writeConfig(value: unknown): Promise<void> {
   await writeFile(join(folder, "indexcache.config.json"), JSON.stringify(value));
@@ -33,14 +36,17 @@ describe("a config file", () => {
       loss: { pattern: "FSSSS" },
       eval: { suite: "ruler" },
     });
-    const pattern = async (line: string): Promise<unknown> => {
-      const { stdout, stderr } = await shell(folder, line);
+    const pattern = async (...words: string[]): Promise<unknown> => {
+      const { stdout, stderr } = await indexcache(folder, ["loss", "--json", "-q", ...words]);
       expect(stderr).not.toContain("error");
       return (JSON.parse(stdout) as { index_topk_pattern: string }).index_topk_pattern;
     };
-    expect(await pattern("$indexcache loss --json -q")).toBe("FSSSS");
-    expect(await pattern("INDEXCACHE_PATTERN=FFSSS $indexcache loss --json -q")).toBe("FFSSS");
-    expect(await pattern("INDEXCACHE_PATTERN=FFSSS $indexcache loss --json -q -p FFFSS")).toBe("FFFSS");
+    expect(await pattern()).toBe("FSSSS");
+    vi.stubEnv("INDEXCACHE_PATTERN", "FFSSS");
+    expect(await pattern()).toBe("FFSSS");
+    expect(await pattern("-p", "FFFSS")).toBe("FFFSS");
+    vi.unstubAllEnvs();
+    // As a shell hands it over, once.
     const told = await shell(folder, "INDEXCACHE_JSON=1 $indexcache loss -v -p FFFSS");
     expect(told.stderr).toContain('setting: calibration is ids.jsonl (indexcache.config.json, "common")\n');
     expect(told.stderr).toContain("setting: json is true (INDEXCACHE_JSON)\n");

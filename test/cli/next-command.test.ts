@@ -2,10 +2,10 @@
 import { mkdtemp, readdir, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { deviceWords } from "../../src/cli/console/next-command.ts";
 import { fixturePath } from "../oracle.ts";
-import { demoModel, indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
+import { demoModel, indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -86,8 +86,10 @@ describe("one command after the other, as printed", () => {
 });
 
 test("is flat for an agent, and nothing with --quiet", async () => {
-  const line = `$indexcache bench ${demoModel} -p FSFSFSFSFSFS ${quick.join(" ")}`;
-  const { stderr } = await shell(folder, `AGENT=1 ${line}`);
-  expect(stderr.trimEnd().split("\n").at(-1)).toMatch(/^next: node \S+ pattern FSFSFSFSFSFS --for vllm$/);
-  expect((await shell(folder, `${line} -q`)).stderr).toBe("");
+  const args = ["bench", tinyModel, "-p", "FSFSF", ...quick];
+  vi.stubEnv("AGENT", "1");
+  const { stderr } = await indexcache(folder, args);
+  vi.unstubAllEnvs();
+  expect(stderr.trimEnd().split("\n").at(-1)).toMatch(/^next: node \S+ pattern FSFSF --for vllm$/);
+  expect((await indexcache(folder, [...args, "-q"])).stderr).toBe("");
 });
