@@ -4,7 +4,7 @@ import { openModel } from "../../src/graph/model-folder.ts";
 import { BatchedLosses } from "../../src/runtime/loss/sequence-loss.ts";
 import { fixturePath } from "../oracle.ts";
 
-test.each(["glm-groups", "v32-fp8"])("%s", async (name) => {
+test.each(["glm-groups", "v32-fp8", "axk2-light"])("%s", async (name) => {
   const model = await openModel(fixturePath(name));
   const windows = [Int32Array.from({ length: 80 }, (_, position) => 3 + ((position * (position + 31)) % 80))];
   const lossOf = async (hostBytes: number) => {

@@ -47,7 +47,7 @@ test("on a GPU of another kind, without the library, or where it is switched off
 });
 
 test("key lengths alone are for cuDNN", () => {
-  expect(kernelsOf("cuda", OnnxType.float16, true).keyBounds).toBe("lengths");
-  expect(kernelsOf("cuda", OnnxType.float16, false).keyBounds).toBe("offsets");
-  expect(kernelsOf("cuda", OnnxType.float, true).keyBounds).toBe("offsets");
+  expect(kernelsOf("cuda", OnnxType.float16, { cudnn: true }).keyBounds).toBe("lengths");
+  expect(kernelsOf("cuda", OnnxType.float16, { cudnn: false }).keyBounds).toBe("offsets");
+  expect(kernelsOf("cuda", OnnxType.float, { cudnn: true }).keyBounds).toBe("offsets");
 });

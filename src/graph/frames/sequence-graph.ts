@@ -10,7 +10,7 @@ import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
 import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "../exported/contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
-import { sequenceKernels } from "../layer/kernels.ts";
+import { kernelsOf } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { divergence, divergenceNames, logits, negativeLogLikelihood, ownWidth } from "./head.ts";
@@ -109,7 +109,7 @@ export function sequenceContext(
     config,
     shape,
     settings,
-    kernels: sequenceKernels(config, settings.provider, settings.precision, settings.cudnn),
+    kernels: kernelsOf(settings.provider, settings.precision, settings),
     cos: graph.cast(angles.cos, settings.precision),
     sin: graph.cast(angles.sin, settings.precision),
     positions: "position_ids",

@@ -2,7 +2,7 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { GraphBuilder, GraphSettings, Value } from "../graph-builder.ts";
 import type { Queries } from "../layer/dsa-layer.ts";
-import type { Kernels, Provider } from "../layer/kernels.ts";
+import type { KernelSettings, Kernels, Provider } from "../layer/kernels.ts";
 
 /**
  * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk
@@ -16,11 +16,9 @@ export interface SequenceShape {
   chunkRows: number;
 }
 
-export interface SequenceGraphSettings {
+export interface SequenceGraphSettings extends KernelSettings {
   precision: GraphSettings["precision"];
   provider: Provider;
-  /** Is attention in float16 on CUDA cuDNN's? It is where nothing is said. */
-  cudnn?: boolean;
   /** Layer boundaries are inputs and outputs, so that a run can start at any layer. */
   boundaries: boolean;
   /** Tokens of the model's own distribution that are kept, where divergences from it come out beside losses. */

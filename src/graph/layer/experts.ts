@@ -17,7 +17,7 @@ const normalisationEps = 1e-20;
 /**
  * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
  * matrices that are put together when the graph is loaded; `joined`, the same kernel over matrices that every run puts
- * together; `dense`, all experts on all rows, for a GPU provider without that kernel.
+ * together, where weights are converted in every run; `dense`, all experts on all rows, for a GPU provider without that kernel.
  */
 export type ExpertForm = "branch" | "fused" | "joined" | "dense";
 
@@ -163,9 +163,8 @@ function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: Mlp
 }
 
 /**
- * Weights go to the device as they are stored. Loading such a graph takes no memory of the host beside them, where folding
- * takes several times the experts' bytes; a run copies them a few times at the device's bandwidth. Blocks with scales are
- * folded all the same.
+ * For graphs whose weights are converted in every run: experts go to the device as they are stored, are put together there by
+ * a few operators in the branch that reads them, and are gone after it. Blocks with scales are put together one by one.
  */
 function joinedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
   const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = config;
@@ -175,20 +174,18 @@ function joinedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWe
   if (type === undefined || matrices.some((weight) => weight.dtype !== dtype || weight.scale !== undefined)) {
     return fusedMixture(graph, config, weights, h);
   }
-  /** The experts' matrices below each other, `[E rows, width]`. */
-  const join = (matrix: (expert: MlpWeights) => Weight, width: number): Value => {
-    // No rows, but known in a run only: without it ONNX Runtime would fold all of this.
-    const none = graph.node("Reshape", [graph.slice(h, 0, 0, 0), graph.int([0, width])], { allowzero: 1 });
+  /** The experts' matrices below each other, `[E rows, columns]`. */
+  const join = (matrix: (expert: MlpWeights) => Weight): Value => {
     const parts = weights.experts.map((expert) => graph.stored(matrix(expert)));
-    return graph.node("Concat", [graph.cast(none, type), ...parts], { axis: 0 });
+    return graph.node("Concat", parts, { axis: 0 });
   };
   const own = (x: Value) => (type === graph.settings.precision ? x : graph.cast(x, graph.settings.precision));
-  const pairs = [join(({ gate }) => gate, hiddenSize), join(({ up }) => up, hiddenSize)].map((rows) =>
+  const pairs = [join(({ gate }) => gate), join(({ up }) => up)].map((rows) =>
     graph.reshape(rows, [experts * inner, 1, hiddenSize]),
   );
   const fc1 = graph.reshape(graph.node("Concat", pairs, { axis: 1 }), [experts, 2 * inner, hiddenSize]);
   const fc2 = graph.reshape(
-    join(({ down }) => down, inner),
+    join(({ down }) => down),
     [experts, hiddenSize, inner],
   );
   return moe(graph, config, weights, h, [own(fc1), own(fc2)]);

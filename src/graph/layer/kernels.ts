@@ -40,12 +40,23 @@ export interface Kernels {
   gatherCost: number;
 }
 
-/** @param cudnn whether attention in float16 on CUDA is cuDNN's */
-export function kernelsOf(provider: Provider, precision: GraphSettings["precision"], cudnn = true): Kernels {
+/** What else a choice of kernels depends on. */
+export interface KernelSettings {
+  /** Is attention in float16 on CUDA cuDNN's? It is where absent. */
+  cudnn?: boolean;
+  /** Are weights converted in every run? When the graph is loaded, where absent. */
+  convertsInRuns?: boolean;
+}
+
+export function kernelsOf(
+  provider: Provider,
+  precision: GraphSettings["precision"],
+  { cudnn = true, convertsInRuns = false }: KernelSettings = {},
+): Kernels {
   const half = precision === OnnxType.float16;
   return {
     writtenOut: { cpu: 0, cuda: 64, webgpu: Number.POSITIVE_INFINITY }[provider],
-    experts: provider === "webgpu" ? "dense" : "fused",
+    experts: provider === "webgpu" ? "dense" : convertsInRuns ? "joined" : "fused",
     fusedMatMul: provider !== "webgpu",
     skipNorm: true,
     logSoftmax: provider !== "webgpu",
@@ -53,27 +64,6 @@ export function kernelsOf(provider: Provider, precision: GraphSettings["precisio
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
     gatherCost: half ? 900 : 210,
   };
-}
-
-/** Experts of more elements than this are joined in every run of whole sequences (`experts.ts`): 8 GiB of bfloat16. */
-const mostFoldedElements = 2 ** 32;
-
-/** Kernels of graphs over whole sequences, whose runs are long enough to put experts together. */
-export function sequenceKernels(
-  config: DsaConfig,
-  provider: Provider,
-  precision: GraphSettings["precision"],
-  cudnn?: boolean,
-): Kernels {
-  const kernels = kernelsOf(provider, precision, cudnn);
-  return joinedElements(config, provider) > 0 ? { ...kernels, experts: "joined" } : kernels;
-}
-
-/** Elements of one layer's experts where every run joins them, 0 where they are joined once. */
-export function joinedElements(config: DsaConfig, provider: Provider): number {
-  const { nRoutedExperts, moeIntermediateSize, hiddenSize, sparseLayers } = config;
-  const each = 3 * nRoutedExperts * moeIntermediateSize * hiddenSize;
-  return provider === "cuda" && each * sparseLayers.filter(Boolean).length > mostFoldedElements ? each : 0;
 }
 
 /**

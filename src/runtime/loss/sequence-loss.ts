@@ -25,7 +25,14 @@ import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
 import { SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
-import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+import {
+  describeNeed,
+  deviceMemory,
+  deviceNeed,
+  requireDeviceMemory,
+  totalNeed,
+  weightBytes,
+} from "./sequence-memory.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
   device: SessionSettings["device"];
@@ -105,6 +112,8 @@ export class BatchedLosses implements SequenceLosses {
     const memory = await deviceMemory(settings.device);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
+    const loading = convertingShare * weightBytes(weights, settings.dtype);
+    const convertsInRuns = loading > (settings.hostBytes ?? availableMemory());
     const sized = (mostSequences?: number) => {
       const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
       const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
@@ -113,7 +122,7 @@ export class BatchedLosses implements SequenceLosses {
         shape,
         states,
         boundaries,
-        need: deviceNeed(config, weights, shape, { dtype: settings.dtype, provider, boundaries }),
+        need: deviceNeed(config, weights, shape, { dtype: settings.dtype, boundaries, convertsInRuns }),
       };
     };
     const together = settings.together ?? windows.length;
@@ -125,9 +134,8 @@ export class BatchedLosses implements SequenceLosses {
     const { shape, states, boundaries } = plan;
     const kept = boundaries ? states : 0;
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
-    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top, cudnn };
+    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top, cudnn, convertsInRuns };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
-    const convertsInRuns = convertingShare * plan.need.weights > (settings.hostBytes ?? availableMemory());
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,
       threads: settings.threads,

@@ -4,7 +4,6 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
-import { joinedElements, type Provider } from "../../graph/layer/kernels.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
 import { queryGpus } from "../device/gpu.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
@@ -25,28 +24,39 @@ export interface DeviceNeed {
 /** Holes between the allocator's regions. Where there is more memory it takes more: regions grow to powers of two. */
 const allocatorShare = 1.4;
 
-/** Copies of a layer's experts at one time, where every run joins them: parts, pairs and their cast. */
+/** Copies of a layer's experts at one time, where every run puts them together: parts, pairs and their cast. */
 const joinedCopies = 2.5;
+
+/** Bytes of the weights in a dtype. */
+export function weightBytes(weights: ModelWeights, dtype: Dtype): number {
+  const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
+  return bytesOf(dtype) * elements.reduce((sum, count) => sum + count, 0);
+}
+
+function bytesOf(dtype: Dtype): number {
+  return dtype === "float16" ? 2 : 4;
+}
 
 export function deviceNeed(
   config: DsaConfig,
   weights: ModelWeights,
   shape: SequenceShape,
-  { dtype, provider, boundaries }: { dtype: Dtype; provider: Provider; boundaries: boolean },
+  { dtype, boundaries, convertsInRuns }: { dtype: Dtype; boundaries: boolean; convertsInRuns: boolean },
 ): DeviceNeed {
-  const size = dtype === "float16" ? 2 : 4;
+  const size = bytesOf(dtype);
   const rows = shape.batch * shape.length;
   const { hiddenSize, numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexTopk } = config;
   const hidden = rows * hiddenSize * size;
   const expanded = rows * heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * size;
   const selected = selectsKeys(config, shape) ? rows * indexTopk * 4 : 0;
-  const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
+  const { nRoutedExperts, moeIntermediateSize } = config;
+  const joined = convertsInRuns ? joinedCopies * size * 3 * nRoutedExperts * moeIntermediateSize * hiddenSize : 0;
   return {
-    weights: size * elements.reduce((sum, count) => sum + count, 0),
+    weights: weightBytes(weights, dtype),
     // What follows attention comes when the expanded keys are gone.
     sequences:
       4 * hidden +
-      Math.max(1.5 * expanded, restOfAllRows(config, shape) + joinedCopies * size * joinedElements(config, provider)) +
+      Math.max(1.5 * expanded, restOfAllRows(config, shape) + joined) +
       2 * selected +
       rows * latentWidth(config) * size,
     boundaries: boundaries
