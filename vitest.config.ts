@@ -1,5 +1,12 @@
 import { join } from "node:path";
+import process from "node:process";
 import { defineConfig } from "vitest/config";
+
+// What a shell or a CI has set for programs of its own must not decide what tests see: colours, widths, languages, and
+// options of this tool.
+for (const name of Object.keys(process.env)) {
+  if (/^(FORCE_COLOR|COLUMNS|LINES|LANG|LANGUAGE|LC_\w+|INDEXCACHE_\w+)$/.test(name)) delete process.env[name];
+}
 
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export
 export default defineConfig({

@@ -84,7 +84,7 @@ describe("analyze", () => {
   });
 
   test.each([
-    [["--retain", "9"], '--retain is "9": the model has 5 layers'],
+    [["--retain", "9"], '--retain is "9", more than the model\'s 5 layers'],
     [["--retain", "1/2,x"], '--retain is "x"'],
     [["--searched", "none.json"], 'Cannot read pattern file "none.json"'],
     [["--sequence-length", "7"], "--sequence-length is 7, not longer than index_topk (7)"],

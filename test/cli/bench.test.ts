@@ -107,7 +107,7 @@ describe("bench", () => {
     [["--config", "config.json", "--random-weights", "--layers", "6"], '--layers is 6; "config.json" has 5'],
     [["--config", "broken.json", "--random-weights"], '"broken.json" is not JSON'],
     [[tinyModel, "--contexts", "0"], "Every length must be 1 or more"],
-    [[tinyModel, "--retain", "7"], '--retain is "7": the model has 5 layers'],
+    [[tinyModel, "--retain", "7"], '--retain is "7", more than the model\'s 5 layers'],
     [[tinyModel, "-p", "FSS"], "--pattern has 3 letters, the model has 5 layers"],
     [[tinyModel, "-o", "nowhere/b.json"], 'Cannot write "nowhere/b.json"'],
   ])("refuses %j in one sentence", async (words, message) => {

@@ -92,7 +92,7 @@ describe("init", () => {
     [["--yes"], "--model is missing"],
     [["--model", tinyModel, "--yes"], "--calibration is missing"],
     [["--model", "./none", "-c", "x", "--yes"], "none"],
-    [["--model", "demo", "--retain", "40", "--yes"], "the model has 12 layers"],
+    [["--model", "demo", "--retain", "40", "--yes"], "more than the model's 12 layers"],
     [["--model", "demo", "--on", "tpu", "--yes"], "is no device and no address"],
     [["--model", tinyModel, "-c", "none.jsonl", "--yes"], "none.jsonl"],
   ])("refuses %j, and writes nothing", async (args, words) => {

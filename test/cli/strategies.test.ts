@@ -276,7 +276,7 @@ describe("search --strategy", () => {
     [["--strategy", "blockwise", "--blocks", "0"], "It must be 1 or more"],
     [["--race"], "--race goes with greedy, blockwise, not with --strategy refine"],
     [["--strategy", "blockwise", "--blocks", "9"], "--blocks is 9, the model has 5 layers"],
-    [["--strategy", "exhaustive", "--retain", "9"], "the model has 5 layers"],
+    [["--strategy", "exhaustive", "--retain", "9"], "more than the model's 5 layers"],
     [["--retain", "1/2,x"], '--retain is "x": it must be a fraction'],
   ])("refuses %j with exit code 2", async (options, message) => {
     const outcome = await indexcache(folder, [...words, ...options]);
