@@ -213,7 +213,7 @@ function nextCommands(searched: string): string[] {
   const program = programWords(process.argv).map(quoteWord).join(" ");
   return [
     "",
-    "Next: does it hold on more questions, what does an engine need, and your own model:",
+    "Next: more questions, what an engine takes, and your own model:",
     `  ${program} eval -p ${quoteWord(searched)} --samples 50 -o eval.json`,
     `  ${program} pattern ${quoteWord(searched)} --for vllm`,
     `  ${program} search ./your-checkpoint -c text.jsonl --retain 1/2,1/4 -o p.json`,
