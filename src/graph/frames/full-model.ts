@@ -25,7 +25,7 @@ import { enterLayer, type LayerFrame, layerBody, lightningIndexer, type Queries,
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
-import { pastFrame } from "./past-frame.ts";
+import { chunkRows, pastFrame } from "./past-frame.ts";
 
 /** Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. */
 function patternSpec(config: DsaConfig, pattern: Pattern): GraphSpec {
@@ -44,11 +44,11 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern
   const spec = pattern === undefined ? fullModelSpec(config) : patternSpec(config, pattern);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const results = new Map<string, Value>();
-  const chunk = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
+  const inputs = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
+  const chunk = chunkRows(graph, config, inputs, pastLatent(0));
   const recent = () => {
     const rows = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
-    const keys = graph.node("Add", [graph.dimension(pastLatent(0), 0), graph.dimension("position_ids", 0)]);
-    const count = graph.node("Squeeze", [graph.node("Min", [keys, graph.int([config.indexTopk])])]);
+    const count = graph.node("Squeeze", [chunk.selected]);
     return graph.cast(mostRecent(graph, rows, count), OnnxType.int32);
   };
   let hidden = graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));

@@ -20,6 +20,57 @@ export interface ChunkInputs {
   positions: Value;
 }
 
+/** What all layers know of a chunk's rows and of how many keys there are, made once a graph: a decoded token pays for nodes. */
+export interface ChunkRows extends ChunkInputs {
+  /** Positions as int32 `[S, 1]`. */
+  column: Value;
+  /** int64 `[1]`: rows of a cache, rows of the chunk, both together. */
+  past: Value;
+  fresh: Value;
+  total: Value;
+  /** int64 `[1]`: how many keys a row selects. */
+  selected: Value;
+  /** -inf where a row of the chunk is another one's future, 0 elsewhere: float `[S, S]`. */
+  future: Value;
+  /** Conditions of branches. */
+  seesEveryKey: Value;
+  isDecode: Value;
+  readsAll: Value;
+  boundsScores: Value;
+  readsInBlocks: Value;
+}
+
+/** @param cache any cache's rows from before the chunk: all are equally long */
+export function chunkRows(graph: GraphBuilder, config: DsaConfig, inputs: ChunkInputs, cache: Value): ChunkRows {
+  const { positions } = inputs;
+  const ways = chunkWays(config);
+  const past = graph.dimension(cache, 0);
+  const fresh = graph.dimension(positions, 0);
+  const total = graph.node("Add", [past, fresh]);
+  const at = (test: string, rows: Value, limit: number): Value => graph.node(test, [rows, graph.int([limit])]);
+  const scalar = (...conditions: [Value, Value?]): Value =>
+    graph.node("Squeeze", [conditions.length === 2 ? graph.node("And", conditions as Value[]) : conditions[0]]);
+  const later = graph.node("Greater", [
+    graph.node("Unsqueeze", [positions, graph.int([0])]),
+    graph.node("Unsqueeze", [positions, graph.int([1])]),
+  ]);
+  return {
+    ...inputs,
+    column: rowColumn(graph, positions),
+    past,
+    fresh,
+    total,
+    selected: graph.node("Min", [total, graph.int([config.indexTopk])]),
+    future: graph.node("Where", [later, graph.float(Number.NEGATIVE_INFINITY), graph.float(0)]),
+    // With no more keys than the budget every key is selected, whatever the scores: the exact short cut.
+    seesEveryKey: scalar(at("LessOrEqual", total, config.indexTopk)),
+    isDecode: scalar(at("Equal", fresh, 1), at("GreaterOrEqual", past, 1)),
+    readsAll: scalar(at("LessOrEqual", total, ways.denseUpTo)),
+    boundsScores: scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
+    readsInBlocks: scalar(at("Equal", at("Mod", fresh, 2 * ways.gatherBlocks), 0)),
+  };
+}
+
 /** Past rows of one layer, by the name of their graph's input; what a graph does not read has no name. */
 export interface PastRows {
   latent?: Value | undefined;
@@ -31,8 +82,8 @@ export interface PastFrame extends LayerFrame<Queries> {
   fresh: PastRows;
 }
 
-export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkInputs, past: PastRows): PastFrame {
-  const { positions, ...angles } = chunk;
+export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRows, past: PastRows): PastFrame {
+  const angles = { cos: chunk.cos, sin: chunk.sin };
   const fresh: PastRows = {};
   return {
     graph,
@@ -44,14 +95,14 @@ export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkIn
     fresh,
     keepIndexKeys: (rows) => {
       fresh.indexKey = rows;
-      return (queries, ask) => select(queries, config, past.indexKey as Value, rows, positions, ask);
+      return (queries, ask) => select(queries, config, chunk, past.indexKey as Value, rows, ask);
     },
     keepLatents: (layer, latents) => {
       const rows = joinLatents(graph, latents);
       fresh.latent = rows;
       return (_, asked, selected) => {
         const absorbed = absorbedQueries(graph, config, layer, asked);
-        const mixed = attend(graph, config, absorbed, selected as Value, past.latent as Value, rows, positions);
+        const mixed = attend(graph, config, chunk, absorbed, selected as Value, past.latent as Value, rows);
         return absorbedValues(graph, config, layer, mixed);
       };
     },
@@ -66,133 +117,84 @@ export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkIn
 function select(
   queries: Queries,
   config: DsaConfig,
+  chunk: ChunkRows,
   past: Value,
   fresh: Value,
-  positions: Value,
   ask: (inside: Queries) => IndexQueries,
 ): Value {
-  const { graph } = queries;
-  const total = graph.node("Add", [graph.dimension(past, 0), graph.dimension(fresh, 0)]);
-  const budget = graph.int([config.indexTopk]);
-  const k = graph.node("Min", [budget, total]);
-  // With no more keys than the budget every key is selected, whatever the scores: the exact short cut.
-  const everyKey = graph.node("Squeeze", [graph.node("LessOrEqual", [total, budget])]);
-  return graph.either(
-    everyKey,
+  const { total, selected: k } = chunk;
+  return queries.graph.either(
+    chunk.seesEveryKey,
     (then) => {
       const range = then.node("Range", [then.int(0), then.node("Squeeze", [total]), then.int(1)]);
-      const shape = then.node("Concat", [then.dimension(fresh, 0), total], { axis: 0 });
+      const shape = then.node("Concat", [chunk.fresh, total], { axis: 0 });
       return then.node("Expand", [then.cast(range, OnnxType.int32), shape]);
     },
     (inside) => {
-      const asked = ask({ ...queries, graph: inside });
-      const { heapFrom, heapRows, scoreGroups } = chunkWays(config);
-      const pastRows = inside.dimension(past, 0);
-      const isLong = inside.node("And", [
-        inside.node("And", [
-          inside.node("Greater", [total, inside.int([heapFrom])]),
-          inside.node("GreaterOrEqual", [pastRows, inside.int([2 * scoreGroups])]),
-        ]),
-        inside.node("GreaterOrEqual", [inside.dimension(fresh, 0), inside.int([heapRows])]),
-      ]);
+      const scores = visibleScores(inside, config, chunk, past, fresh, ask({ ...queries, graph: inside }));
       const indices = inside.either(
-        inside.node("Squeeze", [isLong]),
+        chunk.boundsScores,
         (long) => {
-          const rest = long.node("Mod", [pastRows, long.int([scoreGroups])]);
-          const sizes = long.node("Concat", [rest, long.node("Sub", [pastRows, rest])], { axis: 0 });
-          const parts = long.nodes("Split", [past, sizes], { axis: 0 }, 2);
-          const scores = visibleScores(long, config, parts, fresh, positions, asked);
-          const all = long.node("Concat", scores, { axis: 1 });
-          return topk(long, raiseOthers(long, all, scores[1] as Value, scoreGroups, k), k)[1];
+          // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
+          const { scoreGroups } = chunkWays(config);
+          const missing = long.node("Mod", [long.node("Neg", [total]), long.int([scoreGroups])]);
+          const shape = long.node("Concat", [chunk.fresh, missing], { axis: 0 });
+          const nobodys = long.node("Expand", [long.float(Number.NEGATIVE_INFINITY), shape]);
+          const all = long.node("Concat", [...scores, nobodys], { axis: 1 });
+          return topk(long, raiseOthers(long, all, scoreGroups, k), k)[1];
         },
-        (short) => {
-          const scores = visibleScores(short, config, [past], fresh, positions, asked);
-          return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
-        },
+        (short) => topk(short, short.node("Concat", scores, { axis: 1 }), k)[1],
       );
       return inside.cast(indices, OnnxType.int32);
     },
   );
 }
 
-/**
- * Index scores of past rows in parts, and then of fresh ones, fp32 `[S, rows]`; -inf where a key is in the future. Joining
- * the keys instead would copy the whole cache.
- */
+/** Index scores of past rows and of fresh ones, fp32 `[S, rows]`; -inf where a key is in the future. */
 function visibleScores(
   graph: GraphBuilder,
   config: DsaConfig,
-  past: Value[],
+  chunk: ChunkRows,
+  past: Value,
   fresh: Value,
-  positions: Value,
   { queries, weights }: IndexQueries,
-): Value[] {
+): [past: Value, fresh: Value] {
   const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
-  const score = (rows: Value): Value => {
-    const keys = { rows, count: () => graph.dimension(rows, 0), mayBeEmpty: true };
+  // Past and fresh keys are scored apart and the scores joined: joining the keys would copy the whole cache.
+  const score = (rows: Value, count: Value): Value => {
+    const keys = { rows, count: () => count, mayBeEmpty: true };
     return indexScores(graph, config, chunkKernels, asked, weights, keys, { fused: false });
   };
-  const future = graph.node("Greater", [
-    graph.node("Unsqueeze", [positions, graph.int([0])]),
-    graph.node("Unsqueeze", [positions, graph.int([1])]),
-  ]);
-  const visible = graph.node("Where", [future, graph.float(Number.NEGATIVE_INFINITY), score(fresh)]);
-  return [...past.map(score), visible];
-}
-
-/** Cuts tensors into `count` blocks of rows, all alike but the last, which has what is left over; joins what `body` makes of them. */
-function inBlocks(
-  graph: GraphBuilder,
-  rows: Value,
-  count: number,
-  tensors: Value[],
-  body: (blocks: Value[]) => Value,
-): Value {
-  const size = graph.node("Div", [rows, graph.int([count])]);
-  const alike = graph.node("Expand", [size, graph.int([count - 1])]);
-  const left = graph.node("Sub", [rows, graph.node("Mul", [size, graph.int([count - 1])])]);
-  const sizes = graph.node("Concat", [alike, left], { axis: 0 });
-  const cut = tensors.map((tensor) => graph.nodes("Split", [tensor, sizes], { axis: 0 }, count));
-  const blocks = Array.from({ length: count }, (_, i) => body(cut.map((parts) => parts[i] as Value)));
-  return graph.node("Concat", blocks, { axis: 0 });
+  return [score(past, chunk.past), graph.node("Add", [score(fresh, chunk.fresh), chunk.future])];
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */
 function attend(
   graph: GraphBuilder,
   config: DsaConfig,
+  chunk: ChunkRows,
   queries: Value,
   selected: Value,
   past: Value,
   fresh: Value,
-  positions: Value,
 ): Value {
-  const closed = closedKeys(graph, selected, rowColumn(graph, positions));
-  const pastRows = graph.dimension(past, 0);
-  const freshRows = graph.dimension(fresh, 0);
-  const one = graph.int([1]);
-  const isDecode = graph.node("And", [
-    graph.node("Equal", [freshRows, one]),
-    graph.node("GreaterOrEqual", [pastRows, one]),
-  ]);
+  const closed = closedKeys(graph, selected, chunk.column);
   return graph.either(
-    graph.node("Squeeze", [isDecode]),
+    chunk.isDecode,
     (decode) => {
-      const limit = decode.cast(pastRows, OnnxType.int32);
+      const limit = decode.cast(chunk.past, OnnxType.int32);
       const inPast = decode.node("Min", [selected, decode.node("Sub", [limit, decode.int32(1)])]);
       const isFresh = decode.node("Unsqueeze", [decode.node("Equal", [selected, limit]), decode.int([2])]);
       const gathered = decode.node("Where", [isFresh, fresh, decode.node("Gather", [past, inPast], { axis: 0 })]);
       return readGathered(decode, config, queries, gathered, closed);
     },
-    (chunk) => {
-      const keys = chunk.node("Concat", [past, fresh], { axis: 0 });
-      const total = chunk.node("Add", [pastRows, freshRows]);
-      const isShort = chunk.node("LessOrEqual", [total, chunk.int([chunkWays(config).denseUpTo])]);
-      return chunk.either(
-        chunk.node("Squeeze", [isShort]),
+    (several) => {
+      const keys = several.node("Concat", [past, fresh], { axis: 0 });
+      return several.either(
+        chunk.readsAll,
         (dense) => {
-          const scores = latentScores(dense, config, queries, keys, total);
-          return readLatents(dense, config, scores, keys, total, selected, closed);
+          const scores = latentScores(dense, config, queries, keys, chunk.total);
+          return readLatents(dense, config, scores, keys, chunk.total, selected, closed);
         },
         (sparse) => {
           const { gatherBlocks } = chunkWays(config);
@@ -201,12 +203,15 @@ function attend(
             return readGathered(inside, config, own, rows, shut);
           };
           return sparse.either(
-            sparse.node("Squeeze", [sparse.node("Less", [freshRows, sparse.int([2 * gatherBlocks])])]),
+            chunk.readsInBlocks,
+            (many) => {
+              const cut = (rows: Value): Value[] =>
+                many.nodes("Split", [rows], { axis: 0, num_outputs: gatherBlocks }, gatherBlocks);
+              const [own, chosen, shut] = [cut(queries), cut(selected), cut(closed)];
+              const blocks = own.map((block, i) => read(many, block, chosen[i] as Value, shut[i] as Value));
+              return many.node("Concat", blocks, { axis: 0 });
+            },
             (few) => read(few, queries, selected, closed),
-            (many) =>
-              inBlocks(many, freshRows, gatherBlocks, [queries, selected, closed], ([own, chosen, shut]) =>
-                read(many, own as Value, chosen as Value, shut as Value),
-              ),
           );
         },
       );

@@ -10,7 +10,7 @@ import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-lay
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits, negativeLogLikelihood } from "./head.ts";
-import { pastFrame } from "./past-frame.ts";
+import { chunkRows, pastFrame } from "./past-frame.ts";
 
 /** Builds one stage. The graph reads its weights out of the checkpoint's own files. */
 export function buildStage(config: DsaConfig, weights: ModelWeights, name: StageName): ModelProto {
@@ -49,8 +49,10 @@ function stageBody(
     return [negativeLogLikelihood(graph, scores, input("target_ids"))];
   }
   const layer = weights.layers[Number(name.split(".")[1])] as LayerWeights;
-  const chunk = { cos: input("cos"), sin: input("sin"), positions: input("position_ids") };
-  const frame = pastFrame(graph, config, chunk, { latent: inputs.past_latent, indexKey: inputs.past_indexer_key });
+  const past = { latent: inputs.past_latent, indexKey: inputs.past_indexer_key };
+  const angles = { cos: input("cos"), sin: input("sin"), positions: input("position_ids") };
+  const chunk = chunkRows(graph, config, angles, (past.latent ?? past.indexKey) as Value);
+  const frame = pastFrame(graph, config, chunk, past);
   const entering = enterLayer(frame, layer, { residual: input("hidden_states") });
   if (name.endsWith(".indexer")) {
     const selected = lightningIndexer(frame, layer.indexer as IndexerWeights, entering);

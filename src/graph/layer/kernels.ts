@@ -80,28 +80,28 @@ export interface ChunkWays {
    */
   denseUpTo: number;
   /**
-   * Gathered rows of so many blocks of a chunk are in memory one after the other: they then stay in a core's cache until they
-   * have been multiplied twice. 0.94 of a prefill of 4,096 tokens, 0.9 of one of 1,024; four blocks are worth half of it.
+   * A chunk's rows gather in so many blocks, one after the other: what is gathered then stays in a core's cache until it has
+   * been multiplied twice. 0.94 of a prefill of 4,096 tokens, 0.9 of one of 1,024; four blocks are worth half of it.
    */
   gatherBlocks: number;
   /**
-   * Beyond so many keys ONNX Runtime's top-k keeps a heap of k (log k / log n < 0.725), where what takes time is a score that
+   * From so many keys on ONNX Runtime's top-k keeps a heap of k (log k / log n < 0.725), where what takes time is a score that
    * enters it: `raiseOthers` leaves few of them. 0.76 of the time of a top-k of 128 at 1,024 keys, 0.64 at 4,096, 0.62 at 8,192.
    * Up to there it partitions, and equal scores save nothing.
    */
-  heapFrom: number;
-  /** Fewer rows than these save less by that than it takes to cut the keys in two. */
-  heapRows: number;
+  boundFrom: number;
+  /** Fewer rows than these save less by that than its operators take. */
+  boundRows: number;
   /** Groups of scores that `raiseOthers` makes: more make a larger top-k, fewer a lower bound. */
   scoreGroups: number;
 }
 
-export function chunkWays({ indexTopk, indexHeadDim }: DsaConfig): ChunkWays {
+export function chunkWays({ indexTopk }: DsaConfig): ChunkWays {
   return {
     denseUpTo: 4 * indexTopk,
     gatherBlocks: 8,
-    heapFrom: Math.ceil(indexTopk ** (1 / 0.725)),
-    heapRows: indexHeadDim / 2,
+    boundFrom: Math.max(Math.ceil(indexTopk ** (1 / 0.725)), 4 * indexTopk),
+    boundRows: 8,
     scoreGroups: 2 * indexTopk,
   };
 }
