@@ -265,6 +265,9 @@ describe("search --strategy", () => {
     // Five layers of six sequences: the baseline's 30, candidates from 4 + 3 + 2 + 1 and 3 of 4, 3, 2, 1 layers.
     expect(stdout).toMatch(/^Patterns {8}8, each on up to 6 sequences$/m);
     expect(stdout).toMatch(/^One evaluation {2}\S+ s, every layer Full$/m);
+    expect(stdout).not.toContain("Optimum");
+    const refined = await indexcache(folder, [...words, "--dry-run", "-q"]);
+    expect(refined.stdout).toMatch(/^Optimum {9}every pattern of the wanted sizes is measured/m);
     const plan = JSON.parse((await indexcache(folder, [...args, "--json", "--retain", "4,3"])).stdout);
     expect(plan).toMatchObject({ targets: [4, 3], patterns: 8, exact: true, sequences: 6, naive_layers: 8 * 5 * 6 });
   });

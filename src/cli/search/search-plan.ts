@@ -62,6 +62,7 @@ function planRecord(
     targets,
     patterns: foreseen.evaluations,
     exact: foreseen.exact,
+    ...(foreseen.isOptimum ? { optimum: true as const } : {}),
     sequences: sequences.length,
     held_out_sequences: heldOut.length,
     layers: foreseen.layers,

@@ -11,6 +11,8 @@ export interface SearchPlanRecord {
   /** To be measured, the baseline included; `exact` if that is the number and not a bound or a guess. */
   patterns: number;
   exact: boolean;
+  /** Every pattern of the wanted sizes is among them. */
+  optimum?: true;
   sequences: number;
   held_out_sequences: number;
   /** Body layers of one sequence, with states of the base reused; `naive_layers` with full forward passes. */
@@ -62,6 +64,9 @@ export function formatSearchPlan(plan: SearchPlanRecord): string {
     ["Strategy", [plan.strategy, ...settings].join(", ")],
     ["Full layers", plan.targets.join(", ")],
     ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${plan.sequences} sequences${out}`],
+    ...(plan.optimum === true
+      ? [["Optimum", "every pattern of the wanted sizes is measured: the best is the optimum on this text"] as const]
+      : []),
     [
       "Layer runs",
       `${about}${formatCount(plan.layers)} of the ${formatCount(plan.naive_layers)} of full forward passes`,
