@@ -10,7 +10,7 @@ import type { Pattern } from "../../src/pattern/pattern.ts";
 import { openLosses } from "../../src/runtime/loss/open-losses.ts";
 import { ParallelLosses, type ParallelSettings } from "../../src/runtime/loss/parallel-loss.ts";
 import type { ComputeDevice, EvaluateOptions, SequenceLoss } from "../../src/runtime/measurement.ts";
-import { demoModel } from "../cli/indexcache.ts";
+import { tinyModel } from "../cli/indexcache.ts";
 
 const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss-process.js");
 
@@ -19,11 +19,11 @@ const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "
  * first layers, some of the windows.
  */
 const evaluations: { pattern: Pattern; options: EvaluateOptions }[] = [
-  ["FFFFFFFFFFFF", "FFFFFFFFFFFF"],
-  ["FFFFFFSFFFFF", "FFFFFFFFFFFF"],
-  ["FFFFFFFFFFSF", "FFFFFFFFFFFF", ["FFFFFFSFFFFF"]],
-  ["FFFSFFFFFFSF", "FFFFFFFFFFSF", [], [3, 0, 4]],
-  ["FFFFFFFSFFSF", "FFFFFFFFFFSF", ["FFFSFFFFFFSF"]],
+  ["FFFFF", "FFFFF"],
+  ["FFSFF", "FFFFF"],
+  ["FFFSF", "FFFFF", ["FFSFF"]],
+  ["FSFSF", "FFFSF", [], [3, 0, 4]],
+  ["FFSSF", "FFFSF", ["FSFSF"]],
 ].map(([pattern, base, keep = [], sequences]) => ({
   pattern: pattern as Pattern,
   options: {
@@ -33,9 +33,9 @@ const evaluations: { pattern: Pattern; options: EvaluateOptions }[] = [
   },
 }));
 
-/** Longer than the 128 keys that the demo model selects. */
+/** Longer than the 7 keys that the model selects. */
 const windows = Array.from({ length: 5 }, (_, index) =>
-  Int32Array.from({ length: 150 + index }, (_, position) => 3 + ((index * 977 + position * (position + 31)) % 900)),
+  Int32Array.from({ length: 50 + index }, (_, position) => 3 + ((index * 977 + position * (position + 31)) % 80)),
 );
 
 let model: ModelFolder;
@@ -43,7 +43,7 @@ let folder: string;
 let replaced: string[];
 
 beforeAll(async () => {
-  model = await openModel(demoModel);
+  model = await openModel(tinyModel);
 });
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "indexcache-parallel-"));
