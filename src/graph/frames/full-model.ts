@@ -25,7 +25,7 @@ import { enterLayer, type LayerFrame, layerBody, lightningIndexer, type Queries,
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
-import { chunkRows, pastFrame } from "./past-frame.ts";
+import { type ChunkRows, chunkRows, pastFrame } from "./past-frame.ts";
 
 /** Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. */
 function patternSpec(config: DsaConfig, pattern: Pattern): GraphSpec {
@@ -45,16 +45,18 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const results = new Map<string, Value>();
   const inputs = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
-  const chunk = chunkRows(graph, config, inputs, pastLatent(0));
-  const recent = () => {
+  const recent = (chunk: ChunkRows) => {
     const rows = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
     const count = graph.node("Squeeze", [chunk.selected]);
     return graph.cast(mostRecent(graph, rows, count), OnnxType.int32);
   };
+  // A graph without layers, which `bench` times, has no cache.
+  let chunk: ChunkRows | undefined;
   let hidden = graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));
   let selected: Value | undefined;
   for (const [index, layer] of weights.layers.entries()) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
+    chunk ??= chunkRows(graph, config, inputs, past.latent);
     const frame = pastFrame(graph, config, chunk, past);
     const entering = enterLayer(frame, layer, { residual: hidden });
     if (layer.indexer !== undefined && pattern?.[index] !== "S") {
@@ -64,7 +66,7 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern
       selected = graph.node("Identity", [chosen], {}, topkIndices(index));
       results.set(newIndexerKey(index), frame.fresh.indexKey as Value);
     }
-    selected ??= recent();
+    selected ??= recent(chunk);
     const next = sumOf(graph, layerBody(frame, layer, entering, selected));
     results.set(newLatent(index), frame.fresh.latent as Value);
     hidden = graph.node("Identity", [next], {}, hiddenStates(index + 1));
