@@ -56,6 +56,7 @@ export class SglangAdapter implements EngineAdapter {
   /** `token_ids_logprob` is one list for all positions. */
   readonly distributions = undefined;
   readonly #client: HttpClient;
+  #vocabSize = Number.POSITIVE_INFINITY;
 
   constructor(client: HttpClient) {
     this.#client = client;
@@ -69,7 +70,9 @@ export class SglangAdapter implements EngineAdapter {
     const { info, ranks } = await this.#info(signal);
     const version = info.version ?? undefined;
     const named = ranks.map((rank) => ({ ...rank, engine_version: rank.engine_version ?? version }));
-    return joinDescriptions(this.url, "sglang", info.served_model_name ?? info.model_path ?? "", named);
+    const description = joinDescriptions(this.url, "sglang", info.served_model_name ?? info.model_path ?? "", named);
+    this.#vocabSize = description.vocabSize ?? Number.POSITIVE_INFINITY;
+    return description;
   }
 
   async prepare(): Promise<string | undefined> {
@@ -112,7 +115,8 @@ export class SglangAdapter implements EngineAdapter {
     const most = 65536 + tokenBytes * ids.length;
     const { meta_info } = await this.#client.json("POST", "/generate", scoreSchema, { body, signal, most });
     const listed = meta_info.input_token_logprobs.slice(1);
-    const scored = ids.slice(from);
+    // The vocabulary's last token is taken for a placeholder of an image and listed as token 0 (seen in 0.5.17).
+    const scored = ids.slice(from).map((id) => (id < this.#vocabSize - 1 ? id : 0));
     if (listed.length !== scored.length || listed.some(([, id], index) => id !== scored[index])) {
       throw new RuntimeFailure(
         `${this.url}/generate gives log-probabilities of ${listed.length} tokens where ${scored.length} were asked for, or of others`,

@@ -92,7 +92,7 @@ export function addSglangRoutes(app: Hono, context: ServerContext, patternSwitch
       for (const row of rows) {
         const started = performance.now();
         const result = await collect(runner.run(request(row), signal));
-        results.push(answer(row, result, (performance.now() - started) / 1000));
+        results.push(answer(row, result, runner.config.vocabSize, (performance.now() - started) / 1000));
       }
       return results;
     });
@@ -207,7 +207,7 @@ function givenOf({ token_ids_logprob: given }: GenerateBody, index: number): rea
 
 type Listed = [logprob: number | null, id: number, text: null];
 
-function answer(row: Row, result: SequenceResult, seconds: number): Record<string, unknown> {
+function answer(row: Row, result: SequenceResult, vocabSize: number, seconds: number): Record<string, unknown> {
   const { ids, id, start } = row;
   const { finish, tokens, reused } = result;
   const last = tokens.at(-1)?.id;
@@ -225,20 +225,24 @@ function answer(row: Row, result: SequenceResult, seconds: number): Record<strin
       completion_tokens: tokens.length,
       cached_tokens: reused,
       e2e_latency: seconds,
-      ...(start === undefined ? {} : logprobFields(row, result)),
+      ...(start === undefined ? {} : logprobFields(row, result, vocabSize)),
     },
   };
 }
 
 /** The list begins with the token at `start`, which has no log-probability there, wherever that is. */
-function logprobFields({ ids, start = 0, top, given }: Row, result: SequenceResult) {
+function logprobFields({ ids, start = 0, top, given }: Row, result: SequenceResult, vocabSize: number) {
   const generated = result.tokens.flatMap(({ score }) => (score === undefined ? [] : [score]));
   const tokens = (scores: readonly RowScore[]) => scores.map(({ logprob, id }): Listed => [logprob, id, null]);
   const likely = (scores: readonly RowScore[]) =>
     scores.map((score) => score.top.slice(0, top).map(({ logprob, id }): Listed => [logprob, id, null]));
   const first: Listed = [null, ids[start] as number, null];
+  // SGLang takes the vocabulary's last token for a placeholder of an image, and lists token 0 in its place.
+  const prompt = [first, ...tokens(result.promptScores)].map(
+    ([logprob, id, text]): Listed => [logprob, id < vocabSize - 1 ? id : 0, text],
+  );
   return {
-    input_token_logprobs: [first, ...tokens(result.promptScores)],
+    input_token_logprobs: prompt,
     output_token_logprobs: tokens(generated),
     ...(given.length === 0
       ? {}
