@@ -33,6 +33,8 @@ export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): La
     keepIndexKeys: (fresh) => keepIndexKeys(graph, context, fresh),
     keepLatents: (layer, fresh) => keepLatents(graph, context, layer, fresh),
     overQueries: (body) => overChunks(graph, context, body),
+    overAttention: (body) => overChunks(graph, context, body, { first: firstChunks(context) }),
+    asksTogether: kernels.atOnce && shape.chunks > 1 && restOfAllRows(config, shape) > 0,
   };
 }
 
@@ -62,6 +64,11 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     const asked = inside.reshape(queries, fused ? [-1, dim] : [shape.batch, shape.chunkRows * heads, dim]);
     const rows = { rows: fused ? inside.reshape(seen, [-1, dim]) : seen, count: () => inside.dimension(seen, 1) };
     const scores = indexScores(inside, config, kernels, asked, weights, rows, { fused });
+    const ranking = kernels.atOnce ? rankingOf(inside, context, chunk) : undefined;
+    if (ranking !== undefined) {
+      const ranked = inside.node("Add", [scores, ranking]);
+      return inside.cast(topk(inside, ranked, inside.int([k]))[1], OnnxType.int32);
+    }
     const future = inside.node("Greater", [prefix(every, 0), rowColumn(inside, chunk.positions())]);
     const ranked = inside.node("Add", [scores, prefix(order, 0)]);
     const visible = inside.node("Where", [future, inside.float(Number.NEGATIVE_INFINITY), ranked]);
@@ -76,6 +83,40 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     };
     return byEnd(chunk, k, first, scored);
   };
+}
+
+/** Bytes that what is added to index scores may take, of all chunks together. */
+const rankingBytes = 2 ** 28;
+
+/**
+ * What is added to a chunk's index scores, float32 `[rows, keys]`: the order of ties, and minus infinity in the future. It is
+ * the same in every layer, and made once where there is room for it.
+ */
+function rankingOf(
+  graph: GraphBuilder,
+  { config, shape, positions }: SequenceContext,
+  chunk: Chunk,
+): Value | undefined {
+  const { end, count } = chunk;
+  if (end === undefined || shape.chunks === 1 || 2 * shape.batch * shape.length ** 2 > rankingBytes) return undefined;
+  const keys = Math.max(end, config.indexTopk);
+  return graph.derived(`ranking of ${keys}`, (outer) => {
+    const range = outer.node("Range", [outer.int(0), outer.int(keys), outer.int(1)]);
+    const rows = outer.slice(positions, 0, (end - count) * shape.batch, end * shape.batch);
+    const order = outer.node("Mul", [outer.cast(range, OnnxType.float), outer.float(tieStep)]);
+    const future = outer.node("Greater", [outer.cast(range, OnnxType.int32), rowColumn(outer, rows)]);
+    return outer.node("Where", [future, outer.float(Number.NEGATIVE_INFINITY), order]);
+  });
+}
+
+/**
+ * How many of a sequence's first chunks attend together: they end within the first `index_topk` rows, which read every key
+ * before them. An operator without a bias, which skips the future by itself, takes them at more than the speed of others.
+ */
+function firstChunks({ config, shape, kernels }: SequenceContext): number {
+  const { batch, chunks, chunkRows } = shape;
+  const written = chunks > 1 && chunks * config.numHiddenLayers <= kernels.writtenOut;
+  return kernels.atOnce && batch === 1 && written ? Math.min(chunks, Math.floor(config.indexTopk / chunkRows)) : 0;
 }
 
 /** Picks by the keys that a chunk sees: before the run where their number is known, in it otherwise. */
@@ -116,7 +157,10 @@ export function orderedKeys(
   const first = (x: Value) => (readable === shape.length ? x : graph.slice(x, 0, 0, readable));
   const read = { content: first(ordered.content), pe: first(ordered.pe) };
   const everyHead = graph.int([shape.batch * readable, heads, rope]);
-  return { ordered, expanded: expand(graph, config, layer, read, everyHead, [shape.batch, readable]) };
+  return {
+    ordered,
+    expanded: expand(graph, config, layer, read, everyHead, [shape.batch, readable], context.kernels.atOnce),
+  };
 }
 
 function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: LayerWeights, fresh: Latents) {
@@ -125,14 +169,22 @@ function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: Layer
   const { expanded, ordered } = orderedKeys(graph, context, layer, fresh);
   const latent = readable === shape.length ? undefined : joinLatents(graph, ordered);
   return (chunk: Chunk, queries: Value, selected: Value | undefined): Value => {
-    const row = rowColumn(chunk.graph, chunk.positions());
+    const row = (inside: GraphBuilder) => rowColumn(inside, chunk.positions());
     const all = (inside: GraphBuilder) =>
       readAll({ ...chunk, graph: inside }, context, expanded, queries, row, selected);
     if (latent === undefined || selected === undefined) return all(chunk.graph);
     const gathered = (inside: GraphBuilder) => {
       const rows = inside.node("Gather", [latent, selected], { axis: 0 });
       const asked = absorbedQueries(inside, config, layer, queries);
-      const mixed = readGathered(inside, config, asked, rows, closedKeys(inside, selected, row));
+      // A chunk that begins after the first `index_topk` rows selects nothing of its future.
+      const late = (chunk.end ?? readable) >= config.indexTopk + chunk.count;
+      const mixed = readGathered(
+        inside,
+        config,
+        asked,
+        rows,
+        late ? undefined : closedKeys(inside, selected, row(inside)),
+      );
       return absorbedValues(inside, config, layer, mixed);
     };
     return byEnd(chunk, readable, all, gathered);
@@ -145,33 +197,49 @@ function readAll(
   context: SequenceContext,
   { keys, values }: ExpandedKeys,
   queries: Value,
-  row: Value,
+  row: (inside: GraphBuilder) => Value,
   selected: Value | undefined,
 ): Value {
-  const { graph, end } = chunk;
+  const { graph, end, count } = chunk;
   const { config, shape, kernels } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const readable = readableKeys(context);
-  const cut = kernels.keyBounds === "slices" && end !== undefined ? Math.max(end, config.indexTopk) : readable;
-  const first = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
-  const bias =
-    selected === undefined
-      ? futureBias(graph, cut, row)
-      : selectionBias(
-          graph,
-          graph.int([shape.batch * shape.chunkRows, cut]),
-          selected,
-          closedKeys(graph, selected, row),
-        );
+  const needed = end === undefined ? readable : Math.max(end, config.indexTopk);
+  // The first rows read what they see: no bias has to say so.
+  const first = end === count && firstChunks(context) > 0;
+  const cut = first ? count : kernels.keyBounds === "slices" ? Math.min(needed, readable) : readable;
+  const prefix = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
   const attended = readExpanded(
     graph,
     config,
-    graph.reshape(queries, [shape.batch, shape.chunkRows, heads * (rope + nope)]),
-    { keys: first(keys), values: first(values) },
-    graph.reshape(bias, [shape.batch, 1, shape.chunkRows, cut]),
-    shape.chunks === 1 ? "" : keyBounds(chunk, context),
+    graph.reshape(queries, [shape.batch, count, heads * (rope + nope)]),
+    { keys: prefix(keys), values: prefix(values) },
+    first ? "" : graph.reshape(biasOf(chunk, context, cut, row, selected), [shape.batch, 1, count, cut]),
+    first || shape.chunks === 1 ? "" : keyBounds(chunk, context),
+    first,
   );
   return graph.reshape(attended, [-1, heads * vHeadDim]);
+}
+
+/** 0 at the keys that a row reads and the lowest number elsewhere, `[rows, keys]`. */
+function biasOf(
+  { graph, end, count }: Chunk,
+  { config, shape }: SequenceContext,
+  keys: number,
+  row: (inside: GraphBuilder) => Value,
+  selected: Value | undefined,
+): Value {
+  if (selected === undefined) return futureBias(graph, keys, row(graph));
+  const rows = shape.batch * count;
+  // A chunk that begins after the first `index_topk` rows selects nothing of its future.
+  const late = end !== undefined && end - count >= config.indexTopk;
+  const closed = late ? openKeys(graph, rows, config.indexTopk) : closedKeys(graph, selected, row(graph));
+  return selectionBias(graph, graph.int([rows, keys]), selected, closed);
+}
+
+/** 0 for every selected key, `[rows, K]`. */
+function openKeys(graph: GraphBuilder, rows: number, k: number): Value {
+  return graph.derived(`open keys ${rows}`, (outer) => outer.node("Expand", [outer.scalar(0), outer.int([rows, k])]));
 }
 
 /** 0 at the keys that a row sees and the lowest number in its future, `[rows, keys]`. */

@@ -5,8 +5,7 @@ import type { Queries } from "../layer/dsa-layer.ts";
 import type { KernelSettings, Kernels, Provider } from "../layer/kernels.ts";
 
 /**
- * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk
- * comes first: it needs the most memory, and what it has left behind then holds every other.
+ * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk.
  */
 export interface SequenceShape {
   batch: number;
@@ -60,6 +59,8 @@ export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShap
 
 /** One chunk of query rows: the graph to add to, and what it covers. */
 export interface Chunk extends Queries {
+  /** Rows of each sequence. */
+  count: number;
   /** int64 `[chunk rows]`. */
   positions: () => Value;
   /** Keys up to the chunk's end, int64 scalar: no row of it sees more. */
@@ -73,11 +74,12 @@ export function overChunks(
   graph: GraphBuilder,
   { config, shape, kernels, cos, sin, positions }: SequenceContext,
   body: (chunk: Chunk) => Value,
+  { first = 0 }: { first?: number } = {},
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
   const chunkOf = (
-    { graph: inner, rows }: Pick<Chunk, "graph" | "rows">,
+    { graph: inner, rows, count = chunkRows }: Pick<Chunk, "graph" | "rows"> & { count?: number },
     seen: Value,
     end: number | undefined,
   ): Chunk => {
@@ -87,14 +89,15 @@ export function overChunks(
       return own;
     };
     const angles = () => ({ cos, sin, places: { positions: ownPositions(), together: chunkRows } });
-    return { graph: inner, rows, positions: ownPositions, angles, seen, end };
+    return { graph: inner, rows, count, positions: ownPositions, angles, seen, end };
   };
   if (chunks === 1) return body(chunkOf({ graph, rows: (all) => all }, graph.int(length), length));
   if (chunks * config.numHiddenLayers > kernels.writtenOut) {
     const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
-      const seen = inner.node("Sub", [inner.int(length), inner.node("Mul", [index, inner.int(chunkRows)])]);
+      const next = inner.node("Add", [index, inner.int(1)]);
+      const seen = inner.node("Mul", [next, inner.int(chunkRows)]);
       return [
         body(
           chunkOf(
@@ -107,11 +110,18 @@ export function overChunks(
     });
     return mergeFirst(graph, stacked as Value);
   }
-  const parts = Array.from({ length: chunks }, (_, index) => {
-    const end = length - index * chunkRows;
+  const parts: Value[] = [];
+  // The last chunk runs first: it needs the most memory, and what it has left behind then holds every other.
+  for (let index = chunks - 1; index >= first; index--) {
+    const end = (index + 1) * chunkRows;
     const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
-    return body(chunkOf({ graph, rows }, graph.int(end), end));
-  });
+    parts.unshift(body(chunkOf({ graph, rows }, graph.int(end), end)));
+  }
+  if (first > 0) {
+    const rows = (all: Value) => graph.slice(all, 0, 0, first * size);
+    const end = first * chunkRows;
+    parts.unshift(body(chunkOf({ graph, rows, count: end }, graph.int(end), end)));
+  }
   return graph.node("Concat", parts, { axis: 0 });
 }
 
@@ -124,21 +134,15 @@ function mergeFirst(graph: GraphBuilder, stacked: Value): Value {
 /** Rows `[rows, width]` put in the order of sequences and positions, `[batch * length, width]`. */
 export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
   const { batch, length, chunks, chunkRows } = shape;
-  if (chunks === 1) return x;
+  if (chunks === 1 || batch === 1) return x;
   const cut = graph.reshape(x, [chunks, batch, chunkRows, width]);
-  const ends = [graph.int([-1]), graph.int([-chunks - 1])] as const;
-  const forward = graph.node("Slice", [cut, ...ends, graph.int([0]), graph.int([-1])]);
-  const bySequence = batch === 1 ? forward : graph.node("Transpose", [forward], { perm: [1, 0, 2, 3] });
-  return graph.reshape(bySequence, [batch * length, width]);
+  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [batch * length, width]);
 }
 
 /** The way back from `inOrder`: rows `[batch * length, width]` put in the order of a graph's rows. */
 export function inRowOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
   const { batch, length, chunks, chunkRows } = shape;
-  if (chunks === 1) return x;
+  if (chunks === 1 || batch === 1) return x;
   const cut = graph.reshape(x, [batch, chunks, chunkRows, width]);
-  const byChunk = graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] });
-  const ends = [graph.int([-1]), graph.int([-chunks - 1])] as const;
-  const backward = graph.node("Slice", [byChunk, ...ends, graph.int([0]), graph.int([-1])]);
-  return graph.reshape(backward, [batch * length, width]);
+  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [batch * length, width]);
 }

@@ -41,18 +41,21 @@ export function readExpanded(
   { keys, values }: ExpandedKeys,
   bias: Value,
   bounds: Value = "",
+  causal = false,
 ): Value {
   return graph.contrib("MultiHeadAttention", [queries, keys, values, "", bounds, bias], {
     num_heads: config.numAttentionHeads,
     scale: { float: softmaxScale(config) },
+    ...(causal ? { unidirectional: 1 } : {}),
   });
 }
 
 /** Attention over the rows' own latent rows `[rows, K, latentWidth]`: `[rows, H, latentWidth]`, of absorbed queries. */
-export function readGathered(graph: GraphBuilder, config: DsaConfig, queries: Value, rows: Value, closed: Value) {
+export function readGathered(graph: GraphBuilder, config: DsaConfig, queries: Value, rows: Value, closed?: Value) {
   const alpha = { float: softmaxScale(config) };
   const scores = graph.contrib("FusedMatMul", [queries, rows], { transB: 1, alpha });
-  const visible = graph.node("Add", [scores, graph.node("Unsqueeze", [closed, graph.int([1])])]);
+  const visible =
+    closed === undefined ? scores : graph.node("Add", [scores, graph.node("Unsqueeze", [closed, graph.int([1])])]);
   // Whole rows are multiplied and k_pe is cut off afterwards: cheaper than a second copy of what was gathered.
   return graph.node("MatMul", [graph.node("Softmax", [visible], { axis: -1 }), rows]);
 }

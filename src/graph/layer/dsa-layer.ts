@@ -47,12 +47,16 @@ export interface LayerFrame<Q extends Queries> {
   selects: boolean;
   /** What follows attention is taken chunk by chunk as well: all rows would need too much memory. */
   restByChunk: boolean;
+  /** Queries are projected for all rows at once and cut afterwards: the products of one chunk leave a large GPU half idle. */
+  asksTogether?: boolean;
   /** Takes all rows' index keys `[rows, dim]`; returns what selects for some queries: indices `[rows, index_topk]`. */
   keepIndexKeys(fresh: Value): (queries: Q, ask: (inside: Q) => IndexQueries) => Value;
   /** Takes all rows' latents; returns what attends for some queries: `[rows, H * v_head_dim]`. */
   keepLatents(layer: LayerWeights, fresh: Latents): (queries: Q, asked: Value, selected: Value | undefined) => Value;
   /** Runs `body` for the queries of all rows, at once or chunk by chunk, and joins the results along the rows. */
   overQueries(body: (queries: Q) => Value): Value;
+  /** The same for attention, where it is cut otherwise. */
+  overAttention?(body: (queries: Q) => Value): Value;
 }
 
 /** Hidden states `[rows, hidden_size]`, as a sum where the next norm can take it. */
@@ -90,6 +94,14 @@ export function lightningIndexer<Q extends Queries>(
   const { graph, config, angles } = frame;
   const select = frame.keepIndexKeys(indexKeys(graph, config, indexer, h, angles));
   if (!frame.selects) return undefined;
+  if (frame.asksTogether === true) {
+    const width = config.indexNHeads * config.indexHeadDim;
+    const asked = graph.reshape(indexQueries(graph, config, indexer, compressed, angles), [-1, width]);
+    const weights = indexHeadWeights(graph, config, indexer, h);
+    return frame.overQueries((queries) =>
+      select(queries, (inside) => ({ queries: inside.rows(asked), weights: inside.rows(weights) })),
+    );
+  }
   return frame.overQueries((queries) =>
     select(queries, (inside) => ({
       queries: indexQueries(inside.graph, config, indexer, inside.rows(compressed), inside.angles()),
@@ -107,16 +119,23 @@ export function layerBody<Q extends Queries>(
 ): Hidden {
   const { graph, config, angles } = frame;
   const read = frame.keepLatents(layer, latents(graph, config, layer, h, angles));
+  const width = config.numAttentionHeads * (config.qkRopeHeadDim + config.qkNopeHeadDim);
+  const all =
+    frame.asksTogether === true
+      ? graph.reshape(attentionQueries(graph, config, layer, asked, angles), [-1, width])
+      : undefined;
   const attend = (queries: Q): Value => {
-    const own = queries.rows(asked);
+    // Their gates are made of the same rows.
+    const own = all === undefined || layer.gatesValues === true ? queries.rows(asked) : "";
     const values = read(
       queries,
-      attentionQueries(queries.graph, config, layer, own, queries.angles()),
+      all === undefined ? attentionQueries(queries.graph, config, layer, own, queries.angles()) : queries.rows(all),
       selected === undefined ? undefined : queries.rows(selected),
     );
     return gatedValues(queries.graph, config, layer, own, values);
   };
-  if (!frame.restByChunk) return afterAttention(frame, graph, layer, residual, frame.overQueries(attend));
+  if (!frame.restByChunk)
+    return afterAttention(frame, graph, layer, residual, (frame.overAttention ?? frame.overQueries)(attend));
   return {
     residual: frame.overQueries((queries) => {
       const rest = afterAttention(frame, queries.graph, layer, queries.rows(residual), attend(queries));

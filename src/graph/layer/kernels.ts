@@ -36,6 +36,11 @@ export interface Kernels {
    * WebGPU has neither.
    */
   keyBounds: "lengths" | "offsets" | "slices";
+  /**
+   * What a chunk need not have of its own is made at once: queries for all rows, keys of all heads in one product, ranks for
+   * all layers, attention of the first `index_topk` rows without a bias. Pieces leave a large GPU half idle.
+   */
+  atOnce: boolean;
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
   gatherCost: number;
 }
@@ -63,6 +68,7 @@ export function kernelsOf(
     reluProduct: provider === "cuda" && half,
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
     gatherCost: half ? 900 : 210,
+    atOnce: provider === "cuda",
   };
 }
 

@@ -141,8 +141,19 @@ export function expand(
   { content, pe }: Latents,
   everyHead: Value,
   batch: [number, number],
+  inOne = false,
 ): ExpandedKeys {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  if (inOne) {
+    const keys = graph.node("Gemm", [joinLatents(graph, { content, pe }), keyBlock(graph, config, layer)], {
+      transB: 1,
+    });
+    const values = up(graph, config, layer, content, nope, nope + vHeadDim);
+    return {
+      keys: graph.reshape(keys, [...batch, heads * (rope + nope)]),
+      values: graph.reshape(values, [...batch, heads * vHeadDim]),
+    };
+  }
   const own = graph.reshape(up(graph, config, layer, content, 0, nope), [-1, heads, nope]);
   const spread = graph.node("Expand", [graph.reshape(pe, [-1, 1, rope]), everyHead]);
   const keys = graph.node("Concat", [spread, own], { axis: 2 });
@@ -151,6 +162,21 @@ export function expand(
     keys: graph.reshape(keys, [...batch, heads * (rope + nope)]),
     values: graph.reshape(values, [...batch, heads * vHeadDim]),
   };
+}
+
+/** What makes every head's key of a latent row, `[H * (rope + nope), kv_lora_rank + rope]`: k_pe as it is, then k_nope. */
+function keyBlock(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank: rank } = config;
+  return graph.derived(`${layer.kvANorm.name} keys of latent rows`, (outer) => {
+    const one = Float32Array.from({ length: rope * (rank + rope) }, (_, i) =>
+      i % (rank + rope) === rank + Math.floor(i / (rank + rope)) ? 1 : 0,
+    );
+    const passed = outer.fromFloat(outer.reshape(outer.float(one), [1, rope, rank + rope]));
+    const everyHead = outer.node("Expand", [passed, outer.int([heads, rope, rank + rope])]);
+    const none = outer.node("Expand", [outer.scalar(0), outer.int([heads, nope, rope])]);
+    const made = outer.node("Concat", [upBlock(outer, config, layer, 0, nope), none], { axis: 2 });
+    return outer.reshape(outer.node("Concat", [everyHead, made], { axis: 1 }), [heads * (rope + nope), rank + rope]);
+  });
 }
 
 /** Queries in latent space, `[rows, H, latentWidth]`, of rotated ones `[rows, H * (rope + nope)]`. */

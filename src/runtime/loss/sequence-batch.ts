@@ -86,7 +86,7 @@ export class SequenceBatch {
     this.positions = new BigInt64Array(rows);
     this.lossRows = windows.map(() => []);
     let row = 0;
-    for (let chunk = chunks - 1; chunk >= 0; chunk--) {
+    for (let chunk = 0; chunk < chunks; chunk++) {
       for (let place = 0; place < batch; place++) {
         const window = (windows[place] ?? windows[0]) as Int32Array;
         for (let offset = 0; offset < chunkRows; offset++, row++) {
