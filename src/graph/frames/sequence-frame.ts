@@ -9,7 +9,7 @@ import type { LayerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
-import { readableLimit } from "../layer/kernels.ts";
+import { type Kernels, readableLimit } from "../layer/kernels.ts";
 import {
   absorbedQueries,
   absorbedValues,
@@ -19,7 +19,15 @@ import {
   type Latents,
 } from "../layer/latent-attention.ts";
 import { indexScores, tieStep, topk } from "../layer/lightning-indexer.ts";
-import { type Chunk, inOrder, overChunks, restOfAllRows, type SequenceContext, selectsKeys } from "./sequence-rows.ts";
+import {
+  type Chunk,
+  inOrder,
+  isWrittenOut,
+  overChunks,
+  restOfAllRows,
+  type SequenceContext,
+  selectsKeys,
+} from "./sequence-rows.ts";
 
 export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): LayerFrame<Chunk> {
   const { config, shape, kernels, cos, sin, positions } = context;
@@ -34,7 +42,7 @@ export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): La
     keepLatents: (layer, fresh) => keepLatents(graph, context, layer, fresh),
     overQueries: (body) => overChunks(graph, context, body),
     overAttention: (body) => overChunks(graph, context, body, { first: firstChunks(context) }),
-    asksTogether: kernels.atOnce && shape.chunks > 1 && restOfAllRows(config, shape) > 0,
+    asksTogether: kernels.atOnce && isWrittenOut(context) && restOfAllRows(config, shape) > 0,
   };
 }
 
@@ -113,10 +121,10 @@ function rankingOf(
  * How many of a sequence's first chunks attend together: they end within the first `index_topk` rows, which read every key
  * before them. An operator without a bias, which skips the future by itself, takes them at more than the speed of others.
  */
-function firstChunks({ config, shape, kernels }: SequenceContext): number {
-  const { batch, chunks, chunkRows } = shape;
-  const written = chunks > 1 && chunks * config.numHiddenLayers <= kernels.writtenOut;
-  return kernels.atOnce && batch === 1 && written ? Math.min(chunks, Math.floor(config.indexTopk / chunkRows)) : 0;
+function firstChunks(context: SequenceContext): number {
+  const { config, shape, kernels } = context;
+  if (!kernels.atOnce || shape.batch > 1 || !isWrittenOut(context)) return 0;
+  return Math.min(shape.chunks, Math.floor(config.indexTopk / shape.chunkRows));
 }
 
 /** Picks by the keys that a chunk sees: before the run where their number is known, in it otherwise. */
@@ -207,7 +215,7 @@ function readAll(
   const needed = end === undefined ? readable : Math.max(end, config.indexTopk);
   // The first rows read what they see: no bias has to say so.
   const first = end === count && firstChunks(context) > 0;
-  const cut = first ? count : kernels.keyBounds === "slices" ? Math.min(needed, readable) : readable;
+  const cut = first ? count : boundsOf(context) === "slices" ? Math.min(needed, readable) : readable;
   const prefix = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
   const attended = readExpanded(
     graph,
@@ -248,13 +256,19 @@ function futureBias(graph: GraphBuilder, keys: number, row: Value): Value {
   return closedKeys(graph, range, row);
 }
 
+function boundsOf({ config, shape, kernels }: SequenceContext): Kernels["keyBounds"] {
+  const few = shape.chunks * config.numHiddenLayers <= kernels.slicedUpTo;
+  return few && kernels.keyBounds === "lengths" ? "slices" : kernels.keyBounds;
+}
+
 /** Keys after the chunk's end are not read at all: the bounds of what is, in the form that the provider runs well. */
 function keyBounds({ graph, seen }: Chunk, context: SequenceContext): Value {
-  const { kernels, shape } = context;
+  const { shape } = context;
   const { batch, chunkRows } = shape;
-  if (kernels.keyBounds === "slices") return "";
+  const bounds = boundsOf(context);
+  if (bounds === "slices") return "";
   const lengths = graph.node("Expand", [graph.node("Unsqueeze", [seen, graph.int([0])]), graph.int([batch])]);
-  if (kernels.keyBounds === "lengths") return graph.cast(lengths, OnnxType.int32);
+  if (bounds === "lengths") return graph.cast(lengths, OnnxType.int32);
   // Lengths, then where each sequence begins among all queries, and among all keys.
   const begins = (rows: number) => Array.from({ length: batch + 1 }, (_, i) => i * rows);
   const offsets = graph.int([...begins(chunkRows), ...begins(readableKeys(context))]);

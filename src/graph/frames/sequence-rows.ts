@@ -5,7 +5,8 @@ import type { Queries } from "../layer/dsa-layer.ts";
 import type { KernelSettings, Kernels, Provider } from "../layer/kernels.ts";
 
 /**
- * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk.
+ * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk runs
+ * first: it needs the most memory, and what it leaves behind then holds every other.
  */
 export interface SequenceShape {
   batch: number;
@@ -92,8 +93,9 @@ export function overChunks(
     return { graph: inner, rows, count, positions: ownPositions, angles, seen, end };
   };
   if (chunks === 1) return body(chunkOf({ graph, rows: (all) => all }, graph.int(length), length));
-  if (chunks * config.numHiddenLayers > kernels.writtenOut) {
-    const [stacked] = graph.loop(graph.int(chunks), 1, (inner, index) => {
+  if (!isWrittenOut({ config, shape, kernels })) {
+    const [stacked] = graph.loop(graph.int(chunks), 1, (inner, trip) => {
+      const index = inner.node("Sub", [inner.int(chunks - 1), trip]);
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
       const next = inner.node("Add", [index, inner.int(1)]);
@@ -108,10 +110,9 @@ export function overChunks(
         ),
       ];
     });
-    return mergeFirst(graph, stacked as Value);
+    return mergeFirst(graph, stacked as Value, chunks);
   }
   const parts: Value[] = [];
-  // The last chunk runs first: it needs the most memory, and what it has left behind then holds every other.
   for (let index = chunks - 1; index >= first; index--) {
     const end = (index + 1) * chunkRows;
     const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
@@ -125,8 +126,19 @@ export function overChunks(
   return graph.node("Concat", parts, { axis: 0 });
 }
 
-/** `[chunks, n, ...]` to `[chunks * n, ...]`. */
-function mergeFirst(graph: GraphBuilder, stacked: Value): Value {
+/** Are all chunks written out one by one? Otherwise they are a loop. */
+export function isWrittenOut({
+  config,
+  shape,
+  kernels,
+}: Pick<SequenceContext, "config" | "shape" | "kernels">): boolean {
+  return shape.chunks > 1 && shape.chunks * config.numHiddenLayers <= kernels.writtenOut;
+}
+
+/** `[chunks, n, ...]`, the last chunk in front, to `[chunks * n, ...]` in order. */
+function mergeFirst(graph: GraphBuilder, lastFirst: Value, chunks: number): Value {
+  const ends = [graph.int([-1]), graph.int([-chunks - 1]), graph.int([0]), graph.int([-1])];
+  const stacked = graph.node("Slice", [lastFirst, ...ends]);
   const rest = graph.node("Shape", [stacked], { start: 2 });
   return graph.node("Reshape", [stacked, graph.node("Concat", [graph.int([-1]), rest], { axis: 0 })]);
 }

@@ -134,7 +134,16 @@ export class BatchedLosses implements SequenceLosses {
     const { shape, states, boundaries } = plan;
     const kept = boundaries ? states : 0;
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
-    const graphSettings: SequenceGraphSettings = { precision, provider, boundaries, ...top, cudnn, convertsInRuns };
+    const deviceBytes = memory?.total ?? 0;
+    const graphSettings: SequenceGraphSettings = {
+      precision,
+      provider,
+      boundaries,
+      ...top,
+      cudnn,
+      convertsInRuns,
+      deviceBytes,
+    };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
       device: settings.device,

@@ -21,7 +21,10 @@ export interface DeviceNeed {
   chunk: number;
 }
 
-/** Holes between the allocator's regions. Where there is more memory it takes more: regions grow to powers of two. */
+/**
+ * Holes between the allocator's regions. Where there is more memory it takes more, several times as much on a large GPU: each
+ * region is twice as large as the one before, and none is given back.
+ */
 const allocatorShare = 1.4;
 
 /** Copies of a layer's experts at one time, where every run puts them together: parts, pairs and their cast. */
@@ -56,7 +59,8 @@ export function deviceNeed(
     // What follows attention comes when the expanded keys are gone.
     sequences:
       4 * hidden +
-      Math.max(1.5 * expanded, restOfAllRows(config, shape) + joined) +
+      // Beside expanded keys and values queries of all rows, before and after they are rotated, and what attention makes.
+      Math.max(2.5 * expanded, restOfAllRows(config, shape) + joined) +
       2 * selected +
       rows * latentWidth(config) * size,
     boundaries: boundaries
@@ -81,14 +85,14 @@ export async function deviceMemory(device: ComputeDevice): Promise<{ total: numb
 export function describeNeed(need: DeviceNeed): string {
   const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
   const { weights, sequences, boundaries, chunk } = need;
-  return `${gib(totalNeed(need))} = weights ${gib(weights)} + ${allocatorShare} x (sequences ${gib(sequences)} + boundaries ${gib(boundaries)} + one chunk ${gib(chunk)})`;
+  return `at least ${gib(totalNeed(need))} = weights ${gib(weights)} + ${allocatorShare} x (sequences ${gib(sequences)} + boundaries ${gib(boundaries)} + one chunk ${gib(chunk)})`;
 }
 
 /** @throws RuntimeFailure where the device has less than what is needed */
 export function requireDeviceMemory(need: DeviceNeed, free: number | undefined, device: ComputeDevice): void {
   if (free === undefined || totalNeed(need) <= free) return;
   throw new RuntimeFailure(
-    `The model needs about ${describeNeed(need)}; ${device} has ${(free / 2 ** 30).toFixed(2)} GiB free`,
+    `The model needs ${describeNeed(need)}; ${device} has ${(free / 2 ** 30).toFixed(2)} GiB free`,
     { hint: "use shorter sequences (--sequence-length), --dtype float16, or --device cpu" },
   );
 }
