@@ -209,7 +209,7 @@ function readAll(
   selected: Value | undefined,
 ): Value {
   const { graph, end, count } = chunk;
-  const { config, shape, kernels } = context;
+  const { config, shape } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
   const readable = readableKeys(context);
   const needed = end === undefined ? readable : Math.max(end, config.indexTopk);
