@@ -73,6 +73,7 @@ h1{font-size:1.6rem;line-height:1.25;margin:0 0 1rem;overflow-wrap:anywhere}
 h2{font-size:1.25rem;margin:2.5rem 0 .75rem;padding-bottom:.25rem;border-bottom:1px solid var(--rule)}
 h3{font-size:1rem;margin:1.5rem 0 .5rem}
 p,ul{margin:.75rem 0}
+p,li{overflow-wrap:anywhere}
 p,ul,pre{max-width:60rem}
 p:has(.chart){max-width:none}
 ul{padding-left:1.25rem}

@@ -112,6 +112,9 @@ describe("a report", () => {
 describe("the page", () => {
   test("fetches nothing, runs nothing, and takes names from files as text", async () => {
     const page = htmlPage(await make("greedy.json", "analysis.json", "bench.json", "eval.json"));
+    // A path of an engine's source is wider than a phone.
+    expect(page).toMatch(/\b[\w/.]{45,}\b/);
+    expect(page).toMatch(/^p,li\{overflow-wrap:anywhere\}$/m);
     expect(page).not.toMatch(/<script|<link|<img|<iframe|@import|src=|url\((?!#)/);
     expect(page.match(/href="(?!#|https:)/g)).toBeNull();
     expect(page).toContain("default-src 'none'");
