@@ -43,7 +43,8 @@ export interface Kernels {
   slicedUpTo: number;
   /**
    * What a chunk need not have of its own is made at once: queries for all rows, keys of all heads in one product, ranks for
-   * all layers, attention of the first `index_topk` rows without a bias. Pieces leave a large GPU half idle.
+   * all layers, attention of the first `index_topk` rows without a bias. Pieces leave a large GPU half idle. In float16, where it
+   * was measured.
    */
   atOnce: boolean;
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
@@ -85,7 +86,7 @@ export function kernelsOf(
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
     slicedUpTo: deviceBytes >= roomyBytes ? 64 : 0,
     gatherCost: half ? (isVast ? 600 : 900) : 210,
-    atOnce: provider === "cuda",
+    atOnce: provider === "cuda" && half,
   };
 }
 
