@@ -41,12 +41,17 @@ export function errorBody({ status, message, param }: ApiError): ErrorBody {
 /** What a client is told of an error of any kind; what nobody expected is a defect and stays inside. */
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
-  if (error instanceof InterruptedError) return new ApiError(503, "The server is shutting down");
+  // A client that has gone ends its request as a shutdown does; nobody reads the answer, and it is no failure of the server.
+  if (error instanceof InterruptedError || isAbort(error)) return new ApiError(503, "The server is shutting down");
   if (error instanceof IndexCacheError) {
     const status = error.exitCode === ExitCode.badInput ? 400 : 500;
     return new ApiError(status, error.hint === undefined ? error.message : `${error.message} (${error.hint})`);
   }
   return new ApiError(500, "The server failed; its log has the reason");
+}
+
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === "AbortError";
 }
 
 /**

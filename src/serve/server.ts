@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Server } from "node:http";
 import { type AddressInfo, isIPv6 } from "node:net";
 import { createAdaptorServer } from "@hono/node-server";
-import { RuntimeFailure, UsageError } from "../base/errors.ts";
+import { InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { systemErrorCode } from "../base/files.ts";
 import { type AppSettings, buildApp } from "./app.ts";
 import { ServerMetrics } from "./metrics.ts";
@@ -72,18 +72,21 @@ export class ModelServer {
     let late = false;
     const timer = setTimeout(() => {
       late = this.#runner.queue.running + this.#runner.queue.waiting > 0;
-      this.#shutdown.abort();
+      this.#shutdown.abort(cut());
       // What was cut still gets its answer.
       setTimeout(() => this.#server.closeAllConnections(), 500).unref();
     }, grace);
     await closed;
     clearTimeout(timer);
     // The last execution may outlive a client that has gone.
-    this.#shutdown.abort();
+    this.#shutdown.abort(cut());
     await this.#runner.queue.run(async () => undefined);
     return !late;
   }
 }
+
+/** The reason with which requests end that are under way: their clients are told that the server is. */
+const cut = () => new InterruptedError("The server is shutting down");
 
 function listenFailure(error: Error, host: string, port: number): Error {
   const code = systemErrorCode(error);

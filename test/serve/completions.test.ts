@@ -364,7 +364,17 @@ describe("clients that go away", () => {
     await expect(asked).rejects.toThrow();
     await complete({ prompt: [5], max_tokens: 1 });
     expect(server.runner.counts.generatedTokens - before).toBeLessThan(900);
+    expect(server.errors).toEqual([]);
   });
+});
+
+test("a server that ends tells those whom it cuts, and takes it for no failure", async () => {
+  const ending = await DemoServer.start();
+  const asked = ending.post("/v1/completions", { prompt: [5], max_tokens: 1000, ignore_eos: true, temperature: 0 });
+  await expect.poll(() => ending.runner.counts.generatedTokens).toBeGreaterThan(0);
+  await ending.stop();
+  expect((await asked).status).toBe(503);
+  expect(ending.errors).toEqual([]);
 });
 
 test("counts for Prometheus what was asked and done", async () => {
