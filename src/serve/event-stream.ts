@@ -23,8 +23,7 @@ export function streamEvents(
     const signal = AbortSignal.any([gone.signal, requestSignal(c, context)]);
     const send = (data: unknown): void => void out.write(`data: ${JSON.stringify(data)}\n\n`);
     try {
-      const { runner } = context;
-      await runner.queue.share(runner.beginnings(sequences), () => work(send, signal), signal);
+      await context.runner.share(sequences, () => work(send, signal), signal);
       await out.write("data: [DONE]\n\n");
     } catch (error) {
       const known = asApiError(error);

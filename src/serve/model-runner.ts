@@ -100,17 +100,19 @@ export class ModelRunner {
   }
 
   /**
-   * What sequences have in common with those whose rows they can reuse: pattern and first chunk. Sequences that are too short
-   * have none.
+   * Does the work of one request on its sequences; requests that are under way take turns. One whose sequence begins as an
+   * earlier one's does, by pattern and first chunk, waits for its rows; sequences that are too short have none to reuse.
+   * @throws InterruptedError if the signal has come before it may begin
    */
-  beginnings(sequences: readonly SequenceRequest[]): string[] {
+  async share<T>(sequences: readonly SequenceRequest[], work: () => Promise<T>, signal: AbortSignal): Promise<T> {
     const { indexTopk } = this.config;
     const long = sequences.filter(({ ids }) => ids.length >= indexTopk);
-    return long.map(({ ids, pattern }) => `${pattern} ${ids.slice(0, indexTopk).join(" ")}`);
+    const beginnings = long.map(({ ids, pattern }) => `${pattern} ${ids.slice(0, indexTopk).join(" ")}`);
+    return await this.queue.share(beginnings, work, signal);
   }
 
   /**
-   * Runs one sequence. Only inside `queue.run` or `queue.share`.
+   * Runs one sequence. Only inside `queue.run` or `share`.
    * @throws InterruptedError at the signal
    */
   async *run(request: SequenceRequest, signal: AbortSignal): AsyncGenerator<SequenceEvent> {

@@ -59,8 +59,7 @@ export async function executeBeside<T>(
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const signal = requestSignal(c, context);
-  const { runner } = context;
-  return await runner.queue.share(runner.beginnings(sequences), () => work(signal), signal);
+  return await context.runner.share(sequences, () => work(signal), signal);
 }
 
 /** The tokenizer's ids of a text. */
