@@ -141,7 +141,9 @@ const commands = {
       at.file("distilled"),
       "--fresh",
       "--json",
-      ...at.device,
+      // It trains in float32 and has no --dtype.
+      "--device",
+      at.name,
     ],
     float32Only: true,
   },
@@ -170,6 +172,7 @@ let failed = false;
 for (const device of values.devices.split(",")) {
   for (const dtype of device === "cpu" ? ["float32"] : values.dtypes.split(",")) {
     const at = {
+      name: device,
       device: ["--device", device, ...(device === "cpu" ? [] : ["--dtype", dtype])],
       file: (name) => join(values.out, `${device.replace(":", "-")}-${dtype}-${name}`),
     };
@@ -177,11 +180,8 @@ for (const device of values.devices.split(",")) {
       const command = commands[name] ?? { args: () => ["--json"] };
       if (dtype === "float16" && command.float32Only) continue;
       if (name === "distill") rmSync(at.file("distilled"), { recursive: true, force: true });
-      const given = name === "report" ? command.args(at) : command.args(at).flat();
-      const extra =
-        name === "distill" ? given.filter((one, i) => one !== "--dtype" && given[i - 1] !== "--dtype") : given;
       const started = performance.now();
-      const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...extra], {
+      const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...command.args(at)], {
         encoding: "utf8",
         timeout: Number(values.limit) * 1000,
         killSignal: "SIGKILL",

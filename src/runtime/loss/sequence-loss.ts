@@ -112,7 +112,7 @@ export class BatchedLosses implements SequenceLosses {
     const memory = await deviceMemory(settings.device);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
-    const loading = convertingShare * weightBytes(weights, settings.dtype);
+    const loading = convertingShare * weightBytes(config, weights, settings.dtype);
     const convertsInRuns = loading > (settings.hostBytes ?? availableMemory());
     const sized = (mostSequences?: number) => {
       const shape = sequenceShape(config, windows, chunkBytes, mostSequences);

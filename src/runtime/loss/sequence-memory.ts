@@ -1,7 +1,7 @@
 /** What a sequence graph needs of a device's memory, and whether it is there. */
 import { RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
+import { elementsOf, type ModelWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
@@ -30,10 +30,9 @@ const allocatorShare = 1.4;
 /** Copies of a layer's experts at one time, where every run puts them together: parts, pairs and their cast. */
 const joinedCopies = 2.5;
 
-/** Bytes of the weights in a dtype. */
-export function weightBytes(weights: ModelWeights, dtype: Dtype): number {
-  const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
-  return bytesOf(dtype) * elements.reduce((sum, count) => sum + count, 0);
+/** Bytes of all weights in a dtype. */
+export function weightBytes(config: DsaConfig, weights: ModelWeights, dtype: Dtype): number {
+  return bytesOf(dtype) * elementsOf(weights, config.indexerLayers);
 }
 
 function bytesOf(dtype: Dtype): number {
@@ -55,7 +54,7 @@ export function deviceNeed(
   const { nRoutedExperts, moeIntermediateSize } = config;
   const joined = convertsInRuns ? joinedCopies * size * 3 * nRoutedExperts * moeIntermediateSize * hiddenSize : 0;
   return {
-    weights: weightBytes(weights, dtype),
+    weights: weightBytes(config, weights, dtype),
     // What follows attention comes when the expanded keys are gone.
     sequences:
       4 * hidden +
