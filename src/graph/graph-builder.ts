@@ -207,6 +207,45 @@ export class GraphBuilder {
   }
 
   /**
+   * Weights of one dtype as they are stored, one after the other in rows of `width` elements, `[rows, width]`. What lies together in
+   * a file is one tensor of the graph; where there are several, ONNX Runtime joins them when it loads the graph.
+   */
+  storedTogether(weights: readonly Weight[], width: number): { rows: Value; firstRow: (weight: Weight) => number } {
+    if (this.settings.weights === "outer" && this.#outer !== undefined)
+      return this.#outer.storedTogether(weights, width);
+    const size = (weight: Weight) => weight.shape.reduce((product, edge) => product * edge, 1) / width;
+    const inOrder = [...weights].sort((a, b) => a.location.localeCompare(b.location) || a.offset - b.offset);
+    const firstRows = new Map<Weight, number>();
+    const runs: { first: Weight; rows: number; length: number }[] = [];
+    let rows = 0;
+    for (const weight of inOrder) {
+      const run = runs.at(-1);
+      const follows = run?.first.location === weight.location && run.first.offset + run.length === weight.offset;
+      if (run === undefined || !follows) runs.push({ first: weight, rows: size(weight), length: weight.length });
+      else {
+        run.rows += size(weight);
+        run.length += weight.length;
+      }
+      firstRows.set(weight, rows);
+      rows += size(weight);
+    }
+    const key = `together ${inOrder[0]?.name} ${width}`;
+    let joined = this.#known.get(key);
+    if (joined === undefined) {
+      const parts = runs.map(({ first, rows, length }) => {
+        const name = `${first.name} and what follows`;
+        const { location, offset } = first;
+        const type = storedType(first.dtype) as OnnxType;
+        this.#initializers.set(name, external(name, type, [rows, width], { location, offset, length }));
+        return name;
+      });
+      joined = parts.length === 1 ? (parts[0] as Value) : this.node("Concat", parts, { axis: 0 });
+      this.#known.set(key, joined);
+    }
+    return { rows: joined, firstRow: (weight) => firstRows.get(weight) as number };
+  }
+
+  /**
    * A float16 tensor that lives as long as the session, in the outermost graph: what kernels write into it is there in the
    * next run. It begins as one number, spread, of the bits `fill`: ONNX Runtime folds that when it loads the graph. Each
    * needs a `fill` of its own, or they would be folded into one. Views of it need shapes that are not constant, or they

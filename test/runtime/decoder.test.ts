@@ -16,6 +16,7 @@ import { decodeRun, promptRuns } from "../../src/runtime/generate/generation-run
 import { mostLikely } from "../../src/runtime/generate/sampling.ts";
 import type { Decoder } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
+import { bytesToConvertBesideExperts } from "./conversion.ts";
 import { pathWithNvidiaSmi } from "./nvidia-smi.ts";
 
 function someIds(model: ModelFolder, length: number): number[] {
@@ -35,11 +36,26 @@ async function generated(decoder: Decoder, prompt: number[], steps: number) {
   return all.map((logits) => Float32Array.from(logits));
 }
 
-async function compare(model: ModelFolder, pattern: Pattern, length: number, provider: "cpu" | "cuda") {
+async function compare(
+  model: ModelFolder,
+  pattern: Pattern,
+  length: number,
+  provider: "cpu" | "cuda",
+  hostBytes = 2 ** 30,
+) {
   const steps = 6;
   const prompt = someIds(model, length);
-  const device = { device: "cpu", dtype: "float32", threads: 1, capacity: length + steps, provider } as const;
+  const device = {
+    device: "cpu",
+    dtype: "float32",
+    threads: 1,
+    capacity: length + steps,
+    provider,
+    hostBytes,
+  } as const;
   const decoder = await openDecoder(model, pattern, device);
+  const converts = decoder.plan.some((line) => line.includes("converted in every run"));
+  expect(converts, decoder.plan.join("\n")).toBe(hostBytes < 2 ** 30);
   const reference = await openDecoder(model, pattern, { device: "cpu", threads: 1 });
   const expected = await generated(reference, prompt, steps);
   const found = await generated(decoder, prompt, steps);
@@ -67,6 +83,15 @@ describe.each([
     const model = await openModel(fixturePath(fixture));
     const full = model.config.indexerLayers;
     for (const pattern of new Set([full, quarter(full)])) await compare(model, pattern, length, provider);
+  });
+});
+
+describe.each(["axk2-light", "glm-groups"])("%s, weights converted in every run", (fixture) => {
+  it.each([5, 77])("has the logits of growing caches after %i tokens", async (length) => {
+    const model = await openModel(fixturePath(fixture));
+    const full = model.config.indexerLayers;
+    const experts = await bytesToConvertBesideExperts(model);
+    for (const hostBytes of [experts, 0]) await compare(model, quarter(full), length, "cuda", hostBytes);
   });
 });
 

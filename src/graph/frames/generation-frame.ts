@@ -180,6 +180,6 @@ function readSelected(
   return absorbedValues(graph, config, layer, readGathered(graph, config, asked, rows, closed(selected)), swap);
 }
 
-function isSingle(way: Way): boolean {
+export function isSingle(way: Way): boolean {
   return way === "single" || way === "far";
 }

@@ -21,11 +21,11 @@ import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.t
 import type { Dimension } from "../graph-parts.ts";
 import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
-import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
+import { kernelsOf, type Provider, readableLimit, type WeightsInRuns } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { type CacheContext, cacheBlock } from "./generation-caches.ts";
-import { farPieces, generationFrame, type Pass, startPass, type Way } from "./generation-frame.ts";
+import { farPieces, generationFrame, isSingle, type Pass, startPass, type Way } from "./generation-frame.ts";
 import { logits } from "./head.ts";
 
 export interface GenerationSettings {
@@ -34,6 +34,8 @@ export interface GenerationSettings {
   caches: CacheContext["form"];
   /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
   capacity: number;
+  /** Weights that are converted in every run; all are when the graph is loaded, where absent. */
+  inRuns?: WeightsInRuns;
 }
 
 export function precisionOf(dtype: "float32" | "float16"): GraphSettings["precision"] {
@@ -131,12 +133,17 @@ export function buildGenerationGraph(
   const embedded = graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 });
   const shared = {
     config,
-    kernels: kernelsOf(settings.provider, precision),
     caches,
     angles: { cos: graph.cast(angles.cos, precision), sin: graph.cast(angles.sin, precision) },
   };
-  const run = (inside: GraphBuilder, way: Way): Value[] =>
-    allLayers(startPass({ ...shared, graph: inside, way }, cacheBlock), weights, pattern, settings, embedded);
+  const kernels = kernelsOf(settings.provider, precision, settings);
+  const run = (inside: GraphBuilder, way: Way): Value[] => {
+    // Of what is read as it is stored, a single row reads no more than its own experts.
+    const apart = isSingle(way) && kernels.experts === "stored";
+    const own = apart ? { ...kernels, experts: "chosen" as const } : kernels;
+    const pass = startPass({ ...shared, kernels: own, graph: inside, way }, cacheBlock);
+    return allLayers(pass, weights, pattern, settings, embedded);
+  };
   const [last, ...fresh] = choose(graph, waysOf(config, settings), spec.outputs.length, run);
   const scores = graph.cast(logits(graph, config, weights, last as Value), OnnxType.float);
   for (const [index, { name, type, shape }] of spec.outputs.entries()) {

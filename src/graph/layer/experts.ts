@@ -16,12 +16,19 @@ const normalisationEps = 1e-20;
 
 /**
  * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
- * matrices that are put together when the graph is loaded; `joined`, the same kernel over matrices that every run puts
- * together, where weights are converted in every run; `dense`, all experts on all rows, for a GPU provider without that kernel.
+ * matrices that are put together when the graph is loaded; `stored`, the same kernel over matrices that every run puts together
+ * from the weights as they are stored; `chosen`, for one row alone, which puts together no more than that row's experts;
+ * `dense`, all experts on all rows, for a GPU provider without that kernel.
  */
-export type ExpertForm = "branch" | "fused" | "joined" | "dense";
+export type ExpertForm = "branch" | "fused" | "stored" | "chosen" | "dense";
 
-const expertForms = { branch: mixture, fused: fusedMixture, joined: joinedMixture, dense: denseMixture };
+const expertForms = {
+  branch: mixture,
+  fused: fusedMixture,
+  stored: storedMixture,
+  chosen: chosenMixture,
+  dense: denseMixture,
+};
 
 /** MLP output `[S, hidden_size]` of normed hidden states `h`. */
 export function feedForward(
@@ -154,7 +161,7 @@ function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
     }),
   );
   const fc2 = graph.derived(`${name} fc2`, (outer) => stack(outer, weights, (expert) => outer.weight(expert.down)));
-  return moe(graph, config, weights, h, [fc1, fc2]);
+  return moe(graph, config, route(graph, config, weights, h), h, [fc1, fc2]);
 }
 
 function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
@@ -162,33 +169,72 @@ function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: Mlp
   return graph.node("Concat", parts, { axis: 0 });
 }
 
+/** Can experts be read as they are stored? Blocks with scales cannot, nor can experts of several dtypes. */
+export function readsAsStored({ experts }: RoutedWeights): boolean {
+  const dtypes = new Set(experts.flatMap(({ gate, up, down }) => [gate, up, down]).map(({ dtype }) => dtype));
+  const scaled = experts.some(({ gate, up, down }) => [gate, up, down].some(({ scale }) => scale !== undefined));
+  return dtypes.size === 1 && !scaled && [...dtypes].every((dtype) => weightTypes[dtype] !== undefined);
+}
+
 /**
- * For graphs whose weights are converted in every run: experts go to the device as they are stored, are put together there by
- * a few operators in the branch that reads them, and are gone after it. Blocks with scales are put together one by one.
+ * For models whose experts a host cannot convert before the first run: they lie on the device as they are stored, and the
+ * kernel's matrices are made of them in the branch that reads them and are gone after it.
  */
-function joinedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+function storedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  if (!readsAsStored(weights)) return fusedMixture(graph, config, weights, h);
   const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = config;
-  const matrices = weights.experts.flatMap(({ gate, up, down }) => [gate, up, down]);
-  const { dtype } = matrices[0] as Weight;
-  const type = weightTypes[dtype];
-  if (type === undefined || matrices.some((weight) => weight.dtype !== dtype || weight.scale !== undefined)) {
-    return fusedMixture(graph, config, weights, h);
-  }
-  /** The experts' matrices below each other, `[E rows, columns]`. */
-  const join = (matrix: (expert: MlpWeights) => Weight): Value => {
-    const parts = weights.experts.map((expert) => graph.stored(matrix(expert)));
-    return graph.node("Concat", parts, { axis: 0 });
+  const routed = route(graph, config, weights, h);
+  const { pairs, downs, rowsFrom } = storedRows(graph, config, weights, routed.chosen);
+  const fc1 = rowsFrom(graph.int32(pairs.flat(), [experts, 1, 2]), [inner, 1]);
+  const fc2 = rowsFrom(graph.int32(downs, [experts, 1]), [inner]);
+  return moe(graph, config, routed, h, [
+    graph.reshape(fc1, [experts, 2 * inner, hiddenSize]),
+    graph.reshape(fc2, [experts, hiddenSize, inner]),
+  ]);
+}
+
+/** The same for one row `[1, hidden_size]`: its experts are read, converted and multiplied, and no others. */
+function chosenMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
+  if (!readsAsStored(weights)) return fusedMixture(graph, config, weights, h);
+  const { moeIntermediateSize: inner, hiddenSize, numExpertsPerTok: k } = config;
+  const { chosen, shares } = route(graph, config, weights, h);
+  const { pairs, downs, rowsFrom } = storedRows(graph, config, weights, chosen);
+  const experts = graph.reshape(chosen, [k]);
+  const startsOf = (starts: number[], shape: number[]) =>
+    graph.node("Gather", [graph.int32(starts, shape), experts], { axis: 0 });
+  const gatesAndUps = graph.reshape(rowsFrom(startsOf(pairs.flat(), [pairs.length, 2, 1]), [inner]), [-1, hiddenSize]);
+  const both = graph.reshape(graph.node("Gemm", [h, gatesAndUps], { transB: 1 }), [k, 2, inner]);
+  const [gate, up] = graph.nodes("Split", [both], { axis: 1, num_outputs: 2 }, 2) as [Value, Value];
+  const silu = graph.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
+  const down = graph.reshape(rowsFrom(startsOf(downs, [downs.length, 1]), [inner]), [k, hiddenSize, inner]);
+  const outputs = graph.contrib("FusedMatMul", [graph.node("Mul", [silu, up]), down], { transB: 1 });
+  return graph.node("MatMul", [graph.fromFloat(shares), graph.reshape(outputs, [k, hiddenSize])]);
+}
+
+/**
+ * All matrices of a layer's experts as rows of `hidden_size` elements in one tensor, in the order in which they are stored.
+ * @returns where each expert's gate and up, and its down, begin; and what takes the `moe_intermediate_size` rows that follow
+ *   each of some beginnings, spread over a shape, in the graph's precision
+ */
+function storedRows(graph: GraphBuilder, config: DsaConfig, { experts }: RoutedWeights, chosen: Value) {
+  const { moeIntermediateSize: inner, hiddenSize } = config;
+  const matrices = experts.flatMap(({ gate, up, down }) => [gate, up, down]);
+  const { rows, firstRow } = graph.storedTogether(matrices, hiddenSize);
+  // Zero, and known when the router has chosen: what would depend on constants alone ONNX Runtime makes when it loads the graph,
+  // on the host, and what depends on nothing it makes long before it is read.
+  const zero = graph.node("Mul", [graph.slice(graph.reshape(chosen, [-1]), 0, 0, 1), graph.int([0])]);
+  const places = Array.from({ length: inner }, (_, row) => row);
+  const late = graph.node("Add", [graph.int32(places), graph.cast(zero, OnnxType.int32)]);
+  const type = weightTypes[(matrices[0] as Weight).dtype];
+  return {
+    pairs: experts.map(({ gate, up }) => [firstRow(gate), firstRow(up)]),
+    downs: experts.map(({ down }) => firstRow(down)),
+    rowsFrom: (starts: Value, shape: number[]): Value => {
+      const wanted = graph.node("Add", [starts, graph.reshape(late, shape)]);
+      const found = graph.node("Gather", [rows, wanted], { axis: 0 });
+      return type === graph.settings.precision ? found : graph.cast(found, graph.settings.precision);
+    },
   };
-  const own = (x: Value) => (type === graph.settings.precision ? x : graph.cast(x, graph.settings.precision));
-  const pairs = [join(({ gate }) => gate), join(({ up }) => up)].map((rows) =>
-    graph.reshape(rows, [experts * inner, 1, hiddenSize]),
-  );
-  const fc1 = graph.reshape(graph.node("Concat", pairs, { axis: 1 }), [experts, 2 * inner, hiddenSize]);
-  const fc2 = graph.reshape(
-    join(({ down }) => down),
-    [experts, hiddenSize, inner],
-  );
-  return moe(graph, config, weights, h, [own(fc1), own(fc2)]);
 }
 
 /**
@@ -199,11 +245,10 @@ function joinedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWe
 function moe(
   graph: GraphBuilder,
   config: DsaConfig,
-  weights: RoutedWeights,
+  { chosen, shares }: ReturnType<typeof route>,
   h: Value,
   [fc1, fc2]: ExpertMatrices,
 ): Value {
-  const { chosen, shares } = route(graph, config, weights, h);
   const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
   const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
   const routing = graph.fromFloat(overExperts(graph, config, h, chosen, logs, -1e4));

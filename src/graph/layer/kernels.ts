@@ -51,12 +51,15 @@ export interface Kernels {
   gatherCost: number;
 }
 
+/** With `experts` everything else is converted when the graph is loaded; with `all` ONNX Runtime is told to fold nothing. */
+export type WeightsInRuns = "experts" | "all";
+
 /** What else a choice of kernels depends on. */
 export interface KernelSettings {
   /** Is attention in float16 on CUDA cuDNN's? It is where absent. */
   cudnn?: boolean;
-  /** Are weights converted in every run? When the graph is loaded, where absent. */
-  convertsInRuns?: boolean;
+  /** Which weights are converted in every run; where absent, all are converted when the graph is loaded. */
+  inRuns?: WeightsInRuns;
   /** Bytes of the device's memory, where they are known. */
   deviceBytes?: number;
 }
@@ -72,13 +75,13 @@ const vastBytes = 120 * 2 ** 30;
 export function kernelsOf(
   provider: Provider,
   precision: GraphSettings["precision"],
-  { cudnn = true, convertsInRuns = false, deviceBytes = 0 }: KernelSettings = {},
+  { cudnn = true, inRuns, deviceBytes = 0 }: KernelSettings = {},
 ): Kernels {
   const half = precision === OnnxType.float16;
   const isVast = provider === "cuda" && half && deviceBytes >= vastBytes;
   return {
     writtenOut: { cpu: 0, cuda: isVast ? 256 : 64, webgpu: Number.POSITIVE_INFINITY }[provider],
-    experts: provider === "webgpu" ? "dense" : convertsInRuns ? "joined" : "fused",
+    experts: provider === "webgpu" ? "dense" : inRuns === undefined ? "fused" : "stored",
     fusedMatMul: provider !== "webgpu",
     skipNorm: true,
     logSoftmax: provider !== "webgpu",

@@ -7,6 +7,8 @@ import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
+import { availableMemory } from "../device/host-memory.ts";
+import { conversionLines, convertingShare, weightConversion } from "../device/weight-conversion.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -17,6 +19,7 @@ import { keepsWhatIsWritten } from "./cache-check.ts";
 import { CachedDecoder } from "./cached-decoder.ts";
 import { FedCache } from "./fed-cache.ts";
 import { capacityFor, type GenerationNeed, generationNeed } from "./generation-runs.ts";
+
 export interface DecoderSettings {
   device: SessionSettings["device"];
   /** float16 on CUDA only. */
@@ -24,6 +27,8 @@ export interface DecoderSettings {
   threads?: number;
   /** Tokens that the caches are made for; on CUDA they do not grow. */
   capacity?: number;
+  /** Bytes of host memory for converting weights. Default: what is free. */
+  hostBytes?: number;
   /** Whose generation graph runs, with caches that are fed, on whatever device: in tests. */
   provider?: Provider;
   profilePrefix?: string;
@@ -52,13 +57,26 @@ export async function openDecoder(
   const precision = precisionOf(dtype);
   const bytesPerElement = dtype === "float16" ? 2 : 4;
   const rows = form === "growing" ? capacity : capacityFor(config, capacity);
+  const conversion = weightConversion(config, weights, dtype, options.hostBytes);
+  const { inRuns } = conversion;
   const fixed =
     form === "growing"
       ? undefined
-      : { precision, provider: provider ?? providerOf(device), caches: form, capacity: rows };
+      : {
+          ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
+          ...(inRuns === undefined ? {} : { inRuns }),
+        };
   let plan = growingPlan(config, pattern, capacity);
   if (fixed !== undefined) {
-    const need = generationNeed(config, weights, pattern, kernelsOf(fixed.provider, precision), rows, bytesPerElement);
+    if (inRuns === "all" && form === "resident") throw cannotConvert(config, conversion.device);
+    const need = generationNeed(
+      config,
+      conversion,
+      pattern,
+      kernelsOf(fixed.provider, precision),
+      rows,
+      bytesPerElement,
+    );
     const free = (await deviceMemory(device))?.free;
     if (free !== undefined && need.weights + need.caches + need.run > free) {
       throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
@@ -68,6 +86,7 @@ export async function openDecoder(
     plan = [
       `device memory: ${describe(need)}`,
       `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
+      ...conversionLines(conversion),
     ];
   }
   const graph =
@@ -82,6 +101,7 @@ export async function openDecoder(
     solo: options.solo ?? true,
     // Index scores multiply float16 values then: TF32 holds them exactly.
     tf32: dtype === "float16",
+    convertsInRuns: fixed?.inRuns === "all",
     ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });
@@ -98,6 +118,14 @@ export async function openDecoder(
     });
   }
   return decoder;
+}
+
+/** Caches on the device are made when ONNX Runtime folds constants, and so are weights that are not read as they are stored. */
+function cannotConvert(config: DsaConfig, all: number): RuntimeFailure {
+  return new RuntimeFailure(
+    `Generating on a GPU in float16 converts the weights of "${config.name}" beforehand, which takes about ${gib(convertingShare * all)} of host memory; ${gib(availableMemory())} are free`,
+    { hint: "free memory, or use --dtype float32 or --device cpu" },
+  );
 }
 
 function growingPlan(config: DsaConfig, pattern: Pattern, capacity: number): string[] {

@@ -1,12 +1,12 @@
 /** How a prompt is cut into runs of a generation graph, and what those take of a device's memory. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { listWeights, type ModelWeights } from "../../checkpoint/weights.ts";
 import { cacheBlock, maxRowsPerRun } from "../../graph/frames/generation-caches.ts";
 import type { Way } from "../../graph/frames/generation-frame.ts";
 import { farKeys, generationCaches, leastCapacity } from "../../graph/frames/generation-graph.ts";
 import type { Kernels } from "../../graph/layer/kernels.ts";
 import { readableLimit } from "../../graph/layer/kernels.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import type { WeightConversion } from "../device/weight-conversion.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 
 /** One run: the rows `start` to `end` of the sequence, and rows of padding behind them. */
@@ -87,21 +87,20 @@ const allocatorShare = 1.4;
 
 export function generationNeed(
   config: DsaConfig,
-  weights: ModelWeights,
+  conversion: WeightConversion,
   pattern: Pattern,
   kernels: Kernels,
   capacity: number,
   elementBytes: number,
 ): GenerationNeed {
-  const elements = listWeights(weights).map(({ shape }) => shape.reduce((product, edge) => product * edge, 1));
   const width = generationCaches(config, pattern).reduce((sum, cache) => sum + cache.width, 0);
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
   const readable = Math.min(capacity, readableLimit(config, kernels));
   const expanded = 1.5 * readable * heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * elementBytes;
   const scores = Math.min(runBytes, mostRows * rowBytes(config, capacity));
   return {
-    weights: elementBytes * elements.reduce((sum, count) => sum + count, 0),
+    weights: conversion.device,
     caches: capacity * width * elementBytes,
-    run: allocatorShare * (expanded + scores),
+    run: allocatorShare * Math.max(expanded + scores, conversion.together),
   };
 }

@@ -17,7 +17,7 @@ import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
-import { availableMemory } from "../device/host-memory.ts";
+import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
 import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
@@ -25,14 +25,7 @@ import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
 import { SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
-import {
-  describeNeed,
-  deviceMemory,
-  deviceNeed,
-  requireDeviceMemory,
-  totalNeed,
-  weightBytes,
-} from "./sequence-memory.ts";
+import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
   device: SessionSettings["device"];
@@ -46,12 +39,6 @@ export interface SequenceLossSettings extends BackendSettings {
 
 /** Batches that are known, as a multiple of those that hold all windows once. */
 const batchesKept = 4;
-
-/**
- * Bytes of host memory for each byte of weights, where those are converted before the first run (measured with A.X-K2-Light,
- * whose experts are stacked as well).
- */
-const convertingShare = 4.5;
 
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
@@ -112,8 +99,8 @@ export class BatchedLosses implements SequenceLosses {
     const memory = await deviceMemory(settings.device);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
-    const loading = convertingShare * weightBytes(config, weights, settings.dtype);
-    const convertsInRuns = loading > (settings.hostBytes ?? availableMemory());
+    const conversion = weightConversion(config, weights, settings.dtype, settings.hostBytes);
+    const { inRuns } = conversion;
     const sized = (mostSequences?: number) => {
       const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
       const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
@@ -122,7 +109,7 @@ export class BatchedLosses implements SequenceLosses {
         shape,
         states,
         boundaries,
-        need: deviceNeed(config, weights, shape, { dtype: settings.dtype, boundaries, convertsInRuns }),
+        need: deviceNeed(config, shape, { dtype: settings.dtype, boundaries, conversion }),
       };
     };
     const together = settings.together ?? windows.length;
@@ -141,7 +128,7 @@ export class BatchedLosses implements SequenceLosses {
       boundaries,
       ...top,
       cudnn,
-      convertsInRuns,
+      ...(inRuns === undefined ? {} : { inRuns }),
       deviceBytes,
     };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
@@ -152,7 +139,7 @@ export class BatchedLosses implements SequenceLosses {
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
-      convertsInRuns,
+      convertsInRuns: inRuns === "all",
       ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
       ...(settings.recording === undefined ? {} : { recording: settings.recording }),
     });
@@ -163,9 +150,7 @@ export class BatchedLosses implements SequenceLosses {
       graphSettings.boundaries
         ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
         : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
-      ...(convertsInRuns
-        ? [`weights are converted in every run: ${convertingShare} times their size is more than the host has`]
-        : []),
+      ...conversionLines(conversion),
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);

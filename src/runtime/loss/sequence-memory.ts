@@ -1,11 +1,11 @@
 /** What a sequence graph needs of a device's memory, and whether it is there. */
 import { RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { elementsOf, type ModelWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
 import { queryGpus } from "../device/gpu.ts";
+import type { WeightConversion } from "../device/weight-conversion.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { cudaIndex } from "../session/execution-provider.ts";
 import { rowBytes } from "./sequence-batch.ts";
@@ -27,23 +27,14 @@ export interface DeviceNeed {
  */
 const allocatorShare = 1.4;
 
-/** Copies of a layer's experts at one time, where every run puts them together: parts, pairs and their cast. */
-const joinedCopies = 2.5;
-
-/** Bytes of all weights in a dtype. */
-export function weightBytes(config: DsaConfig, weights: ModelWeights, dtype: Dtype): number {
-  return bytesOf(dtype) * elementsOf(weights, config.indexerLayers);
-}
-
 function bytesOf(dtype: Dtype): number {
   return dtype === "float16" ? 2 : 4;
 }
 
 export function deviceNeed(
   config: DsaConfig,
-  weights: ModelWeights,
   shape: SequenceShape,
-  { dtype, boundaries, convertsInRuns }: { dtype: Dtype; boundaries: boolean; convertsInRuns: boolean },
+  { dtype, boundaries, conversion }: { dtype: Dtype; boundaries: boolean; conversion: WeightConversion },
 ): DeviceNeed {
   const size = bytesOf(dtype);
   const rows = shape.batch * shape.length;
@@ -51,15 +42,13 @@ export function deviceNeed(
   const hidden = rows * hiddenSize * size;
   const expanded = rows * heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * size;
   const selected = selectsKeys(config, shape) ? rows * indexTopk * 4 : 0;
-  const { nRoutedExperts, moeIntermediateSize } = config;
-  const joined = convertsInRuns ? joinedCopies * size * 3 * nRoutedExperts * moeIntermediateSize * hiddenSize : 0;
   return {
-    weights: weightBytes(config, weights, dtype),
+    weights: conversion.device,
     // What follows attention comes when the expanded keys are gone.
     sequences:
       4 * hidden +
       // Beside expanded keys and values queries of all rows, before and after they are rotated, and what attention makes.
-      Math.max(2.5 * expanded, restOfAllRows(config, shape) + joined) +
+      Math.max(2.5 * expanded, restOfAllRows(config, shape) + conversion.together) +
       2 * selected +
       rows * latentWidth(config) * size,
     boundaries: boundaries
