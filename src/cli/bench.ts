@@ -186,7 +186,7 @@ async function timePatterns(
 ): Promise<void> {
   const patterns = await choosePatterns(model, flags);
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
-  cacheForm(device, flags.dtype);
+  const form = cacheForm(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;
   // Besides the patterns there is the graph without indexers, which is smaller than any of them.
@@ -194,12 +194,17 @@ async function timePatterns(
     (entry) => entry.weight_bytes + capacity * (entry.latent_bytes_per_token + entry.indexer_key_bytes_per_token),
   );
   const bytes = graphs.reduce((total, graph) => total + graph, 0);
-  requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, availableMemory());
+  // On CUDA graphs that have no room side by side are timed one after the other.
+  if (form === "growing") {
+    requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, availableMemory());
+  }
   const timer = await PatternTimer.open(
     model,
     patterns.map(({ pattern }) => pattern),
     { device, threads, capacity, clock: clocks[flags.clock], dtype: flags.dtype },
   );
+  if (timer.inTurn) file.settings.in_turn = true;
+  for (const line of timer.plan) terminal.note(line);
   try {
     for (const context of flags.contexts) {
       const started = performance.now();

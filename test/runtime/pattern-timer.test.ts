@@ -62,6 +62,28 @@ describe("glm-groups", () => {
     await timer.release();
   });
 
+  test("graphs that have no room side by side are timed one after the other, each as often", async () => {
+    const settings = { ...cpu, capacity: 64, clock: countingClock(), provider: "cuda", inTurn: true } as const;
+    const timer = await PatternTimer.open(model, [model.config.indexerLayers, pattern], settings);
+    expect(timer.plan.join()).toMatch(/one after the other/);
+    const heard: [number, number][] = [];
+    const onChunk = (timed: number, all: number) => heard.push([timed, all]);
+    const { prefill, decode, chunks } = await timer.measure({ context: 40, repeats: 2, decodeTokens: 3, onChunk });
+    expect(chunks).toEqual({ timed: 2, all: 2 });
+    expect(prefill).toEqual({
+      patterns: [
+        [2, 2],
+        [2, 2],
+      ],
+      withoutIndexers: [2, 2],
+      alone: [0, 0],
+      other: [2, 2],
+    });
+    expect(decode.patterns.flat()).toEqual(Array(4).fill(expect.closeTo(1 / 3, 10)));
+    expect(heard.at(-1)).toEqual([16, 16]);
+    await timer.release();
+  });
+
   test("a graph rewound to an earlier row goes on from there as it did before", async () => {
     const ids = readOracle("glm-groups").sequences[0] ?? [];
     const graph = await openDecoder(model, pattern, { ...cpu, capacity: 8 });

@@ -92,9 +92,8 @@ export class Arms implements ArmRunner {
     settings: PrefillSettings,
   ): Promise<Arms> {
     const shares = cacheForm(settings.device, settings.dtype ?? "float32") === "growing";
-    const prefills = shares
-      ? await SharedPrefill.open(model, [...new Set(patterns)], settings)
-      : new DevicePrefills(model, settings);
+    const open = shares ? SharedPrefill.open : DevicePrefills.open;
+    const prefills = await open(model, [...new Set(patterns)], settings);
     return new Arms(model, tokenizer, prefills, settings.threads);
   }
 

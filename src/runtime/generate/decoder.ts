@@ -1,7 +1,14 @@
 import { RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
 import { buildFullModel } from "../../graph/frames/full-model.ts";
-import { buildGenerationGraph, generationCaches, precisionOf } from "../../graph/frames/generation-graph.ts";
+import type { CacheForm } from "../../graph/frames/generation-caches.ts";
+import {
+  buildGenerationGraph,
+  type GenerationSettings,
+  generationCaches,
+  precisionOf,
+} from "../../graph/frames/generation-graph.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
@@ -18,7 +25,7 @@ import { chunkBytes } from "../stages/chunks.ts";
 import { keepsWhatIsWritten } from "./cache-check.ts";
 import { CachedDecoder } from "./cached-decoder.ts";
 import { FedCache } from "./fed-cache.ts";
-import { capacityFor, type GenerationNeed, generationNeed } from "./generation-runs.ts";
+import { capacityFor, type GenerationNeed, generationNeed, totalNeed } from "./generation-runs.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];
@@ -39,55 +46,71 @@ export interface DecoderSettings {
 
 const defaultCapacity = 1024;
 
+/** What is decided about a decoder before anything is loaded. */
+interface DecoderPlan {
+  form: CacheForm;
+  weights: ModelWeights;
+  /** Of a generation graph. */
+  fixed: GenerationSettings | undefined;
+  need: GenerationNeed | undefined;
+  lines: string[];
+}
+
+async function planDecoder(model: ModelFolder, pattern: Pattern, options: DecoderSettings): Promise<DecoderPlan> {
+  const { device, dtype = "float32", capacity = defaultCapacity, provider } = options;
+  const { config } = model;
+  const form = provider === undefined ? cacheForm(device, dtype) : "fed";
+  const weights = await model.weights();
+  if (form === "growing") {
+    return { form, weights, fixed: undefined, need: undefined, lines: growingPlan(config, pattern, capacity) };
+  }
+  const precision = precisionOf(dtype);
+  const conversion = weightConversion(config, weights, dtype, options.hostBytes);
+  const { inRuns } = conversion;
+  if (inRuns === "all" && form === "resident") throw cannotConvert(config, conversion.device);
+  const rows = capacityFor(config, capacity);
+  const fixed = {
+    ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
+    ...(inRuns === undefined ? {} : { inRuns }),
+  };
+  const kernels = kernelsOf(fixed.provider, precision);
+  const need = generationNeed(config, conversion, pattern, kernels, rows, dtype === "float16" ? 2 : 4);
+  const lines = [
+    `device memory: ${describe(need)}`,
+    `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
+    ...conversionLines(conversion),
+  ];
+  return { form, weights, fixed, need, lines };
+}
+
+/** What a decoder takes of a GPU's memory; undefined on a CPU. */
+export async function decoderNeed(
+  model: ModelFolder,
+  pattern: Pattern,
+  options: DecoderSettings,
+): Promise<GenerationNeed | undefined> {
+  return (await planDecoder(model, pattern, options)).need;
+}
+
 /**
  * Opens a decoder for one sequence.
  * @throws UsageError for a dtype that the device does not generate in
  * @throws RuntimeFailure where the device has less memory than weights, caches and one run take, or loses what is in its
- *   caches
+ *   caches; or where the host has not what converting the weights takes
  */
 export async function openDecoder(
   model: ModelFolder,
   pattern: Pattern,
   options: DecoderSettings,
 ): Promise<CachedDecoder> {
-  const { device, dtype = "float32", capacity = defaultCapacity, provider } = options;
+  const { device, dtype = "float32", capacity = defaultCapacity } = options;
   const { config } = model;
-  const form = provider === undefined ? cacheForm(device, dtype) : "fed";
-  const weights = await model.weights();
-  const precision = precisionOf(dtype);
-  const bytesPerElement = dtype === "float16" ? 2 : 4;
-  const rows = form === "growing" ? capacity : capacityFor(config, capacity);
-  const conversion = weightConversion(config, weights, dtype, options.hostBytes);
-  const { inRuns } = conversion;
-  const fixed =
-    form === "growing"
-      ? undefined
-      : {
-          ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
-          ...(inRuns === undefined ? {} : { inRuns }),
-        };
-  let plan = growingPlan(config, pattern, capacity);
-  if (fixed !== undefined) {
-    if (inRuns === "all" && form === "resident") throw cannotConvert(config, conversion.device);
-    const need = generationNeed(
-      config,
-      conversion,
-      pattern,
-      kernelsOf(fixed.provider, precision),
-      rows,
-      bytesPerElement,
-    );
-    const free = (await deviceMemory(device))?.free;
-    if (free !== undefined && need.weights + need.caches + need.run > free) {
-      throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
-        hint: "use a shorter prompt, fewer new tokens (--max-new-tokens), --dtype float16, or --device cpu",
-      });
-    }
-    plan = [
-      `device memory: ${describe(need)}`,
-      `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
-      ...conversionLines(conversion),
-    ];
+  const { form, weights, fixed, need, lines } = await planDecoder(model, pattern, options);
+  const free = need === undefined ? undefined : (await deviceMemory(device))?.free;
+  if (need !== undefined && free !== undefined && totalNeed(need) > free) {
+    throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
+      hint: "use a shorter prompt, fewer new tokens (--max-new-tokens), --dtype float16, or --device cpu",
+    });
   }
   const graph =
     fixed === undefined
@@ -106,9 +129,9 @@ export async function openDecoder(
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });
   const names = form === "resident" ? [] : generationCaches(config, pattern);
-  const caches = names.map((name) => new FedCache(name, rows, dtype, form === "growing"));
-  const open = { config, session, tensor, fixed, tokens: capacity, bytesPerElement };
-  const decoder = new CachedDecoder(pattern, open, caches, plan);
+  const caches = names.map((name) => new FedCache(name, fixed?.capacity ?? capacity, dtype, form === "growing"));
+  const open = { config, session, tensor, fixed, tokens: capacity, bytesPerElement: dtype === "float16" ? 2 : 4 };
+  const decoder = new CachedDecoder(pattern, open, caches, lines);
   // Without a layer nothing is written: `bench` times embedding and head alone.
   const writes = form === "resident" && capacity >= 2 && config.numHiddenLayers > 0;
   if (writes && !(await keepsWhatIsWritten(decoder))) {
@@ -141,6 +164,7 @@ function gib(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }
 
-function describe({ weights, caches, run }: GenerationNeed): string {
-  return `${gib(weights + caches + run)} = weights ${gib(weights)} + caches ${gib(caches)} + one run ${gib(run)}`;
+function describe(need: GenerationNeed): string {
+  const { weights, caches, run } = need;
+  return `${gib(totalNeed(need))} = weights ${gib(weights)} + caches ${gib(caches)} + one run ${gib(run)}`;
 }

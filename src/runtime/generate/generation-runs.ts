@@ -104,3 +104,7 @@ export function generationNeed(
     run: allocatorShare * Math.max(expanded + scores, conversion.together),
   };
 }
+
+export function totalNeed({ weights, caches, run }: GenerationNeed): number {
+  return weights + caches + run;
+}

@@ -4,12 +4,16 @@
  * take over a layer's rows, each runs its own graph.
  */
 
+import { RuntimeFailure } from "../../base/errors.ts";
+import { sum } from "../../base/sum.ts";
 import type { Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
-import { openDecoder } from "./decoder.ts";
+import { decoderNeed, openDecoder } from "./decoder.ts";
+import { totalNeed } from "./generation-runs.ts";
 
 export interface PrefillSettings {
   device: ComputeDevice;
@@ -56,6 +60,25 @@ export class DevicePrefills implements PromptPrefills {
   constructor(model: ModelFolder, settings: PrefillSettings & { provider?: Provider }) {
     this.#model = model;
     this.#settings = settings;
+  }
+
+  /** @throws RuntimeFailure where the device's memory does not hold a graph of each pattern, with whatever short prompt */
+  static async open(
+    model: ModelFolder,
+    patterns: readonly Pattern[],
+    settings: PrefillSettings,
+  ): Promise<DevicePrefills> {
+    const free = (await deviceMemory(settings.device))?.free;
+    const needs = await Promise.all(patterns.map((pattern) => decoderNeed(model, pattern, settings)));
+    const need = sum(needs.map((each) => (each === undefined ? 0 : totalNeed(each))));
+    if (free !== undefined && need > free) {
+      const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+      throw new RuntimeFailure(
+        `${patterns.length} patterns side by side take ${gib(need)}, each with weights of its own; ${settings.device} has ${gib(free)} free`,
+        { hint: "give fewer patterns at once, --dtype float16, or a device with more memory" },
+      );
+    }
+    return new DevicePrefills(model, settings);
   }
 
   async *run(
