@@ -8,6 +8,7 @@
  *   npm run bench -- server                        `indexcache serve` alone: its requests against direct evaluation
  *   npm run bench -- --model ./model --threads 4
  *   npm run bench -- --transformers .venv/bin/python   beside transformers on the same machine (requirements: tools/oracle)
+ *   npm run bench -- transformers --transformers .venv/bin/python --rivals sdpa   that alone, in turn with one of its ways
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir } from "node:os";
@@ -35,6 +36,7 @@ const { values: options, positionals } = parseArgs({
     threads: { type: "string", default: String(availableParallelism()) },
     quick: { type: "boolean", default: false },
     transformers: { type: "string" },
+    rivals: { type: "string", default: "eager,sdpa,onnx" },
   },
 });
 
@@ -65,6 +67,10 @@ if (positionals.includes("rehearsal")) {
 }
 if (positionals.includes("server")) {
   await benchServer();
+  process.exit();
+}
+if (positionals.includes("transformers")) {
+  await benchTransformers();
   process.exit();
 }
 
@@ -110,9 +116,16 @@ try {
   await rm(scratch, { recursive: true });
 }
 
-if (options.transformers !== undefined) {
-  const lengths = options.quick ? [1024, 4096] : [1024, 4096, 8192];
-  const rows = await besideTransformers(model, options.transformers, arms.full, lengths, threads);
+if (options.transformers !== undefined) await benchTransformers();
+
+/** A long prefill takes transformers minutes: two are enough to see the ratio. */
+async function benchTransformers() {
+  const rows = await besideTransformers(model, options.transformers, parsePattern("F".repeat(layers)), {
+    lengths: options.quick ? [1024, 4096] : [1024, 4096, 8192],
+    threads,
+    rivals: options.rivals.split(","),
+    repeats: (length) => (length <= 1024 ? 7 : length <= 4096 ? 3 : 2),
+  });
   print(`Prefill beside transformers, fp32, ${threads} threads, all-F`, rows.head, rows.body);
 }
 

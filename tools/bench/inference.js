@@ -1,46 +1,27 @@
-/** Whole prefills as `run` makes them: seconds beside other programs, and peak memory. */
+/** Whole prefills as `run` makes them: their ids, what they must have done, and peak memory. */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { spreadOf } from "../../dist/base/spread.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openDecoder } from "../../dist/runtime/generate/decoder.js";
 import { chunksOf } from "../../dist/runtime/stages/chunks.js";
 import { countFull, requireExecutions } from "../executions.js";
 
 /** Token ids that do not repeat for a while; what they say does not matter to the clock. */
-function someIds(count, vocabulary) {
+export function someIds(count, vocabulary) {
   return Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocabulary);
 }
 
-async function timed(work) {
-  const started = performance.now();
-  await work();
-  return (performance.now() - started) / 1000;
-}
-
-/** A prefill that ran every Full layer's indexer on every chunk that needs one. */
-function requirePrefill(model, decoder, pattern, length) {
+/**
+ * A prefill that ran every Full layer's indexer on every chunk that needs one.
+ * @param before executions of indexers until then
+ */
+export function requirePrefill(model, decoder, pattern, length, before = 0) {
   const scoring = chunksOf(model.config, 0, length).filter(({ end }) => end > model.config.indexTopk).length;
   requireExecutions(
     `prefill of ${length} tokens with ${pattern}`,
-    { indexers: decoder.indexerExecutions.made },
+    { indexers: decoder.indexerExecutions.made - before },
     { indexers: scoring * countFull(pattern) },
   );
-}
-
-/** Seconds of a prefill for each arm, `{ name: median }`. */
-export async function measurePrefill(model, arms, length, { threads, repeats }) {
-  const ids = someIds(length, model.config.vocabSize);
-  const seconds = Object.fromEntries(Object.keys(arms).map((name) => [name, []]));
-  for (let repeat = 0; repeat < repeats; repeat++) {
-    for (const [name, pattern] of Object.entries(arms)) {
-      const decoder = await openDecoder(model, pattern, { device: "cpu", threads, capacity: length });
-      seconds[name].push(await timed(() => decoder.prefill(ids)));
-      requirePrefill(model, decoder, pattern, length);
-      await decoder.release();
-    }
-  }
-  return Object.fromEntries(Object.entries(seconds).map(([name, values]) => [name, spreadOf(values).median]));
 }
 
 /** Peak resident bytes of a process that loads the model and runs one prefill. */
