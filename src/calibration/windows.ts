@@ -49,6 +49,19 @@ export async function windowPerDocument(documents: AsyncIterable<ArrayLike<numbe
   return result;
 }
 
+/** A window for each document, none of them longer: the document whole, then as much of the next ones as there is room for. */
+export function fillWindows(documents: readonly Int32Array[], length: number): Int32Array[] {
+  return documents.map((_, place) => {
+    const window = new Int32Array(length);
+    for (let filled = 0, next = place; filled < length; next = (next + 1) % documents.length) {
+      const ids = (documents[next] as Int32Array).subarray(0, length - filled);
+      window.set(ids, filled);
+      filled += ids.length;
+    }
+    return window;
+  });
+}
+
 /** `count` of the windows, chosen by the seed, in their own order; all where there are no more. */
 export function chooseWindows(windows: readonly Int32Array[], count: number, seed: number): Int32Array[] {
   return choosePlaces(windows.length, count, seed).flatMap((index) => windows[index] ?? []);

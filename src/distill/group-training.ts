@@ -36,6 +36,7 @@ export async function* trainGroup(
     length,
     queries: queriesAt(recipe, 0, length).length,
     weight: settings.weight,
+    ...(recipe.sharpness === undefined ? {} : { sharpness: recipe.sharpness }),
     trained,
     targets,
     anyPattern,

@@ -12,7 +12,7 @@ import {
   hashWindows,
   loadCalibrationSet,
 } from "../../src/calibration/calibration-set.ts";
-import { chooseWindows, packWindows, windowPerDocument } from "../../src/calibration/windows.ts";
+import { chooseWindows, fillWindows, packWindows, windowPerDocument } from "../../src/calibration/windows.ts";
 
 const BOS = 256;
 const model = { vocabSize: 257, indexTopk: 4, maxPositionEmbeddings: 4096 };
@@ -58,6 +58,15 @@ describe("windows", () => {
         expect(cut.droppedDocuments).toBe(lists.length - used.length);
       }),
     );
+  });
+
+  test("a window for each document has it whole, and the next ones as far as there is room", () => {
+    const documents = [[1, 2, 3], [4, 5], [6]].map((ids) => Int32Array.from(ids));
+    expect(fillWindows(documents, 4).map((window) => [...window])).toEqual([
+      [1, 2, 3, 4],
+      [4, 5, 6, 1],
+      [6, 1, 2, 3],
+    ]);
   });
 
   test("are chosen by seed, without repetition, in their own order", () => {

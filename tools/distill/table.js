@@ -1,7 +1,8 @@
 // Distils the demo model for several patterns, rates and seeds and prints loss above all-F on held-out text, a JSON line each.
 //   node tools/distill/table.js --text train.jsonl --plan plan.json --keep FOLDER --out results.jsonl [--device cuda:0 --states computed]
 // Run `npm run build` first. A plan is a list of {name, pattern, steps, rate, batch, stride, seed, weight, targets, from?,
-// evaluate?}; `from` names an earlier row, whose model is trained on. A row without a pattern trains nothing: `evaluate` is
+// evaluate?, text?}; `from` names an earlier row, whose model is trained on. `text` lists sources with weights
+// (FILE=WEIGHT) in the place of --text, as `distill -c` takes them. A row without a pattern trains nothing: `evaluate` is
 // measured on its model, a list of patterns or how many Full layers all of them have. Rows whose names are in the results are
 // not run again, their models are taken from --keep. Hidden states are made once for each model; two processes with one
 // --keep would make them twice, so that one makes them first.
@@ -11,6 +12,8 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
+import { Terminal } from "../../dist/cli/console/terminal.js";
+import { openTrainingText } from "../../dist/cli/distill/distill-text.js";
 import { distil } from "../../dist/distill/distillation.js";
 import { writeDistilledCheckpoint } from "../../dist/distill/distilled-checkpoint.js";
 import { defaultRecipe } from "../../dist/distill/recipe.js";
@@ -114,7 +117,26 @@ const say = (row) => {
 };
 
 const base = await openModel(values.model);
-const training = (await windowsOf(base, values.text, true)).slice(0, Number(values.sequences));
+let text = { sources: undefined, windows: [] };
+/** Windows of a row's sources; those of the last row are kept. */
+async function trainingOf(sources = [values.text]) {
+  const name = sources.join("+");
+  if (text.name === name) return text.windows;
+  const sequences = Number(values.sequences);
+  const flags = { calibration: sources, seed: 0, pack: true, sequenceLength: length, sequences };
+  // Nothing is held out: the table has its own text for that.
+  const recipe = { ...defaultRecipe, steps: Number.MAX_SAFE_INTEGER / 1e6, seed: 0 };
+  const { windows } = await openTrainingText(
+    base,
+    flags,
+    recipe,
+    undefined,
+    new Terminal({ quiet: true }),
+    AbortSignal.timeout(1e9),
+  );
+  text = { name, windows };
+  return windows;
+}
 const heldOut = (await windowsOf(base, values.heldOut, false)).slice(0, 32);
 const full = "F".repeat(base.config.numHiddenLayers);
 const plan = JSON.parse(readFileSync(values.plan, "utf8"));
@@ -127,8 +149,8 @@ if (!existsSync(fullPath)) {
 const allFull = JSON.parse(readFileSync(fullPath, "utf8"));
 const above = (losses) =>
   Object.fromEntries(Object.entries(losses).map(([pattern, found]) => [pattern, paired(found, allFull)]));
-if (earlier.length === 0) say({ sequences: training.length, heldOut: heldOut.length, full: mean(allFull) });
-for (const { name, pattern, evaluate, from, ...changes } of plan) {
+if (earlier.length === 0) say({ heldOut: heldOut.length, full: mean(allFull) });
+for (const [place, { name, pattern, evaluate, from, text: sources, ...changes }] of plan.entries()) {
   if (earlier.some((row) => row.name === name)) continue;
   const model = from === undefined ? base : await openModel(join(keep, from));
   const wanted = (evaluate ?? [pattern]).flatMap((one) =>
@@ -139,7 +161,10 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
     continue;
   }
   const recipe = { ...defaultRecipe, seed: 1, ...changes };
-  const store = boundaryFiles(join(keep, `${from ?? "base"}.states`));
+  const training = await trainingOf(sources);
+  const states = (one) => [one.from ?? "base", ...(one.text ?? [])].join("+").replace(/[^a-z0-9.=+-]/gi, "_");
+  const stateFolder = join(keep, `${states({ from, text: sources })}.states`);
+  const store = boundaryFiles(stateFolder);
   const settings = {
     pattern: pattern === "any" ? "any" : parsePattern(pattern),
     recipe,
@@ -173,6 +198,14 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
     if (event.type === "trained") for (const [layer, tensors] of event.parameters) trained.set(layer, tensors);
   }
   const seconds = (performance.now() - began) / 1000;
+  // Boundaries that no later row begins a group at are of no use any more.
+  const later = plan.slice(place + 1).filter((one) => states(one) === states({ from, text: sources }));
+  const needed = (layer) =>
+    later.some((one) => layer === 0 || values.states === "stored" || one.pattern?.[layer] === "F");
+  for (let layer = 0; layer < base.config.numHiddenLayers; layer++) {
+    if (needed(layer)) continue;
+    for (const end of ["bf16", "bf16.sha256"]) rmSync(join(stateFolder, `boundary-${layer}.${end}`), { force: true });
+  }
   const folder = join(keep, name);
   rmSync(folder, { recursive: true, force: true });
   const files = ["config.json", "tokenizer.json", "tokenizer_config.json"].flatMap((file) => {
@@ -186,6 +219,8 @@ for (const { name, pattern, evaluate, from, ...changes } of plan) {
     pattern,
     ...changes,
     from,
+    text: sources,
+    sequences: training.length,
     seconds: Math.round(seconds),
     cpuSecondsPerStep: +median(spent).toFixed(3),
     wallSecondsPerStep: +median(taken).toFixed(4),

@@ -76,9 +76,7 @@ export async function openCalibrationMix(
   signal: AbortSignal,
 ): Promise<CalibrationMix> {
   const objective = objectiveOf(flags);
-  const given = await Promise.all(flags.calibration.map(sourceOf));
-  const twice = given.find(({ name }, place) => given.some((other, at) => at < place && other.name === name));
-  if (twice !== undefined) throw new UsageError(`-c names ${quoted(twice.name)} twice`);
+  const given = await namedSources(flags.calibration);
   const reader = new AnswerReader(model);
   const parts: WeightedSet[] = [];
   for (const { name, weight } of given.length === 0 ? [{ name: undefined, weight: 1 }] : given) {
@@ -143,6 +141,14 @@ function tell(set: CalibrationSet, terminal: Terminal, answers: boolean): void {
   );
 }
 
+/** What `-c` names, with weights. */
+export async function namedSources(texts: readonly string[]): Promise<{ name: string; weight: number }[]> {
+  const given = await Promise.all(texts.map(sourceOf));
+  const twice = given.find(({ name }, place) => given.some((other, at) => at < place && other.name === name));
+  if (twice !== undefined) throw new UsageError(`-c names ${quoted(twice.name)} twice`);
+  return given;
+}
+
 /** `NAME=WEIGHT`, unless there is something of that very name. */
 async function sourceOf(text: string): Promise<{ name: string; weight: number }> {
   const form = /^(?<name>.+)=(?<weight>[^=/\\]*)$/.exec(text)?.groups;
@@ -159,7 +165,7 @@ interface GeneratedSource {
   tasks?: string[];
 }
 
-function generatedOf(text: string): GeneratedSource | undefined {
+export function generatedOf(text: string): GeneratedSource | undefined {
   const form = /^(?<suite>[a-z]+):(?<tasks>.*?)(=[\d.]*)?$/.exec(text)?.groups;
   const suite = generatedSuites[form?.suite ?? ""];
   if (suite === undefined) return undefined;
@@ -171,7 +177,7 @@ function generatedOf(text: string): GeneratedSource | undefined {
 }
 
 /** Prompts and answers as ids, exactly as `eval` gives them to the model. */
-class AnswerReader {
+export class AnswerReader {
   readonly #model: ModelDescription;
   #opened: Promise<{ tokenizer: Tokenizer; assembly: PromptAssembly }> | undefined;
 

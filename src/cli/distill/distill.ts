@@ -23,13 +23,12 @@ import { type DistillDisplay, PlainDistillDisplay } from "../../report/distill/d
 import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill/distill-report.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
-import { choosePattern, openCalibrationSet, openDevices } from "../arguments/inputs.ts";
+import { addMixOptions, type MixFlags } from "../arguments/calibration-mix.ts";
+import { choosePattern, openDevices } from "../arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
-  addCalibrationOptions,
   addDeviceOptions,
   addOutputOptions,
-  type CalibrationFlags,
   type DeviceFlags,
   decimalNumber,
   demoModel,
@@ -47,9 +46,9 @@ import { shortenHelp } from "../help/help-groups.ts";
 import { helpText } from "../help/help-text.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
 import { DistillRun, explainEnd, explainUnwritten, heldOutLosses, measuredByLayer } from "./distill-run.ts";
-import { heldOutCount, splitText } from "./distill-text.ts";
+import { heldOutCount, openTrainingText, splitText } from "./distill-text.ts";
 
-interface DistillFlags extends VerifyFlags, CalibrationFlags, DeviceFlags, WorkerFlags, OutputFlags {
+interface DistillFlags extends VerifyFlags, MixFlags, DeviceFlags, WorkerFlags, OutputFlags {
   pattern: string;
   offset: number;
   output?: string;
@@ -86,6 +85,7 @@ Examples:
   $ indexcache distill --pattern uniform:4 --dry-run    what it takes, for the demo model
   $ indexcache distill --pattern uniform:4 -c text.jsonl -o ./demo-uniform4
   $ indexcache distill ./model -p quarter.json -c text.jsonl -o ./model-quarter
+  $ indexcache distill ./model -p quarter.json -c text.jsonl=0.7 -c ruler:fwe=0.3 -o ./model-quarter
   $ indexcache distill ./model --pattern any -c text.jsonl -o ./model-any
   $ indexcache search ./model-any -c text.jsonl --retain 1/6 -o sixth.json
   $ indexcache distill ./GLM-5/config.json -p uniform:4 --batch 1 --dry-run`;
@@ -101,7 +101,7 @@ export function addDistillCommand(program: Command): void {
     .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
     .option("-o, --output <folder>", "the new checkpoint")
     .option("--dry-run", "say what it takes of disk, memory and time, and stop; MODEL may be a config.json");
-  addCalibrationOptions(command);
+  addMixOptions(command);
   command
     .optionsGroup("How it is trained:")
     .option(
@@ -176,9 +176,9 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   requireSomethingToLearn(model, pattern, terminal);
   const layers = [...model.config.indexerLayers].map((_, layer) => layer);
   requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
-  const set = await openCalibrationSet(model, flags, terminal, signal);
-  const { device, devices, threads } = await openPlaces(flags, terminal);
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
+  const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal, signal);
+  const { device, devices, threads } = await openPlaces(flags, terminal);
   const text = splitText(set, recipe, flags.holdout);
   terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
@@ -277,7 +277,7 @@ function proposeNext(
 ): void {
   const { calibration, sequenceLength, dropSharedIndexers } = flags;
   if (pattern === "any") {
-    const text = calibration === undefined ? [] : ["-c", calibration];
+    const text = calibration.flatMap((source) => ["-c", source]);
     const length = sequenceLength === undefined ? [] : ["--sequence-length", String(sequenceLength)];
     const wanted = ["--retain", "1/2,1/4", ...deviceWords(flags), "-o", `${basename(output)}.json`];
     terminal.next("which layers can share now", proposedCommand(["search", output, ...text, ...length, ...wanted]));
@@ -322,7 +322,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
   const { device, devices, threads } = await openPlaces(flags, terminal);
   const work = flags.work ?? `${flags.output ?? "OUTPUT"}.work`;
-  const given = flags.calibration !== undefined;
+  const given = flags.calibration.length > 0;
   const shape = async () => {
     if (!given) {
       const drawn = recipe.steps * recipe.batch;
@@ -330,12 +330,8 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
       const heldOut = heldOutCount(sequences, recipe.batch, flags.holdout);
       return { sequences, heldOut, length: plannedLength(config, flags.sequenceLength) };
     }
-    const set = await openCalibrationSet(
-      await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal),
-      flags,
-      terminal,
-      signal,
-    );
+    const opened = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal);
+    const set = await openTrainingText(opened, flags, recipe, flags.holdout, terminal, signal);
     const text = splitText(set, recipe, flags.holdout);
     return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   };
