@@ -26,12 +26,15 @@ import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
+import { availableMemory } from "../runtime/device/host-memory.ts";
 import { type LossPlace, openLossEvaluator } from "../runtime/loss/loss.ts";
 import { meanLoss } from "../runtime/loss/mean-loss.ts";
+import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { LayerObserver } from "../runtime/stages/layer-observer.ts";
+import type { LayerRoom } from "../runtime/stages/stage-sessions.ts";
 import { parseRetain } from "../search/retain.ts";
 import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
@@ -196,7 +199,10 @@ async function comparePairs(
 ): Promise<PairStatistics> {
   const { numHiddenLayers, indexerLayers, indexTopk } = model.config;
   const statistics = new PairStatistics(numHiddenLayers, fullLayers(indexerLayers), indexTopk);
-  const observer = await LayerObserver.open(model, threads);
+  const room = await roomToCompare(model, windows);
+  if (room !== undefined)
+    terminal.note("comparing layers: the model has no room in memory, its layers are loaded in turn");
+  const observer = await LayerObserver.open(model, threads, room);
   const started = performance.now();
   try {
     for (const [index, ids] of windows.entries()) {
@@ -210,6 +216,17 @@ async function comparePairs(
     await observer.release();
   }
   return statistics;
+}
+
+/** Whether layers come and go while they are compared; undefined where all stay. */
+async function roomToCompare(model: ModelFolder, windows: readonly Int32Array[]): Promise<LayerRoom | undefined> {
+  const sizes = await sizesOf(model);
+  const memory = availableMemory();
+  if (sizes === undefined || wholeBytes(sizes) <= memory) return undefined;
+  const lengths = [Math.max(...windows.map(({ length }) => length))];
+  const { room } = requirePartsRoom(model.config, sizes, lengths, memory);
+  // None stays: losses come next, and memory that this process has had does not all go back.
+  return { ...room, staysFrom: model.config.numHiddenLayers, headStays: false };
 }
 
 interface LossWork {

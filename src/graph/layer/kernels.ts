@@ -93,6 +93,19 @@ export function kernelsOf(
   };
 }
 
+/** Elements of a layer's experts from which on putting them together on the host takes seconds. */
+const heavyExperts = 2 ** 25;
+
+/**
+ * Which weights of frozen layers are converted in every run while their neighbours are trained. Large experts: converting them
+ * beforehand takes 5 s a GiB, in every run 5 ms, and a layer is opened anew for each group and each pass.
+ */
+export function frozenInRuns(provider: Provider, config: DsaConfig): { inRuns?: WeightsInRuns } {
+  const { nRoutedExperts, moeIntermediateSize, hiddenSize } = config;
+  const heavy = 3 * nRoutedExperts * moeIntermediateSize * hiddenSize >= heavyExperts;
+  return provider === "cuda" && heavy ? { inRuns: "experts" } : {};
+}
+
 /**
  * Kernels of graphs that take one chunk of rows after the other on a CPU: an expert without rows does not run there, and no
  * chunk is so long that its experts all have some.

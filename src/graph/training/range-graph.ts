@@ -9,7 +9,7 @@ import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
 import { layerOver, selectOver, sequenceContext } from "../frames/sequence-graph.ts";
 import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
-import type { Provider } from "../layer/kernels.ts";
+import { frozenInRuns, type Provider } from "../layer/kernels.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 
 /** Layers `from` to `to - 1`. */
@@ -44,7 +44,10 @@ export function buildRangeGraph(
   }
   const hidden = graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
   graph.input("position_ids", OnnxType.int64, [rows]);
-  const context = sequenceContext(graph, config, shape, { precision: OnnxType.float, provider, boundaries: false });
+  const context = sequenceContext(graph, config, shape, {
+    ...{ precision: OnnxType.float, provider, boundaries: false },
+    ...frozenInRuns(provider, config),
+  });
   const last = Math.max(...boundaries);
   for (const [layer, states] of statesAfter(graph, context, weights, { from: range.from, to: last }, hidden)) {
     if (boundaries.includes(layer)) output(layer, states);

@@ -15,6 +15,7 @@ import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 import { Selection } from "./selection.ts";
 import { type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
+import type { LayerRoom } from "./stage-sessions.ts";
 
 /** One layer of one sequence. Queries are the rows that see at least `index_topk` keys. */
 export interface LayerObservation {
@@ -48,11 +49,14 @@ export class LayerObserver {
     this.#tensor = tensor;
   }
 
-  /** On the CPU: a layer's tensors go to and fro. */
-  static async open(model: ModelFolder, threads: number): Promise<LayerObserver> {
+  /**
+   * On the CPU: a layer's tensors go to and fro.
+   * @param room which layers stay in memory; all of them where absent
+   */
+  static async open(model: ModelFolder, threads: number, room?: LayerRoom): Promise<LayerObserver> {
     const { Tensor } = await loadRuntime();
     const settings = { device: "cpu", threads, folder: model.places.folder } as const;
-    const stages = await StageModel.open(model, settings);
+    const stages = await StageModel.open(model, settings, { room });
     const probes: OnnxSession[] = [];
     const observer = new LayerObserver(model.config, stages, probes, Tensor);
     try {
