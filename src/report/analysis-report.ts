@@ -2,7 +2,7 @@
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
 import { formatHeatmap } from "./heatmap.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
-import { formatFields, formatTable } from "./text-table.ts";
+import { formatFields, formatTable, left, right } from "./text-table.ts";
 
 /** Pairs that are listed: those that interact most. */
 const LISTED_PAIRS = 12;
@@ -46,69 +46,60 @@ function positions({ overlap, recall, similarity, sources }: AnalysisFile): stri
     const values = sources.slice(1).map((layer, index) => matrix[layer]?.[index] ?? Number.NaN);
     return values.length === 0 ? "-" : (values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(3);
   };
-  const rows = overlap.by_position.map(({ from, to, queries, mean }, index) => [
-    `${formatCount(from)} to ${formatCount(to)}`,
-    formatCount(queries),
-    ...[mean, recall.by_position[index]?.mean ?? [], similarity.by_position[index]?.mean ?? []].map(neighbours),
-  ]);
-  const all = ["all", formatCount(overlap.by_position.reduce((total, { queries }) => total + queries, 0))];
-  rows.push([...all, ...[overlap, recall, similarity].map(({ mean }) => neighbours(mean))]);
-  const right = (title: string) => ({ title, align: "right" as const });
-  const columns = [{ title: "Visible keys" }, right("Queries"), right("Overlap"), right("Recall"), right("Similarity")];
-  return `Each layer with the indexer before it, by position\n${formatTable(columns, rows)}`;
+  const buckets = overlap.by_position.map(({ from, to, queries, mean }, index) => ({
+    keys: `${formatCount(from)} to ${formatCount(to)}`,
+    queries,
+    means: [mean, recall.by_position[index]?.mean ?? [], similarity.by_position[index]?.mean ?? []],
+  }));
+  const queries = buckets.reduce((total, bucket) => total + bucket.queries, 0);
+  const all = { keys: "all", queries, means: [overlap, recall, similarity].map(({ mean }) => mean) };
+  const table = formatTable(
+    [...buckets, all],
+    [
+      left("Visible keys", ({ keys }) => keys),
+      right("Queries", (bucket) => formatCount(bucket.queries)),
+      ...["Overlap", "Recall", "Similarity"].map((title, at) =>
+        right<typeof all>(title, ({ means }) => neighbours(means[at] ?? [])),
+      ),
+    ],
+  );
+  return `Each layer with the indexer before it, by position\n${table}`;
 }
 
 function patterns({ patterns: compared }: AnalysisFile): string {
-  const rows = compared.map((pattern) => {
-    const means = pattern.mean_of_shared_layers;
-    return [
-      pattern.origin,
-      String(pattern.full_layers),
-      formatLoss(pattern.loss),
-      pattern.origin === "model" ? "" : formatLossChange(pattern.change),
-      pattern.origin === "model" ? "" : formatError(pattern.change_standard_error),
-      ...(means === null
-        ? ["", "", ""]
-        : [means.overlap, means.recall, means.similarity].map((mean) => mean.toFixed(3))),
-      pattern.index_topk_pattern,
-    ];
-  });
-  const right = (title: string) => ({ title, align: "right" as const });
-  const columns = [
-    { title: "By" },
-    right("Full"),
-    right("Loss"),
-    right("Change"),
-    right("+-"),
-    right("Overlap"),
-    right("Recall"),
-    right("Similarity"),
-    { title: "Pattern" },
-  ];
-  return `Patterns: loss on the calibration set, statistics of their Shared layers\n${formatTable(columns, rows)}`;
+  const table = formatTable(compared, [
+    left("By", ({ origin }) => origin),
+    right("Full", ({ full_layers: full }) => String(full)),
+    right("Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ origin, change }) => (origin === "model" ? "" : formatLossChange(change))),
+    right("+-", ({ origin, change_standard_error: error }) => (origin === "model" ? "" : formatError(error))),
+    right("Overlap", ({ mean_of_shared_layers: means }) => means?.overlap.toFixed(3) ?? ""),
+    right("Recall", ({ mean_of_shared_layers: means }) => means?.recall.toFixed(3) ?? ""),
+    right("Similarity", ({ mean_of_shared_layers: means }) => means?.similarity.toFixed(3) ?? ""),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters),
+  ]);
+  return `Patterns: loss on the calibration set, statistics of their Shared layers\n${table}`;
 }
 
 function sensitivity({ sensitivity: { base, flips } }: AnalysisFile): string {
   if (flips.length === 0) return `Sensitivity: ${base} has no Full layer to flip`;
-  const rows = flips.map(({ layer, loss, change, change_standard_error: error }) => [
-    String(layer),
-    formatLoss(loss),
-    formatLossChange(change),
-    formatError(error),
+  const table = formatTable(flips, [
+    right("Layer", ({ layer }) => String(layer)),
+    right("Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ change }) => formatLossChange(change)),
+    right("+-", ({ change_standard_error: error }) => formatError(error)),
   ]);
-  const columns = ["Layer", "Loss", "Change", "+-"].map((title) => ({ title, align: "right" as const }));
-  return `Sensitivity: one more Shared layer in ${base}\n${formatTable(columns, rows)}`;
+  return `Sensitivity: one more Shared layer in ${base}\n${table}`;
 }
 
 function pairs(all: NonNullable<AnalysisFile["pairs"]>): string {
   const strongest = [...all].sort((a, b) => Math.abs(b.interaction) - Math.abs(a.interaction)).slice(0, LISTED_PAIRS);
-  const rows = strongest.map(({ layers, change, interaction, interaction_standard_error: error }) => [
-    layers.join(" + "),
-    formatLossChange(change),
-    formatLossChange(interaction),
-    formatError(error),
+  const table = formatTable(strongest, [
+    right("Layers", ({ layers }) => layers.join(" + ")),
+    right("Change", ({ change }) => formatLossChange(change)),
+    right("Interaction", ({ interaction }) => formatLossChange(interaction)),
+    right("+-", ({ interaction_standard_error: error }) => formatError(error)),
   ]);
-  const columns = ["Layers", "Change", "Interaction", "+-"].map((title) => ({ title, align: "right" as const }));
   const title = `Pairs: the ${strongest.length} of ${all.length} that interact most (change less the changes of both alone)`;
-  return `${title}\n${formatTable(columns, rows)}`;
+  return `${title}\n${table}`;
 }

@@ -3,7 +3,7 @@
 import type { Pattern } from "../pattern/pattern.ts";
 import { countFull } from "../pattern/pattern.ts";
 import { formatLoss, formatLossChange } from "./quantities.ts";
-import { formatTable } from "./text-table.ts";
+import { formatTable, left } from "./text-table.ts";
 
 export interface DemoArm {
   name: string;
@@ -36,25 +36,23 @@ const SHOWN_QUESTION = 27;
 export function formatDemoReport({ arms, questions, length }: DemoResult): string {
   const [baseline] = arms;
   const correct = (arm: number) => questions.filter(({ answers }) => answers[arm]?.correct === true).length;
-  const table = formatTable(
-    [{ title: "" }, { title: "expected" }, ...arms.map(({ name }) => ({ title: name }))],
-    [
-      ...questions.map(({ question, expected, answers }) => [
-        cut(question, SHOWN_QUESTION),
-        cut(expected, SHOWN_EXPECTATION),
-        ...answers.map(({ text, correct }) => (correct ? "✓" : `✗ ${cut(text, SHOWN_ANSWER)}`)),
-      ]),
-      ["answered as expected", "", ...arms.map((_, arm) => `${correct(arm)} of ${questions.length}`)],
-      [
-        "loss on held-out text",
-        "",
-        ...arms.map(({ loss }, arm) =>
-          arm === 0 || baseline === undefined ? formatLoss(loss) : formatLossChange(loss - baseline.loss),
-        ),
-      ],
-      ["indexers that run", "", ...arms.map(({ pattern }) => `${countFull(pattern)} of ${pattern.length}`)],
-    ],
-  );
+  const lossOf = (arm: DemoArm) =>
+    arm === baseline || baseline === undefined ? formatLoss(arm.loss) : formatLossChange(arm.loss - baseline.loss);
+  const lines: [name: string, expected: string, ofArm: (arm: DemoArm, index: number) => string][] = [
+    ...questions.map(({ question, expected, answers }): (typeof lines)[number] => [
+      cut(question, SHOWN_QUESTION),
+      cut(expected, SHOWN_EXPECTATION),
+      (_, arm) => (answers[arm]?.correct === true ? "✓" : `✗ ${cut(answers[arm]?.text ?? "", SHOWN_ANSWER)}`),
+    ]),
+    ["answered as expected", "", (_, arm) => `${correct(arm)} of ${questions.length}`],
+    ["loss on held-out text", "", lossOf],
+    ["indexers that run", "", ({ pattern }) => `${countFull(pattern)} of ${pattern.length}`],
+  ];
+  const table = formatTable(lines, [
+    left("", ([name]) => name),
+    left("expected", ([, expected]) => expected),
+    ...arms.map((arm, index) => left<(typeof lines)[number]>(arm.name, ([, , ofArm]) => ofArm(arm, index))),
+  ]);
   return [
     `${questions.length} questions about texts of ${length} tokens (✓ as expected, ✗ what came instead):`,
     "",

@@ -5,7 +5,7 @@ import type { Diagnosis } from "../runtime/device/diagnosis.ts";
 import type { Gpu } from "../runtime/device/gpu.ts";
 import { cudaIndex } from "../runtime/session/execution-provider.ts";
 import { formatBytes, formatCount } from "./quantities.ts";
-import { formatFields, formatTable } from "./text-table.ts";
+import { formatFields, formatTable, left, right } from "./text-table.ts";
 
 /** The `--json` form. */
 export interface DoctorRecord {
@@ -89,24 +89,14 @@ function describeGpu({ index, name, memoryTotal, memoryFree, driver, computeCapa
 }
 
 function formatChecks(checks: readonly DeviceCheck[], gpus: readonly Gpu[]): string {
-  const rows = checks.map(({ device, lacks, trial }) => [
-    device,
-    lacks.length === 0 ? "works" : "not available",
-    trial?.flops === undefined ? "-" : formatCount(trial.flops / 1e9),
+  return formatTable(checks, [
+    left("Device", ({ device }) => device),
+    left("State", ({ lacks }) => (lacks.length === 0 ? "works" : "not available")),
+    right("fp32 GFLOP/s", ({ trial }) => (trial?.flops === undefined ? "-" : formatCount(trial.flops / 1e9))),
     // The CPU is what the others are compared with.
-    trial?.difference === undefined ? "-" : trial.difference.toExponential(1),
-    gpus.find(({ index }) => index === cudaIndex(device))?.name ?? "",
+    right("Max diff to CPU", ({ trial }) => trial?.difference?.toExponential(1) ?? "-"),
+    left("", ({ device }) => gpus.find(({ index }) => index === cudaIndex(device))?.name ?? ""),
   ]);
-  return formatTable(
-    [
-      { title: "Device" },
-      { title: "State" },
-      { title: "fp32 GFLOP/s", align: "right" },
-      { title: "Max diff to CPU", align: "right" },
-      { title: "" },
-    ],
-    rows,
-  );
 }
 
 function formatLacks({ device, lacks }: DeviceCheck): string {

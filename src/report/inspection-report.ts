@@ -69,9 +69,8 @@ export function formatInspection(
     knownField(model.knownPatterns),
     [
       "Not used",
-      model.leftoverIndexers.length === 0
-        ? undefined
-        : `indexers of layers ${model.leftoverIndexers.join(", ")}, which config.json makes Shared`,
+      model.leftoverIndexers.length > 0 &&
+        `indexers of layers ${model.leftoverIndexers.join(", ")}, which config.json makes Shared`,
     ],
     [
       "Indexer",
@@ -100,7 +99,7 @@ export function formatInspection(
       `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
     ],
     ["Contract", model.contract],
-    ["Distilled", model.distilled === undefined ? undefined : describeOrigin(model.distilled)],
+    ["Distilled", model.distilled && describeOrigin(model.distilled)],
     ...model.notes.map((note): [string, string] => ["Note", note]),
   ]);
 }

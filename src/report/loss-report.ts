@@ -5,7 +5,7 @@ import { sum } from "../base/sum.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Measurement } from "../runtime/measurement.ts";
 import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatRate } from "./quantities.ts";
-import { formatFields, formatTable } from "./text-table.ts";
+import { formatFields, formatTable, left, right } from "./text-table.ts";
 
 /** The `--json` form: nothing in it depends on the clock. */
 export interface LossRecord {
@@ -101,30 +101,20 @@ export function formatLossReport(
     ["Perplexity", Math.exp(loss).toFixed(4)],
     ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
     ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
-    ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
-    ...(timing === undefined ? [] : [["Before it", describeTiming(timing)] as const]),
+    ["Loading", loads && formatLoads(loads)],
+    ["Before it", timing && describeTiming(timing)],
   ]);
   return sources.length < 2 ? fields : `${fields}\n\n${formatSources(sources)}`;
 }
 
 function formatSources(sources: readonly SourceLoss[]): string {
-  const columns = [
-    { title: "Weight", align: "right" },
-    { title: "Loss", align: "right" },
-    { title: "+-", align: "right" },
-    { title: "Tokens", align: "right" },
-    { title: "Source" },
-  ] as const;
-  return formatTable(
-    columns,
-    sources.map(({ name, weight, loss, tokens }) => [
-      weight.toFixed(2),
-      formatLoss(loss.mean),
-      formatError(loss.standardError),
-      formatCount(tokens),
-      name,
-    ]),
-  );
+  return formatTable(sources, [
+    right("Weight", ({ weight }) => weight.toFixed(2)),
+    right("Loss", ({ loss }) => formatLoss(loss.mean)),
+    right("+-", ({ loss }) => formatError(loss.standardError)),
+    right("Tokens", ({ tokens }) => formatCount(tokens)),
+    left("Source", ({ name }) => name),
+  ]);
 }
 
 function describeTiming({ loadSeconds, warmUpSeconds }: LossTiming): string {

@@ -5,7 +5,7 @@ import type { Dialect } from "../engines/dialect.ts";
 import { dialects, type EngineName, engineNames } from "../engines/engines.ts";
 import type { IndexFields } from "../engines/index-fields.ts";
 import type { ServedModel } from "../engines/served-model.ts";
-import { formatTable } from "./text-table.ts";
+import { formatTable, left, right } from "./text-table.ts";
 
 /** What one engine would run. */
 export interface EngineOutcome {
@@ -35,17 +35,11 @@ export function engineOutcomes(fields: IndexFields, model: ServedModel, chosen?:
 }
 
 export function formatOutcomes(outcomes: readonly EngineOutcome[], model: ServedModel): string {
-  const rows = outcomes.map(({ engine, index_topk_pattern: letters, full_layers: full, failure }) => [
-    engine,
-    full === undefined ? "" : `${full.length} of ${model.indexers.length}`,
-    letters ?? failure ?? "",
+  return formatTable(outcomes, [
+    left("Engine", ({ engine }) => engine),
+    right("Full", ({ full_layers: full }) => (full === undefined ? "" : `${full.length} of ${model.indexers.length}`)),
+    left("Layers that it would run", ({ index_topk_pattern: letters, failure }) => letters ?? failure ?? ""),
   ]);
-  const columns = [
-    { title: "Engine" },
-    { title: "Full", align: "right" },
-    { title: "Layers that it would run" },
-  ] as const;
-  return formatTable(columns, rows);
 }
 
 /** The rules behind the outcomes. */

@@ -10,7 +10,7 @@ import {
 import type { RecordedSession } from "../runtime/session/recording.ts";
 import { noTraffic, type Traffic } from "../runtime/session/traffic.ts";
 import { formatBytes, formatCount, formatDuration } from "./quantities.ts";
-import { formatTable } from "./text-table.ts";
+import { formatTable, left, right } from "./text-table.ts";
 
 export interface Profile {
   command: "loss" | "run";
@@ -140,25 +140,16 @@ export function formatProfile({ command, device, seconds, blocking, sessions }: 
 
 /** @param total seconds that shares are of; without it there are none */
 function formatOperators(operators: readonly OperatorProfile[], total?: number): string {
-  const rows = operators.map(({ operator, provider, runs, seconds, bytes }) => [
-    operator,
-    providerName(provider),
-    formatCount(runs),
-    milliseconds(seconds),
-    formatBytes(bytes),
-    total === undefined || total === 0 ? "" : `${((100 * seconds) / total).toFixed(1)}%`,
+  return formatTable(operators, [
+    left("Operator", ({ operator }) => operator),
+    left("Provider", ({ provider }) => providerName(provider)),
+    right("Runs", ({ runs }) => formatCount(runs)),
+    right("Milliseconds", ({ seconds }) => milliseconds(seconds)),
+    right("Output", ({ bytes }) => formatBytes(bytes)),
+    right(total === undefined ? "" : "Share", ({ seconds }) =>
+      total === undefined || total === 0 ? "" : `${((100 * seconds) / total).toFixed(1)}%`,
+    ),
   ]);
-  return formatTable(
-    [
-      { title: "Operator" },
-      { title: "Provider" },
-      { title: "Runs", align: "right" },
-      { title: "Milliseconds", align: "right" },
-      { title: "Output", align: "right" },
-      { title: total === undefined ? "" : "Share", align: "right" },
-    ],
-    rows,
-  );
 }
 
 function formatCpuOperators(sessions: readonly RecordedSession[]): string {
@@ -184,32 +175,21 @@ function timeNote(device: string, blocking: boolean): string {
 }
 
 function formatTraffic(sessions: readonly RecordedSession[]): string {
-  const row = (name: string, { runs, ...sums }: Traffic, seconds: number): string[] => [
-    name,
-    formatCount(runs),
-    milliseconds(seconds),
-    ...[[sums.tensorsIn, sums.bytesIn] as const, [sums.tensorsOut, sums.bytesOut] as const].flatMap(
-      ([tensors, bytes]) => [
-        `${formatCount(tensors)} (${perRun(tensors, runs)})`,
-        `${formatBytes(bytes)} (${formatBytes(Math.round(ratio(bytes, runs)))})`,
-      ],
-    ),
-  ];
-  const rows = sessions.map(({ name, traffic, profile }) => row(name, traffic, profile.seconds));
-  const all = joinTraffic(sessions);
-  const seconds = sessions.reduce((sum, { profile }) => sum + profile.seconds, 0);
-  return formatTable(
-    [
-      { title: "Graph" },
-      { title: "Runs", align: "right" },
-      { title: "Milliseconds", align: "right" },
-      { title: "Tensors in (a run)", align: "right" },
-      { title: "Bytes in (a run)", align: "right" },
-      { title: "Tensors out (a run)", align: "right" },
-      { title: "Bytes out (a run)", align: "right" },
-    ],
-    sessions.length > 1 ? [...rows, row("in all", all, seconds)] : rows,
-  );
+  const graphs = sessions.map(({ name, traffic, profile }) => ({ name, ...traffic, seconds: profile.seconds }));
+  const seconds = graphs.reduce((sum, graph) => sum + graph.seconds, 0);
+  const all = { name: "in all", ...joinTraffic(sessions), seconds };
+  const tensors = (count: number, runs: number): string => `${formatCount(count)} (${perRun(count, runs)})`;
+  const bytes = (count: number, runs: number): string =>
+    `${formatBytes(count)} (${formatBytes(Math.round(ratio(count, runs)))})`;
+  return formatTable(graphs.length > 1 ? [...graphs, all] : graphs, [
+    left("Graph", ({ name }) => name),
+    right("Runs", ({ runs }) => formatCount(runs)),
+    right("Milliseconds", (graph) => milliseconds(graph.seconds)),
+    right("Tensors in (a run)", ({ tensorsIn, runs }) => tensors(tensorsIn, runs)),
+    right("Bytes in (a run)", ({ bytesIn, runs }) => bytes(bytesIn, runs)),
+    right("Tensors out (a run)", ({ tensorsOut, runs }) => tensors(tensorsOut, runs)),
+    right("Bytes out (a run)", ({ bytesOut, runs }) => bytes(bytesOut, runs)),
+  ]);
 }
 
 /** Stages have their own numbers of runs, so what is small is decided for each of them. */

@@ -1,10 +1,11 @@
 /** Plain-text tables: no lines, no colour, so that they read the same on a terminal, in a log and in an issue. */
 import { cellText } from "../base/quoted.ts";
 
-export interface Column {
+/** How a column is headed and laid out. */
+export interface Heading {
   title: string;
   /** Numbers to the right, so that their digits stand under each other. */
-  align?: "left" | "right";
+  align?: "right";
   /**
    * Where the cells go if the table is wider than it may be: on a line above the rows that they stand for (empty cells
    * belong to the row before), or on one below their row; `late` ones only if the table is too wide even then.
@@ -14,8 +15,41 @@ export interface Column {
   label?: string;
 }
 
-/** Rows under titles, columns two blanks apart, no blanks at line ends. */
-export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+/** A column of a table that has a row for each of some items: its heading, and what it says of an item. */
+export interface Column<T> extends Heading {
+  cell(item: T, index: number): string;
+}
+
+/** Columns in their order; those that are false are left out. */
+export type Columns<T> = readonly (Column<T> | false)[];
+
+export function left<T>(title: string, cell: Column<T>["cell"], folding: Partial<Heading> = {}): Column<T> {
+  return { title, cell, ...folding };
+}
+
+export function right<T>(title: string, cell: Column<T>["cell"], folding: Partial<Heading> = {}): Column<T> {
+  return { title, cell, align: "right", ...folding };
+}
+
+/** The columns that a table has, and the cells of its rows. */
+export function tableCells<T>(items: readonly T[], columns: Columns<T>): { columns: Column<T>[]; rows: string[][] } {
+  const present = columns.filter((column) => column !== false);
+  return { columns: present, rows: items.map((item, index) => present.map(({ cell }) => cell(item, index))) };
+}
+
+/**
+ * A row for each item under titles, columns two blanks apart, no blanks at line ends.
+ * @param width columns of the terminal, within which the table is folded; undefined is a file or pipe, which is never folded
+ */
+export function formatTable<T>(items: readonly T[], columns: Columns<T>, width?: number): string {
+  const { columns: headings, rows } = tableCells(items, columns);
+  const plain = layOut(headings, rows);
+  if (width === undefined || fits(plain, width)) return plain;
+  const folded = foldedTable(width, headings, rows, ["above", "below"]);
+  return fits(folded, width) ? folded : foldedTable(width, headings, rows, ["above", "below", "late"]);
+}
+
+function layOut(columns: readonly Heading[], rows: readonly (readonly string[])[]): string {
   const lines = [columns.map(({ title }) => title), ...rows].map((line) => line.map(cellText));
   const widths = columns.map((_, index) => Math.max(...lines.map((line) => displayWidth(line[index] ?? ""))));
   return lines
@@ -32,27 +66,15 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
     .join("\n");
 }
 
-/** The same table, folded where its lines would be longer than `width`: undefined is a file or pipe, which is never folded. */
-export function formatTableWithin(
-  width: number | undefined,
-  columns: readonly Column[],
-  rows: readonly (readonly string[])[],
-): string {
-  const plain = formatTable(columns, rows);
-  if (width === undefined || fits(plain, width)) return plain;
-  const folded = foldedTable(width, columns, rows, ["above", "below"]);
-  return fits(folded, width) ? folded : foldedTable(width, columns, rows, ["above", "below", "late"]);
-}
-
 function fits(text: string, width: number): boolean {
   return text.split("\n").every((line) => displayWidth(line) <= width);
 }
 
 function foldedTable(
   width: number,
-  columns: readonly Column[],
+  columns: readonly Heading[],
   rows: readonly (readonly string[])[],
-  folds: readonly Column["fold"][],
+  folds: readonly Heading["fold"][],
 ): string {
   const places = columns.map(({ fold }) => (fold !== undefined && folds.includes(fold) ? fold : "row"));
   const cellsAt = (row: readonly string[], which: (place: string) => boolean) =>
@@ -61,7 +83,7 @@ function foldedTable(
       return which(places[index] as string) && cell !== "" ? [label === "" ? cell : `${label} ${cell}`] : [];
     });
   const kept = columns.filter((_, index) => places[index] === "row");
-  const table = formatTable(
+  const table = layOut(
     kept,
     rows.map((row) => row.filter((_, index) => places[index] === "row")),
   );
@@ -95,15 +117,16 @@ export function wrapWords(text: string, width: number, indent = ""): string[] {
   return [...lines, indent + line];
 }
 
+export type Field = readonly [name: string, value: string | undefined | false];
+
 /**
- * Names on the left, values on the right of them; entries without a value are left out.
+ * Names on the left, values on the right of them; entries whose value is undefined or false are left out.
  * @param columns that no line exceeds where words, or letters of a pattern, allow it; undefined is a file or pipe
  */
-export function formatFields(
-  fields: readonly (readonly [name: string, value: string | undefined])[],
-  columns?: number,
-): string {
-  const present = fields.flatMap(([name, value]) => (value === undefined ? [] : [[name, cellText(value)] as const]));
+export function formatFields(fields: readonly Field[], columns?: number): string {
+  const present = fields.flatMap(([name, value]) =>
+    value === undefined || value === false ? [] : [[name, cellText(value)] as const],
+  );
   const width = Math.max(0, ...present.map(([name]) => name.length));
   if (columns === undefined) return present.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
   const room = Math.max(1, columns - width - 2);

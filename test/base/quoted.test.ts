@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { cellText, escapeControls, escapeForTerminal, messageLine, quoted, quotedList } from "../../src/base/quoted.ts";
-import { formatTable } from "../../src/report/text-table.ts";
+import { formatTable, left } from "../../src/report/text-table.ts";
 
 test("control characters are shown, not obeyed", () => {
   expect(escapeControls("a\u001b[31mb\u0000\n\r\t\u007f\u009b\u202e\u2028\ufeff")).toBe(
@@ -56,7 +56,7 @@ test("no known error carries what a terminal obeys, in its message or its hint",
 });
 
 test("a cell of a table is one line", () => {
-  const table = formatTable([{ title: "task" }, { title: "n" }], [["a\nb\u001b[2J", "1"]]);
+  const table = formatTable(["a\nb\u001b[2J"], [left("task", (name) => name), left("n", () => "1")]);
   expect(table).toBe("task           n\na\\nb\\u001b[2J  1");
   expect(cellText("q".repeat(100_000)).length).toBeLessThan(460);
 });

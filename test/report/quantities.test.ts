@@ -7,7 +7,7 @@ import {
   formatMagnitude,
   formatRate,
 } from "../../src/report/quantities.ts";
-import { formatFields, formatTable } from "../../src/report/text-table.ts";
+import { formatFields, formatTable, left, right } from "../../src/report/text-table.ts";
 
 describe("quantities", () => {
   test("bytes", () => {
@@ -50,13 +50,12 @@ describe("quantities", () => {
 
 describe("tables", () => {
   test("align columns and leave no blanks at line ends", () => {
-    const table = formatTable(
-      [{ title: "Step", align: "right" }, { title: "Name" }],
-      [
-        ["1", "äöü"],
-        ["10", ""],
-      ],
-    );
+    const names = ["äöü", ""];
+    const table = formatTable(names, [
+      right("Step", (_, index) => String(10 ** index)),
+      left("Name", (name) => name),
+      false,
+    ]);
     expect(table).toBe("Step  Name\n   1  äöü\n  10");
   });
 

@@ -22,7 +22,7 @@ import { parsePattern } from "../../dist/pattern/pattern.js";
 import { uniformPattern } from "../../dist/pattern/schedule.js";
 import { benchMeasurement } from "../../dist/report/bench/bench-record.js";
 import { formatBytes } from "../../dist/report/quantities.js";
-import { formatTable } from "../../dist/report/text-table.js";
+import { formatTable, right } from "../../dist/report/text-table.js";
 import { PatternTimer } from "../../dist/runtime/generate/pattern-timer.js";
 import { measurePeakMemory } from "./inference.js";
 import { measureRehearsals, measureSearch } from "./search.js";
@@ -222,11 +222,6 @@ function ratio(part, whole) {
 }
 
 function print(title, head, body) {
-  const columns = head.map((name) => ({ title: name, align: "right" }));
-  console.log(
-    `\n${title}\n${formatTable(
-      columns,
-      body.map((row) => row.map(String)),
-    )}`,
-  );
+  const columns = head.map((name, index) => right(name, (row) => String(row[index])));
+  console.log(`\n${title}\n${formatTable(body, columns)}`);
 }

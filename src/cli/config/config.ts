@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { z } from "zod";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
-import { formatTable } from "../../report/text-table.ts";
+import { formatTable, left } from "../../report/text-table.ts";
 import { Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
 import { COMMON, CONFIG_NAME, type ConfigFile, configHint } from "./config-file.ts";
@@ -131,10 +131,12 @@ function showFile(config: ConfigFile | undefined, all: Command, json: boolean, t
   terminal.result(config === undefined ? `No ${CONFIG_NAME} here or above.` : `Config file  ${config.path}`);
   if (found.length > 0) {
     terminal.result(
-      `\n${formatTable(
-        [{ title: "command" }, { title: "option" }, { title: "value" }, { title: "from" }],
-        found.map(({ command, option, value, from }) => [command, option, String(value), from]),
-      )}`,
+      `\n${formatTable(found, [
+        left("command", ({ command }) => command),
+        left("option", ({ option }) => option),
+        left("value", ({ value }) => String(value)),
+        left("from", ({ from }) => from),
+      ])}`,
     );
   }
   for (const name of ignored) terminal.warn(`${name} is set, and no option reads it`);
@@ -164,9 +166,10 @@ function showCommand(command: Command, config: ConfigFile | undefined, json: boo
     return;
   }
   terminal.result(
-    formatTable(
-      [{ title: "option" }, { title: "value" }, { title: "from" }],
-      rows.map(({ option, value, from }) => [option, value === null ? "-" : String(value), from]),
-    ),
+    formatTable(rows, [
+      left("option", ({ option }) => option),
+      left("value", ({ value }) => (value === null ? "-" : String(value))),
+      left("from", ({ from }) => from),
+    ]),
   );
 }

@@ -8,7 +8,7 @@ import { randomPrompts, type Verification, verify } from "../../live/verificatio
 import { countFull, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount, formatLossChange } from "../../report/quantities.ts";
-import { formatFields, formatTable } from "../../report/text-table.ts";
+import { formatFields, formatTable, left, right } from "../../report/text-table.ts";
 import { choosePattern, openCalibrationSet } from "../arguments/inputs.ts";
 import {
   addCalibrationOptions,
@@ -236,23 +236,13 @@ async function promptsFor(
 
 function formatVerification({ pattern, own, ranges, prompts: count, begins }: Verification, indexTopk: number): string {
   const worst = ranges.reduce((most, range) => (range.change > most.change ? range : most));
-  const rows = ranges.map(({ from, to, change, moved, noise, acts }) => [
-    `${formatCount(from)} to ${formatCount(to - 1)}`,
-    formatLossChange(change),
-    moved.toExponential(1),
-    noise.toExponential(1),
-    acts ? "yes" : "no",
+  const table = formatTable(ranges, [
+    right("Positions", ({ from, to }) => `${formatCount(from)} to ${formatCount(to - 1)}`),
+    right("Loss", ({ change }) => formatLossChange(change)),
+    right("Moved", ({ moved }) => moved.toExponential(1)),
+    right("Noise", ({ noise }) => noise.toExponential(1)),
+    left("Acts", ({ acts }) => (acts ? "yes" : "no")),
   ]);
-  const table = formatTable(
-    [
-      { title: "Positions", align: "right" },
-      { title: "Loss", align: "right" },
-      { title: "Moved", align: "right" },
-      { title: "Noise", align: "right" },
-      { title: "Acts" },
-    ],
-    rows,
-  );
   return [
     table,
     "",

@@ -28,7 +28,7 @@ import { readText, readTextIfPresent } from "../../formats/text-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../../report/pattern-report.ts";
-import { formatTable } from "../../report/text-table.ts";
+import { formatTable, left, right } from "../../report/text-table.ts";
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "../arguments/options.ts";
 import { Terminal } from "../console/terminal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
@@ -270,16 +270,14 @@ async function list(model: string | undefined, flags: PatternFlags, terminal: Te
     );
     return;
   }
-  const columns = [
-    { title: "Name" },
-    { title: "Full", align: "right" },
-    { title: "Evidence" },
-    { title: "What it is" },
-  ] as const;
-  const rows = found
-    .map(describeKnown)
-    .map(({ name, full_layers: full, layers, evidence, what }) => [name, `${full} of ${layers}`, evidence, what]);
-  terminal.result(formatTable(columns, rows));
+  terminal.result(
+    formatTable(found.map(describeKnown), [
+      left("Name", ({ name }) => name),
+      right("Full", ({ full_layers: full, layers }) => `${full} of ${layers}`),
+      left("Evidence", ({ evidence }) => evidence),
+      left("What it is", ({ what }) => what),
+    ]),
+  );
   for (const tier of new Set(found.map((one) => one.tier))) terminal.note(`${tier}: ${evidenceWords[tier]}`);
   terminal.note("indexcache pattern NAME prints one, and -p NAME takes it, from any folder");
 }

@@ -1,7 +1,7 @@
 /** What `bench` prints. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
-import { formatFields, formatTable } from "../text-table.ts";
+import { formatFields, formatTable, left, right } from "../text-table.ts";
 import { isAboveLimit, isWithinNoise } from "./bench-record.ts";
 
 export function formatBenchReport(file: BenchFile): string {
@@ -32,34 +32,53 @@ export function formatBenchReport(file: BenchFile): string {
 }
 
 function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
-  const rows = measurements.flatMap((measurement) => {
-    const { context, chunks, arms, indexers } = measurement;
+  const timed = measurements.flatMap((measurement) => {
     const noise = isWithinNoise(measurement);
-    return arms.map((arm, index) => [
-      index > 0 ? "" : `${formatCount(context)}${chunks === undefined || chunks.timed === chunks.all ? "" : "*"}`,
-      arm.pattern,
-      String(patterns[index]?.full_layers),
-      seconds(arm.seconds.median),
-      formatRateNumber(arm.tokens_per_second),
-      `${arm.speedup.median.toFixed(2)}x`,
-      index === 0 ? "" : `${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)}`,
-      index === 0 ? "" : noise ? "?" : `${arm.limit.toFixed(2)}x`,
-      index === 0 ? "" : noise ? "?" : `${arm.of_limit.toFixed(2)}${isAboveLimit(arm) ? "!" : ""}`,
-      index > 0 ? "" : `${noise ? "noise" : formatShare(indexers.share)} (${formatShare(indexers.alone_share)})`,
-    ]);
+    return measurement.arms.map((arm, index) => ({ ...measurement, arm, index, noise }));
   });
-  const right = (name: string) => ({ title: name, align: "right" as const });
-  const columns = [
-    right("Context"),
-    { title: "Pattern" },
-    ...["Full", "Seconds", "Tokens/s", "Speed-up", "Low to high", "Limit", "Of limit", "Indexers (alone)"].map(right),
-  ];
+  type Timed = (typeof timed)[number];
+  /** The first arm is what the others are compared with. */
+  const compared = (cell: (one: Timed) => string) => (one: Timed) => (one.index === 0 ? "" : cell(one));
+  const once = (cell: (one: Timed) => string) => (one: Timed) => (one.index > 0 ? "" : cell(one));
+  const table = formatTable(timed, [
+    right(
+      "Context",
+      once(
+        ({ context, chunks }) =>
+          formatCount(context) + (chunks === undefined || chunks.timed === chunks.all ? "" : "*"),
+      ),
+    ),
+    left("Pattern", ({ arm }) => arm.pattern),
+    right("Full", ({ index }) => String(patterns[index]?.full_layers)),
+    right("Seconds", ({ arm }) => seconds(arm.seconds.median)),
+    right("Tokens/s", ({ arm }) => formatRateNumber(arm.tokens_per_second)),
+    right("Speed-up", ({ arm }) => `${arm.speedup.median.toFixed(2)}x`),
+    right(
+      "Low to high",
+      compared(({ arm: { speedup } }) => `${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)}`),
+    ),
+    right(
+      "Limit",
+      compared(({ arm, noise }) => (noise ? "?" : `${arm.limit.toFixed(2)}x`)),
+    ),
+    right(
+      "Of limit",
+      compared(({ arm, noise }) => (noise ? "?" : arm.of_limit.toFixed(2) + (isAboveLimit(arm) ? "!" : ""))),
+    ),
+    right(
+      "Indexers (alone)",
+      once(
+        ({ indexers, noise }) =>
+          `${noise ? "noise" : formatShare(indexers.share)} (${formatShare(indexers.alone_share)})`,
+      ),
+    ),
+  ]);
   const sampled = measurements.filter(({ chunks }) => chunks !== undefined && chunks.timed < chunks.all);
   const notes = sampled.map(
     ({ context, chunks }) =>
       `* ${formatCount(context)}: from ${chunks?.timed} of ${chunks?.all} query chunks, on caches of random rows`,
   );
-  return [title, formatTable(columns, rows), ...notes, ...measurements.flatMap(doubts)].join("\n");
+  return [title, table, ...notes, ...measurements.flatMap(doubts)].join("\n");
 }
 
 /** What of a measurement cannot be the indexers' doing. */
@@ -81,22 +100,14 @@ function doubts(measurement: BenchMeasurement): string[] {
 
 function memory({ patterns, prefill }: BenchFile): string {
   const longest = Math.max(...prefill.map(({ context }) => context));
-  const rows = patterns.map((pattern) => [
-    pattern.name,
-    pattern.index_topk_pattern,
-    formatBytes(pattern.weight_bytes),
-    formatBytes(longest * pattern.latent_bytes_per_token),
-    formatBytes(longest * pattern.indexer_key_bytes_per_token),
+  const table = formatTable(patterns, [
+    left("Pattern", ({ name }) => name),
+    left("Layers", ({ index_topk_pattern: letters }) => letters),
+    right("Weights", ({ weight_bytes: bytes }) => formatBytes(bytes)),
+    right("Latent cache", ({ latent_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
+    right("Indexer keys", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
   ]);
-  const right = (title: string) => ({ title, align: "right" as const });
-  const columns = [
-    { title: "Pattern" },
-    { title: "Layers" },
-    right("Weights"),
-    right("Latent cache"),
-    right("Indexer keys"),
-  ];
-  return `Memory, float32, caches at ${formatCount(longest)} tokens\n${formatTable(columns, rows)}`;
+  return `Memory, float32, caches at ${formatCount(longest)} tokens\n${table}`;
 }
 
 function seconds(value: number): string {

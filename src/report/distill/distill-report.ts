@@ -2,8 +2,8 @@
 import { type Change, lossChange } from "../../analyze/loss-change.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Measurement } from "../../runtime/measurement.ts";
-import { formatLoss, formatLossChange } from "../quantities.ts";
-import { formatFields, formatTable } from "../text-table.ts";
+import { formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { formatFields, formatTable, left, right } from "../text-table.ts";
 
 export interface HeldOutLosses {
   /** Of the model's own pattern. */
@@ -83,34 +83,22 @@ export function formatDistillReport(record: DistillRecord, width: number | undef
     width,
   );
   if (losses === undefined || after === undefined) return fields;
-  const error = (value: number | null): string => (value === null ? "unknown" : value.toFixed(5));
-  const rows = [
-    ["model's own pattern, untrained", formatLoss(losses.own), "", ""],
+  const measured = [
+    { what: "model's own pattern, untrained", loss: losses.own, change: undefined },
     ...(before === undefined || losses.before === undefined
       ? []
-      : [
-          [
-            "pattern, untrained",
-            formatLoss(losses.before),
-            formatLossChange(before.mean),
-            error(before.standard_error),
-          ],
-        ]),
-    [
-      pattern === "any" ? "model's own pattern, trained" : "pattern, trained",
-      formatLoss(losses.after),
-      formatLossChange(after.mean),
-      error(after.standard_error),
-    ],
+      : [{ what: "pattern, untrained", loss: losses.before, change: before }]),
+    {
+      what: pattern === "any" ? "model's own pattern, trained" : "pattern, trained",
+      loss: losses.after,
+      change: after,
+    },
   ];
-  const table = formatTable(
-    [
-      { title: "Held-out loss" },
-      { title: "Loss", align: "right" },
-      { title: "Change", align: "right" },
-      { title: "+-", align: "right" },
-    ],
-    rows,
-  );
+  const table = formatTable(measured, [
+    left("Held-out loss", ({ what }) => what),
+    right("Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ change }) => (change === undefined ? "" : formatLossChange(change.mean))),
+    right("+-", ({ change }) => (change === undefined ? "" : formatError(change.standard_error))),
+  ]);
   return `${fields}\n\n${table}`;
 }

@@ -1,6 +1,8 @@
 /** What layers select, and what sharing costs. */
+
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
 import { formatCount, formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { left, right } from "../text-table.ts";
 import type { AnalysisEvidence, Evidence } from "./evidence.ts";
 import { heatmapChart, interactionChart } from "./heatmap-chart.ts";
 import { bullets, code, table, text } from "./markdown.ts";
@@ -46,23 +48,23 @@ async function layersSection({ file }: AnalysisEvidence, suffix: string, title: 
   };
 }
 
+type Bucket = AnalysisFile["overlap"]["by_position"][number];
+type Compared = AnalysisFile["patterns"][number];
+
 /** How the statistics of neighbours change with the number of keys. */
 function positionTable(file: AnalysisFile): string | undefined {
   if (file.overlap.by_position.length < 2) return undefined;
-  const rows = file.overlap.by_position.map(({ from, to, queries }, index) => [
-    `${formatCount(from)} to ${formatCount(to)}`,
-    formatCount(queries),
-    ...statistics.map(([field]) => {
-      const bucket = file[field].by_position[index];
-      return bucket === undefined ? "" : neighbourMean(bucket.mean, file.sources).toFixed(3);
-    }),
-  ]);
   const columns = [
-    { title: "Visible keys" },
-    { title: "Queries", align: "right" as const },
-    ...statistics.map(([, name]) => ({ title: name, align: "right" as const })),
+    left<Bucket>("Visible keys", ({ from, to }) => `${formatCount(from)} to ${formatCount(to)}`),
+    right<Bucket>("Queries", ({ queries }) => formatCount(queries)),
+    ...statistics.map(([field, name]) =>
+      right<Bucket>(name, (_, index) => {
+        const bucket = file[field].by_position[index];
+        return bucket === undefined ? "" : neighbourMean(bucket.mean, file.sources).toFixed(3);
+      }),
+    ),
   ];
-  return blocks("Means over pairs of a layer and the one before it:", table(columns, rows));
+  return blocks("Means over pairs of a layer and the one before it:", table(file.overlap.by_position, columns));
 }
 
 function neighbourMean(matrix: AnalysisFile["overlap"]["mean"], sources: readonly number[]): number {
@@ -93,22 +95,15 @@ async function sharingSection({ file }: AnalysisEvidence, suffix: string, title:
 }
 
 function patternsTable(file: AnalysisFile): string {
-  const rows = file.patterns.map((entry) => {
-    const local = entry.mean_of_shared_layers;
-    return [
-      entry.origin,
-      String(entry.full_layers),
-      ...statistics.map(([field]) => (local === null ? "" : local[field].toFixed(3))),
-      entry.change === 0 ? "" : `${formatLossChange(entry.change)} ± ${formatError(entry.change_standard_error)}`,
-      code(entry.index_topk_pattern),
-    ];
-  });
-  const columns = [
-    { title: "Made by" },
-    { title: "Full", align: "right" as const },
-    ...statistics.map(([, name]) => ({ title: name, align: "right" as const })),
-    { title: "Loss change", align: "right" as const },
-    { title: "Pattern" },
-  ];
-  return table(columns, rows);
+  return table(file.patterns, [
+    left("Made by", ({ origin }) => origin),
+    right("Full", ({ full_layers: full }) => String(full)),
+    ...statistics.map(([field, name]) =>
+      right<Compared>(name, ({ mean_of_shared_layers: local }) => local?.[field].toFixed(3) ?? ""),
+    ),
+    right("Loss change", ({ change, change_standard_error: error }) =>
+      change === 0 ? "" : `${formatLossChange(change)} ± ${formatError(error)}`,
+    ),
+    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
+  ]);
 }

@@ -1,8 +1,10 @@
 /** What patterns gain in time and memory. */
+
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { isAboveLimit, isWithinNoise } from "../bench/bench-record.ts";
 import { formatRateNumber, formatShare } from "../bench/bench-report.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
+import { left, right } from "../text-table.ts";
 import type { BenchEvidence, Evidence } from "./evidence.ts";
 import { code, table, text } from "./markdown.ts";
 import { blocks, chartLine, type Section } from "./section.ts";
@@ -47,51 +49,37 @@ function conditions({ model, machine, settings, tool }: BenchFile): string {
 }
 
 function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasurement[]): string {
-  const rows = measured.flatMap((measurement) => {
-    const { context, arms, indexers } = measurement;
+  const timed = measured.flatMap((measurement) => {
     const noise = isWithinNoise(measurement);
-    return arms.map((arm, index) => [
-      index === 0 ? formatCount(context) : "",
-      text(arm.pattern),
-      arm.seconds.median.toPrecision(3),
-      formatRateNumber(arm.tokens_per_second),
-      index === 0
-        ? "1.00"
-        : `${arm.speedup.median.toFixed(2)} (${arm.speedup.low.toFixed(2)} to ${arm.speedup.high.toFixed(2)})`,
-      index === 0 ? "" : noise ? "?" : arm.limit.toFixed(2),
-      index === 0 ? "" : noise ? "?" : `${formatShare(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
-      index === 0 ? (noise ? "within noise" : formatShare(indexers.share)) : "",
-    ]);
+    return measurement.arms.map((arm, index) => ({ ...measurement, arm, isFirst: index === 0, noise }));
   });
-  const columns = [
-    { title: phase === "prefill" ? "Prefill, tokens" : "Decode behind", align: "right" as const },
-    { title: "Pattern" },
-    { title: "Seconds", align: "right" as const },
-    { title: "tokens/s", align: "right" as const },
-    { title: "Speed-up", align: "right" as const },
-    { title: "Limit", align: "right" as const },
-    { title: "Of it", align: "right" as const },
-    { title: "Indexers", align: "right" as const },
-  ];
-  return table(columns, rows);
+  return table(timed, [
+    right(phase === "prefill" ? "Prefill, tokens" : "Decode after", ({ isFirst, context }) =>
+      isFirst ? formatCount(context) : "",
+    ),
+    left("Pattern", ({ arm }) => text(arm.pattern)),
+    right("Seconds", ({ arm }) => arm.seconds.median.toPrecision(3)),
+    right("tokens/s", ({ arm }) => formatRateNumber(arm.tokens_per_second)),
+    right("Speed-up", ({ isFirst, arm: { speedup } }) =>
+      isFirst ? "1.00" : `${speedup.median.toFixed(2)} (${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)})`,
+    ),
+    right("Limit", ({ isFirst, noise, arm }) => (isFirst ? "" : noise ? "?" : arm.limit.toFixed(2))),
+    right("Of it", ({ isFirst, noise, arm }) =>
+      isFirst ? "" : noise ? "?" : `${formatShare(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
+    ),
+    right("Indexers", ({ isFirst, noise, indexers }) =>
+      isFirst ? (noise ? "within noise" : formatShare(indexers.share)) : "",
+    ),
+  ]);
 }
 
 function memoryTable({ patterns }: BenchFile): string {
-  const rows = patterns.map((pattern) => [
-    text(pattern.name),
-    String(pattern.full_layers),
-    formatBytes(pattern.weight_bytes),
-    formatBytes(pattern.latent_bytes_per_token),
-    formatBytes(pattern.indexer_key_bytes_per_token),
-    code(pattern.index_topk_pattern),
+  return table(patterns, [
+    left("Memory", ({ name }) => text(name)),
+    right("Full", ({ full_layers: full }) => String(full)),
+    right("Weights", ({ weight_bytes: bytes }) => formatBytes(bytes)),
+    right("Latent cache per token", ({ latent_bytes_per_token: bytes }) => formatBytes(bytes)),
+    right("Indexer keys per token", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(bytes)),
+    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
   ]);
-  const columns = [
-    { title: "Memory" },
-    { title: "Full", align: "right" as const },
-    { title: "Weights", align: "right" as const },
-    { title: "Latent cache per token", align: "right" as const },
-    { title: "Indexer keys per token", align: "right" as const },
-    { title: "Pattern" },
-  ];
-  return table(columns, rows);
 }

@@ -1,4 +1,5 @@
 /** Markdown of a report. Text from files is escaped: a model or a file may be called anything. */
+import { type Columns, tableCells } from "../text-table.ts";
 
 /** Text as it stands, with no letter of it read as Markdown or HTML. */
 export function text(value: string): string {
@@ -21,17 +22,13 @@ export function codeBlock(language: string, lines: readonly string[]): string {
   return `${fence}${language}\n${lines.join("\n")}\n${fence}`;
 }
 
-export interface TableColumn {
-  title: string;
-  align?: "right";
-}
-
-/** A table; cells are Markdown already. */
-export function table(columns: readonly TableColumn[], rows: readonly (readonly string[])[]): string {
+/** A table with a row for each item; titles and cells are Markdown already. */
+export function table<T>(items: readonly T[], columns: Columns<T>): string {
+  const { columns: headings, rows } = tableCells(items, columns);
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [
-    line(columns.map(({ title }) => title)),
-    line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
+    line(headings.map(({ title }) => title)),
+    line(headings.map(({ align }) => (align === "right" ? "--:" : "---"))),
     ...rows.map(line),
   ].join("\n");
 }

@@ -1,4 +1,5 @@
 /** Where every number comes from: commands, versions and fingerprints. */
+import { left } from "../text-table.ts";
 import type { Evidence, Source } from "./evidence.ts";
 import { code, codeBlock, table, text } from "./markdown.ts";
 import { blocks, type Section } from "./section.ts";
@@ -22,26 +23,15 @@ const SHOWN = 16;
 
 export function provenanceSection(evidence: Evidence): Section {
   const origins = originsOf(evidence);
-  const columns = [
-    { title: "File" },
-    { title: "Kind" },
-    { title: "SHA-256" },
-    { title: "Weights" },
-    { title: "Config" },
-    { title: "Calibration tokens" },
-    { title: "Made with" },
-  ];
-  const rows = origins.map(({ path, kind, sha256, weights, config, calibration, tool }) => [
-    code(fileName(path)),
-    kind,
-    hash(sha256),
-    hash(weights),
-    hash(config),
-    hash(calibration),
-    text(
-      [`indexcache ${tool.version}`, tool.runtime, tool.device, tool.dtype]
-        .filter((part) => part !== undefined)
-        .join(", "),
+  const made = table(origins, [
+    left("File", ({ path }) => code(fileName(path))),
+    left("Kind", ({ kind }) => kind),
+    left("SHA-256", ({ sha256 }) => hash(sha256)),
+    left("Weights", ({ weights }) => hash(weights)),
+    left("Config", ({ config }) => hash(config)),
+    left("Calibration tokens", ({ calibration }) => hash(calibration)),
+    left("Made with", ({ tool: { version, runtime, device, dtype } }) =>
+      text([`indexcache ${version}`, runtime, device, dtype].filter((part) => part !== undefined).join(", ")),
     ),
   ]);
   const commands = origins.flatMap(({ tool }) => (tool.command === undefined ? [] : [tool.command]));
@@ -49,7 +39,7 @@ export function provenanceSection(evidence: Evidence): Section {
   return {
     heading: "How it was made",
     body: blocks(
-      table(columns, rows),
+      made,
       `Hashes are shortened to ${SHOWN} digits; the files have them whole. Weights and config are the same in all but files of bench, or this report would not exist; losses on other calibration tokens have a chart of their own.`,
       commands.length === 0 ? undefined : blocks("Commands:", codeBlock("sh", commands)),
       silent.length === 0 ? undefined : `No command is recorded in ${silent.join(", ")}.`,

@@ -1,10 +1,12 @@
 /** What searches found: strips, losses against retention, the way there. */
+
 import { knownSequences } from "../../formats/journal.ts";
 import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
 import { formatStrategy, stabilityLines } from "../search/search-report.ts";
+import { left, right } from "../text-table.ts";
 import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
 import { type LossPoint, lossChart } from "./loss-chart.ts";
 import { code, table, text } from "./markdown.ts";
@@ -31,34 +33,27 @@ export async function patternSection({ searches }: Evidence): Promise<Section | 
     })),
   );
   const isHeldOut = searches.some(({ file }) => file.patterns?.some(({ held_out: out }) => out !== undefined) === true);
-  const rows = searches.flatMap(({ name, file }) =>
-    resultsOf(file).map((result, index) => [
-      index === 0 ? text(name) : "",
-      index === 0 ? text(formatStrategy(file.search)) : "",
-      `${countFull(result.index_topk_pattern)} of ${file.model.layers}`,
-      formatLoss(result.loss),
-      changeWithError(file, result),
-      ...(isHeldOut ? [heldOutOf(file, result.index_topk_pattern) ?? ""] : []),
-      index === 0 ? `${formatCount(file.search.evaluations)} in ${formatDuration(file.search.seconds)}` : "",
-      code(result.index_topk_pattern),
-    ]),
+  const results = searches.flatMap(({ name, file }) =>
+    resultsOf(file).map((result, index) => ({ name, file, result, isFirst: index === 0 })),
   );
-  const columns = [
-    { title: "File" },
-    { title: "Strategy" },
-    { title: "Full", align: "right" },
-    { title: "Loss", align: "right" },
-    { title: "Change", align: "right" },
-    ...(isHeldOut ? ([{ title: "Held out", align: "right" }] as const) : []),
-    { title: "Evaluations", align: "right" },
-    { title: "Pattern" },
-  ] as const;
+  const patterns = table(results, [
+    left("File", ({ isFirst, name }) => (isFirst ? text(name) : "")),
+    left("Strategy", ({ isFirst, file }) => (isFirst ? text(formatStrategy(file.search)) : "")),
+    right("Full", ({ file, result }) => `${countFull(result.index_topk_pattern)} of ${file.model.layers}`),
+    right("Loss", ({ result }) => formatLoss(result.loss)),
+    right("Change", ({ file, result }) => changeWithError(file, result)),
+    isHeldOut && right("Held out", ({ file, result }) => heldOutOf(file, result.index_topk_pattern) ?? ""),
+    right("Evaluations", ({ isFirst, file: { search } }) =>
+      isFirst ? `${formatCount(search.evaluations)} in ${formatDuration(search.seconds)}` : "",
+    ),
+    left("Pattern", ({ result }) => code(result.index_topk_pattern)),
+  ]);
   return {
     heading: "Patterns",
     body: blocks(
       "A Full layer (F) runs its lightning indexer; a Shared layer (S) reads with the tokens that the nearest Full layer before it has chosen.",
       chartLine([strip]),
-      table(columns, rows),
+      patterns,
       "Losses are nats per token on the calibration set; changes are against every indexer of the model, ± one standard error, paired over sequences.",
       ...searches.map(describeStability),
       isHeldOut ? "Held out is the change on sequences that the search did not see." : undefined,
@@ -172,33 +167,29 @@ function triedPatterns({ file, journal }: SearchEvidence): [pattern: string, { f
   });
 }
 
+type Step = CheckedPatternFile["trajectory"][number] | NonNullable<FoundRecord["steps"]>[number];
+type FoundRecord = NonNullable<CheckedPatternFile["patterns"]>[number];
+
 /** The committed steps of the sparsest pattern: of greedy, or of another search. */
-function stepsOf(file: CheckedPatternFile): Measured[] {
+function stepsOf(file: CheckedPatternFile): readonly Step[] {
   return file.trajectory.length > 0 ? file.trajectory : (file.patterns?.at(-1)?.steps ?? []);
 }
 
 function stepsTable({ file, name }: SearchEvidence): string | undefined {
-  const steps = file.trajectory.length > 0 ? file.trajectory : (file.patterns?.at(-1)?.steps ?? []);
+  const steps = stepsOf(file);
   if (steps.length === 0) return undefined;
-  const rows = steps.map((step, index) => [
-    String(index + 1),
-    "flipped_layer" in step ? String(step.flipped_layer) : step.flipped_layers.join(" "),
-    String(countFull(step.index_topk_pattern)),
-    formatLoss(step.loss),
-    changeWithError(file, step),
-    step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${step.lead.within_noise === true ? " (noise)" : ""}`,
-    code(step.index_topk_pattern),
+  const rows = table(steps, [
+    right("Step", (_, index) => String(index + 1)),
+    right("Layer", (step) => ("flipped_layer" in step ? String(step.flipped_layer) : step.flipped_layers.join(" "))),
+    right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
+    right(file.search.objective === "kl" ? "KL" : "Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", (step) => changeWithError(file, step)),
+    right("Lead over the next layer", ({ lead }) =>
+      lead === undefined ? "" : `${formatLoss(lead.nats)}${lead.within_noise === true ? " (noise)" : ""}`,
+    ),
+    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
   ]);
-  const columns = [
-    { title: "Step", align: "right" },
-    { title: "Layer", align: "right" },
-    { title: "Full", align: "right" },
-    { title: file.search.objective === "kl" ? "KL" : "Loss", align: "right" },
-    { title: "Change", align: "right" },
-    { title: "Lead over the next layer", align: "right" },
-    { title: "Pattern" },
-  ] as const;
-  return blocks(`### Steps of ${text(name)}`, table(columns, rows));
+  return blocks(`### Steps of ${text(name)}`, rows);
 }
 
 function changeOf(file: CheckedPatternFile, { loss, change }: Measured): number {

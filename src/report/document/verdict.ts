@@ -1,4 +1,5 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
+
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { cannotTell, primaryRow } from "../eval/eval-gate.ts";
@@ -11,6 +12,7 @@ import {
   formatScore,
 } from "../quantities.ts";
 import { isOptimum } from "../search/search-report.ts";
+import { right } from "../text-table.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
 import { bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
@@ -209,18 +211,14 @@ function forecastLines(evidence: Evidence, pattern: Pattern, forecast: PrefillFo
 }
 
 function lengthsTable({ lengths }: PrefillForecast): string {
-  return table(
-    [
-      { title: "Prompt, tokens", align: "right" },
-      { title: "Share of prompts", align: "right" },
-      { title: "Prefill, predicted", align: "right" },
-    ],
-    lengths.map(({ tokens, share, speedup, extrapolated }) => [
-      formatCount(tokens),
-      percent(share),
-      `${times(speedup)}${extrapolated ? " (extrapolated)" : ""}`,
-    ]),
-  );
+  return table(lengths, [
+    right("Prompt, tokens", ({ tokens }) => formatCount(tokens)),
+    right("Share of prompts", ({ share }) => percent(share)),
+    right(
+      "Prefill, predicted",
+      ({ speedup, extrapolated }) => `${times(speedup)}${extrapolated ? " (extrapolated)" : ""}`,
+    ),
+  ]);
 }
 
 // Whether quality holds.

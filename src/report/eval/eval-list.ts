@@ -1,29 +1,21 @@
 /** What `eval --list` prints: suites and their tasks. */
 import type { ListedTask } from "../../eval/suites.ts";
-import { formatTableWithin } from "../text-table.ts";
+import { formatTable, left, right } from "../text-table.ts";
 
 /** @param width columns of the terminal; undefined for a file or pipe */
 export function formatTaskList(tasks: readonly ListedTask[], width?: number): string {
-  return formatTableWithin(
-    width,
+  return formatTable(
+    tasks,
     [
-      { title: "Suite" },
-      { title: "Task" },
-      { title: "Version", align: "right" },
-      { title: "Metric" },
-      { title: "Scores" },
-      { title: "New tokens", align: "right" },
-      { title: "Data", fold: "below", label: "data:" },
+      left("Suite", ({ suite }) => suite),
+      left("Task", ({ task }) => task),
+      right("Version", ({ version }) => String(version)),
+      left("Metric", ({ metric }) => metric),
+      left("Scores", ({ scores }) => scores),
+      right("New tokens", ({ maxNewTokens }) => String(maxNewTokens)),
+      left("Data", ({ data }) => data, { fold: "below", label: "data:" }),
     ],
-    tasks.map(({ suite, task, version, metric, scores, maxNewTokens, data }) => [
-      suite,
-      task,
-      String(version),
-      metric,
-      scores,
-      String(maxNewTokens),
-      data,
-    ]),
+    width,
   );
 }
 

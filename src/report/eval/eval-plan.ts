@@ -1,7 +1,7 @@
 /** What `eval --dry-run` prints: what would run, and about how long. */
 import type { PlannedCell } from "../../eval/run/plan.ts";
 import { formatCount, formatDuration } from "../quantities.ts";
-import { formatTableWithin, wrapWords } from "../text-table.ts";
+import { formatTable, left, right, wrapWords } from "../text-table.ts";
 
 export interface EvalPlanRecord {
   suite: string;
@@ -17,23 +17,18 @@ export interface EvalPlanRecord {
 
 /** @param width columns of the terminal; undefined for a file or pipe */
 export function formatEvalPlan(plan: EvalPlanRecord, width?: number): string {
-  const rows = plan.cells.map((cell) => [
-    cell.length === undefined ? cell.task : `${cell.task} ${cell.length}`,
-    formatCount(cell.items),
-    formatCount(cell.prompt_tokens),
-    formatCount(cell.longest_prompt),
-    cell.too_long === 0 ? "" : formatCount(cell.too_long),
-    formatCount(cell.max_new_tokens),
-  ]);
-  const right = (title: string) => ({ title, align: "right" as const });
-  const columns = [
-    { title: "Task" },
-    right("Items"),
-    right("Prompt tokens"),
-    right("Longest"),
-    right("Too long"),
-    right("New tokens at most"),
-  ];
+  const table = formatTable(
+    plan.cells,
+    [
+      left("Task", ({ task, length }) => (length === undefined ? task : `${task} ${length}`)),
+      right("Items", ({ items }) => formatCount(items)),
+      right("Prompt tokens", ({ prompt_tokens: tokens }) => formatCount(tokens)),
+      right("Longest", ({ longest_prompt: tokens }) => formatCount(tokens)),
+      right("Too long", ({ too_long: items }) => (items === 0 ? "" : formatCount(items))),
+      right("New tokens at most", ({ max_new_tokens: tokens }) => formatCount(tokens)),
+    ],
+    width,
+  );
   const time =
     plan.estimated_seconds === null ? "not known" : `at most about ${formatDuration(plan.estimated_seconds)}`;
   const lines = [
@@ -43,9 +38,5 @@ export function formatEvalPlan(plan: EvalPlanRecord, width?: number): string {
     ...plan.skipped_tasks.map(({ task, reason }) => `Skipped ${task}: ${reason}`),
     `${formatCount(plan.items)} items under ${plan.arms.length} arms, ${plan.workers} at a time; time: ${time}`,
   ];
-  return [
-    formatTableWithin(width, columns, rows),
-    "",
-    ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
-  ].join("\n");
+  return [table, "", ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width)))].join("\n");
 }

@@ -1,5 +1,6 @@
 /** An evaluation as a table for a terminal and as Markdown; JSON is the result file itself. */
 import type { EvalComparison, EvalResult, EvalRow } from "../../formats/eval-result.ts";
+import { table } from "../document/markdown.ts";
 import {
   formatCount,
   formatDuration,
@@ -8,7 +9,7 @@ import {
   formatRate,
   formatScore,
 } from "../quantities.ts";
-import { type Column, formatTableWithin, wrapWords } from "../text-table.ts";
+import { type Column, formatTable, left, right, wrapWords } from "../text-table.ts";
 import { cannotTell, primaryRow } from "./eval-gate.ts";
 
 /**
@@ -19,10 +20,11 @@ export function formatEvalReport(result: EvalResult, width?: number): string {
   const labels = armLabels(result, width);
   const lines = remarks(result, labels);
   return [
-    ...sectionsOf(result).flatMap(({ title, rows: shown }) => {
-      const { columns, rows } = tableOf(result, shown, labels, result.arms.length === 1);
-      return [...(title === undefined ? [] : [title, ""]), formatTableWithin(width, columns, rows), ""];
-    }),
+    ...sectionsOf(result).flatMap(({ title, rows }) => [
+      ...(title === undefined ? [] : [title, ""]),
+      formatTable(rows.flatMap(linesOf), columnsOf(result, labels, result.arms.length === 1), width),
+      "",
+    ]),
     ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width))),
   ].join("\n");
 }
@@ -30,18 +32,17 @@ export function formatEvalReport(result: EvalResult, width?: number): string {
 /** The report as Markdown: the same table with every interval, and the same remarks. */
 export function formatEvalMarkdown(result: EvalResult): string {
   const labels = armLabels(result, undefined);
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  // A bar would end the cell.
+  const columns = columnsOf(result, labels, true).map((column) => ({
+    ...column,
+    cell: (line: Line, index: number) => column.cell(line, index).replaceAll("|", "\\|"),
+  }));
   return [
-    ...sectionsOf(result).flatMap(({ title, rows: shown }) => {
-      const { columns, rows } = tableOf(result, shown, labels, true);
-      return [
-        ...(title === undefined ? [] : [`**${title}**`, ""]),
-        line(columns.map((column) => column.title)),
-        line(columns.map(({ align }) => (align === "right" ? "--:" : "---"))),
-        ...rows.map(line),
-        "",
-      ];
-    }),
+    ...sectionsOf(result).flatMap(({ title, rows }) => [
+      ...(title === undefined ? [] : [`**${title}**`, ""]),
+      table(rows.flatMap(linesOf), columns),
+      "",
+    ]),
     ...remarks(result, labels).map((remark) => `- ${remark}`),
   ].join("\n");
 }
@@ -73,64 +74,74 @@ function sectionsOf({ suite, rows }: EvalResult): { title?: string; rows: EvalRo
   return [...shown, { title: "all suites", rows: [...left] }].filter((section) => section.rows.length > 0);
 }
 
-/** One line for each row and arm; what belongs to the row stands on its first line. */
-function tableOf(
-  result: EvalResult,
-  shown: readonly EvalRow[],
-  labels: readonly string[],
-  everyInterval: boolean,
-): { columns: Column[]; rows: string[][] } {
-  const confidence = `${percent(1 - result.statistics.alpha)} CI`;
-  const right = (title: string): Column => ({ title, align: "right" });
+/** A line of the table: a row under one arm. */
+interface Line {
+  row: EvalRow;
+  arm: number;
+  comparison: EvalComparison | undefined;
+}
+
+function linesOf(row: EvalRow): Line[] {
+  return row.arms.map((_, arm) => ({ row, arm, comparison: row.comparisons.find((one) => one.arm === arm) }));
+}
+
+/** What belongs to the row stands on its first line. */
+function columnsOf(result: EvalResult, labels: readonly string[], everyInterval: boolean): Column<Line>[] {
+  const { alpha } = result.statistics;
+  const confidence = `${percent(1 - alpha)} CI`;
   const compared = result.arms.length > 1;
-  const columns: Column[] = [
-    { title: "Task", fold: "above", label: "" },
-    { ...right("n"), fold: "above" },
-    { title: "Arm" },
-    right("Score"),
-    ...(everyInterval ? [right(confidence)] : []),
-    ...(compared ? [right("Change"), right(confidence), right("p")] : []),
-    { ...right("Gold loss"), fold: "late", label: "gold loss" },
-    ...(compared
-      ? [
-          { ...right("Change"), fold: "late" as const, label: "change" },
-          ...(everyInterval ? [right(confidence)] : []),
-          { title: "Verdict", fold: "below" as const, label: "" },
-        ]
-      : []),
-  ];
-  const rows = shown.flatMap((row) =>
-    row.arms.map((arm, index) => {
-      const comparison = row.comparisons.find((one) => one.arm === index);
-      const { items } = row;
-      return [
-        index === 0 ? rowName(row) : "",
-        index === 0 ? formatCount(items) : "",
-        labels[index] ?? "",
-        items === 0 ? "-" : formatScore(arm.score),
-        ...(everyInterval ? [items === 0 ? "" : range(arm.interval, formatScore)] : []),
-        ...(compared ? changeCells(comparison, result.statistics.alpha) : []),
-        arm.gold_loss?.toFixed(4) ?? "-",
-        ...(compared ? lossCells(comparison, everyInterval) : []),
-        ...(compared ? [comparison === undefined ? "" : verdictWords(comparison)] : []),
-      ];
+  /** A cell of what the arm is compared by; empty for the baseline. */
+  const ofChange = (cell: (comparison: EvalComparison) => string) => (line: Line) =>
+    line.comparison === undefined ? "" : cell(line.comparison);
+  const columns: (Column<Line> | false)[] = [
+    left("Task", ({ row, arm }) => (arm === 0 ? rowName(row) : ""), { fold: "above", label: "" }),
+    right("n", ({ row, arm }) => (arm === 0 ? formatCount(row.items) : ""), { fold: "above" }),
+    left("Arm", ({ arm }) => labels[arm] ?? ""),
+    right("Score", ({ row, arm }) => (row.items === 0 ? "-" : formatScore(row.arms[arm]?.score))),
+    everyInterval &&
+      right(confidence, ({ row, arm }) => {
+        const interval = row.arms[arm]?.interval;
+        return row.items === 0 || interval === undefined ? "" : range(interval, formatScore);
+      }),
+    compared &&
+      right(
+        "Change",
+        ofChange(({ difference }) => formatPointChange(difference)),
+      ),
+    compared &&
+      right(
+        confidence,
+        ofChange(({ interval }) => range(interval, formatPointChange)),
+      ),
+    compared &&
+      right(
+        "p",
+        ofChange(({ p, p_holm: corrected = 1 }) => `${formatP(p)}${corrected < alpha ? "*" : ""}`),
+      ),
+    right("Gold loss", ({ row, arm }) => row.arms[arm]?.gold_loss?.toFixed(4) ?? "-", {
+      ...{ fold: "late", label: "gold loss" },
     }),
-  );
-  return { columns, rows };
+    compared &&
+      right(
+        "Change",
+        ofChange(({ gold_loss: loss }) => (loss === undefined ? "" : formatNats(loss.difference))),
+        {
+          ...{ fold: "late", label: "change" },
+        },
+      ),
+    compared &&
+      everyInterval &&
+      right(
+        confidence,
+        ofChange(({ gold_loss: loss }) => (loss?.interval === undefined ? "" : range(loss.interval, formatNats))),
+      ),
+    compared && left("Verdict", ofChange(verdictWords), { fold: "below", label: "" }),
+  ];
+  return columns.filter((column) => column !== false);
 }
 
-function changeCells(comparison: EvalComparison | undefined, alpha: number): string[] {
-  if (comparison === undefined) return ["", "", ""];
-  const { difference, interval, p, p_holm: corrected } = comparison;
-  const star = corrected !== undefined && corrected < alpha ? "*" : "";
-  return [formatPointChange(difference), range(interval, formatPointChange), `${formatP(p)}${star}`];
-}
-
-function lossCells(comparison: EvalComparison | undefined, everyInterval: boolean): string[] {
-  const loss = comparison?.gold_loss;
-  const nats = (value: number) => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
-  const interval = loss?.interval === undefined ? "" : range(loss.interval, nats);
-  return [loss === undefined ? "" : nats(loss.difference), ...(everyInterval ? [interval] : [])];
+function formatNats(value: number): string {
+  return `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
 }
 
 /** `inconclusive: 1,200 more items needed`; ceilings are said, and what could not show any loss. */

@@ -1,6 +1,6 @@
 /** What a search would do, for `--dry-run`. */
 import { formatBytes, formatCount, formatDuration } from "../quantities.ts";
-import { formatFields } from "../text-table.ts";
+import { type Field, formatFields } from "../text-table.ts";
 
 export interface SearchPlanRecord {
   model: string;
@@ -64,28 +64,30 @@ export function formatSearchPlan(plan: SearchPlanRecord): string {
     ["Strategy", [plan.strategy, ...settings].join(", ")],
     ["Full layers", plan.targets.join(", ")],
     ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${plan.sequences} sequences${out}`],
-    ...(plan.optimum === true
-      ? [["Optimum", "every pattern of the wanted sizes is measured: the best is the optimum on this text"] as const]
-      : []),
+    [
+      "Optimum",
+      plan.optimum === true && "every pattern of the wanted sizes is measured: the best is the optimum on this text",
+    ],
     [
       "Layer runs",
       `${about}${formatCount(plan.layers)} of the ${formatCount(plan.naive_layers)} of full forward passes`,
     ],
-    ...(plan.sequence_length === undefined
-      ? []
-      : [["Sequences", `${formatCount(plan.sequence_length)} tokens each (assumed: no text was read)`] as const]),
-    ...(plan.seconds_per_evaluation === undefined
-      ? []
-      : [["One evaluation", `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`] as const]),
-    ...(plan.seconds === undefined
-      ? []
-      : [["Time", `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`] as const]),
+    [
+      "Sequences",
+      plan.sequence_length !== undefined &&
+        `${formatCount(plan.sequence_length)} tokens each (assumed: no text was read)`,
+    ],
+    [
+      "One evaluation",
+      plan.seconds_per_evaluation !== undefined && `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`,
+    ],
+    ["Time", plan.seconds !== undefined && `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`],
     ...(plan.weights === undefined ? [] : weightFields(plan.weights, plan)),
     ...(plan.memory ?? []).map((line, index) => [index === 0 ? "Memory" : "", line] as const),
   ]);
 }
 
-function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRecord): (readonly [string, string])[] {
+function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRecord): Field[] {
   const { bytes_per_pass: pass, seconds_per_pass: seconds, passes, teraflops_per_layer_run: work } = weights;
   const estimated = weights.known_from === "config.json" ? " (estimated from config.json)" : "";
   const memory = formatBytes(weights.memory_bytes);
@@ -103,28 +105,21 @@ function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRe
     ],
     ["Needs", `${formatBytes(weights.whole_bytes)} whole, ${formatBytes(weights.least_bytes)} a layer at a time`],
     ["Runs", place],
-    ...(pass === undefined
-      ? []
-      : ([
-          ["Passes", `at most ${formatCount(passes)} over the layers, for ${formatCount(patterns)} patterns`],
-          ["Reading", `${formatBytes(pass)} a pass, ${formatBytes(pass * passes)} in all`],
-        ] as const)),
-    ...(seconds === undefined
-      ? []
-      : [
-          [
-            "Loading",
-            `${formatDuration(seconds)} a pass, ${formatDuration(seconds * passes)} in all ` +
-              (weights.measured ? "(measured here)" : "(assumed: 3 GB/s read, 0.3 GB/s packed)"),
-          ] as const,
-        ]),
-    ...(work === undefined
-      ? []
-      : [
-          [
-            "Computing",
-            `${formatCount(Math.ceil(work * layers))} TFLOP: ${work.toPrecision(3)} a layer run (weights alone)`,
-          ] as const,
-        ]),
+    [
+      "Passes",
+      pass !== undefined && `at most ${formatCount(passes)} over the layers, for ${formatCount(patterns)} patterns`,
+    ],
+    ["Reading", pass !== undefined && `${formatBytes(pass)} a pass, ${formatBytes(pass * passes)} in all`],
+    [
+      "Loading",
+      seconds !== undefined &&
+        `${formatDuration(seconds)} a pass, ${formatDuration(seconds * passes)} in all ` +
+          (weights.measured ? "(measured here)" : "(assumed: 3 GB/s read, 0.3 GB/s packed)"),
+    ],
+    [
+      "Computing",
+      work !== undefined &&
+        `${formatCount(Math.ceil(work * layers))} TFLOP: ${work.toPrecision(3)} a layer run (weights alone)`,
+    ],
   ];
 }

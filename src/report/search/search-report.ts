@@ -11,7 +11,7 @@ import type { PatternEvaluation } from "../../search/losses.ts";
 import { exhaustive } from "../../search/strategies/exhaustive.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
 import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatLossChange } from "../quantities.ts";
-import { formatFields, formatTable } from "../text-table.ts";
+import { formatFields, formatTable, left, right } from "../text-table.ts";
 import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 
 export interface SearchContext {
@@ -253,32 +253,22 @@ export function formatSearchReport(file: PatternFile): string {
 /** The way to the sparsest pattern. */
 function formatSteps(file: PatternFile): string {
   const last = file.patterns?.at(-1);
-  const steps = file.trajectory.length > 0 ? file.trajectory : (last?.steps ?? []);
+  const steps: readonly (PatternFile["trajectory"][number] | StepRecord)[] =
+    file.trajectory.length > 0 ? file.trajectory : (last?.steps ?? []);
   if (steps.length === 0) return "";
-  const columns = [
-    { title: "Step", align: "right" },
-    { title: file.trajectory.length > 0 ? "Shared" : "Flipped", align: "right" },
-    { title: "Full", align: "right" },
-    { title: objectiveName(file), align: "right" },
-    { title: "Change", align: "right" },
-    { title: "+-", align: "right" },
-    { title: "Lead", align: "right" },
-    { title: "Pattern" },
-  ] as const;
   const marks = new Set(steps.flatMap(({ lead }) => (lead === undefined ? [] : [noiseMark(lead.within_noise)])));
-  const table = formatTable(
-    columns,
-    steps.map((step, index) => [
-      String(index + 1),
+  const table = formatTable(steps, [
+    right("Step", (_, index) => String(index + 1)),
+    right(file.trajectory.length > 0 ? "Shared" : "Flipped", (step) =>
       "flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step),
-      String(countFull(step.index_topk_pattern)),
-      formatLoss(step.loss),
-      formatLossChange(step.change ?? step.loss - file.baseline_loss),
-      step.change_error === undefined ? "" : formatError(step.change_error),
-      step.lead === undefined ? "" : `${formatLoss(step.lead.nats)}${noiseMark(step.lead.within_noise)}`,
-      step.index_topk_pattern,
-    ]),
-  );
+    ),
+    right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
+    right(objectiveName(file), ({ loss }) => formatLoss(loss)),
+    right("Change", ({ loss, change }) => formatLossChange(change ?? loss - file.baseline_loss)),
+    right("+-", ({ change_error: error }) => (error === undefined ? "" : formatError(error))),
+    right("Lead", ({ lead }) => (lead === undefined ? "" : `${formatLoss(lead.nats)}${noiseMark(lead.within_noise)}`)),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters),
+  ]);
   return [
     table,
     ...(marks.has("~") ? ["~ ahead of the next best layer by less than twice the standard error"] : []),
@@ -295,41 +285,19 @@ function noiseMark(withinNoise: boolean | null): string {
 
 /** What was wanted: one line a retention. */
 function formatPatterns({ patterns = [], model, search }: PatternFile): string {
-  const held = patterns.some(({ held_out: out }) => out !== undefined);
-  const kl = patterns.some((one) => one.kl !== undefined);
-  const refined = patterns.some((one) => one.second_look !== undefined);
-  const fast = patterns.some((one) => one.predicted_speedup !== undefined);
-  const columns = [
-    { title: "Full", align: "right" },
-    { title: "Loss", align: "right" },
-    { title: "Change", align: "right" },
-    { title: "+-", align: "right" },
-    ...(kl ? ([{ title: "KL", align: "right" }] as const) : []),
-    ...(held
-      ? ([
-          { title: "Held out", align: "right" },
-          { title: "+-", align: "right" },
-        ] as const)
-      : []),
-    ...(refined ? ([{ title: "Beyond greedy", align: "right" }] as const) : []),
-    ...(fast ? ([{ title: "Speed-up", align: "right" }] as const) : []),
-    { title: "Pattern" },
-  ] as const;
-  const lines = patterns.map((one) => [
-    `${one.full_layers}/${model.layers}`,
-    formatLoss(one.loss),
-    formatLossChange(one.change),
-    formatError(one.change_error),
-    ...(kl ? [one.kl === undefined ? "" : formatLoss(one.kl)] : []),
-    ...(held
-      ? [
-          one.held_out === undefined ? "" : formatLossChange(one.held_out.change),
-          one.held_out === undefined ? "" : formatError(one.held_out.change_error),
-        ]
-      : []),
-    ...(refined ? [formatRefinement(one)] : []),
-    ...(fast ? [`${(one.predicted_speedup ?? 1).toFixed(2)}x`] : []),
-    one.index_topk_pattern,
+  const has = (field: keyof FoundRecord): boolean => patterns.some((one) => one[field] !== undefined);
+  const table = formatTable(patterns, [
+    right("Full", ({ full_layers: full }) => `${full}/${model.layers}`),
+    right("Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ change }) => formatLossChange(change)),
+    right("+-", ({ change_error: error }) => formatError(error)),
+    has("kl") && right("KL", ({ kl }) => (kl === undefined ? "" : formatLoss(kl))),
+    has("held_out") &&
+      right("Held out", ({ held_out: out }) => (out === undefined ? "" : formatLossChange(out.change))),
+    has("held_out") && right("+-", ({ held_out: out }) => (out === undefined ? "" : formatError(out.change_error))),
+    has("second_look") && right("Beyond greedy", formatRefinement),
+    has("predicted_speedup") && right("Speed-up", ({ predicted_speedup: factor = 1 }) => `${factor.toFixed(2)}x`),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters),
   ]);
   const notes =
     search.objective === "kl"
@@ -341,33 +309,21 @@ function formatPatterns({ patterns = [], model, search }: PatternFile): string {
     search.settings?.across === "worst"
       ? "\nsearched by the worst source; Loss, Change and KL are weighted means of all sources"
       : "";
-  return `${formatTable(columns, lines)}${notes}${across}`;
+  return `${table}${notes}${across}`;
 }
 
 /** What each pattern changes on each source, beside the total. */
 function formatSources({ patterns = [], model, calibration: { sources = [] } }: PatternFile): string {
   if (sources.length < 2) return "";
-  const columns = [
-    { title: "Full", align: "right" },
-    { title: "Weight", align: "right" },
-    { title: "Loss", align: "right" },
-    { title: "Change", align: "right" },
-    { title: "+-", align: "right" },
-    { title: "Source" },
-  ] as const;
-  return formatTable(
-    columns,
-    patterns.flatMap((one) =>
-      (one.sources ?? []).map(({ source, loss, change, change_error: error }) => [
-        `${one.full_layers}/${model.layers}`,
-        (sources.find((known) => known.source === source)?.weight ?? 0).toFixed(2),
-        formatLoss(loss),
-        formatLossChange(change),
-        formatError(error),
-        source,
-      ]),
-    ),
-  );
+  const measured = patterns.flatMap((one) => (one.sources ?? []).map((own) => ({ full: one.full_layers, ...own })));
+  return formatTable(measured, [
+    right("Full", ({ full }) => `${full}/${model.layers}`),
+    right("Weight", ({ source }) => (sources.find((known) => known.source === source)?.weight ?? 0).toFixed(2)),
+    right("Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ change }) => formatLossChange(change)),
+    right("+-", ({ change_error: error }) => formatError(error)),
+    left("Source", ({ source }) => source),
+  ]);
 }
 
 /** How many patterns were tried without finding a better one, or what was gained on the search's own text and on held-out text. */
@@ -392,37 +348,32 @@ function formatSummary(file: PatternFile): string {
       `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
     ],
     ["Strategy", formatStrategy(search)],
-    ...(isOptimum(search)
-      ? [["Optimum", "every pattern was measured: none of its size loses less on these sequences"] as const]
-      : []),
+    ["Optimum", isOptimum(search) && "every pattern was measured: none of its size loses less on these sequences"],
     ...serverFields(file),
-    ...(file.predicted === undefined
-      ? []
-      : [
-          ["Speed-ups", `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`] as const,
-        ]),
-    ...(file.knee === undefined
-      ? []
-      : [["Turning point", `${file.knee} Full layers: with fewer, the loss rises faster than on average`] as const]),
-    ...(unseen.length === 0
-      ? []
-      : [
-          [
-            "Held out",
-            `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
-          ] as const,
-        ]),
+    [
+      "Speed-ups",
+      file.predicted && `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`,
+    ],
+    [
+      "Turning point",
+      file.knee !== undefined && `${file.knee} Full layers: with fewer, the loss rises faster than on average`,
+    ],
+    [
+      "Held out",
+      unseen.length > 0 &&
+        `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
+    ],
     [
       "Evaluations",
       `${formatCount(search.evaluations)} patterns` +
         `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
-    ...(loads === undefined ? [] : [["Loading", formatLoads(loads)] as const]),
+    ["Loading", loads && formatLoads(loads)],
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
-    ...(rows === undefined || total === 0 ? [] : [["Computed", formatRows(rows, total)] as const]),
+    ["Computed", rows !== undefined && total > 0 && formatRows(rows, total)],
     ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
-    ...(looks.length === 0 ? [] : [["Beyond greedy", describeRefinements(looks, file.calibration.sequences)] as const]),
+    ["Beyond greedy", looks.length > 0 && describeRefinements(looks, file.calibration.sequences)],
   ]);
 }
 

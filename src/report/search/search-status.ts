@@ -4,7 +4,7 @@ import { estimate } from "../../base/estimate.ts";
 import { type JournalContent, knownSequences } from "../../formats/journal.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
-import { formatFields, formatTable } from "../text-table.ts";
+import { formatFields, formatTable, left, right } from "../text-table.ts";
 
 export interface SearchStatus {
   model: string;
@@ -99,20 +99,12 @@ export function formatStatus(status: SearchStatus): string {
     ["Position", describeStatusPosition(status)],
   ]);
   if (status.best.length === 0) return fields;
-  const table = formatTable(
-    [
-      { title: "Full", align: "right" },
-      { title: status.objective === "kl" ? "KL" : "Loss", align: "right" },
-      { title: "Change", align: "right" },
-      { title: "Best pattern so far" },
-    ],
-    status.best.map((one) => [
-      String(one.full_layers),
-      formatLoss(one.loss),
-      formatLossChange(one.change),
-      one.index_topk_pattern,
-    ]),
-  );
+  const table = formatTable(status.best, [
+    right("Full", ({ full_layers: full }) => String(full)),
+    right(status.objective === "kl" ? "KL" : "Loss", ({ loss }) => formatLoss(loss)),
+    right("Change", ({ change }) => formatLossChange(change)),
+    left("Best pattern so far", ({ index_topk_pattern: letters }) => letters),
+  ]);
   return `${fields}\n\n${table}`;
 }
 

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { Marked } from "marked";
 import { expect, test } from "vitest";
 import { code, codeBlock, table, text } from "../../../src/report/document/markdown.ts";
+import { left } from "../../../src/report/text-table.ts";
 
 const marked = new Marked({ gfm: true });
 
@@ -30,7 +31,7 @@ test("text is read as it was written, whatever is in it", () => {
 test("code is read as it was written, in a table too", () => {
   fc.assert(
     fc.property(anything, (value) => {
-      const markdown = table([{ title: "T" }, { title: "U" }], [[code(value), "end"]]);
+      const markdown = table([value], [left("T", code), left("U", () => "end")]);
       const cells = [...marked.parse(markdown, { async: false }).matchAll(/<td>(.*?)<\/td>/gs)].map(([, cell]) =>
         visible(cell ?? ""),
       );
