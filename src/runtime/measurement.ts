@@ -74,33 +74,28 @@ export interface EvaluateOptions {
    * The pattern that the next candidates depart from: its states at layer boundaries are kept, and a candidate runs only
    * from its first difference to it. States are made sequence by sequence, when a sequence is asked for.
    */
-  base?: Pattern;
+  base?: Pattern | undefined;
   /**
    * Patterns evaluated before that may become the next base, the likeliest first: such a base costs nothing as long as
-   * memory has kept its states. Behind them stay those of other candidates; which lead is known of itself where every
-   * evaluation is over all windows.
+   * memory has kept its states.
    */
-  keep?: readonly Pattern[];
+  keep?: readonly Pattern[] | undefined;
   /** Uses nothing that earlier evaluations have left, for those who measure what one costs. */
-  afresh?: boolean;
+  afresh?: boolean | undefined;
   /** Indices of windows; all where absent. */
-  sequences?: readonly number[];
-  signal?: AbortSignal;
+  sequences?: readonly number[] | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** A pattern that is wanted together with others. */
-export interface PatternRequest {
+export interface PatternRequest extends Pick<EvaluateOptions, "base" | "sequences"> {
   pattern: Pattern;
-  /** As in `EvaluateOptions`. */
-  base?: Pattern;
-  sequences?: readonly number[];
 }
 
 /** What holds for all patterns that are wanted together. */
-export interface EvaluateContext {
+export interface EvaluateContext extends Pick<EvaluateOptions, "afresh" | "signal"> {
   /** Asked before each pattern: as in `EvaluateOptions`. */
-  keep?: () => readonly Pattern[];
-  signal?: AbortSignal;
+  keep?: (() => readonly Pattern[]) | undefined;
 }
 
 /** Evaluates patterns on a fixed set of token windows. */
@@ -126,11 +121,7 @@ export async function* evaluateInTurn(
   { keep, ...options }: EvaluateContext = {},
 ): AsyncGenerator<Measurement> {
   for (const { pattern, ...request } of requests) {
-    yield await evaluator.evaluate(pattern, {
-      ...options,
-      ...request,
-      ...(keep === undefined ? {} : { keep: keep() }),
-    });
+    yield await evaluator.evaluate(pattern, { ...options, ...request, keep: keep?.() });
   }
 }
 

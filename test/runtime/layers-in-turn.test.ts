@@ -66,7 +66,7 @@ describe.each(["glm-groups", "v32-fp8"])("%s", (name) => {
     const losses = await open(model, { room: { ...noneStays, staysFrom: layers }, ...settings });
     for (const requests of steps) {
       for (let done = 0; done < requests.length; ) {
-        const results = (await losses.walk?.(requests.slice(done))) ?? [];
+        const results = await losses.evaluateAll(requests.slice(done));
         expect(results.length).toBeGreaterThan(0);
         for (const { sequences, executions } of results) {
           const { pattern, sequences: asked = [0, 1, 2] } = requests[done++] as PatternRequest;
@@ -85,10 +85,10 @@ describe.each(["glm-groups", "v32-fp8"])("%s", (name) => {
     const layers = model.config.numHiddenLayers;
     const losses = await open(model, { room: { ...noneStays, staysFrom: layers } });
     const { layers: parts, head } = withBytes(model, await model.weights());
-    const [baseline] = (await losses.walk?.(steps[0] as PatternRequest[])) ?? [];
+    const [baseline] = await losses.evaluateAll(steps[0] as PatternRequest[]);
     expect(baseline?.executions.loads).toMatchObject({ passes: 1, layers, bytes: sum(parts) + head });
     const flips = steps[1] as PatternRequest[];
-    const results = (await losses.walk?.(flips)) ?? [];
+    const results = await losses.evaluateAll(flips);
     expect(results).toHaveLength(flips.length);
     const first = [...full].findIndex((_, layer) => flips.some(({ pattern }) => pattern[layer] !== full[layer]));
     expect(results[0]?.executions.loads?.layers).toBe(layers - first);
@@ -102,7 +102,7 @@ describe.each(["glm-groups", "v32-fp8"])("%s", (name) => {
       await open(model, { top: 16 }),
       await open(model, { top: 16, room: { ...noneStays, staysFrom: 2 } }),
     ];
-    const results = (await inParts.walk?.(requests)) ?? [];
+    const results = await inParts.evaluateAll(requests);
     for (const [at, { pattern, base = full }] of requests.entries()) {
       expect(results[at]?.sequences).toEqual((await whole.evaluate(pattern, { base })).sequences);
     }
@@ -112,8 +112,10 @@ describe.each(["glm-groups", "v32-fp8"])("%s", (name) => {
 
   test("an interrupted pass leaves nothing that would change the next", async () => {
     const losses = await open(model, { room: { ...noneStays, staysFrom: 2 }, stateBytes: 0, spillBytes: plenty });
-    await expect(losses.walk?.(steps[1] as PatternRequest[], AbortSignal.abort())).rejects.toThrow("Interrupted");
-    const results = (await losses.walk?.(steps[2] as PatternRequest[])) ?? [];
+    await expect(losses.evaluateAll(steps[1] as PatternRequest[], { signal: AbortSignal.abort() })).rejects.toThrow(
+      "Interrupted",
+    );
+    const results = await losses.evaluateAll(steps[2] as PatternRequest[]);
     for (const [at, { pattern }] of (steps[2] as PatternRequest[]).entries()) {
       expect(results[at]?.sequences).toEqual(wanted.get(pattern));
     }

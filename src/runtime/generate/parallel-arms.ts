@@ -8,7 +8,7 @@ import { availableMemory } from "../device/host-memory.ts";
 import type { LossPlace } from "../loss/loss.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
-import { ReplaceableProcess } from "../process/replaceable-process.ts";
+import { openAll, ReplaceableProcess } from "../process/replaceable-process.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "./arms.ts";
 import type { PrefillSettings } from "./prompt-prefills.ts";
@@ -126,16 +126,9 @@ class ParallelArms implements ArmRunner {
           onReplacement,
         }),
     );
-    try {
-      const plans = await Promise.all(workers.map((worker) => worker.inTurn(async (_, { plan }) => plan)));
-      return new ParallelArms(workers, threads, [
-        `${count} processes of ${threads} thread(s); each:`,
-        ...(plans[0] ?? []),
-      ]);
-    } catch (error) {
-      for (const worker of workers) worker.end();
-      throw error;
-    }
+    const [first] = await openAll(workers);
+    const title = `${count} processes of ${threads} thread(s); each:`;
+    return new ParallelArms(workers, threads, [title, ...(first?.plan ?? [])]);
   }
 
   async answer(prompt: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {

@@ -1,13 +1,14 @@
 /**
- * States of one sequence at layer boundaries, of the base and of candidates. A candidate's states serve twice: it may be
- * the next base, and a candidate of the next base that flips the same layer goes the same way up to where the bases part.
+ * States of a group of windows at layer boundaries, of the base and of candidates: the only place that decides which are kept. A
+ * candidate's states serve twice: it may be the next base, and a candidate of the next base that flips the same layer goes the
+ * same way up to where the bases part. The search says which candidates lead (`search/cost.ts`).
  */
 import { firstDifference, type Pattern } from "../../pattern/pattern.ts";
 
 /** Whose states an evaluation wants to find again. */
 export interface Wanted {
-  base: Pattern | undefined;
-  /** Candidates, the likeliest next base first. */
+  base: Pattern;
+  /** Candidates that may be the next base, the likeliest first. */
   keep: readonly Pattern[];
   /** The pattern at hand: whether it leads is known only after its last sequence. */
   newest: Pattern;
@@ -40,27 +41,20 @@ export class KeptStates<S extends { pattern: Pattern }> {
 
   /** The states that spare a pattern the most layers. */
   closest(pattern: Pattern): S | undefined {
-    let best: S | undefined;
-    let most = -1;
-    for (const states of this.#entries) {
-      const shared = firstDifference(pattern, states.pattern);
-      if (shared > most) [best, most] = [states, shared];
-    }
-    return best;
+    return closest(pattern, this.#entries);
   }
 
   /**
-   * Drops what nobody wants, and beyond the limit what is wanted least: the base and the likeliest next one stay before
-   * the pattern at hand, other candidates give way to it.
+   * Drops what there is no room for: the base, the likeliest next one and the pattern at hand stay before the states that it
+   * leaves; other candidates give way to those, the first to stay being those with the lowest flips, which may spare the most.
    * @param coming bytes that the states of the pattern at hand will take
    * @returns whether there is room for them
    */
-  retain({ base, keep: [likeliest, ...others], newest }: Wanted, coming: number): boolean {
+  retain({ base, keep, newest }: Wanted, coming: number): boolean {
     const parts = new Set<Sized>();
     let bytes = 0;
     const kept: S[] = [];
-    const consider = (pattern: Pattern | undefined, limit: number): void => {
-      const states = this.#entries.find((entry) => entry.pattern === pattern);
+    const consider = (states: S | undefined, limit: number): void => {
       if (states === undefined || kept.includes(states)) return;
       const more = this.#partsOf(states).filter((part) => !parts.has(part));
       const total = bytes + more.reduce((sum, { byteLength }) => sum + byteLength, 0);
@@ -69,8 +63,10 @@ export class KeptStates<S extends { pattern: Pattern }> {
       for (const part of more) parts.add(part);
       kept.push(states);
     };
-    for (const pattern of [base, likeliest, newest]) consider(pattern, this.limit);
-    for (const pattern of others) consider(pattern, this.limit - coming);
+    for (const pattern of [base, keep[0] ?? base, newest]) consider(this.get(pattern), this.limit);
+    const depth = ({ pattern }: S): number => firstDifference(pattern, base);
+    const others = this.#entries.toSorted((left, right) => depth(left) - depth(right));
+    for (const states of others) consider(states, this.limit - coming);
     this.#entries = kept;
     return bytes + coming <= this.limit;
   }
@@ -83,4 +79,15 @@ export class KeptStates<S extends { pattern: Pattern }> {
   clear(): void {
     this.#entries = [];
   }
+}
+
+/** The first of those that share the most layers with a pattern. */
+export function closest<T extends { pattern: Pattern }>(pattern: Pattern, all: Iterable<T>): T | undefined {
+  let best: T | undefined;
+  let most = -1;
+  for (const one of all) {
+    const shared = firstDifference(pattern, one.pattern);
+    if (shared > most) [best, most] = [one, shared];
+  }
+  return best;
 }

@@ -10,17 +10,22 @@ export interface SequenceResults {
   executions: CountedExecutions;
 }
 
-export interface SequenceLosses {
-  evaluate(pattern: Pattern, options: EvaluateOptions): Promise<SequenceResults>;
-  /**
-   * Where layers are loaded in turn: evaluates as many of the requests, from the first one on, as there is room for in one
-   * pass over the layers. Absent where the whole model is loaded.
-   */
-  walk?: ((requests: readonly PatternRequest[], signal?: AbortSignal) => Promise<SequenceResults[]>) | undefined;
+/** What holds for all patterns that are asked for together. */
+export type TogetherOptions = Omit<EvaluateOptions, "base" | "sequences">;
+
+export abstract class SequenceLosses {
   /** Windows that one run or one pass over the layers computes. */
-  readonly sideBySide: number;
-  readonly plan: string[];
-  release(): Promise<void>;
+  abstract readonly sideBySide: number;
+  /** How many patterns one call may ask for: many where layers are loaded in turn, each then once for all of them. */
+  abstract readonly patternsAtOnce: number;
+  abstract readonly plan: string[];
+  /** Evaluates as many of the patterns, from the first one on, as there is room for: at least one. */
+  abstract evaluateAll(requests: readonly PatternRequest[], options?: TogetherOptions): Promise<SequenceResults[]>;
+  abstract release(): Promise<void>;
+
+  async evaluate(pattern: Pattern, { base, sequences, ...options }: EvaluateOptions = {}): Promise<SequenceResults> {
+    return (await this.evaluateAll([{ pattern, base, sequences }], options))[0] as SequenceResults;
+  }
 }
 
 /** What every way of computing losses is told about its share of the windows. */
@@ -29,14 +34,14 @@ export interface BackendSettings {
   /** Bytes of host memory that boundary states may take; 0 runs every candidate from the first layer. */
   stateBytes: number;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
-  top?: number;
+  top?: number | undefined;
   /** Windows that are asked for at once, at least; all where absent. */
-  together?: number;
+  together?: number | undefined;
   /** Position of the first token that counts, for each window; 1 where absent. */
-  scoredFrom?: readonly number[];
+  scoredFrom?: readonly number[] | undefined;
   /** What messages call the windows; 0 and up where absent. */
-  numbers?: readonly number[];
-  recording?: Recording;
+  numbers?: readonly number[] | undefined;
+  recording?: Recording | undefined;
 }
 
 /** The places that were asked for, in that order; all where nothing is said. */

@@ -1,9 +1,9 @@
-/** The child of `loss-worker.ts`: opens the model, answers for its own windows, ends with its parent. */
+/** The child of `parallel-loss.ts`: opens the model, answers for its own windows, ends with its parent. */
 import { openModel } from "../../graph/model-folder.ts";
 import { serveRequests } from "../process/child-service.ts";
 import type { SequenceLosses } from "./loss-backend.ts";
-import type { LossReply, LossRequest } from "./loss-worker.ts";
 import { openLosses } from "./open-losses.ts";
+import type { LossReply, LossRequest } from "./parallel-loss.ts";
 
 let losses: SequenceLosses | undefined;
 
@@ -15,9 +15,5 @@ async function answer(request: LossRequest): Promise<LossReply> {
     return { kind: "opened", plan: losses.plan, sideBySide: losses.sideBySide };
   }
   if (losses === undefined) throw new Error("asked for a loss before the model was opened");
-  if (request.kind === "walk") {
-    if (losses.walk === undefined) throw new Error("asked for a walk of a model that is loaded whole");
-    return { kind: "walked", results: await losses.walk(request.requests) };
-  }
-  return { kind: "evaluated", ...(await losses.evaluate(request.pattern, request.options)) };
+  return { kind: "evaluated", results: await losses.evaluateAll(request.requests, request.options) };
 }

@@ -7,21 +7,19 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { lossFrame } from "../device/frame-choice.ts";
 import { availableMemory } from "../device/host-memory.ts";
-import {
-  type ComputeDevice,
-  type Dtype,
-  type EvaluateContext,
-  type EvaluateOptions,
-  evaluateInTurn,
-  type Measurement,
-  type Objective,
-  type PatternEvaluator,
-  type PatternRequest,
-  type SequenceLoss,
+import type {
+  ComputeDevice,
+  Dtype,
+  EvaluateContext,
+  EvaluateOptions,
+  Measurement,
+  Objective,
+  PatternEvaluator,
+  PatternRequest,
+  SequenceLoss,
 } from "../measurement.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
-import { Candidates } from "./candidates.ts";
 import type { SequenceLosses } from "./loss-backend.ts";
 import { meanLoss } from "./mean-loss.ts";
 import { openLosses } from "./open-losses.ts";
@@ -105,13 +103,9 @@ export async function openLossEvaluator(
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
-  const common = {
-    ...{ dtype, threads, spillBytes },
-    ...(objective === "kl" ? { top } : {}),
-    ...(settings.scoredFrom === undefined ? {} : { scoredFrom: settings.scoredFrom }),
-    ...(settings.together === undefined ? {} : { together: settings.together }),
-  };
-  const recorded = settings.recording === undefined ? {} : { recording: settings.recording };
+  const { scoredFrom, together, recording, onReplacement } = settings;
+  const kept = objective === "kl" ? top : undefined;
+  const common = { dtype, threads, spillBytes, top: kept, scoredFrom, together };
   const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";
   const sizes = onCpu ? await sizesOf(model) : undefined;
   if (sizes !== undefined && wholeBytes(sizes) > memory) {
@@ -120,13 +114,9 @@ export async function openLossEvaluator(
     const stateBytes = settings.stateBytes ?? parts.stateBytes;
     const inParts = { ...common, stateBytes, room: parts.room };
     const losses =
-      settings.recording === undefined
-        ? await ParallelLosses.open(model, windows, {
-            ...inParts,
-            devices: ["cpu"],
-            onReplacement: settings.onReplacement,
-          })
-        : await openLosses(model, windows, { ...inParts, ...recorded, device: "cpu" });
+      recording === undefined
+        ? await ParallelLosses.open(model, windows, { ...inParts, devices: ["cpu"], onReplacement })
+        : await openLosses(model, windows, { ...inParts, recording, device: "cpu" });
     return new LossEvaluator(losses, windows.length);
   }
   const each = sizes === undefined ? loadedPerStored * model.weightBytes : wholeBytes(sizes);
@@ -136,18 +126,17 @@ export async function openLossEvaluator(
   const stateBytes = settings.stateBytes ?? Math.floor(Math.max(0, beside));
   const share = { ...common, stateBytes };
   // A GPU's native failure ends its process, and that is not to be this one: only a recording needs it here.
-  const inThisProcess = devices.every((device) => device === "cpu") || settings.recording !== undefined;
+  const inThisProcess = devices.every((device) => device === "cpu") || recording !== undefined;
   const losses: SequenceLosses =
     "device" in settings && devices.length === 1 && inThisProcess
-      ? await openLosses(model, windows, { ...share, ...recorded, device: settings.device })
-      : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement: settings.onReplacement });
+      ? await openLosses(model, windows, { ...share, recording, device: settings.device })
+      : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement });
   return new LossEvaluator(losses, windows.length);
 }
 
 class LossEvaluator implements PatternEvaluator {
   readonly #losses: SequenceLosses;
   readonly #windows: number;
-  readonly #candidates = new Candidates();
 
   constructor(losses: SequenceLosses, windows: number) {
     this.#losses = losses;
@@ -164,17 +153,13 @@ class LossEvaluator implements PatternEvaluator {
 
   async *evaluateAll(
     requests: readonly PatternRequest[],
-    context: EvaluateContext = {},
+    { keep, ...context }: EvaluateContext = {},
   ): AsyncGenerator<Measurement, undefined> {
-    const { walk } = this.#losses;
-    if (walk === undefined) {
-      yield* evaluateInTurn(this, requests, context);
-      return;
-    }
     for (const { sequences } of requests) this.#requireWindows(sequences);
     for (let done = 0; done < requests.length; ) {
       const started = performance.now();
-      const results = await walk(requests.slice(done), context.signal);
+      const asked = requests.slice(done, done + this.#losses.patternsAtOnce);
+      const results = await this.#losses.evaluateAll(asked, { ...context, keep: keep?.() });
       const seconds = (performance.now() - started) / 1000 / results.length;
       for (const { sequences, executions } of results) {
         const { pattern, sequences: asked } = requests[done++] as PatternRequest;
@@ -184,15 +169,9 @@ class LossEvaluator implements PatternEvaluator {
     }
   }
 
-  async evaluate(pattern: Pattern, options: EvaluateOptions = {}): Promise<Measurement> {
-    this.#requireWindows(options.sequences);
-    const { base, keep = [] } = options;
-    const worth = base === undefined ? keep : this.#candidates.worthKeeping(pattern, base, keep);
-    const started = performance.now();
-    const { sequences, executions } = await this.#losses.evaluate(pattern, { ...options, keep: worth });
-    const seconds = (performance.now() - started) / 1000;
-    requireFinite(pattern, sequences, options.sequences);
-    return { pattern, ...meanLoss(sequences), sequences, seconds, executions };
+  async evaluate(pattern: Pattern, { base, sequences, keep, ...context }: EvaluateOptions = {}): Promise<Measurement> {
+    const all = this.evaluateAll([{ pattern, base, sequences }], { ...context, keep: () => keep ?? [] });
+    return (await all.next()).value as Measurement;
   }
 
   async release(): Promise<void> {

@@ -12,9 +12,9 @@ export interface ProcessSettings extends Omit<BackendSettings, "recording"> {
   device: ComputeDevice;
   dtype: Dtype;
   /** Bytes of a temporary file for boundary states beyond that. */
-  spillBytes?: number;
+  spillBytes?: number | undefined;
   /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */
-  room?: LayerRoom;
+  room?: LayerRoom | undefined;
 }
 
 /** Bytes of device memory for the working set of one query chunk. */

@@ -1,140 +1,154 @@
 /**
  * Windows spread over processes of their own. Threads would not do: `session.run` blocks its event loop, and a worker
  * thread that is ended during a run takes the whole process with it (docs/log.md). Every window is computed by one process
- * alone, so that losses do not depend on who dies; `loss-worker.ts` replaces those. Windows go round, so that any block of
+ * alone, so that losses do not depend on who dies: a child that does is replaced, opens the same windows and gets the same
+ * request, which names its base pattern, so that boundary states are computed anew. Windows go round, so that any block of
  * consecutive ones is work for every process.
  */
+import { fileURLToPath } from "node:url";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import type { Pattern } from "../../pattern/pattern.ts";
-import type { ComputeDevice, Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import type { ComputeDevice, PatternRequest, SequenceLoss } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
-import type { LayerRoom } from "../stages/stage-sessions.ts";
+import {
+  type FailedReply,
+  openAll,
+  ReplaceableProcess,
+  type ReplaceableSettings,
+} from "../process/replaceable-process.ts";
 import { noExecutions, sumExecutions } from "./layer-executions.ts";
-import { chosen, type SequenceLosses, type SequenceResults } from "./loss-backend.ts";
-import { LossWorker, type WorkerSettings } from "./loss-worker.ts";
+import { chosen, SequenceLosses, type SequenceResults, type TogetherOptions } from "./loss-backend.ts";
+import type { ProcessSettings } from "./open-losses.ts";
 
-const idle: SequenceResults = { sequences: [], executions: noExecutions() };
+/** Parent to child. Everything passes through structured clone. */
+export type LossRequest =
+  | { kind: "open"; path: string; windows: Int32Array[]; settings: ProcessSettings }
+  | { kind: "evaluate"; requests: readonly PatternRequest[]; options: Omit<TogetherOptions, "signal"> };
 
-export interface ParallelSettings extends Pick<WorkerSettings, "onReplacement" | "program"> {
-  /** One process for each, in the order of the windows. */
+/** Child to parent, one for each request. */
+export type LossReply =
+  | { kind: "opened"; plan: string[]; sideBySide: number }
+  | { kind: "evaluated"; results: SequenceResults[] }
+  | FailedReply;
+
+type Opened = Extract<LossReply, { kind: "opened" }>;
+type Evaluated = Extract<LossReply, { kind: "evaluated" }>;
+
+/** Of all processes together: threads, bytes, windows that are asked for at once. */
+export interface ParallelSettings extends Omit<ProcessSettings, "device" | "numbers"> {
+  /** One process for each, in the order of the windows; one alone where layers come and go. */
   devices: readonly ComputeDevice[];
-  dtype: Dtype;
-  /** CPU threads of all processes together. */
-  threads: number;
-  /** Bytes of boundary states of all processes together. */
-  stateBytes: number;
-  /** Bytes of the temporary files of all processes together. */
-  spillBytes?: number;
-  /** Tokens of the model's own distribution that are kept, where divergences are asked for. */
-  top?: number;
-  /** Windows that are asked for at once, at least; all where absent. */
-  together?: number;
-  /** Which layers stay in memory where not all of them have room; then there is one device. */
-  room?: LayerRoom | undefined;
-  /** Position of the first token that counts, for each window. */
-  scoredFrom?: readonly number[];
+  /** Hears of a child that died and was replaced. */
+  onReplacement?: ReplaceableSettings["onReplacement"];
+  /** The child's program; another one in tests. */
+  program?: string;
 }
 
-export class ParallelLosses implements SequenceLosses {
+/** Bytes of a block of memory that goes back to the system as soon as it is freed. */
+const largeBlock = 2 ** 18;
+
+export class ParallelLosses extends SequenceLosses {
   readonly plan: string[];
   readonly sideBySide: number;
-  readonly #workers: LossWorker[];
+  readonly patternsAtOnce: number;
+  readonly #workers: readonly ReplaceableProcess<Opened>[];
   readonly #windows: number;
-  readonly #walks: boolean;
 
   private constructor(
-    workers: LossWorker[],
+    workers: readonly ReplaceableProcess<Opened>[],
     windows: number,
-    { sideBySide, plan, walks }: { sideBySide: number; plan: string[]; walks: boolean },
+    { sideBySide, plan, patternsAtOnce }: Pick<SequenceLosses, "sideBySide" | "plan" | "patternsAtOnce">,
   ) {
+    super();
     this.#workers = workers;
     this.#windows = windows;
-    this.#walks = walks;
     this.sideBySide = sideBySide;
+    this.patternsAtOnce = patternsAtOnce;
     this.plan = plan;
   }
 
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
-    {
-      devices: given,
-      dtype,
-      threads: allThreads,
-      stateBytes,
-      spillBytes = 0,
-      top,
-      together,
-      room,
-      scoredFrom,
-      onReplacement,
-      program,
-    }: ParallelSettings,
+    { devices: given, onReplacement, program, ...all }: ParallelSettings,
   ): Promise<ParallelLosses> {
     // A process without windows would load the model for nothing.
     const devices = given.slice(0, windows.length);
     const count = devices.length;
-    const threads = Math.max(1, Math.floor(allThreads / count));
+    const inParts = all.room !== undefined;
+    const share = {
+      ...all,
+      threads: Math.max(1, Math.floor(all.threads / count)),
+      stateBytes: Math.floor(all.stateBytes / count),
+      spillBytes: Math.floor((all.spillBytes ?? 0) / count),
+      together: all.together === undefined ? undefined : Math.ceil(all.together / count),
+    };
     const workers = devices.map((device, index) => {
       const numbers = [...windows.keys()].filter((window) => window % count === index);
-      const [states, spill] = [stateBytes, spillBytes].map((bytes) => Math.floor(bytes / count)) as [number, number];
-      const share = { dtype, threads, stateBytes: states, spillBytes: spill };
-      const settings = {
-        ...{ device, ...share, numbers },
-        ...(room === undefined ? {} : { room }),
-        ...(top === undefined ? {} : { top }),
-        ...(together === undefined ? {} : { together: Math.ceil(together / count) }),
-        ...(scoredFrom === undefined ? {} : { scoredFrom: chosen(scoredFrom, numbers) }),
-      };
-      return new LossWorker({
+      const scoredFrom = all.scoredFrom === undefined ? undefined : chosen(all.scoredFrom, numbers);
+      const settings: ProcessSettings = { ...share, device, numbers, scoredFrom };
+      return new ReplaceableProcess<Opened>({
         name: `worker ${index + 1} of ${count} on ${device}`,
-        open: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings },
+        program: program ?? fileURLToPath(new URL("./loss-process.js", import.meta.url)),
+        opening: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings } satisfies LossRequest,
+        hint: inParts ? partsHint : deathHint(device),
+        // The C library keeps freed memory for itself otherwise: what a layer leaves is to be the next one's, or the system's.
+        ...(inParts ? { environment: { MALLOC_MMAP_THRESHOLD_: String(largeBlock) } } : {}),
         onReplacement,
-        program,
       });
     });
-    try {
-      const opened = await Promise.all(workers.map((worker) => worker.open()));
-      const plans = opened.map(({ plan }) => plan);
-      const sideBySide = count * Math.max(...opened.map((worker) => worker.sideBySide));
-      const plan = joinPlans(devices, plans, threads, given.length - count);
-      return new ParallelLosses(workers, windows.length, { sideBySide, plan, walks: room !== undefined });
-    } catch (error) {
-      for (const worker of workers) worker.end();
-      throw error;
-    }
-  }
-
-  async evaluate(pattern: Pattern, { signal, sequences: wanted, ...options }: EvaluateOptions) {
-    const indices = wanted ?? [...Array(this.#windows).keys()];
-    const replies = await orInterrupted(() => this.#ask(pattern, indices, options), signal);
-    const sequences = indices.map((index): SequenceLoss => {
-      // Every reply has its windows in the order of the request.
-      return replies[index % this.#workers.length]?.sequences.shift() as SequenceLoss;
+    const opened = await openAll(workers);
+    const plans = opened.map(({ plan }) => plan);
+    return new ParallelLosses(workers, windows.length, {
+      sideBySide: count * Math.max(...opened.map(({ sideBySide }) => sideBySide)),
+      patternsAtOnce: inParts ? Number.POSITIVE_INFINITY : 1,
+      plan: joinPlans(devices, plans, share.threads, given.length - count),
     });
-    return { sequences, executions: sumExecutions(replies.map(({ executions }) => executions)) };
   }
 
-  /** One process alone has a model whose layers come and go: two would read each layer twice. */
-  get walk(): SequenceLosses["walk"] {
-    const [worker] = this.#workers;
-    if (!this.#walks || worker === undefined) return undefined;
-    return (requests, signal) => orInterrupted(() => worker.walk(requests), signal);
+  async evaluateAll(
+    requests: readonly PatternRequest[],
+    { signal, ...options }: TogetherOptions = {},
+  ): Promise<SequenceResults[]> {
+    const everywhere = [...Array(this.#windows).keys()];
+    const asked = requests
+      .slice(0, this.patternsAtOnce)
+      .map((request) => ({ ...request, sequences: request.sequences ?? everywhere }));
+    const replies = await orInterrupted(
+      () => Promise.all(this.#workers.map((worker, place) => this.#ask(worker, place, asked, options))),
+      signal,
+    );
+    const answered = Math.min(...replies.map(({ length }) => length));
+    return asked.slice(0, answered).map(({ sequences }, at) => {
+      const parts = replies.map((results) => results[at] as SequenceResults);
+      return {
+        // Every reply has its windows in the order of the request.
+        sequences: sequences.map((index) => parts[index % parts.length]?.sequences.shift() as SequenceLoss),
+        executions: sumExecutions(parts.map(({ executions }) => executions)),
+      };
+    });
   }
 
   async release(): Promise<void> {
     for (const worker of this.#workers) worker.end();
   }
 
-  /** Asks each process for its own among the windows; one that has none answers at once. */
-  #ask(pattern: Pattern, indices: readonly number[], options: EvaluateOptions): Promise<SequenceResults[]> {
+  /** Asks a process for its own among the windows; one that has none answers at once. */
+  async #ask(
+    worker: ReplaceableProcess<Opened>,
+    place: number,
+    asked: readonly (PatternRequest & { sequences: readonly number[] })[],
+    options: TogetherOptions,
+  ): Promise<SequenceResults[]> {
     const count = this.#workers.length;
-    return Promise.all(
-      this.#workers.map(async (worker, place) => {
-        const sequences = indices.filter((index) => index % count === place).map((index) => Math.floor(index / count));
-        return sequences.length === 0 ? idle : await worker.evaluate(pattern, { ...options, sequences });
-      }),
-    );
+    const requests = asked.map((request) => ({
+      ...request,
+      sequences: request.sequences.filter((index) => index % count === place).map((index) => Math.floor(index / count)),
+    }));
+    if (requests.every(({ sequences }) => sequences.length === 0)) {
+      return requests.map(() => ({ sequences: [], executions: noExecutions() }));
+    }
+    const request: LossRequest = { kind: "evaluate", requests, options };
+    return (await worker.inTurn((child) => child.ask<Evaluated>(request))).results;
   }
 }
 
@@ -150,4 +164,13 @@ function joinPlans(
   if (new Set(devices).size === 1) return [`${title}; each:`, ...(plans[0] ?? []), ...unused];
   const lines = plans.flatMap((plan, index) => plan.map((line) => `${devices[index]}: ${line}`));
   return [title, ...lines, ...unused];
+}
+
+const partsHint =
+  "if memory ran out, give less of it with --memory; a search with -o can go on with --resume, its journal holds every finished evaluation";
+
+function deathHint(device: ComputeDevice): string {
+  return device === "cpu"
+    ? "if memory ran out, use fewer workers; a search with -o can go on with --resume, its journal holds every finished evaluation"
+    : "shorter sequences or --dtype float16 take less memory; a search with -o can go on with --resume --device cpu, its journal holds every finished evaluation";
 }

@@ -7,13 +7,13 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError } from "../../base/errors.ts";
 import { firstDifference, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { KnownRows, SequenceRows, StageModel } from "../stages/stage-model.ts";
-import type { KeptStates, Sized } from "./kept-states.ts";
-import type { CountedExecutions } from "./layer-executions.ts";
+import type { Sized } from "./kept-states.ts";
 import type { KeptKeys, StagedStates, StateStorage } from "./staged-states.ts";
 import type { Region } from "./temporary-file.ts";
+import type { Walker, WindowGroup } from "./window-losses.ts";
 
 /** A window, and what is kept of it. */
-export interface StagedSequence {
+export interface StagedWindow extends WindowGroup<StagedStates> {
   place: number;
   number: number;
   ids: Int32Array;
@@ -21,10 +21,7 @@ export interface StagedSequence {
   firstScored: number;
   rows: SequenceRows;
   embedded: Float32Array;
-  states: KeptStates<StagedStates>;
   storage: StateStorage;
-  /** The base of the last evaluation. */
-  base: Pattern | undefined;
   /** What does not depend on the pattern: cache rows below `index_topk` of each layer, and the losses there. */
   latents: Map<number, Float32Array>;
   indexerKeys: Map<number, Float32Array>;
@@ -36,56 +33,42 @@ export type Departure = Pick<StagedStates, "pattern" | "boundaries" | "selected"
 
 export class Passage implements Departure {
   readonly pattern: Pattern;
-  readonly sequence: StagedSequence;
+  readonly window: StagedWindow;
+  readonly walker: Walker<StagedStates, StagedWindow>;
   /** The first layer that runs. */
   readonly from: number;
   /** Hidden states that enter each layer, if they are kept: what the next passages go on from. */
   readonly boundaries: (Float32Array | Region)[] = [];
   readonly selected = new Map<number, readonly KeptKeys[]>();
-  /** What its layers are counted in. */
-  readonly executions: CountedExecutions;
-  readonly keeps: boolean;
   readonly #stages: StageModel;
   readonly #departure: Departure | undefined;
   /** Passages that begin where this one comes by. */
   readonly #followers: Passage[] = [];
-  readonly #leader: Passage | undefined;
   #layer: number;
   #hidden: Float32Array | Region | undefined;
   #keys: readonly KeptKeys[] = [];
 
   /**
-   * @param departure kept states, or a passage of the same sequence that is walked before this one; from the embedding where
+   * @param walker if its states are kept, those below the departure have to be there
+   * @param departure kept states, or a passage of the same window that is walked before this one; from the embedding where
    *   absent
-   * @param keeps whether boundaries are kept: they then have to be there below the departure
    */
-  constructor(
-    stages: StageModel,
-    sequence: StagedSequence,
-    pattern: Pattern,
-    {
-      departure,
-      keeps,
-      executions,
-    }: { departure: Departure | undefined; keeps: boolean; executions: CountedExecutions },
-  ) {
-    this.pattern = pattern;
-    this.sequence = sequence;
-    this.from = departure === undefined ? 0 : firstDifference(pattern, departure.pattern);
+  constructor(stages: StageModel, walker: Walker<StagedStates, StagedWindow>, departure: Departure | undefined) {
+    this.pattern = walker.pattern;
+    this.window = walker.group;
+    this.walker = walker;
+    this.from = departure === undefined ? 0 : firstDifference(walker.pattern, departure.pattern);
     this.#stages = stages;
-    this.executions = executions;
-    this.keeps = keeps;
     this.#departure = departure;
     this.#layer = this.from;
-    this.#leader = departure instanceof Passage ? departure : undefined;
-    if (this.#leader !== undefined) this.#leader.#followers.push(this);
+    if (departure instanceof Passage) departure.#followers.push(this);
   }
 
   /** Runs the layers below `to` that it has not run. */
   async advance(to: number, signal: AbortSignal | undefined): Promise<void> {
     if (to <= this.#layer) return;
-    const { rows, states, storage, indexerKeys, latents } = this.sequence;
-    if (this.#hidden === undefined) await this.#begin();
+    const { rows, states, storage, indexerKeys, latents } = this.window;
+    if (this.#hidden === undefined) this.#begin();
     let hidden = await storage.hidden(this.#hidden as Float32Array | Region);
     let keys = await storage.keys(this.#keys);
     for (; this.#layer < to; this.#layer++) {
@@ -98,20 +81,20 @@ export class Passage implements Departure {
         const known = indexerKeys.get(layer);
         const result = await this.#stages.selectKeys(layer, hidden, rows, known);
         keys = result.selected;
-        if (this.keeps) this.selected.set(layer, await storage.keepKeys(keys));
+        if (this.walker.keeps) this.selected.set(layer, await storage.keepKeys(keys));
         if (states.limit > 0) indexerKeys.set(layer, known ?? result.firstKeys);
-        this.executions.indexer++;
+        this.walker.executions.indexer++;
       }
       const known = await this.#knownRows(layer);
       const result = await this.#stages.runBody(layer, hidden, rows, keys, known);
       if (states.limit > 0) latents.set(layer, known?.latent ?? result.firstLatent);
       hidden = result.hidden;
       this.#count(known !== undefined);
-      if (this.keeps) this.boundaries.push(await storage.keep(hidden));
+      if (this.walker.keeps) this.boundaries.push(await storage.keep(hidden));
     }
     // What is kept need not be held twice.
-    this.#hidden = this.keeps ? this.boundaries.at(-1) : hidden;
-    this.#keys = (this.keeps ? this.selected.get(sourceLayer(this.pattern, to - 1)) : undefined) ?? keys;
+    this.#hidden = this.walker.keeps ? this.boundaries.at(-1) : hidden;
+    this.#keys = (this.walker.keeps ? this.selected.get(sourceLayer(this.pattern, to - 1)) : undefined) ?? keys;
   }
 
   /** Moves what is at hand between layers out of memory. */
@@ -127,15 +110,15 @@ export class Passage implements Departure {
 
   /** Hidden states after the last layer; the passage lets go of them. */
   async leave(): Promise<Float32Array> {
-    const hidden = await this.sequence.storage.hidden(this.#hidden as Float32Array | Region);
+    const hidden = await this.window.storage.hidden(this.#hidden as Float32Array | Region);
     this.#hidden = undefined;
     this.#keys = [];
     return hidden;
   }
 
-  async #begin(): Promise<void> {
-    const { embedded } = this.sequence;
-    if (this.#leader !== undefined) throw new Error("a passage set out before the one that it departs from");
+  #begin(): void {
+    const { embedded } = this.window;
+    if (this.#departure instanceof Passage) throw new Error("a passage set out before the one that it departs from");
     const entering = this.#departure?.boundaries[this.from] ?? embedded;
     this.#setOut(entering, this.#departure?.selected.get(sourceLayer(this.pattern, this.from)) ?? []);
   }
@@ -144,7 +127,7 @@ export class Passage implements Departure {
   #letGo(layer: number, hidden: Float32Array, keys: readonly KeptKeys[]): void {
     for (const follower of this.#followers) {
       if (follower.from !== layer) continue;
-      const kept = this.keeps ? this.boundaries[layer] : undefined;
+      const kept = this.walker.keeps ? this.boundaries[layer] : undefined;
       follower.#setOut(kept ?? hidden, keys);
     }
   }
@@ -152,7 +135,7 @@ export class Passage implements Departure {
   #setOut(hidden: Float32Array | Region, keys: readonly KeptKeys[]): void {
     this.#hidden = hidden;
     this.#keys = keys;
-    if (!this.keeps) return;
+    if (!this.walker.keeps) return;
     const below = this.#departure?.boundaries.slice(0, this.from) ?? [];
     if (below.length < this.from) throw new Error("states to be kept depart from states that are not");
     this.boundaries.push(...below, hidden);
@@ -161,7 +144,7 @@ export class Passage implements Departure {
 
   /** The first rows behind a layer, where a pass of any pattern has left them. */
   async #knownRows(layer: number): Promise<KnownRows | undefined> {
-    const { latents, rows, storage } = this.sequence;
+    const { latents, rows, storage } = this.window;
     const latent = latents.get(layer);
     const behind = this.#departure?.boundaries[layer + 1];
     if (latent === undefined || behind === undefined) return undefined;
@@ -170,10 +153,10 @@ export class Passage implements Departure {
 
   /** Counts a layer body that ran over the sequence, over all its rows or only over those that a pattern decides. */
   #count(skipsInvariant: boolean): void {
-    const { length, invariant } = this.sequence.rows;
+    const { length, invariant } = this.window.rows;
     const skipped = skipsInvariant ? invariant : 0;
-    const { rows } = this.executions;
-    this.executions.body++;
+    const { rows } = this.walker.executions;
+    this.walker.executions.body++;
     rows.run += length - skipped;
     rows.invariant += skipped;
     rows.prefix -= length;

@@ -1,7 +1,8 @@
 /**
- * Losses on a GPU: batches of whole sequences through one sequence graph. A candidate starts at the first layer in which
- * it differs from the base pattern, from the base's hidden states at that boundary; nothing else but token ids goes in and
- * nothing but losses comes out.
+ * Losses on a GPU: batches of whole sequences through one sequence graph. A candidate starts from the base's hidden states at
+ * the first layer in which it differs (`window-losses.ts`); nothing else but token ids goes in and nothing but losses comes out.
+ * States of candidates stay on the device: fetching them would take about as long as the run, and only one candidate of many is
+ * the next base.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
@@ -18,14 +19,16 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
 import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
-import type { Dtype, EvaluateOptions, SequenceLoss } from "../measurement.ts";
+import type { Dtype, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
-import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
-import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
+import { type BatchGroup, BatchGroups, type BatchStates } from "./batch-groups.ts";
+import { noExecutions } from "./layer-executions.ts";
+import type { BackendSettings } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
-import { SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
+import { type SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
 import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
   device: SessionSettings["device"];
@@ -37,33 +40,18 @@ export interface SequenceLossSettings extends BackendSettings {
   profilePrefix?: string;
 }
 
-/** Batches that are known, as a multiple of those that hold all windows once. */
-const batchesKept = 4;
 
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
 
-/**
- * States of the base pattern for one batch. Those of candidates stay on the device: fetching them would take about as long
- * as the run, and only one candidate of many is the next base.
- */
-interface BaseStates {
-  pattern: Pattern;
-  /** By layer: what enters it. Layer 0 has the token ids. */
-  boundaries: Map<number, Tensor>;
-  /** By Full layer. */
-  selected: Map<number, Tensor>;
-  losses: SequenceLoss[];
-}
+type BatchWalker = Walker<BatchStates, BatchGroup>;
+type BatchRun = Pick<BatchWalker, "pattern" | "departure" | "executions"> & { batch: SequenceBatch };
 
 /** What losses are computed with. */
 interface Opened {
-  config: DsaConfig;
   session: OnnxSession;
   shape: SequenceShape;
   settings: SequenceGraphSettings;
-  windows: readonly Int32Array[];
-  scoredFrom: readonly number[] | undefined;
   numbers: readonly number[];
   /** Batches whose states there is room for. */
   mostStates: number;
@@ -71,17 +59,18 @@ interface Opened {
   own: OwnDistributions | undefined;
 }
 
-export class BatchedLosses implements SequenceLosses {
+export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
   readonly plan: string[];
+  protected readonly inParts = false;
   readonly #opened: Opened;
-  /** By name, the one that was asked for last at the end. */
-  readonly #batches = new Map<string, SequenceBatch>();
-  readonly #states = new Map<SequenceBatch, BaseStates>();
-  /** Losses of the pattern at hand: its next sequences may be of the same batch. */
-  readonly #latest = new Map<SequenceBatch, { pattern: Pattern; losses: SequenceLoss[] }>();
+  readonly #batches: BatchGroups;
+  /** Batches with states of a base, the last one that was made at the end. */
+  readonly #holding = new Set<BatchGroup>();
 
-  private constructor(opened: Opened, plan: string[]) {
+  private constructor(config: DsaConfig, windows: number, batches: BatchGroups, opened: Opened, plan: string[]) {
+    super(config, windows);
     this.#opened = opened;
+    this.#batches = batches;
     this.plan = plan;
   }
 
@@ -140,8 +129,8 @@ export class BatchedLosses implements SequenceLosses {
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
       convertsInRuns: inRuns === "all",
-      ...(settings.profilePrefix === undefined ? {} : { profilePrefix: settings.profilePrefix }),
-      ...(settings.recording === undefined ? {} : { recording: settings.recording }),
+      profilePrefix: settings.profilePrefix,
+      recording: settings.recording,
     });
     const batches = Math.ceil(windows.length / shape.batch);
     const lines = [
@@ -155,149 +144,81 @@ export class BatchedLosses implements SequenceLosses {
     const numbers = settings.numbers ?? [...windows.keys()];
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
     const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
-    const { scoredFrom } = settings;
-    return new BatchedLosses(
-      { config, session, shape, settings: graphSettings, windows, scoredFrom, numbers, mostStates, own },
-      lines,
-    );
+    const groups = new BatchGroups(windows, shape, settings.scoredFrom, boundaries);
+    const opened = { session, shape, settings: graphSettings, numbers, mostStates, own };
+    return new BatchedLosses(config, windows.length, groups, opened, lines);
   }
 
   get sideBySide(): number {
     return this.#opened.shape.batch;
   }
 
-  async evaluate(pattern: Pattern, { base, afresh, sequences: asked, signal }: EvaluateOptions) {
-    if (afresh === true) for (const left of [this.#states, this.#latest, this.#opened.own]) left?.clear();
-    const executions = noExecutions();
-    const indices = asked ?? [...this.#opened.numbers.keys()];
-    const layers = this.#opened.config.numHiddenLayers;
-    const found = new Map<number, SequenceLoss>();
-    for (const batch of this.#batchesOf(indices)) {
-      await this.#requireOwn(batch, pattern, base, executions, signal);
-      if (base !== undefined && this.#opened.settings.boundaries) await this.#rebase(batch, base, executions, signal);
-      const losses = await this.#evaluateBatch(batch, pattern, executions, signal);
-      for (const [place, index] of batch.indices.entries()) found.set(index, losses[place] as SequenceLoss);
-    }
-    executions.naiveBody += layers * indices.length;
-    executions.naiveIndexer += fullLayers(pattern).length * indices.length;
-    executions.rows.prefix += layers * this.#opened.shape.length * indices.length;
-    return { sequences: indices.map((index) => found.get(index) as SequenceLoss), executions };
+  protected withRoom(): number {
+    return 1;
   }
 
-  /**
-   * Windows in the batches that they run in: those that have run together before, because the states of a base are kept for
-   * a whole batch, then so many as a run holds.
-   */
-  #batchesOf(indices: readonly number[]): SequenceBatch[] {
-    const { windows, shape, scoredFrom } = this.#opened;
-    const open = new Set(indices);
-    const wanted: SequenceBatch[] = [];
-    const take = (batch: SequenceBatch): void => {
-      wanted.push(batch);
-      for (const index of batch.indices) open.delete(index);
-    };
-    for (const batch of this.#batches.values()) {
-      if (batch.indices.length === shape.batch && batch.indices.every((index) => open.has(index))) take(batch);
-    }
-    const rest = [...open].sort((left, right) => left - right);
-    for (let first = 0; first < rest.length; first += shape.batch) {
-      const own = rest.slice(first, first + shape.batch);
-      const batch = new SequenceBatch(windows, shape, { indices: own, scoredFrom });
-      take(this.#batches.get(batch.name) ?? batch);
-    }
-    for (const batch of wanted) {
-      this.#batches.delete(batch.name);
-      this.#batches.set(batch.name, batch);
-    }
-    this.#forget(Math.max(wanted.length, batchesKept * Math.ceil(windows.length / shape.batch)));
-    return wanted;
+  protected lacksOwn({ batch }: BatchGroup): boolean {
+    return this.#opened.own?.has(batch.name) === false;
   }
 
-  /** Lets go of batches that were not asked for lately. */
-  #forget(most: number): void {
-    for (const [name, batch] of this.#batches) {
-      if (this.#batches.size <= most) break;
-      this.#batches.delete(name);
-      this.#latest.delete(batch);
-      this.#states.delete(batch);
-      this.#opened.own?.delete(name);
-    }
+  protected bytesOf(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
+  protected async forget({ batch, states }: BatchGroup): Promise<void> {
+    states.clear();
+    this.#opened.own?.delete(batch.name);
+  }
+
+  protected groupsOf(indices: readonly number[]): BatchGroup[] {
+    return this.#batches.of(indices, ({ batch }) => this.#opened.own?.delete(batch.name));
   }
 
   async release(): Promise<void> {
-    this.#batches.clear();
-    this.#states.clear();
     await this.#opened.own?.release();
     await this.#opened.session.release();
   }
 
-  async #evaluateBatch(
-    batch: SequenceBatch,
-    pattern: Pattern,
-    executions: CountedExecutions,
-    signal: AbortSignal | undefined,
-  ): Promise<SequenceLoss[]> {
-    const states = this.#states.get(batch);
-    if (states?.pattern === pattern) return states.losses;
-    const latest = this.#latest.get(batch);
-    if (latest?.pattern === pattern) return latest.losses;
-    const from = states === undefined ? 0 : firstDifference(pattern, states.pattern);
-    const outputs = await this.#run(batch, pattern, from, states, [], executions, signal);
-    const losses = await this.#losses(batch, pattern, outputs);
-    this.#latest.set(batch, { pattern, losses });
-    return losses;
-  }
-
-  /** Divergences are from the model's own pattern: it runs first. */
-  async #requireOwn(
-    batch: SequenceBatch,
-    pattern: Pattern,
-    base: Pattern | undefined,
-    executions: CountedExecutions,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const own = this.#opened.config.indexerLayers;
-    if (this.#opened.own === undefined || this.#opened.own.has(batch.name)) return;
-    const runs = pattern === own || (base === own && this.#opened.settings.boundaries);
-    if (!runs) await this.#evaluateBatch(batch, own, executions, signal);
-  }
-
-  /** Makes `base` the pattern whose boundary states are kept; only layers from the first change up are run. */
-  async #rebase(
-    batch: SequenceBatch,
-    base: Pattern,
-    executions: CountedExecutions,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const old = this.#states.get(batch);
-    if (old?.pattern === base) return;
-    const from = old === undefined ? 0 : firstDifference(base, old.pattern);
-    const layers = this.#opened.config.numHiddenLayers;
-    const fetches: string[] = [];
-    for (let layer = from; layer < layers; layer++) {
-      if (layer > from) fetches.push(hiddenStates(layer));
-      if (isFull(base, layer) && selectsKeys(this.#opened.config, this.#opened.shape)) fetches.push(topkIndices(layer));
+  protected async walk(walkers: readonly BatchWalker[], signal: AbortSignal | undefined) {
+    const arrivals: Arrival<BatchStates, BatchGroup>[] = [];
+    for (const walker of walkers) {
+      const from = walker.departure === undefined ? 0 : firstDifference(walker.pattern, walker.departure.pattern);
+      arrivals.push({ walker, from, states: await this.#states(walker, from, signal) });
+      if (!walker.keeps) continue;
+      // States that were made first are those of earlier bases, or of batches that are not asked for any more.
+      this.#holding.delete(walker.group);
+      this.#holding.add(walker.group);
+      for (const other of this.#holding) {
+        if (this.#holding.size <= this.#opened.mostStates) break;
+        this.#holding.delete(other);
+        other.states.clear();
+      }
     }
-    const outputs = await this.#run(batch, base, from, old, fetches, executions, signal);
-    const states: BaseStates = {
-      pattern: base,
-      boundaries: new Map([...(old?.boundaries ?? [])].filter(([layer]) => layer <= from)),
-      selected: new Map([...(old?.selected ?? [])].filter(([layer]) => layer < from)),
-      losses: await this.#losses(batch, base, outputs),
+    return arrivals;
+  }
+
+  /** Runs a pattern over a batch from its departure up, and fetches losses, and boundaries if they are kept. */
+  async #states(walker: BatchWalker, from: number, signal: AbortSignal | undefined): Promise<BatchStates> {
+    const { group, pattern, departure, keeps } = walker;
+    const layers = keeps ? [...this.config.indexerLayers].map((_, layer) => layer).slice(from) : [];
+    const fetches = layers.flatMap((layer) => [
+      ...(layer > from ? [hiddenStates(layer)] : []),
+      ...(isFull(pattern, layer) && selectsKeys(this.config, this.#opened.shape) ? [topkIndices(layer)] : []),
+    ]);
+    const outputs = await this.#run({ ...walker, batch: group.batch }, from, fetches, signal);
+    const below = (known: ReadonlyMap<number, Tensor> = new Map(), end: number) =>
+      [...known].filter(([layer]) => keeps && layer < end);
+    const fetched = (name: (layer: number) => string) =>
+      layers.flatMap((layer): [number, Tensor][] => {
+        const tensor = outputs[name(layer)];
+        return tensor === undefined ? [] : [[layer, tensor]];
+      });
+    return {
+      pattern,
+      losses: await this.#losses(group.batch, pattern, outputs),
+      boundaries: new Map([...below(departure?.boundaries, from + 1), ...fetched(hiddenStates)]),
+      selected: new Map([...below(departure?.selected, from), ...fetched(topkIndices)]),
     };
-    for (let layer = from; layer < layers; layer++) {
-      const entering = outputs[hiddenStates(layer)];
-      const chosen = outputs[topkIndices(layer)];
-      if (entering !== undefined) states.boundaries.set(layer, entering);
-      if (chosen !== undefined) states.selected.set(layer, chosen);
-    }
-    this.#states.delete(batch);
-    this.#states.set(batch, states);
-    // States that were made first are those of earlier bases, or of batches that are not asked for any more.
-    for (const other of this.#states.keys()) {
-      if (this.#states.size <= this.#opened.mostStates) break;
-      this.#states.delete(other);
-    }
   }
 
   /**
@@ -305,33 +226,30 @@ export class BatchedLosses implements SequenceLosses {
    * @param fetches outputs that are wanted beside the losses
    */
   async #run(
-    batch: SequenceBatch,
-    pattern: Pattern,
+    { batch, pattern, departure, executions }: BatchRun,
     from: number,
-    states: BaseStates | undefined,
-    fetches: string[],
-    executions: CountedExecutions,
+    fetches: readonly string[],
     signal: AbortSignal | undefined,
   ): Promise<Feeds> {
     // A run blocks the event loop; between runs a signal can arrive.
     await nextTurn();
     if (signal?.aborted) throw new InterruptedError("Interrupted");
-    const layers = this.#opened.config.numHiddenLayers;
+    const layers = this.config.numHiddenLayers;
     const { precision } = this.#opened.settings;
     const values: Record<string, Tensor | boolean> = {
       input_ids: this.#int64(batch.ids),
       target_ids: this.#int64(batch.targets),
       position_ids: this.#int64(batch.positions),
-      hidden_states: states?.boundaries.get(from) ?? this.#noRows(precision, this.#opened.config.hiddenSize),
+      hidden_states: departure?.boundaries.get(from) ?? this.#noRows(precision, this.config.hiddenSize),
       topk_indices:
         from === 0
-          ? this.#noRows(OnnxType.int32, this.#opened.config.indexTopk)
-          : (states?.selected.get(sourceLayer(pattern, from - 1)) ??
-            this.#noRows(OnnxType.int32, this.#opened.config.indexTopk)),
+          ? this.#noRows(OnnxType.int32, this.config.indexTopk)
+          : (departure?.selected.get(sourceLayer(pattern, from - 1)) ??
+            this.#noRows(OnnxType.int32, this.config.indexTopk)),
     };
     const { top } = this.#opened.settings;
     if (top !== undefined) {
-      const own = pattern === this.#opened.config.indexerLayers;
+      const own = pattern === this.config.indexerLayers;
       const rows = own ? undefined : await this.#opened.own?.get(batch.name);
       values[divergenceNames.own] = own;
       values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
@@ -346,7 +264,7 @@ export class BatchedLosses implements SequenceLosses {
     executions.rows.run += rows;
     executions.rows.prefix -= rows;
     const feeds: Feeds = {};
-    for (const { name } of sequenceSpec(this.#opened.config, this.#opened.shape, this.#opened.settings).inputs) {
+    for (const { name } of sequenceSpec(this.config, this.#opened.shape, this.#opened.settings).inputs) {
       const value = values[name] as Tensor | boolean;
       feeds[name] =
         typeof value === "boolean" ? new this.#opened.session.Tensor("bool", Uint8Array.of(value ? 1 : 0), []) : value;
@@ -359,7 +277,7 @@ export class BatchedLosses implements SequenceLosses {
     const output = lossOutput(this.#opened.settings);
     const rows = floats(outputs[output], output);
     const width = rows.length / (this.#opened.shape.batch * this.#opened.shape.length);
-    const own = pattern === this.#opened.config.indexerLayers;
+    const own = pattern === this.config.indexerLayers;
     if (own) await this.#opened.own?.set(batch.name, rows);
     const losses = batch.lossRows.map((indices) => {
       const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
@@ -377,9 +295,10 @@ export class BatchedLosses implements SequenceLosses {
     const number = this.#opened.numbers[batch.indices[index] ?? -1];
     const hint = "float16 overflows beyond 65504: try --dtype float32";
     if (this.#opened.settings.boundaries) {
-      const layers = [...Array(this.#opened.config.numHiddenLayers).keys()];
+      const layers = [...Array(this.config.numHiddenLayers).keys()];
       const fetches = layers.map((layer) => hiddenStates(layer + 1));
-      const outputs = await this.#run(batch, pattern, 0, undefined, fetches, noExecutions(), undefined);
+      const run = { batch, pattern, departure: undefined, executions: noExecutions() };
+      const outputs = await this.#run(run, 0, fetches, undefined);
       const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
       if (layer !== undefined) {
         throw new RuntimeFailure(

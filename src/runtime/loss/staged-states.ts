@@ -1,17 +1,14 @@
 /** What a pass of one pattern leaves of a sequence, in memory or in a temporary file. */
-import type { Pattern } from "../../pattern/pattern.ts";
-import type { SequenceLoss } from "../measurement.ts";
 import type { SelectedKeys } from "../stages/stage-model.ts";
 import type { Sized } from "./kept-states.ts";
 import type { Region, TemporaryFile } from "./temporary-file.ts";
+import type { PatternStates } from "./window-losses.ts";
 
-export interface StagedStates {
-  pattern: Pattern;
+export interface StagedStates extends PatternStates {
   /** By layer: the hidden states that enter it. Those below a first difference are the same arrays. */
   boundaries: readonly (Float32Array | Region)[];
   /** By Full layer, chunk by chunk. */
   selected: ReadonlyMap<number, readonly KeptKeys[]>;
-  loss: SequenceLoss;
 }
 
 export interface KeptKeys {

@@ -88,6 +88,19 @@ export class ReplaceableProcess<Opened> {
   }
 }
 
+/**
+ * Opens processes side by side, and none if one of them cannot be opened.
+ * @returns what each replied
+ */
+export async function openAll<Opened>(workers: readonly ReplaceableProcess<Opened>[]): Promise<Opened[]> {
+  try {
+    return await Promise.all(workers.map((worker) => worker.inTurn(async (_, opened) => opened)));
+  } catch (error) {
+    for (const worker of workers) worker.end();
+    throw error;
+  }
+}
+
 /** How a child ended without an answer. */
 class Death extends Error {}
 

@@ -26,9 +26,9 @@ export interface SessionSettings {
   /** Folder that the graph's external data lie in. */
   folder: string;
   /** Writes a profile of every node that runs to `<prefix>_<time>.json` when the session is closed. */
-  profilePrefix?: string;
+  profilePrefix?: string | undefined;
   /** Takes up the session's profile and traffic; decides where the profile goes. */
-  recording?: Recording;
+  recording?: Recording | undefined;
   /**
    * The only session of the process: its threads may spin between nodes, and an arena pays. Dozens of sessions would
    * fight for the cores, and each would keep the peak of its own buffers.
