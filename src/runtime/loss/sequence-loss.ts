@@ -40,7 +40,6 @@ export interface SequenceLossSettings extends BackendSettings {
   profilePrefix?: string;
 }
 
-
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
 
