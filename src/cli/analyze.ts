@@ -1,5 +1,3 @@
-/** `indexcache analyze`: what layers have in common, and why that does not tell which of them can share. */
-import process from "node:process";
 import type { Command } from "commander";
 import {
   type Candidate,
@@ -15,9 +13,7 @@ import {
   measurePairs,
 } from "../analyze/loss-change.ts";
 import { PairStatistics } from "../analyze/pair-statistics.ts";
-import { InputError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
-import { toolVersion } from "../base/version.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type AnalysisFile, formatAnalysisFile } from "../formats/analysis-file.ts";
 import type { Journal } from "../formats/journal.ts";
@@ -32,11 +28,18 @@ import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
-import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { LayerObserver } from "../runtime/stages/layer-observer.ts";
 import type { LayerRoom } from "../runtime/stages/stage-sessions.ts";
 import { parseRetain } from "../search/retain.ts";
-import { choosePattern, identityRecord, openCalibrationSet, openDevices, placeName } from "./arguments/inputs.ts";
+import {
+  choosePattern,
+  identityRecord,
+  openCalibrationSet,
+  openDevices,
+  placeName,
+  requireIndexers,
+  toolRecord,
+} from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addCalibrationOptions,
@@ -53,7 +56,7 @@ import {
   type PatternFlags,
   type WorkerFlags,
 } from "./arguments/options.ts";
-import { interruptible, recordedCommand, withResume } from "./console/interruption.ts";
+import { interruptible, withResume } from "./console/interruption.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Terminal } from "./console/terminal.ts";
 import {
@@ -112,18 +115,7 @@ export function addAnalyzeCommand(program: Command): void {
   addDtypeOption(command);
   addWorkersOptions(command);
   addOutputOptions(command);
-  shortenHelp(command, [
-    "pattern",
-    "searched",
-    "retain",
-    "pairs",
-    "output",
-    "calibration",
-    "sequences",
-    "device",
-    "resume",
-    "json",
-  ]);
+  shortenHelp(command, "pattern searched retain pairs output calibration sequences device resume json");
   command
     .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: AnalyzeFlags) =>
@@ -143,7 +135,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);
   const sizes = [...new Set(flags.retain.split(",").map((text) => parseRetain(text.trim(), layers)))];
-  requireIndexers(sizes, sources.length);
+  requireIndexers(sizes, indexerLayers);
   const identity = await identityRecord(model);
   const searched = flags.searched === undefined ? undefined : await readPatternFile(flags.searched);
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
@@ -170,13 +162,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
       patterns: comparedPatterns(candidates, losses, sources, pairStatistics),
       ...flipRecords(losses),
       seconds: (performance.now() - started) / 1000,
-      tool: {
-        version: toolVersion,
-        runtime: runtimeName,
-        device: placeName(place),
-        dtype: flags.dtype,
-        command: recordedCommand(process.argv),
-      },
+      tool: toolRecord(placeName(place), flags.dtype),
     };
     if (flags.output !== undefined) await writeFileAtomically(flags.output, formatAnalysisFile(file));
     terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file));
@@ -344,12 +330,6 @@ function flipRecords({ base, flips, pairs }: Losses): Pick<AnalysisFile, "sensit
           })),
         }),
   };
-}
-
-function requireIndexers(sizes: readonly number[], indexers: number): void {
-  const tooMany = sizes.find((full) => full > indexers);
-  if (tooMany === undefined) return;
-  throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
 }
 
 function tellOfSearched(

@@ -6,9 +6,8 @@ import process from "node:process";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { type ClockName, clockNames, clocks } from "../base/clock.ts";
-import { InputError, InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
+import { InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
-import { toolVersion } from "../base/version.ts";
 import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/config/reduced-config.ts";
 import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/derived/random-checkpoint.ts";
 import { elementsOf } from "../checkpoint/weights.ts";
@@ -34,9 +33,8 @@ import { availableMemory } from "../runtime/device/host-memory.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
 import type { Dtype } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
-import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { parseRetain } from "../search/retain.ts";
-import { choosePattern, openDevice } from "./arguments/inputs.ts";
+import { choosePattern, openDevice, requireIndexers, toolRecord } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
@@ -51,9 +49,10 @@ import {
   wholeNumber,
 } from "./arguments/options.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
-import { interruptible, recordedCommand } from "./console/interruption.ts";
+import { interruptible } from "./console/interruption.ts";
 import { proposedCommand, proposeUse, resultsBeside, searchedFiles } from "./console/next-command.ts";
 import { requireWritable } from "./console/output-file.ts";
+import { Countdown } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { shortenHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
@@ -76,8 +75,6 @@ interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
 }
 
 const anyValue = z.unknown();
-
-const PROGRESS_MS = 5000;
 
 const help = `
 Times prefill and decode with every indexer and with each pattern, all graphs open side by side and taking turns. The
@@ -134,18 +131,7 @@ export function addBenchCommand(program: Command): void {
   addDeviceOptions(command);
   addDtypeOption(command);
   addOutputOptions(command);
-  shortenHelp(command, [
-    "pattern",
-    "retain",
-    "contexts",
-    "repeats",
-    "config",
-    "random-weights",
-    "layers",
-    "latency",
-    "output",
-    "device",
-  ]);
+  shortenHelp(command, "pattern retain contexts repeats config random-weights layers latency output device");
   command
     .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: BenchFlags) =>
@@ -208,12 +194,13 @@ async function timePatterns(
   try {
     for (const context of flags.contexts) {
       const started = performance.now();
+      const countdown = new Countdown(terminal, `chunks of ${formatCount(context)} tokens`);
       const { prefill, decode, chunks } = await timer.measure({
         context,
         repeats: flags.repeats,
         decodeTokens: flags.decodeTokens,
         signal,
-        onChunk: progress(terminal, context),
+        onChunk: (timed, all) => countdown.tell(timed, all),
         ...(flags.sampleChunks === undefined ? {} : { sampledChunks: flags.sampleChunks }),
       });
       file.prefill.push(benchMeasurement(patterns, { context, tokens: context, timings: prefill, chunks }));
@@ -255,19 +242,6 @@ async function proposeAfterBench(
   }
 }
 
-/** Tells how far a context is, every few seconds. */
-function progress(terminal: Terminal, context: number): (timed: number, all: number) => void {
-  const started = performance.now();
-  let toldAt = started;
-  return (timed, all) => {
-    const now = performance.now();
-    if (now - toldAt < PROGRESS_MS) return;
-    toldAt = now;
-    const left = ((now - started) / 1000 / timed) * (all - timed);
-    terminal.note(`${formatCount(context)} tokens: ${timed} of ${all} chunks, about ${formatDuration(left)} left`);
-  };
-}
-
 /** A bench file without measurements. */
 async function benchFile(
   model: ModelFolder,
@@ -306,13 +280,7 @@ async function benchFile(
     })),
     prefill: [],
     decode: [],
-    tool: {
-      version: toolVersion,
-      runtime: runtimeName,
-      device,
-      dtype: flags.dtype,
-      command: recordedCommand(process.argv),
-    },
+    tool: toolRecord(device, flags.dtype),
   };
 }
 
@@ -327,11 +295,7 @@ async function choosePatterns(model: ModelFolder, flags: BenchFlags): Promise<Na
   if (flags.pattern.length > 0) return patterns;
   for (const text of flags.retain.split(",").map((part) => part.trim())) {
     const full = parseRetain(text, layers);
-    if (full > fullLayers(indexerLayers).length) {
-      throw new InputError(
-        `--retain asks for ${full} Full layers; ${fullLayers(indexerLayers).length} layers of the model own an indexer`,
-      );
-    }
+    requireIndexers([full], indexerLayers);
     patterns.push({ name: `uniform ${text}`, pattern: evenPattern(full, indexerLayers) });
   }
   return patterns;

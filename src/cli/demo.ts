@@ -81,11 +81,8 @@ async function demo(flags: DemoFlags, signal: AbortSignal): Promise<void> {
   const questions = await askQuestions(model, arms, terminal, signal);
   const measured = await measureLosses(model, arms, terminal, signal);
   const result = { arms: measured, questions, length: LENGTH };
-  if (flags.json === true) {
-    terminal.result(JSON.stringify({ command: "demo", ...result }, null, 2));
-    return;
-  }
-  terminal.result(`\n${formatDemoReport(result)}`);
+  terminal.answer({ command: "demo", ...result }, () => `\n${formatDemoReport(result)}`);
+  if (flags.json === true) return;
   for (const line of nextCommands(searched)) terminal.note(line);
 }
 

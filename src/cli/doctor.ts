@@ -29,9 +29,7 @@ export function addDoctorCommand(program: Command): void {
 
 async function examine(flags: DoctorFlags): Promise<void> {
   const diagnosis = await diagnose(flags.device);
-  new Terminal(flags).result(
-    flags.json === true ? JSON.stringify(doctorRecord(diagnosis), null, 2) : formatDoctorReport(diagnosis),
-  );
+  new Terminal(flags).answer(doctorRecord(diagnosis), () => formatDoctorReport(diagnosis));
   const required = diagnosis.checks.filter(({ device }) => device === "cpu" || device === flags.device);
   const failed = required.find(({ lacks }) => lacks.length > 0);
   if (failed !== undefined) throw new RuntimeFailure(unavailability(failed));

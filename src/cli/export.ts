@@ -6,7 +6,7 @@ import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts
 import { formatFields } from "../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { interruptible } from "./console/interruption.ts";
-import { ProgressNotes } from "./console/progress-notes.ts";
+import { ByteCount } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
 
@@ -39,21 +39,12 @@ export function addExportCommand(program: Command): void {
 
 async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  let progress: ProgressNotes | undefined;
-  let before = 0;
+  const progress = new ByteCount(terminal, "reading and checking weights");
   const report = await exportModel(await findModel(checkpoint), flags.output, {
     signal,
-    onProgress: (done, total) => {
-      progress ??= new ProgressNotes(terminal, "reading and checking weights", total);
-      progress.advance(done - before);
-      before = done;
-    },
+    onProgress: (done, total) => progress.reach(done, total),
   });
-  if (flags.json === true) {
-    terminal.result(JSON.stringify(report, null, 2));
-    return;
-  }
-  terminal.result(
+  terminal.answer(report, () =>
     formatFields([
       ["Model", report.target],
       ["Architecture", `${report.architecture}, ${report.layers} layers`],
@@ -63,10 +54,7 @@ async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal):
         `${formatBytes(report.bytes)} in ${report.weightFiles.length} file(s), ${report.inPlace ? "used in place" : "copied"}`,
       ],
       ["Graphs", `${report.graphs}, ${formatBytes(report.graphBytes)}`],
-      [
-        "Left out",
-        report.unusedTensors === 0 ? undefined : `${report.unusedTensors} tensors that the model does not use`,
-      ],
+      ["Left out", report.unusedTensors > 0 && `${report.unusedTensors} tensors that the model does not use`],
       ["Time", `${formatDuration(report.seconds)}, ${formatRate(report.bytes / 1e6, report.seconds, "MB")}`],
     ]),
   );

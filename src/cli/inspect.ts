@@ -10,7 +10,7 @@ import { type WeightNeeds, weightNeeds } from "../runtime/loss/weight-needs.ts";
 import { sizesOf } from "../runtime/loss/weight-room.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
 import { findFolder } from "./arguments/weightless.ts";
-import { ProgressNotes } from "./console/progress-notes.ts";
+import { ByteCount } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { helpText } from "./help/help-text.ts";
 import { knownPatterns } from "./pattern/shelf.ts";
@@ -35,16 +35,16 @@ export function addInspectCommand(program: Command): void {
   command.addHelpText("after", helpText(help)).action(async (model: string | undefined, flags: InspectFlags) => {
     const terminal = new Terminal(flags);
     const { folder: path, hasWeights } = await findFolder(model ?? demoModel);
-    if (!hasWeights) return await inspectConfig(path, flags.json === true, terminal);
-    const progress = new ProgressNotes(terminal, "comparing hashes");
+    if (!hasWeights) return await inspectConfig(path, terminal);
+    const progress = new ByteCount(terminal, "comparing hashes");
     const inspection = await inspectModel(path, {
       verify: flags.verify === true,
-      onBytes: (bytes) => progress.advance(bytes),
+      onBytes: (bytes) => progress.add(bytes),
     });
     const losses = await lossNeeds(path);
     const known = await knownNames(path, inspection.architecture, inspection.layers);
     const shown = { ...inspection, ...(losses === undefined ? {} : { losses }), knownPatterns: known };
-    terminal.result(flags.json === true ? JSON.stringify(shown, null, 2) : formatInspection(shown));
+    terminal.answer(shown, () => formatInspection(shown));
   });
 }
 
@@ -58,16 +58,14 @@ async function lossNeeds(path: string): Promise<WeightNeeds | undefined> {
 }
 
 /** What config.json alone tells. */
-async function inspectConfig(path: string, json: boolean, terminal: Terminal): Promise<void> {
+async function inspectConfig(path: string, terminal: Terminal): Promise<void> {
   const { config } = await describeModel(path);
   const weights = declaredWeights(config);
   const losses = weightNeeds(config, modelSizes(weights), [someTokens], availableMemory());
   const described = { ...describeConfig(config), parameters: elementsOf(weights, config.indexerLayers), losses };
   const known = await knownNames(path, described.architecture, described.layers);
   terminal.note("there are no weights: what they take is estimated from config.json");
-  terminal.result(
-    json ? JSON.stringify({ ...described, knownPatterns: known }, null, 2) : formatConfigInspection(described, known),
-  );
+  terminal.answer({ ...described, knownPatterns: known }, () => formatConfigInspection(described, known));
 }
 
 /** What `pattern --list` has for the model. */

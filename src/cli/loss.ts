@@ -73,18 +73,7 @@ export function addLossCommand(program: Command): void {
   addProfileOption(command);
   addServerOptions(command);
   addOutputOptions(command);
-  shortenHelp(command, [
-    "pattern",
-    "calibration",
-    "sequence-length",
-    "sequences",
-    "device",
-    "devices",
-    "dtype",
-    "profile",
-    "server",
-    "json",
-  ]);
+  shortenHelp(command, "pattern calibration sequence-length sequences device devices dtype profile server json");
   command.addHelpText("after", helpText(examples)).action((model: string | undefined, flags: LossFlags) =>
     interruptible(async (signal) => {
       requireServerOptions(command, flags);
@@ -166,11 +155,7 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
       requireWholePass(measurement);
       const timing = { loadSeconds, warmUpSeconds: again ? first.seconds : undefined };
       const sources = sourceLosses(set, measurement);
-      terminal.result(
-        flags.json === true
-          ? JSON.stringify(lossRecord(measurement, sources), null, 2)
-          : formatLossReport(measurement, sources, timing),
-      );
+      terminal.answer(lossRecord(measurement, sources), () => formatLossReport(measurement, sources, timing));
       return { command: "loss", device: placeName(place), seconds: measurement.seconds };
     } finally {
       await evaluator.release();

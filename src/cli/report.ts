@@ -63,7 +63,7 @@ async function report(files: readonly string[], flags: ReportFlags): Promise<voi
   ] as [string, string][];
   for (const [name, content] of contents) await writeFileAtomically(join(flags.output, name), content);
   const written = contents.map(([name]) => join(flags.output, name));
-  terminal.result(flags.json === true ? JSON.stringify({ written }, null, 2) : written.join("\n"));
+  terminal.answer({ written }, () => written.join("\n"));
   const [search] = evidence.searches;
   if (search === undefined) return;
   const { patterns = [], index_topk_pattern: letters, model } = search.file;

@@ -78,18 +78,7 @@ export function addRunCommand(program: Command): void {
   addDtypeOption(command);
   addProfileOption(command);
   addOutputOptions(command);
-  shortenHelp(command, [
-    "pattern",
-    "prompt",
-    "prompt-file",
-    "chat",
-    "max-new-tokens",
-    "temperature",
-    "seed",
-    "device",
-    "dtype",
-    "json",
-  ]);
+  shortenHelp(command, "pattern prompt prompt-file chat max-new-tokens temperature seed device dtype json");
   command
     .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: RunFlags) =>

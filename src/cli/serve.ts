@@ -86,18 +86,7 @@ export function addServeCommand(program: Command): void {
     .optionsGroup("What it prints:")
     .option("-v, --verbose", "say more on stderr: devices, memory")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
-  shortenHelp(command, [
-    "pattern",
-    "host",
-    "port",
-    "api-key",
-    "name",
-    "prefix-cache",
-    "dev",
-    "dialect",
-    "device",
-    "threads",
-  ]);
+  shortenHelp(command, "pattern host port api-key name prefix-cache dev dialect device threads");
   command
     .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: ServeFlags) =>

@@ -1,20 +1,24 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { UsageError } from "../../base/errors.ts";
+import { InputError, UsageError } from "../../base/errors.ts";
 import { isThere, readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
+import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calibration-set.ts";
 import { type ChatMessage, Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../../formats/published-pattern.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
-import { looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
+import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
+import { runtimeName } from "../../runtime/session/runtime-name.ts";
+import { recordedCommand } from "../console/interruption.ts";
+import { PacedNotes } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { patternOfSize, splitRetain } from "../pattern/pattern-of-size.ts";
 import { patternPath } from "../pattern/shelf.ts";
@@ -70,13 +74,15 @@ export async function openCalibrationSet(
     // A conversation has its answers: none is asked for.
     return loaded.encodeRendered(loaded.renderChat(messages, { variables: { add_generation_prompt: false } }));
   };
+  const reading = new PacedNotes(terminal);
   const calibration = await requireCalibration(model.path, flags.calibration, terminal);
   const { sequenceLength, sequences, textColumn, split, seed, pack } = flags;
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
     split,
     encodeChat,
-    onDocument: progressOfReading(terminal),
+    onDocument: (documents, tokens) =>
+      reading.note(() => `reading: ${formatCount(documents)} documents, ${formatCount(tokens)} tokens so far`),
     seed,
     pack,
     signal,
@@ -90,16 +96,6 @@ export async function openCalibrationSet(
     `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
   );
   return { ...set, source };
-}
-
-/** Tells of a reading that takes long: after two seconds, then every five. */
-function progressOfReading(terminal: Terminal): (documents: number, tokens: number) => void {
-  let next = performance.now() + 2000;
-  return (documents, tokens) => {
-    if (performance.now() < next) return;
-    next = performance.now() + 5000;
-    terminal.note(`reading: ${formatCount(documents)} documents, ${formatCount(tokens)} tokens so far`);
-  };
 }
 
 /**
@@ -169,6 +165,19 @@ function limitToCores(option: string, asked: number, terminal: Terminal): number
 /** What results say about where they were computed. */
 export function placeName(place: LossPlace): string {
   return "devices" in place ? place.devices.join() : place.device;
+}
+
+/** What results say of the tool that computed them. */
+export function toolRecord(device: string, dtype: string) {
+  return { version: toolVersion, runtime: runtimeName, device, dtype, command: recordedCommand(process.argv) };
+}
+
+/** @throws InputError for more Full layers than the model has indexers */
+export function requireIndexers(sizes: readonly number[], indexerLayers: Pattern): void {
+  const indexers = fullLayers(indexerLayers).length;
+  const tooMany = sizes.find((full) => full > indexers);
+  if (tooMany === undefined) return;
+  throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
 }
 
 function announce({ title, notes, warning }: ChosenDevice, terminal: Terminal): void {

@@ -6,7 +6,7 @@ import { findModel } from "../../checkpoint/hub-cache.ts";
 import { type ModelFolder, openModel, verifyWeights } from "../../graph/model-folder.ts";
 import { requireRoom } from "../../runtime/device/model-memory.ts";
 import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
-import { ProgressNotes } from "../console/progress-notes.ts";
+import { ByteCount } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addModelArgument } from "./options.ts";
 
@@ -47,19 +47,19 @@ export async function openModelToRun(
   if (lookForRoom === undefined) {
     await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
   } else await lookForRoom(model);
-  const progress = new ProgressNotes(terminal, "checking weights", model.weightBytes);
-  const hashing = { signal, onBytes: (bytes: number) => progress.advance(bytes) };
+  const progress = new ByteCount(terminal, "checking weights");
+  const hashing = { signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
   // An export has looked at them already.
   if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), hashing);
   else if (verify) await verifyWeights(model, hashing);
   tellOwnPattern(model, terminal);
   // Results name the model by its hashes: a large checkpoint is read once, and that shows.
-  const naming = new ProgressNotes(terminal, "hashing weights", model.weightBytes);
+  const naming = new ByteCount(terminal, "hashing weights");
   let identity: ReturnType<ModelFolder["identity"]> | undefined;
   return {
     ...model,
     identity() {
-      identity ??= model.identity({ signal, onBytes: (bytes) => naming.advance(bytes) });
+      identity ??= model.identity({ signal, onBytes: (bytes) => naming.add(bytes, model.weightBytes) });
       return identity;
     },
   };

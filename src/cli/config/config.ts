@@ -39,7 +39,7 @@ export function addConfigCommand(program: Command, buildAll: () => Promise<Comma
     .option("--json", "print the result as JSON")
     .addHelpText("after", helpText(help))
     .action(async (words: string[], flags: ConfigFlags) => {
-      const terminal = new Terminal({});
+      const terminal = new Terminal(flags);
       const all = await buildAll();
       if (flags.schema === true) {
         terminal.result(configJsonSchema(all));
@@ -47,8 +47,8 @@ export function addConfigCommand(program: Command, buildAll: () => Promise<Comma
       }
       const config = await chosenConfig(program.opts());
       if (config !== undefined) checkWhole(config, all);
-      if (words.length === 0) showFile(config, all, flags.json === true, terminal);
-      else showCommand(commandNamed(words, all), config, flags.json === true, terminal);
+      if (words.length === 0) showFile(config, all, terminal);
+      else showCommand(commandNamed(words, all), config, terminal);
     });
 }
 
@@ -112,7 +112,7 @@ function commandNamed(words: readonly string[], all: Command): Command {
   return command;
 }
 
-function showFile(config: ConfigFile | undefined, all: Command, json: boolean, terminal: Terminal): void {
+function showFile(config: ConfigFile | undefined, all: Command, terminal: Terminal): void {
   const found = commandsOf(all).flatMap((command) =>
     settingsFor(command, config, process.env).map(({ setting, value, from }) => ({
       command: sectionOf(command),
@@ -122,23 +122,16 @@ function showFile(config: ConfigFile | undefined, all: Command, json: boolean, t
     })),
   );
   const ignored = unreadVariables(all);
-  if (json) {
-    terminal.result(
-      JSON.stringify({ file: config?.path ?? null, settings: found, unread_variables: ignored }, null, 2),
-    );
-    return;
-  }
-  terminal.result(config === undefined ? `No ${CONFIG_NAME} here or above.` : `Config file  ${config.path}`);
-  if (found.length > 0) {
-    terminal.result(
-      `\n${formatTable(found, [
-        left("command", ({ command }) => command),
-        left("option", ({ option }) => option),
-        left("value", ({ value }) => String(value)),
-        left("from", ({ from }) => from),
-      ])}`,
-    );
-  }
+  const table = formatTable(found, [
+    left("command", ({ command }) => command),
+    left("option", ({ option }) => option),
+    left("value", ({ value }) => String(value)),
+    left("from", ({ from }) => from),
+  ]);
+  const file = config === undefined ? `No ${CONFIG_NAME} here or above.` : `Config file  ${config.path}`;
+  terminal.answer({ file: config?.path ?? null, settings: found, unread_variables: ignored }, () =>
+    found.length === 0 ? file : `${file}\n\n${table}`,
+  );
   for (const name of ignored) terminal.warn(`${name} is set, and no option reads it`);
 }
 
@@ -154,18 +147,14 @@ function unreadVariables(all: Command): string[] {
   );
 }
 
-function showCommand(command: Command, config: ConfigFile | undefined, json: boolean, terminal: Terminal): void {
+function showCommand(command: Command, config: ConfigFile | undefined, terminal: Terminal): void {
   const found = new Map(settingsFor(command, config, process.env).map((one) => [one.setting.key, one]));
   const rows = settingsOf(command).map(({ key, option, argument, variable }) => {
     const set = found.get(key);
     const initial: unknown = option === undefined ? argument?.defaultValue : option.negate || option.defaultValue;
     return { option: key, variable, value: set?.value ?? initial ?? null, from: set?.from ?? "default" };
   });
-  if (json) {
-    terminal.result(JSON.stringify(rows, null, 2));
-    return;
-  }
-  terminal.result(
+  terminal.answer(rows, () =>
     formatTable(rows, [
       left("option", ({ option }) => option),
       left("value", ({ value }) => (value === null ? "-" : String(value))),

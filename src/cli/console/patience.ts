@@ -1,13 +1,13 @@
-/** What takes long says so: a word after two seconds, then how far it is every few. */
-import { formatCount, formatDuration } from "../../report/quantities.ts";
+/** What takes long says so on stderr: after two seconds, then every five. */
+import { formatBytes, formatCount, formatDuration } from "../../report/quantities.ts";
 import type { Terminal } from "./terminal.ts";
 
-const PATIENCE_MS = 2000;
-const REPEAT_MS = 5000;
+const FIRST_MS = 2000;
+const EVERY_MS = 5000;
 
 /** Does the work, and says what is being waited for if it takes longer than two seconds. */
 export async function whileWaiting<T>(terminal: Terminal, words: string, work: () => Promise<T>): Promise<T> {
-  const timer = setTimeout(() => terminal.note(words), PATIENCE_MS);
+  const timer = setTimeout(() => terminal.note(words), FIRST_MS);
   try {
     return await work();
   } finally {
@@ -15,25 +15,68 @@ export async function whileWaiting<T>(terminal: Terminal, words: string, work: (
   }
 }
 
-/** Tells how many of some things are done: `12 of 100 sequences, about 30 s left`. Silent about what is quickly over. */
-export class Countdown {
+/** Notes about work under way: those that come too soon after the one before are not said. */
+export class PacedNotes {
   readonly #terminal: Terminal;
-  readonly #noun: string;
   readonly #started = performance.now();
-  #spokenAt = this.#started + PATIENCE_MS - REPEAT_MS;
+  #next = this.#started + FIRST_MS;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+  }
+
+  get elapsedSeconds(): number {
+    return (performance.now() - this.#started) / 1000;
+  }
+
+  note(words: () => string): void {
+    const now = performance.now();
+    if (now < this.#next) return;
+    this.#next = now + EVERY_MS;
+    this.#terminal.note(words());
+  }
+}
+
+/** Says how many of some things are done: `12 of 100 sequences, about 30 s left`. */
+export class Countdown {
+  readonly #notes: PacedNotes;
+  readonly #noun: string;
 
   constructor(terminal: Terminal, noun: string) {
-    this.#terminal = terminal;
+    this.#notes = new PacedNotes(terminal);
     this.#noun = noun;
   }
 
   tell(done: number, all: number): void {
-    const now = performance.now();
-    if (done >= all || now - this.#spokenAt < REPEAT_MS) return;
-    this.#spokenAt = now;
-    const left = ((now - this.#started) / 1000 / done) * (all - done);
-    this.#terminal.note(
-      `${formatCount(done)} of ${formatCount(all)} ${this.#noun}, about ${formatDuration(left)} left`,
-    );
+    if (done >= all) return;
+    this.#notes.note(() => {
+      const left = (this.#notes.elapsedSeconds / done) * (all - done);
+      return `${formatCount(done)} of ${formatCount(all)} ${this.#noun}, about ${formatDuration(left)} left`;
+    });
+  }
+}
+
+/** Says how many bytes are done: `checking weights: 1.2 GiB of 3 GiB`. */
+export class ByteCount {
+  readonly #notes: PacedNotes;
+  readonly #doing: string;
+  #done = 0;
+
+  constructor(terminal: Terminal, doing: string) {
+    this.#notes = new PacedNotes(terminal);
+    this.#doing = doing;
+  }
+
+  /** @param total bytes in all, where they are known */
+  add(bytes: number, total?: number): void {
+    this.reach(this.#done + bytes, total);
+  }
+
+  reach(done: number, total?: number): void {
+    this.#done = done;
+    this.#notes.note(() => {
+      const all = total === undefined ? "" : ` of ${formatBytes(total)}`;
+      return `${this.#doing}: ${formatBytes(done)}${all}`;
+    });
   }
 }

@@ -5,6 +5,7 @@ import { escapeForTerminal, messageLine } from "../../base/quoted.ts";
 import { isRunByAgent } from "./agent.ts";
 
 export interface Verbosity {
+  json?: boolean;
   verbose?: boolean;
   quiet?: boolean;
 }
@@ -38,6 +39,11 @@ export class Terminal {
   result(text: string): void {
     const shown = escapeForTerminal(text);
     process.stdout.write(shown.endsWith("\n") ? shown : `${shown}\n`);
+  }
+
+  /** The result as JSON where `--json` asks for it, else in words. */
+  answer(record: unknown, inWords: () => string): void {
+    this.result(this.#verbosity.json === true ? JSON.stringify(record, null, 2) : inWords());
   }
 
   /** Progress and statistics; silent with `--quiet`. */

@@ -139,18 +139,7 @@ export function addDistillCommand(program: Command): void {
   addDeviceOptions(command);
   command.addOption(devicesOption("several devices take a group of layers each"));
   addOutputOptions(command);
-  shortenHelp(command, [
-    "pattern",
-    "output",
-    "dry-run",
-    "calibration",
-    "sequences",
-    "holdout",
-    "steps",
-    "rate",
-    "device",
-    "resume",
-  ]);
+  shortenHelp(command, "pattern output dry-run calibration sequences holdout steps rate device resume");
   command
     .addHelpText("after", helpText(help))
     .action((model: string | undefined, flags: DistillFlags) =>
@@ -261,9 +250,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   await store?.remove();
   const after = await heldOutLosses(await openModel(output), text.heldOut, pattern, base, signal, terminal);
   const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
-  terminal.result(
-    flags.json === true ? JSON.stringify(record, null, 2) : formatDistillReport(record, terminal.resultWidth),
-  );
+  terminal.answer(record, () => formatDistillReport(record, terminal.resultWidth));
   requireGain(record);
   proposeNext(output, model.config.modelType, pattern, flags, terminal);
 }
@@ -354,9 +341,7 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
     text: given ? "given" : "assumed",
     ...plan,
   };
-  terminal.result(
-    flags.json === true ? JSON.stringify(record, null, 2) : formatDistillPlan(record, terminal.resultWidth),
-  );
+  terminal.answer(record, () => formatDistillPlan(record, terminal.resultWidth));
   for (const each of devices) await requireRoom(plan, each, work);
 }
 

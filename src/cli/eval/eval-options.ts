@@ -141,10 +141,7 @@ export function addEvalOptions(command: Command): void {
     .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
     .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
-  shortenHelp(command, [
-    ...["pattern", "baseline", "suite", "tasks", "lengths", "samples", "data"],
-    ...["server", "list", "output", "resume", "dry-run"],
-  ]);
+  shortenHelp(command, "pattern baseline suite tasks lengths samples data server list output resume dry-run");
 }
 
 /** @throws UsageError for flags that do not go together */

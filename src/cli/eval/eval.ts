@@ -73,11 +73,7 @@ async function evalCommand(
   if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
   if (flags.list === true) {
     const tasks = listSuites();
-    terminal.result(
-      flags.json === true
-        ? JSON.stringify(taskListRecord(tasks), null, 2)
-        : formatTaskList(tasks, terminal.resultWidth),
-    );
+    terminal.answer(taskListRecord(tasks), () => formatTaskList(tasks, terminal.resultWidth));
     return;
   }
   await requireWritableOutputs(flags);
@@ -93,7 +89,7 @@ async function evalCommand(
   try {
     for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
     if (flags.dryRun === true) {
-      await dryRun(inputs, flags, terminal, signal);
+      await dryRun(inputs, terminal, signal);
     } else {
       await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
       await proposeAfterEval(path, flags, terminal);
@@ -180,7 +176,7 @@ async function answerAll(
   return answered.sort((left, right) => left.index - right.index).map(({ samples }) => samples);
 }
 
-async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+async function dryRun(inputs: EvalInputs, terminal: Terminal, signal: AbortSignal): Promise<void> {
   const runner = await openRunner(inputs);
   try {
     for (const line of runner.plan) terminal.detail(line);
@@ -194,9 +190,7 @@ async function dryRun(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, 
       skipped_tasks: suite.skipped.map(({ task, reason }) => ({ task, reason })),
       ...plan,
     };
-    terminal.result(
-      flags.json === true ? JSON.stringify(record, null, 2) : formatEvalPlan(record, terminal.resultWidth),
-    );
+    terminal.answer(record, () => formatEvalPlan(record, terminal.resultWidth));
   } finally {
     await runner.release();
   }

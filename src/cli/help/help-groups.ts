@@ -11,9 +11,10 @@ const whole = new WeakSet<Command>();
 
 /**
  * Lets `--help` show these options alone, and adds `--help-all`. To be called when the command has all its options.
- * @param names without dashes: `retain`
+ * @param shown their names without dashes, with blanks between: `retain output`
  */
-export function shortenHelp(command: Command, names: readonly string[]): void {
+export function shortenHelp(command: Command, shown: string): void {
+  const names = shown.split(" ");
   for (const name of names) {
     if (!command.options.some((option) => nameOf(option) === name)) {
       throw new Error(`${command.name()} has no option --${name} to show in its help`);

@@ -53,10 +53,11 @@ async function writeKit(folder: string, flags: KitFlags): Promise<void> {
   }
   const commands = serveCommands(resolve(folder), model, flags.port);
   for (const note of notes) terminal.warn(note);
-  if (flags.json === true) return terminal.result(JSON.stringify({ folder, ...commands }, null, 2));
-  terminal.note(`written: ${parts.map((part) => join(folder, part)).join(", ")}`);
-  terminal.result(
-    `vLLM\n${commands.vllm}\n\nSGLang\n${commands.sglang}\n\n` +
+  if (flags.json !== true) terminal.note(`written: ${parts.map((part) => join(folder, part)).join(", ")}`);
+  terminal.answer(
+    { folder, ...commands },
+    () =>
+      `vLLM\n${commands.vllm}\n\nSGLang\n${commands.sglang}\n\n` +
       "Add what the model needs besides (--tensor-parallel-size 8, --max-model-len, a quantization). Then:\n" +
       `indexcache server http://127.0.0.1:${flags.port}`,
   );

@@ -41,11 +41,7 @@ export async function measureServerLoss(
     terminal.note(
       `scored: tokens from position ${indexTopk} of each sequence on${set.sources.some(({ answers }) => answers) ? ", of answers only those of the answer" : ""}`,
     );
-    terminal.result(
-      flags.json === true
-        ? JSON.stringify({ ...lossRecord(measurement, sources), server }, null, 2)
-        : formatLossReport(measurement, sources),
-    );
+    terminal.answer({ ...lossRecord(measurement, sources), server }, () => formatLossReport(measurement, sources));
   } finally {
     await served.release();
   }

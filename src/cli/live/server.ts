@@ -61,17 +61,7 @@ export function addServerCommand(program: Command): void {
   addCalibrationOptions(command);
   addConnectionOptions(command);
   addOutputOptions(command);
-  shortenHelp(command, [
-    "verify",
-    "restore",
-    "pattern",
-    "model",
-    "calibration",
-    "sequence-length",
-    "api-key",
-    "allow-remote",
-    "json",
-  ]);
+  shortenHelp(command, "verify restore pattern model calibration sequence-length api-key allow-remote json");
   command
     .addHelpText("after", helpText(help))
     .action((url: string, flags: LookFlags) => interruptible((signal) => look(url, flags, signal), "Stopping"));
@@ -125,13 +115,11 @@ async function show(served: ServedModel, flags: LookFlags, terminal: Terminal, s
     });
     found = await preflight(served, losses, [...windows.keys()], indexTopk, signal);
   }
-  if (flags.json === true) {
-    const { state, ...rest } = description;
-    const measured = found && { noise: found.noise, sparsest: found.sparsest, change: found.change };
-    terminal.result(JSON.stringify({ ...rest, letters: state.letters, running, ...measured }, null, 2));
-    return;
-  }
-  terminal.result(formatFields(fieldsOf(served, running, found)));
+  const { state, ...rest } = description;
+  const measured = found && { noise: found.noise, sparsest: found.sparsest, change: found.change };
+  terminal.answer({ ...rest, letters: state.letters, running, ...measured }, () =>
+    formatFields(fieldsOf(served, running, found)),
+  );
 }
 
 function fieldsOf(served: ServedModel, running: number | undefined, found: Preflight | undefined) {
@@ -178,9 +166,7 @@ async function verifyPattern(
   const { windows, indexTopk } = await promptsFor(served, flags, terminal, signal);
   await served.prepare(signal);
   const verification = await verify(served, pattern, windows, indexTopk, signal);
-  terminal.result(
-    flags.json === true ? JSON.stringify(verification, null, 2) : formatVerification(verification, indexTopk),
-  );
+  terminal.answer(verification, () => formatVerification(verification, indexTopk));
   const [before, ...after] = verification.ranges;
   if (before?.acts === true) {
     throw new GateFailure(`Tokens before position ${indexTopk} change, which no pattern can bring about`, {

@@ -15,6 +15,7 @@ import { formatBytes } from "../../report/quantities.ts";
 import { formatFields } from "../../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "../arguments/options.ts";
 import { interruptible } from "../console/interruption.ts";
+import { ByteCount } from "../console/patience.ts";
 import { Terminal } from "../console/terminal.ts";
 import { helpText } from "../help/help-text.ts";
 import { lettersOf, originFindings, readSource } from "./pattern-input.ts";
@@ -26,8 +27,6 @@ interface ApplyFlags extends OutputFlags {
   engineShape?: true | EngineHeads;
   shards: Placement;
 }
-
-const PROGRESS_MS = 2000;
 
 const help = `
 The new folder holds config.json with indexer_types and index_topk_pattern, the weights without the indexers of Shared
@@ -98,7 +97,7 @@ async function run(folder: string, text: string | undefined, flags: ApplyFlags, 
   }
   const chosen = text === undefined ? undefined : await choosePattern(text, model);
   for (const warning of chosen?.warnings ?? []) terminal.warn(warning);
-  let toldAt = performance.now();
+  const progress = new ByteCount(terminal, "writing weights");
   const file = chosen?.source.kind === "file" ? chosen.source.file : undefined;
   const report = await applyPattern(folder, chosen?.pattern, flags.output, {
     ...(flags.restore === undefined ? {} : { original: flags.restore }),
@@ -108,12 +107,7 @@ async function run(folder: string, text: string | undefined, flags: ApplyFlags, 
     placement: flags.shards,
     signal,
     origin: { ...(file === undefined ? {} : { file }), warnings: chosen?.warnings ?? [] },
-    onProgress: (done, total) => {
-      const now = performance.now();
-      if (now - toldAt < PROGRESS_MS) return;
-      toldAt = now;
-      terminal.note(`${formatBytes(done)} of ${formatBytes(total)}`);
-    },
+    onProgress: (done, total) => progress.reach(done, total),
   });
   tell(report, flags, terminal);
 }
@@ -155,29 +149,25 @@ async function configWarning(source: PatternSource, { path, name }: ServedModel)
 
 function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): void {
   const { pattern, model, engineShape } = report;
-  if (flags.json === true) {
-    const record = {
-      checkpoint: report.target,
-      made_from: model.name,
-      index_topk_pattern: pattern,
-      layers: model.layers,
-      full_layers: fullLayers(pattern),
-      ...(engineShape === undefined
-        ? {}
-        : { engine_shape: { num_attention_heads: engineShape.heads, index_n_heads: engineShape.indexHeads } }),
-      bytes: report.bytes,
-      left_out_tensors: report.leftOutTensors,
-      left_out_bytes: report.leftOutBytes,
-      restored_tensors: report.restoredTensors,
-      rewritten: report.rewritten,
-      unchanged: report.unchanged,
-      not_copied: report.notCopied,
-    };
-    terminal.result(JSON.stringify(record, null, 2));
-    return;
-  }
+  const record = {
+    checkpoint: report.target,
+    made_from: model.name,
+    index_topk_pattern: pattern,
+    layers: model.layers,
+    full_layers: fullLayers(pattern),
+    ...(engineShape && {
+      engine_shape: { num_attention_heads: engineShape.heads, index_n_heads: engineShape.indexHeads },
+    }),
+    bytes: report.bytes,
+    left_out_tensors: report.leftOutTensors,
+    left_out_bytes: report.leftOutBytes,
+    restored_tensors: report.restoredTensors,
+    rewritten: report.rewritten,
+    unchanged: report.unchanged,
+    not_copied: report.notCopied,
+  };
   const how = { copy: "copied", hardlink: "hard links", symlink: "symbolic links" }[flags.shards];
-  terminal.result(
+  terminal.answer(record, () =>
     formatFields([
       ["Checkpoint", report.target],
       ["Pattern", `${pattern}, ${fullLayers(pattern).length} of ${model.layers} Full`],
@@ -189,14 +179,12 @@ function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): voi
       ["Weights", formatBytes(report.bytes)],
       [
         "Left out",
-        report.leftOutTensors === 0
-          ? undefined
-          : `${report.leftOutTensors} indexer tensors, ${formatBytes(report.leftOutBytes)}`,
+        report.leftOutTensors > 0 && `${report.leftOutTensors} indexer tensors, ${formatBytes(report.leftOutBytes)}`,
       ],
-      ["Taken back", report.restoredTensors === 0 ? undefined : `${report.restoredTensors} indexer tensors`],
-      ["Rewritten", report.rewritten.length === 0 ? undefined : `${report.rewritten.length} weight file(s)`],
-      ["Unchanged", report.unchanged.length === 0 ? undefined : `${report.unchanged.length} weight file(s), ${how}`],
-      ["Not copied", report.notCopied.length === 0 ? undefined : report.notCopied.join(", ")],
+      ["Taken back", report.restoredTensors > 0 && `${report.restoredTensors} indexer tensors`],
+      ["Rewritten", report.rewritten.length > 0 && `${report.rewritten.length} weight file(s)`],
+      ["Unchanged", report.unchanged.length > 0 && `${report.unchanged.length} weight file(s), ${how}`],
+      ["Not copied", report.notCopied.length > 0 && report.notCopied.join(", ")],
     ]),
   );
 }

@@ -107,18 +107,7 @@ export function addPatternCommand(program: Command): void {
     .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
     .option("--overwrite", "let --write-config replace another config.json");
   addOutputOptions(command);
-  shortenHelp(command, [
-    "list",
-    "for",
-    "engine",
-    "engine-version",
-    "model",
-    "check",
-    "explain",
-    "pipeline-stages",
-    "write-config",
-    "json",
-  ]);
+  shortenHelp(command, "list for engine engine-version model check explain pipeline-stages write-config json");
   command
     .addHelpText("after", helpText(help))
     .action((pattern: string | undefined, flags: PatternFlags) => run(pattern, flags));
@@ -216,27 +205,24 @@ function check(
   const applied = dialect === undefined ? undefined : engineCheck(source, model, dialect, flags);
   const findings = [...checkPattern(letters, model, applied), ...origin];
   const failed = hasErrors(findings);
-  if (flags.json === true) {
-    const record = {
-      index_topk_pattern: letters,
-      model: { name: model.name, model_type: model.modelType, layers: model.layers, indexers: model.indexers.length },
-      checked: isChecked(model),
-      engine: dialect?.engine ?? null,
-      engine_version: dialect?.version ?? null,
-      read_from: dialect?.readFrom ?? null,
-      pipeline_stage_starts: applied?.starts ?? null,
-      errors: messages(findings, "error"),
-      warnings: messages(findings, "warning"),
-      ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
-    };
-    terminal.result(JSON.stringify(record, null, 2));
-  } else {
+  const record = {
+    index_topk_pattern: letters,
+    model: { name: model.name, model_type: model.modelType, layers: model.layers, indexers: model.indexers.length },
+    checked: isChecked(model),
+    engine: dialect?.engine ?? null,
+    engine_version: dialect?.version ?? null,
+    read_from: dialect?.readFrom ?? null,
+    pipeline_stage_starts: applied?.starts ?? null,
+    errors: messages(findings, "error"),
+    warnings: messages(findings, "warning"),
+    ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
+  };
+  terminal.answer(record, () => {
     const stages = applied?.starts === undefined ? "" : `, stages at layers ${applied.starts.join(", ")}`;
     const by = dialect === undefined ? "" : ` by ${titleOf(dialect)}`;
-    const verdict = verdictOf(failed, model);
     const body = formatFindings(findings);
-    terminal.result(`${body === "" ? "" : `${body}\n`}${describe(letters, model)}: ${verdict}${by}${stages}`);
-  }
+    return `${body === "" ? "" : `${body}\n`}${describe(letters, model)}: ${verdictOf(failed, model)}${by}${stages}`;
+  });
   if (failed) {
     const count = messages(findings, "error").length;
     throw new InputError(`The pattern has ${count} error${count === 1 ? "" : "s"}`);
@@ -321,16 +307,14 @@ function explain(
 ): void {
   const fields = requestedFields(source, model, flags);
   const outcomes = engineOutcomes(fields, model, dialect);
-  if (flags.json === true) {
-    terminal.result(
-      JSON.stringify({ fields, layers: model.layers, indexers: model.indexers.length, engines: outcomes }, null, 2),
-    );
-    return;
-  }
   const asked = Object.entries(fields).flatMap(([name, value]) =>
     value == null ? [] : [`${name}=${Array.isArray(value) ? (lettersOfTypes(value) ?? value.join()) : value}`],
   );
-  terminal.result(`${asked.join(", ")}\n\n${formatOutcomes(outcomes, model)}`);
+  terminal.answer(
+    { fields, layers: model.layers, indexers: model.indexers.length, engines: outcomes },
+    () => `${asked.join(", ")}\n\n${formatOutcomes(outcomes, model)}`,
+  );
+  if (flags.json === true) return;
   terminal.detail(formatFacts());
 }
 
@@ -345,12 +329,9 @@ function printLetters(
   parsePattern(letters, "The pattern");
   for (const { message } of origin) terminal.warn(message);
   const own = indexerLetters(letters, model);
-  if (flags.json === true) {
-    const full = model.indexers.filter((_, ordinal) => own[ordinal] === "F");
-    terminal.result(JSON.stringify({ index_topk_pattern: letters, layers: model.layers, full_layers: full }, null, 2));
-    return;
-  }
-  terminal.result(letters);
+  const full = model.indexers.filter((_, ordinal) => own[ordinal] === "F");
+  terminal.answer({ index_topk_pattern: letters, layers: model.layers, full_layers: full }, () => letters);
+  if (flags.json === true) return;
   terminal.note(describe(letters, model));
   if (flags.model === undefined) return;
   for (const { message } of checkPattern(letters, model)) terminal.warn(message);
@@ -365,7 +346,6 @@ async function emit(
   flags: PatternFlags,
   terminal: Terminal,
 ): Promise<void> {
-  const { engine } = dialect;
   // What is emitted has the length that its source has; whether that is the model's is for --check to say.
   const known: ServedModel = { ...model };
   delete known.layersAssumed;
@@ -388,23 +368,18 @@ async function emit(
   }
   const lines = dialect.argument(fields);
   terminal.note(`${describe(letters, model)}, for ${dialect.title} (read from ${dialect.readFrom})`);
-  terminal.result(
-    flags.json === true
-      ? JSON.stringify(
-          {
-            engine,
-            engine_version: dialect.version ?? null,
-            read_from: dialect.readFrom,
-            index_topk_pattern: letters,
-            fields,
-            argument: lines,
-            warnings: findings.map(({ message }) => message),
-            ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
-          },
-          null,
-          2,
-        )
-      : lines.join("\n"),
+  terminal.answer(
+    {
+      engine: dialect.engine,
+      engine_version: dialect.version ?? null,
+      read_from: dialect.readFrom,
+      index_topk_pattern: letters,
+      fields,
+      argument: lines,
+      warnings: findings.map(({ message }) => message),
+      ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
+    },
+    () => lines.join("\n"),
   );
 }
 

@@ -82,10 +82,7 @@ export function addSearchOptions(command: Command): void {
     4,
   );
   addOutputOptions(command);
-  shortenHelp(command, [
-    ...["retain", "output", "calibration", "holdout", "effort", "strategy", "objective"],
-    ...["device", "server", "resume", "dry-run"],
-  ]);
+  shortenHelp(command, "retain output calibration holdout effort strategy objective device server resume dry-run");
 }
 
 /**

@@ -26,13 +26,12 @@ interface Planned extends SearchWork {
   evaluator: PatternEvaluator;
   /** Bytes by --memory. */
   memory?: number;
-  json: boolean;
   terminal: Terminal;
   signal: AbortSignal;
 }
 
 export async function showPlan(work: Planned): Promise<void> {
-  const { foreseen, space, sequences, evaluator, json, terminal, signal } = work;
+  const { foreseen, space, sequences, evaluator, terminal, signal } = work;
   const { seconds, executions } = await evaluator.evaluate(space.start, { sequences, signal });
   const { loads } = executions;
   const computing = seconds - (loads?.seconds ?? 0);
@@ -44,7 +43,7 @@ export async function showPlan(work: Planned): Promise<void> {
     memory: evaluator.plan,
     ...(loads === undefined ? {} : { weights: await measuredWeights(work, loads) }),
   };
-  terminal.result(json ? JSON.stringify(record, null, 2) : formatSearchPlan(record));
+  terminal.answer(record, () => formatSearchPlan(record));
 }
 
 function planRecord(
@@ -157,7 +156,7 @@ export async function showPlanOfConfig(
       teraflops_per_layer_run: (2 * activeElements(config) * length) / 1e12,
     },
   };
-  terminal.result(flags.json === true ? JSON.stringify(record, null, 2) : formatSearchPlan(record));
+  terminal.answer(record, () => formatSearchPlan(record));
   return true;
 }
 

@@ -7,12 +7,12 @@ import { formatStatus, statusRecord } from "../../report/search/search-status.ts
 import type { Terminal } from "../console/terminal.ts";
 
 /** @param given the journal, or the `-o` file that it stands beside */
-export async function showStatus(given: string, json: boolean, terminal: Terminal): Promise<void> {
+export async function showStatus(given: string, terminal: Terminal): Promise<void> {
   const path = await journalOf(given);
   const content = await readJournal(path);
   if (content === undefined) throw new InputError(`Journal "${path}" is empty`, { hint: "nothing was measured yet" });
   const record = statusRecord(content);
-  terminal.result(json ? JSON.stringify(record, null, 2) : formatStatus(record));
+  terminal.answer(record, () => formatStatus(record));
 }
 
 async function journalOf(path: string): Promise<string> {

@@ -112,7 +112,7 @@ export function addSearchCommand(program: Command): void {
 
 async function search(path: string | undefined, flags: SearchFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  if (flags.status !== undefined) return await showStatus(flags.status, flags.json === true, terminal);
+  if (flags.status !== undefined) return await showStatus(flags.status, terminal);
   await requireSensibleJournal(flags);
   const plansOnly = flags.dryRun === true && flags.server === undefined;
   if (plansOnly && (await showPlanOfConfig(path, flags, terminal))) return;
@@ -151,7 +151,7 @@ async function searchWith(
         terminal.note(describeEffort(work.foreseen.evaluations, work.foreseen.exact, seconds));
       }
       if (flags.dryRun === true) {
-        await showPlan({ ...work, ...memoryOf(flags), evaluator, json: flags.json === true, terminal, signal });
+        await showPlan({ ...work, ...memoryOf(flags), evaluator, terminal, signal });
         return undefined;
       }
       if (journal !== undefined && measuring.resumed > 0) {
