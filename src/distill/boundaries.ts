@@ -59,6 +59,17 @@ export function carriedBatch(most: number, { sequences, length }: Pick<BoundaryS
   return Math.max(1, Math.min(most, sequences, Math.floor(rowsPerRun / length)));
 }
 
+/** First sequences of the batches; the last one reaches back, so that every run has the same shape. */
+function batchesOf(sequences: number, batch: number): number[] {
+  return Array.from({ length: Math.ceil(sequences / batch) }, (_, i) => Math.min(i * batch, sequences - batch));
+}
+
+/** For work that is awaited later: a failure is heard of then. */
+function inBackground<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => undefined);
+  return work;
+}
+
 export class Boundaries {
   readonly #model: ModelFolder;
   readonly #windows: readonly Int32Array[];
@@ -117,14 +128,19 @@ export class Boundaries {
   async #embed(): Promise<BoundaryStates> {
     const { device, threads, signal } = this.#settings;
     const states = await this.#create(0);
-    const place = { device, threads, batch: 1, length: this.#shape.length };
+    const batch = carriedBatch(this.#settings.batch, this.#shape);
+    const place = { device, threads, batch, length: this.#shape.length };
     const embedding = await LayerStates.open(this.#model, { from: 0, to: 0 }, place);
     try {
-      for (const [sequence, window] of this.#windows.entries()) {
+      let written: Promise<unknown> = Promise.resolve();
+      for (const first of batchesOf(this.#shape.sequences, batch)) {
         signal?.throwIfAborted();
-        const embedded = await embedding.run(BigInt64Array.from(window, BigInt));
-        await states.write(sequence, embedded.get(0) as Float32Array);
+        const ids = this.#windows.slice(first, first + batch).flatMap((window) => [...window]);
+        const embedded = await embedding.run(BigInt64Array.from(ids, BigInt));
+        await written;
+        written = inBackground(states.write(first, embedded.get(0) as Float32Array));
       }
+      await written;
       await this.#complete(0, states);
       return states;
     } catch (error) {
@@ -137,31 +153,43 @@ export class Boundaries {
 
   /** Takes every sequence through the layers of a range. */
   async #carry(below: BoundaryStates, range: { from: number; to: number }): Promise<void> {
-    const { sequences, length, hiddenSize } = this.#shape;
+    const { sequences, length } = this.#shape;
     const { device, threads, signal, onCarried, together } = this.#settings;
     const batch = carriedBatch(this.#settings.batch, this.#shape);
     const above = new Map<number, BoundaryStates>();
     const boundaries = together.inside ? {} : { boundaries: [range.to] };
-    const layers = await LayerStates.open(this.#model, range, { device, threads, batch, length, ...boundaries });
-    const size = length * hiddenSize;
+    // A GPU widens the bits itself.
+    const states = device === "cpu" ? "float32" : "bfloat16";
+    const layers = await LayerStates.open(this.#model, range, {
+      device,
+      threads,
+      batch,
+      length,
+      states,
+      ...boundaries,
+    });
+    const read = (first: number) => inBackground(below.read(Array.from({ length: batch }, (_, i) => first + i)));
     try {
       for (let layer = together.inside ? range.from + 1 : range.to; layer <= range.to; layer++) {
         if ((await this.#kept(layer)) === undefined) above.set(layer, await this.#create(layer));
       }
-      for (let first = 0; first < sequences; first += batch) {
+      const batches = batchesOf(sequences, batch);
+      let ahead = read(0);
+      let written: Promise<unknown> = Promise.resolve();
+      for (const [place, first] of batches.entries()) {
         signal?.throwIfAborted();
-        // The last batch reaches back, so that every run has the same shape.
-        const start = Math.min(first, sequences - batch);
-        const numbers = Array.from({ length: batch }, (_, i) => start + i);
-        const found = await layers.run(fromBfloat16(await below.read(numbers)));
-        for (const [layer, states] of above) {
-          const values = found.get(layer) as Float32Array;
-          for (const [place, sequence] of numbers.entries()) {
-            await states.write(sequence, values.subarray(place * size, (place + 1) * size));
-          }
-        }
-        onCarried?.(range.from, Math.min(first + batch, sequences), sequences);
+        const bits = await ahead;
+        // A run blocks this thread: files are read and written, and hashed, by others meanwhile.
+        const next = batches[place + 1];
+        if (next !== undefined) ahead = read(next);
+        const found = await layers.run(device === "cpu" ? fromBfloat16(bits) : bits);
+        await written;
+        written = inBackground(
+          Promise.all([...above].map(([layer, states]) => states.write(first, found.get(layer) as Float32Array))),
+        );
+        onCarried?.(range.from, first + batch, sequences);
       }
+      await written;
       for (const [layer, states] of above) {
         await this.#complete(layer, states);
         above.delete(layer);

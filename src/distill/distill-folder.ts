@@ -23,6 +23,9 @@ export class DistillFolder implements DistillationStore {
   readonly path: string;
   readonly #journal: AppendLog<DistillEntry>;
   readonly #entries: DistillEntry[];
+  #appended: Promise<unknown> = Promise.resolve();
+  /** Boundaries on their way to the disk while the training goes on, by layer. */
+  readonly #settling = new Map<number, Promise<void>>();
 
   private constructor(path: string, journal: AppendLog<DistillEntry>) {
     this.path = path;
@@ -50,11 +53,14 @@ export class DistillFolder implements DistillationStore {
   }
 
   async boundaryComplete(layer: number, states: StatesInFile): Promise<void> {
-    await states.sync();
-    await this.#append({ kind: "boundary", layer, sha256: await states.hash() });
+    const sha256 = await states.hash();
+    const settled = states.sync().then(() => this.#append({ kind: "boundary", layer, sha256 }));
+    settled.catch(() => undefined);
+    this.#settling.set(layer, settled);
   }
 
   async dropBoundary(layer: number): Promise<void> {
+    await this.#settle(layer);
     await rm(this.#boundaryPath(layer), { force: true });
   }
 
@@ -66,6 +72,7 @@ export class DistillFolder implements DistillationStore {
   }
 
   async saveTrained(group: number, saved: SavedTraining): Promise<void> {
+    for (const layer of this.#settling.keys()) await this.#settle(layer);
     const sha256 = await writeFloats(this.#statePath(group, "trained"), toArrays(saved));
     await this.#append({ kind: "trained", group, step: saved.best.step, sha256 });
     for (const slot of [0, 1]) await rm(this.#statePath(group, `checkpoint-${slot}`), { force: true });
@@ -102,6 +109,7 @@ export class DistillFolder implements DistillationStore {
   }
 
   async close(): Promise<void> {
+    await Promise.allSettled(this.#settling.values());
     await this.#journal.close();
   }
 
@@ -124,8 +132,16 @@ export class DistillFolder implements DistillationStore {
   }
 
   async #append(entry: DistillEntry): Promise<void> {
-    await this.#journal.append(entry);
+    const appended = this.#appended.then(() => this.#journal.append(entry));
+    this.#appended = appended.catch(() => undefined);
+    await appended;
     this.#entries.push(entry);
+  }
+
+  /** @throws RuntimeFailure where a boundary did not get to the disk */
+  async #settle(layer: number): Promise<void> {
+    await this.#settling.get(layer);
+    this.#settling.delete(layer);
   }
 
   #checkpoints(group: number): number {

@@ -19,13 +19,7 @@ import type { ModelProto } from "../onnx_pb.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
 import { type IndexScores, indexerGradient, trainedScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
-import { type LayerRange, statesAfter } from "./range-graph.ts";
-
-/**
- * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device
- * and no work on this side.
- */
-type StatesType = "float32" | "bfloat16";
+import { fromBfloat16Bits, type LayerRange, type StatesType, statesAfter } from "./range-graph.ts";
 
 /** Where a step finds the states that enter its layers: it is fed with all of them, or runs the layers from the first on. */
 export const stepStates = ["stored", "computed"] as const;
@@ -261,11 +255,6 @@ function* statesOfStep(
   for (const [layer, states] of statesAfter(graph, frozen, weights, between, first)) {
     if (layers.includes(layer)) yield [layer, states];
   }
-}
-
-/** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */
-function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
-  return graph.node("Gather", [graph.bfloat16Numbers(), graph.cast(bits, OnnxType.int32)], { axis: 0 });
 }
 
 function queryRows(graph: GraphBuilder, context: SequenceContext, count: number): QueryRows {

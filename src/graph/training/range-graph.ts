@@ -18,6 +18,17 @@ export interface LayerRange {
   to: number;
 }
 
+/**
+ * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device
+ * and no work on this side.
+ */
+export type StatesType = "float32" | "bfloat16";
+
+/** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */
+export function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
+  return graph.node("Gather", [graph.bfloat16Numbers(), graph.cast(bits, OnnxType.int32)], { axis: 0 });
+}
+
 /** States that enter `layer`, float32 `[batch * length, hidden_size]`. */
 export const boundaryOutput = (layer: number) => `boundary.${layer}`;
 
@@ -32,6 +43,7 @@ export function buildRangeGraph(
   boundaries: readonly number[],
   shape: SequenceShape,
   provider: Provider,
+  fed: StatesType = "float32",
 ): ModelProto {
   const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
   const rows = shape.batch * shape.length;
@@ -42,7 +54,9 @@ export function buildRangeGraph(
     output(range.from, graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 }));
     return graph.model("dsa embedding", { architecture: config.modelType });
   }
-  const hidden = graph.input("hidden_states", OnnxType.float, [rows, config.hiddenSize]);
+  const type = fed === "float32" ? OnnxType.float : OnnxType.uint16;
+  const input = graph.input("hidden_states", type, [rows, config.hiddenSize]);
+  const hidden = fed === "float32" ? input : fromBfloat16Bits(graph, input);
   graph.input("position_ids", OnnxType.int64, [rows]);
   const context = sequenceContext(graph, config, shape, {
     ...{ precision: OnnxType.float, provider, boundaries: false },

@@ -21,10 +21,10 @@ export function boundaryBytes({ sequences, length, hiddenSize }: BoundaryShape):
 
 export interface BoundaryStates {
   readonly shape: BoundaryShape;
-  /** Puts the states of one sequence, `[length, hidden_size]`, into its place. */
-  write(sequence: number, states: Float32Array): Promise<void>;
+  /** Puts the states of neighbouring sequences, `[sequences * length, hidden_size]`, into their places from `first` on. */
+  write(first: number, states: Float32Array): Promise<void>;
   /** Bits of the states of some sequences, one after the other. */
-  read(sequences: readonly number[]): Promise<Uint16Array>;
+  read(sequences: readonly number[]): Promise<Uint16Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -37,11 +37,11 @@ export class StatesInMemory implements BoundaryStates {
     this.#values = new Uint16Array(boundaryBytes(shape) / 2);
   }
 
-  async write(sequence: number, states: Float32Array): Promise<void> {
-    this.#values.set(toBfloat16(states), sequence * elements(this.shape));
+  async write(first: number, states: Float32Array): Promise<void> {
+    this.#values.set(toBfloat16(states), first * elements(this.shape));
   }
 
-  async read(sequences: readonly number[]): Promise<Uint16Array> {
+  async read(sequences: readonly number[]): Promise<Uint16Array<ArrayBuffer>> {
     const size = elements(this.shape);
     const result = new Uint16Array(sequences.length * size);
     for (const [place, sequence] of sequences.entries()) {
@@ -57,6 +57,8 @@ export class StatesInFile implements BoundaryStates {
   readonly shape: BoundaryShape;
   readonly path: string;
   readonly #file: FileHandle;
+  /** SHA-256 of the sequences that are known. */
+  readonly #digests: (Uint8Array | undefined)[] = [];
 
   private constructor(path: string, shape: BoundaryShape, file: FileHandle) {
     this.path = path;
@@ -93,21 +95,24 @@ export class StatesInFile implements BoundaryStates {
     return states;
   }
 
-  async write(sequence: number, states: Float32Array): Promise<void> {
+  async write(first: number, states: Float32Array): Promise<void> {
     const values = toBfloat16(states);
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    let written = 0;
-    while (written < bytes.length) {
-      const at = sequence * bytes.length + written;
-      written += (
-        await this.#file
-          .write(bytes, written, bytes.length - written, at)
-          .catch((error) => cannotWrite(this.path, error))
-      ).bytesWritten;
-    }
+    const size = 2 * elements(this.shape);
+    const put = async (): Promise<void> => {
+      for (let written = 0; written < bytes.length; ) {
+        const left = bytes.length - written;
+        const put = this.#file.write(bytes, written, left, first * size + written);
+        written += (await put.catch((error) => cannotWrite(this.path, error))).bytesWritten;
+      }
+    };
+    const digested = Array.from({ length: bytes.length / size }, async (_, place) => {
+      this.#digests[first + place] = await digestOf(bytes.subarray(place * size, (place + 1) * size));
+    });
+    await Promise.all([put(), ...digested]);
   }
 
-  async read(sequences: readonly number[]): Promise<Uint16Array> {
+  async read(sequences: readonly number[]): Promise<Uint16Array<ArrayBuffer>> {
     const size = elements(this.shape);
     const result = new Uint16Array(sequences.length * size);
     const fill = async (sequence: number, place: number): Promise<void> => {
@@ -123,26 +128,37 @@ export class StatesInFile implements BoundaryStates {
     return result;
   }
 
-  /** SHA-256 of the file's bytes. */
+  /** SHA-256 over those of all sequences, one after the other; of what was written here nothing is read again. */
   async hash(): Promise<string> {
-    const hash = createHash("sha256");
-    const part = Buffer.alloc(2 ** 22);
-    for (let at = 0; ; ) {
-      const { bytesRead } = await this.#file.read(part, 0, part.length, at);
-      if (bytesRead === 0) return hash.digest("hex");
-      hash.update(part.subarray(0, bytesRead));
-      at += bytesRead;
+    const { sequences } = this.shape;
+    for (let first = 0; first < sequences; first += readTogether) {
+      const numbers = Array.from({ length: Math.min(readTogether, sequences - first) }, (_, place) => first + place);
+      const digest = async (sequence: number): Promise<void> => {
+        this.#digests[sequence] ??= await digestOf(await this.read([sequence]));
+      };
+      await Promise.all(numbers.map(digest));
     }
+    const whole = createHash("sha256");
+    for (const digest of this.#digests) whole.update(digest ?? "");
+    return whole.digest("hex");
   }
 
   /** Makes sure that the bytes are on the disk. */
   async sync(): Promise<void> {
-    await this.#file.sync();
+    await this.#file.sync().catch((error) => cannotWrite(this.path, error));
   }
 
   async close(): Promise<void> {
     await this.#file.close();
   }
+}
+
+/** Sequences whose bytes are read at a time to be hashed. */
+const readTogether = 16;
+
+/** SHA-256, off the main thread, which a run of a session blocks. */
+async function digestOf(bytes: Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }
 
 /** @throws RuntimeFailure for what the system refuses: a full disk, a quota */
@@ -160,7 +176,7 @@ function elements({ length, hiddenSize }: BoundaryShape): number {
 }
 
 /** Rounds to the nearest bfloat16, ties to even. */
-export function toBfloat16(values: Float32Array): Uint16Array {
+export function toBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const rounded = new Uint16Array(values.length);
   for (let i = 0; i < bits.length; i++) {

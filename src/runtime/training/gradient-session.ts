@@ -24,7 +24,7 @@ import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
-import { rangeShape } from "./layer-states.ts";
+import { rangeShape, statesTensor } from "./layer-states.ts";
 import { rowPositions } from "./row-positions.ts";
 
 /** Weights of one indexer, row by row as Hugging Face stores them. */
@@ -122,8 +122,7 @@ export class GradientSession {
     for (const layer of layersFed(this.#range, this.#settings, this.#settings.stepStates)) {
       const states = step.hidden.get(layer);
       if (states === undefined) throw new RangeError(`a step needs the states that enter layer ${layer}`);
-      feeds[statesInput(layer)] =
-        states instanceof Float32Array ? new Tensor("float32", states, shape) : new Tensor("uint16", states, shape);
+      feeds[statesInput(layer)] = statesTensor(this.#session, states, shape);
     }
     for (const [layer, parameters] of step.parameters) {
       for (const tensor of indexerTensors) {

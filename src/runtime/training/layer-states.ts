@@ -4,7 +4,7 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { boundaryOutput, buildRangeGraph, type LayerRange } from "../../graph/training/range-graph.ts";
+import { boundaryOutput, buildRangeGraph, type LayerRange, type StatesType } from "../../graph/training/range-graph.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -18,6 +18,8 @@ export interface LayerStatesSettings {
   batch: number;
   /** Tokens of a sequence. */
   length: number;
+  /** How states are given; numbers, unless told. */
+  states?: StatesType;
   /** Boundaries above the range's first that are asked for; all of them, unless given. */
   boundaries?: readonly number[];
 }
@@ -69,7 +71,8 @@ export class LayerStates {
     const boundaries = from === to ? [from] : (settings.boundaries ?? above);
     const shape = rangeShape(model.config, settings);
     const weights = await model.weights();
-    const graph = buildRangeGraph(model.config, weights, range, boundaries, shape, providerOf(settings.device));
+    const { device, states = "float32" } = settings;
+    const graph = buildRangeGraph(model.config, weights, range, boundaries, shape, providerOf(device), states);
     const session = await OnnxSession.create(encodeModel(graph), `layers ${range.from} to ${range.to - 1}`, {
       device: settings.device,
       threads: settings.threads,
@@ -80,11 +83,12 @@ export class LayerStates {
   }
 
   /**
-   * @param input token ids `[batch * length]` of a range without layers, else states `[batch * length, hidden_size]`
+   * @param input token ids `[batch * length]` of a range without layers, else states `[batch * length, hidden_size]`: numbers,
+   *   or bits of bfloat16, as the session was opened for
    * @returns by layer, the states at each boundary that is asked for: those that enter the layer, float32
    *   `[batch * length, hidden_size]`. Of a range without layers: those that enter its layer.
    */
-  async run(input: BigInt64Array | Float32Array): Promise<Map<number, Float32Array>> {
+  async run(input: BigInt64Array | Float32Array | Uint16Array): Promise<Map<number, Float32Array>> {
     const { from, to } = this.#range;
     const { Tensor } = this.#session;
     const [rows = 0] = this.#positions.dims;
@@ -92,7 +96,7 @@ export class LayerStates {
       from === to
         ? { input_ids: new Tensor("int64", input as BigInt64Array, [rows]) }
         : {
-            hidden_states: new Tensor("float32", input as Float32Array, [rows, this.#hiddenSize]),
+            hidden_states: statesTensor(this.#session, input as Float32Array | Uint16Array, [rows, this.#hiddenSize]),
             position_ids: this.#positions,
           };
     const outputs = await this.#session.run(feeds);
@@ -107,4 +111,13 @@ export class LayerStates {
   async release(): Promise<void> {
     await this.#session.release();
   }
+}
+
+/** Numbers, or bits of bfloat16, as a session takes them. */
+export function statesTensor(
+  { Tensor }: OnnxSession,
+  states: Float32Array | Uint16Array,
+  shape: readonly number[],
+): Tensor {
+  return states instanceof Float32Array ? new Tensor("float32", states, shape) : new Tensor("uint16", states, shape);
 }

@@ -4,6 +4,8 @@ import { encodeModel } from "../../../src/graph/graph-builder.ts";
 import { openModel } from "../../../src/graph/model-folder.ts";
 import { boundaryOutput, buildRangeGraph } from "../../../src/graph/training/range-graph.ts";
 import { floats, loadRuntime, OnnxSession } from "../../../src/runtime/session/onnx-session.ts";
+import { fromBfloat16, toBfloat16 } from "../../../src/runtime/training/boundary-states.ts";
+import { LayerStates } from "../../../src/runtime/training/layer-states.ts";
 import { fixturePath } from "../../oracle.ts";
 
 const [batch, length] = [2, 24];
@@ -36,5 +38,19 @@ describe.each(["glm-groups", "v32-yarn"])("%s", (name) => {
       const apart = Math.max(...cut.map((value, i) => Math.abs(value - (whole[i] as number))));
       expect(apart, `${chunks} chunks`).toBeLessThan(1e-4);
     }
+  });
+
+  it("takes the bits of bfloat16 for the numbers that they are", async () => {
+    const model = await openModel(fixturePath(name));
+    const hidden = Float32Array.from({ length: batch * length * model.config.hiddenSize }, (_, i) => Math.sin(i * i));
+    const bits = toBfloat16(hidden);
+    const statesOf = async (states: "float32" | "bfloat16", input: Float32Array | Uint16Array) => {
+      const place = { device: "cpu", threads: 1, batch, length, states } as const;
+      const layers = await LayerStates.open(model, { from: 0, to: 2 }, place);
+      const found = await layers.run(input);
+      await layers.release();
+      return found;
+    };
+    expect(await statesOf("bfloat16", bits)).toEqual(await statesOf("float32", fromBfloat16(bits)));
   });
 });
