@@ -126,19 +126,18 @@ export class Boundaries {
 
   /** States that enter layer 0. */
   async #embed(): Promise<BoundaryStates> {
-    const { device, threads, signal } = this.#settings;
+    const { threads, signal } = this.#settings;
     const states = await this.#create(0);
-    const batch = carriedBatch(this.#settings.batch, this.#shape);
-    const place = { device, threads, batch, length: this.#shape.length };
+    // Rows of a table: a GPU would only carry them there and back.
+    const place = { device: "cpu", threads, batch: 1, length: this.#shape.length } as const;
     const embedding = await LayerStates.open(this.#model, { from: 0, to: 0 }, place);
     try {
       let written: Promise<unknown> = Promise.resolve();
-      for (const first of batchesOf(this.#shape.sequences, batch)) {
+      for (const [sequence, window] of this.#windows.entries()) {
         signal?.throwIfAborted();
-        const ids = this.#windows.slice(first, first + batch).flatMap((window) => [...window]);
-        const embedded = await embedding.run(BigInt64Array.from(ids, BigInt));
+        const embedded = await embedding.run(BigInt64Array.from(window, BigInt));
         await written;
-        written = inBackground(states.write(first, embedded.get(0) as Float32Array));
+        written = inBackground(states.write(sequence, embedded.get(0) as Float32Array));
       }
       await written;
       await this.#complete(0, states);

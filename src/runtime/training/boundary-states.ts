@@ -21,7 +21,10 @@ export function boundaryBytes({ sequences, length, hiddenSize }: BoundaryShape):
 
 export interface BoundaryStates {
   readonly shape: BoundaryShape;
-  /** Puts the states of neighbouring sequences, `[sequences * length, hidden_size]`, into their places from `first` on. */
+  /**
+   * Puts the states of neighbouring sequences, `[sequences * length, hidden_size]`, into their places from `first` on. What
+   * was put last has to be there before more is.
+   */
   write(first: number, states: Float32Array): Promise<void>;
   /** Bits of the states of some sequences, one after the other. */
   read(sequences: readonly number[]): Promise<Uint16Array<ArrayBuffer>>;
@@ -59,6 +62,8 @@ export class StatesInFile implements BoundaryStates {
   readonly #file: FileHandle;
   /** SHA-256 of the sequences that are known. */
   readonly #digests: (Uint8Array | undefined)[] = [];
+  /** Bits on their way to the file: fresh memory costs as much time as filling it. */
+  #scratch = new Uint16Array(0);
 
   private constructor(path: string, shape: BoundaryShape, file: FileHandle) {
     this.path = path;
@@ -96,8 +101,9 @@ export class StatesInFile implements BoundaryStates {
   }
 
   async write(first: number, states: Float32Array): Promise<void> {
-    const values = toBfloat16(states);
-    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    if (this.#scratch.length < states.length) this.#scratch = new Uint16Array(states.length);
+    toBfloat16(states, this.#scratch);
+    const bytes = new Uint8Array(this.#scratch.buffer, 0, 2 * states.length);
     const size = 2 * elements(this.shape);
     const put = async (): Promise<void> => {
       for (let written = 0; written < bytes.length; ) {
@@ -175,10 +181,9 @@ function elements({ length, hiddenSize }: BoundaryShape): number {
   return length * hiddenSize;
 }
 
-/** Rounds to the nearest bfloat16, ties to even. */
-export function toBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
+/** Rounds to the nearest bfloat16, ties to even, into `rounded`. */
+export function toBfloat16(values: Float32Array, rounded = new Uint16Array(values.length)): Uint16Array<ArrayBuffer> {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const rounded = new Uint16Array(values.length);
   for (let i = 0; i < bits.length; i++) {
     const word = bits[i] as number;
     rounded[i] = (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
