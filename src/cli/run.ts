@@ -6,7 +6,7 @@ import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
-import { openDecoder } from "../runtime/generate/decoder.ts";
+import { openDecoder, openOverlappedDecoder, overlaps } from "../runtime/generate/decoder.ts";
 import { type GenerationResult, generate } from "../runtime/generate/generation.ts";
 import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
@@ -104,9 +104,12 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype, capacity };
   await withProfile(flags, terminal, async (recording) => {
     const opened = performance.now();
-    const decoder = await whileWaiting(terminal, "loading the model", () =>
-      openDecoder(model, pattern, { ...settings, ...(recording === undefined ? {} : { recording }) }),
-    );
+    const all = { ...settings, ...(recording === undefined ? {} : { recording }) };
+    const sizes = { prompt: ids.length, newTokens: flags.maxNewTokens };
+    const open: (...of: Parameters<typeof openDecoder>) => Promise<Decoder> = overlaps(all, model.config, sizes)
+      ? openOverlappedDecoder
+      : openDecoder;
+    const decoder: Decoder = await whileWaiting(terminal, "loading the model", () => open(model, pattern, all));
     const loadSeconds = (performance.now() - opened) / 1000;
     try {
       for (const line of decoder.plan) terminal.detail(line);

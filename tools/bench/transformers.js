@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { clocks } from "../../dist/base/clock.js";
 import { spreadOf } from "../../dist/base/spread.js";
-import { openDecoder } from "../../dist/runtime/generate/decoder.js";
+import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
 import { requirePrefill, someIds } from "./inference.js";
 
 /** Threads that still spin after a run would take the other side's cores. */
@@ -19,7 +19,12 @@ const pause = 300;
  */
 export async function besideTransformers(model, python, pattern, { lengths, threads, rivals, repeats }) {
   const rows = [];
-  const decoder = await openDecoder(model, pattern, { device: "cpu", threads, capacity: Math.max(...lengths) });
+  const settings = { device: "cpu", threads, capacity: Math.max(...lengths) };
+  // As `run` opens it.
+  const open = overlaps(settings, model.config, { prompt: lengths[0], newTokens: 1 })
+    ? openOverlappedDecoder
+    : openDecoder;
+  const decoder = await open(model, pattern, settings);
   await decoder.prefill(someIds(64, model.config.vocabSize));
   for (const attention of rivals.filter((rival) => rival !== "onnx")) {
     const args = [model.path, "--threads", threads, "--attention", attention];

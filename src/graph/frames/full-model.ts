@@ -17,6 +17,7 @@ import {
   newLatent,
   pastIndexerKey,
   pastLatent,
+  type TensorSpec,
   topkIndices,
 } from "../exported/contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
@@ -27,21 +28,59 @@ import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
 import { type ChunkRows, chunkRows, pastFrame } from "./past-frame.ts";
 
-/** Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. */
-function patternSpec(config: DsaConfig, pattern: Pattern): GraphSpec {
-  const keys = [...pattern].map((letter, layer) =>
-    letter === "S" ? [pastIndexerKey(layer), newIndexerKey(layer)] : [],
-  );
-  const unused = new Set(keys.flat());
-  const { inputs, outputs } = fullModelSpec(config);
-  const keep = ({ name }: { name: string }) => !unused.has(name) && !name.startsWith(bypassPrefix);
-  return { inputs: inputs.filter(keep), outputs: outputs.filter(keep) };
+/** Layers `from` to `to` of a model, the last one not among them. */
+export interface LayerRange {
+  from: number;
+  to: number;
 }
 
-/** @param pattern whose indexers are in the graph; with switches for all of them where absent */
-export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern?: Pattern): ModelProto {
+/**
+ * Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. Between
+ * ranges of layers hidden states are handed on, and the selection that Shared layers go on with.
+ */
+function patternSpec(config: DsaConfig, pattern: Pattern, { from, to }: LayerRange): GraphSpec {
+  const names = (layer: number) => ({
+    latents: [pastLatent(layer), newLatent(layer)],
+    keys: [pastIndexerKey(layer), newIndexerKey(layer)],
+  });
+  const unused = new Set(
+    [...pattern].flatMap((letter, layer) => [
+      ...(layer < from || layer >= to ? names(layer).latents : []),
+      ...(letter === "S" || layer < from || layer >= to ? names(layer).keys : []),
+      ...(from > 0 ? ["input_ids"] : []),
+      ...(to < pattern.length ? ["logits", "logits_to_keep"] : []),
+    ]),
+  );
+  const { inputs, outputs } = fullModelSpec(config);
+  const keep = ({ name }: { name: string }) => !unused.has(name) && !name.startsWith(bypassPrefix);
+  return {
+    inputs: [...(from > 0 ? boundarySpec(config, pattern, from) : []), ...inputs.filter(keep)],
+    outputs: [...outputs.filter(keep), ...(to < pattern.length ? boundarySpec(config, pattern, to) : [])],
+  };
+}
+
+/** What the range of layers from `layer` on takes from the range before it. */
+function boundarySpec(config: DsaConfig, pattern: Pattern, layer: number): TensorSpec[] {
+  const rows = "sequence_length";
+  const hidden = { name: hiddenStates(layer), type: OnnxType.float, shape: [rows, config.hiddenSize] };
+  const source = pattern.lastIndexOf("F", layer);
+  if (pattern[layer] === "F" || source === -1) return [hidden];
+  return [hidden, { name: topkIndices(source), type: OnnxType.int32, shape: [rows, "selected_keys"] }];
+}
+
+/**
+ * @param pattern whose indexers are in the graph; with switches for all of them where absent
+ * @param range of a pattern's layers; all where absent
+ */
+export function buildFullModel(
+  config: DsaConfig,
+  weights: ModelWeights,
+  pattern?: Pattern,
+  range: LayerRange = { from: 0, to: config.numHiddenLayers },
+): ModelProto {
   const graph = new GraphBuilder();
-  const spec = pattern === undefined ? fullModelSpec(config) : patternSpec(config, pattern);
+  const { from, to } = range;
+  const spec = pattern === undefined ? fullModelSpec(config) : patternSpec(config, pattern, range);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const results = new Map<string, Value>();
   const inputs = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
@@ -52,9 +91,13 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern
   };
   // A graph without layers, which `bench` times, has no cache.
   let chunk: ChunkRows | undefined;
-  let hidden = graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));
-  let selected: Value | undefined;
-  for (const [index, layer] of weights.layers.entries()) {
+  const given = new Set(spec.inputs.map(({ name }) => name));
+  let hidden: Value =
+    from > 0
+      ? hiddenStates(from)
+      : graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));
+  let selected = [...given].find((name) => name.startsWith("topk_indices."));
+  for (const [index, layer] of [...weights.layers.entries()].slice(from, to)) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
     chunk ??= chunkRows(graph, config, inputs, past.latent);
     const frame = pastFrame(graph, config, chunk, past);
@@ -71,11 +114,14 @@ export function buildFullModel(config: DsaConfig, weights: ModelWeights, pattern
     results.set(newLatent(index), frame.fresh.latent as Value);
     hidden = graph.node("Identity", [next], {}, hiddenStates(index + 1));
   }
-  const start = graph.node("Sub", [graph.dimension(hidden, 0), "logits_to_keep"]);
-  const end = graph.int([Number.MAX_SAFE_INTEGER]);
-  const kept = graph.node("Slice", [hidden, start, end, graph.int([0])]);
-  results.set("logits", logits(graph, config, weights, kept));
-  for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) as Value, type, shape);
+  if (to === config.numHiddenLayers) {
+    const start = graph.node("Sub", [graph.dimension(hidden, 0), "logits_to_keep"]);
+    const end = graph.int([Number.MAX_SAFE_INTEGER]);
+    const kept = graph.node("Slice", [hidden, start, end, graph.int([0])]);
+    results.set("logits", logits(graph, config, weights, kept));
+  }
+  // What is handed on has the name of its value.
+  for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) ?? name, type, shape);
   return graph.model(pattern === undefined ? "dsa" : `dsa ${pattern}`, { architecture: config.modelType });
 }
 

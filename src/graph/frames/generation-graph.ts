@@ -7,7 +7,7 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
-import { isFull, type Pattern } from "../../pattern/pattern.ts";
+import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import {
   type GraphSpec,
   latentWidth,
@@ -110,6 +110,19 @@ export function generationCaches(config: DsaConfig, pattern: Pattern) {
     letter === "F" ? [{ past: pastIndexerKey(layer), fresh: newIndexerKey(layer), width: config.indexHeadDim }] : [],
   );
   return [...latents, ...keys];
+}
+
+/** What they hold, where a number of a row's takes so many bytes, in all rows together. */
+export function cachedBytes(
+  config: DsaConfig,
+  pattern: Pattern,
+  bytes: number,
+): { latent: number; indexerKey: number } {
+  const { numHiddenLayers: layers, indexHeadDim } = config;
+  return {
+    latent: bytes * layers * latentWidth(config),
+    indexerKey: bytes * fullLayers(pattern).length * indexHeadDim,
+  };
 }
 
 export function buildGenerationGraph(

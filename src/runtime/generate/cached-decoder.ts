@@ -7,7 +7,13 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { type GenerationSettings, generationCaches, wayInput, waysOf } from "../../graph/frames/generation-graph.ts";
+import {
+  cachedBytes,
+  type GenerationSettings,
+  generationCaches,
+  wayInput,
+  waysOf,
+} from "../../graph/frames/generation-graph.ts";
 import { kernelsOf } from "../../graph/layer/kernels.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
@@ -65,11 +71,7 @@ export class CachedDecoder implements Decoder {
   }
 
   get cacheBytes(): { latent: number; indexerKey: number } {
-    const widths = generationCaches(this.#config, this.pattern).map(({ width }) => width);
-    const bytes = (some: number[]) =>
-      some.reduce((sum, width) => sum + width, 0) * this.position * this.#graph.bytesPerElement;
-    const layers = this.#config.numHiddenLayers;
-    return { latent: bytes(widths.slice(0, layers)), indexerKey: bytes(widths.slice(layers)) };
+    return cachedBytes(this.#config, this.pattern, this.position * this.#graph.bytesPerElement);
   }
 
   /** Tokens in the caches. */

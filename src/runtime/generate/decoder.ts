@@ -1,7 +1,8 @@
 import { RuntimeFailure } from "../../base/errors.ts";
+import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
-import { buildFullModel } from "../../graph/frames/full-model.ts";
+import { buildFullModel, type LayerRange } from "../../graph/frames/full-model.ts";
 import type { CacheForm } from "../../graph/frames/generation-caches.ts";
 import {
   buildGenerationGraph,
@@ -19,13 +20,22 @@ import { conversionLines, convertingShare, weightConversion } from "../device/we
 import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
-import { defaultThreads, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import {
+  defaultThreads,
+  flushDenormals,
+  loadRuntime,
+  OnnxSession,
+  type SessionSettings,
+} from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
 import { chunkBytes } from "../stages/chunks.ts";
 import { keepsWhatIsWritten } from "./cache-check.ts";
 import { CachedDecoder } from "./cached-decoder.ts";
+import { CachedLayers, type LayerSettings } from "./cached-layers.ts";
 import { FedCache } from "./fed-cache.ts";
 import { capacityFor, type GenerationNeed, generationNeed, totalNeed } from "./generation-runs.ts";
+import { LayerThread } from "./layer-thread.ts";
+import { OverlappedDecoder } from "./overlapped-decoder.ts";
 
 export interface DecoderSettings {
   device: SessionSettings["device"];
@@ -149,6 +159,66 @@ function cannotConvert(config: DsaConfig, all: number): RuntimeFailure {
     `Generating on a GPU in float16 converts the weights of "${config.name}" beforehand, which takes about ${gib(convertingShare * all)} of host memory; ${gib(availableMemory())} are free`,
     { hint: "free memory, or use --dtype float32 or --device cpu" },
   );
+}
+
+/**
+ * Is a generation faster with half of the layers in a thread of its own (`overlapped-decoder.ts`)? Its prompt is, from a few
+ * chunks on; decoding is not, since each half then has half of the threads and waits for the other.
+ */
+export function overlaps(
+  { device, dtype, threads = defaultThreads(), recording }: DecoderSettings,
+  { numHiddenLayers }: DsaConfig,
+  { prompt, newTokens }: { prompt: number; newTokens: number },
+): boolean {
+  const computes = device === "cpu" && dtype !== "float16" && threads >= 2 && numHiddenLayers >= 2;
+  // A profile is of one session.
+  return computes && recording === undefined && prompt >= 512 && prompt >= 4 * newTokens;
+}
+
+/** Opens a decoder on a CPU for one sequence whose prompt is long. */
+export async function openOverlappedDecoder(
+  model: ModelFolder,
+  pattern: Pattern,
+  { threads = defaultThreads(), capacity = defaultCapacity }: Pick<DecoderSettings, "threads" | "capacity">,
+): Promise<OverlappedDecoder> {
+  const { config } = model;
+  const { numHiddenLayers: layers } = config;
+  const weights = await model.weights();
+  const middle = middleOf(pattern);
+  const settings = (range: LayerRange): LayerSettings => ({
+    graph: encodeModel(buildFullModel(config, weights, pattern, range)),
+    name: `${config.name} ${pattern}, layers ${range.from} to ${range.to - 1}`,
+    threads: Math.max(1, Math.floor(threads / 2)),
+    folder: model.places.folder,
+    caches: generationCaches(config, pattern),
+    capacity,
+  });
+  await flushDenormals();
+  const upper = new LayerThread(settings({ from: middle, to: layers }));
+  try {
+    const lower = await CachedLayers.open(settings({ from: 0, to: middle }));
+    await upper.opened;
+    const lines = [
+      ...growingPlan(config, pattern, capacity),
+      `layers 0 to ${middle - 1} in one thread, ${middle} to ${layers - 1} in another, chunk by chunk side by side`,
+    ];
+    return new OverlappedDecoder(config, pattern, lower, upper, lines);
+  } catch (error) {
+    await upper.end();
+    throw error;
+  }
+}
+
+/** The layer from which on about as much time is spent as before it: a Full one takes twice as long as a Shared one at 4K tokens. */
+function middleOf(pattern: Pattern): number {
+  const costs = [...pattern].map((letter) => (letter === "F" ? 2 : 1));
+  const all = sum(costs);
+  let below = 0;
+  const first = costs.findIndex((cost) => {
+    below += cost;
+    return below >= all / 2;
+  });
+  return Math.min(first + 1, pattern.length - 1);
 }
 
 function growingPlan(config: DsaConfig, pattern: Pattern, capacity: number): string[] {

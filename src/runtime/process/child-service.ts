@@ -14,7 +14,8 @@ export function serveRequests<Request>(answer: (request: Request) => Promise<obj
   });
 }
 
-function toReply(error: unknown): FailedReply {
+/** What tells the other end of an error. */
+export function toReply(error: unknown): FailedReply {
   if (error instanceof IndexCacheError) {
     const kind = error instanceof InputError ? "input" : "runtime";
     return { kind: "failed", error: kind, message: error.message, hint: error.hint };

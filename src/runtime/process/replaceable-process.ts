@@ -156,11 +156,11 @@ class Child {
   }
 }
 
-function isFailed(reply: object): reply is FailedReply {
+export function isFailed(reply: object): reply is FailedReply {
   return "kind" in reply && reply.kind === "failed";
 }
 
-function toError({ error, message, hint }: FailedReply): Error {
+export function toError({ error, message, hint }: FailedReply): Error {
   const details = hint === undefined ? {} : { hint };
   if (error === "input") return new InputError(message, details);
   return error === "runtime" ? new RuntimeFailure(message, details) : new Error(message);

@@ -2,6 +2,8 @@
 import { availableParallelism } from "node:os";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { InputError } from "../../base/errors.ts";
+import { OnnxType } from "../../checkpoint/dtype.ts";
+import { encodeModel, GraphBuilder } from "../../graph/graph-builder.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { executionProviders, providerOf } from "./execution-provider.ts";
 import type { Recording } from "./recording.ts";
@@ -137,6 +139,17 @@ export class OnnxSession {
     if (this.#profiled) this.#session.endProfiling();
     await this.#session.release();
   }
+}
+
+/**
+ * The first session of a process decides that denormals count as zero, for the thread that opens it. Threads started by that
+ * one do the same: this has to come before the first of them that runs a session.
+ */
+export async function flushDenormals(): Promise<void> {
+  const graph = new GraphBuilder();
+  graph.output("y", graph.input("x", OnnxType.float, []), OnnxType.float, []);
+  const settings: SessionSettings = { device: "cpu", threads: 1, folder: "." };
+  await (await OnnxSession.create(encodeModel(graph.model("denormals")), "denormals", settings)).release();
 }
 
 /** Float data of an output. */

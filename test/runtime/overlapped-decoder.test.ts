@@ -1,0 +1,79 @@
+/** Two halves of the layers in two threads against one graph: the same bits, and failures that somebody hears of. */
+import { writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+// The built program has the program of a thread beside it.
+import { openModel } from "../../dist/graph/model-folder.js";
+import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
+import { LayerThread } from "../../dist/runtime/generate/layer-thread.js";
+import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import type { Decoder } from "../../src/runtime/measurement.ts";
+
+const demo = await openModel(join(import.meta.dirname, "..", "..", "models", "demo"));
+const ids = Array.from({ length: 700 }, (_, i) => (i * 7919 + 13) % demo.config.vocabSize);
+
+async function logitsOf(decoder: Decoder, tokens: readonly number[]): Promise<Float32Array[]> {
+  const all = [await decoder.prefill(tokens)];
+  for (const id of [5, 6]) all.push(await decoder.decode(id));
+  return all.map((logits) => Float32Array.from(logits));
+}
+
+// Boundaries at a Full layer, and at Shared ones that go on with a selection from below.
+test.each(["FFFFFFFFFFFF", "FSSSSSSSSSSS", "FFSSFSSSSFSS"].map((text) => parsePattern(text)))(
+  "%s: a prompt in chunks and tokens after it",
+  async (pattern: Pattern) => {
+    const settings = { device: "cpu", threads: 2, capacity: 800 } as const;
+    const one = await openDecoder(demo, pattern, { ...settings, threads: 1 });
+    const two = await openOverlappedDecoder(demo, pattern, settings);
+    const expected = await logitsOf(one, ids);
+    expect(await logitsOf(two, ids)).toEqual(expected);
+    expect(two.indexerExecutions).toEqual(one.indexerExecutions);
+    expect(two.cacheBytes).toEqual(one.cacheBytes);
+    // Again, in the place of what is there, and on from the middle.
+    two.rewind(0);
+    await two.prefill(ids.slice(0, 300));
+    expect(await two.prefill(ids.slice(300))).toHaveLength(demo.config.vocabSize);
+    two.rewind(0);
+    expect(await logitsOf(two, ids)).toEqual(expected);
+    await Promise.all([one.release(), two.release()]);
+  },
+);
+
+test("a signal ends a prefill between chunks", async () => {
+  const decoder = await openOverlappedDecoder(demo, parsePattern("F".repeat(12)), { threads: 2 });
+  const controller = new AbortController();
+  const prefill = decoder.prefill(ids, controller.signal);
+  controller.abort();
+  await expect(prefill).rejects.toThrow("Interrupted");
+  await decoder.release();
+});
+
+test("a graph that cannot be loaded, and a thread that ends", async () => {
+  const settings = { graph: Uint8Array.of(1), name: "broken", threads: 1, folder: ".", caches: [], capacity: 1 };
+  const thread = new LayerThread(settings);
+  await expect(thread.opened).rejects.toThrow('ONNX Runtime cannot load "broken"');
+  await expect(thread.ask({ start: 0, inputs: {} })).rejects.toThrow('ONNX Runtime cannot load "broken"');
+  await thread.end();
+
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-test-"));
+  const program = join(folder, "program.mjs");
+  writeFileSync(program, "process.exit(7);");
+  const ended = new LayerThread(settings, program);
+  await expect(ended.opened).rejects.toThrow('The thread of "broken" ended (7)');
+  await expect(ended.ask({ start: 0, inputs: {} })).rejects.toThrow("ended (7)");
+  await rm(folder, { recursive: true });
+});
+
+test("what is run in halves", () => {
+  const { config } = demo;
+  const cpu = { device: "cpu", threads: 2 } as const;
+  const long = { prompt: 512, newTokens: 128 };
+  expect(overlaps(cpu, config, long)).toBe(true);
+  expect(overlaps(cpu, config, { ...long, prompt: 511 })).toBe(false);
+  expect(overlaps(cpu, config, { ...long, newTokens: 129 })).toBe(false);
+  expect(overlaps({ ...cpu, threads: 1 }, config, long)).toBe(false);
+  expect(overlaps({ ...cpu, device: "cuda" }, config, long)).toBe(false);
+  expect(overlaps(cpu, { ...config, numHiddenLayers: 1 }, long)).toBe(false);
+});
