@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 // The built program has the program of a thread beside it.
 import { openModel } from "../../dist/graph/model-folder.js";
+import { type Pattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
 import { LayerThread } from "../../dist/runtime/generate/layer-thread.js";
-import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import type { Decoder } from "../../src/runtime/measurement.ts";
+import type { Decoder } from "../../dist/runtime/measurement.js";
 
 const demo = await openModel(join(import.meta.dirname, "..", "..", "models", "demo"));
 const ids = Array.from({ length: 700 }, (_, i) => (i * 7919 + 13) % demo.config.vocabSize);
