@@ -1,10 +1,7 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
-import type { Pattern } from "../pattern/pattern.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss.ts";
-import { joinMeasurements } from "../runtime/loss/mean-loss.ts";
-import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
 import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
@@ -24,12 +21,13 @@ import {
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
 import { interruptible } from "./console/interruption.ts";
-import { Countdown, whileWaiting } from "./console/patience.ts";
+import { whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { shortenHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
 import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
+import { measurePasses } from "./loss-passes.ts";
 
 type LossFlags = PatternFlags &
   VerifyFlags &
@@ -46,7 +44,7 @@ const examples = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first; with --server over
 those from position index_topk on, because no pattern changes the tokens before.
 --profile computes in one process and twice: the first time warms up and is left out. So does a device other than the CPU
-where that takes seconds: Time is of the second pass.
+where that takes seconds: Time is of runs that are warm.
 
 Examples:
   $ indexcache loss                                     the demo model with every indexer
@@ -85,39 +83,6 @@ export function addLossCommand(program: Command): void {
   );
 }
 
-/** A first pass on a device that took longer is mostly work. */
-const REPEATED_SECONDS = 20;
-
-/** A block of sequences that takes less than this is too short to stop and tell after it. */
-const BLOCK_SECONDS = 0.5;
-
-/** A time that memory has shortened would be told as the model's. */
-function requireWholePass({ executions: { body, naiveBody } }: Measurement): void {
-  if (body < naiveBody) throw new Error(`a pass of ${naiveBody} layers ran ${body}`);
-}
-
-/** One pass over all sequences, told of as it goes. Nothing is shared between sequences: blocks change no loss. */
-async function measureInBlocks(
-  evaluator: PatternEvaluator,
-  pattern: Pattern,
-  count: number,
-  options: { afresh: boolean; signal: AbortSignal },
-  terminal: Terminal,
-): Promise<Measurement> {
-  const countdown = new Countdown(terminal, "sequences");
-  const parts: Measurement[] = [];
-  let block = evaluator.sideBySide;
-  for (let done = 0; done < count; ) {
-    const sequences = Array.from({ length: Math.min(block, count - done) }, (_, index) => done + index);
-    const part = await evaluator.evaluate(pattern, { ...options, sequences });
-    parts.push(part);
-    done += sequences.length;
-    if (part.seconds < BLOCK_SECONDS) block *= 2;
-    countdown.tell(done, count);
-  }
-  return joinMeasurements(parts);
-}
-
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   const { model, device } = await openModelForLosses(path, flags, terminal, signal);
@@ -145,15 +110,12 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
     const loadSeconds = (performance.now() - opened) / 1000;
     try {
       for (const line of evaluator.plan) terminal.detail(line);
-      const pass = (afresh: boolean) =>
-        measureInBlocks(evaluator, pattern, set.windows.length, { afresh, signal }, terminal);
-      const first = await pass(false);
-      recording?.leaveOutWarmUp();
-      // What a device chooses and allocates in its first pass is no part of its speed.
-      const again = recording !== undefined || (placeName(place) !== "cpu" && first.seconds < REPEATED_SECONDS);
-      const measurement = again ? await pass(true) : first;
-      requireWholePass(measurement);
-      const timing = { loadSeconds, warmUpSeconds: again ? first.seconds : undefined };
+      const { measurement, warmUpSeconds } = await measurePasses(evaluator, pattern, {
+        ...{ count: set.windows.length, signal, terminal },
+        warmsUp: placeName(place) !== "cpu",
+        ...(recording === undefined ? {} : { onWarm: () => recording.leaveOutWarmUp() }),
+      });
+      const timing = { loadSeconds, warmUpSeconds };
       const sources = sourceLosses(set, measurement);
       terminal.answer(lossRecord(measurement, sources), () => formatLossReport(measurement, sources, timing));
       return { command: "loss", device: placeName(place), seconds: measurement.seconds };

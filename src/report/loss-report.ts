@@ -53,7 +53,7 @@ function mixed(sources: readonly SourceLoss[]): Pick<Estimate, "mean" | "standar
 /** What came before the pass that is reported. */
 export interface LossTiming {
   loadSeconds: number;
-  /** Of a first pass that was left out. */
+  /** Of the first runs, which are left out. */
   warmUpSeconds: number | undefined;
 }
 
@@ -118,6 +118,6 @@ function formatSources(sources: readonly SourceLoss[]): string {
 }
 
 function describeTiming({ loadSeconds, warmUpSeconds }: LossTiming): string {
-  const warmUp = warmUpSeconds === undefined ? "" : `, a first pass that warmed up ${formatDuration(warmUpSeconds)}`;
+  const warmUp = warmUpSeconds === undefined ? "" : `, runs that warmed up ${formatDuration(warmUpSeconds)}`;
   return `loading ${formatDuration(loadSeconds)}${warmUp}`;
 }

@@ -78,6 +78,7 @@ export class ProgressTracker {
   /** By pattern, for a search that continues from another pattern than the last committed one. */
   readonly #losses = new Map<Pattern, number>();
   #evaluationStartedAt = 0;
+  #measured = 0;
   #foreseen: Pick<Rehearsal, "layers" | "layersBefore"> = { layers: 0, layersBefore: [] };
   /** Layers that had run before the current step. */
   #layersBefore = 0;
@@ -179,6 +180,8 @@ export class ProgressTracker {
   }
 
   #record(now: number, layers: number): void {
+    // The first one also chose kernels and took memory, which on a GPU can be most of its time.
+    if (this.#measured++ === 1) this.#recent.length = 0;
     this.#recent.push({ seconds: now - this.#evaluationStartedAt, layers });
     if (this.#recent.length > RECENT) this.#recent.shift();
   }

@@ -17,11 +17,11 @@ export async function whileWaiting<T>(terminal: Terminal, words: string, work: (
 
 /** Notes about work under way: those that come too soon after the one before are not said. */
 export class PacedNotes {
-  readonly #terminal: Terminal;
+  readonly #terminal: Pick<Terminal, "note">;
   readonly #started = performance.now();
   #next = this.#started + FIRST_MS;
 
-  constructor(terminal: Terminal) {
+  constructor(terminal: Pick<Terminal, "note">) {
     this.#terminal = terminal;
   }
 
@@ -42,7 +42,7 @@ export class Countdown {
   readonly #notes: PacedNotes;
   readonly #noun: string;
 
-  constructor(terminal: Terminal, noun: string) {
+  constructor(terminal: Pick<Terminal, "note">, noun: string) {
     this.#notes = new PacedNotes(terminal);
     this.#noun = noun;
   }
