@@ -28,7 +28,7 @@ import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
-import { LayerObserver } from "../runtime/stages/layer-observer.ts";
+import { type LayerObservation, LayerObserver } from "../runtime/stages/layer-observer.ts";
 import type { LayerRoom } from "../runtime/stages/stage-sessions.ts";
 import { parseRetain } from "../search/retain.ts";
 import {
@@ -40,7 +40,8 @@ import {
   requireIndexers,
   toolRecord,
 } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
+import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addCalibrationOptions,
   addDeviceOptions,
@@ -76,6 +77,7 @@ interface AnalyzeFlags
     DeviceFlags,
     DtypeFlags,
     WorkerFlags,
+    MemoryFlags,
     OutputFlags,
     JournalFlags {
   searched?: string;
@@ -114,6 +116,7 @@ export function addAnalyzeCommand(program: Command): void {
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
+  addMemoryOption(command);
   addOutputOptions(command);
   shortenHelp(command, "pattern searched retain pairs output calibration sequences device resume json");
   command
@@ -130,7 +133,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   await requireSensibleJournal(flags);
   const started = performance.now();
   const terminal = new Terminal(flags);
-  const model = await openModelToRun(path, flags, terminal, signal);
+  const { model, device } = await openModelForLosses(path, flags, terminal, signal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);
@@ -141,11 +144,11 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const place = await openDevices(flags, terminal);
+  const place = await openDevices({ ...flags, device }, terminal);
   const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
   try {
-    const statistics = await comparePairs(model, pattern, set, place.threads ?? defaultThreads(), terminal, signal);
+    const statistics = await comparePairs({ model, pattern, set, place, flags, terminal, signal });
     const pairStatistics = statistics.result();
     const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);
@@ -175,28 +178,39 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
 }
 
 /** Looks at every layer of every sequence. */
-async function comparePairs(
-  model: ModelFolder,
-  pattern: Pattern,
-  { windows }: CalibrationSet,
-  threads: number,
-  terminal: Terminal,
-  signal: AbortSignal,
-): Promise<PairStatistics> {
+async function comparePairs({
+  model,
+  pattern,
+  set: { windows },
+  place: { threads = defaultThreads() },
+  flags: { memory = availableMemory() },
+  terminal,
+  signal,
+}: Omit<LossWork, "candidates" | "journal">): Promise<PairStatistics> {
   const { numHiddenLayers, indexerLayers, indexTopk } = model.config;
   const statistics = new PairStatistics(numHiddenLayers, fullLayers(indexerLayers), indexTopk);
-  const room = await roomToCompare(model, windows);
+  const room = await roomToCompare(model, windows, memory);
   if (room !== undefined)
     terminal.note("comparing layers: the model has no room in memory, its layers are loaded in turn");
   const observer = await LayerObserver.open(model, threads, room);
+  // A layer that is loaded is for all of them.
+  const together = room === undefined ? 1 : sequencesTogether;
   const started = performance.now();
+  const tell = (done: number, what: string): void => {
+    const seconds = ((performance.now() - started) / 1000) * (1 / done - 1);
+    terminal.note(`compared layers on ${what}${done === 1 ? "" : `, about ${formatDuration(seconds)} left`}`);
+  };
   try {
-    for (const [index, ids] of windows.entries()) {
-      for await (const observation of observer.observe(ids, pattern, signal)) statistics.add(observation);
-      const left = windows.length - index - 1;
-      const seconds = ((performance.now() - started) / 1000 / (index + 1)) * left;
-      const rest = left === 0 ? "" : `, about ${formatDuration(seconds)} left`;
-      terminal.note(`compared layers on sequence ${index + 1} of ${windows.length}${rest}`);
+    for (let first = 0; first < windows.length; first += together) {
+      const some = windows.slice(first, first + together);
+      const observed = some.map((ids) => observer.observe(ids, pattern, signal));
+      for (let layer = 0; layer < numHiddenLayers; layer++) {
+        for (const sequence of observed) statistics.add((await sequence.next()).value as LayerObservation);
+        if (room === undefined) continue;
+        const done = (first + some.length * ((layer + 1) / numHiddenLayers)) / windows.length;
+        tell(done, `layer ${layer + 1} of ${numHiddenLayers}, sequences ${first + 1} to ${first + some.length}`);
+      }
+      if (room === undefined) tell((first + 1) / windows.length, `sequence ${first + 1} of ${windows.length}`);
     }
   } finally {
     await observer.release();
@@ -204,10 +218,16 @@ async function comparePairs(
   return statistics;
 }
 
+/** Sequences that go through each layer side by side where layers come and go: their selections are in memory. */
+const sequencesTogether = 16;
+
 /** Whether layers come and go while they are compared; undefined where all stay. */
-async function roomToCompare(model: ModelFolder, windows: readonly Int32Array[]): Promise<LayerRoom | undefined> {
+async function roomToCompare(
+  model: ModelFolder,
+  windows: readonly Int32Array[],
+  memory: number,
+): Promise<LayerRoom | undefined> {
   const sizes = await sizesOf(model);
-  const memory = availableMemory();
   if (sizes === undefined || wholeBytes(sizes) <= memory) return undefined;
   const lengths = [Math.max(...windows.map(({ length }) => length))];
   const { room } = requirePartsRoom(model.config, sizes, lengths, memory);
@@ -241,6 +261,7 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   const evaluator = await openLossEvaluator(model, set.windows, {
     ...place,
     dtype: flags.dtype,
+    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
     onReplacement: (words) => terminal.warn(words),
   });
   try {

@@ -21,13 +21,13 @@ import {
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
 import { interruptible } from "./console/interruption.ts";
+import { measurePasses } from "./console/loss-passes.ts";
 import { whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { shortenHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
 import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
-import { measurePasses } from "./loss-passes.ts";
 
 type LossFlags = PatternFlags &
   VerifyFlags &

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { PairStatistics } from "../../src/analyze/pair-statistics.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, parsePattern } from "../../src/pattern/pattern.ts";
-import { LayerObserver } from "../../src/runtime/stages/layer-observer.ts";
+import { type LayerObservation, LayerObserver } from "../../src/runtime/stages/layer-observer.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 
 const matrix = z.array(z.array(z.number().nullable()));
@@ -55,6 +55,25 @@ describe.each(["glm-groups", "glm-shared", "v32-yarn"])("%s against transformers
       expect(result.overlap.by_position[1]).toMatchObject({ from: 2 * indexTopk + 1, to: 4 * indexTopk });
     },
   );
+});
+
+test("layers that come and go, each for all sequences at once, show what they show when all stay", async () => {
+  const model = await openModel(fixturePath("glm-groups"));
+  const { numHiddenLayers: layers, indexerLayers, indexTopk } = model.config;
+  const windows = readOracle("glm-groups").sequences.map((ids) => Int32Array.from(ids));
+  const whole = new PairStatistics(layers, fullLayers(indexerLayers), indexTopk);
+  const staying = await LayerObserver.open(model, 1);
+  for (const ids of windows) for await (const seen of staying.observe(ids, indexerLayers)) whole.add(seen);
+  await staying.release();
+  const inTurn = new PairStatistics(layers, fullLayers(indexerLayers), indexTopk);
+  const room = { staysFrom: layers, headStays: false, stays: 0, passing: 0 };
+  const passing = await LayerObserver.open(model, 1, room);
+  const observed = windows.map((ids) => passing.observe(ids, indexerLayers));
+  for (let layer = 0; layer < layers; layer++) {
+    for (const sequence of observed) inTurn.add((await sequence.next()).value as LayerObservation);
+  }
+  await passing.release();
+  expect(inTurn.result()).toEqual(whole.result());
 });
 
 function expectClose(found: readonly (readonly (number | null)[])[], wanted: readonly (readonly (number | null)[])[]) {

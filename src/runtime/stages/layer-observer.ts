@@ -11,7 +11,7 @@ import type { LayerWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { attentionProbe } from "../../graph/frames/attention-probe.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 import { Selection } from "./selection.ts";
 import { type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
@@ -83,7 +83,7 @@ export class LayerObserver {
     const { hidden: embedded, rows } = await this.#stages.embed(ids);
     const firstQuery = indexTopk - 1;
     const queries = Math.max(0, rows.length - firstQuery);
-    const selected = new Map<number, SelectedKeys[]>();
+    let used: SelectedKeys[] = [];
     const sources: LayerObservation["sources"] = [];
     let hidden = embedded;
     for (let layer = 0; layer < layers; layer++) {
@@ -91,10 +91,9 @@ export class LayerObserver {
       if (signal?.aborted) throw new InterruptedError("Interrupted");
       if (isFull(indexerLayers, layer)) {
         const keys = (await this.#stages.selectKeys(layer, hidden, rows)).selected;
-        if (isFull(pattern, layer)) selected.set(layer, keys);
+        if (isFull(pattern, layer)) used = keys;
         sources.push({ layer, selection: this.#selection(keys, rows, firstQuery) });
       }
-      const used = selected.get(sourceLayer(pattern, layer)) as SelectedKeys[];
       const body = await this.#stages.runBody(layer, hidden, rows, used);
       const own = sources.at(-1)?.selection as Selection;
       const observation = { layer, firstQuery, queries, own, sources: [...sources], recall: [], similarity: [] };

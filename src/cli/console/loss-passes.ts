@@ -1,9 +1,9 @@
 /** The passes of `loss` over its sequences: what their time is of. */
-import type { Pattern } from "../pattern/pattern.ts";
-import { joinMeasurements } from "../runtime/loss/mean-loss.ts";
-import type { Measurement, PatternEvaluator } from "../runtime/measurement.ts";
-import { Countdown } from "./console/patience.ts";
-import type { Terminal } from "./console/terminal.ts";
+import type { Pattern } from "../../pattern/pattern.ts";
+import { joinMeasurements } from "../../runtime/loss/mean-loss.ts";
+import type { Measurement, PatternEvaluator } from "../../runtime/measurement.ts";
+import { Countdown } from "./patience.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** A first pass on a device that took longer is not repeated as a whole: only its first block of sequences is. */
 const repeatedSeconds = 20;
