@@ -2,7 +2,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { RuntimeFailure } from "./errors.ts";
+import { IndexCacheError, InputError, RuntimeFailure } from "./errors.ts";
 
 /** The code of a system error (`ENOSPC`), or undefined for anything else. */
 export function systemErrorCode(error: unknown): string | undefined {
@@ -30,6 +30,25 @@ export async function writeFileAtomically(path: string, content: string | Uint8A
     if (code === undefined) throw error;
     throw new RuntimeFailure(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
   }
+}
+
+/** What is wrong with the path that was given; anything else is wrong with the machine. */
+const pathErrors = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "EACCES", "EPERM", "EROFS"]);
+
+/**
+ * The typed error for a path that the system refuses to write.
+ * @param what how the sentence begins: `Cannot write "p.json"`
+ * @returns InputError where another path would do, RuntimeFailure where the machine fails (a full disk); `error` itself
+ * where it is not the system's, or has been explained already
+ */
+export function writeFailure(what: string, error: unknown, hint?: string): unknown {
+  const code = systemErrorCode(error);
+  if (code === undefined || error instanceof IndexCacheError) return error;
+  const Failure = pathErrors.has(code) ? InputError : RuntimeFailure;
+  return new Failure(`${what}: ${describeSystemError(code)}`, {
+    cause: error,
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 /** Words for the system errors that users meet. */

@@ -1,6 +1,8 @@
 /** The token windows that every pattern of a run is measured on, and the hash that says whether two runs had the same. */
+
 import { createHash } from "node:crypto";
 import { InputError, UsageError } from "../base/errors.ts";
+import { counted } from "../base/quantities.ts";
 import { describeLeftOut, type LeftOut, NO_DATA } from "../formats/records/data-folder.ts";
 import { type DocumentOptions, openDocuments } from "./documents.ts";
 import { type DocumentEncoder, RowAccount, tokenizeDocuments } from "./tokenized-documents.ts";
@@ -185,7 +187,9 @@ function describeConcerns(cut: Windows, used: number, length: number, { sequence
     );
   }
   if (sequences !== undefined && used < sequences) {
-    concerns.push(`The set gives ${used} sequences of ${length} tokens, fewer than the ${sequences} asked for`);
+    concerns.push(
+      `The set gives ${counted(used, "sequence")} of ${length} tokens, fewer than the ${sequences} asked for`,
+    );
   }
   return concerns;
 }

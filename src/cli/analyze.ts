@@ -14,6 +14,7 @@ import {
 } from "../analyze/loss-change.ts";
 import { PairStatistics } from "../analyze/pair-statistics.ts";
 import { writeFileAtomically } from "../base/files.ts";
+import { counted } from "../base/quantities.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type AnalysisFile, formatAnalysisFile } from "../formats/analysis-file.ts";
 import type { Journal } from "../formats/journal.ts";
@@ -267,7 +268,8 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   try {
     for (const line of evaluator.plan) terminal.detail(line);
     const measuring = new Measuring(journal, [], "nll");
-    if (measuring.resumed > 0) terminal.note(`resuming: ${measuring.resumed} patterns are in ${journal?.path}`);
+    if (measuring.resumed > 0)
+      terminal.note(`resuming: ${counted(measuring.resumed, "pattern")} already in ${journal?.path}`);
     const evaluate = evaluation(work, evaluator, measuring);
     const own = await evaluate(model.config.indexerLayers, model.config.indexerLayers);
     const compared: MeasuredPattern[] = [];

@@ -2,8 +2,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
-import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode, writeFileAtomically } from "../base/files.ts";
+import { writeFailure, writeFileAtomically } from "../base/files.ts";
 import { isThere } from "../base/user-files.ts";
 import { findModel } from "../checkpoint/hub-cache.ts";
 import { fullLayers } from "../pattern/pattern.ts";
@@ -99,9 +98,6 @@ async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true });
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    const reason = code === "EEXIST" || code === "ENOTDIR" ? "it is a file" : describeSystemError(code);
-    throw new InputError(`Cannot write into "${path}": ${reason}`, { hint: "-o names a folder", cause: error });
+    throw writeFailure(`Cannot write into "${path}"`, error, "-o names a folder");
   }
 }

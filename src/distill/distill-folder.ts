@@ -4,8 +4,7 @@
  */
 import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { InputError } from "../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { writeFailure } from "../base/files.ts";
 import { readFloats, writeFloats } from "../checkpoint/derived/float-file.ts";
 import { AppendLog, type LogMode } from "../formats/append-log.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
@@ -36,8 +35,7 @@ export class DistillFolder implements DistillationStore {
   /** @throws InputError where there is a journal and the mode is `create`; ResumeMismatchError where it is another run's */
   static async open(path: string, fingerprint: DistillFingerprint, mode: LogMode): Promise<DistillFolder> {
     await mkdir(path, { recursive: true }).catch((error: unknown) => {
-      const code = systemErrorCode(error) ?? "unknown";
-      throw new InputError(`Cannot keep the work in "${path}": ${describeSystemError(code)}`, { cause: error });
+      throw writeFailure(`Cannot keep the work in "${path}"`, error);
     });
     return new DistillFolder(path, await AppendLog.open(join(path, journalName), distillJournal, fingerprint, mode));
   }

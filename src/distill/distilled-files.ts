@@ -1,5 +1,7 @@
 /** The small files of a distilled checkpoint: config.json, the card, and the manifest that says where it comes from. */
+
 import { join } from "node:path";
+import { counted } from "../base/quantities.ts";
 import { escapeControls } from "../base/quoted.ts";
 import type { ModelType } from "../checkpoint/architectures/architectures.ts";
 import type { DerivedFile } from "../checkpoint/derived/derived-checkpoint.ts";
@@ -81,7 +83,10 @@ function cardLines(modelType: ModelType, origin: DistilledOrigin, dropped: numbe
         "Training",
         `${recipe.steps} steps of ${recipe.batch} x ${text.length} tokens, rate ${recipe.rate}, ${recipe.targets === "own" ? "targets of the Full layer alone" : "targets of all layers served"}, keys by ${recipe.weight}`,
       ],
-      ["Text", `${text.sequences} sequences of ${escapeControls(text.source)}, ${text.held_out_sequences} held out`],
+      [
+        "Text",
+        `${counted(text.sequences, "sequence")} of ${escapeControls(text.source)}, ${text.held_out_sequences} held out`,
+      ],
       ["Kept", steps.length === 1 ? `step ${steps[0]}` : `steps ${steps.join(", ")} (by layer)`],
       ...(missed.length === 0
         ? []

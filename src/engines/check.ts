@@ -3,6 +3,7 @@
  * it. Errors are what must not be served; warnings are what a user has to know.
  */
 
+import { counted } from "../base/quantities.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull } from "../pattern/pipeline-stages.ts";
 import { nativeLetters } from "./derived-types.ts";
@@ -85,7 +86,7 @@ function checkKnown(letters: string, model: ServedModel): Finding[] {
   if (isChecked(model)) return [];
   return [
     error(
-      `how many layers the model has is not known, so that ${plural(letters.length, "letter")} may be too few or too many: give --model or --layers`,
+      `how many layers the model has is not known, so that ${counted(letters.length, "letter")} may be too few or too many: give --model or --layers`,
     ),
   ];
 }
@@ -109,7 +110,7 @@ function checkAlphabet(letters: string): Finding[] {
       ? []
       : [
           error(
-            `${plural(lower.length, "letter")} in lower case, at ${named(lower)}: engines compare with "S" and take "s" for Full without a word`,
+            `${counted(lower.length, "letter")} in lower case, at ${named(lower)}: engines compare with "S" and take "s" for Full without a word`,
           ),
         ]),
     ...(foreign.length === 0
@@ -125,7 +126,7 @@ function checkLength(letters: string, own: string, model: ServedModel, engine: E
   const expected =
     model.family === "v4"
       ? `${model.indexers.length} layers with an indexer (C4A) among ${model.layers}`
-      : plural(model.layers, "backbone layer");
+      : counted(model.layers, "backbone layer");
   const prediction =
     model.predictionLayers > 0 && own.length === model.layers + model.predictionLayers
       ? "; prediction (MTP) layers have no letter"
@@ -134,7 +135,7 @@ function checkLength(letters: string, own: string, model: ServedModel, engine: E
     own.length < model.indexers.length && engine !== undefined
       ? `; ${engine.dialect.title}: ${engine.dialect.facts.shortPattern}`
       : "";
-  return [error(`the pattern has ${plural(letters.length, "letter")}, the model ${expected}${prediction}${then}`)];
+  return [error(`the pattern has ${counted(letters.length, "letter")}, the model ${expected}${prediction}${then}`)];
 }
 
 function checkFirst(own: string, engine: EngineCheck | undefined): Finding[] {
@@ -259,10 +260,6 @@ function named(layers: readonly number[]): string {
 
 function isAre(layers: readonly number[]): string {
   return layers.length === 1 ? "is" : "are";
-}
-
-function plural(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 function error(message: string): Finding {

@@ -1,7 +1,7 @@
 /** What `analyze` prints: heatmaps, the patterns side by side, what single layers cost. */
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
 import { formatHeatmap } from "./heatmap.ts";
-import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
+import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
 import { formatFields, formatTable, left, right } from "./text-table.ts";
 
 /** Pairs that are listed: those that interact most. */
@@ -14,7 +14,7 @@ export function formatAnalysisReport(file: AnalysisFile): string {
       ["Pattern", file.index_topk_pattern],
       [
         "Queries",
-        `${formatCount(file.queries)} that see at least index_topk keys, of ${formatCount(file.calibration.tokens)} tokens in ${formatCount(file.calibration.sequences)} sequences`,
+        `${formatCount(file.queries)} that see at least index_topk keys, of ${formatCount(file.calibration.tokens)} tokens in ${counted(file.calibration.sequences, "sequence")}`,
       ],
       ["Time", formatDuration(file.seconds)],
     ]),

@@ -4,7 +4,15 @@ import { type Estimate, estimate } from "../base/estimate.ts";
 import { sum } from "../base/sum.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import type { Measurement } from "../runtime/measurement.ts";
-import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatRate } from "./quantities.ts";
+import {
+  counted,
+  formatCount,
+  formatDuration,
+  formatError,
+  formatLoads,
+  formatLoss,
+  formatRate,
+} from "./quantities.ts";
 import { formatFields, formatTable, left, right } from "./text-table.ts";
 
 /** The `--json` form: nothing in it depends on the clock. */
@@ -99,7 +107,7 @@ export function formatLossReport(
     ["Full layers", `${fullLayers(pattern).length} of ${pattern.length}`],
     ["Loss", `${formatLoss(loss)} nats per token, standard error ${formatError(standardError)}`],
     ["Perplexity", Math.exp(loss).toFixed(4)],
-    ["Tokens", `${formatCount(tokens)} predicted, in ${formatCount(sequences.length)} sequences`],
+    ["Tokens", `${formatCount(tokens)} predicted, in ${counted(sequences.length, "sequence")}`],
     ["Time", `${formatDuration(seconds)}, ${formatRate(tokens, seconds)}`],
     ["Loading", loads && formatLoads(loads)],
     ["Before it", timing && describeTiming(timing)],

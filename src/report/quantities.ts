@@ -1,16 +1,7 @@
-/** Numbers for people: bytes, durations, counts, losses. JSON gets the numbers themselves. */
+/** Numbers for people: durations, rates, losses, scores. JSON gets the numbers themselves. */
+import { formatBytes, formatCount, significant } from "../base/quantities.ts";
 
-/** `1.5 GiB`; powers of 1024. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let value = bytes;
-  let unit = 0;
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? value : significant(value, 3)} ${units[unit]}`;
-}
+export { counted, formatBytes, formatCount, formatMagnitude } from "../base/quantities.ts";
 
 /** `0.42 s`, `12 s`, `3 min 05 s`, `2 h 07 min`, `40 days`. */
 export function formatDuration(seconds: number): string {
@@ -21,23 +12,6 @@ export function formatDuration(seconds: number): string {
   const minutes = Math.round(seconds / 60);
   if (minutes >= 240 * 60) return `${formatCount(minutes / (24 * 60))} days`;
   return `${Math.floor(minutes / 60)} h ${pad(minutes % 60)} min`;
-}
-
-/** `12,345`. */
-export function formatCount(count: number): string {
-  return Math.round(count).toLocaleString("en-US");
-}
-
-/** `4.2M`: a count by its size, for parameters. */
-export function formatMagnitude(count: number): string {
-  const units = ["", "K", "M", "B", "T"];
-  let value = count;
-  let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return unit === 0 ? String(value) : `${significant(value, 3)}${units[unit]}`;
 }
 
 /** Nats per token with the five decimals that are above the noise of near ties. */
@@ -67,10 +41,6 @@ export function formatLoads(loads: { passes: number; layers: number; bytes: numb
   const { passes, layers, bytes, seconds } = loads;
   const rate = seconds > 0 ? ` (${formatBytes(bytes / seconds)}/s)` : "";
   return `${formatCount(passes)} pass${passes === 1 ? "" : "es"} over the layers, ${formatCount(layers)} loaded, ${formatBytes(bytes)} of weights in ${formatDuration(seconds)}${rate}`;
-}
-
-function significant(value: number, digits: number): string {
-  return String(Number(value.toPrecision(digits)));
 }
 
 function pad(value: number): string {

@@ -290,7 +290,7 @@ test("items that the model's indexers were trained on are refused, also those of
     expect(await indexcache(folder, args)).toMatchObject({
       status: 2,
       stderr: expect.stringMatching(
-        /^error: 1 of 1 items have .* "mine.jsonl", which the model's indexers were trained on/,
+        /^error: 1 of 1 item has .* "mine.jsonl", which the model's indexers were trained on/,
       ),
     });
   }

@@ -90,7 +90,7 @@ describe("init", () => {
   test.each([
     [[], "There is no terminal to ask on"],
     [["--yes"], "--model is missing"],
-    [["--model", tinyModel, "--yes"], "--calibration is missing"],
+    [["--model", tinyModel, "--yes"], "-c is missing"],
     [["--model", "./none", "-c", "x", "--yes"], "none"],
     [["--model", "demo", "--retain", "40", "--yes"], "more than the model's 12 layers"],
     [["--model", "demo", "--on", "tpu", "--yes"], "is no device and no address"],

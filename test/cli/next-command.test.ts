@@ -79,8 +79,20 @@ describe("one command after the other, as printed", () => {
     const after = proposed(any.stderr);
     expect(after.join(" ")).toBe("search any -c ids.jsonl --sequence-length 28 --retain 1/2,1/4 -o any.json");
     await run(after);
-    const rate = ["--rate", "0.000001", "--drop-shared-indexers"];
-    const own = await indexcache(folder, ["distill", tinyModel, "-p", "FSFSS", ...train, ...rate, "-o", "own"]);
+    const trained = [...train, "--rate", "0.000001"];
+    // The result's own pattern is what it was trained for, so that `eval RESULT -p PATTERN` compares it with itself.
+    const compared = await indexcache(folder, ["distill", tinyModel, "-p", "FSFSS", ...trained, "-o", "both"]);
+    const runs = compared.stderr
+      .trimEnd()
+      .split("\n")
+      .at(-1)
+      ?.replaceAll(/node \S+ /g, "");
+    expect(runs).toBe(
+      `next, whether answers stay as good: eval ${tinyModel} -o both-before.json && eval both -o both-after.json && ` +
+        "eval --from both-before.json.samples.jsonl --from both-after.json.samples.jsonl",
+    );
+    const dropped = [...trained, "--drop-shared-indexers"];
+    const own = await indexcache(folder, ["distill", tinyModel, "-p", "FSFSS", ...dropped, "-o", "own"]);
     expect((await run(proposed(own.stderr))).stdout).toContain("FSFSS");
   }, 120_000);
 });

@@ -31,7 +31,7 @@ test("report writes a page, Markdown and its charts, and lists them", async () =
 test.each([
   [["report", "none.json", "-o", "out"], 'Cannot read file "none.json": no such file'],
   [["report", "greedy.json.journal.jsonl", "-o", "out"], "is a journal"],
-  [["report", "greedy.json", "-o", "bench.json"], 'Cannot write into "bench.json": it is a file'],
+  [["report", "greedy.json", "-o", "bench.json"], 'Cannot write into "bench.json": there is a file of that name'],
   [["report", "greedy.json"], "-o, --output"],
 ])("%j exits with 2: %s", async (args, words) => {
   expect(await indexcache(folder, args)).toMatchObject({

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import {
+  counted,
   formatBytes,
   formatCount,
   formatDuration,
@@ -19,6 +20,15 @@ describe("quantities", () => {
       "5 MiB",
       "3.46 GiB",
       "1020 TiB",
+    ]);
+  });
+
+  test("a count agrees with its noun", () => {
+    expect([0, 1, 2, 12_345].map((count) => counted(count, "sequence"))).toEqual([
+      "0 sequences",
+      "1 sequence",
+      "2 sequences",
+      "12,345 sequences",
     ]);
   });
 

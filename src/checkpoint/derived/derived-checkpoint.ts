@@ -3,6 +3,7 @@
  * as they are, small files beside them. The target folder appears complete or not at all: everything is written into a
  * hidden folder next to it, which is renamed at the end. Memory stays at one block, whatever the model's size.
  */
+
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import {
@@ -22,6 +23,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { formatBytes } from "../../base/quantities.ts";
 import { dtypeBytes } from "../dtype.ts";
 
 /** How files that do not change get into the new folder. `copy` shares blocks where the file system can (reflink). */
@@ -200,13 +202,9 @@ async function requireSpace(folder: string, bytes: number): Promise<void> {
   const free = bavail * bsize;
   if (free >= bytes + spareBytes) return;
   throw new RuntimeFailure(
-    `"${folder}" has ${megabytes(free)} free, the new checkpoint takes ${megabytes(bytes)}: nothing was written`,
+    `"${folder}" has ${formatBytes(free)} free, the new checkpoint takes ${formatBytes(bytes + spareBytes)}: nothing was written`,
     { hint: "weight files that do not change can be linked instead of copied" },
   );
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(0)} MB`;
 }
 
 /** Links lead to the file itself, not to a link of a download cache that may be cleaned up separately. */

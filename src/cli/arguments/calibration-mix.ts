@@ -4,6 +4,7 @@
 
 import { type Command, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { isThere } from "../../base/user-files.ts";
 import { type AnswerSequence, answerSet, loadAnswers, type PromptAndAnswer } from "../../calibration/answers.ts";
@@ -136,7 +137,7 @@ function tell(set: CalibrationSet, terminal: Terminal, answers: boolean): void {
   for (const warning of set.warnings) terminal.warn(warning);
   const scored = set.windows.reduce((sum, { length }, index) => sum + length - (set.scoredFrom[index] ?? 1), 0);
   terminal.note(
-    `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of up to ${formatCount(set.sequenceLength)} tokens from ${set.source}` +
+    `calibration: ${set.windows.length} of ${counted(set.available, "sequence")} of up to ${formatCount(set.sequenceLength)} tokens from ${set.source}` +
       (answers ? `; ${formatCount(scored)} tokens of answers count` : ""),
   );
 }

@@ -1,7 +1,9 @@
 /** From flags to what the work needs: the model, its pattern, its calibration set. */
+
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { InputError, UsageError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { isThere, readUserFile, readUserFileIfPresent } from "../../base/user-files.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calibration-set.ts";
@@ -82,7 +84,7 @@ export async function openCalibrationSet(
     split,
     encodeChat,
     onDocument: (documents, tokens) =>
-      reading.note(() => `reading: ${formatCount(documents)} documents, ${formatCount(tokens)} tokens so far`),
+      reading.note(() => `reading: ${counted(documents, "document")}, ${counted(tokens, "token")} so far`),
     seed,
     pack,
     signal,
@@ -93,7 +95,7 @@ export async function openCalibrationSet(
   for (const note of set.notes) terminal.note(note);
   for (const warning of set.warnings) terminal.warn(warning);
   terminal.note(
-    `calibration: ${set.windows.length} of ${formatCount(set.available)} sequences of ${formatCount(set.sequenceLength)} tokens from ${source}`,
+    `calibration: ${set.windows.length} of ${counted(set.available, "sequence")} of ${formatCount(set.sequenceLength)} tokens from ${source}`,
   );
   return { ...set, source };
 }

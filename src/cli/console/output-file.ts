@@ -2,11 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { InputError, RuntimeFailure } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
-
-/** What is wrong with the path that was given; anything else is wrong with the machine. */
-const pathErrors = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "EROFS"]);
+import { InputError } from "../../base/errors.ts";
+import { writeFailure } from "../../base/files.ts";
 
 /**
  * Makes sure that a file of this name can be written, by writing one beside it: permissions alone do not tell of
@@ -22,10 +19,7 @@ export async function requireWritable(path: string, hint = "-o names the file it
     await writeFile(probe, "\n", { flag: "wx" });
     await rm(probe);
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (error instanceof InputError || code === undefined) throw error;
     await rm(probe, { force: true }).catch(() => undefined);
-    const Failure = pathErrors.has(code) ? InputError : RuntimeFailure;
-    throw new Failure(`Cannot write "${path}": ${describeSystemError(code)}`, { cause: error });
+    throw writeFailure(`Cannot write "${path}"`, error);
   }
 }

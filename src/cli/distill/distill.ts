@@ -4,6 +4,7 @@ import { basename } from "node:path";
 import { type Command, Option } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
+import { counted } from "../../base/quantities.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, hashWindows } from "../../calibration/calibration-set.ts";
 import { type Placement, placements, requireEmptyTarget } from "../../checkpoint/derived/derived-checkpoint.ts";
@@ -39,7 +40,7 @@ import {
   wholeNumber,
 } from "../arguments/options.ts";
 import { interruptible, recordedCommand } from "../console/interruption.ts";
-import { deviceWords, proposedCommand, proposeUse } from "../console/next-command.ts";
+import { deviceWords, modelWords, proposedCommand, proposeUse } from "../console/next-command.ts";
 import { settleColours, Terminal } from "../console/terminal.ts";
 import { logMode } from "../evaluation-journal.ts";
 import { shortenHelp } from "../help/help-groups.ts";
@@ -169,7 +170,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal, signal);
   const { device, devices, threads } = await openPlaces(flags, terminal);
   const text = splitText(set, recipe, flags.holdout);
-  terminal.note(`training on ${text.training.length} sequences, ${text.heldOut.length} are held out`);
+  terminal.note(`training on ${counted(text.training.length, "sequence")}, ${text.heldOut.length} held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
   const plan = await planFor(model.config, pattern, { ...recipe, weight: flags.weight }, counts, devices, flags.states);
@@ -252,12 +253,12 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
   terminal.answer(record, () => formatDistillReport(record, terminal.resultWidth));
   requireGain(record);
-  proposeNext(output, model.config.modelType, pattern, flags, terminal);
+  proposeNext(output, model, pattern, flags, terminal);
 }
 
 function proposeNext(
   output: string,
-  architecture: string,
+  model: ModelFolder,
   pattern: Pattern | "any",
   flags: DistillFlags,
   terminal: Terminal,
@@ -269,10 +270,17 @@ function proposeNext(
     const wanted = ["--retain", "1/2,1/4", ...deviceWords(flags), "-o", `${basename(output)}.json`];
     terminal.next("which layers can share now", proposedCommand(["search", output, ...text, ...length, ...wanted]));
   } else if (dropSharedIndexers === true) {
+    const architecture = model.config.modelType;
     proposeUse(terminal, { pattern: output, architecture, model: output, device: flags.device });
   } else {
-    const written = [...deviceWords(flags), "-o", `${basename(output)}-eval.json`];
-    terminal.next("whether answers stay as good", proposedCommand(["eval", output, "-p", pattern, ...written]));
+    // Other weights are another model: a run on each, and their samples side by side.
+    const name = basename(output);
+    const files = [`${name}-before.json`, `${name}-after.json`];
+    const runs = [model.path, output].map((path, index) =>
+      proposedCommand(["eval", ...modelWords(path), ...deviceWords(flags), "-o", files[index] as string]),
+    );
+    const both = proposedCommand(["eval", ...files.flatMap((file) => ["--from", `${file}.samples.jsonl`])]);
+    terminal.next("whether answers stay as good", [...runs, both].join(" && "));
   }
 }
 

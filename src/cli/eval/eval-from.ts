@@ -1,6 +1,8 @@
 /** `eval --from`: a result without a model, from saved samples (scored again) or from a result file. */
+
 import process from "node:process";
 import { InputError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { openUserFile } from "../../base/user-files.ts";
 import type { EvalTask, SuiteSection } from "../../eval/item.ts";
@@ -66,7 +68,7 @@ export async function resultFromFiles(
   const known = await suiteTasks(suite, flags);
   const source = others.length === 0 ? path : "of several models";
   const { arms, items, tasks, unpaired } = pairSaved(source, entries, known, baseline);
-  if (unpaired > 0) terminal.warn(`${unpaired} items are left out: an arm has no sample of them`);
+  if (unpaired > 0) terminal.warn(`${counted(unpaired, "item")} left out: an arm has no sample of them`);
   if (items.length === 0) throw new InputError(`Samples file "${source}" has no item that every arm has answered`);
   for (const { name, version } of tasks) {
     const then = entries.find(({ task, task_version: asked }) => task === name && asked !== version)?.task_version;

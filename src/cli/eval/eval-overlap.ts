@@ -2,6 +2,7 @@
 
 import { InputError } from "../../base/errors.ts";
 import type { NgramSketch } from "../../base/ngram-sketch.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import type { Suite } from "../../eval/item.ts";
 import { findOverlap } from "../../eval/overlap.ts";
@@ -47,7 +48,7 @@ export async function overlapNotes(
     const { items, overlapping } = await findOverlap(suite, (item) => assembly.ahead(item), ngrams, signal);
     const [first] = overlapping;
     if (first === undefined) continue;
-    const words = `${overlapping.length} of ${items} items have text in common with ${quoted(source)}, ${role}; the first is item ${quoted(first.id)} of ${first.task}`;
+    const words = `${overlapping.length} of ${counted(items, "item")} ${overlapping.length === 1 ? "has" : "have"} text in common with ${quoted(source)}, ${role}; the first is item ${quoted(first.id)} of ${first.task}`;
     if (!allowed) throw new InputError(words, { hint });
     notes.push(`${words} (--allow-overlap)`);
   }

@@ -3,6 +3,7 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/evaluation.ts";
 import { planEvaluation } from "../../eval/run/plan.ts";
@@ -104,7 +105,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
   const journal = await openJournal(inputs, flags);
   try {
     if (journal !== undefined && journal.entries.length > 0) {
-      terminal.note(`resuming: ${journal.entries.length} samples are in ${journal.path}`);
+      terminal.note(`resuming: ${counted(journal.entries.length, "sample")} already in ${journal.path}`);
     }
     const replacements: string[] = [];
     const runner = await openRunner(inputs, (words) => replacements.push(words));

@@ -1,5 +1,7 @@
 /** The five answers that `init` needs, each checked against the real thing as soon as it is given. */
+
 import { UsageError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { type EngineName, engineNames } from "../../engines/engines.ts";
@@ -65,7 +67,7 @@ export async function checkText(
   const few = set.windows.length < 8 ? ": few to search by, eight or more are better" : "";
   return {
     value: text,
-    found: `${formatCount(set.windows.length)} sequences of ${formatCount(set.sequenceLength)} tokens${few}`,
+    found: `${counted(set.windows.length, "sequence")} of ${formatCount(set.sequenceLength)} tokens${few}`,
   };
 }
 

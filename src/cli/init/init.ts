@@ -39,7 +39,7 @@ interface InitFlags {
 const DEFAULT_RETAIN = "1/2,1/4";
 
 const help = `
-Asks on a terminal what no option answers: the model, where it runs, the text to judge by, how many layers shall keep their indexer, and the engine that will serve it. Each answer is checked at once: config.json is opened, the sequences of the text are counted. Without a terminal, --yes takes the defaults of what is not given; a model other than the demo needs --calibration.
+Asks on a terminal what no option answers: the model, where it runs, the text to judge by, how many layers should keep their indexer, and the engine that will serve it. Each answer is checked at once: config.json is opened, the sequences of the text are counted. Without a terminal, --yes takes the defaults of what is not given; a model other than the demo, or one made of it, needs --calibration.
 
 The commands to run next go to stdout, in their order. docs/config.md explains the file.
 
@@ -81,12 +81,9 @@ async function init(flags: InitFlags, signal: AbortSignal): Promise<void> {
 }
 
 /** @throws UsageError where there is nobody to ask and not all is said */
-function mayAsk({ yes, model, calibration }: InitFlags): boolean {
+function mayAsk({ yes, model }: InitFlags): boolean {
   if (yes === true) {
     if (model === undefined) throw new UsageError("--model is missing: --yes takes defaults, and a model has none");
-    if (model !== DEMO && calibration === undefined) {
-      throw new UsageError("--calibration is missing: only the demo model has text of its own");
-    }
     return false;
   }
   if (process.stdin.isTTY && process.stderr.isTTY && !isRunByAgent(process.env)) return true;
@@ -128,14 +125,14 @@ async function ask(flags: InitFlags, terminal: Terminal, signal: AbortSignal): P
   });
   const calibration = await questions.text({
     given: flags.calibration,
-    message: "Which text shall it be judged by?",
+    message: "Which text should it be judged by?",
     hint: "text, JSONL, CSV or Parquet of what the model is used for",
     ...(model.text === DEMO ? { initial: "its own" } : {}),
     check: (text) => checkText(text === "its own" ? undefined : text, model.value, signal),
   });
   const retain = await questions.text({
     given: flags.retain,
-    message: "How many layers shall keep their indexer?",
+    message: "How many layers should keep their indexer?",
     hint: "shares or numbers, with commas between",
     initial: DEFAULT_RETAIN,
     check: async (text) => checkRetain(text, model.value),

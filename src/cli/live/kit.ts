@@ -2,8 +2,7 @@
 import { copyFile, mkdir, readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import type { Command } from "commander";
-import { InputError } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { writeFailure } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { readModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
@@ -47,9 +46,7 @@ async function writeKit(folder: string, flags: KitFlags): Promise<void> {
   try {
     for (const part of parts) await copyPart(part, folder);
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === undefined) throw error;
-    throw new InputError(`Cannot write the kit to "${folder}": ${describeSystemError(code)}`, { cause: error });
+    throw writeFailure(`Cannot write the kit to "${folder}"`, error);
   }
   const commands = serveCommands(resolve(folder), model, flags.port);
   for (const note of notes) terminal.warn(note);

@@ -1,8 +1,10 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
+
 import process from "node:process";
 import type { Command } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { sketchOf } from "../../base/ngram-sketch.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationMix, sourceFactors } from "../../calibration/mix.ts";
@@ -155,7 +157,7 @@ async function searchWith(
         return undefined;
       }
       if (journal !== undefined && measuring.resumed > 0) {
-        terminal.note(`resuming: ${measuring.resumed} patterns are in ${journal.path}`);
+        terminal.note(`resuming: ${counted(measuring.resumed, "pattern")} already in ${journal.path}`);
       }
       const display = await openDisplay(terminal, work.model, journal, evaluator.sideBySide);
       // What was searched for is safe before anything that only adorns it can fail, or be interrupted.
@@ -164,7 +166,7 @@ async function searchWith(
       };
       const found = await runSearch({ ...work, evaluator, measuring, display, keep, signal });
       const open = measuring.incomplete(reported(work.space.start, found), work.heldOut, "loss");
-      if (open.length > 0) terminal.note(`measuring ${open.length} patterns on held-out sequences`);
+      if (open.length > 0) terminal.note(`measuring ${counted(open.length, "pattern")} on held-out sequences`);
       await measuring.complete(evaluator, open, work.heldOut, "loss", { signal });
       return found;
     });
@@ -173,7 +175,7 @@ async function searchWith(
     const all = [...work.sequences, ...work.heldOut];
     const open = source.divergences ? measuring.incomplete(reported(work.space.start, result), all, "kl") : [];
     if (open.length > 0) {
-      terminal.note(`measuring KL of ${open.length} patterns`);
+      terminal.note(`measuring KL of ${counted(open.length, "pattern")}`);
       await source.use("kl", async (evaluator) => {
         await measuring.complete(evaluator, open, all, "kl", { signal });
       });
@@ -207,11 +209,12 @@ function tellPlan(
   if (flags.dryRun === true) return;
   const about = foreseen.exact ? "" : "about ";
   terminal.note(
-    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${formatCount(foreseen.evaluations)} patterns on up to ${formatCount(sequences.length)} ${sequences.length === 1 ? "sequence" : "sequences"} ` +
+    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${counted(foreseen.evaluations, "pattern")} on up to ${counted(sequences.length, "sequence")} ` +
       `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
   const every = targets.reduce((total, retain) => total + space.count(retain), 0);
-  const few = `there are only ${formatCount(every)} patterns of that size`;
+  const few =
+    every === 1 ? "there is only 1 pattern of that size" : `there are only ${formatCount(every)} patterns of that size`;
   if (foreseen.isOptimum) {
     terminal.note(`${few}: all of them are measured, and the result is the optimum on this text`);
   } else if (method.race === undefined && every < foreseen.evaluations) {

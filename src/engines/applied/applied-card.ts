@@ -1,4 +1,5 @@
 /** The model card (README.md) of a checkpoint with a pattern: what it is, where it comes from, what it loses. */
+import { counted, formatBytes } from "../../base/quantities.ts";
 import { escapeControls } from "../../base/quoted.ts";
 import { toolVersion } from "../../base/version.ts";
 import type { EngineShape } from "../../checkpoint/derived/engine-shape.ts";
@@ -62,9 +63,11 @@ export function formatCard({ model, pattern, origin, leftOut, restored, shape, p
         "Left out",
         leftOut.tensors === 0
           ? "nothing"
-          : `${leftOut.tensors} indexer tensors of Shared layers, ${(leftOut.bytes / 1e6).toFixed(1)} MB`,
+          : `${counted(leftOut.tensors, "indexer tensor")} of Shared layers, ${formatBytes(leftOut.bytes)}`,
       ],
-      ...(restored === 0 ? [] : [["Taken back", `${restored} indexer tensors, from the original checkpoint`] as const]),
+      ...(restored === 0
+        ? []
+        : [["Taken back", `${counted(restored, "indexer tensor")}, from the original checkpoint`] as const]),
       ...losses(pattern, origin),
     ]),
     ...origin.warnings.map((warning) => `\n> **Note**: ${escapeControls(warning)}`),
@@ -103,11 +106,11 @@ function losses(pattern: Pattern, { file, isOwn }: Origin): (readonly [string, s
     ],
     [
       "Measured on",
-      `${calibration.sequences} sequences, ${calibration.tokens} tokens of ${escapeControls(calibration.source)}`,
+      `${counted(calibration.sequences, "sequence")}, ${counted(calibration.tokens, "token")} of ${escapeControls(calibration.source)}`,
     ],
     [
       "Search",
-      `${escapeControls(search.strategy)}, ${search.evaluations} patterns, indexcache ${escapeControls(tool.version)} on ${escapeControls(tool.device)}`,
+      `${escapeControls(search.strategy)}, ${counted(search.evaluations, "pattern")}, indexcache ${escapeControls(tool.version)} on ${escapeControls(tool.device)}`,
     ],
     [
       "Searched on",

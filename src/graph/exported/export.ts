@@ -4,12 +4,14 @@
  * file system can; into the checkpoint's own folder only the graphs are added. Links in the new folder are no way out:
  * ONNX Runtime refuses external data with a second hard link, and symbolic links, as an attack.
  */
+
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { formatBytes } from "../../base/quantities.ts";
 import { hashFile, requireRegularFile } from "../../base/user-files.ts";
 import { toolVersion } from "../../base/version.ts";
 import { refuseAdapter } from "../../checkpoint/adapter.ts";
@@ -190,9 +192,8 @@ async function requireDiskSpace(source: string, partial: string, { files, bytes 
   );
   await rm(probe, { force: true });
   if (byReference) return;
-  const gigabytes = (count: number) => `${(count / 1e9).toFixed(1)} GB`;
   throw new RuntimeFailure(
-    `A copy of the weights takes ${gigabytes(bytes)}, and the disk of "${dirname(partial)}" has ${gigabytes(free)} free`,
+    `A copy of the weights takes ${formatBytes(bytes)}, and the disk of "${dirname(partial)}" has ${formatBytes(free)} free`,
     {
       hint: "name a folder on another disk, or the checkpoint's own folder: there only graphs are added, and nothing is copied. No command needs an export",
     },

@@ -1,6 +1,6 @@
 /** What `distill --dry-run` prints: what a distillation takes of disk and memory. */
 import { type DistillPlan, type MemoryNeed, totalMemory } from "../../distill/distill-plan.ts";
-import { formatBytes, formatCount, formatDuration, formatMagnitude } from "../quantities.ts";
+import { counted, formatBytes, formatCount, formatDuration, formatMagnitude } from "../quantities.ts";
 import { formatFields } from "../text-table.ts";
 
 export interface DistillPlanRecord extends DistillPlan {
@@ -32,7 +32,7 @@ export function formatDistillPlan(plan: DistillPlanRecord, width: number | undef
       ["Groups", `${plan.groups}, ${formatCount(plan.steps)} steps together`],
       [
         "Text",
-        `${formatCount(plan.sequences)} sequences of ${formatCount(plan.length)} tokens, ${formatCount(plan.heldOut)} more held out${text === "assumed" ? " (no -c: as many as the steps use)" : ""}`,
+        `${counted(plan.sequences, "sequence")} of ${formatCount(plan.length)} tokens, ${formatCount(plan.heldOut)} more held out${text === "assumed" ? " (no -c: as many as the steps use)" : ""}`,
       ],
       ["Tokens", `${formatCount(plan.tokens)} through every layer once, ${formatCount(plan.tokensPerStep)} a step`],
       [

@@ -1,6 +1,6 @@
 /** How far a distillation is, and what a person sees of it: lines here, a live view in the `tui` room. */
 import type { DistillEvent } from "../../distill/distillation.ts";
-import { formatDuration } from "../quantities.ts";
+import { counted, formatDuration } from "../quantities.ts";
 
 /** A group of layers whose training has begun. */
 export interface GroupProgress {
@@ -157,7 +157,7 @@ function groupName({ group: { layers, full } }: DistillEvent): string {
 }
 
 export function describeCarried({ layer, done, total }: NonNullable<DistillState["carried"]>): string {
-  return `hidden states: layer ${layer}, ${done} of ${total} sequences`;
+  return `hidden states: layer ${layer}, ${done} of ${counted(total, "sequence")}`;
 }
 
 /** A share of the attention. */

@@ -2,7 +2,7 @@
 import { type Change, lossChange } from "../../analyze/loss-change.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Measurement } from "../../runtime/measurement.ts";
-import { formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { counted, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable, left, right } from "../text-table.ts";
 
 export interface HeldOutLosses {
@@ -78,7 +78,7 @@ export function formatDistillReport(record: DistillRecord, width: number | undef
     [
       ["Checkpoint", checkpoint],
       ["Pattern", pattern === "any" ? "any" : pattern],
-      ["Held out", count === 0 ? "nothing: whether quality holds is not known" : `${count} sequences`],
+      ["Held out", count === 0 ? "nothing: whether quality holds is not known" : counted(count, "sequence")],
     ],
     width,
   );

@@ -3,7 +3,7 @@
 import { knownSequences } from "../../formats/journal.ts";
 import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
+import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
 import { formatStrategy, stabilityLines } from "../search/search-report.ts";
 import { left, right } from "../text-table.ts";
@@ -91,7 +91,7 @@ export async function lossSection({ searches, analyses }: Evidence): Promise<Sec
     charts.push(chart);
     parts.push(
       blocks(
-        `${calibration.sequences} sequences, ${formatCount(calibration.tokens)} tokens of ${code(calibration.source)}.${tried.length === 0 ? "" : ` Grey: all ${formatCount(tried.length)} patterns that the searches measured on each of them.`}`,
+        `${counted(calibration.sequences, "sequence")}, ${formatCount(calibration.tokens)} tokens of ${code(calibration.source)}.${tried.length === 0 ? "" : ` Grey: all ${formatCount(tried.length)} patterns that the searches measured on each of them.`}`,
         chartLine([chart]),
       ),
     );

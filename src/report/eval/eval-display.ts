@@ -1,7 +1,7 @@
 /** What a person sees while an evaluation runs: lines here, a live view in the `tui` room. */
 import { cellText } from "../../base/quoted.ts";
 import type { EvalProgress } from "../../eval/run/progress.ts";
-import { formatCount, formatDuration, formatScore } from "../quantities.ts";
+import { counted, formatCount, formatDuration, formatScore } from "../quantities.ts";
 
 export interface EvalDisplay {
   /** After each item, and every second or so. */
@@ -29,7 +29,7 @@ export class PlainEvalDisplay implements EvalDisplay {
   close(progress: EvalProgress): void {
     const { done, replayed } = progress.items;
     const from = replayed === 0 ? "" : `, ${formatCount(replayed)} from the journal`;
-    this.#write(`${formatCount(done)} items in ${formatDuration(progress.elapsedSeconds)}${from}`);
+    this.#write(`${counted(done, "item")} in ${formatDuration(progress.elapsedSeconds)}${from}`);
   }
 }
 

@@ -1,6 +1,6 @@
 /** What `eval --dry-run` prints: what would run, and about how long. */
 import type { PlannedCell } from "../../eval/run/plan.ts";
-import { formatCount, formatDuration } from "../quantities.ts";
+import { counted, formatCount, formatDuration } from "../quantities.ts";
 import { formatTable, left, right, wrapWords } from "../text-table.ts";
 
 export interface EvalPlanRecord {
@@ -36,7 +36,7 @@ export function formatEvalPlan(plan: EvalPlanRecord, width?: number): string {
       ({ name, index_topk_pattern: pattern }, index) => `${index === 0 ? "baseline" : "arm"} ${name}: ${pattern}`,
     ),
     ...plan.skipped_tasks.map(({ task, reason }) => `Skipped ${task}: ${reason}`),
-    `${formatCount(plan.items)} items under ${plan.arms.length} arms, ${plan.workers} at a time; time: ${time}`,
+    `${counted(plan.items, "item")} under ${counted(plan.arms.length, "arm")}, ${plan.workers} at a time; time: ${time}`,
   ];
   return [table, "", ...(width === undefined ? lines : lines.flatMap((line) => wrapWords(line, width)))].join("\n");
 }

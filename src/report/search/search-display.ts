@@ -1,7 +1,7 @@
 /** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
 import type { Candidate, SearchEvent, SearchStep } from "../../search/events.ts";
 import type { SearchProgress } from "../../search/progress.ts";
-import { formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { counted, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 
 export interface SearchDisplay {
   /** After each event of the search. */
@@ -52,7 +52,7 @@ export class PlainDisplay implements SearchDisplay {
       case "found":
         this.#say(
           progress,
-          `${done} evaluations in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
+          `${counted(done, "evaluation")} in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
         );
         break;
       case "evaluation started":
@@ -86,9 +86,9 @@ export class SilentDisplay implements SearchDisplay {
 function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
   const { done, total } = evaluations;
   // Nothing more is foreseen: it is over, or continues as long as it finds something.
-  if (done >= total) return `${done} evaluations`;
+  if (done >= total) return counted(done, "evaluation");
   const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
-  return `${done} of ${total} evaluations${left}`;
+  return `${done} of ${counted(total, "evaluation")}${left}`;
 }
 
 /** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */

@@ -1,5 +1,5 @@
 /** What a search would do, for `--dry-run`. */
-import { formatBytes, formatCount, formatDuration } from "../quantities.ts";
+import { counted, formatBytes, formatCount, formatDuration } from "../quantities.ts";
 import { type Field, formatFields } from "../text-table.ts";
 
 export interface SearchPlanRecord {
@@ -63,7 +63,7 @@ export function formatSearchPlan(plan: SearchPlanRecord): string {
     ["Model", plan.model],
     ["Strategy", [plan.strategy, ...settings].join(", ")],
     ["Full layers", plan.targets.join(", ")],
-    ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${plan.sequences} sequences${out}`],
+    ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${counted(plan.sequences, "sequence")}${out}`],
     [
       "Optimum",
       plan.optimum === true && "every pattern of the wanted sizes is measured: the best is the optimum on this text",
@@ -107,7 +107,7 @@ function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRe
     ["Runs", place],
     [
       "Passes",
-      pass !== undefined && `at most ${formatCount(passes)} over the layers, for ${formatCount(patterns)} patterns`,
+      pass !== undefined && `at most ${formatCount(passes)} over the layers, for ${counted(patterns, "pattern")}`,
     ],
     ["Reading", pass !== undefined && `${formatBytes(pass)} a pass, ${formatBytes(pass * passes)} in all`],
     [

@@ -10,7 +10,15 @@ import { knee } from "../../search/frontier.ts";
 import type { PatternEvaluation } from "../../search/losses.ts";
 import { exhaustive } from "../../search/strategies/exhaustive.ts";
 import type { SearchMethod } from "../../search/strategy.ts";
-import { formatCount, formatDuration, formatError, formatLoads, formatLoss, formatLossChange } from "../quantities.ts";
+import {
+  counted,
+  formatCount,
+  formatDuration,
+  formatError,
+  formatLoads,
+  formatLoss,
+  formatLossChange,
+} from "../quantities.ts";
 import { formatFields, formatTable, left, right } from "../text-table.ts";
 import { lossDifference, type PatternLoss, patternLoss } from "./search-losses.ts";
 
@@ -259,9 +267,7 @@ function formatSteps(file: PatternFile): string {
   const marks = new Set(steps.flatMap(({ lead }) => (lead === undefined ? [] : [noiseMark(lead.within_noise)])));
   const table = formatTable(steps, [
     right("Step", (_, index) => String(index + 1)),
-    right(file.trajectory.length > 0 ? "Shared" : "Flipped", (step) =>
-      "flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step),
-    ),
+    right("Shared", (step) => ("flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step))),
     right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
     right(objectiveName(file), ({ loss }) => formatLoss(loss)),
     right("Change", ({ loss, change }) => formatLossChange(change ?? loss - file.baseline_loss)),
@@ -269,8 +275,12 @@ function formatSteps(file: PatternFile): string {
     right("Lead", ({ lead }) => (lead === undefined ? "" : `${formatLoss(lead.nats)}${noiseMark(lead.within_noise)}`)),
     left("Pattern", ({ index_topk_pattern: letters }) => letters),
   ]);
+  const again = steps.some(
+    (step) => "flipped_layers" in step && step.flipped_layers.some((layer) => step.index_topk_pattern[layer] === "F"),
+  );
   return [
     table,
+    ...(again ? ["F after a layer: Full again"] : []),
     ...(marks.has("~") ? ["~ ahead of the next best layer by less than twice the standard error"] : []),
     ...(marks.has("?")
       ? ["? whether that is more than noise is not known: a single sequence has no standard error"]
@@ -329,6 +339,7 @@ function formatSources({ patterns = [], model, calibration: { sources = [] } }: 
 /** How many patterns were tried without finding a better one, or what was gained on the search's own text and on held-out text. */
 function formatRefinement({ second_look: look, found_by: by }: FoundRecord): string {
   if (look === undefined) return "";
+  if (look.tried === 0) return "none left to try";
   if (look.gain === 0) return look.tried === undefined ? "none better" : `none of ${formatCount(look.tried)} better`;
   const out = look.held_out_gain === undefined ? "" : `, held out ${formatLossChange(-look.held_out_gain)}`;
   return `${formatLossChange(-look.gain)} (${by}${out})`;
@@ -365,15 +376,15 @@ function formatSummary(file: PatternFile): string {
     ],
     [
       "Evaluations",
-      `${formatCount(search.evaluations)} patterns` +
-        `${search.sequence_evaluations === undefined ? "" : `, ${formatCount(search.sequence_evaluations)} sequences`}` +
+      counted(search.evaluations, "pattern") +
+        `${search.sequence_evaluations === undefined ? "" : `, ${counted(search.sequence_evaluations, "sequence")}`}` +
         ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
     ],
     ["Loading", loads && formatLoads(loads)],
     ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
     ["Computed", rows !== undefined && total > 0 && formatRows(rows, total)],
     ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
-    ["Beyond greedy", looks.length > 0 && describeRefinements(looks, file.calibration.sequences)],
+    ["Beyond greedy", looks.some(({ tried }) => tried !== 0) && describeRefinements(looks, file.calibration.sequences)],
   ]);
 }
 
@@ -433,7 +444,7 @@ function describeRefinements(looks: readonly NonNullable<FoundRecord["second_loo
   const better = looks.filter(({ gain }) => gain > 0).length;
   const sizes = looks.length === 1 ? "" : ` for ${better} of ${looks.length} sizes`;
   const found = better === 0 ? "none lost less than greedy's" : `and one lost less than greedy's${sizes}`;
-  return `${more} tried on the same ${formatCount(sequences)} sequence${sequences === 1 ? "" : "s"}, ${found}: a test of the search, not of quality`;
+  return `${more} tried on the same ${counted(sequences, "sequence")}, ${found}: a test of the search, not of quality`;
 }
 
 /** Who measured, how far that repeats, and which steps it leaves undecided. */
@@ -472,10 +483,10 @@ function perEvaluation({ seconds, evaluations }: PatternFile["search"]): string 
   return evaluations === 0 || seconds === 0 ? "" : `, ${(seconds / evaluations).toPrecision(2)} s each`;
 }
 
-/** `3F`, `2S 7F`; an exhaustive search has one step over many layers. */
+/** The layers that a step shares, and `7F` where it makes one Full again; an exhaustive search has one step over many layers. */
 function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: StepRecord): string {
   if (layers.length > LISTED_FLIPS) return `${layers.length} layers`;
-  return layers.map((layer) => `${layer}${pattern[layer]}`).join(" ");
+  return layers.map((layer) => (pattern[layer] === "S" ? String(layer) : `${layer}F`)).join(" ");
 }
 
 /** `beam, width 3, direction forward`. */

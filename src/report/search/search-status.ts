@@ -3,7 +3,7 @@
 import { estimate } from "../../base/estimate.ts";
 import { type JournalContent, knownSequences } from "../../formats/journal.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { counted, formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable, left, right } from "../text-table.ts";
 
 export interface SearchStatus {
@@ -82,9 +82,9 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
 function describeStatusPosition({ position, ended, seconds_left: left }: SearchStatus): string | undefined {
   if (position === null) return undefined;
   const { done, total } = position;
-  if (ended) return `${formatCount(done)} evaluations; the search has ended, what its report adds came after`;
-  if (done >= total) return `${formatCount(done)} evaluations, no more are foreseen`;
-  return `${formatCount(done)} of ${formatCount(total)} evaluations, about ${formatDuration(left ?? 0)} left`;
+  if (ended) return `${counted(done, "evaluation")}; the search has ended, what its report adds came after`;
+  if (done >= total) return `${counted(done, "evaluation")}, no more are foreseen`;
+  return `${formatCount(done)} of ${counted(total, "evaluation")}, about ${formatDuration(left ?? 0)} left`;
 }
 
 export function formatStatus(status: SearchStatus): string {
@@ -94,7 +94,7 @@ export function formatStatus(status: SearchStatus): string {
     ["Search", [status.strategy, `objective ${status.objective}`, ...settings].join(", ")],
     [
       "Measured",
-      `${formatCount(status.patterns)} patterns, ${formatCount(status.sequence_evaluations)} sequences in ${formatDuration(status.seconds)}`,
+      `${counted(status.patterns, "pattern")}, ${counted(status.sequence_evaluations, "sequence")} in ${formatDuration(status.seconds)}`,
     ],
     ["Position", describeStatusPosition(status)],
   ]);

@@ -1,6 +1,8 @@
 /** Whether a model has room at all, before anything of it is loaded. */
+
 import { join } from "node:path";
 import { RuntimeFailure } from "../../base/errors.ts";
+import { formatBytes, formatMagnitude } from "../../base/quantities.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
@@ -52,14 +54,16 @@ export async function requireRoom(
   const there = await modelNeed(model, dtype, true);
   if (gpu !== undefined && (gpu.memoryTotal === 0 || there.bytes <= gpu.memoryFree)) return;
   const free = [
-    ...(gpu === undefined ? [] : [`the GPU has ${gigabytes(gpu.memoryFree)} of ${gigabytes(gpu.memoryTotal)} free`]),
-    ...(device === "cpu" || device === "auto" ? [`this process may have ${gigabytes(host)} of memory`] : []),
+    ...(gpu === undefined
+      ? []
+      : [`the GPU has ${formatBytes(gpu.memoryFree)} of ${formatBytes(gpu.memoryTotal)} free`]),
+    ...(device === "cpu" || device === "auto" ? [`this process may have ${formatBytes(host)} of memory`] : []),
   ];
   const need = gpu === undefined ? cpu : there;
   const how = gpu === undefined || dtype === "float32" ? "float32" : dtype;
   const config = quoteWord(join(model.path, "config.json"));
   throw new RuntimeFailure(
-    `Model "${model.config.name}" does not fit: loading its ${(need.parameters / 1e9).toFixed(1)}B parameters takes about ${gigabytes(need.bytes)} in ${how}; ${free.join(" and ")}${least === undefined ? "" : `, where a layer at a time takes about ${gigabytes(least)}`}`,
+    `Model "${model.config.name}" does not fit: loading its ${formatMagnitude(need.parameters)} parameters takes about ${formatBytes(need.bytes)} in ${how}; ${free.join(" and ")}${least === undefined ? "" : `, where a layer at a time takes about ${formatBytes(least)}`}`,
     {
       hint: `it takes a machine with more memory. Here you can time a smaller model of these shapes (indexcache bench --config ${config} --random-weights --layers 4 --experts 8), and give a published pattern to serving engines (indexcache pattern --help)`,
     },
@@ -71,8 +75,4 @@ export async function hasRoomOnGpu(model: ModelFolder, dtype: Dtype): Promise<bo
   const [gpu] = await queryGpus();
   const { bytes } = await modelNeed(model, dtype, true);
   return gpu !== undefined && (gpu.memoryTotal === 0 || bytes <= gpu.memoryFree);
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e11 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e9).toLocaleString("en-US")} GB`;
 }

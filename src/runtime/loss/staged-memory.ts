@@ -1,5 +1,7 @@
 /** How much memory and temporary space the states of sequences take, which of them have room, and the plan in words. */
+
 import { tmpdir } from "node:os";
+import { counted, formatBytes } from "../../base/quantities.ts";
 import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
@@ -72,7 +74,6 @@ function limits(sizes: readonly number[], bytes: number, layers: number): number
 /** What is kept, spilled and computed anew, a line each. */
 export function memoryPlan(config: DsaConfig, sequences: readonly (StateRoom & { length: number })[]): string[] {
   const longest = Math.max(...sequences.map(({ length }) => length));
-  const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const caches = sequenceCacheBytes(config, longest);
   const describe = (inFile: boolean, place: string): string[] => {
     const kept = sequences.filter((sequence) => sequence.limit > 0 && sequence.inFile === inFile);
@@ -80,17 +81,19 @@ export function memoryPlan(config: DsaConfig, sequences: readonly (StateRoom & {
     const bases = sum(kept.map(({ length }) => stateBytesOf(config, length)));
     const candidates = sum(kept.map(({ limit }) => limit)) - bases;
     return [
-      `states ${place}: ${kept.length} of ${sequences.length} sequences, ${megabytes(bases)} for a base and up to ${megabytes(candidates)} for candidates`,
+      `states ${place}: ${kept.length} of ${counted(sequences.length, "sequence")}, ${formatBytes(bases)} for a base and up to ${formatBytes(candidates)} for candidates`,
     ];
   };
   const without = sequences.filter(({ limit }) => limit === 0).length;
   return [
-    `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${megabytes(caches)}`,
-    `one chunk: at most ${megabytes(chunkBytes(config, longest))}`,
+    `caches of one layer: ${longest} tokens x (${latentWidth(config)} latent + ${config.indexHeadDim} indexer key) x 4 bytes = ${formatBytes(caches)}`,
+    `one chunk: at most ${formatBytes(chunkBytes(config, longest))}`,
     ...describe(false, "in memory"),
     ...describe(true, `in a temporary file in ${tmpdir()}`),
     ...(without > 0
-      ? [`states of ${without} of ${sequences.length} sequences have no room: all their layers run each time`]
+      ? [
+          `states of ${without} of ${counted(sequences.length, "sequence")} have no room: all their layers run each time`,
+        ]
       : []),
   ];
 }
