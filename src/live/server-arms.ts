@@ -65,7 +65,6 @@ interface Phase {
 export class ServerArms implements ArmRunner {
   readonly concurrency: number;
   readonly inHand: number;
-  readonly prefillLayers = { made: 0, alone: 0 };
   readonly plan: string[];
   readonly #served: ServedModel;
   readonly #tokenizer: AnswerTokenizer;

@@ -8,7 +8,7 @@ import { parsePattern } from "../../src/pattern/pattern.ts";
 import { type ArmAnswer, Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { generate } from "../../src/runtime/generate/generation.ts";
-import { DevicePrefills } from "../../src/runtime/generate/prompt-prefills.ts";
+import { PatternDecoders } from "../../src/runtime/generate/pattern-decoders.ts";
 import { logProbability } from "../../src/runtime/generate/sampling.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -32,7 +32,7 @@ afterAll(() => arms.release());
 
 const request = (more: Partial<PromptRequest> = {}): PromptRequest => ({ prompt, maxNewTokens: 12, stop: [], ...more });
 
-describe("arms that share a prefill", () => {
+describe("arms that answer the same prompt", () => {
   test("generate what each pattern generates alone", async () => {
     const patterns = [early, full, late];
     const answers = await arms.answer(request(), patterns);
@@ -61,14 +61,6 @@ describe("arms that share a prefill", () => {
     const [one, other] = await arms.answer(request({ answer }), [full, full]);
     const exact = (given: typeof one) => ({ ...given, prefillSeconds: 0, decodeSeconds: 0 });
     expect(exact(one)).toEqual(exact(other));
-  });
-
-  test("run the layers that they agree on once", async () => {
-    const before = { ...arms.prefillLayers };
-    await arms.answer(request({ maxNewTokens: 1 }), [full, late, early]);
-    // All: layer 0. full and late: 1 to 9, then 2 each; early: 11.
-    expect(arms.prefillLayers.made - before.made).toBe(1 + 9 + 2 * 2 + 11);
-    expect(arms.prefillLayers.alone - before.alone).toBe(3 * 12);
   });
 });
 
@@ -128,8 +120,8 @@ describe("a generation ends", () => {
   });
 });
 
-test("arms of a GPU's generation graphs, run on the CPU, answer as those of the stages do", async () => {
-  const prefills = new DevicePrefills(model, { ...settings, provider: "cuda" });
+test("arms of a GPU's generation graphs, run on the CPU, answer as those of growing caches do", async () => {
+  const prefills = new PatternDecoders(model, { ...settings, provider: "cuda" });
   const device = new Arms(model, tokenizer, prefills, 2);
   const short = prompt.slice(0, 200);
   const answer = { ids: [...short, 5, 6, 7, 8], start: short.length };
@@ -156,6 +148,5 @@ test("arms of a GPU's generation graphs, run on the CPU, answer as those of the 
   const [wanted] = await arms.answer(longer, [early]);
   const [again] = await device.answer(longer, [early]);
   expect(again?.tokens).toEqual(wanted?.tokens);
-  expect(device.prefillLayers).toEqual({ made: 24, alone: 24 });
   await device.release();
 }, 240_000);

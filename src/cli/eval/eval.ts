@@ -114,8 +114,6 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       const items = await answerAll(inputs, runner, journal, terminal, signal);
       // Not while the view redraws itself over the same lines.
       for (const words of replacements) terminal.warn(words);
-      const { made, alone } = runner.prefillLayers;
-      if (alone > 0) terminal.detail(`prefill: ${made} of ${alone} layer runs, the others are shared between arms`);
       return evalRecord({
         ...inputs,
         described: { ...inputs.described, ...(runner.threads === undefined ? {} : { threads: runner.threads }) },

@@ -16,8 +16,5 @@ async function answer(request: ArmRequest): Promise<ArmReply> {
     return { kind: "opened", plan: arms.plan };
   }
   if (arms === undefined) throw new Error("asked for an answer before the model was opened");
-  const before = { ...arms.prefillLayers };
-  const answers = await arms.answer(request.prompt, request.patterns);
-  const { made, alone } = arms.prefillLayers;
-  return { kind: "answered", answers, layers: { made: made - before.made, alone: alone - before.alone } };
+  return { kind: "answered", answers: await arms.answer(request.prompt, request.patterns) };
 }

@@ -1,19 +1,17 @@
 /**
- * Several patterns of one model answer the same prompts: each prompt is prefilled once for what the patterns share, then
- * every arm scores the gold answer and decodes from its own caches. In this process; `parallel-arms.ts` spreads prompts.
+ * Several patterns of one model answer the same prompts: each prefills the prompt, then every arm scores the gold answer and
+ * decodes. In this process; `parallel-arms.ts` spreads prompts.
  */
 import { commonPrefix } from "../../base/common-prefix.ts";
 import { sum } from "../../base/sum.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { cacheForm } from "../device/frame-choice.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
 import type { Finish } from "./continuation.ts";
 import { type GenerationResult, generate } from "./generation.ts";
-import { DevicePrefills, type PrefilledDecoder, type PrefillSettings, type PromptPrefills } from "./prompt-prefills.ts";
+import { PatternDecoders, type PrefilledDecoder, type PrefillSettings } from "./pattern-decoders.ts";
 import { createSampler, logProbability } from "./sampling.ts";
-import { SharedPrefill } from "./shared-prefill.ts";
 
 /** A prompt and what is wanted of it. Everything is ids and passes between processes. */
 export interface PromptRequest {
@@ -58,8 +56,6 @@ export interface ArmRunner {
   /** CPU threads of each process, which decide the last bits; absent where a server decides. */
   readonly threads?: number;
   readonly plan: string[];
-  /** Layers run in prefills, and those that every pattern alone would have run. */
-  readonly prefillLayers: { made: number; alone: number };
   /** Answers of `patterns`, in their order; several may be the same. */
   answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]>;
   release(): Promise<void>;
@@ -69,19 +65,18 @@ export class Arms implements ArmRunner {
   readonly concurrency = 1;
   readonly threads: number;
   readonly plan: string[];
-  readonly #prefills: PromptPrefills;
+  readonly #decoders: PatternDecoders;
   readonly #tokenizer: Tokenizer;
   readonly #window: number;
   readonly #eosIds: readonly number[];
 
-  /** @param prefills of the patterns that will be asked for */
-  constructor(model: ModelFolder, tokenizer: Tokenizer, prefills: PromptPrefills, threads: number) {
+  constructor(model: ModelFolder, tokenizer: Tokenizer, decoders: PatternDecoders, threads: number) {
     this.threads = threads;
-    this.#prefills = prefills;
+    this.#decoders = decoders;
     this.#tokenizer = tokenizer;
     this.#window = model.config.maxPositionEmbeddings;
     this.#eosIds = tokenizer.eosIds;
-    this.plan = prefills.plan;
+    this.plan = decoders.plan;
   }
 
   /** Opens what the device takes for these patterns. */
@@ -91,25 +86,19 @@ export class Arms implements ArmRunner {
     patterns: readonly Pattern[],
     settings: PrefillSettings,
   ): Promise<Arms> {
-    const shares = cacheForm(settings.device, settings.dtype ?? "float32") === "growing";
-    const open = shares ? SharedPrefill.open : DevicePrefills.open;
-    const prefills = await open(model, [...new Set(patterns)], settings);
-    return new Arms(model, tokenizer, prefills, settings.threads);
-  }
-
-  /** Layers run in prefills, and those that every pattern alone would have run. */
-  get prefillLayers(): { made: number; alone: number } {
-    return this.#prefills.executions;
+    const decoders = await PatternDecoders.open(model, [...new Set(patterns)], settings);
+    return new Arms(model, tokenizer, decoders, settings.threads);
   }
 
   async answer(request: PromptRequest, patterns: readonly Pattern[], signal?: AbortSignal): Promise<ArmAnswer[]> {
     const answers = new Array<ArmAnswer>(patterns.length);
     const longest = Math.max(request.answer?.ids.length ?? 0, request.prompt.length + request.maxNewTokens);
     const room = Math.min(longest, this.#window) - request.prompt.length + 1;
-    for await (const prefilled of this.#prefills.run(request.prompt, [...new Set(patterns)], room, signal)) {
+    for (const one of new Set(patterns)) {
+      const prefilled = await this.#decoders.prefill(request.prompt, one, room, signal);
       // Arms of the same pattern decode each for itself: that is what shows whether the machine repeats itself.
       for (const [index, pattern] of patterns.entries()) {
-        if (pattern !== prefilled.pattern) continue;
+        if (pattern !== one) continue;
         const { decoder } = prefilled;
         const scored = await score(decoder, request, prefilled, signal);
         const result = await this.#generate(decoder, request, prefilled, signal);
@@ -122,7 +111,7 @@ export class Arms implements ArmRunner {
   }
 
   async release(): Promise<void> {
-    await this.#prefills.release();
+    await this.#decoders.release();
   }
 
   async #generate(

@@ -19,16 +19,9 @@ import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
 import { type Feeds, floats, type OnnxSession } from "../session/onnx-session.ts";
 import { chunksOf, rowsOfLogits } from "../stages/chunks.ts";
-import type { RowCache } from "../stages/row-cache.ts";
-import { FedCache } from "./fed-cache.ts";
+import type { FedCache } from "./fed-cache.ts";
 import { decodeRun, type GenerationRun, promptRuns } from "./generation-runs.ts";
 import { scoreRows } from "./sampling.ts";
-
-/** Caches that a prefill elsewhere has filled: latents of each layer, keys of each Full one, all equally long. */
-interface FilledCaches {
-  latents: readonly RowCache[];
-  indexerKeys: ReadonlyMap<number, RowCache>;
-}
 
 /** A graph of a pattern that is open, and what it is. */
 interface OpenGraph {
@@ -74,6 +67,11 @@ export class CachedDecoder implements Decoder {
     return cachedBytes(this.#config, this.pattern, this.position * this.#graph.bytesPerElement);
   }
 
+  /** Do the caches grow? Otherwise there is room for as many tokens as they were made for. */
+  get grows(): boolean {
+    return this.#graph.fixed === undefined;
+  }
+
   /** Tokens in the caches. */
   get position(): number {
     return this.#position;
@@ -94,18 +92,6 @@ export class CachedDecoder implements Decoder {
     const { position } = this;
     const run = this.#graph.fixed === undefined ? plain(position, position + 1) : decodeRun(this.#config, position);
     return await this.#run(run, [id], false);
-  }
-
-  /** Works on these caches from now on: it appends to them and takes the rows off again with `rewind`. */
-  adopt({ latents, indexerKeys }: FilledCaches): void {
-    const filled = [...latents, ...indexerKeys.values()];
-    const names = generationCaches(this.#config, this.pattern);
-    this.#caches.splice(
-      0,
-      names.length,
-      ...names.map((name, i) => new FedCache(name, filled[i] as RowCache, "float32", true)),
-    );
-    this.#position = latents[0]?.length ?? 0;
   }
 
   /** Forgets the tokens from `position` on: what is written next takes their place. */

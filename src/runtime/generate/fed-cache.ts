@@ -19,14 +19,14 @@ export class FedCache {
   readonly #dtype: Dtype;
   readonly #grows: boolean;
 
-  constructor({ past, fresh, width }: CacheNames, rows: number | RowCache, dtype: Dtype, grows: boolean) {
+  constructor({ past, fresh, width }: CacheNames, rows: number, dtype: Dtype, grows: boolean) {
     this.past = past;
     this.#fresh = fresh;
     this.#dtype = dtype;
     this.#grows = grows;
     const storage = (elements: number) =>
       dtype === "float16" ? new Uint16Array(elements) : new Float32Array(elements);
-    this.rows = typeof rows === "number" ? new RowCache(width, rows, storage) : rows;
+    this.rows = new RowCache(width, rows, storage);
   }
 
   tensor(make: typeof Tensor): Tensor {

@@ -11,7 +11,7 @@ import { orInterrupted } from "../process/interruption.ts";
 import { openAll, ReplaceableProcess } from "../process/replaceable-process.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "./arms.ts";
-import type { PrefillSettings } from "./prompt-prefills.ts";
+import type { PrefillSettings } from "./pattern-decoders.ts";
 
 /** Parent to child. */
 export type ArmRequest =
@@ -19,9 +19,7 @@ export type ArmRequest =
   | { kind: "answer"; prompt: PromptRequest; patterns: readonly Pattern[] };
 
 /** Child to parent, one for each request. */
-export type ArmReply =
-  | { kind: "opened"; plan: string[] }
-  | { kind: "answered"; answers: ArmAnswer[]; layers: { made: number; alone: number } };
+export type ArmReply = { kind: "opened"; plan: string[] } | { kind: "answered"; answers: ArmAnswer[] };
 
 type Opened = Extract<ArmReply, { kind: "opened" }>;
 type Answered = Extract<ArmReply, { kind: "answered" }>;
@@ -76,7 +74,7 @@ function threadsOfEach(model: ModelFolder, patterns: readonly Pattern[]): number
 
 /** One process for each core: threads inside a layer's small products gain far less than prompts side by side. */
 function processesThatFit(model: ModelFolder, patterns: readonly Pattern[], memory: number): number {
-  const copies = new Set(patterns).size + 1;
+  const copies = new Set(patterns).size;
   const byMemory = Math.floor((weightShare * memory) / (loadedPerStored * model.weightBytes * copies));
   return Math.max(1, Math.min(defaultThreads(), byMemory));
 }
@@ -85,7 +83,6 @@ class ParallelArms implements ArmRunner {
   readonly concurrency: number;
   readonly threads: number;
   readonly plan: string[];
-  readonly prefillLayers = { made: 0, alone: 0 };
   readonly #free: ReplaceableProcess<Opened>[];
   readonly #all: readonly ReplaceableProcess<Opened>[];
   readonly #waiting: ((worker: ReplaceableProcess<Opened>) => void)[] = [];
@@ -135,12 +132,7 @@ class ParallelArms implements ArmRunner {
     const worker = await this.#take();
     try {
       const request: ArmRequest = { kind: "answer", prompt, patterns };
-      const { answers, layers } = await orInterrupted(
-        () => worker.inTurn((child) => child.ask<Answered>(request)),
-        signal,
-      );
-      this.prefillLayers.made += layers.made;
-      this.prefillLayers.alone += layers.alone;
+      const { answers } = await orInterrupted(() => worker.inTurn((child) => child.ask<Answered>(request)), signal);
       return answers;
     } finally {
       this.#giveBack(worker);

@@ -5,7 +5,6 @@ import { bodyStage, indexerStage, latentWidth, type StageName } from "../../grap
 import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../../graph/frames/head.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import { modelSizes } from "../device/model-sizes.ts";
 import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
@@ -41,7 +40,7 @@ export interface KnownRows {
 interface StageOptions {
   top?: number | undefined;
   room?: LayerRoom | undefined;
-  patterns?: readonly Pattern[];
+  logits?: boolean;
 }
 
 type TensorClass = typeof Tensor;
@@ -80,15 +79,15 @@ export class StageModel {
   }
 
   /**
-   * Loads the stages that losses need, or prefills.
+   * Loads the stages that losses need, or logits.
    * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
    * @param room loads only what stays by it; layers below come and go
-   * @param patterns of prefills: loads the indexers that one of them runs, and the head that makes logits
+   * @param logits loads the head that makes logits in the place of losses
    */
   static async open(
     model: ModelFolder,
     settings: Omit<SessionSettings, "folder">,
-    { top, room, patterns }: StageOptions = {},
+    { top, room, logits = false }: StageOptions = {},
   ): Promise<StageModel> {
     const { config, places, stage, weights } = model;
     const { Tensor } = await loadRuntime();
@@ -105,9 +104,9 @@ export class StageModel {
     const stages = new StageModel(config, sessions, Tensor, width, room?.staysFrom ?? 0);
     // What comes and goes is opened when it is asked for, and what stays with it.
     if (passing !== undefined) return stages;
-    const head = patterns !== undefined ? "head" : top === undefined ? "loss" : divergenceStage;
+    const head = logits ? "head" : top === undefined ? "loss" : divergenceStage;
     try {
-      for (const name of [...layerStages(config, patterns ?? [config.indexerLayers]), head] as const) {
+      for (const name of [...layerStages(config), head] as const) {
         await sessions.open(name);
       }
     } catch (error) {
@@ -145,8 +144,8 @@ export class StageModel {
   }
 
   /**
-   * Runs one indexer over a sequence; gives the selected keys, chunk by chunk, and the keys of the invariant rows with the
-   * time that these took.
+   * Runs one indexer over a sequence; returns the selected keys, chunk by chunk, and the keys of the invariant
+   * rows.
    * @param knownKeys keys of the invariant rows: their chunks are then left out of the result as well
    * @param kept takes the keys of all rows, `[length, index_head_dim]`, where the caller wants them
    */
@@ -156,13 +155,11 @@ export class StageModel {
     rows: SequenceRows,
     knownKeys?: Float32Array,
     kept?: Float32Array,
-  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array; firstSeconds: number }> {
-    const started = performance.now();
+  ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
     const width = this.config.indexHeadDim;
     const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
     if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
-    let firstSeconds = 0;
     for (const chunk of rows.chunks) {
       if (knownKeys !== undefined && chunk.end <= rows.invariant) {
         selected.push(everyKey(chunk));
@@ -175,14 +172,13 @@ export class StageModel {
       cache.set(floats(outputs.indexer_key, "indexer_key"), chunk.start * width);
       const indices = outputs.topk_indices;
       selected.push({ indices: int32s(indices, "topk_indices"), width: indices?.dims[1] ?? 0 });
-      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
-    return { selected, firstKeys: cache.slice(0, rows.invariant * width), firstSeconds };
+    return { selected, firstKeys: cache.slice(0, rows.invariant * width) };
   }
 
   /**
-   * Runs one layer's body over a sequence; gives the next hidden states, the latents of the invariant rows with the time that
-   * these took, and all latents `[length, latentWidth]`, which are valid until the next layer runs.
+   * Runs one layer's body over a sequence; returns the next hidden states, the latents of the invariant rows, and all
+   * latents `[length, latentWidth]`, which are valid until the next layer runs.
    * @param known the invariant rows, where a pass of any pattern has run this layer before
    * @param kept takes the latents of all rows, `[length, latentWidth]`, where the caller wants them
    */
@@ -193,8 +189,7 @@ export class StageModel {
     selected: readonly SelectedKeys[],
     known?: KnownRows,
     kept?: Float32Array,
-  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array; firstSeconds: number }> {
-    const started = performance.now();
+  ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array }> {
     const width = latentWidth(this.config);
     const cache = kept ?? this.#reserveLatent(rows.length * width);
     const next = new Float32Array(hidden.length);
@@ -202,7 +197,6 @@ export class StageModel {
       cache.set(known.latent);
       next.set(known.hidden.subarray(0, rows.invariant * this.config.hiddenSize));
     }
-    let firstSeconds = 0;
     for (const [index, chunk] of rows.chunks.entries()) {
       if (known !== undefined && chunk.end <= rows.invariant) continue;
       const { indices, width: selectedWidth } = selected[index] as SelectedKeys;
@@ -214,13 +208,11 @@ export class StageModel {
       cache.set(floats(outputs.latent, "latent"), chunk.start * width);
       const own = floats(outputs.next_hidden_states, "next_hidden_states");
       next.set(own, (chunk.start - rows.first) * this.config.hiddenSize);
-      if (chunk.end <= rows.invariant) firstSeconds = (performance.now() - started) / 1000;
     }
     return {
       hidden: next,
       firstLatent: cache.slice(0, rows.invariant * width),
       latent: cache.subarray(0, rows.length * width),
-      firstSeconds,
     };
   }
 
@@ -363,10 +355,9 @@ function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
 }
 
-/** The embedding and all layers, with the indexers that one of the patterns runs. */
-function layerStages(config: DsaConfig, patterns: readonly Pattern[]): StageName[] {
-  const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) =>
-    patterns.some((pattern) => isFull(pattern, layer)) ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
+function layerStages({ indexerLayers }: DsaConfig): StageName[] {
+  const layers = [...indexerLayers].map((letter, layer) =>
+    letter === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
   );
   return ["embed", ...layers.flat()];
 }

@@ -136,7 +136,6 @@ describe("evaluate", () => {
       concurrency: 1,
       threads: 1,
       plan: [],
-      prefillLayers: { made: 0, alone: 0 },
       async answer(request) {
         requests.push(request);
         return [says("It is 8. </think>The key is 7"), says("It is 7, or"), says("7")];
@@ -182,7 +181,6 @@ describe("evaluate", () => {
       concurrency: 2,
       threads: 1,
       plan: [],
-      prefillLayers: { made: 0, alone: 0 },
       async answer({ prompt }, patterns) {
         open++;
         most = Math.max(most, open);
