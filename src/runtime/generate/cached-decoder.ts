@@ -7,13 +7,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import {
-  cachedBytes,
-  type GenerationSettings,
-  generationCaches,
-  wayInput,
-  waysOf,
-} from "../../graph/frames/generation-graph.ts";
+import { cachedBytes, type GenerationSettings, wayInput, waysOf } from "../../graph/frames/generation-graph.ts";
 import { kernelsOf } from "../../graph/layer/kernels.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
