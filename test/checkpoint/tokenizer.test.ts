@@ -6,7 +6,12 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
-import { ComputingTime, TokenizerOverrun, TokenizerThread } from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
+import {
+  ComputingTime,
+  TokenizerFailure,
+  TokenizerOverrun,
+  TokenizerThread,
+} from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
 import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
 
 let folder: string;
@@ -51,6 +56,23 @@ describe("encode()", () => {
       }),
     );
   });
+});
+
+test("encodeAll() gives what encode() gives, by one thread and by several, and names the text that fails", async () => {
+  const tokenizer = await load({ addsBos: true });
+  const texts = ["the", "", "a longer text than the others, of many tokens", "<bos>the", "e"];
+  const each = texts.map((text) => tokenizer.encode(text));
+  for (const _ of [1, 2, 3]) expect(tokenizer.encodeAll(texts)).toEqual(each);
+  tokenizer.dismiss();
+  for (const _ of [1, 2]) expect(tokenizer.encodeAll(texts)).toEqual(each);
+  expect(tokenizer.encodeAll([])).toEqual([]);
+  const call = vi.spyOn(TokenizerThread.prototype, "begin").mockImplementation((_, text) => {
+    if (Array.isArray(text) || text === "bad") throw new TokenizerFailure("no");
+    return () => Int32Array.of(1) as never;
+  });
+  expect(() => tokenizer.encodeAll(["good", "bad"])).toThrow(/Cannot tokenize a text .*3 characters.*: no$/s);
+  call.mockRestore();
+  expect(tokenizer.encodeAll(texts)).toEqual(each);
 });
 
 test("a late notice of an earlier answer is not taken for an answer", async () => {

@@ -10,6 +10,8 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "
 export interface TokenizerCalls {
   load(): true;
   encode(text: string, special: boolean): Int32Array;
+  /** `encode` of each, with special tokens. */
+  encodeAll(texts: readonly string[]): Int32Array[];
   decode(ids: readonly number[], options: { skipsSpecial: boolean; cleansBlanks: boolean }): string;
   idOf(token: string): number | undefined;
   render(template: string, names: Readonly<Record<string, unknown>>): string;
@@ -44,6 +46,7 @@ export class TokenizerOverrun extends Error {}
 const limits: Record<keyof TokenizerCalls, (input: readonly unknown[]) => number> = {
   load: () => 45_000,
   encode: ([text]) => 20_000 + (text as string).length / 20,
+  encodeAll: ([texts]) => 20_000 + (texts as string[]).reduce((sum, { length }) => sum + length, 0) / 20,
   decode: ([ids]) => 20_000 + (ids as readonly number[]).length,
   idOf: () => 20_000,
   render: () => 20_000,
@@ -84,21 +87,38 @@ export class TokenizerThread {
     call: Name,
     ...input: Parameters<TokenizerCalls[Name]>
   ): ReturnType<TokenizerCalls[Name]> {
+    return this.begin(call, ...input)();
+  }
+
+  /**
+   * Begins a call, so that other threads can be asked meanwhile.
+   * @returns waits for the answer, as `call` does; to be called before the next call begins
+   */
+  begin<Name extends keyof TokenizerCalls>(
+    call: Name,
+    ...input: Parameters<TokenizerCalls[Name]>
+  ): () => ReturnType<TokenizerCalls[Name]> {
     if (this.#ended !== undefined) throw this.#ended;
     const limit = this.#patience * limits[call](input);
     Atomics.store(this.#signal, 0, 0);
     this.#port.postMessage({ call, input } satisfies TokenizerRequest);
-    if (!this.#isAnswered(limit)) {
-      void this.#worker.terminate();
-      this.#port.close();
-      this.#ended = new TokenizerOverrun(
-        `it did not end within ${Math.ceil(limit / 1000)} s of computing and ${memoryMiB / 1024} GiB of memory`,
-      );
-      throw this.#ended;
-    }
-    const reply = receiveMessageOnPort(this.#port)?.message as TokenizerReply;
-    if ("failure" in reply) throw new TokenizerFailure(reply.failure);
-    return reply.value as ReturnType<TokenizerCalls[Name]>;
+    return () => {
+      if (!this.#isAnswered(limit)) {
+        this.end();
+        this.#ended = new TokenizerOverrun(
+          `it did not end within ${Math.ceil(limit / 1000)} s of computing and ${memoryMiB / 1024} GiB of memory`,
+        );
+        throw this.#ended;
+      }
+      const reply = receiveMessageOnPort(this.#port)?.message as TokenizerReply;
+      if ("failure" in reply) throw new TokenizerFailure(reply.failure);
+      return reply.value as ReturnType<TokenizerCalls[Name]>;
+    };
+  }
+
+  end(): void {
+    void this.#worker.terminate();
+    this.#port.close();
   }
 
   /**

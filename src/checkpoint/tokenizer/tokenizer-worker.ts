@@ -15,16 +15,19 @@ const calls: TokenizerCalls = {
     hub = new HubTokenizer(JSON.parse(tokenizer), config);
     return true;
   },
-  encode: (text, special) => {
-    const { ids } = loaded().encode(text, { add_special_tokens: special });
-    if (!ids.every(Number.isInteger)) throw new Error("a part of the text has no token in the vocabulary");
-    return Int32Array.from(ids);
-  },
+  encode,
+  encodeAll: (texts) => texts.map((text) => encode(text, true)),
   decode: (ids, { skipsSpecial, cleansBlanks }) =>
     loaded().decode([...ids], { skip_special_tokens: skipsSpecial, clean_up_tokenization_spaces: cleansBlanks }),
   idOf: (token) => loaded().token_to_id(token),
   render: (template, names) => new Template(template).render({ ...names }),
 };
+
+function encode(text: string, special: boolean): Int32Array {
+  const { ids } = loaded().encode(text, { add_special_tokens: special });
+  if (!ids.every(Number.isInteger)) throw new Error("a part of the text has no token in the vocabulary");
+  return Int32Array.from(ids);
+}
 
 function loaded(): HubTokenizer {
   if (hub === undefined) throw new Error("the tokenizer is not loaded");

@@ -3,13 +3,14 @@
  * A prompt or a document begins with exactly one BOS wherever the model has one: none costs quality without a message,
  * and two is what a template that writes BOS gives with a tokenizer that adds it.
  */
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
 import { readTextIfPresent } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
-import { TokenizerFailure, TokenizerOverrun, TokenizerThread } from "./tokenizer-thread.ts";
+import { TokenizerFailure, TokenizerOverrun, type TokenizerStart, TokenizerThread } from "./tokenizer-thread.ts";
 
 const tokenText = z
   .union([z.string(), z.object({ content: z.string() })])
@@ -57,6 +58,9 @@ export class Tokenizer {
   /** SHA-256 of the content of tokenizer.json. */
   readonly hash: string;
   readonly #thread: TokenizerThread;
+  readonly #start: Omit<TokenizerStart, "signal">;
+  /** All that share long texts, `#thread` first; undefined before the first of them. */
+  #crew: TokenizerThread[] | undefined;
   /** Path of tokenizer.json, for messages. */
   readonly #path: string;
   /** "a ." becomes "a.": only where the checkpoint asks for it, as in transformers 5. */
@@ -65,6 +69,7 @@ export class Tokenizer {
 
   private constructor(thread: TokenizerThread, parts: ModelFiles) {
     this.#thread = thread;
+    this.#start = { tokenizer: parts.text, config: parts.config };
     this.#path = parts.path;
     const { config, generation, modelConfig } = parts;
     const idOf = (token: string | null | undefined): number[] => {
@@ -101,6 +106,42 @@ export class Tokenizer {
   /** The ids of a document or prompt, special tokens and the one BOS included. */
   encode(text: string): number[] {
     return this.#withOneBos(this.#idsOf(text, true));
+  }
+
+  /**
+   * As `encode` of each. From the second call on several threads share the work: what is long enough for two calls is worth
+   * the second or so that a large tokenizer takes to load.
+   */
+  encodeAll(texts: readonly string[]): number[][] {
+    if (this.#crew === undefined) {
+      this.#crew = [this.#thread];
+      return texts.map((text) => this.encode(text));
+    }
+    try {
+      if (this.#crew.length === 1) this.#crew.push(...this.#helpers());
+      const parts = equalParts(texts, this.#crew.length);
+      const answers = parts.map((part, place) => this.#crew?.[place]?.begin("encodeAll", part));
+      return answers.flatMap((answer) => answer?.() ?? []).map((ids) => this.#withOneBos(Array.from(ids)));
+    } catch (error) {
+      if (!(error instanceof TokenizerFailure || error instanceof TokenizerOverrun)) throw error;
+      // One by one, to say which it is.
+      this.dismiss();
+      return texts.map((text) => this.encode(text));
+    }
+  }
+
+  /** Ends the threads that `encodeAll` began, and their memory. */
+  dismiss(): void {
+    for (const helper of this.#crew?.slice(1) ?? []) helper.end();
+    this.#crew = undefined;
+  }
+
+  #helpers(): TokenizerThread[] {
+    const count = Math.min(mostThreads, availableParallelism()) - 1;
+    const helpers = Array.from({ length: count }, () => new TokenizerThread(this.#start));
+    const loaded = helpers.map((helper) => helper.begin("load"));
+    for (const load of loaded) load();
+    return helpers;
   }
 
   /** The ids of the text alone. */
@@ -200,6 +241,22 @@ export class Tokenizer {
     while (sequence[first] === this.bosId) first++;
     return first === 1 ? sequence : [this.bosId, ...sequence.slice(first)];
   }
+}
+
+/** Threads that share long texts: each holds a tokenizer of its own. */
+const mostThreads = 4;
+
+/** Neighbouring texts, about as many characters in each part; parts may be empty. */
+function equalParts(texts: readonly string[], count: number): string[][] {
+  const whole = texts.reduce((sum, { length }) => sum + length, 0);
+  const parts = Array.from({ length: count }, (): string[] => []);
+  let before = 0;
+  for (const text of texts) {
+    const place = Math.min(count - 1, Math.floor((count * (before + text.length / 2)) / Math.max(1, whole)));
+    parts[place]?.push(text);
+    before += text.length;
+  }
+  return parts;
 }
 
 /** Turns failures of the thread into one sentence. */

@@ -82,6 +82,7 @@ export async function openCalibrationSet(
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
     split,
+    encodeAll: async (texts) => (await load()).encodeAll(texts),
     encodeChat,
     onDocument: (documents, tokens) =>
       reading.note(() => `reading: ${counted(documents, "document")}, ${counted(tokens, "token")} so far`),
@@ -91,6 +92,7 @@ export async function openCalibrationSet(
     ...(sequenceLength === undefined ? {} : { sequenceLength }),
     ...(sequences === undefined ? {} : { sequences }),
   });
+  (await tokenizer)?.dismiss();
   const source = calibration === demoCalibration ? demoCalibrationName : calibration;
   for (const note of set.notes) terminal.note(note);
   for (const warning of set.warnings) terminal.warn(warning);
