@@ -66,7 +66,7 @@ test("encodeAll() gives what encode() gives, by one thread and by several, and n
   tokenizer.dismiss();
   for (const _ of [1, 2]) expect(tokenizer.encodeAll(texts)).toEqual(each);
   expect(tokenizer.encodeAll([])).toEqual([]);
-  const call = vi.spyOn(TokenizerThread.prototype, "begin").mockImplementation((_, text) => {
+  const call = vi.spyOn(TokenizerThread.prototype, "begin").mockImplementation((...[, text]) => {
     if (Array.isArray(text) || text === "bad") throw new TokenizerFailure("no");
     return () => Int32Array.of(1) as never;
   });
