@@ -1,8 +1,6 @@
 /** Rules that several engines share, over layers (or indexers) counted from 0. */
-
 import type { Schedule } from "./dialect.ts";
-import type { IndexFields } from "./index-fields.ts";
-import { lettersOfTypes } from "./index-fields.ts";
+import { type IndexFields, lettersOfTypes } from "./index-fields.ts";
 
 /** Index i is Full iff max(i - shift, 0) mod frequency is 0. `index_skip_topk_offset` is `shift + 1` in vLLM's words. */
 export function frequencyRule(count: number, frequency: number, shift: number): Schedule {
@@ -13,6 +11,11 @@ export function frequencyRule(count: number, frequency: number, shift: number): 
 /** Only an "S" shares; what is past the end, or any other letter, runs its indexer. */
 export function patternRule(count: number, pattern: string | readonly string[]): string {
   return build(count, (index) => pattern[index] !== "S");
+}
+
+/** Only "shared" shares; what is past the end, or any other word, runs its indexer. */
+export function sharedTypesRule(count: number, types: readonly string[]): Schedule {
+  return { letters: build(count, (index) => types[index] !== "shared") };
 }
 
 /** vLLM's order: the pattern, then frequency and offset (2 where absent: FFSSSFSSS for 4). */

@@ -3,14 +3,13 @@ import type { Hono } from "hono";
 import { z } from "zod";
 import { ApiError, checkBody } from "./api-error.ts";
 import { CompletionLogprobs } from "./completion-logprobs.ts";
-import { streamEvents } from "./event-stream.ts";
-import type { SequenceRequest } from "./model-runner.ts";
+import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import { promptLogprobs } from "./prompt-logprobs.ts";
 import { mostLogprobs, prompts, samplingFields, servingFields, unsupportedFields } from "./request-fields.ts";
-import { collect, endingIds, finishReason, requireRunnable, samplingOf } from "./sequence-results.ts";
-import { encodeText, executeBeside, readJson, type ServerContext } from "./server-context.ts";
+import { finishReason, requireRunnable, type SequenceResult, samplingOf } from "./sequence-results.ts";
+import { encodeText, readJson, type ServerContext } from "./server-context.ts";
+import { type Choice, type Send, sharedFields, TextAnswer } from "./text-answer.ts";
 import type { TokenTexts } from "./token-text.ts";
-import { UsageCount } from "./usage-count.ts";
 
 const schema = z.object({
   ...servingFields,
@@ -32,63 +31,37 @@ type Body = z.infer<typeof schema>;
 /** OpenAI's default of `max_tokens`. */
 const defaultTokens = 16;
 
-/** A sequence of the answer, and the prompt that the request gave for it. */
-interface Choice {
-  index: number;
-  request: SequenceRequest;
+interface Completion extends Choice {
   /** What `echo` repeats. */
   promptText: string;
-  /** The first choice of a prompt: usage counts a prompt once. */
-  first: boolean;
 }
 
 export function addCompletionsRoute(app: Hono, context: ServerContext, texts: TokenTexts): void {
-  const { runner } = context;
   app.post("/v1/completions", async (c) => {
     const body = checkBody(await readJson(c), schema);
-    const choices = choicesOf(body, context);
-    const requests = choices.map(({ request }) => request);
-    const answer = new CompletionAnswer(body, context, texts);
-    if (body.stream === true) {
-      return streamEvents(c, context, requests, async (send, signal) => {
-        for (const choice of choices) await answer.stream(choice, send, signal);
-        answer.endStream(send);
-      });
-    }
-    return c.json(
-      await executeBeside(c, context, requests, async (signal) => {
-        const done: unknown[] = [];
-        for (const choice of choices) {
-          done.push(answer.choice(choice, await collect(runner.run(choice.request, signal))));
-        }
-        return answer.whole(done);
-      }),
-    );
+    return await new CompletionAnswer("cmpl", body, context, texts).respond(c, choicesOf(body, context));
   });
 }
 
 /** @throws ApiError for a prompt that cannot run */
-function choicesOf(body: Body, context: ServerContext): Choice[] {
-  const { runner, patterns } = context;
+function choicesOf(body: Body, context: ServerContext): Completion[] {
+  const { runner } = context;
   const { prompt, logprobs, echo } = body;
-  const pattern = patterns.of(body.model ?? undefined, body.pattern ?? undefined);
+  const shared = sharedFields(body, context);
   const maxTokens = body.max_tokens ?? defaultTokens;
   if (maxTokens === 0 && echo !== true && body.prompt_logprobs == null) {
     throw new ApiError(400, "max_tokens is 0: only echo or prompt_logprobs have an answer then", "max_tokens");
   }
   const tops = [...(echo === true && logprobs != null ? [logprobs] : []), body.prompt_logprobs ?? []].flat();
-  const choices: Choice[] = [];
+  const choices: Completion[] = [];
   for (const one of listOf(prompt)) {
     const ids = typeof one === "string" ? encodeText(context, one, body.add_special_tokens ?? true) : one;
     for (let sample = 0; sample < (body.n ?? 1); sample++) {
       const request: SequenceRequest = {
+        ...shared,
         ids,
-        pattern,
         maxTokens,
         sampling: samplingOf(body, sample),
-        stop: body.stop,
-        eosIds: endingIds(runner, body),
-        minTokens: body.min_tokens ?? undefined,
         ...(tops.length === 0 ? {} : { promptScores: { from: 0, top: Math.max(...tops) } }),
         ...(logprobs == null ? {} : { tokenScores: logprobs }),
       };
@@ -105,63 +78,45 @@ function listOf(prompt: Body["prompt"]): (string | number[])[] {
   return typeof prompt[0] === "number" ? [prompt as number[]] : (prompt as (string | number[])[]);
 }
 
-/** Writes the answer of one request, whole or piece by piece. */
-class CompletionAnswer {
-  readonly #body: Body;
-  readonly #texts: TokenTexts;
-  readonly #runner: ServerContext["runner"];
-  readonly #head: { id: string; created: number; model: string };
-  readonly #usage = new UsageCount();
+class CompletionAnswer extends TextAnswer<Body, Completion> {
+  protected readonly object = { whole: "text_completion", event: "text_completion" };
 
-  constructor(body: Body, { runner, patterns }: ServerContext, texts: TokenTexts) {
-    this.#body = body;
-    this.#texts = texts;
-    this.#runner = runner;
-    const created = Math.floor(Date.now() / 1000);
-    this.#head = { id: `cmpl-${crypto.randomUUID()}`, created, model: body.model ?? patterns.model };
-  }
-
-  choice({ index, request, promptText, first }: Choice, result: Awaited<ReturnType<typeof collect>>): unknown {
-    const { echo, prompt_logprobs: top } = this.#body;
+  protected choice({ index, request, promptText }: Completion, result: SequenceResult): unknown {
+    const { echo, prompt_logprobs: top } = this.body;
     const list = this.#list(0);
     if (echo === true) list?.addPrompt(request.ids, result.promptScores);
     for (const { score } of result.tokens) if (score !== undefined) list?.add(score);
-    this.#usage.add(request, first, result.reused, result.tokens.length);
     return {
       index,
       text: promptText + result.text,
       logprobs: list?.fields() ?? null,
       finish_reason: finishReason(result.finish),
-      ...(this.#body.return_token_ids === true
+      ...(this.body.return_token_ids === true
         ? { prompt_token_ids: request.ids, token_ids: result.tokens.map(({ id }) => id) }
         : {}),
-      ...(top == null ? {} : { prompt_logprobs: promptLogprobs(result.promptScores, top, this.#texts) }),
+      ...(top == null ? {} : { prompt_logprobs: promptLogprobs(result.promptScores, top, this.texts) }),
     };
   }
 
-  whole(choices: readonly unknown[]): unknown {
-    return { ...this.#head, object: "text_completion", choices, usage: this.#usage.fields() };
-  }
-
-  async stream({ index, request, promptText, first }: Choice, send: (data: unknown) => void, signal: AbortSignal) {
-    const { echo, prompt_logprobs: top, return_token_ids: wantsIds } = this.#body;
+  protected async stream(sequence: Completion, events: AsyncGenerator<SequenceEvent>, send: Send) {
+    const { index, request, promptText, first } = sequence;
+    const { echo, prompt_logprobs: top, return_token_ids: wantsIds } = this.body;
     const withIds = wantsIds === true;
     let offset = 0;
     const piece = (text: string, list: CompletionLogprobs | undefined, finish: string | null, more = {}): void => {
       if (list !== undefined) offset = list.offset;
-      const choice = { index, text, logprobs: list?.fields() ?? null, finish_reason: finish, ...more };
-      send({ ...this.#head, object: "text_completion", choices: [choice] });
+      send(this.event([{ index, text, logprobs: list?.fields() ?? null, finish_reason: finish, ...more }]));
     };
-    for await (const event of this.#runner.run(request, signal)) {
+    for await (const event of events) {
       if (event.kind === "prompt") {
-        this.#usage.add(request, first, event.reused, 0);
+        this.usage.add(request, first, event.reused, 0);
         if (echo !== true && top == null && !withIds) continue;
         const list = echo === true ? this.#list(offset) : undefined;
         list?.addPrompt(request.ids, event.scores);
-        const more = top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.#texts) };
+        const more = top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.texts) };
         piece(promptText, list, null, withIds ? { ...more, prompt_token_ids: request.ids } : more);
       } else if (event.kind === "token") {
-        this.#usage.addTokens(1);
+        this.usage.addTokens(1);
         const list = this.#list(offset);
         if (event.score !== undefined) list?.add(event.score);
         if (event.text !== "" || list !== undefined || withIds) {
@@ -173,13 +128,8 @@ class CompletionAnswer {
     }
   }
 
-  endStream(send: (data: unknown) => void): void {
-    if (this.#body.stream_options?.include_usage !== true) return;
-    send({ ...this.#head, object: "text_completion", choices: [], usage: this.#usage.fields() });
-  }
-
   #list(offset: number): CompletionLogprobs | undefined {
-    const { logprobs, return_tokens_as_token_ids: asIds } = this.#body;
-    return logprobs == null ? undefined : new CompletionLogprobs(this.#texts, logprobs, asIds === true, offset);
+    const { logprobs, return_tokens_as_token_ids: asIds } = this.body;
+    return logprobs == null ? undefined : new CompletionLogprobs(this.texts, logprobs, asIds === true, offset);
   }
 }

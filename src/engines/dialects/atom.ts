@@ -3,7 +3,7 @@ import { hfOverrides } from "../argument.ts";
 import { derivesTypes } from "../derived-types.ts";
 import type { Dialect, Engine, Schedule } from "../dialect.ts";
 import { type IndexFields, indexerTypes } from "../index-fields.ts";
-import { everyIndexer, frequencyRule, patternRule } from "../rules.ts";
+import { everyIndexer, frequencyRule, patternRule, sharedTypesRule } from "../rules.ts";
 import type { ServedModel } from "../served-model.ts";
 
 const dialect: Dialect = {
@@ -56,15 +56,7 @@ function writesTypes({ modelType, fields }: ServedModel): boolean {
 function schedule(fields: IndexFields, { layers }: ServedModel): Schedule {
   const frequency = fields.index_topk_freq ?? 1;
   if (fields.use_index_cache !== true && frequency <= 1) return everyIndexer(layers);
-  if (fields.indexer_types != null) {
-    const types = fields.indexer_types;
-    return {
-      letters: patternRule(
-        layers,
-        types.map((type) => (type === "shared" ? "S" : "F")),
-      ),
-    };
-  }
+  if (fields.indexer_types != null) return sharedTypesRule(layers, fields.indexer_types);
   if (fields.index_topk_pattern != null) return { letters: patternRule(layers, fields.index_topk_pattern) };
   return frequencyRule(layers, frequency, fields.index_skip_topk_offset ?? 1);
 }

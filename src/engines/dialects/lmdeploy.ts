@@ -4,7 +4,7 @@ import { builtFields } from "../derived-types.ts";
 import type { Dialect, Engine } from "../dialect.ts";
 import { indexerTypes } from "../index-fields.ts";
 import type { Release, ReleasesRead } from "../release.ts";
-import { everyIndexer, patternRule } from "../rules.ts";
+import { everyIndexer, sharedTypesRule } from "../rules.ts";
 
 const releases: ReleasesRead = { oldest: "0.18.0", newest: "0.18.0", read: ["0.18.0"] };
 
@@ -28,12 +28,7 @@ function at(release: Release): Dialect {
       if ("failure" in built) return built;
       const types = { ...built, ...override }.indexer_types;
       if (types == null) return everyIndexer(model.layers);
-      return {
-        letters: patternRule(
-          model.layers,
-          types.map((type) => (type === "shared" ? "S" : "F")),
-        ),
-      };
+      return sharedTypesRule(model.layers, types);
     },
     leadingShared: "LMDeploy raises a RuntimeError: the indices are reused before anything has written them",
     argument: hfOverrides,

@@ -4,7 +4,7 @@ import { builtFields } from "../derived-types.ts";
 import type { Dialect, Engine, Schedule } from "../dialect.ts";
 import { type IndexFields, indexerTypes } from "../index-fields.ts";
 import { isSince, type Release, type ReleasesRead } from "../release.ts";
-import { frequencyRule, patternRule, patternThenFrequency } from "../rules.ts";
+import { frequencyRule, patternRule, patternThenFrequency, sharedTypesRule } from "../rules.ts";
 import type { ServedModel } from "../served-model.ts";
 
 const releases: ReleasesRead = {
@@ -64,15 +64,8 @@ function schedule(override: IndexFields, model: ServedModel, release: Release): 
   const built = builtFields(model);
   if ("failure" in built) return built;
   const fields: IndexFields = { ...built, ...override };
-  if (isSince(release, TYPES_SINCE) && fields.indexer_types != null) {
-    const types = fields.indexer_types;
-    return {
-      letters: patternRule(
-        model.layers,
-        types.map((type) => (type === "shared" ? "S" : "F")),
-      ),
-    };
-  }
+  if (isSince(release, TYPES_SINCE) && fields.indexer_types != null)
+    return sharedTypesRule(model.layers, fields.indexer_types);
   const factor = isSince(release, "0.5.18") ? (fields.cli_factor ?? 1) : 1;
   if (factor < 1) return { failure: `AssertionError: cli_factor must be positive, got ${factor}` };
   if (factor > 1) return frequencyRule(model.layers, factor, 0);

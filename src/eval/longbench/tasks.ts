@@ -18,16 +18,22 @@ import type { Segment } from "./segmentation.ts";
 /** Changes whenever a prompt or a score does. */
 export const LONGBENCH_VERSION = 2;
 
-export type LongbenchMetric =
-  | "qa_f1"
-  | "qa_f1_zh"
-  | "rouge"
-  | "rouge_zh"
-  | "classification"
-  | "count"
-  | "retrieval"
-  | "retrieval_zh"
-  | "code_sim";
+/** Scores an output against one of the answers. */
+type Scorer = (prediction: string, gold: string, classes: readonly string[], tools: ScoringTools) => number;
+
+const scorers = {
+  qa_f1: qaF1,
+  qa_f1_zh: (prediction, gold, _, tools) => qaF1Chinese(prediction, gold, segmentOf(tools)),
+  rouge: rougeL,
+  rouge_zh: (prediction, gold, _, tools) => rougeChinese(prediction, gold, segmentOf(tools)),
+  classification: classificationScore,
+  count: countScore,
+  retrieval: (prediction, gold) => retrievalScore(prediction, gold, "Paragraph "),
+  retrieval_zh: (prediction, gold) => retrievalScore(prediction, gold, "段落"),
+  code_sim: (prediction, gold, _, { codeRatio }) => codeSimilarity(prediction, gold, codeRatio),
+} satisfies Record<string, Scorer>;
+
+export type LongbenchMetric = keyof typeof scorers;
 
 type LongbenchTaskName = keyof typeof longbenchPrompts;
 
@@ -120,38 +126,10 @@ export function longbenchScore(
   classes: readonly string[],
   tools: ScoringTools,
 ): number {
-  return Math.max(0, ...references.map((gold) => scoreOne(metric, prediction, gold, classes, tools)));
+  return Math.max(0, ...references.map((gold) => scorers[metric](prediction, gold, classes, tools)));
 }
 
-function scoreOne(
-  metric: LongbenchMetric,
-  prediction: string,
-  gold: string,
-  classes: readonly string[],
-  { codeRatio, segment }: ScoringTools,
-): number {
-  const words = (): Segment => {
-    if (segment === undefined) throw new Error(`${metric} without segmentation`);
-    return segment;
-  };
-  switch (metric) {
-    case "qa_f1":
-      return qaF1(prediction, gold);
-    case "qa_f1_zh":
-      return qaF1Chinese(prediction, gold, words());
-    case "rouge":
-      return rougeL(prediction, gold);
-    case "rouge_zh":
-      return rougeChinese(prediction, gold, words());
-    case "classification":
-      return classificationScore(prediction, gold, classes);
-    case "count":
-      return countScore(prediction, gold);
-    case "retrieval":
-      return retrievalScore(prediction, gold, "Paragraph ");
-    case "retrieval_zh":
-      return retrievalScore(prediction, gold, "段落");
-    case "code_sim":
-      return codeSimilarity(prediction, gold, codeRatio);
-  }
+function segmentOf({ segment }: ScoringTools): Segment {
+  if (segment === undefined) throw new Error("a Chinese metric without segmentation");
+  return segment;
 }

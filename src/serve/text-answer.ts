@@ -1,0 +1,87 @@
+/** What the answers of `/v1/completions` and `/v1/chat/completions` share: from a request's fields to events or one body. */
+import type { Context } from "hono";
+import type { z } from "zod";
+import { streamEvents } from "./event-stream.ts";
+import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
+import type { samplingFields, servingFields } from "./request-fields.ts";
+import { collect, endingIds, type SequenceResult } from "./sequence-results.ts";
+import { executeBeside, type ServerContext } from "./server-context.ts";
+import type { TokenTexts } from "./token-text.ts";
+import { UsageCount } from "./usage-count.ts";
+
+type TextBody = z.infer<z.ZodObject<typeof servingFields & typeof samplingFields>>;
+
+export type Send = (data: unknown) => void;
+
+/** A sequence of the answer. */
+export interface Choice {
+  index: number;
+  request: SequenceRequest;
+  /** The first choice of a prompt: usage counts a prompt once. */
+  first: boolean;
+}
+
+/** What all sequences of a request have in common. */
+export function sharedFields(body: TextBody, { runner, patterns }: ServerContext) {
+  return {
+    pattern: patterns.of(body.model ?? undefined, body.pattern ?? undefined),
+    stop: body.stop,
+    eosIds: endingIds(runner, body),
+    minTokens: body.min_tokens ?? undefined,
+  };
+}
+
+/** Writes the answer of one request, whole or piece by piece. */
+export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice = Choice> {
+  protected readonly body: Body;
+  protected readonly texts: TokenTexts;
+  protected readonly usage = new UsageCount();
+  readonly #context: ServerContext;
+  readonly #head: { id: string; created: number; model: string };
+
+  constructor(idPrefix: string, body: Body, context: ServerContext, texts: TokenTexts) {
+    this.body = body;
+    this.texts = texts;
+    this.#context = context;
+    const created = Math.floor(Date.now() / 1000);
+    this.#head = { id: `${idPrefix}-${crypto.randomUUID()}`, created, model: body.model ?? context.patterns.model };
+  }
+
+  /** The kind of object that a body is, and that an event is. */
+  protected abstract readonly object: { whole: string; event: string };
+  /** The choice of a sequence that is done. */
+  protected abstract choice(sequence: Sequence, result: SequenceResult): unknown;
+  /** Sends the choice of a sequence as its events come. */
+  protected abstract stream(sequence: Sequence, events: AsyncGenerator<SequenceEvent>, send: Send): Promise<void>;
+
+  /** Fields of the whole body beside its choices. */
+  protected whole(): object {
+    return {};
+  }
+
+  protected event(choices: readonly unknown[], more = {}): unknown {
+    return { ...this.#head, object: this.object.event, choices, ...more };
+  }
+
+  async respond(c: Context, sequences: readonly Sequence[]): Promise<Response> {
+    const { runner } = this.#context;
+    const requests = sequences.map(({ request }) => request);
+    if (this.body.stream === true) {
+      return streamEvents(c, this.#context, requests, async (send, signal) => {
+        for (const one of sequences) await this.stream(one, runner.run(one.request, signal), send);
+        if (this.body.stream_options?.include_usage === true) send(this.event([], { usage: this.usage.fields() }));
+      });
+    }
+    return c.json(
+      await executeBeside(c, this.#context, requests, async (signal) => {
+        const choices: unknown[] = [];
+        for (const one of sequences) {
+          const result = await collect(runner.run(one.request, signal));
+          this.usage.add(one.request, one.first, result.reused, result.tokens.length);
+          choices.push(this.choice(one, result));
+        }
+        return { ...this.#head, object: this.object.whole, choices, usage: this.usage.fields(), ...this.whole() };
+      }),
+    );
+  }
+}
