@@ -4,6 +4,7 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
+import { requireOtherOutputs } from "./arguments/overwritten-inputs.ts";
 import { takeSettings } from "./config/configured.ts";
 import { isRunByAgent } from "./console/agent.ts";
 import { reportFailure } from "./console/failure.ts";
@@ -79,6 +80,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
     if (await answerAtOnce(argv.slice(2))) return 0;
     const program = await buildProgram(argv[2]);
     takeSettings(program, argv, Object.keys(commands), settingless, buildProgram);
+    program.hook("preAction", (_, command) => requireOtherOutputs(command));
     await program.parseAsync(argv);
     return 0;
   } catch (error) {

@@ -1,8 +1,10 @@
 /** Where words go: results to stdout, everything else to stderr. */
 import process from "node:process";
 import { ExitCode } from "../../base/errors.ts";
+import { writeFailure } from "../../base/files.ts";
 import { escapeForTerminal, messageLine } from "../../base/quoted.ts";
 import { isRunByAgent } from "./agent.ts";
+import { reportFailure } from "./failure.ts";
 
 export interface Verbosity {
   json?: boolean;
@@ -83,12 +85,12 @@ export function settleColours(): void {
   else process.env.FORCE_COLOR = "0";
 }
 
-/** A reader that closes the pipe early (`| head`) has what it wanted: that is no failure. */
-export function exitQuietlyOnBrokenPipe(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on("error", (error: NodeJS.ErrnoException) => {
+/** A reader that closes the pipe early (`| head`) has what it wanted: that is no failure. A full disk behind `>` is one. */
+export function exitOnClosedStreams(): void {
+  for (const name of ["stdout", "stderr"] as const) {
+    process[name].on("error", (error: NodeJS.ErrnoException) => {
       if (error.code === "EPIPE") process.exit(ExitCode.done);
-      throw error;
+      process.exit(reportFailure(writeFailure(`Cannot write to ${name}`, error)));
     });
   }
 }

@@ -1,0 +1,58 @@
+/** Where results go: never over what the command reads, and not to a disk without room in silence. */
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { readFile, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "indexcache-outputs-"));
+  await writeIds(join(folder, "ids.jsonl"), 8, 28);
+  await symlink("ids.jsonl", join(folder, "link.jsonl"));
+  await writeFile(join(folder, "p.json"), "{}");
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const text = ["-c", "ids.jsonl", "--sequence-length", "28"];
+
+test.each([
+  [["search", tinyModel, ...text, "-o", "ids.jsonl"], '--output is "ids.jsonl"'],
+  [["search", tinyModel, ...text, "-o", "link.jsonl"], '--output is "link.jsonl"'],
+  [
+    ["search", tinyModel, "-c", "ids.jsonl=0.5", "-c", "ruler:vt=0.5", "-o", "./ids.jsonl"],
+    '--output is "./ids.jsonl"',
+  ],
+  [["search", "merge", "p.json", "ids.jsonl", "-o", "p.json"], '--output is "p.json"'],
+  [["analyze", tinyModel, ...text, "--searched", "p.json", "-o", "p.json"], '--output is "p.json"'],
+  [["eval", tinyModel, "-p", "p.json@1/2", "-o", "p.json"], '--output is "p.json"'],
+  [["eval", tinyModel, "-p", "FSFSF", "-p", "p.json", "--junit", "p.json"], '--junit is "p.json"'],
+  [["bench", tinyModel, "-p", "p.json", "--latency", "p.json"], '--latency is "p.json"'],
+])("%j would overwrite what it reads", async (args, words) => {
+  const files = ["ids.jsonl", "p.json"].map((name) => join(folder, name));
+  const before = await Promise.all(files.map((file) => readFile(file, "utf8")));
+  const { status, stdout, stderr } = await indexcache(folder, args);
+  expect(stderr).toContain(`error: ${words}, which this command reads: the result would overwrite it\n`);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+  expect(await Promise.all(files.map((file) => readFile(file, "utf8")))).toEqual(before);
+});
+
+test("-o that names a folder says so", async () => {
+  const { status, stderr } = await indexcache(folder, ["search", tinyModel, ...text, "-o", folder]);
+  expect(stderr).toContain("it is a folder\n");
+  expect(status).toBe(2);
+});
+
+test.runIf(existsSync("/dev/full"))("a full disk behind > is one sentence, from every kind of output", async () => {
+  for (const words of ["pattern FFSF", "eval --list", "search --help"]) {
+    const { status, stderr } = await shell(folder, `$indexcache ${words} > /dev/full`);
+    expect(stderr).toMatch(/^(\d of .*\n)?error: Cannot write to stdout: the disk is full\n$/);
+    expect(status).toBe(3);
+  }
+});
+
+test("a reader that closes the pipe early is no failure", async () => {
+  const { status, stderr } = await shell(folder, "set -o pipefail; $indexcache eval --list | head -1");
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+});
