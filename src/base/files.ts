@@ -67,7 +67,7 @@ export function describeSystemError(code: string): string {
     EMFILE: "too many open files",
     ELOOP: "its links lead in a circle",
     ENAMETOOLONG: "the name is too long",
-    ENXIO: "it is a socket or a device without anything behind it",
+    ENXIO: "it is a socket or a device with nothing at its other end",
     EIO: "the disk or device failed",
     ERR_FS_FILE_TOO_LARGE: "it is too large",
   };

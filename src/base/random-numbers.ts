@@ -1,7 +1,7 @@
 /** Random numbers by the hundred million, for whoever needs their statistics and not each one of them. */
 import type { Random } from "./random.ts";
 
-/** A prime: where rows of any width are cut from it one behind the other, they do not repeat. */
+/** A prime: where rows of any width are cut from it one after the other, they do not repeat. */
 const blockLength = 1_048_573;
 
 /** Uniform numbers of mean 0 and variance 1, read round and round from one block. */

@@ -29,7 +29,7 @@ export interface CalibrationOptions extends DocumentOptions, Omit<DocumentEncode
   /** Use only this many windows, chosen by `seed`. */
   sequences?: number;
   seed?: number;
-  /** One window a document instead of documents one behind the other. */
+  /** One window a document instead of documents one after the other. */
   pack?: boolean;
 }
 

@@ -7,7 +7,7 @@ import { Random } from "../base/random.ts";
 export interface Windows {
   windows: Int32Array[];
   documents: number;
-  /** Packed: tokens of the remainder after the last window. Not packed: tokens behind the window of a long document. */
+  /** Packed: tokens of the remainder after the last window. Not packed: tokens after the window of a long document. */
   droppedTokens: number;
   /** Documents shorter than a window; always 0 where packed. */
   droppedDocuments: number;
@@ -15,7 +15,7 @@ export interface Windows {
   longestDocument: number;
 }
 
-/** Documents one behind the other, cut every `length` tokens; the remainder is dropped. */
+/** Documents one after the other, cut every `length` tokens; the remainder is dropped. */
 export async function packWindows(documents: AsyncIterable<ArrayLike<number>>, length: number): Promise<Windows> {
   const result = emptyWindows();
   let window = new Int32Array(length);

@@ -221,7 +221,7 @@ class Binder implements LayerBinder {
     return this.#tensors.has(name);
   }
 
-  /** A weight of this shape: a vector, a matrix, or matrices one behind the other (experts, heads). */
+  /** A weight of this shape: a vector, a matrix, or matrices one after the other (experts, heads). */
   weight(name: string, shape: number[]): Weight {
     const tensor = this.#tensor(name);
     // A packed format has other dtypes and shapes: said first, it spares a search for what is wrong with the sizes.

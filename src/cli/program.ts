@@ -67,13 +67,13 @@ Results go to stdout (a table, or JSON with --json), everything else to stderr.
 
 Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted (Ctrl-C, SIGTERM).
 
---version --json tells of versions and platform, --help --skill prints a skill file for agents.
+--version --json prints versions and platform, --help --skill prints a skill file for agents.
 
 Start here:
   $ indexcache demo                                     searches the demo model and shows what the pattern is worth
   $ indexcache search ./model -c text.jsonl -o p.json   searches yours`;
 
-/** Runs a command line; gives the exit code and prints whatever is to be said. */
+/** Runs a command line, prints its results and errors, and returns the exit code. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
   try {
     if (isRunByAgent(process.env)) process.env.NO_COLOR = "1";
@@ -121,7 +121,7 @@ export async function buildProgram(first = ""): Promise<Command> {
     .configureOutput({ writeErr: (text) => process.stderr.write(text.split("\n").map(messageLine).join("\n")) })
     // Commander would exit the process with its own codes.
     .exitOverride()
-    // Options behind a command are its own, and those behind `search merge` are merge's, which has an -o as well.
+    // Options after a command are its own, and those after `search merge` are merge's, which has an -o as well.
     .enablePositionalOptions()
     .addHelpText("after", helpText(help));
   const named = Object.hasOwn(commands, first) ? commands[first] : undefined;

@@ -135,8 +135,8 @@ async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Prom
 
 /** @throws UsageError for what would open more than its user meant to */
 function requireSafe({ host, apiKey, dev, dialect }: ServeFlags, terminal: Terminal): void {
-  if (apiKey === "") throw new UsageError("--api-key is empty: leave it away, or give a key");
-  if (dev !== true && dialect !== "both") throw new UsageError("--dialect is of --dev: give both, or neither");
+  if (apiKey === "") throw new UsageError("--api-key is empty: leave it out, or give a key");
+  if (dev !== true && dialect !== "both") throw new UsageError("--dialect needs --dev");
   if (isLoopback(host) || apiKey !== undefined) return;
   if (dev === true) {
     throw new UsageError(`--dev on ${host} lets every machine that reaches it change the pattern`, {

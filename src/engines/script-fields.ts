@@ -118,7 +118,7 @@ function surroundings(text: string, open: readonly number[]): { flag: string | u
   return { flag: undefined, wrappers };
 }
 
-/** The value behind a name that ends at `at`; "none" where the name is only mentioned. */
+/** The value after a name that ends at `at`; "none" where the name is only mentioned. */
 function readValue(text: string, at: number, isOption: boolean, variables: Variables): Value {
   const separator = sticky(/["'\\`\]]{0,12}\s{0,200}(=>|[:=](?!=)|,)?[\s\\]{0,200}/y, text, at);
   const sign = separator?.[1];

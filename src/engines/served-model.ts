@@ -160,7 +160,7 @@ function indexersOf(family: IndexerFamily, layers: number, ratios: number[] | un
       `${what}: compress_ratios has ${ratios?.length ?? 0} entries for ${layers} layers; it tells which layers have an indexer`,
     );
   }
-  // Entries behind the backbone are of prediction layers.
+  // Entries after the backbone's are of prediction layers.
   const indexers = all.filter((layer) => ratios[layer] === INDEXED_RATIO);
   if (indexers.length === 0)
     throw new InputError(`${what}: no layer has compress ratio ${INDEXED_RATIO}, so none has an indexer`);

@@ -9,7 +9,7 @@ export interface ItemPrompt {
   earlier?: readonly { role: "system" | "user" | "assistant"; content: string }[];
   /** The user's turn for a chat model; for a base model the whole prompt but for `answerPrefix`. */
   user: string;
-  /** Begins the answer: behind the chat template, or behind `user` for a base model. "" where a suite has none. */
+  /** Begins the answer: after the chat template, or after `user` for a base model. "" where a suite has none. */
   answerPrefix: string;
   /** False for tasks that are completed without a template even by chat models (LongBench's few-shot and code tasks). */
   chat: boolean;
@@ -24,7 +24,7 @@ export interface EvalItem {
   prompt: ItemPrompt;
   /** Gold answers, at least one. */
   references: readonly string[];
-  /** Text that is scored by teacher forcing behind the prompt, with the blank that leads it if the prompt needs one. */
+  /** Text that is scored by teacher forcing after the prompt, with the blank that leads it if the prompt needs one. */
   goldAnswer: string;
   /** Labels of a multiple choice, in order, such as A to D; absent for other tasks. */
   choices?: readonly string[];
@@ -65,7 +65,7 @@ export interface EvalTask {
   oneLine?: boolean;
   /** An item with an empty output is scored under no arm, as LongBench v2's own code leaves it out. */
   dropsEmpty?: boolean;
-  /** 0 to 1. The output is the text behind `answerPrefix`. */
+  /** 0 to 1. The output is the text after `answerPrefix`. */
   score(output: string, item: EvalItem): number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * From an item to the ids that a model is given: the chat template or none, the answer prefix behind it, exactly one BOS.
+ * From an item to the ids that a model is given: the chat template or none, then the answer prefix, exactly one BOS.
  * More than one BOS has been seen to turn a comparison of two attentions around (evaluation.md has the case), so it is
  * no warning.
  */
@@ -56,7 +56,7 @@ export interface PromptAssembly {
   turn(prompt: ItemPrompt, where: string): AssembledPrompt;
   answer(item: EvalItem): AssembledAnswer;
   choices(item: EvalItem): AssembledChoices;
-  /** The answer within what was generated behind a prompt: in thinking mode what follows the thought. */
+  /** The answer within what was generated after a prompt: in thinking mode what follows the thought. */
   separate(prompt: ItemPrompt, generated: { tokens: readonly number[]; text: string }): SeparatedAnswer;
 }
 
@@ -200,11 +200,11 @@ class Assembly implements PromptAssembly {
     return { ids, sha256: hashIds(ids) };
   }
 
-  /** In thinking mode too the gold answer follows the prefix, behind a thought that is closed at once. */
+  /** In thinking mode too the gold answer follows the prefix, after a thought that is closed at once. */
   answer(item: EvalItem): AssembledAnswer {
     const { prompt, goldAnswer } = item;
     const closed = this.#encode(prompt, "", whereOf(item), false);
-    const ids = this.#encode(prompt, this.#behind(prompt, goldAnswer), whereOf(item), false);
+    const ids = this.#encode(prompt, this.#following(prompt, goldAnswer), whereOf(item), false);
     const scoredFrom = commonPrefix([closed, ids]);
     if (!this.#thinks(prompt)) return { ids, answerStart: scoredFrom, scoredFrom };
     return { ids, answerStart: Math.min(scoredFrom, commonPrefix([this.prompt(item).ids, ids])), scoredFrom };
@@ -221,14 +221,14 @@ class Assembly implements PromptAssembly {
 
   choices(item: EvalItem): AssembledChoices {
     const { prompt, choices = [], choiceLead = "" } = item;
-    const lead = this.#behind(prompt, choiceLead);
+    const lead = this.#following(prompt, choiceLead);
     const all = choices.map((label) => this.#encode(prompt, lead + label, whereOf(item), false));
     const shared = Math.min(commonPrefix(all), ...all.map((ids) => ids.length - 1));
     return { shared: (all[0] ?? []).slice(0, shared), options: all.map((ids) => ids.slice(shared)) };
   }
 
   /** A turn of the assistant begins without the blank that parts an answer from a prompt that goes on. */
-  #behind({ chat, answerPrefix }: ItemPrompt, answer: string): string {
+  #following({ chat, answerPrefix }: ItemPrompt, answer: string): string {
     return chat && this.#template !== undefined && answerPrefix === "" ? answer.trimStart() : answer;
   }
 
@@ -238,17 +238,18 @@ class Assembly implements PromptAssembly {
     return this.#tokenizer.renderChat([...earlier, { role: "user", content: user }], options);
   }
 
-  #encode(prompt: ItemPrompt, behind: string, where: string, thinking: boolean): number[] {
+  #encode(prompt: ItemPrompt, following: string, where: string, thinking: boolean): number[] {
     const tokenizer = this.#tokenizer;
     const { user, earlier, answerPrefix, chat } = prompt;
-    if (behind === "" && this.#last?.prompt === prompt && this.#last.thinking === thinking) return [...this.#last.ids];
-    const end = answerPrefix + behind;
+    if (following === "" && this.#last?.prompt === prompt && this.#last.thinking === thinking)
+      return [...this.#last.ids];
+    const end = answerPrefix + following;
     const ids =
       chat && this.#template !== undefined
         ? tokenizer.encodeRendered(this.#render(prompt, thinking) + end)
         : tokenizer.encode(asTranscript(user, earlier) + end);
     this.#requireOneBos(ids, where);
-    if (behind === "") this.#last = { prompt, thinking, ids: [...ids] };
+    if (following === "") this.#last = { prompt, thinking, ids: [...ids] };
     return ids;
   }
 

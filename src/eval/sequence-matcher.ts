@@ -3,7 +3,7 @@
 /** From this length of `b` on, characters that make up more than 1% of it start no block. */
 const POPULAR_FROM = 200;
 
-/** `SequenceMatcher(None, a, b).ratio()` of two texts. It hangs on the order of its arguments. */
+/** `SequenceMatcher(None, a, b).ratio()` of two texts. It depends on the order of its arguments. */
 export function sequenceRatio(a: string, b: string): number {
   const [left, right] = [[...a], [...b]];
   const length = left.length + right.length;

@@ -27,7 +27,7 @@ const latencyFileSchema = z
     costs: z
       .array(
         z.object({
-          phase: z.enum(latencyPhases).describe("prefill of the whole context, or one decoded token behind it"),
+          phase: z.enum(latencyPhases).describe("prefill of the whole context, or one decoded token after it"),
           context: z.int().min(1),
           other_seconds: seconds.describe("embedding and head"),
           full_layer_seconds: seconds,
@@ -52,10 +52,10 @@ export function formatLatencyFile(file: LatencyFile): string {
 }
 
 /**
- * The costs at one context, as `predictLatency` takes them.
+ * The costs at one context.
  * @throws InputError that lists the contexts that the file has
  */
-export function layerCosts(file: LatencyFile, phase: LatencyPhase, context: number, path: string): LayerCosts {
+export function costsAt(file: LatencyFile, phase: LatencyPhase, context: number, path: string): LayerCosts {
   const found = file.costs.find((entry) => entry.phase === phase && entry.context === context);
   if (found === undefined) {
     const known = file.costs.filter((entry) => entry.phase === phase).map((entry) => entry.context);
@@ -63,10 +63,16 @@ export function layerCosts(file: LatencyFile, phase: LatencyPhase, context: numb
       `Latency file "${path}" has no ${phase} at ${context} tokens; it has ${known.join(", ") || "none at all"}`,
     );
   }
-  const { other_seconds, full_layer_seconds, shared_layer_seconds } = found;
+  return layerCosts(found);
+}
+
+/** Costs as `predictLatency` takes them. */
+export function layerCosts(
+  record: Record<"other_seconds" | "full_layer_seconds" | "shared_layer_seconds", number>,
+): LayerCosts {
   return {
-    otherSeconds: other_seconds,
-    fullLayerSeconds: full_layer_seconds,
-    sharedLayerSeconds: shared_layer_seconds,
+    otherSeconds: record.other_seconds,
+    fullLayerSeconds: record.full_layer_seconds,
+    sharedLayerSeconds: record.shared_layer_seconds,
   };
 }

@@ -50,7 +50,7 @@ const sampleSchema = z.object({
   /** Thinking mode: what came before the answer. One that never closed left no answer. */
   thinking: z.object({ text: z.string(), tokens: count, closed: z.boolean() }).optional(),
   score: share,
-  /** Negative log-likelihood of the gold answer behind the prompt. */
+  /** Negative log-likelihood of the gold answer after the prompt. */
   gold_loss: z.object({ nats: z.number(), tokens: count }).optional(),
   /** Log-probability of each choice. */
   choice_log_probabilities: z.array(z.number()).optional(),

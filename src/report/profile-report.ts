@@ -171,7 +171,7 @@ function formatCopies({ toDevice, toHost }: Copies, graphRuns: number): string {
 function timeNote(device: string, blocking: boolean): string {
   if (blocking) return "Times are those of the kernels: CUDA_LAUNCH_BLOCKING is set.";
   const advice = device === "webgpu" ? "" : ": set CUDA_LAUNCH_BLOCKING=1 in the environment to see them at their own";
-  return `Times are the host's. Kernels outlast their node, and whoever waits for them gets their time${advice}.`;
+  return `Times are the host's. Kernels outlast their node, and the node that waits for them gets their time${advice}.`;
 }
 
 function formatTraffic(sessions: readonly RecordedSession[]): string {

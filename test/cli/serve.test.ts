@@ -118,7 +118,7 @@ describe("serving", () => {
 describe("command lines that are refused", () => {
   test.each([
     [["--dev", "--host", "0.0.0.0"], "--dev on 0.0.0.0 lets every machine that reaches it change the pattern"],
-    [["--dialect", "vllm"], "--dialect is of --dev"],
+    [["--dialect", "vllm"], "--dialect needs --dev"],
     [["--api-key", ""], "--api-key is empty"],
     [["--port", "70000"], "ports end at 65535"],
     [["--host", "192.0.2.1"], "no address 192.0.2.1"],

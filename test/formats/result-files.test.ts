@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnalysisFile, formatAnalysisFile, readAnalysisFile } from "../../src/formats/analysis-file.ts";
 import { readBenchFile } from "../../src/formats/bench-file.ts";
-import { formatLatencyFile, type LatencyFile, layerCosts, readLatencyFile } from "../../src/formats/latency-file.ts";
+import { costsAt, formatLatencyFile, type LatencyFile, readLatencyFile } from "../../src/formats/latency-file.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -99,13 +99,13 @@ test("a latency file gives the costs that predictions take", async () => {
   const path = join(folder, "latency.json");
   await writeFile(path, formatLatencyFile(latency));
   const file = await readLatencyFile(path);
-  expect(layerCosts(file, "decode", 1024, path)).toEqual({
+  expect(costsAt(file, "decode", 1024, path)).toEqual({
     otherSeconds: 1,
     fullLayerSeconds: 3,
     sharedLayerSeconds: 2,
   });
-  expect(() => layerCosts(file, "decode", 512, path)).toThrow("has no decode at 512 tokens; it has 1024");
-  expect(() => layerCosts(file, "prefill", 1024, path)).toThrow("it has none at all");
+  expect(() => costsAt(file, "decode", 512, path)).toThrow("has no decode at 512 tokens; it has 1024");
+  expect(() => costsAt(file, "prefill", 1024, path)).toThrow("it has none at all");
 });
 
 test("a file of another kind, or none, is one clear sentence", async () => {

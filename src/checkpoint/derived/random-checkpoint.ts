@@ -35,7 +35,7 @@ export async function writeRandomCheckpoint(
     end += 4 * elements(shape);
     header[name] = { dtype: "F32", shape, data_offsets: [begin, end] };
   }
-  // Blanks behind the header put the data on a multiple of 64 bytes, where it can be mapped.
+  // Blanks after the header put the data on a multiple of 64 bytes, where it can be mapped.
   const text = JSON.stringify(header);
   const headerBytes = Buffer.from(text.padEnd(64 * Math.ceil((text.length + 8) / 64) - 8));
   const length = Buffer.alloc(8);

@@ -66,7 +66,7 @@ export function measuredObjective(objective: SearchObjective): Objective {
 }
 
 /**
- * Reads and generates all sources of `-c`, and tells of them.
+ * Reads and generates all sources of `-c`, and says what it read.
  * @throws UsageError for weights and tasks that cannot be
  * @throws InputError for sources that cannot be read, and for `--objective answer` without an answer
  */

@@ -57,7 +57,7 @@ export async function choosePattern(model: ModelDescription, { pattern, offset }
   return resolve(patternOfSize(file, retain, path), `Pattern file "${path}"`);
 }
 
-/** Reads the calibration set and tells of it. The tokenizer is loaded at the first text, a set of ids needs none. */
+/** Reads the calibration set and says what it is. The tokenizer is loaded at the first text, a set of ids needs none. */
 export async function openCalibrationSet(
   model: ModelDescription,
   flags: CalibrationFlags,
@@ -162,7 +162,7 @@ export async function openDevices(
 function limitToCores(option: string, asked: number, terminal: Terminal): number {
   const cores = defaultThreads();
   if (asked <= cores) return asked;
-  terminal.warn(`${option} is ${asked}, and this machine has ${cores} core${cores === 1 ? "" : "s"}: ${cores} it is`);
+  terminal.warn(`${option} is ${asked}, and this machine has ${counted(cores, "core")}: ${cores} it is`);
   return cores;
 }
 

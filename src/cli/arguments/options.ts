@@ -105,7 +105,7 @@ export function addCalibrationOptions(
     )
     .option("--sequences <n>", "use only this many sequences, chosen by --seed (default: all)", wholeNumber)
     .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
-    .option("--no-pack", "one sequence a document, instead of documents one behind the other");
+    .option("--no-pack", "one sequence a document, instead of documents one after the other");
 }
 
 /** `--device`; what it is for differs between commands. */

@@ -1,4 +1,4 @@
-/** `--profile`: the work is recorded, and told of when all its sessions are closed. */
+/** `--profile`: the work is recorded, and reported when all its sessions are closed. */
 import process from "node:process";
 import { type Command, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
@@ -39,7 +39,7 @@ export async function withProfile(
   }
   const file = wanted === true ? undefined : wanted;
   if (file !== undefined) {
-    await requireWritable(file, "--profile takes the word behind it as FILE: put MODEL before it");
+    await requireWritable(file, "--profile takes the word after it as FILE: put MODEL before it");
   } else if (terminal.quiet) {
     throw new UsageError("--profile writes to stderr, which --quiet silences", { hint: "name a file: --profile FILE" });
   }

@@ -8,7 +8,7 @@ export function suggest(option: Option, values: readonly string[]): Option {
   return option;
 }
 
-/** What may stand behind an option; none for files and numbers. */
+/** What may follow an option; none for files and numbers. */
 export function suggestedValues(option: Option): readonly string[] {
   return option.argChoices ?? suggested.get(option) ?? [];
 }

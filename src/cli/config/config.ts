@@ -135,7 +135,7 @@ function showFile(config: ConfigFile | undefined, all: Command, terminal: Termin
   for (const name of ignored) terminal.warn(`${name} is set, and no option reads it`);
 }
 
-/** Variables that look like ours and are nobody's: a typing error, most likely. */
+/** Variables named as ours that no option reads: typing errors, most likely. */
 function unreadVariables(all: Command): string[] {
   const own = new Set(commandsOf(all).flatMap((command) => settingsOf(command).map(({ variable }) => variable)));
   const others = [

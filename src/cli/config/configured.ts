@@ -56,7 +56,7 @@ export function takeSettings(
   });
 }
 
-/** What the running command does not know may be another command's; where it is nobody's, it is a mistake. */
+/** What the running command does not know may be another command's; where no command has it, it is a mistake. */
 async function requireKnown(
   file: ConfigFile,
   command: Command,

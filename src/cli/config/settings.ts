@@ -119,7 +119,7 @@ export function applySettings(command: Command, values: readonly AppliedSetting[
   for (const option of command.options) {
     const attribute = option.attributeName();
     const rivals = command.options.filter((other) => excludes(option, other) || excludes(other, option));
-    // Commander's commands are emitters; its types only tell of `on`.
+    // Commander's commands are emitters; its types know only `on`.
     (command as unknown as EventEmitter).prependListener(`option:${option.name()}`, () => {
       for (const name of [attribute, ...rivals.map((other) => other.attributeName())]) giveWay(command, name);
       if (attribute !== "model") return;
@@ -149,7 +149,7 @@ function giveWay(command: Command, attribute: string): void {
   command.setOptionValueWithSource(attribute, option?.negate ? true : option?.defaultValue, "default");
 }
 
-/** As `conflicts` was told; commander's types do not tell of it. */
+/** What `conflicts` was given; commander's types do not have it. */
 function excludes(one: Option, other: Option): boolean {
   return (one as unknown as { conflictsWith: readonly string[] }).conflictsWith.includes(other.attributeName());
 }

@@ -45,7 +45,7 @@ export async function measurePasses(
   };
 }
 
-/** One pass over all sequences, told of as it goes. Nothing is shared between sequences: blocks change no loss. */
+/** One pass over all sequences, reported as it goes. Nothing is shared between sequences: blocks change no loss. */
 async function pass(
   evaluator: PatternEvaluator,
   pattern: Pattern,

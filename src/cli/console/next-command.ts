@@ -21,7 +21,7 @@ export function modelWords(path: string | undefined): string[] {
 }
 
 /**
- * What was given of where to compute, for a command that computes as well.
+ * The options that say where to compute, for a command that computes too.
  * @param alone the command takes one device: the first of several
  */
 export function deviceWords(

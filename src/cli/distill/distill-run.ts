@@ -16,7 +16,7 @@ import { freeMemory } from "./distill-needs.ts";
 
 const TICK_MS = 1000;
 
-/** What the events of a distillation leave behind. */
+/** What the events of a distillation leave on disk. */
 export class DistillRun {
   readonly trained = new Map<number, IndexerParameters>();
   /** By layer: the step whose indexer was kept. */

@@ -2,7 +2,7 @@
 import type { Command, Option } from "commander";
 import { toolVersion } from "../../base/version.ts";
 
-/** @param commands those to tell of, subcommands after their parents */
+/** @param commands those to describe, subcommands after their parents */
 export function skillFile(program: Command, commands: readonly Command[]): string {
   const [only] = commands;
   const name = commands.length === 1 && only !== undefined ? `indexcache-${only.name()}` : "indexcache";

@@ -46,7 +46,7 @@ export async function checkModel(text: string): Promise<Checked<ModelDescription
 export function checkPlace(text: string): Checked<Answers["place"]> {
   if (/^https?:/i.test(text)) {
     const servers = parseServers(text, true);
-    return { value: { server: text }, found: `${servers.length} server${servers.length === 1 ? "" : "s"}` };
+    return { value: { server: text }, found: `${counted(servers.length, "server")}` };
   }
   if (parseDevice(text) === undefined) {
     throw new UsageError(`${quoted(text)} is no device and no address`, {

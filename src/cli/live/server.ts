@@ -139,7 +139,7 @@ function fieldsOf(served: ServedModel, running: number | undefined, found: Prefl
     ["Types", types.join(", ")],
     ["Pattern", `${state.letters}, ${full} of ${layers} Full`],
     ...(left === undefined ? [] : [["Left behind", `${left} (--restore)`] as const]),
-    ["Requests", running === undefined ? "the server does not tell how many run" : `${formatCount(running)} under way`],
+    ["Requests", running === undefined ? "the server does not say how many run" : `${formatCount(running)} under way`],
     ["Switching", obstacles.length === 0 ? "possible" : `not possible: ${obstacles.join("; ")}`],
   ];
   const measured = found === undefined ? [] : describePreflight(found).map((line) => ["Measured", line] as const);
@@ -212,7 +212,7 @@ async function promptsFor(
     return { windows, indexTopk: model.config.indexTopk };
   }
   if (indexTopk === undefined || vocabSize === undefined) {
-    throw new InputError("The server does not tell its index_topk and vocabulary: give -m and -c");
+    throw new InputError("The server does not say its index_topk and vocabulary: give -m and -c");
   }
   const wanted = flags.sequenceLength ?? usualMultiple * indexTopk;
   const length = Math.min(wanted, (maxModelLength ?? Number.POSITIVE_INFINITY) - 1);

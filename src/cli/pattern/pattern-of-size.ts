@@ -5,7 +5,7 @@ import { type AnyPatternFile, isPublished } from "../../formats/published-patter
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { parseRetain } from "../../search/retain.ts";
 
-/** The path of a pattern file, and the retention behind an @. */
+/** The path of a pattern file, and the retention after an @. */
 export function splitRetain(text: string): { path: string; retain?: string } {
   const { path, retain } = /^(?<path>.+)@(?<retain>\d+(?:\/\d+)?|\d*\.\d+)$/.exec(text)?.groups ?? {};
   return path === undefined || retain === undefined ? { path: text } : { path, retain };

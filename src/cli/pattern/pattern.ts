@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { isThere } from "../../base/user-files.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
@@ -225,7 +226,7 @@ function check(
   });
   if (failed) {
     const count = messages(findings, "error").length;
-    throw new InputError(`The pattern has ${count} error${count === 1 ? "" : "s"}`);
+    throw new InputError(`The pattern has ${counted(count, "error")}`);
   }
 }
 

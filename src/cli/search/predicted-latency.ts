@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import Papa from "papaparse";
 import { UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
-import { type LatencyPhase, latencyPhases, layerCosts, readLatencyFile } from "../../formats/latency-file.ts";
+import { costsAt, type LatencyPhase, latencyPhases, readLatencyFile } from "../../formats/latency-file.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { fullLayersForSpeedup, type LayerCosts, predictLatency, predictSpeedup } from "../../pattern/latency.ts";
 import { parsePattern } from "../../pattern/pattern.ts";
@@ -49,7 +49,7 @@ export async function readPredictedLatency(flags: LatencyFlags): Promise<Predict
   const file = await readLatencyFile(path);
   const longest = Math.max(0, ...file.costs.filter((entry) => entry.phase === phase).map((entry) => entry.context));
   const at = context ?? longest;
-  return { phase, context: at, costs: layerCosts(file, phase, at, path) };
+  return { phase, context: at, costs: costsAt(file, phase, at, path) };
 }
 
 /**

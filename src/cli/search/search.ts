@@ -202,7 +202,7 @@ function tellPlan(
 ): void {
   if (sequences.length < FEW_SEQUENCES) {
     terminal.warn(
-      `${sequences.length} sequence${sequences.length === 1 ? " is" : "s are"} few to search by: on trained models with known optima, fewer than ` +
+      `${counted(sequences.length, "sequence")} ${sequences.length === 1 ? "is" : "are"} few to search by: on trained models with known optima, fewer than ` +
         `${FEW_SEQUENCES} often led to a worse pattern than the text would have (docs/search.md); give more text, or a larger --sequences`,
     );
   }

@@ -76,7 +76,7 @@ function strategyName(text: string): string {
 }
 
 /**
- * @param warn is told of a name that will go
+ * @param warn hears of a name that will go
  * @throws UsageError for options that do not go together
  */
 export function methodOf(flags: StrategyFlags, warn: (message: string) => void): SearchMethod {

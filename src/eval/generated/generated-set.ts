@@ -37,7 +37,7 @@ export interface SetSettings {
   dataHash?: string;
   cacheFolder?: string;
   signal?: AbortSignal;
-  /** What a perfect model would say behind the prompt, with the blank that leads it. */
+  /** What a perfect model would say after the prompt, with the blank that leads it. */
   goldAnswer(sample: GeneratedSample): string;
 }
 

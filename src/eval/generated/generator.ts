@@ -30,7 +30,7 @@ export interface SampleGenerator {
   simplified?: string;
   /** Samples that the data has, where they end: one for each question. */
   available?: number;
-  /** Same arguments, same sample. `index` chooses the question of QA tasks; all else hangs on `random`. */
+  /** Same arguments, same sample. `index` chooses the question of QA tasks; all else depends on `random`. */
   make(random: Random, units: number, index: number): GeneratedSample;
 }
 

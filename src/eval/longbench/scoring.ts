@@ -80,7 +80,7 @@ export function codeSimilarity(prediction: string, gold: string, ratio: CodeRati
 
 /**
  * 1 over the number of classes that the output names, if the right one is among them. Classes that are part of the right
- * one's name are taken out of the list while it is read, so that the class behind each of them is not looked at.
+ * one's name are taken out of the list while it is read, so that the class after each of them is not looked at.
  */
 export function classificationScore(prediction: string, gold: string, classes: readonly string[]): number {
   const named = classes.filter((name) => prediction.includes(name));

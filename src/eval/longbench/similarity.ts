@@ -5,7 +5,7 @@ import type { CodeRatio } from "./options.ts";
 
 /**
  * @param kind "difflib" is what LongBench's requirements install; "indel" what python-Levenshtein makes of it. The first
- *   hangs on the order of its arguments
+ *   depends on the order of its arguments
  */
 export function fuzzRatio(prediction: string, gold: string, kind: CodeRatio): number {
   if (prediction === gold) return 100;

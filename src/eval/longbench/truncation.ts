@@ -29,7 +29,7 @@ export function cutPrompt(
   return window === undefined ? { text } : truncateMiddle(text, promptLimit(task, window, wrapperTokens), counter);
 }
 
-/** Says where answers may meet the window: with `--max-length` nobody has left room for them. */
+/** Says where answers may meet the window: `--max-length` leaves no room for them. */
 export function describeRoom(tasks: readonly EvalTask[], options: CutOptions): string[] {
   const { maxLength, window, wrapperTokens = 0 } = options;
   if (maxLength === undefined || window === undefined) return [];

@@ -114,7 +114,7 @@ function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: 
     prompt: { user: text, answerPrefix: "", chat: true },
     references: [answer],
     goldAnswer: `\n${ANSWER_LEAD}${answer})`,
-    // With a chain of thought the choice is made in the second turn, which hangs on the first output.
+    // With a chain of thought the choice is made in the second turn, which depends on the first output.
     ...(cot ? { followUp: followUp(asked) } : { choices: labels, choiceLead: `\n${ANSWER_LEAD}` }),
     cluster: hashBytes(context).slice(0, 16),
     groups: Object.fromEntries(

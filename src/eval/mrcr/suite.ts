@@ -1,6 +1,6 @@
 /**
  * MRCR as a suite (openai/mrcr): a long conversation in which the user asks several times for the same kind of text, and at
- * last for one of these texts again, word for word, behind a random string. The data is the user's copy.
+ * last for one of these texts again, word for word, after a random string. The data is the user's copy.
  */
 import { z } from "zod";
 import { InputError, UsageError } from "../../base/errors.ts";

@@ -55,7 +55,7 @@ function hide(
   for (const [i, needle] of needles.entries()) {
     const before = Math.floor((sentences.length * (ascending[i] ?? 0)) / 100);
     const to = before === 0 ? 0 : (sentences[before - 1] ?? count);
-    // Empty pieces too: a needle before all sentences or behind them has its blank, as RULER's own has.
+    // Empty pieces too: a needle before all sentences or after them has its blank, as RULER's own has.
     pieces.push(text.slice(from, to).join(" "), needle);
     from = Math.max(from, to);
   }

@@ -8,7 +8,7 @@ import { requireWithinWindow } from "../generated/target-lengths.ts";
 import type { EvalItem, Suite } from "../item.ts";
 import { BadRecords, checkRecords } from "../records/checked-records.ts";
 import type { RulerOptions } from "./options.ts";
-import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { goldAnswerAfter, RULER_VERSION, type RulerTask } from "./tasks.ts";
 
 const strings = z.union([z.array(z.string()), z.string().transform((text) => [text])]);
 const count = z.int().min(1).nullish();
@@ -250,7 +250,7 @@ function toItem(task: RulerTask, id: string, record: PreparedRecord, length: num
     ...(length === undefined ? {} : { length }),
     prompt,
     references: outputs,
-    goldAnswer: goldAnswerBehind(input + prompt.answerPrefix, task, outputs),
+    goldAnswer: goldAnswerAfter(input + prompt.answerPrefix, task, outputs),
     ...(before === undefined || tokens === undefined
       ? {}
       : { depth: { tokens: before, share: Math.min(1, before / Math.max(1, tokens - task.maxNewTokens)) } }),

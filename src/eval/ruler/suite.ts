@@ -18,7 +18,7 @@ import { type Essays, readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
 import { type RulerOptions, rulerOptions } from "./options.ts";
 import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
-import { goldAnswerBehind, RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { goldAnswerAfter, RULER_VERSION, type RulerTask } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
 
@@ -130,7 +130,7 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
     generator,
     steps,
     goldAnswer: ({ input, answerPrefix, outputs }: GeneratedSample) =>
-      goldAnswerBehind(input + answerPrefix, task, outputs),
+      goldAnswerAfter(input + answerPrefix, task, outputs),
     ...(dataHash === undefined ? {} : { dataHash }),
   }));
   return sets.find(fits) ?? requireFit(sets);

@@ -74,7 +74,7 @@ export const rulerTasks: readonly RulerTask[] = [
   question("qa_2", "hotpotqa"),
 ];
 
-/** What a perfect model would say behind the answer prefix, without the blank that parts them. */
+/** What a perfect model would say after the answer prefix, without the blank that parts them. */
 function goldAnswerText(family: RulerTask["family"], outputs: readonly string[]): string {
   switch (family) {
     case "niah":
@@ -93,7 +93,7 @@ function goldAnswerText(family: RulerTask["family"], outputs: readonly string[])
 }
 
 /** The gold answer with the blank that leads it, unless the prompt ends with one, as that of vt does. */
-export function goldAnswerBehind(prompt: string, { family }: RulerTask, outputs: readonly string[]): string {
+export function goldAnswerAfter(prompt: string, { family }: RulerTask, outputs: readonly string[]): string {
   return `${/\s$/.test(prompt) ? "" : " "}${goldAnswerText(family, outputs)}`;
 }
 

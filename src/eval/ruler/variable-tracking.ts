@@ -1,4 +1,4 @@
-/** Variable tracking: one chain of assignments in noise, behind a solved example. */
+/** Variable tracking: one chain of assignments in noise, after a solved example. */
 import { Random } from "../../base/random.ts";
 import {
   type GeneratedSample,

@@ -175,7 +175,7 @@ function samplingOf(
   };
 }
 
-/** What is asked of the runner. Gold answers end at the window, and those that start behind it are left out. */
+/** What is asked of the runner. Gold answers end at the window, and those that start past it are left out. */
 function requestOf(
   assembly: PromptAssembly,
   task: EvalTask,

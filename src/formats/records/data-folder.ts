@@ -3,6 +3,7 @@ import { type Dirent, existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { InputError } from "../../base/errors.ts";
+import { counted } from "../../base/quantities.ts";
 import { quoted, quotedList } from "../../base/quoted.ts";
 import { attemptRead, readUserFileIfPresent } from "../../base/user-files.ts";
 import { kindByName, NO_DATA, SUPPORTED } from "./data-format.ts";
@@ -27,7 +28,7 @@ const DEEPEST_FOLDER = 5;
 export const MOST_FILES = 20_000;
 
 /**
- * Every file of a folder, hidden ones aside, by code unit, so that the order does not hang on the machine's locale.
+ * Every file of a folder, hidden ones aside, by code unit, so that the order does not depend on the machine's locale.
  * @throws InputError for more than `MOST_FILES`
  */
 export async function listFolder(folder: string): Promise<{ name: string; path: string }[]> {
@@ -110,7 +111,7 @@ export function chooseFiles<T extends { name: string }>(
   if (split === undefined) {
     const mixed = [...places].find(([, names]) => names.size > 1);
     if (mixed === undefined) return { chosen: data, leftOut };
-    const names = [...splits].map(([name, own]) => `${name} (${own.length} ${own.length === 1 ? "file" : "files"})`);
+    const names = [...splits].map(([name, own]) => `${name} (${counted(own.length, "file")})`);
     throw new InputError(`"${where}" holds several splits of a data set: ${names.join(", ")}`, {
       hint: `choose one: --split ${[...mixed[1]][0]}`,
     });
@@ -169,5 +170,5 @@ export function describeLeftOut(leftOut: readonly LeftOut[]): string | undefined
   const parts = [...reasons].map(
     ([reason, names]) => `${names.length === 1 ? quoted(names[0]) : quotedList(names, 3)} (${reason})`,
   );
-  return `${leftOut.length} ${leftOut.length === 1 ? "file is" : "files are"} left out: ${parts.join("; ")}`;
+  return `${counted(leftOut.length, "file")} ${leftOut.length === 1 ? "is" : "are"} left out: ${parts.join("; ")}`;
 }

@@ -258,7 +258,7 @@ class Splitter {
     this.#parts.push(part);
   }
 
-  /** Goes to the end of a string; a quote behind an odd number of backslashes is no end. */
+  /** Goes to the end of a string; a quote after an odd number of backslashes is no end. */
   #passString(block: Buffer, from: number): number {
     let searchFrom = from;
     for (;;) {

@@ -6,7 +6,7 @@ import { counted, formatDuration } from "../quantities.ts";
 export interface GroupProgress {
   /** `layers 4 to 7` */
   name: string;
-  /** Steps behind it. */
+  /** Steps done. */
   step: number;
   /** KL divergence to the attention of the layers served, of the last step: nats, mean over trained layers. */
   divergence?: number;
@@ -95,9 +95,9 @@ export class DistillProgress {
   /** By the steps of this process; the hidden states between groups are not foreseen. */
   #left(): number | undefined {
     if (this.#done < 3) return undefined;
-    const behind = [...this.#groups.values()].reduce((sum, { step }) => sum + step, 0);
+    const done = [...this.#groups.values()].reduce((sum, { step }) => sum + step, 0);
     const each = (this.#lastStep - this.#firstStep) / (this.#done - 1);
-    return Math.max(0, (this.#total * this.#steps - behind) * each - (this.#seconds() - this.#lastStep));
+    return Math.max(0, (this.#total * this.#steps - done) * each - (this.#seconds() - this.#lastStep));
   }
 }
 

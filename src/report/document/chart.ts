@@ -35,6 +35,28 @@ const config: Config = {
   rule: { color: faintInk },
 };
 
+/** Two-sided 95%. */
+const NORMAL_QUANTILE = 1.96;
+
+/** The ends of an error bar; none where the error is not known. */
+export function errorBar(mean: number, error: number | null | undefined): { low?: number; high?: number } {
+  return error == null ? {} : { low: mean - NORMAL_QUANTILE * error, high: mean + NORMAL_QUANTILE * error };
+}
+
+/** Series by colour and shape, named in one legend below the chart. */
+export function seriesEncoding(field: string, names: readonly string[]) {
+  const series = { field, type: "nominal" as const, title: null, sort: [...names] };
+  return { color: { ...series, legend: { orient: "bottom" as const, columns: 2, labelLimit: 220 } }, shape: series };
+}
+
+/** A line across the chart. */
+export function levelLine(y: number) {
+  return {
+    mark: { type: "rule" as const, color: rule },
+    encoding: { y: { datum: y, type: "quantitative" as const }, x: { value: 0 }, x2: { value: "width" as const } },
+  };
+}
+
 /** Renders a chart. The same specification gives the same bytes. */
 export async function drawChart(name: string, alt: string, spec: TopLevelSpec): Promise<Chart> {
   const { spec: vega } = compile(spec, { config });

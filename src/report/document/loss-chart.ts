@@ -1,6 +1,6 @@
 /** Loss against retention. */
-import { type Chart, drawChart } from "./chart.ts";
-import { faintInk, rule } from "./palette.ts";
+import { type Chart, drawChart, errorBar, levelLine, seriesEncoding } from "./chart.ts";
+import { faintInk } from "./palette.ts";
 
 export interface LossPoint {
   /** Who found the pattern. */
@@ -17,9 +17,6 @@ export interface LossPoint {
 /** Changes below this are drawn on a linear scale, above it on a logarithmic one. */
 const LINEAR_BELOW = 0.01;
 
-/** Two-sided 95%. */
-const NORMAL_QUANTILE = 1.96;
-
 /** Between the points of two series, in layers. */
 const DODGE = 0.11;
 
@@ -35,20 +32,11 @@ export function lossChart(
   const series = [...new Set(points.map((point) => point.series))];
   const values = points.map(({ error, ...rest }) => {
     // Searches often agree: series stand beside each other, not on each other.
-    const point = { ...rest, at: rest.full - DODGE * series.indexOf(rest.series) };
-    if (error === undefined || error === null) return point;
-    const half = NORMAL_QUANTILE * error;
-    return { ...point, low: point.change - half, high: point.change + half };
+    const at = rest.full - DODGE * series.indexOf(rest.series);
+    return { ...rest, at, ...errorBar(rest.change, error) };
   });
-  const highest = Math.max(
-    ...tried.map(({ change }) => change),
-    ...values.map((value) => ("high" in value ? value.high : value.change)),
-  );
-  const lowest = Math.min(
-    0,
-    ...tried.map(({ change }) => change),
-    ...values.map((value) => ("low" in value ? value.low : value.change)),
-  );
+  const highest = Math.max(...tried.map(({ change }) => change), ...values.map(({ change, high = change }) => high));
+  const lowest = Math.min(0, ...tried.map(({ change }) => change), ...values.map(({ change, low = change }) => low));
   const fewest = Math.min(...[...points, ...tried].map(({ full }) => full));
   const x = {
     field: "at",
@@ -67,14 +55,7 @@ export function lossChart(
       format: "~g",
     },
   };
-  const color = {
-    field: "series",
-    type: "nominal" as const,
-    title: null,
-    sort: series,
-    legend: { orient: "bottom" as const, columns: 2, labelLimit: 220 },
-  };
-  const shape = { field: "series", type: "nominal" as const, sort: series, title: null };
+  const { color, shape } = seriesEncoding("series", series);
   return drawChart(name, `Loss against the number of Full layers, for ${series.join(", ")}`, {
     data: { values },
     width: 440,
@@ -86,10 +67,7 @@ export function lossChart(
         mark: { type: "point", filled: true, size: 14, opacity: 0.45, color: faintInk },
         encoding: { y },
       },
-      {
-        mark: { type: "rule", color: rule, strokeWidth: 1 },
-        encoding: { y: { datum: 0 }, x: { value: 0 }, x2: { value: "width" } },
-      },
+      levelLine(0),
       {
         transform: [{ filter: "datum.joined" }],
         mark: { type: "line", strokeWidth: 1.5 },

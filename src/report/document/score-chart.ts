@@ -1,7 +1,7 @@
 /** Scores of patterns against the baseline's, with the margin that a verdict asks about. */
 import type { EvalResult } from "../../formats/eval-result.ts";
-import { type Chart, drawChart } from "./chart.ts";
-import { faintInk, rule, seriesColors } from "./palette.ts";
+import { type Chart, drawChart, seriesEncoding } from "./chart.ts";
+import { faintInk, rule } from "./palette.ts";
 
 /** @returns undefined where there is nothing to compare */
 export async function scoreChart(name: string, result: EvalResult): Promise<Chart | undefined> {
@@ -29,14 +29,7 @@ export async function scoreChart(name: string, result: EvalResult): Promise<Char
     title: null,
     axis: { labelLimit: 300, ticks: false, domain: false },
   };
-  const color = {
-    field: "arm",
-    type: "nominal" as const,
-    sort: arms,
-    title: null,
-    scale: { range: [...seriesColors] },
-    legend: { orient: "bottom" as const, labelLimit: 200 },
-  };
+  const { color, shape } = seriesEncoding("arm", arms);
   return drawChart(
     name,
     `Change of scores against ${result.arms[0]?.name ?? "the baseline"}, with intervals and the margin`,
@@ -53,13 +46,7 @@ export async function scoreChart(name: string, result: EvalResult): Promise<Char
         },
         {
           mark: { type: "point", filled: true, size: 50, opacity: 1 },
-          encoding: {
-            x: { ...x, field: "difference" },
-            y,
-            yOffset: offset,
-            color,
-            shape: { field: "arm", type: "nominal", sort: arms, title: null },
-          },
+          encoding: { x: { ...x, field: "difference" }, y, yOffset: offset, color, shape },
         },
       ],
     },

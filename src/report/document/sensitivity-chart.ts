@@ -1,17 +1,13 @@
 /** The loss of making one layer Shared, layer by layer. */
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
-import { type Chart, drawChart } from "./chart.ts";
+import { type Chart, drawChart, errorBar } from "./chart.ts";
 import { ink, seriesColors } from "./palette.ts";
-
-/** Two-sided 95%. */
-const NORMAL_QUANTILE = 1.96;
 
 export function sensitivityChart(name: string, flips: AnalysisFile["sensitivity"]["flips"]): Promise<Chart> {
   const values = flips.map(({ layer, change, change_standard_error: error }) => ({
     layer,
     change,
-    // Without a known error the bar has no interval.
-    ...(error === null ? {} : { low: change - NORMAL_QUANTILE * error, high: change + NORMAL_QUANTILE * error }),
+    ...errorBar(change, error),
   }));
   const every = values.length > 24 ? 10 : 1;
   return drawChart(name, "Loss change of each single flip", {

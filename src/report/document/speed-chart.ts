@@ -1,7 +1,6 @@
 /** Speed-up over the length of the context, beside Amdahl's limit. */
 import type { BenchMeasurement } from "../../formats/bench-file.ts";
-import { type Chart, drawChart } from "./chart.ts";
-import { rule } from "./palette.ts";
+import { type Chart, drawChart, levelLine, seriesEncoding } from "./chart.ts";
 
 /** Between the points of two patterns, as a factor of the context. */
 const DODGE = 1.03;
@@ -27,13 +26,7 @@ export function speedChart(
     scale: { zero: false },
     axis: { format: ".1f" },
   };
-  const color = {
-    field: "pattern",
-    type: "nominal" as const,
-    title: null,
-    sort: patterns,
-    legend: { orient: "bottom" as const, columns: 2, labelLimit: 220 },
-  };
+  const { color, shape } = seriesEncoding("pattern", patterns);
   const x = {
     field: "at",
     type: "quantitative" as const,
@@ -63,10 +56,7 @@ export function speedChart(
       height: 260,
       encoding: { x },
       layer: [
-        {
-          mark: { type: "rule", color: rule },
-          encoding: { y: { datum: 1, type: "quantitative" }, x: { value: 0 }, x2: { value: "width" } },
-        },
+        levelLine(1),
         {
           mark: { type: "line", strokeWidth: 1.8 },
           encoding: { y: { ...y, field: "median" }, color, strokeDash: dash },
@@ -79,11 +69,7 @@ export function speedChart(
         {
           transform: [{ filter: "datum.kind === 'measured'" }],
           mark: { type: "point", filled: true, size: 60, opacity: 1 },
-          encoding: {
-            y: { ...y, field: "median" },
-            color,
-            shape: { field: "pattern", type: "nominal", sort: patterns, title: null },
-          },
+          encoding: { y: { ...y, field: "median" }, color, shape },
         },
       ],
     },

@@ -1,6 +1,7 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
 
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
+import { layerCosts } from "../../formats/latency-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { cannotTell, primaryRow } from "../eval/eval-gate.ts";
 import {
@@ -73,30 +74,16 @@ function subjectOf({
 /** Layer costs by which the pattern's speed is foretold, with whose they are. */
 function timedLengths({ latencies, benches }: Evidence): { of: string; timed: TimedLength[] } | undefined {
   for (const { file } of latencies) {
-    const timed = file.costs.flatMap((entry) => (entry.phase === "prefill" ? [timedLength(entry)] : []));
+    const timed = file.costs.flatMap((entry) =>
+      entry.phase === "prefill" ? [{ context: entry.context, costs: layerCosts(entry) }] : [],
+    );
     if (timed.length > 0) return { of: text(file.model.name), timed };
   }
   for (const { file } of benches) {
-    const timed = file.prefill.map(({ context, costs }) => timedLength({ context, ...costs }));
+    const timed = file.prefill.map(({ context, costs }) => ({ context, costs: layerCosts(costs) }));
     if (timed.length > 0) return { of: text(file.model.name), timed };
   }
   return undefined;
-}
-
-function timedLength(entry: {
-  context: number;
-  other_seconds: number;
-  full_layer_seconds: number;
-  shared_layer_seconds: number;
-}): TimedLength {
-  return {
-    context: entry.context,
-    costs: {
-      otherSeconds: entry.other_seconds,
-      fullLayerSeconds: entry.full_layer_seconds,
-      sharedLayerSeconds: entry.shared_layer_seconds,
-    },
-  };
 }
 
 function forecastOf(
@@ -177,7 +164,7 @@ function predictedAt({ lengths }: PrefillForecast): string {
 function measuredLines(evidence: Evidence, pattern: Pattern): string[] {
   return measuredSpeedups(evidence, pattern).map(
     ({ phase, context, speedup, limit, of }) =>
-      `Measured: ${phase === "prefill" ? "prefill of" : "decode behind"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${of}).`,
+      `Measured: ${phase === "prefill" ? "prefill of" : "decode after"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${of}).`,
   );
 }
 

@@ -2,6 +2,7 @@
 import type { EvalComparison, EvalResult, EvalRow } from "../../formats/eval-result.ts";
 import { table } from "../document/markdown.ts";
 import {
+  counted,
   formatCount,
   formatDuration,
   formatPointChange,
@@ -148,7 +149,7 @@ function formatNats(value: number): string {
 export function verdictWords(comparison: EvalComparison): string {
   const { verdict, items_needed: needed, note } = comparison;
   if (cannotTell(comparison)) return `cannot tell (${note})`;
-  const more = needed === undefined ? "" : `: ${formatCount(needed)} more ${needed === 1 ? "item" : "items"} needed`;
+  const more = needed === undefined ? "" : `: ${counted(needed, "more item")} needed`;
   return `${verdict}${more}${note === undefined ? "" : ` (${note})`}`;
 }
 

@@ -32,7 +32,7 @@ export class PlainDisplay implements SearchDisplay {
       case "plan":
         this.#say(
           progress,
-          `${event.strategy}: ${event.foreseen.steps} ${event.foreseen.steps === 1 ? "step" : "steps"}, ${event.foreseen.exact ? "" : "about "}${total} evaluations from ${event.start}`,
+          `${event.strategy}: ${counted(event.foreseen.steps, "step")}, ${event.foreseen.exact ? "" : "about "}${total} evaluations from ${event.start}`,
         );
         break;
       case "step committed":

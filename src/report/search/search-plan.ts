@@ -1,6 +1,7 @@
 /** What a search would do, for `--dry-run`. */
 import { counted, formatBytes, formatCount, formatDuration } from "../quantities.ts";
 import { type Field, formatFields } from "../text-table.ts";
+import { settingWords } from "./search-report.ts";
 
 export interface SearchPlanRecord {
   model: string;
@@ -57,11 +58,10 @@ export interface WeightsRecord {
 
 export function formatSearchPlan(plan: SearchPlanRecord): string {
   const about = plan.exact ? "" : "about ";
-  const settings = Object.entries(plan.settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   const out = plan.held_out_sequences === 0 ? "" : `, ${plan.held_out_sequences} more held out`;
   return formatFields([
     ["Model", plan.model],
-    ["Strategy", [plan.strategy, ...settings].join(", ")],
+    ["Strategy", [plan.strategy, ...settingWords(plan.settings)].join(", ")],
     ["Full layers", plan.targets.join(", ")],
     ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${counted(plan.sequences, "sequence")}${out}`],
     [

@@ -440,7 +440,7 @@ function formatRows(rows: NonNullable<PatternFile["search"]["layer_executions"][
 function describeRefinements(looks: readonly NonNullable<FoundRecord["second_look"]>[], sequences: number): string {
   const tried = looks[0]?.tried;
   const more =
-    tried === undefined ? "more patterns were" : `${formatCount(tried)} more pattern${tried === 1 ? " was" : "s were"}`;
+    tried === undefined ? "more patterns were" : `${counted(tried, "more pattern")} ${tried === 1 ? "was" : "were"}`;
   const better = looks.filter(({ gain }) => gain > 0).length;
   const sizes = looks.length === 1 ? "" : ` for ${better} of ${looks.length} sizes`;
   const found = better === 0 ? "none lost less than greedy's" : `and one lost less than greedy's${sizes}`;
@@ -470,8 +470,7 @@ function serverFields({ server, trajectory, patterns = [] }: PatternFile): (read
     ...patterns.flatMap(({ index_topk_pattern: pattern, repetition }) => {
       const [closest, ...others] = repetition?.undecided ?? [];
       if (closest === undefined) return [];
-      const more =
-        others.length === 0 ? "" : ` and ${formatCount(others.length)} other${others.length === 1 ? "" : "s"}`;
+      const more = others.length === 0 ? "" : ` and ${counted(others.length, "other")}`;
       return [
         ["Undecided", `${pattern} may be no better than ${closest}${more}: --repeats or more text may show`] as const,
       ];
@@ -489,14 +488,15 @@ function formatFlips({ flipped_layers: layers, index_topk_pattern: pattern }: St
   return layers.map((layer) => (pattern[layer] === "S" ? String(layer) : `${layer}F`)).join(" ");
 }
 
+/** `width 3`, `direction forward`. */
+export function settingWords(settings: Readonly<Record<string, unknown>>): string[] {
+  return Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+}
+
 /** `beam, width 3, direction forward`. */
 export function formatStrategy({ strategy, objective, settings = {} }: PatternFile["search"]): string {
-  const words = Object.entries(settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
-  return [
-    strategy,
-    ...(objective === undefined || objective === "nll" ? [] : [`objective ${objective}`]),
-    ...words,
-  ].join(", ");
+  const objectiveWords = objective === undefined || objective === "nll" ? [] : [`objective ${objective}`];
+  return [strategy, ...objectiveWords, ...settingWords(settings)].join(", ");
 }
 
 function objectiveName({ search }: PatternFile): string {

@@ -5,6 +5,7 @@ import { type JournalContent, knownSequences } from "../../formats/journal.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { counted, formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 import { formatFields, formatTable, left, right } from "../text-table.ts";
+import { settingWords } from "./search-report.ts";
 
 export interface SearchStatus {
   model: string;
@@ -88,10 +89,9 @@ function describeStatusPosition({ position, ended, seconds_left: left }: SearchS
 }
 
 export function formatStatus(status: SearchStatus): string {
-  const settings = Object.entries(status.settings).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   const fields = formatFields([
     ["Model", status.model],
-    ["Search", [status.strategy, `objective ${status.objective}`, ...settings].join(", ")],
+    ["Search", [status.strategy, `objective ${status.objective}`, ...settingWords(status.settings)].join(", ")],
     [
       "Measured",
       `${counted(status.patterns, "pattern")}, ${counted(status.sequence_evaluations, "sequence")} in ${formatDuration(status.seconds)}`,
