@@ -359,6 +359,15 @@ export class GraphBuilder {
     return this.node("Slice", [x, this.int([start]), this.int([end]), this.int([axis])]);
   }
 
+  /**
+   * x, with a number of rows that ONNX Runtime cannot foresee: declare the input that it comes from with a name for that number.
+   * It plans to use buffers of equal, known sizes again, and a buffer that the next layer will want is kept until then: of
+   * chunks that each have another size, all of them. What is made of x is freed after its last reader.
+   */
+  unforeseen(x: Value): Value {
+    return this.node("Slice", [x, this.int([0]), this.dimension(x, 0), this.int([0])]);
+  }
+
   /** The finished model. `metadata` lands in the file's metadata_props. */
   model(name: string, metadata: Record<string, string> = {}): ModelProto {
     return create(ModelProtoSchema, {

@@ -154,11 +154,10 @@ function readAll(
   cache: WrittenCache,
   selected: Value | undefined,
 ): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, vHeadDim } = config;
+  const { numAttentionHeads: heads, vHeadDim } = config;
   const rows = cache.readable();
   const [content, pe] = splitLatents(graph, config, rows);
-  const everyHead = graph.node("Concat", [graph.dimension(rows, 0), graph.int([heads, rope])], { axis: 0 });
-  const keys = expand(graph, config, layer, { content, pe }, everyHead, [1, -1]);
+  const keys = expand(graph, config, layer, { content, pe }, 1);
   const shape = () => graph.node("Concat", [graph.dimension(row, 0), graph.dimension(rows, 0)], { axis: 0 });
   const bias =
     selected === undefined ? closedKeys(graph, places, row) : selectionBias(graph, shape(), selected, closed(selected));

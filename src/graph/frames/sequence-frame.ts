@@ -52,10 +52,10 @@ export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): La
  */
 function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Value) {
   const { config, shape, kernels } = context;
-  const { indexNHeads: heads, indexHeadDim: dim } = config;
+  const { indexHeadDim: dim } = config;
   // The operator multiplies plain matrices, so one sequence at a time.
   const fused = kernels.reluProduct && shape.batch === 1;
-  const ordered = graph.reshape(inOrder(graph, context, fresh, dim), [shape.batch, shape.length, dim]);
+  const ordered = graph.reshape(inOrder(graph, context, fresh, dim), [shape.batch, -1, dim]);
   const keys = fused ? ordered : graph.toFloat(ordered);
   const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
   const every = graph.cast(range, OnnxType.int32);
@@ -69,7 +69,7 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     const prefix = (all: Value, axis: number) =>
       shape.chunks === 1 ? all : inside.node("Slice", [all, inside.int([0]), end, inside.int([axis])]);
     const seen = prefix(keys, 1);
-    const asked = inside.reshape(queries, fused ? [-1, dim] : [shape.batch, shape.chunkRows * heads, dim]);
+    const asked = inside.reshape(queries, fused ? [-1, dim] : [shape.batch, -1, dim]);
     const rows = { rows: fused ? inside.reshape(seen, [-1, dim]) : seen, count: () => inside.dimension(seen, 1) };
     const scores = indexScores(inside, config, kernels, asked, weights, rows, { fused });
     const ranking = kernels.atOnce ? rankingOf(inside, context, chunk) : undefined;
@@ -156,7 +156,7 @@ export function orderedKeys(
   fresh: Latents,
 ): { expanded: ExpandedKeys; ordered: Latents } {
   const { config, shape } = context;
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, kvLoraRank: rank } = config;
+  const { qkRopeHeadDim: rope, kvLoraRank: rank } = config;
   const readable = readableKeys(context);
   const ordered = {
     content: inOrder(graph, context, fresh.content, rank),
@@ -164,11 +164,7 @@ export function orderedKeys(
   };
   const first = (x: Value) => (readable === shape.length ? x : graph.slice(x, 0, 0, readable));
   const read = { content: first(ordered.content), pe: first(ordered.pe) };
-  const everyHead = graph.int([shape.batch * readable, heads, rope]);
-  return {
-    ordered,
-    expanded: expand(graph, config, layer, read, everyHead, [shape.batch, readable], context.kernels.atOnce),
-  };
+  return { ordered, expanded: expand(graph, config, layer, read, shape.batch, context.kernels.atOnce) };
 }
 
 function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: LayerWeights, fresh: Latents) {
@@ -220,7 +216,7 @@ function readAll(
   const attended = readExpanded(
     graph,
     config,
-    graph.reshape(queries, [shape.batch, count, heads * (rope + nope)]),
+    graph.reshape(queries, [shape.batch, -1, heads * (rope + nope)]),
     { keys: prefix(keys), values: prefix(values) },
     first ? "" : graph.reshape(biasOf(chunk, context, cut, row, selected), [shape.batch, 1, count, cut]),
     first || shape.chunks === 1 ? "" : keyBounds(chunk, context),
@@ -232,7 +228,7 @@ function readAll(
 /** 0 at the keys that a row reads and the lowest number elsewhere, `[rows, keys]`. */
 function biasOf(
   { graph, end, count }: Chunk,
-  { config, shape }: SequenceContext,
+  { config, shape, positions }: SequenceContext,
   keys: number,
   row: (inside: GraphBuilder) => Value,
   selected: Value | undefined,
@@ -242,7 +238,12 @@ function biasOf(
   // A chunk that begins after the first `index_topk` rows selects nothing of its future.
   const late = end !== undefined && end - count >= config.indexTopk;
   const closed = late ? openKeys(graph, rows, config.indexTopk) : closedKeys(graph, selected, row(graph));
-  return selectionBias(graph, graph.int([rows, keys]), selected, closed);
+  // As many rows as there are: a size that is known beforehand has its own buffer for the whole run.
+  const size = graph.derived(`size of ${rows} rows and ${keys} keys`, (outer) => {
+    const count = outer.dimension(outer.slice(positions, 0, 0, rows), 0);
+    return outer.node("Concat", [count, outer.int([keys])], { axis: 0 });
+  });
+  return selectionBias(graph, size, selected, closed);
 }
 
 /** 0 for every selected key, `[rows, K]`. */

@@ -33,12 +33,17 @@ export function sequenceSpec(config: DsaConfig, shape: SequenceShape, settings: 
   const rows = shape.batch * shape.length;
   const { precision, boundaries } = settings;
   const switchOf = (name: string): TensorSpec => ({ name, type: OnnxType.bool, shape: [] });
-  const hidden = (name: string): TensorSpec => ({ name, type: precision, shape: [rows, config.hiddenSize] });
-  const selected = (name: string): TensorSpec => ({ name, type: OnnxType.int32, shape: [rows, "selected_keys"] });
+  // A number of rows for each: a value of known size would have one in every layer (`GraphBuilder.unforeseen`).
+  const hidden = (name: string): TensorSpec => ({ name, type: precision, shape: [`${name}_rows`, config.hiddenSize] });
+  const selected = (name: string): TensorSpec => ({
+    name,
+    type: OnnxType.int32,
+    shape: [`${name}_rows`, "selected_keys"],
+  });
   const inputs: TensorSpec[] = ["input_ids", "position_ids", "target_ids"].map((name) => ({
     name,
     type: OnnxType.int64,
-    shape: [rows],
+    shape: ["rows"],
   }));
   const outputs: TensorSpec[] = [];
   if (settings.top === undefined) {
@@ -78,7 +83,7 @@ export function buildSequenceGraph(
   const context = sequenceContext(graph, config, shape, settings);
   const results = new Map<string, Value>();
   const embed = (inside: GraphBuilder) =>
-    inside.node("Gather", [inside.weight(weights.embedding), "input_ids"], { axis: 0 });
+    inside.node("Gather", [inside.weight(weights.embedding), inside.unforeseen("input_ids")], { axis: 0 });
   let hidden = settings.boundaries ? graph.either(runInput(0), embed, () => "hidden_states") : embed(graph);
   let selected: Value | undefined = settings.boundaries ? "topk_indices" : undefined;
   for (const [layer, parts] of weights.layers.entries()) {

@@ -112,16 +112,17 @@ export function overChunks(
     });
     return mergeFirst(graph, stacked as Value, chunks);
   }
+  // ONNX Runtime runs first what was added last.
   const parts: Value[] = [];
-  for (let index = chunks - 1; index >= first; index--) {
-    const end = (index + 1) * chunkRows;
-    const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
-    parts.unshift(body(chunkOf({ graph, rows }, graph.int(end), end)));
-  }
   if (first > 0) {
     const rows = (all: Value) => graph.slice(all, 0, 0, first * size);
     const end = first * chunkRows;
-    parts.unshift(body(chunkOf({ graph, rows, count: end }, graph.int(end), end)));
+    parts.push(body(chunkOf({ graph, rows, count: end }, graph.int(end), end)));
+  }
+  for (let index = first; index < chunks; index++) {
+    const end = (index + 1) * chunkRows;
+    const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
+    parts.push(body(chunkOf({ graph, rows }, graph.int(end), end)));
   }
   return graph.node("Concat", parts, { axis: 0 });
 }
@@ -145,16 +146,16 @@ function mergeFirst(graph: GraphBuilder, lastFirst: Value, chunks: number): Valu
 
 /** Rows `[rows, width]` put in the order of sequences and positions, `[batch * length, width]`. */
 export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
-  const { batch, length, chunks, chunkRows } = shape;
+  const { batch, chunks } = shape;
   if (chunks === 1 || batch === 1) return x;
-  const cut = graph.reshape(x, [chunks, batch, chunkRows, width]);
-  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [batch * length, width]);
+  const cut = graph.reshape(x, [chunks, batch, -1, width]);
+  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [-1, width]);
 }
 
 /** The way back from `inOrder`: rows `[batch * length, width]` put in the order of a graph's rows. */
 export function inRowOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
-  const { batch, length, chunks, chunkRows } = shape;
+  const { batch, chunks } = shape;
   if (chunks === 1 || batch === 1) return x;
-  const cut = graph.reshape(x, [batch, chunks, chunkRows, width]);
-  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [batch * length, width]);
+  const cut = graph.reshape(x, [batch, chunks, -1, width]);
+  return graph.reshape(graph.node("Transpose", [cut], { perm: [1, 0, 2, 3] }), [-1, width]);
 }

@@ -130,37 +130,28 @@ export interface ExpandedKeys {
   values: Value;
 }
 
-/**
- * @param everyHead int64 `[3]`: rows, H, rope
- * @param batch the first two dimensions of the result; -1 for one that is known at run time
- */
+/** Keys and values of latents `[batch * rows, ..]`: `[batch, rows, ..]`. */
 export function expand(
   graph: GraphBuilder,
   config: DsaConfig,
   layer: LayerWeights,
   { content, pe }: Latents,
-  everyHead: Value,
-  batch: [number, number],
+  batch: number,
   inOne = false,
 ): ExpandedKeys {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
-  if (inOne) {
-    const keys = graph.node("Gemm", [joinLatents(graph, { content, pe }), keyBlock(graph, config, layer)], {
-      transB: 1,
-    });
-    const values = up(graph, config, layer, content, nope, nope + vHeadDim);
-    return {
-      keys: graph.reshape(keys, [...batch, heads * (rope + nope)]),
-      values: graph.reshape(values, [...batch, heads * vHeadDim]),
-    };
-  }
-  const own = graph.reshape(up(graph, config, layer, content, 0, nope), [-1, heads, nope]);
-  const spread = graph.node("Expand", [graph.reshape(pe, [-1, 1, rope]), everyHead]);
-  const keys = graph.node("Concat", [spread, own], { axis: 2 });
+  const joined = (): Value =>
+    graph.node("Gemm", [joinLatents(graph, { content, pe }), keyBlock(graph, config, layer)], { transB: 1 });
+  const sideBySide = (): Value => {
+    const own = graph.reshape(up(graph, config, layer, content, 0, nope), [-1, heads, nope]);
+    const spread = graph.node("Expand", [graph.reshape(pe, [-1, 1, rope]), graph.int([1, heads, rope])]);
+    return graph.node("Concat", [spread, own], { axis: 2 });
+  };
+  const keys = inOne ? joined() : sideBySide();
   const values = up(graph, config, layer, content, nope, nope + vHeadDim);
   return {
-    keys: graph.reshape(keys, [...batch, heads * (rope + nope)]),
-    values: graph.reshape(values, [...batch, heads * vHeadDim]),
+    keys: graph.reshape(keys, [batch, -1, heads * (rope + nope)]),
+    values: graph.reshape(values, [batch, -1, heads * vHeadDim]),
   };
 }
 

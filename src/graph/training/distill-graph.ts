@@ -103,7 +103,7 @@ function distillSpec(
     ...layersFed(range, settings, settings.frozen === undefined ? "stored" : "computed").map((layer) => ({
       name: statesInput(layer),
       type: statesType,
-      shape: [rows, config.hiddenSize],
+      shape: ["rows", config.hiddenSize],
     })),
     { name: "position_ids", type: OnnxType.int64, shape: [rows] },
     { name: "query_positions", type: OnnxType.int64, shape: [settings.queries] },

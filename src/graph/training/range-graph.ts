@@ -46,18 +46,17 @@ export function buildRangeGraph(
   fed: StatesType = "float32",
 ): ModelProto {
   const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
-  const rows = shape.batch * shape.length;
   const output = (layer: number, states: Value): void =>
-    graph.output(boundaryOutput(layer), states, OnnxType.float, [rows, config.hiddenSize]);
+    graph.output(boundaryOutput(layer), states, OnnxType.float, [`rows_${layer}`, config.hiddenSize]);
   if (range.from === range.to) {
-    graph.input("input_ids", OnnxType.int64, [rows]);
+    graph.input("input_ids", OnnxType.int64, ["rows"]);
     output(range.from, graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 }));
     return graph.model("dsa embedding", { architecture: config.modelType });
   }
   const type = fed === "float32" ? OnnxType.float : OnnxType.uint16;
-  const input = graph.input("hidden_states", type, [rows, config.hiddenSize]);
+  const input = graph.input("hidden_states", type, ["rows", config.hiddenSize]);
   const hidden = fed === "float32" ? input : fromBfloat16Bits(graph, input);
-  graph.input("position_ids", OnnxType.int64, [rows]);
+  graph.input("position_ids", OnnxType.int64, ["rows"]);
   const context = sequenceContext(graph, config, shape, {
     ...{ precision: OnnxType.float, provider, boundaries: false },
     ...frozenInRuns(provider, config),
@@ -71,7 +70,7 @@ export function buildRangeGraph(
 
 /**
  * The states after each layer of a range, each layer with its own, frozen indexer: pairs of a boundary and its states.
- * @param hidden states that enter the first one, `[batch * length, hidden_size]`
+ * @param hidden states that enter the first one, `[batch * length, hidden_size]`: of an input with a name for its rows
  * @param context of any chunks; its positions are those of rows by sequence and position
  */
 export function* statesAfter(
@@ -84,7 +83,7 @@ export function* statesAfter(
   const { hiddenSize } = context.config;
   const positions = graph.reshape(inRowOrder(graph, context, context.positions, 1), [-1]);
   const inChunks = { ...context, positions };
-  let states = inRowOrder(graph, context, hidden, hiddenSize);
+  let states = inRowOrder(graph, context, graph.unforeseen(hidden), hiddenSize);
   let selected: Value | undefined;
   for (let layer = from; layer < to; layer++) {
     const parts = weights.layers[layer] as LayerWeights;

@@ -91,6 +91,9 @@ export class OnnxSession {
       intraOpNumThreads: settings.threads,
       interOpNumThreads: 1,
       enableCpuMemArena: settings.solo === true,
+      // A second run of the same shapes would take all that the first one allocated once more, as one block: the arena of a
+      // device never gives back the pieces.
+      enableMemPattern: settings.device === "cpu",
       // Errors come as exceptions: the runtime would print them as well, in red.
       logSeverityLevel: 4,
       extra: {
