@@ -61,7 +61,7 @@ async function lossesOf(
         const [kind, layer] = name.split(".");
         feeds[name] =
           values === undefined
-            ? new Tensor("bool", Uint8Array.of(kind === "select" && isFull(pattern, Number(layer)) ? 1 : 0), [])
+            ? new Tensor("bool", Uint8Array.of(kind === "run" || isFull(pattern, Number(layer)) ? 1 : 0), [])
             : new Tensor("int64", values, [values.length]);
       }
       const all = floats((await session.run(feeds)).negative_log_likelihood, "negative_log_likelihood");
@@ -193,7 +193,10 @@ it.each(["cpu", "cuda", "webgpu"] as const)("%s's graph has the stages' divergen
       own_pattern: flag(pattern === own),
       own_distribution: new Tensor("float32", baseline, [baseline.length / (1 + 2 * top), 1 + 2 * top]),
     };
-    for (const layer of [1, 2, 3, 4]) feeds[`select.${layer}`] = flag(isFull(pattern, layer));
+    for (const layer of own.split("").keys()) {
+      feeds[`run.${layer}`] = flag(true);
+      if (layer > 0) feeds[`select.${layer}`] = flag(isFull(pattern, layer));
+    }
     return floats((await session.run(feeds)).divergence, "divergence");
   };
   const found = await run(pattern, await run(own, new Float32Array()));

@@ -172,13 +172,22 @@ function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: Layer
   const readable = readableKeys(context);
   const { expanded, ordered } = orderedKeys(graph, context, layer, fresh);
   const latent = readable === shape.length ? undefined : joinLatents(graph, ordered);
-  return (chunk: Chunk, queries: Value, selected: Value | undefined): Value => {
+  return (chunk: Chunk, queries: Value, everyRows: Value | undefined): Value => {
+    // Cut out where it is read: what nobody reads runs last, and all that it is made of stays until then.
+    let own: Value | undefined;
+    const selected =
+      everyRows === undefined
+        ? undefined
+        : (): Value => {
+            own ??= chunk.rows(everyRows);
+            return own;
+          };
     const row = (inside: GraphBuilder) => rowColumn(inside, chunk.positions());
     const all = (inside: GraphBuilder) =>
       readAll({ ...chunk, graph: inside }, context, expanded, queries, row, selected);
     if (latent === undefined || selected === undefined) return all(chunk.graph);
     const gathered = (inside: GraphBuilder) => {
-      const rows = inside.node("Gather", [latent, selected], { axis: 0 });
+      const rows = inside.node("Gather", [latent, selected()], { axis: 0 });
       const asked = absorbedQueries(inside, config, layer, queries);
       // A chunk that begins after the first `index_topk` rows selects nothing of its future.
       const late = (chunk.end ?? readable) >= config.indexTopk + chunk.count;
@@ -187,7 +196,7 @@ function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: Layer
         config,
         asked,
         rows,
-        late ? undefined : closedKeys(inside, selected, row(inside)),
+        late ? undefined : closedKeys(inside, selected(), row(inside)),
       );
       return absorbedValues(inside, config, layer, mixed);
     };
@@ -202,7 +211,7 @@ function readAll(
   { keys, values }: ExpandedKeys,
   queries: Value,
   row: (inside: GraphBuilder) => Value,
-  selected: Value | undefined,
+  selected: (() => Value) | undefined,
 ): Value {
   const { graph, end, count } = chunk;
   const { config, shape } = context;
@@ -228,22 +237,20 @@ function readAll(
 /** 0 at the keys that a row reads and the lowest number elsewhere, `[rows, keys]`. */
 function biasOf(
   { graph, end, count }: Chunk,
-  { config, shape, positions }: SequenceContext,
+  { config, shape }: SequenceContext,
   keys: number,
   row: (inside: GraphBuilder) => Value,
-  selected: Value | undefined,
+  selected: (() => Value) | undefined,
 ): Value {
   if (selected === undefined) return futureBias(graph, keys, row(graph));
   const rows = shape.batch * count;
   // A chunk that begins after the first `index_topk` rows selects nothing of its future.
   const late = end !== undefined && end - count >= config.indexTopk;
-  const closed = late ? openKeys(graph, rows, config.indexTopk) : closedKeys(graph, selected, row(graph));
-  // As many rows as there are: a size that is known beforehand has its own buffer for the whole run.
-  const size = graph.derived(`size of ${rows} rows and ${keys} keys`, (outer) => {
-    const count = outer.dimension(outer.slice(positions, 0, 0, rows), 0);
-    return outer.node("Concat", [count, outer.int([keys])], { axis: 0 });
-  });
-  return selectionBias(graph, size, selected, closed);
+  const chosen = selected();
+  const closed = late ? openKeys(graph, rows, config.indexTopk) : closedKeys(graph, chosen, row(graph));
+  // Each layer's own: a size that is known, or the same in all layers, would have a buffer for the whole run.
+  const size = graph.node("Concat", [graph.dimension(chosen, 0), graph.int([keys])], { axis: 0 });
+  return selectionBias(graph, size, chosen, closed);
 }
 
 /** 0 for every selected key, `[rows, K]`. */

@@ -23,7 +23,7 @@ import {
   selectsKeys,
 } from "./sequence-rows.ts";
 
-/** Does layer i run? Only in graphs with boundaries. */
+/** Does layer i run? In graphs without boundaries every layer has to. */
 export const runInput = (layer: number) => `run.${layer}`;
 /** Does the indexer of layer i run? Layer 0 of a graph without boundaries always does. */
 export const selectInput = (layer: number) => `select.${layer}`;
@@ -60,7 +60,7 @@ export function sequenceSpec(config: DsaConfig, shape: SequenceShape, settings: 
     inputs.push({ name: "topk_indices", type: OnnxType.int32, shape: ["selected_rows", "selected_keys"] });
   }
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
-    if (boundaries) inputs.push(switchOf(runInput(layer)));
+    inputs.push(switchOf(runInput(layer)));
     if (config.indexerLayers[layer] === "F" && selectsKeys(config, shape) && (layer > 0 || boundaries)) {
       inputs.push(switchOf(selectInput(layer)));
     }
@@ -91,7 +91,8 @@ export function buildSequenceGraph(
     results.set(topkIndices(layer), selected ?? "");
     const [input, keys] = [hidden, selected];
     const run = (inside: GraphBuilder) => layerOver(inside, context, parts, input, keys);
-    hidden = settings.boundaries ? graph.either(runInput(layer), run, () => input) : run(graph);
+    // A branch for each layer, needed or not: ONNX Runtime plans branches one by one, in time that grows with their square.
+    hidden = graph.either(runInput(layer), run, () => input);
     results.set(hiddenStates(layer + 1), hidden);
   }
   const { top } = settings;

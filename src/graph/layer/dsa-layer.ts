@@ -51,7 +51,7 @@ export interface LayerFrame<Q extends Queries> {
   asksTogether?: boolean;
   /** Takes all rows' index keys `[rows, dim]`; returns what selects for some queries: indices `[rows, index_topk]`. */
   keepIndexKeys(fresh: Value): (queries: Q, ask: (inside: Q) => IndexQueries) => Value;
-  /** Takes all rows' latents; returns what attends for some queries: `[rows, H * v_head_dim]`. */
+  /** Takes all rows' latents; returns what attends for some queries, by all rows' selections: `[rows, H * v_head_dim]`. */
   keepLatents(layer: LayerWeights, fresh: Latents): (queries: Q, asked: Value, selected: Value | undefined) => Value;
   /** Runs `body` for the queries of all rows, at once or chunk by chunk, and joins the results along the rows. */
   overQueries(body: (queries: Q) => Value): Value;
@@ -130,7 +130,7 @@ export function layerBody<Q extends Queries>(
     const values = read(
       queries,
       all === undefined ? attentionQueries(queries.graph, config, layer, own, queries.angles()) : queries.rows(all),
-      selected === undefined ? undefined : queries.rows(selected),
+      selected,
     );
     return gatedValues(queries.graph, config, layer, own, values);
   };
