@@ -84,7 +84,7 @@ export class ModelRunner {
     tokenizer: Tokenizer | undefined,
     { device, threads, prefixBytes }: RunnerSettings,
   ): Promise<ModelRunner> {
-    const stages = await StageModel.open(model, { device, threads }, { logits: true });
+    const stages = await StageModel.open(model, { device, threads }, { purpose: "logits" });
     return new ModelRunner(stages, tokenizer, prefixBytes);
   }
 

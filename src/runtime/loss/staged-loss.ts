@@ -5,7 +5,7 @@
  */
 import { RuntimeFailure } from "../../base/errors.ts";
 import { sum } from "../../base/sum.ts";
-import { divergenceWidth, keptTokens } from "../../graph/frames/head.ts";
+import { keptTokens } from "../../graph/frames/head.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { PatternRequest, SequenceLoss } from "../measurement.ts";
@@ -215,43 +215,25 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
     this.#own?.delete(window.place);
   }
 
-  /** The loss at the end of a passage. */
+  /** The loss at the end of a passage, and the divergence: the invariant rows have the same losses and none in every pattern. */
   async #headLoss(window: StagedWindow, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
-    const { ids, rows, firstLosses, firstScored } = window;
-    const { losses, divergences } =
-      this.#own === undefined
-        ? { losses: await this.#stages.negativeLogLikelihood(hidden, ids, rows, firstLosses), divergences: undefined }
-        : await this.#divergences(window, pattern, hidden, this.#own);
+    const { place, ids, rows, firstLosses, firstScored } = window;
+    const own = pattern === this.config.indexerLayers ? undefined : await this.#own?.get(place);
+    const from = firstLosses === undefined ? 0 : rows.invariant;
+    const { values, width } = await this.#stages.lossRows(hidden, ids, rows, from, own);
+    const losses = new Float32Array(rows.length - 1);
+    losses.set(firstLosses ?? []);
+    losses.set(column(values, 0, width), Math.min(from, losses.length));
+    window.firstLosses ??= losses.slice(0, rows.invariant);
+    if (own === undefined && this.#own?.has(place) === false) {
+      await this.#own.set(place, values.slice((rows.invariant - from) * width));
+    }
     const tokens = losses.length - firstScored;
     const loss = sum(losses.subarray(firstScored)) / tokens;
-    // Divergences begin after the invariant rows, which have none.
-    const firstDivergence = Math.max(0, firstScored - rows.invariant);
-    const kl = divergences === undefined ? undefined : sum(divergences.subarray(firstDivergence)) / tokens;
-    window.firstLosses ??= losses.slice(0, rows.invariant);
+    const divergences = own === undefined ? [] : column(values, 1, width).subarray(Math.max(0, firstScored - from));
+    const kl = this.#own === undefined ? undefined : sum(divergences) / tokens;
     if (!Number.isFinite(loss) || !Number.isFinite(kl ?? 0)) await this.#blameLayer(window, pattern);
     return { loss, tokens, ...(kl === undefined ? {} : { kl }) };
-  }
-
-  /** Losses of all rows and the divergences that are not 0 by nature: the invariant rows diverge in no pattern. */
-  async #divergences(
-    { place, ids, rows, firstLosses }: StagedWindow,
-    pattern: Pattern,
-    hidden: Float32Array,
-    kept: OwnDistributions,
-  ): Promise<{ losses: Float32Array; divergences: Float32Array }> {
-    if (pattern === this.config.indexerLayers) {
-      const found = await this.#stages.ownDistribution(hidden, ids, rows);
-      const width = found.length / (rows.length - 1);
-      if (!kept.has(place)) await kept.set(place, found.slice(rows.invariant * width));
-      return { losses: column(found, 0, width), divergences: new Float32Array() };
-    }
-    const own = await kept.get(place);
-    if (own === undefined || firstLosses === undefined) throw new Error("the model's own pattern has not run");
-    const found = await this.#stages.divergence(hidden, ids, rows, own);
-    const losses = new Float32Array(rows.length - 1);
-    losses.set(firstLosses);
-    losses.set(column(found, 0, divergenceWidth), firstLosses.length);
-    return { losses, divergences: column(found, 1, divergenceWidth) };
   }
 
   /** Finds the layer where a non-finite value first appears: slow, and only on the way to an error. */

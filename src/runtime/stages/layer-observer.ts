@@ -4,15 +4,10 @@
  * the selections of all.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Tensor } from "onnxruntime-node";
 import { InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import type { LayerWeights } from "../../checkpoint/weights.ts";
-import { latentWidth } from "../../graph/exported/contract.ts";
-import { attentionProbe } from "../../graph/frames/attention-probe.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
-import { floats, loadRuntime, OnnxSession } from "../session/onnx-session.ts";
 import { Selection } from "./selection.ts";
 import { type SelectedKeys, type SequenceRows, StageModel } from "./stage-model.ts";
 import type { LayerRoom } from "./stage-sessions.ts";
@@ -39,14 +34,10 @@ const scoreBudget = 8 << 20;
 export class LayerObserver {
   readonly #config: DsaConfig;
   readonly #stages: StageModel;
-  readonly #probes: OnnxSession[];
-  readonly #tensor: typeof Tensor;
 
-  private constructor(config: DsaConfig, stages: StageModel, probes: OnnxSession[], tensor: typeof Tensor) {
-    this.#config = config;
+  private constructor(stages: StageModel) {
+    this.#config = stages.config;
     this.#stages = stages;
-    this.#probes = probes;
-    this.#tensor = tensor;
   }
 
   /**
@@ -54,24 +45,7 @@ export class LayerObserver {
    * @param room which layers stay in memory; all of them where absent
    */
   static async open(model: ModelFolder, threads: number, room?: LayerRoom): Promise<LayerObserver> {
-    const { Tensor } = await loadRuntime();
-    const settings = { device: "cpu", threads, folder: model.places.folder } as const;
-    const stages = await StageModel.open(model, settings, { room });
-    const probes: OnnxSession[] = [];
-    const observer = new LayerObserver(model.config, stages, probes, Tensor);
-    try {
-      const { layers } = await model.weights();
-      for (const [layer, weights] of layers.entries()) {
-        const name = `layer.${layer}.probe`;
-        probes.push(
-          await OnnxSession.create(attentionProbe(model.config, weights as LayerWeights, name), name, settings),
-        );
-      }
-    } catch (error) {
-      await observer.release();
-      throw error;
-    }
-    return observer;
+    return new LayerObserver(await StageModel.open(model, { device: "cpu", threads }, { room, purpose: "probes" }));
   }
 
   /**
@@ -104,7 +78,6 @@ export class LayerObserver {
   }
 
   async release(): Promise<void> {
-    for (const probe of this.#probes.splice(0)) await probe.release();
     await this.#stages.release();
   }
 
@@ -121,18 +94,15 @@ export class LayerObserver {
 
   async #probe(observation: LayerObservation, hidden: Float32Array, rows: SequenceRows, latent: Float32Array) {
     const { layer, firstQuery, queries, own, sources, recall, similarity } = observation;
-    const { hiddenSize, qkRopeHeadDim, numAttentionHeads: heads, indexTopk: width } = this.#config;
+    const { numAttentionHeads: heads, indexTopk: width } = this.#config;
     for (const _ of sources) {
       // The first query sees just index_topk keys: every selection is all of them.
       recall.push(new Float32Array(queries).fill(1));
       similarity.push(new Float32Array(queries).fill(1));
     }
-    const probe = this.#probes[layer] as OnnxSession;
     for (let start = firstQuery + 1; start < rows.length; ) {
       const end = Math.min(rows.length, start + Math.max(1, Math.floor(scoreBudget / (heads * rows.length))));
       const count = end - start;
-      const matrix = (data: Float32Array, columns: number) =>
-        new this.#tensor("float32", data.subarray(start * columns, end * columns), [count, columns]);
       const tried = new Int32Array(sources.length * count * width);
       const ownIndices = new Int32Array(count * width);
       for (let row = start; row < end; row++) {
@@ -141,25 +111,11 @@ export class LayerObserver {
           selection.copyRow(row, tried, (index * count + row - start) * width);
         }
       }
-      const positions = BigInt64Array.from({ length: count }, (_, i) => BigInt(start + i));
-      const columns = latentWidth(this.#config);
-      const outputs = await probe.run({
-        hidden_states: matrix(hidden, hiddenSize),
-        cos: matrix(rows.cos, qkRopeHeadDim / 2),
-        sin: matrix(rows.sin, qkRopeHeadDim / 2),
-        position_ids: new this.#tensor("int64", positions, [count]),
-        latent: new this.#tensor("float32", latent.subarray(0, end * columns), [end, columns]),
-        own_indices: new this.#tensor("int32", ownIndices, [count, width]),
-        topk_indices: new this.#tensor("int32", tried, [sources.length, count, width]),
-      });
-      for (const [name, target] of [
-        ["recall", recall],
-        ["similarity", similarity],
-      ] as const) {
-        const values = floats(outputs[name], name);
-        for (const [index, of] of target.entries()) {
-          of.set(values.subarray(index * count, (index + 1) * count), start - firstQuery);
-        }
+      const found = await this.#stages.probe(layer, hidden, rows, { start, end }, { latent, own: ownIndices, tried });
+      for (const index of sources.keys()) {
+        const of = (values: Float32Array) => values.subarray(index * count, (index + 1) * count);
+        recall[index]?.set(of(found.recall), start - firstQuery);
+        similarity[index]?.set(of(found.similarity), start - firstQuery);
       }
       start = end;
     }

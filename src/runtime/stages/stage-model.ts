@@ -1,14 +1,19 @@
 /** The model as stage sessions: any range of layers over a whole sequence, with any indexer left out. */
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { bodyStage, indexerStage, latentWidth, type StageName } from "../../graph/exported/contract.ts";
-import { buildDivergenceStage, divergenceNames, divergenceWidth, ownWidth } from "../../graph/frames/head.ts";
-import { encodeModel } from "../../graph/graph-builder.ts";
+import { bodyStage, indexerStage, latentWidth } from "../../graph/exported/contract.ts";
+import { divergenceNames, divergenceWidth, ownWidth } from "../../graph/frames/head.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { modelSizes } from "../device/model-sizes.ts";
-import { type Feeds, floats, int32s, loadRuntime, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import { type Feeds, floats, int32s, loadRuntime, type SessionSettings } from "../session/onnx-session.ts";
 import { type Chunk, chunksOf } from "./chunks.ts";
-import { divergenceStage, type LayerRoom, type LoadedStage, type Loads, StageSessions } from "./stage-sessions.ts";
+import {
+  divergenceStage,
+  type LoadedStage,
+  type Loads,
+  probeStage,
+  type StageOptions,
+  StageSessions,
+} from "./stage-sessions.ts";
 
 /** `topk_indices` of one chunk, `[rows, width]`. */
 export interface SelectedKeys {
@@ -37,83 +42,42 @@ export interface KnownRows {
   hidden: Float32Array;
 }
 
-interface StageOptions {
-  top?: number | undefined;
-  room?: LayerRoom | undefined;
-  logits?: boolean;
-}
-
-type TensorClass = typeof Tensor;
-
 export class StageModel {
   readonly config: DsaConfig;
-  /**
-   * Layers `[from, to)` that are in memory together, from the bottom up: all of them, or where layers come and go each of
-   * those alone, and then all that stay.
-   */
-  readonly ranges: readonly { from: number; to: number }[];
   readonly #sessions: StageSessions;
-  readonly #tensor: TensorClass;
-  /** Of a row of the model's own distribution. */
+  readonly #tensor: typeof Tensor;
+  /** Of a row of the model's own distribution; 0 where divergences are not asked for. */
   readonly #ownWidth: number;
   /** What all layers are told of a chunk's rows. */
   readonly #places = new WeakMap<Chunk, Feeds>();
   /** One latent and one key cache serve all layers: a layer runs over the whole sequence before the next starts. */
-  #latent = new Float32Array();
-  #indexerKeys = new Float32Array();
+  readonly #caches = { latent: new Float32Array(), indexerKeys: new Float32Array() };
 
-  private constructor(
-    config: DsaConfig,
-    sessions: StageSessions,
-    tensor: TensorClass,
-    ownWidth: number,
-    staysFrom: number,
-  ) {
+  private constructor(config: DsaConfig, sessions: StageSessions, tensor: typeof Tensor, top: number | undefined) {
     this.config = config;
     this.#sessions = sessions;
     this.#tensor = tensor;
-    this.#ownWidth = ownWidth;
-    const layers = config.numHiddenLayers;
-    const passing = Array.from({ length: staysFrom }, (_, from) => ({ from, to: from + 1 }));
-    this.ranges = staysFrom < layers ? [...passing, { from: staysFrom, to: layers }] : passing;
+    this.#ownWidth = top === undefined ? 0 : ownWidth(top);
   }
 
-  /**
-   * Loads the stages that losses need, or logits.
-   * @param top tokens of the model's own distribution that are kept, where divergences are asked for beside losses
-   * @param room loads only what stays by it; layers below come and go
-   * @param logits loads the head that makes logits in the place of losses
-   */
   static async open(
     model: ModelFolder,
     settings: Omit<SessionSettings, "folder">,
-    { top, room, logits = false }: StageOptions = {},
+    options: StageOptions = {},
   ): Promise<StageModel> {
-    const { config, places, stage, weights } = model;
     const { Tensor } = await loadRuntime();
-    const open = async (name: LoadedStage) => {
-      const graph =
-        name === divergenceStage
-          ? encodeModel(buildDivergenceStage(config, await weights(), top as number))
-          : await stage(name);
-      return await OnnxSession.create(graph, name, { ...settings, folder: places.folder });
-    };
-    const passing = room === undefined ? undefined : { room, sizes: modelSizes(await weights()) };
-    const sessions = new StageSessions(open, passing);
-    const width = top === undefined ? 0 : ownWidth(top);
-    const stages = new StageModel(config, sessions, Tensor, width, room?.staysFrom ?? 0);
-    // What comes and goes is opened when it is asked for, and what stays with it.
-    if (passing !== undefined) return stages;
-    const head = logits ? "head" : top === undefined ? "loss" : divergenceStage;
-    try {
-      for (const name of [...layerStages(config), head] as const) {
-        await sessions.open(name);
-      }
-    } catch (error) {
-      await stages.release();
-      throw error;
-    }
-    return stages;
+    return new StageModel(model.config, await StageSessions.open(model, settings, options), Tensor, options.top);
+  }
+
+  /**
+   * Layers `[from, to)` that are in memory together, from the bottom up: all of them, or where layers come and go each of
+   * those alone, and then all that stay.
+   */
+  get ranges(): readonly { from: number; to: number }[] {
+    const layers = this.config.numHiddenLayers;
+    const { staysFrom } = this.#sessions;
+    const passing = Array.from({ length: staysFrom }, (_, from) => ({ from, to: from + 1 }));
+    return staysFrom < layers ? [...passing, { from: staysFrom, to: layers }] : passing;
   }
 
   /** Embeds a window from position 0: hidden states `[length, hidden_size]` and the rows' angles. */
@@ -157,7 +121,7 @@ export class StageModel {
     kept?: Float32Array,
   ): Promise<{ selected: SelectedKeys[]; firstKeys: Float32Array }> {
     const width = this.config.indexHeadDim;
-    const cache = kept ?? this.#reserveIndexerKeys(rows.length * width);
+    const cache = kept ?? this.#reserve("indexerKeys", rows.length * width);
     if (knownKeys !== undefined) cache.set(knownKeys);
     const selected: SelectedKeys[] = [];
     for (const chunk of rows.chunks) {
@@ -191,7 +155,7 @@ export class StageModel {
     kept?: Float32Array,
   ): Promise<{ hidden: Float32Array; firstLatent: Float32Array; latent: Float32Array }> {
     const width = latentWidth(this.config);
-    const cache = kept ?? this.#reserveLatent(rows.length * width);
+    const cache = kept ?? this.#reserve("latent", rows.length * width);
     const next = new Float32Array(hidden.length);
     if (known !== undefined) {
       cache.set(known.latent);
@@ -217,23 +181,64 @@ export class StageModel {
   }
 
   /**
-   * Negative log-likelihood of each next token, `[length - 1]`, nats.
-   * @param known losses of the invariant rows
+   * Losses of each next token from row `from` on, nats, in the first of so many columns. Where divergences are asked for, what
+   * is kept of the model's own distribution stands beside them, or, with that given, the KL divergence from it.
+   * @param own rows of the model's own distribution, from row `from` on; absent in the model's own pattern
    */
-  async negativeLogLikelihood(
+  async lossRows(
     hidden: Float32Array,
     ids: Int32Array,
     rows: SequenceRows,
-    known?: Float32Array,
-  ): Promise<Float32Array> {
-    const from = known === undefined ? 0 : rows.invariant;
-    const losses = new Float32Array(rows.length - 1);
-    losses.set(known ?? []);
-    await this.#forTargets(hidden, ids, rows, from, async (start, _last, feeds) => {
-      const outputs = await this.#run("loss", feeds);
-      losses.set(floats(outputs.negative_log_likelihood, "negative_log_likelihood"), start);
+    from: number,
+    own?: Float32Array,
+  ): Promise<{ values: Float32Array; width: number }> {
+    const diverges = this.#ownWidth > 0;
+    const width = !diverges ? 1 : own === undefined ? this.#ownWidth : divergenceWidth;
+    const name = diverges ? divergenceNames.output : "negative_log_likelihood";
+    const values = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
+    for (const { start, end } of rows.chunks) {
+      const last = Math.min(end, rows.length - 1);
+      if (start < from || last <= start) continue;
+      const feeds: Feeds = {
+        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
+        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
+      };
+      if (diverges) {
+        const [first, end] = own === undefined ? [0, 0] : [start - from, last - from];
+        feeds[divergenceNames.baseline] = this.#matrix(own ?? new Float32Array(), first, end, this.#ownWidth);
+        feeds[divergenceNames.own] = new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []);
+      }
+      const outputs = await this.#run(diverges ? divergenceStage : "loss", feeds);
+      values.set(floats(outputs[name], name), (start - from) * width);
+    }
+    return { values, width };
+  }
+
+  /**
+   * What a layer's attention would lose in the rows `start` to `end` (`attention-probe.ts`), `[selections, rows]` each.
+   * @param latent what `runBody` has returned
+   * @param own the layer's own selection, `[rows, index_topk]`, and the tried ones, `[selections, rows, index_topk]`
+   */
+  async probe(
+    layer: number,
+    hidden: Float32Array,
+    rows: SequenceRows,
+    chunk: Chunk,
+    { latent, own, tried }: { latent: Float32Array; own: Int32Array; tried: Int32Array },
+  ): Promise<{ recall: Float32Array; similarity: Float32Array }> {
+    const { indexTopk } = this.config;
+    const count = chunk.end - chunk.start;
+    const outputs = await this.#run(probeStage(layer), {
+      ...this.#chunkFeeds(hidden, rows, chunk),
+      latent: this.#matrix(latent, 0, chunk.end, latentWidth(this.config)),
+      own_indices: new this.#tensor("int32", own, [count, indexTopk]),
+      topk_indices: new this.#tensor("int32", tried, [
+        own.length === 0 ? 0 : tried.length / own.length,
+        count,
+        indexTopk,
+      ]),
     });
-    return losses;
+    return { recall: floats(outputs.recall, "recall"), similarity: floats(outputs.similarity, "similarity") };
   }
 
   /** Logits behind the last row, `[vocab_size]`. */
@@ -246,59 +251,6 @@ export class StageModel {
     const width = this.config.hiddenSize;
     const outputs = await this.#run("head", { hidden_states: this.#matrix(hidden, 0, hidden.length / width, width) });
     return floats(outputs.logits, "logits");
-  }
-
-  /** Losses of the model's own pattern and what is kept of its distributions, `[length - 1, 1 + 2 top]`. */
-  ownDistribution(hidden: Float32Array, ids: Int32Array, rows: SequenceRows): Promise<Float32Array> {
-    return this.#divergence(hidden, ids, rows, 0, this.#ownWidth, undefined);
-  }
-
-  /**
-   * Loss and KL divergence of each next token behind the invariant rows, `[length - 1 - invariant, 2]`, nats.
-   * @param own rows of the model's own distribution, from the first of these rows on
-   */
-  divergence(hidden: Float32Array, ids: Int32Array, rows: SequenceRows, own: Float32Array): Promise<Float32Array> {
-    return this.#divergence(hidden, ids, rows, rows.invariant, divergenceWidth, own);
-  }
-
-  async #divergence(
-    hidden: Float32Array,
-    ids: Int32Array,
-    rows: SequenceRows,
-    from: number,
-    width: number,
-    own: Float32Array | undefined,
-  ): Promise<Float32Array> {
-    const { baseline, own: isOwn, output } = divergenceNames;
-    const results = new Float32Array(Math.max(0, rows.length - 1 - from) * width);
-    await this.#forTargets(hidden, ids, rows, from, async (start, last, feeds) => {
-      const [first, end] = own === undefined ? [0, 0] : [start - from, last - from];
-      const outputs = await this.#run(divergenceStage, {
-        ...feeds,
-        [baseline]: this.#matrix(own ?? new Float32Array(), first, end, this.#ownWidth),
-        [isOwn]: new this.#tensor("bool", Uint8Array.of(own === undefined ? 1 : 0), []),
-      });
-      results.set(floats(outputs[output], output), (start - from) * width);
-    });
-    return results;
-  }
-
-  /** Calls `run` for the rows `start` to `last` of each chunk from row `from` on that have a next token. */
-  async #forTargets(
-    hidden: Float32Array,
-    ids: Int32Array,
-    rows: SequenceRows,
-    from: number,
-    run: (start: number, last: number, feeds: Feeds) => Promise<void>,
-  ): Promise<void> {
-    for (const { start, end } of rows.chunks) {
-      const last = Math.min(end, rows.length - 1);
-      if (start < from || last <= start) continue;
-      await run(start, last, {
-        hidden_states: this.#matrix(hidden, start, last, this.config.hiddenSize),
-        target_ids: this.#int64(BigInt64Array.from(ids.subarray(start + 1, last + 1), BigInt)),
-      });
-    }
   }
 
   /** Weights read and loaded so far. */
@@ -335,14 +287,9 @@ export class StageModel {
     return new this.#tensor("int64", values, [values.length]);
   }
 
-  #reserveLatent(size: number): Float32Array {
-    if (this.#latent.length < size) this.#latent = new Float32Array(size);
-    return this.#latent;
-  }
-
-  #reserveIndexerKeys(size: number): Float32Array {
-    if (this.#indexerKeys.length < size) this.#indexerKeys = new Float32Array(size);
-    return this.#indexerKeys;
+  #reserve(cache: "latent" | "indexerKeys", size: number): Float32Array {
+    if (this.#caches[cache].length < size) this.#caches[cache] = new Float32Array(size);
+    return this.#caches[cache];
   }
 
   async #run(name: LoadedStage, feeds: Feeds): Promise<Feeds> {
@@ -353,11 +300,4 @@ export class StageModel {
 /** The selection of a chunk of invariant rows: all keys up to its end. */
 function everyKey({ start, end }: Chunk): SelectedKeys {
   return { indices: Int32Array.from({ length: (end - start) * end }, (_, i) => i % end), width: end };
-}
-
-function layerStages({ indexerLayers }: DsaConfig): StageName[] {
-  const layers = [...indexerLayers].map((letter, layer) =>
-    letter === "F" ? [indexerStage(layer), bodyStage(layer)] : [bodyStage(layer)],
-  );
-  return ["embed", ...layers.flat()];
 }

@@ -2,13 +2,20 @@
  * The sessions of a model's stages. Where memory has room for all of them they are opened once; where it has not, the upper
  * layers stay and each lower one is opened when it is asked for, in the place of the last.
  */
+import type { LayerWeights } from "../../checkpoint/weights.ts";
 import { bodyStage, indexerStage, type StageName } from "../../graph/exported/contract.ts";
-import type { ModelSizes, PartSize } from "../device/model-sizes.ts";
-import type { OnnxSession } from "../session/onnx-session.ts";
+import { attentionProbe } from "../../graph/frames/attention-probe.ts";
+import { buildDivergenceStage } from "../../graph/frames/head.ts";
+import { encodeModel } from "../../graph/graph-builder.ts";
+import type { ModelFolder } from "../../graph/model-folder.ts";
+import { type ModelSizes, modelSizes, type PartSize } from "../device/model-sizes.ts";
+import { OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 
 /** The head that takes the place of "loss" where divergences are asked for. */
 export const divergenceStage = "divergence";
-export type LoadedStage = StageName | typeof divergenceStage;
+/** Beside a layer's body: what its attention would lose with other layers' selections. */
+export const probeStage = (layer: number) => `layer.${layer}.probe` as const;
+export type LoadedStage = StageName | typeof divergenceStage | ReturnType<typeof probeStage>;
 
 /** What was read and loaded so far. */
 export interface Loads {
@@ -58,6 +65,15 @@ export function layerRoom(
   return { staysFrom: layers.length - staying, headStays: kept > 0, stays, passing: passing(kept) };
 }
 
+export interface StageOptions {
+  /** Tokens of the model's own distribution that are kept, where divergences are asked for beside losses. */
+  top?: number | undefined;
+  /** What stays in memory; layers below come and go. */
+  room?: LayerRoom | undefined;
+  /** Losses, unless others are wanted: logits, or probes of every layer. */
+  purpose?: "losses" | "logits" | "probes";
+}
+
 export class StageSessions {
   readonly loads: Loads = { layers: 0, bytes: 0, seconds: 0 };
   readonly #open: (name: LoadedStage) => Promise<OnnxSession>;
@@ -65,9 +81,49 @@ export class StageSessions {
   /** Undefined where everything stays. */
   readonly #passing: { room: LayerRoom; sizes: ModelSizes } | undefined;
 
-  constructor(open: (name: LoadedStage) => Promise<OnnxSession>, passing?: { room: LayerRoom; sizes: ModelSizes }) {
+  private constructor(
+    open: (name: LoadedStage) => Promise<OnnxSession>,
+    passing: { room: LayerRoom; sizes: ModelSizes } | undefined,
+  ) {
     this.#open = open;
     this.#passing = passing;
+  }
+
+  /** Loads what is needed, unless layers come and go: that is opened when it is asked for, and what stays with it. */
+  static async open(
+    { config, places, stage, weights }: ModelFolder,
+    settings: Omit<SessionSettings, "folder">,
+    { top, room, purpose = "losses" }: StageOptions,
+  ): Promise<StageSessions> {
+    const graphOf = async (name: LoadedStage): Promise<Uint8Array> => {
+      if (name === divergenceStage) return encodeModel(buildDivergenceStage(config, await weights(), top as number));
+      if (!isProbe(name)) return await stage(name);
+      return attentionProbe(config, (await weights()).layers[layerOf(name) as number] as LayerWeights, name);
+    };
+    const open = async (name: LoadedStage) =>
+      await OnnxSession.create(await graphOf(name), name, { ...settings, folder: places.folder });
+    const sessions = new StageSessions(open, room && { room, sizes: modelSizes(await weights()) });
+    if (room !== undefined) return sessions;
+    const layers = [...config.indexerLayers].flatMap((letter, layer): LoadedStage[] => [
+      ...(letter === "F" ? [indexerStage(layer)] : []),
+      bodyStage(layer),
+      ...(purpose === "probes" ? [probeStage(layer)] : []),
+    ]);
+    const heads = { losses: top === undefined ? "loss" : divergenceStage, logits: "head", probes: undefined } as const;
+    const head = heads[purpose];
+    try {
+      for (const name of ["embed", ...layers, ...(head === undefined ? [] : [head])] as const)
+        await sessions.#load(name);
+    } catch (error) {
+      await sessions.release();
+      throw error;
+    }
+    return sessions;
+  }
+
+  /** The first of the layers that stay. */
+  get staysFrom(): number {
+    return this.#passing?.room.staysFrom ?? 0;
   }
 
   /** The session of a stage; in a model whose layers come and go, another layer's may be closed for it. */
@@ -76,10 +132,10 @@ export class StageSessions {
     if (known !== undefined) return known;
     if (this.#passing === undefined) throw new RangeError(`stage "${name}" is not loaded`);
     if (!this.#stays(name)) await this.#closeOthers(name);
-    return await this.open(name);
+    return await this.#load(name);
   }
 
-  async open(name: LoadedStage): Promise<OnnxSession> {
+  async #load(name: LoadedStage): Promise<OnnxSession> {
     const started = performance.now();
     const session = await this.#open(name);
     this.#sessions.set(name, session);
@@ -114,6 +170,10 @@ export class StageSessions {
   }
 }
 
+function isProbe(name: LoadedStage): name is ReturnType<typeof probeStage> {
+  return name.endsWith(".probe");
+}
+
 function layerOf(name: LoadedStage): number | undefined {
   const [kind, layer] = name.split(".");
   return kind === "layer" ? Number(layer) : undefined;
@@ -122,5 +182,6 @@ function layerOf(name: LoadedStage): number | undefined {
 function sizeOf({ embedding, indexers, bodies, head }: ModelSizes, name: LoadedStage): PartSize {
   const layer = layerOf(name);
   if (layer === undefined) return name === "embed" ? embedding : head;
-  return (name === indexerStage(layer) ? indexers[layer] : name === bodyStage(layer) ? bodies[layer] : head) ?? head;
+  // A probe reads what the body reads.
+  return (name === indexerStage(layer) ? indexers[layer] : bodies[layer]) ?? head;
 }
