@@ -5,7 +5,8 @@ import { preflight } from "../../src/live/preflight.ts";
 import { ServedModel } from "../../src/live/served-model.ts";
 import { parseServers } from "../../src/live/server-address.ts";
 import { ServerLosses } from "../../src/live/server-losses.ts";
-import { randomPrompts } from "../../src/live/verification.ts";
+import { randomPrompts, verify } from "../../src/live/verification.ts";
+import { parsePattern } from "../../src/pattern/pattern.ts";
 import { DemoServer, full, quarter } from "../serve/demo-server.ts";
 import { changeRanks, TamperedServer, type Tampering } from "./tampered-server.ts";
 
@@ -327,3 +328,37 @@ function dropPosition(answer: { choices: { prompt_logprobs: unknown[] }[] }): un
   answer.choices[0]?.prompt_logprobs.pop();
   return answer;
 }
+
+describe("a verified pattern", () => {
+  /** Other selections in another order: sums of the first tokens come out in another order as well. */
+  const rounded = (share: number, types: Record<string, string>): Tampering => {
+    const describe = changeRanks("indexcache_describe", (ranks) => ranks.map((rank) => ({ ...rank, ...types })));
+    let letters = full;
+    return (exchange, response) => {
+      const { path, sent } = exchange;
+      if (path === "/collective_rpc" && sent.method === "indexcache_set") letters = sent.args[0];
+      if (path !== "/inference/v1/generate" || letters === full) return describe(exchange, response);
+      const answer = JSON.parse(exchange.text);
+      const bytes = Buffer.from(answer.prompt_token_id_logprobs, "base64");
+      for (let at = 1; at < 127; at++) {
+        const offset = bytes.length - 4 * (192 - at);
+        bytes.writeFloatLE(bytes.readFloatLE(offset) * (1 + (at % 2 === 0 ? share : -share)), offset);
+      }
+      return { text: JSON.stringify({ ...answer, prompt_token_id_logprobs: bytes.toString("base64") }) };
+    };
+  };
+  test.each([
+    ["rounding of bfloat16", 2 ** -9, { dtype: "bfloat16", kv_cache_dtype: "auto" }, false],
+    ["more than that", 2 ** -6, { dtype: "bfloat16", kv_cache_dtype: "auto" }, true],
+    ["as much in float32", 2 ** -9, { dtype: "float32", kv_cache_dtype: "float32" }, true],
+    ["as much beside an FP8 cache", 2 ** -6, { dtype: "bfloat16", kv_cache_dtype: "fp8_e4m3" }, false],
+  ])("tokens before index_topk may move by %s", async (_, share, types, acts) => {
+    const served = await open((await behind(rounded(share, types))).url);
+    await served.prepare();
+    const { ranges, begins } = await verify(served, parsePattern(quarter), windows, 128);
+    expect(ranges.map((range) => range.acts)).toEqual([acts, true]);
+    expect(ranges[0]?.moved).toBeGreaterThan(0);
+    if (acts) expect(begins).toBeLessThan(128);
+    else expect(begins ?? 128).toBeGreaterThanOrEqual(128);
+  });
+});

@@ -241,7 +241,7 @@ function formatVerification({ pattern, own, ranges, prompts: count, begins }: Ve
         "Begins",
         begins === undefined
           ? "no single position moves by more than the noise"
-          : `position ${formatCount(begins)} is the first to move by more than the noise; none can before ${formatCount(indexTopk)}`,
+          : `position ${formatCount(begins)} is the first to move by more than noise and rounding; none can before ${formatCount(indexTopk)}`,
       ],
       [
         "Loses most",
