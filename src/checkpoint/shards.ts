@@ -3,6 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
+import { isThere } from "../base/user-files.ts";
 import { readTextIfPresent } from "../formats/text-file.ts";
 import { downloadHint } from "./hub-cache.ts";
 import { readSafetensorsHeader, type StoredTensor } from "./safetensors.ts";
@@ -47,7 +48,10 @@ export async function openTensors(folder: string, known?: readonly string[]): Pr
   if (index === undefined) return openFiles(folder, known ?? (await weightFiles(folder)));
   const weightMap = parseIndex(join(folder, indexName), index);
   const named = [...new Set(weightMap.values())].sort();
-  const present = new Set(await readdir(folder));
+  // A link of a download cache whose file is gone has a name, and is not there.
+  const names = await readdir(folder);
+  const there = await Promise.all(names.map((name) => isThere(join(folder, name))));
+  const present = new Set(names.filter((_, at) => there[at]));
   const found = named.filter((file) => present.has(file));
   if (named.includes(singleName) || !present.has(singleName)) {
     if (found.length === 0 && named.length > 0) throw missingShard(folder, named[0] as string, weightMap);

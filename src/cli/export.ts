@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { findModel } from "../checkpoint/hub-cache.ts";
 import { exportModel } from "../graph/exported/export.ts";
-import { formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
+import { counted, formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
 import { formatFields } from "../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { interruptible } from "./console/interruption.ts";
@@ -51,7 +51,7 @@ async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal):
       ["Indexers", report.indexerLayers],
       [
         "Weights",
-        `${formatBytes(report.bytes)} in ${report.weightFiles.length} file(s), ${report.inPlace ? "used in place" : "copied"}`,
+        `${formatBytes(report.bytes)} in ${counted(report.weightFiles.length, "file")}, ${report.inPlace ? "used in place" : "copied"}`,
       ],
       ["Graphs", `${report.graphs}, ${formatBytes(report.graphBytes)}`],
       ["Left out", report.unusedTensors > 0 && `${report.unusedTensors} tensors that the model does not use`],

@@ -30,7 +30,7 @@ describe("--devices", () => {
     expect(two.status).toBe(0);
     // What takes longer than two seconds is told of as well.
     expect(two.stderr.replace(/^loading .*\n/gm, "")).toContain(
-      "device: cpu\ndevice: cpu\n2 processes of 1 thread(s); each:\n",
+      "device: cpu\ndevice: cpu\n2 processes of 1 thread; each:\n",
     );
     const [wanted, found] = [one, two].map(({ stdout }) => JSON.parse(stdout) as { loss: number; sequences: unknown });
     if (dtype === "float32") expect(found).toEqual(wanted);

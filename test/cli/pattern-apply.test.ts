@@ -1,10 +1,11 @@
 /** `pattern apply`: what it writes is loaded and computes the same losses as the original with the pattern. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { readServedModel } from "../../src/engines/served-model.ts";
+import { cacheInTwoShards } from "../checkpoint/hub-cache-layout.ts";
 import { fixturePath } from "../oracle.ts";
 import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
 
@@ -48,6 +49,29 @@ describe("pattern apply", () => {
     );
     expect(await lossOf("again")).toBe(await lossOf(tinyModel));
     expect(await lossOf("again")).not.toBe(shared);
+  });
+
+  test("takes MODEL and the original as owner/name of the Hugging Face cache, as `pattern` does; a shard that is gone is named", async () => {
+    const home = join(folder, "home");
+    const snapshot = await cacheInTwoShards(home, "acme/tiny", tinyModel);
+    vi.stubEnv("HF_HOME", home);
+    try {
+      expect(await apply("acme/tiny", "FSSFS", "-o", "cached")).toMatchObject({ status: 0 });
+      expect(await lossOf("cached")).toBe(await lossOf(tinyModel, "FSSFS"));
+      expect(await apply("cached", "--restore", "acme/tiny", "-o", "cached-again")).toMatchObject({ status: 0 });
+      expect((await indexcache(folder, ["pattern", "acme/tiny"])).stdout).toBe("FFFFF\n");
+      const checked = await indexcache(folder, ["pattern", "FSSFS", "--check", "--model", "acme/tiny"]);
+      expect(checked).toMatchObject({ status: 0, stdout: expect.stringContaining("can be served") });
+      // What is left of a blob that a cache has cleaned up: its link.
+      await rm(await realpath(join(snapshot, "model-00002-of-00002.safetensors")));
+      const { status, stderr } = await indexcache(folder, ["inspect", "acme/tiny"]);
+      expect(stderr).toMatch(
+        /^error: Shard ".*model-00002-of-00002.safetensors" is missing; .*\nhint: .* hf download acme\/tiny /,
+      );
+      expect(status).toBe(2);
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   test("of several shards, as a download cache links them, rewrites those that change and its index", async () => {

@@ -127,7 +127,7 @@ describe("processes of their own", () => {
 
   test("compute in float16 too, each in batches of its own windows", async () => {
     const losses = await open(["cpu", "cpu"], { dtype: "float16" });
-    expect(losses.plan).toEqual(expect.arrayContaining(["2 processes of 1 thread(s); each:"]));
+    expect(losses.plan).toEqual(expect.arrayContaining(["2 processes of 1 thread; each:"]));
     expect(losses.plan.join("\n")).toContain("float16");
     const found = await search(losses);
     await losses.release();

@@ -253,12 +253,12 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
   terminal.answer(record, () => formatDistillReport(record, terminal.resultWidth));
   requireGain(record);
-  proposeNext(output, model, pattern, flags, terminal);
+  proposeNext(output, { path, architecture: model.config.modelType }, pattern, flags, terminal);
 }
 
 function proposeNext(
   output: string,
-  model: ModelFolder,
+  { path: model, architecture }: { path: string; architecture: string },
   pattern: Pattern | "any",
   flags: DistillFlags,
   terminal: Terminal,
@@ -270,13 +270,12 @@ function proposeNext(
     const wanted = ["--retain", "1/2,1/4", ...deviceWords(flags), "-o", `${basename(output)}.json`];
     terminal.next("which layers can share now", proposedCommand(["search", output, ...text, ...length, ...wanted]));
   } else if (dropSharedIndexers === true) {
-    const architecture = model.config.modelType;
     proposeUse(terminal, { pattern: output, architecture, model: output, device: flags.device });
   } else {
     // Other weights are another model: a run on each, and their samples side by side.
     const name = basename(output);
     const files = [`${name}-before.json`, `${name}-after.json`];
-    const runs = [model.path, output].map((path, index) =>
+    const runs = [model, output].map((path, index) =>
       proposedCommand(["eval", ...modelWords(path), ...deviceWords(flags), "-o", files[index] as string]),
     );
     const both = proposedCommand(["eval", ...files.flatMap((file) => ["--from", `${file}.samples.jsonl`])]);

@@ -4,6 +4,7 @@ import { InputError, UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
 import { type Placement, placements } from "../../checkpoint/derived/derived-checkpoint.ts";
 import { type EngineHeads, engineHeads } from "../../checkpoint/derived/engine-shape.ts";
+import { findModel } from "../../checkpoint/hub-cache.ts";
 import { type AppliedReport, applyPattern } from "../../engines/applied/applied-checkpoint.ts";
 import { checkPattern } from "../../engines/check.ts";
 import type { PatternSource } from "../../engines/pattern-source.ts";
@@ -11,7 +12,7 @@ import { readServedModel, type ServedModel } from "../../engines/served-model.ts
 import { isPublished } from "../../formats/published-pattern.ts";
 import { readText } from "../../formats/text-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
-import { formatBytes } from "../../report/quantities.ts";
+import { counted, formatBytes } from "../../report/quantities.ts";
 import { formatFields } from "../../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "../arguments/options.ts";
 import { interruptible } from "../console/interruption.ts";
@@ -51,7 +52,7 @@ export function addPatternApplyCommand(pattern: Command): void {
   const command = pattern
     .command("apply")
     .description("Write a checkpoint that runs with a pattern, without flags")
-    .argument("<model>", "folder of the checkpoint")
+    .argument("<model>", "folder of the checkpoint, or owner/name in the Hugging Face cache")
     .argument(
       "[pattern]",
       "a pattern in any form that `pattern` takes (default with --restore: the original's own; with --engine-shape: the model's own)",
@@ -84,23 +85,24 @@ function parseEngineShape(text: string): EngineHeads {
   );
 }
 
-async function run(folder: string, text: string | undefined, flags: ApplyFlags, signal: AbortSignal): Promise<void> {
+async function run(named: string, text: string | undefined, flags: ApplyFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
   if (text === undefined && flags.restore === undefined && flags.engineShape === undefined) {
     throw new UsageError("PATTERN is missing: only --restore and --engine-shape can do without", {
       hint: "indexcache pattern apply MODEL PATTERN -o FOLDER",
     });
   }
+  const folder = await findModel(named);
   const model = await readServedModel(folder);
   if (model.shipped === undefined) {
-    throw new InputError(`"${folder}" is no folder with weights`, { hint: "MODEL is the folder of a checkpoint" });
+    throw new InputError(`"${named}" is no folder with weights`, { hint: "MODEL is the folder of a checkpoint" });
   }
   const chosen = text === undefined ? undefined : await choosePattern(text, model);
   for (const warning of chosen?.warnings ?? []) terminal.warn(warning);
   const progress = new ByteCount(terminal, "writing weights");
   const file = chosen?.source.kind === "file" ? chosen.source.file : undefined;
   const report = await applyPattern(folder, chosen?.pattern, flags.output, {
-    ...(flags.restore === undefined ? {} : { original: flags.restore }),
+    ...(flags.restore === undefined ? {} : { original: await findModel(flags.restore) }),
     ...(flags.engineShape === undefined
       ? {}
       : { engineShape: flags.engineShape === true ? {} : { heads: flags.engineShape } }),
@@ -182,8 +184,8 @@ function tell(report: AppliedReport, flags: ApplyFlags, terminal: Terminal): voi
         report.leftOutTensors > 0 && `${report.leftOutTensors} indexer tensors, ${formatBytes(report.leftOutBytes)}`,
       ],
       ["Taken back", report.restoredTensors > 0 && `${report.restoredTensors} indexer tensors`],
-      ["Rewritten", report.rewritten.length > 0 && `${report.rewritten.length} weight file(s)`],
-      ["Unchanged", report.unchanged.length > 0 && `${report.unchanged.length} weight file(s), ${how}`],
+      ["Rewritten", report.rewritten.length > 0 && counted(report.rewritten.length, "weight file")],
+      ["Unchanged", report.unchanged.length > 0 && `${counted(report.unchanged.length, "weight file")}, ${how}`],
       ["Not copied", report.notCopied.length > 0 && report.notCopied.join(", ")],
     ]),
   );

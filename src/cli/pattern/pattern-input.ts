@@ -5,7 +5,7 @@ import process from "node:process";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { isThere } from "../../base/user-files.ts";
-import { modelName } from "../../checkpoint/hub-cache.ts";
+import { findModel, modelName } from "../../checkpoint/hub-cache.ts";
 import type { Finding } from "../../engines/check.ts";
 import type { Dialect } from "../../engines/dialect.ts";
 import { dialects, engineNames } from "../../engines/engines.ts";
@@ -40,7 +40,9 @@ export async function readSource(text: string): Promise<PatternSource> {
   }
   if (isInlinePattern(text) && !(await isThere(text))) return readInlinePattern(text);
   const { path: named, retain } = (await isThere(text)) ? { path: text } : splitRetain(text);
-  const found = await patternPath(named);
+  const shelved = await patternPath(named);
+  // A checkpoint of the Hugging Face cache has a pattern of its own; what is nowhere is told of by who reads it.
+  const found = (await isThere(shelved)) ? shelved : await findModel(shelved).catch(() => shelved);
   const path = (await isThere(found)) ? await configPath(found) : found;
   const source = readPatternText(await readText(path, `pattern "${path}"`, { hint: patternForms }), path);
   return source.kind === "file" ? ofOneSize(source, retain, path) : source;
@@ -56,7 +58,7 @@ function ofOneSize(
 
 /** The model to look at: `--model`, the config that the pattern came from, or layers alone. */
 export async function modelOf(source: PatternSource, flags: PatternInputFlags): Promise<ServedModel> {
-  if (flags.model !== undefined) return readServedModel(flags.model);
+  if (flags.model !== undefined) return readServedModel(await findModel(flags.model));
   if (source.kind === "config") return source.model;
   if (flags.layers !== undefined) return modelOfLayers(flags.layers);
   if (source.kind === "file") {

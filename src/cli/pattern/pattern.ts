@@ -392,7 +392,7 @@ async function writeConfig(
   fields: IndexFields,
   overwrite: boolean,
 ): Promise<string> {
-  const source = await configPath(model);
+  const source = await configPath(await findModel(model));
   const original = await readText(source, `"${source}"`);
   const patched = patchConfig(original, fields, dialect.configKeeps);
   const target = join(folder, "config.json");

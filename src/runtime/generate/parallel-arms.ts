@@ -1,6 +1,8 @@
 /** Prompts spread over processes, each with the whole model: whoever is free takes the next one. */
+
 import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
+import { counted } from "../../base/quantities.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
@@ -124,7 +126,7 @@ class ParallelArms implements ArmRunner {
         }),
     );
     const [first] = await openAll(workers);
-    const title = `${count} processes of ${threads} thread(s); each:`;
+    const title = `${count} processes of ${counted(threads, "thread")}; each:`;
     return new ParallelArms(workers, threads, [title, ...(first?.plan ?? [])]);
   }
 

@@ -5,7 +5,9 @@
  * request, which names its base pattern, so that boundary states are computed anew. Windows go round, so that any block of
  * consecutive ones is work for every process.
  */
+
 import { fileURLToPath } from "node:url";
+import { counted } from "../../base/quantities.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { ComputeDevice, PatternRequest, SequenceLoss } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
@@ -160,7 +162,7 @@ function joinPlans(
   idle: number,
 ): string[] {
   const unused = idle === 0 ? [] : [`devices without a sequence of their own: ${idle}`];
-  const title = `${devices.length} processes of ${threads} thread(s)`;
+  const title = `${devices.length} processes of ${counted(threads, "thread")}`;
   if (new Set(devices).size === 1) return [`${title}; each:`, ...(plans[0] ?? []), ...unused];
   const lines = plans.flatMap((plan, index) => plan.map((line) => `${devices[index]}: ${line}`));
   return [title, ...lines, ...unused];
