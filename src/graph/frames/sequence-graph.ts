@@ -85,15 +85,12 @@ export function buildSequenceGraph(
   const embed = (inside: GraphBuilder) =>
     inside.node("Gather", [inside.weight(weights.embedding), inside.unforeseen("input_ids")], { axis: 0 });
   let hidden = settings.boundaries ? graph.either(runInput(0), embed, () => "hidden_states") : embed(graph);
-  let selected: Value | undefined = settings.boundaries ? "topk_indices" : undefined;
-  for (const [layer, parts] of weights.layers.entries()) {
-    selected = selectLayer(graph, context, parts, layer, hidden, selected);
-    results.set(topkIndices(layer), selected ?? "");
-    const [input, keys] = [hidden, selected];
-    const run = (inside: GraphBuilder) => layerOver(inside, context, parts, input, keys);
-    // A branch for each layer, needed or not: ONNX Runtime plans branches one by one, in time that grows with their square.
-    hidden = graph.either(runInput(layer), run, () => input);
-    results.set(hiddenStates(layer + 1), hidden);
+  const selected = settings.boundaries && selectsKeys(config, shape) ? "topk_indices" : undefined;
+  const all = { from: 0, to: weights.layers.length, switched: true };
+  for (const after of layersOver(graph, context, weights, all, { hidden, selected })) {
+    hidden = after.hidden;
+    results.set(topkIndices(after.layer), after.selected ?? "");
+    results.set(hiddenStates(after.layer + 1), hidden);
   }
   const { top } = settings;
   if (top === undefined) results.set("negative_log_likelihood", lossOver(graph, context, weights, hidden));
@@ -122,43 +119,51 @@ export function sequenceContext(
   };
 }
 
-/** `topk_indices` after layer i, int32 `[rows, K]`: its own, or those that came in. */
-function selectLayer(
-  graph: GraphBuilder,
-  context: SequenceContext,
-  parts: LayerWeights,
-  layer: number,
-  hidden: Value,
-  previous: Value | undefined,
-): Value | undefined {
-  if (!selectsKeys(context.config, context.shape)) return undefined;
-  if (parts.indexer === undefined) return previous;
-  const select = (inside: GraphBuilder) => selectOver(inside, context, parts, hidden) as Value;
-  return previous === undefined ? select(graph) : graph.either(selectInput(layer), select, () => previous);
+/** What a layer leaves: hidden states `[rows, hidden_size]`, and the selection that the next ones may share. */
+interface LayerOutput {
+  hidden: Value;
+  /** int32 `[rows, K]`; nothing where sequences are too short to select. */
+  selected: Value | undefined;
 }
 
-/** The selection of a layer's own indexer for all rows; nothing where it has none or sequences are too short to select. */
-export function selectOver(
+/**
+ * Layers `from` to `to - 1` over all rows, one after the other.
+ * @param switched inputs choose which of them run, and which indexers; otherwise all do
+ * @param entering what enters the first one; without a selection its own indexer always runs
+ */
+export function* layersOver(
   graph: GraphBuilder,
   context: SequenceContext,
-  layer: LayerWeights,
-  hidden: Value,
-): Value | undefined {
-  if (layer.indexer === undefined || !selectsKeys(context.config, context.shape)) return undefined;
-  const frame = sequenceFrame(graph, context);
-  return lightningIndexer(frame, layer.indexer, enterLayer(frame, layer, { residual: hidden }));
-}
-
-/** One layer over all rows: hidden states `[rows, hidden_size]` to hidden states. */
-export function layerOver(
-  graph: GraphBuilder,
-  context: SequenceContext,
-  layer: LayerWeights,
-  hidden: Value,
-  selected: Value | undefined,
-): Value {
-  const frame = sequenceFrame(graph, context);
-  return sumOf(graph, layerBody(frame, layer, enterLayer(frame, layer, { residual: hidden }), selected));
+  weights: ModelWeights,
+  { from, to, switched }: { from: number; to: number; switched: boolean },
+  entering: LayerOutput,
+): Generator<LayerOutput & { layer: number }> {
+  let { hidden, selected } = entering;
+  for (let layer = from; layer < to; layer++) {
+    const parts = weights.layers[layer] as LayerWeights;
+    const [input, before] = [hidden, selected];
+    const frameOf = (inside: GraphBuilder) => {
+      const frame = sequenceFrame(inside, context);
+      return { frame, entered: enterLayer(frame, parts, { residual: input }) };
+    };
+    const { indexer } = parts;
+    if (indexer !== undefined && selectsKeys(context.config, context.shape)) {
+      const select = (inside: GraphBuilder) => {
+        const { frame, entered } = frameOf(inside);
+        return lightningIndexer(frame, indexer, entered) as Value;
+      };
+      selected =
+        switched && before !== undefined ? graph.either(selectInput(layer), select, () => before) : select(graph);
+    }
+    const keys = selected;
+    const run = (inside: GraphBuilder) => {
+      const { frame, entered } = frameOf(inside);
+      return sumOf(inside, layerBody(frame, parts, entered, keys));
+    };
+    // A branch for each layer, needed or not: ONNX Runtime plans branches one by one, in time that grows with their square.
+    hidden = switched ? graph.either(runInput(layer), run, () => input) : run(graph);
+    yield { layer, hidden, selected };
+  }
 }
 
 /** Loss of every row, float `[rows]`. */

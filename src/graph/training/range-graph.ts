@@ -5,8 +5,8 @@
 
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
-import { layerOver, selectOver, sequenceContext } from "../frames/sequence-graph.ts";
+import type { ModelWeights } from "../../checkpoint/weights.ts";
+import { layersOver, sequenceContext } from "../frames/sequence-graph.ts";
 import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import { frozenInRuns, type Provider } from "../layer/kernels.ts";
@@ -83,12 +83,11 @@ export function* statesAfter(
   const { hiddenSize } = context.config;
   const positions = graph.reshape(inRowOrder(graph, context, context.positions, 1), [-1]);
   const inChunks = { ...context, positions };
-  let states = inRowOrder(graph, context, graph.unforeseen(hidden), hiddenSize);
-  let selected: Value | undefined;
-  for (let layer = from; layer < to; layer++) {
-    const parts = weights.layers[layer] as LayerWeights;
-    selected = selectOver(graph, inChunks, parts, states) ?? selected;
-    states = layerOver(graph, inChunks, parts, states, selected);
-    yield [layer + 1, inOrder(graph, context, states, hiddenSize)];
+  const entering = {
+    hidden: inRowOrder(graph, context, graph.unforeseen(hidden), hiddenSize),
+    selected: undefined,
+  };
+  for (const after of layersOver(graph, inChunks, weights, { from, to, switched: false }, entering)) {
+    yield [after.layer + 1, inOrder(graph, context, after.hidden, hiddenSize)];
   }
 }
