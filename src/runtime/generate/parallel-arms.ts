@@ -8,6 +8,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { availableMemory } from "../device/host-memory.ts";
 import type { LossPlace } from "../loss/loss.ts";
+import { loadedPerStored, weightShare } from "../loss/weight-room.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { orInterrupted } from "../process/interruption.ts";
 import { openAll, ReplaceableProcess } from "../process/replaceable-process.ts";
@@ -35,11 +36,6 @@ export type ParallelArmSettings = LossPlace & {
   /** The child's program; another one in tests. */
   program?: string;
 };
-
-/** Share of the free memory that the weights of all processes together may take. */
-const weightShare = 0.5;
-/** Bytes of one loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
-const loadedPerStored = 2.6;
 
 /** Opens what answers prompts under these patterns. */
 export async function openArms(

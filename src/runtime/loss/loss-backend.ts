@@ -1,7 +1,8 @@
 /** What computes the losses of windows, in this process or in others. */
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
+import type { ComputeDevice, Dtype, EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { Recording } from "../session/recording.ts";
+import type { LayerRoom } from "../stages/stage-sessions.ts";
 import type { CountedExecutions } from "./layer-executions.ts";
 
 /** Losses of windows for one pattern: what a process can answer. */
@@ -30,9 +31,15 @@ export abstract class SequenceLosses {
 
 /** What every way of computing losses is told about its share of the windows. */
 export interface BackendSettings {
+  device: ComputeDevice;
+  dtype: Dtype;
   threads: number;
   /** Bytes of host memory that boundary states may take; 0 runs every candidate from the first layer. */
   stateBytes: number;
+  /** Bytes of a temporary file for boundary states beyond that. */
+  spillBytes?: number | undefined;
+  /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */
+  room?: LayerRoom | undefined;
   /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
   top?: number | undefined;
   /** Windows that are asked for at once, at least; all where absent. */

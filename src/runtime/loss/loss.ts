@@ -25,7 +25,7 @@ import { meanLoss } from "./mean-loss.ts";
 import { openLosses } from "./open-losses.ts";
 import { ParallelLosses } from "./parallel-loss.ts";
 import { freeTemporaryBytes } from "./temporary-file.ts";
-import { requirePartsRoom, sizesOf, wholeBytes } from "./weight-room.ts";
+import { loadedPerStored, requirePartsRoom, sizesOf, weightShare, wholeBytes } from "./weight-room.ts";
 
 /** Where the windows are computed. */
 export type LossPlace =
@@ -75,10 +75,6 @@ export type LossSettings = LossPlace & {
 const stateShare = 0.4;
 /** Share of the free temporary space that states may take where `spillBytes` does not say. */
 const spillShare = 0.5;
-/** Share of the free memory that the weights of all processes together may take. */
-const weightShare = 0.5;
-/** Bytes of a loaded process for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
-const loadedPerStored = 2.6;
 
 /** Default of `top`. */
 const defaultTop = 128;

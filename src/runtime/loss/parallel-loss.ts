@@ -18,8 +18,16 @@ import {
   type ReplaceableSettings,
 } from "../process/replaceable-process.ts";
 import { noExecutions, sumExecutions } from "./layer-executions.ts";
-import { chosen, SequenceLosses, type SequenceResults, type TogetherOptions } from "./loss-backend.ts";
-import type { ProcessSettings } from "./open-losses.ts";
+import {
+  type BackendSettings,
+  chosen,
+  SequenceLosses,
+  type SequenceResults,
+  type TogetherOptions,
+} from "./loss-backend.ts";
+
+/** A recording is of this process alone. */
+type ProcessSettings = Omit<BackendSettings, "recording">;
 
 /** Parent to child. Everything passes through structured clone. */
 export type LossRequest =

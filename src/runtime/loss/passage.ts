@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { InterruptedError } from "../../base/errors.ts";
 import { firstDifference, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { KnownRows, SequenceRows, StageModel } from "../stages/stage-model.ts";
-import type { Sized } from "./kept-states.ts";
+import { closest, type Sized } from "./kept-states.ts";
 import type { KeptKeys, StagedStates, StateStorage } from "./staged-states.ts";
 import type { Region } from "./temporary-file.ts";
 import type { Walker, WindowGroup } from "./window-losses.ts";
@@ -31,10 +31,12 @@ export interface StagedWindow extends WindowGroup<StagedStates> {
 /** The states that a passage goes on from. */
 export type Departure = Pick<StagedStates, "pattern" | "boundaries" | "selected">;
 
+type StagedWalker = Walker<StagedStates, StagedWindow>;
+
 export class Passage implements Departure {
   readonly pattern: Pattern;
   readonly window: StagedWindow;
-  readonly walker: Walker<StagedStates, StagedWindow>;
+  readonly walker: StagedWalker;
   /** The first layer that runs. */
   readonly from: number;
   /** Hidden states that enter each layer, if they are kept: what the next passages go on from. */
@@ -53,7 +55,7 @@ export class Passage implements Departure {
    * @param departure kept states, or a passage of the same window that is walked before this one; from the embedding where
    *   absent
    */
-  constructor(stages: StageModel, walker: Walker<StagedStates, StagedWindow>, departure: Departure | undefined) {
+  constructor(stages: StageModel, walker: StagedWalker, departure: Departure | undefined) {
     this.pattern = walker.pattern;
     this.window = walker.group;
     this.walker = walker;
@@ -161,4 +163,22 @@ export class Passage implements Departure {
     rows.invariant += skipped;
     rows.prefix -= length;
   }
+}
+
+/** A passage for each walker of one window, many side by side, in an order in which each departs from kept states or from one before it. */
+export function passagesOf(stages: StageModel, walkers: readonly StagedWalker[]): Passage[] {
+  const passages: Passage[] = [];
+  const leaders = walkers.filter(({ leads }) => leads);
+  const leader = leaders.at(-1) ?? walkers[0];
+  // What differs last goes first: the next ones share all that they can with it, base or no base.
+  const depth = ({ pattern }: { pattern: Pattern }): number =>
+    leader === undefined ? 0 : firstDifference(pattern, leader.pattern);
+  const others = walkers.filter(({ leads }) => !leads).toSorted((a, b) => depth(b) - depth(a));
+  for (const walker of [...leaders, ...others]) {
+    if (passages.some(({ pattern }) => pattern === walker.pattern)) continue;
+    const near: Departure[] = passages.filter((passage) => !walker.keeps || passage.walker.keeps);
+    const kept = walker.departure === undefined ? near : [walker.departure, ...near];
+    passages.push(new Passage(stages, walker, closest(walker.pattern, kept)));
+  }
+  return passages;
 }

@@ -21,7 +21,7 @@ import { usesCudnn } from "../device/cudnn.ts";
 import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
 import type { Dtype, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
-import { type Feeds, floats, OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
+import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
 import { type BatchGroup, BatchGroups, type BatchStates } from "./batch-groups.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { BackendSettings } from "./loss-backend.ts";
@@ -31,8 +31,6 @@ import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed 
 import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
-  device: SessionSettings["device"];
-  dtype: Dtype;
   /** Bytes of device memory that the working set of one chunk may take. */
   chunkBytes: number;
   /** Bytes of host memory for converting weights. Default: what is free. */

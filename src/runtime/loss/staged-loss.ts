@@ -9,26 +9,17 @@ import { keptTokens } from "../../graph/frames/head.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { PatternRequest, SequenceLoss } from "../measurement.ts";
-import type { SessionSettings } from "../session/onnx-session.ts";
 import { type SelectedKeys, StageModel } from "../stages/stage-model.ts";
-import type { LayerRoom } from "../stages/stage-sessions.ts";
 import { KeptStates } from "./kept-states.ts";
 import { type BackendSettings, chosen, type TogetherOptions } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
-import type { Passage, StagedWindow } from "./passage.ts";
+import { type Passage, passagesOf, type StagedWindow } from "./passage.ts";
 import { distributionBytes, flightBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
 import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
 import { TemporaryFile } from "./temporary-file.ts";
-import { passagesOf } from "./walk.ts";
 import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
 
-export interface StagedSettings extends BackendSettings {
-  device: SessionSettings["device"];
-  /** Bytes of a temporary file for the states of sequences that memory has no room for. */
-  spillBytes?: number | undefined;
-  /** Which layers stay in memory where not all of them have room. */
-  room?: LayerRoom | undefined;
-}
+export type StagedSettings = Omit<BackendSettings, "dtype">;
 
 /** Share of the room for states that passages have between layers; the rest is for states that are kept. */
 const flightShare = 0.5;

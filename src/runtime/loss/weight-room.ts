@@ -12,6 +12,11 @@ const processBytes = 112 * 2 ** 20;
 /** Bytes of the process of the command itself, beside one that loads layers: measured. */
 const commandBytes = 128 * 2 ** 20;
 
+/** Share of the free memory that the weights of all processes together may take. */
+export const weightShare = 0.5;
+/** Bytes of a loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
+export const loadedPerStored = 2.6;
+
 /** Where layers come and go: which of them stay, and what states may take. */
 export interface PartsRoom {
   room: LayerRoom;
