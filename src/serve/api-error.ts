@@ -1,6 +1,8 @@
 /** Errors as clients of the OpenAI API expect them: a status, a sentence, and a type. */
+
 import type { z } from "zod";
 import { ExitCode, IndexCacheError, InterruptedError } from "../base/errors.ts";
+import { systemErrorCode } from "../base/files.ts";
 import { describeIssues } from "../formats/validation.ts";
 
 export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 413 | 415 | 500 | 503;
@@ -50,8 +52,9 @@ export function asApiError(error: unknown): ApiError {
   return new ApiError(500, "The server failed; its log has the reason");
 }
 
+/** Also what a body ends with whose client went away while it was sending it. */
 function isAbort(error: unknown): boolean {
-  return error instanceof Error && error.name === "AbortError";
+  return error instanceof Error && (error.name === "AbortError" || systemErrorCode(error) === "ECONNRESET");
 }
 
 /**

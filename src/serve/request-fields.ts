@@ -18,7 +18,10 @@ export const prompts = z.union(
 );
 
 export const stopTexts = z
-  .union([z.string().min(1), z.array(z.string().min(1)).max(64)])
+  .union(
+    [z.string().min(1), z.array(z.string().min(1)).max(64)],
+    "must be a text, or a list of up to 64, none of them empty",
+  )
   .nullish()
   .transform((stop) => (stop == null ? [] : typeof stop === "string" ? [stop] : stop));
 

@@ -2,10 +2,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { indexcache, tinyModel } from "./indexcache.ts";
 
 const program = join(import.meta.dirname, "..", "..", "bin", "indexcache.js");
@@ -52,6 +52,20 @@ describe("serving", () => {
     expect((await fetch(`${url}/health`)).status).toBe(200);
     expect(await end(child, signal)).toBe(0);
     await expect(fetch(`${url}/health`)).rejects.toThrow();
+  });
+
+  test("a client that goes away in its body leaves no word in the log", async () => {
+    const { url, child, stderr } = await start();
+    const { hostname, port } = new URL(url);
+    const head =
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    const socket = connect(Number(port), hostname, () => socket.write(`${head}{"prompt"`, () => socket.destroy()));
+    await once(socket, "close");
+    await vi.waitFor(async () => {
+      expect(await (await fetch(`${url}/metrics`)).text()).toContain('path="/v1/completions",status="503"');
+    });
+    expect(await end(child, "SIGINT")).toBe(0);
+    expect(stderr()).not.toContain("defect");
   });
 
   /** Asks for so many tokens, and sends SIGTERM once the model is at it. */
