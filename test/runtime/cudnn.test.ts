@@ -51,13 +51,3 @@ test("key lengths alone are for cuDNN", () => {
   expect(kernelsOf("cuda", OnnxType.float16, { cudnn: false }).keyBounds).toBe("offsets");
   expect(kernelsOf("cuda", OnnxType.float, { cudnn: true }).keyBounds).toBe("offsets");
 });
-
-test("a device with more memory gets the form that takes more of it", () => {
-  const on = (gibibytes: number) => kernelsOf("cuda", OnnxType.float16, { deviceBytes: gibibytes * 2 ** 30 });
-  expect([24, 80, 140].map((size) => [on(size).slicedUpTo, on(size).writtenOut])).toEqual([
-    [0, 64],
-    [64, 64],
-    [64, 256],
-  ]);
-  expect(on(140).gatherCost).toBeLessThan(on(80).gatherCost);
-});

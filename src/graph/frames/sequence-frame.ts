@@ -9,7 +9,7 @@ import type { LayerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
-import { type Kernels, readableLimit } from "../layer/kernels.ts";
+import { readableLimit } from "../layer/kernels.ts";
 import {
   absorbedQueries,
   absorbedValues,
@@ -69,9 +69,18 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     const prefix = (all: Value, axis: number) =>
       shape.chunks === 1 ? all : inside.node("Slice", [all, inside.int([0]), end, inside.int([axis])]);
     const seen = prefix(keys, 1);
-    const asked = inside.reshape(queries, fused ? [-1, dim] : [shape.batch, -1, dim]);
     const rows = { rows: fused ? inside.reshape(seen, [-1, dim]) : seen, count: () => inside.dimension(seen, 1) };
-    const scores = indexScores(inside, config, kernels, asked, weights, rows, { fused });
+    const own = (blockQueries: Value, blockWeights: Value): Value => {
+      const asked = inside.reshape(blockQueries, fused ? [-1, dim] : [shape.batch, -1, dim]);
+      return indexScores(inside, config, kernels, asked, blockWeights, rows, { fused });
+    };
+    const blocks = scoreBlocks(context, chunk);
+    const size = shape.chunkRows / blocks;
+    const flat = blocks === 1 ? queries : inside.reshape(queries, [-1, config.indexNHeads * dim]);
+    const cut = (all: Value, block: number): Value =>
+      blocks === 1 ? all : inside.slice(all, 0, block * size, (block + 1) * size);
+    const parts = Array.from({ length: blocks }, (_, block) => own(cut(flat, block), cut(weights, block)));
+    const scores = blocks === 1 ? (parts[0] as Value) : inside.node("Concat", parts, { axis: 0 });
     const ranking = kernels.atOnce ? rankingOf(inside, context, chunk) : undefined;
     if (ranking !== undefined) {
       const ranked = inside.node("Add", [scores, ranking]);
@@ -91,6 +100,17 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     };
     return byEnd(chunk, k, first, scored);
   };
+}
+
+/** Bytes that one product of index queries and keys may take: it is the widest tensor of all, and gone after one operator. */
+const productBytes = 2 ** 29;
+
+/** In how many blocks of rows a chunk's index scores are made. */
+function scoreBlocks({ config, shape }: SequenceContext, { end = shape.length }: Chunk): number {
+  const { batch, chunks, chunkRows } = shape;
+  if (batch > 1 || chunks === 1) return 1;
+  const bytes = 4 * chunkRows * config.indexNHeads * Math.max(end, config.indexTopk);
+  return Math.min(chunkRows, 2 ** Math.max(0, Math.ceil(Math.log2(bytes / productBytes))));
 }
 
 /** Bytes that what is added to index scores may take, of all chunks together. */
@@ -220,7 +240,7 @@ function readAll(
   const needed = end === undefined ? readable : Math.max(end, config.indexTopk);
   // The first rows read what they see: no bias has to say so.
   const first = end === count && firstChunks(context) > 0;
-  const cut = first ? count : boundsOf(context) === "slices" ? Math.min(needed, readable) : readable;
+  const cut = first ? count : context.kernels.keyBounds === "slices" ? Math.min(needed, readable) : readable;
   const prefix = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
   const attended = readExpanded(
     graph,
@@ -264,19 +284,13 @@ function futureBias(graph: GraphBuilder, keys: number, row: Value): Value {
   return closedKeys(graph, range, row);
 }
 
-function boundsOf({ config, shape, kernels }: SequenceContext): Kernels["keyBounds"] {
-  const few = shape.chunks * config.numHiddenLayers <= kernels.slicedUpTo;
-  return few && kernels.keyBounds === "lengths" ? "slices" : kernels.keyBounds;
-}
-
 /** Keys after the chunk's end are not read at all: the bounds of what is, in the form that the provider runs well. */
 function keyBounds({ graph, seen }: Chunk, context: SequenceContext): Value {
-  const { shape } = context;
+  const { shape, kernels } = context;
   const { batch, chunkRows } = shape;
-  const bounds = boundsOf(context);
-  if (bounds === "slices") return "";
+  if (kernels.keyBounds === "slices") return "";
   const lengths = graph.node("Expand", [graph.node("Unsqueeze", [seen, graph.int([0])]), graph.int([batch])]);
-  if (bounds === "lengths") return graph.cast(lengths, OnnxType.int32);
+  if (kernels.keyBounds === "lengths") return graph.cast(lengths, OnnxType.int32);
   // Lengths, then where each sequence begins among all queries, and among all keys.
   const begins = (rows: number) => Array.from({ length: batch + 1 }, (_, i) => i * rows);
   const offsets = graph.int([...begins(chunkRows), ...begins(readableKeys(context))]);

@@ -37,11 +37,6 @@ export interface Kernels {
    */
   keyBounds: "lengths" | "offsets" | "slices";
   /**
-   * Up to how many chunks of all layers together keys are cut to slices although `lengths` would do: cuDNN reads them faster
-   * (227 instead of 207 TFLOP/s on an H200), but plans its work anew for each length, and copies take memory.
-   */
-  slicedUpTo: number;
-  /**
    * What a chunk need not have of its own is made at once: queries for all rows, keys of all heads in one product, ranks for
    * all layers, attention of the first `index_topk` rows without a bias. Pieces leave a large GPU half idle. In float16, where it
    * was measured.
@@ -60,35 +55,23 @@ export interface KernelSettings {
   cudnn?: boolean;
   /** Which weights are converted in every run; where absent, all are converted when the graph is loaded. */
   inRuns?: WeightsInRuns;
-  /** Bytes of the device's memory, where they are known. */
-  deviceBytes?: number;
 }
-
-/**
- * Devices with as much memory as an A100 or H100 have room for copies that save time; those with as much as an H200 hold
- * whatever graphs of written-out chunks leave to the allocator (78 GiB at 32,768 tokens), and gather rows faster (1.2 TB/s
- * instead of 0.7).
- */
-const roomyBytes = 38 * 2 ** 30;
-const vastBytes = 120 * 2 ** 30;
 
 export function kernelsOf(
   provider: Provider,
   precision: GraphSettings["precision"],
-  { cudnn = true, inRuns, deviceBytes = 0 }: KernelSettings = {},
+  { cudnn = true, inRuns }: KernelSettings = {},
 ): Kernels {
   const half = precision === OnnxType.float16;
-  const isVast = provider === "cuda" && half && deviceBytes >= vastBytes;
   return {
-    writtenOut: { cpu: 0, cuda: isVast ? 256 : 64, webgpu: Number.POSITIVE_INFINITY }[provider],
+    writtenOut: { cpu: 0, cuda: half ? 256 : 64, webgpu: Number.POSITIVE_INFINITY }[provider],
     experts: provider === "webgpu" ? "dense" : inRuns === undefined ? "fused" : "stored",
     fusedMatMul: provider !== "webgpu",
     skipNorm: true,
     logSoftmax: provider !== "webgpu",
     reluProduct: provider === "cuda" && half,
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
-    slicedUpTo: deviceBytes >= roomyBytes ? 64 : 0,
-    gatherCost: half ? (isVast ? 600 : 900) : 210,
+    gatherCost: half ? 600 : 210,
     atOnce: provider === "cuda" && half,
   };
 }

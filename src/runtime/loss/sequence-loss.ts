@@ -107,7 +107,6 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const { shape, states, boundaries } = plan;
     const kept = boundaries ? states : 0;
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
-    const deviceBytes = memory?.total ?? 0;
     const graphSettings: SequenceGraphSettings = {
       precision,
       provider,
@@ -115,7 +114,6 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       ...top,
       cudnn,
       ...(inRuns === undefined ? {} : { inRuns }),
-      deviceBytes,
     };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
