@@ -95,7 +95,7 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
     // Sessions of other processes could not be recorded.
     const place =
       recording === undefined
-        ? await openDevices({ ...flags, device }, terminal)
+        ? await openDevices({ ...flags, device }, terminal, { model, tokens: set.tokens })
         : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };
     const opened = performance.now();
     const evaluator = await whileWaiting(terminal, "loading the model", () =>

@@ -101,7 +101,11 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
-  const settings = { ...(await openDevice(flags, terminal)), dtype: flags.dtype, capacity };
+  const settings = {
+    ...(await openDevice(flags, terminal, { model, tokens: capacity })),
+    dtype: flags.dtype,
+    capacity,
+  };
   await withProfile(flags, terminal, async (recording) => {
     const opened = performance.now();
     const all = { ...settings, ...(recording === undefined ? {} : { recording }) };

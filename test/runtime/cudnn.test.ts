@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import { kernelsOf } from "../../src/graph/layer/kernels.ts";
 import { cudnnLibrary, usesCudnn } from "../../src/runtime/device/cudnn.ts";
+import { gpuOf } from "../../src/runtime/device/gpu.ts";
 import { pathWithNvidiaSmi } from "./nvidia-smi.ts";
 
 const gpu = (capability: string) => `0, NVIDIA GPU, 23034, 22563, 580.95.05, ${capability}, GPU-aaaaaaaa-0000`;
@@ -30,20 +31,20 @@ afterEach(() => {
 
 test("cuDNN is asked for where it is and the GPU is new enough", async () => {
   machine("9.0");
-  expect(await usesCudnn("cuda")).toBe(true);
+  expect(await usesCudnn("cuda", await gpuOf("cuda"))).toBe(true);
   expect(process.env.ORT_ENABLE_CUDNN_FLASH_ATTENTION).toBe("1");
-  expect(await usesCudnn("cuda:1")).toBe(false);
-  expect(await usesCudnn("cpu")).toBe(false);
+  expect(await usesCudnn("cuda:1", await gpuOf("cuda:1"))).toBe(false);
+  expect(await usesCudnn("cpu", await gpuOf("cpu"))).toBe(false);
 });
 
 test("on a GPU of another kind, without the library, or where it is switched off, it is not", async () => {
   for (const capability of ["7.5", "10.0"]) {
     machine(capability);
-    expect(await usesCudnn("cuda")).toBe(false);
+    expect(await usesCudnn("cuda", await gpuOf("cuda"))).toBe(false);
   }
   machine("9.0");
   vi.stubEnv("ORT_ENABLE_CUDNN_FLASH_ATTENTION", "0");
-  expect(await usesCudnn("cuda")).toBe(false);
+  expect(await usesCudnn("cuda", await gpuOf("cuda"))).toBe(false);
 });
 
 test("key lengths alone are for cuDNN", () => {

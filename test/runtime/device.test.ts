@@ -2,7 +2,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device/device.ts";
+import { automaticDevice, chooseDevice, chooseDevices, cpuSeconds } from "../../src/runtime/device/device.ts";
 import { tryDevice } from "../../src/runtime/device/device-trial.ts";
 import type { GpuQuery } from "../../src/runtime/device/gpu.ts";
 import {
@@ -188,6 +188,17 @@ describe("chooseDevice", () => {
       message: expect.stringMatching(/^cuda:1 is not available: [^\n]+$/),
       hint: expect.stringContaining("--device cpu works without"),
     });
+  });
+
+  test("auto leaves the CPU what it has done before a GPU is open, and says so where there may be one", async () => {
+    vi.stubEnv("PATH", folder);
+    vi.stubEnv("LD_LIBRARY_PATH", folder);
+    writeFileSync(join(folder, "libcuda.so.1"), "");
+    const seconds = cpuSeconds(4e6, 8192, 16);
+    expect(seconds).toBeLessThan(1);
+    const { device, note } = await chooseDevice("auto", { runtime, cpuSeconds: seconds });
+    expect([device, note]).toEqual(["cpu", expect.stringMatching(/^on the CPU: .* \(--device cuda takes it\)$/)]);
+    expect((await chooseDevice("auto", { runtime, cpuSeconds: cpuSeconds(1e9, 8192, 16) })).note).toBeUndefined();
   });
 
   test("auto prefers the first GPU to the CPU, and never takes WebGPU", () => {

@@ -8,13 +8,14 @@ import { isThere, readUserFile, readUserFileIfPresent } from "../../base/user-fi
 import { toolVersion } from "../../base/version.ts";
 import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calibration-set.ts";
 import { type ChatMessage, Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import { elementsOf } from "../../checkpoint/weights.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../../formats/pattern-file.ts";
 import { isPublished, readAnyPatternFile, requireSameShape } from "../../formats/published-pattern.ts";
-import type { ModelDescription } from "../../graph/model-folder.ts";
+import type { ModelDescription, ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
-import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
+import { type ChosenDevice, chooseDevice, chooseDevices, cpuSeconds } from "../../runtime/device/device.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
@@ -27,6 +28,7 @@ import { patternPath } from "../pattern/shelf.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
+  type DtypeFlags,
   demoCalibration,
   demoCalibrationName,
   demoModel,
@@ -130,25 +132,40 @@ async function hasTokenizerOf(known: string, model: string): Promise<boolean> {
   return theirs?.equals(await readUserFile(join(known, name), `Tokenizer of "${known}"`)) ?? false;
 }
 
+/** What a command computes, where that is known before its device is chosen. */
+export interface Work {
+  model: ModelFolder;
+  tokens: number;
+}
+
+async function secondsOnCpu({ model, tokens }: Work, threads: number | undefined): Promise<number> {
+  return cpuSeconds(elementsOf(await model.weights(), model.config.indexerLayers), tokens, threads);
+}
+
 /** The device to compute on, and the settings that sessions take. */
 export async function openDevice(
-  { device: wanted, threads }: DeviceFlags,
+  { device: wanted, dtype, threads }: DeviceFlags & Partial<DtypeFlags>,
   terminal: Terminal,
+  work?: Work,
 ): Promise<{ device: ComputeDevice; threads?: number }> {
-  const own = threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
-  const chosen = await chooseDevice(wanted, own);
+  const own: { threads?: number } =
+    threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
+  const known = work !== undefined && wanted === "auto" && dtype !== "float16";
+  const seconds = known ? { cpuSeconds: await secondsOnCpu(work, own.threads) } : {};
+  const chosen = await chooseDevice(wanted, { ...own, ...seconds });
   announce(chosen, terminal);
   return { device: chosen.device, ...own };
 }
 
 /** As `openDevice`, for work that several processes and devices can share. */
 export async function openDevices(
-  flags: DeviceFlags & WorkerFlags,
+  flags: DeviceFlags & WorkerFlags & Partial<DtypeFlags>,
   terminal: Terminal,
+  work?: Work,
 ): Promise<LossPlace & { threads?: number }> {
   const { devices: wanted, threads, workers } = flags;
   if (wanted === undefined) {
-    const place = await openDevice(flags, terminal);
+    const place = await openDevice(flags, terminal, work);
     if (workers === undefined) return place;
     return { ...place, workers: place.device === "cpu" ? limitToCores("--workers", workers, terminal) : workers };
   }
@@ -184,7 +201,8 @@ export function requireIndexers(sizes: readonly number[], indexerLayers: Pattern
   throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
 }
 
-function announce({ title, notes, warning }: ChosenDevice, terminal: Terminal): void {
+function announce({ title, notes, note, warning }: ChosenDevice, terminal: Terminal): void {
+  if (note !== undefined) terminal.note(note);
   for (const note of notes) terminal.detail(note);
   if (warning !== undefined) terminal.warn(warning);
   terminal.detail(`device: ${title}`);

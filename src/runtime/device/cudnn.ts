@@ -5,7 +5,7 @@
 import process from "node:process";
 import type { ComputeDevice } from "../measurement.ts";
 import { cudaIndex } from "../session/execution-provider.ts";
-import { queryGpus } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { hasLibrary } from "./native-libraries.ts";
 
 export const cudnnLibrary = "libcudnn.so.9";
@@ -15,10 +15,10 @@ const switchName = "ORT_ENABLE_CUDNN_FLASH_ATTENTION";
 const capabilities = { from: 8, below: 10 };
 
 /** Will attention on this device be cuDNN's? Sees to it that it is, before a session is opened, where it can be. */
-export async function usesCudnn(device: ComputeDevice): Promise<boolean> {
-  const index = cudaIndex(device);
-  if (index === undefined || process.env[switchName] === "0" || !(await hasLibrary(cudnnLibrary))) return false;
-  const capability = Number((await queryGpus())[index]?.computeCapability ?? 0);
+export async function usesCudnn(device: ComputeDevice, gpu: Gpu | undefined): Promise<boolean> {
+  if (cudaIndex(device) === undefined || process.env[switchName] === "0" || !(await hasLibrary(cudnnLibrary)))
+    return false;
+  const capability = Number(gpu?.computeCapability ?? 0);
   if (!(capability >= capabilities.from && capability < capabilities.below)) return false;
   process.env[switchName] = "1";
   return true;

@@ -4,8 +4,8 @@ import type { ComputeDevice, Device, DeviceList } from "../measurement.ts";
 import { cudaDevice, cudaIndex } from "../session/execution-provider.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import { type Trial, tryDevice } from "./device-trial.ts";
-import { askDriver, type GpuQuery } from "./gpu.ts";
-import { type RuntimePackage, runtimePackage } from "./native-libraries.ts";
+import { askDriver, driverLibrary, type GpuQuery } from "./gpu.ts";
+import { hasLibrary, type RuntimePackage, runtimePackage } from "./native-libraries.ts";
 import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
 
 /** What `auto` looks at, fastest first. */
@@ -17,12 +17,24 @@ const preference = ["cuda", "webgpu", "cpu"] as const;
  */
 const onlyByName: ReadonlySet<ComputeDevice> = new Set(["webgpu"]);
 
+/** What it takes to open a GPU: its context, ONNX Runtime's libraries and the first run (docs/gpu.md). */
+const openingSeconds = 3;
+/** Multiply-adds a second and core of a whole pass of the demo model, indexers, attention and all (docs/gpu.md). */
+const coreSpeed = 4e9;
+
+/** About what a model takes for so many tokens on the CPU. */
+export function cpuSeconds(parameters: number, tokens: number, threads = defaultThreads()): number {
+  return (parameters * tokens) / (threads * coreSpeed);
+}
+
 export interface ChosenDevice {
   device: ComputeDevice;
   /** The device as people know it: `cuda, NVIDIA H200`. */
   title: string;
   /** Why the faster ones were not taken, one line each. */
   notes: string[];
+  /** There may be a GPU, and it is left alone. */
+  note?: string;
   /** There is a GPU, and the CPU it is. */
   warning?: string;
 }
@@ -36,6 +48,8 @@ export interface DeviceCheck {
 }
 
 export interface CheckSettings {
+  /** What the work takes on the CPU, where that is known: less than opening a GPU takes, `auto` leaves it there. */
+  cpuSeconds?: number;
   /** How long to measure the device's speed; not at all where absent. */
   seconds?: number;
   threads?: number;
@@ -48,9 +62,16 @@ export interface CheckSettings {
  */
 export async function chooseDevice(wanted: Device, settings: CheckSettings = {}): Promise<ChosenDevice> {
   if (wanted === "cpu") return { device: "cpu", title: "cpu", notes: [] };
+  const { cpuSeconds = Number.POSITIVE_INFINITY } = settings;
+  if (wanted === "auto" && cpuSeconds < openingSeconds && (await hasLibrary(driverLibrary))) {
+    const note = "on the CPU: opening a GPU would take longer than this (--device cuda takes it)";
+    return { device: "cpu", title: "cpu", notes: [], note };
+  }
   const query = await askDriver();
   if (wanted !== "auto") {
-    requireWorking(await checkDevice(wanted, query, settings));
+    // A trial of CUDA takes as long as opening it, which comes next and says what is wrong as well.
+    const isCuda = cudaIndex(wanted) !== undefined;
+    requireWorking(isCuda ? await lookAt(wanted, query, settings) : await checkDevice(wanted, query, settings));
     return { device: wanted, title: title(wanted, query), notes: [] };
   }
   const notes: string[] = [];
@@ -114,14 +135,24 @@ export function automaticDevice(checks: readonly DeviceCheck[]): ComputeDevice {
   );
 }
 
+/** Looks for what a device needs. */
+async function lookAt(
+  device: ComputeDevice,
+  query: GpuQuery,
+  { runtime = runtimePackage() }: CheckSettings,
+): Promise<DeviceCheck> {
+  return { device, lacks: await lacksOf(device, query, runtime) };
+}
+
 /** Looks for what a device needs, and where nothing is known to be missing tries it. */
 export async function checkDevice(
   device: ComputeDevice,
   query: GpuQuery,
-  { seconds = 0, threads = defaultThreads(), runtime = runtimePackage() }: CheckSettings = {},
+  settings: CheckSettings = {},
 ): Promise<DeviceCheck> {
-  const lacks = await lacksOf(device, query, runtime);
-  if (lacks.length > 0) return { device, lacks };
+  const { seconds = 0, threads = defaultThreads() } = settings;
+  const found = await lookAt(device, query, settings);
+  if (found.lacks.length > 0) return found;
   const trial = await tryDevice({ device, threads, seconds });
   return trial.works ? { device, lacks: [], trial } : { device, lacks: [explainFailure(device, trial.reason)] };
 }

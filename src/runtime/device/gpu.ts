@@ -3,6 +3,8 @@ import { execFile } from "node:child_process";
 import process from "node:process";
 import { promisify } from "node:util";
 import { z } from "zod";
+import type { ComputeDevice } from "../measurement.ts";
+import { cudaIndex } from "../session/execution-provider.ts";
 import { hasLibrary } from "./native-libraries.ts";
 
 export interface Gpu {
@@ -51,6 +53,11 @@ type Row = z.infer<typeof rowSchema>;
 /** The GPUs that CUDA may use here; none where there is no nvidia-smi or no working driver. */
 export async function queryGpus(): Promise<Gpu[]> {
   return (await askDriver()).gpus;
+}
+
+/** The GPU that a device is, as far as the driver tells. */
+export async function gpuOf(device: ComputeDevice): Promise<Gpu | undefined> {
+  return device === "cpu" ? undefined : (await queryGpus())[cudaIndex(device) ?? 0];
 }
 
 /** As `queryGpus`, with the reason where there are none. */

@@ -18,6 +18,7 @@ import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
+import { gpuOf } from "../device/gpu.ts";
 import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
 import type { Dtype, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -27,7 +28,7 @@ import { noExecutions } from "./layer-executions.ts";
 import type { BackendSettings } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
 import { type SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
-import { describeNeed, deviceMemory, deviceNeed, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+import { describeNeed, deviceNeed, memoryOf, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
 
 export interface SequenceLossSettings extends BackendSettings {
@@ -80,9 +81,10 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
     const provider = providerOf(settings.device);
     const weights = await model.weights();
-    const cudnn = await usesCudnn(settings.device);
+    const gpu = await gpuOf(settings.device);
+    const cudnn = await usesCudnn(settings.device, gpu);
     // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
-    const memory = await deviceMemory(settings.device);
+    const memory = memoryOf(gpu);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
     const conversion = weightConversion(config, weights, settings.dtype, settings.hostBytes);

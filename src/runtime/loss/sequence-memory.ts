@@ -4,10 +4,9 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
 import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
-import { queryGpus } from "../device/gpu.ts";
+import { type Gpu, gpuOf } from "../device/gpu.ts";
 import type { WeightConversion } from "../device/weight-conversion.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
-import { cudaIndex } from "../session/execution-provider.ts";
 import { rowBytes } from "./sequence-batch.ts";
 
 /** Bytes, part by part. */
@@ -62,10 +61,18 @@ export function totalNeed({ weights, sequences, boundaries, chunk }: DeviceNeed)
   return weights + allocatorShare * (sequences + boundaries + chunk);
 }
 
-/** Bytes of the device, all and free, or undefined where nothing tells. */
-export async function deviceMemory(device: ComputeDevice): Promise<{ total: number; free: number } | undefined> {
-  if (device === "cpu") return undefined;
-  const gpu = (await queryGpus())[cudaIndex(device) ?? 0];
+/** Bytes of a device. */
+export interface DeviceMemory {
+  total: number;
+  free: number;
+}
+
+/** What a device has, or undefined where nothing tells. */
+export async function deviceMemory(device: ComputeDevice): Promise<DeviceMemory | undefined> {
+  return memoryOf(await gpuOf(device));
+}
+
+export function memoryOf(gpu: Gpu | undefined): DeviceMemory | undefined {
   return gpu === undefined || gpu.memoryTotal === 0 ? undefined : { total: gpu.memoryTotal, free: gpu.memoryFree };
 }
 
