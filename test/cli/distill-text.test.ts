@@ -46,7 +46,7 @@ test("sources give their weights' shares, as many sequences as the smallest of t
   const done = await indexcache(folder, words);
   expect([0, 1], done.stderr).toContain(done.status);
   expect(done.stderr).toContain("5 sequences of 28 tokens are from ids.jsonl");
-  expect(done.stderr).toContain("training on 8 sequences, 2 are held out");
+  expect(done.stderr).toContain("training on 8 sequences, 2 held out");
   const manifest = await readDistilledManifest(join(folder, "mixed"));
   expect(manifest?.text).toMatchObject({ source: "ids.jsonl=0.5 + more.jsonl=0.5", sequences: 8 });
   const twice = await indexcache(folder, [
