@@ -341,17 +341,13 @@ function flipRecords({ base, flips, pairs }: Losses): Pick<AnalysisFile, "sensit
         change_standard_error: standardError,
       })),
     },
-    ...(pairs === undefined
-      ? {}
-      : {
-          pairs: pairs.map(({ layers, measurement, change, interaction }) => ({
-            layers,
-            loss: measurement.loss,
-            change,
-            interaction: interaction.change,
-            interaction_standard_error: interaction.standardError,
-          })),
-        }),
+    pairs: pairs?.map(({ layers, measurement, change, interaction }) => ({
+      layers,
+      loss: measurement.loss,
+      change,
+      interaction: interaction.change,
+      interaction_standard_error: interaction.standardError,
+    })),
   };
 }
 

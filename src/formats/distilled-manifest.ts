@@ -51,7 +51,7 @@ export type TrainingText = z.infer<typeof textIdentity>;
 export function trainingTexts(manifest: DistilledManifest | undefined): TrainingText[] {
   if (manifest === undefined) return [];
   const { source, hash: own, ngrams } = manifest.text;
-  const last = { source, hash: own, ...(ngrams === undefined ? {} : { ngrams }) };
+  const last = { source, hash: own, ngrams };
   return [...(manifest.earlier_texts ?? []).filter((text) => text.hash !== own), last];
 }
 

@@ -32,8 +32,8 @@ export async function preflight(
 ): Promise<Preflight> {
   const own = served.ownPattern;
   // The first request compiles kernels: it is no measure of time, and may be none of noise.
-  await losses.evaluate(own, { sequences: sequences.slice(0, 1), ...(signal === undefined ? {} : { signal }) });
-  const options = { sequences, ...(signal === undefined ? {} : { signal }) };
+  await losses.evaluate(own, { sequences: sequences.slice(0, 1), signal });
+  const options = { sequences, signal };
   const baseline = await losses.evaluate(own, options);
   const again = await losses.evaluate(own, options);
   const noise = repeatNoise(baseline.sequences, again.sequences);

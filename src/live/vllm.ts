@@ -147,7 +147,7 @@ export class VllmAdapter implements EngineAdapter {
       max_tokens: maxTokens,
       min_tokens: minTokens,
       temperature: sampling?.temperature ?? 0,
-      ...(sampling === undefined ? {} : { seed: sampling.seed }),
+      seed: sampling?.seed,
       // generation_config.json of the served folder may sample otherwise.
       top_p: 1,
       top_k: -1,

@@ -24,9 +24,9 @@ export interface LossRecord {
   tokens: number;
   sequences: { loss: number; tokens: number }[];
   /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
-  loads?: { passes: number; layers: number; bytes: number };
+  loads?: { passes: number; layers: number; bytes: number } | undefined;
   /** Where there are several: `loss` is the weighted mean of theirs. */
-  sources?: { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[];
+  sources?: { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[] | undefined;
 }
 
 /** What a source of the text adds to a loss. */
@@ -75,14 +75,13 @@ export function lossRecord(measurement: Measurement, sources: readonly SourceLos
     perplexity: Math.exp(mean),
     tokens: measurement.tokens,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
-    ...(loads === undefined ? {} : { loads: { passes: loads.passes, layers: loads.layers, bytes: loads.bytes } }),
-    ...(sources.length < 2
-      ? {}
-      : {
-          sources: sources.map(({ name, weight, loss, tokens }) => ({
+    loads: loads && { passes: loads.passes, layers: loads.layers, bytes: loads.bytes },
+    sources:
+      sources.length < 2
+        ? undefined
+        : sources.map(({ name, weight, loss, tokens }) => ({
             ...{ source: name, weight, loss: loss.mean, standard_error: loss.standardError, tokens },
           })),
-        }),
   };
 }
 

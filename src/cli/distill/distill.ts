@@ -223,7 +223,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
       length: set.sequenceLength,
       held_out_sequences: text.heldOut.length,
     },
-    ...(earlier.length === 0 ? {} : { earlier_texts: earlier }),
+    earlier_texts: earlier.length === 0 ? undefined : earlier,
     kept_steps: Object.fromEntries(run.kept),
     measured: measuredByLayer(
       [...run.kept.keys()],

@@ -159,8 +159,8 @@ function named(model: string): string | undefined {
 /** The config file of these answers; what is a default is left out. */
 export function configOf({ model, place, calibration, retain, engine }: Answers): Record<string, unknown> {
   const common = {
-    ...(model === undefined ? {} : { model }),
-    ...(calibration === undefined ? {} : { calibration }),
+    model,
+    calibration,
     ...("device" in place && place.device !== "auto" ? { device: place.device } : {}),
     ...("server" in place ? { server: place.server } : {}),
   };

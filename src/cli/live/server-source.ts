@@ -43,7 +43,7 @@ export async function openServer(
       tool: {
         runtime: description.title,
         device: "server",
-        ...(description.dtype === undefined ? {} : { dtype: description.dtype }),
+        dtype: description.dtype,
       },
       server: () => serverRecord(served, indexTopk, found?.noise ?? 0),
       secondsEach: () => found?.seconds,
@@ -80,9 +80,9 @@ function serverRecord(served: ServedModel, scoredFrom: number, noise: number): P
     servers: served.replicas.length,
     tensor_parallel: tensorParallel,
     pipeline_parallel: pipelineParallel,
-    ...(dtype === undefined ? {} : { dtype }),
-    ...(kvCacheDtype === undefined ? {} : { kv_cache_dtype: kvCacheDtype }),
-    ...(headDtype === undefined ? {} : { head_dtype: headDtype }),
+    dtype,
+    kv_cache_dtype: kvCacheDtype,
+    head_dtype: headDtype,
     scored_from: scoredFrom,
     noise,
   };

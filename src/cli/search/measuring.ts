@@ -92,7 +92,7 @@ export class Measuring {
       .map((pattern) => ({
         pattern,
         sequences: this.#missing(pattern, sequences, needs),
-        ...(base === undefined ? {} : { base }),
+        base,
       }))
       .filter((request) => request.sequences.length > 0);
     let place = 0;
@@ -121,12 +121,10 @@ export class Measuring {
     const entry: JournalEntry = {
       pattern: measurement.pattern,
       sequences: measurement.sequences.map((sequence, at) => ({ index: sequences[at] ?? 0, ...sequence })),
-      ...(repeat === undefined ? {} : { repeat }),
+      repeat,
       seconds: measurement.seconds,
       executions: executionsRecord(measurement.executions),
-      ...(this.position === undefined
-        ? {}
-        : { position: { done: this.position.done + 1, total: this.position.total } }),
+      position: this.position && { done: this.position.done + 1, total: this.position.total },
     };
     await this.#journal?.append(entry);
     this.entries.push(entry);

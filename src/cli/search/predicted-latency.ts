@@ -87,9 +87,9 @@ export function withSpeedups(file: PatternFile, predicted: PredictedLatency | un
   const { search, patterns } = file;
   return {
     ...file,
-    ...(patterns === undefined ? {} : { patterns: patterns.map(add) }),
+    patterns: patterns?.map(add),
     predicted: { phase: predicted.phase, context: predicted.context },
-    search: { ...search, ...(search.frontier === undefined ? {} : { frontier: search.frontier.map(add) }) },
+    search: { ...search, frontier: search.frontier?.map(add) },
   };
 }
 

@@ -259,7 +259,7 @@ function recordContext(work: SearchWork, measuring: Measuring): SearchContext {
       ...work.source.tool,
       command: recordedCommand(process.argv),
     },
-    ...(server === undefined ? {} : { server }),
+    server,
     entries: measuring.entries,
     losses: measuring.losses,
   };
@@ -513,20 +513,18 @@ function calibrationRecord({ set, sequences, heldOut }: SearchWork): PatternFile
     hash,
     sequences: sequences.length,
     tokens: sumOver(sequences, length),
-    ...(heldOut.length === 0 ? {} : { held_out_sequences: heldOut.length }),
+    held_out_sequences: heldOut.length || undefined,
     ngrams: sketchOf(set.windows),
-    ...(plain
-      ? {}
-      : {
-          sources: sources.map(({ name, weight, answers, seed, sequences: own }) => ({
-            source: name,
-            weight,
-            scored: answers ? ("answers" as const) : ("all" as const),
-            sequences: sumOver(own, () => 1),
-            scored_tokens: sumOver(own, (index) => length(index) - (scoredFrom[index] ?? 1)),
-            ...(seed === undefined ? {} : { seed }),
-          })),
-        }),
+    sources: plain
+      ? undefined
+      : sources.map(({ name, weight, answers, seed, sequences: own }) => ({
+          source: name,
+          weight,
+          scored: answers ? ("answers" as const) : ("all" as const),
+          sequences: sumOver(own, () => 1),
+          scored_tokens: sumOver(own, (index) => length(index) - (scoredFrom[index] ?? 1)),
+          seed,
+        })),
   };
 }
 

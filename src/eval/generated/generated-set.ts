@@ -191,7 +191,7 @@ function fitTo(settings: SetSettings, recipes: Recipes, index: number): [Generat
       units: best.units,
       tokens: best.tokens,
       hash: hashSample(sample),
-      ...(before === undefined ? {} : { tokens_before_answer: before }),
+      tokens_before_answer: before,
     },
   ];
 }

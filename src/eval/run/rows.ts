@@ -163,8 +163,7 @@ class RowMaker {
     const metrics = new Set(cells.map(metricOf));
     return {
       ...name,
-      ...(name.kind === "task" && first !== undefined ? { task: first.task.name } : {}),
-      ...(name.kind === "task" && first?.length !== undefined ? { length: first.length } : {}),
+      ...(name.kind === "task" ? { task: first?.task.name, length: first?.length } : {}),
       endpoint: first?.endpoint ?? "generation",
       metric: metrics.size === 1 ? ([...metrics][0] as string) : "mean of tasks",
       scores: cells.every((cell) => kindOf(cell) === "binary") ? "binary" : "graded",
@@ -173,8 +172,9 @@ class RowMaker {
       counts: {
         truncated: samples.filter(([one]) => one?.item.truncated !== undefined).length,
         too_long: sum(cells.map(({ tooLong }) => tooLong)),
-        ...counted("dropped_empty", sum(cells.map(({ dropped }) => dropped))),
-        ...counted("underfilled", samples.filter(([one]) => isUnderfilled(one?.item.fill)).length),
+        // Only some runs can have these.
+        dropped_empty: sum(cells.map(({ dropped }) => dropped)) || undefined,
+        underfilled: samples.filter(([one]) => isUnderfilled(one?.item.fill)).length || undefined,
       },
       arms: this.#arms.map((_, arm) => this.#armOf(filled, arm)),
       comparisons:
@@ -190,12 +190,12 @@ class RowMaker {
     });
     return {
       ...this.#scoreOf(cells, arm),
-      ...(losses.length === 0 ? {} : { gold_loss: sum(losses) / losses.length }),
+      gold_loss: losses.length === 0 ? undefined : sum(losses) / losses.length,
       empty: samples.filter(({ output }) => output.trim() === "").length,
       cut_off: samples.filter(({ finish }) => finish === "length" || finish === "window").length,
-      ...(samples.some(({ thinking }) => thinking !== undefined)
-        ? { unclosed: samples.filter(({ thinking }) => thinking?.closed === false).length }
-        : {}),
+      unclosed: samples.some(({ thinking }) => thinking !== undefined)
+        ? samples.filter(({ thinking }) => thinking?.closed === false).length
+        : undefined,
     };
   }
 
@@ -242,11 +242,6 @@ class RowMaker {
   }
 }
 
-/** A count that only some runs can have. */
-function counted<Name extends string>(name: Name, count: number): Partial<Record<Name, number>> {
-  return count === 0 ? {} : ({ [name]: count } as Record<Name, number>);
-}
-
 /** Generated prompts that have less of the length asked for than this are counted. */
 const FULL = 0.9;
 
@@ -285,24 +280,16 @@ function comparisonRecord(comparison: Comparison, cells: readonly Cell[], arm: n
     bounds: comparison.bounds,
     p: comparison.p,
     test: comparison.test,
-    ...(midP === undefined ? {} : { mid_p: midP }),
+    mid_p: midP,
     lost: comparison.lost,
     gained: comparison.gained,
     same_outputs: comparison.sameOutputs,
-    ...(divergence === undefined ? {} : { first_divergence: divergence }),
-    ...(minimumDetectable === undefined ? {} : { minimum_detectable: minimumDetectable }),
-    ...(loss === undefined
-      ? {}
-      : {
-          gold_loss: {
-            items: loss.items,
-            difference: loss.difference,
-            ...(loss.interval === undefined ? {} : { interval: loss.interval }),
-          },
-        }),
+    first_divergence: divergence,
+    minimum_detectable: minimumDetectable,
+    gold_loss: loss && { items: loss.items, difference: loss.difference, interval: loss.interval },
     verdict: verdict.kind,
-    ...(verdict.itemsNeeded === undefined ? {} : { items_needed: verdict.itemsNeeded }),
-    ...(note === undefined ? {} : { note }),
+    items_needed: verdict.itemsNeeded,
+    note,
   };
 }
 

@@ -50,7 +50,7 @@ export async function* readCsvRows(
   Papa.parse<Record<string, string>>(text, {
     header: true,
     skipEmptyLines: true,
-    ...(delimiter === undefined ? {} : { delimiter }),
+    delimiter,
     step: ({ data, errors }, handle) => {
       sinceRow = 0;
       // A single column has no delimiter to detect, which is no error.

@@ -40,7 +40,7 @@ export function benchMeasurement(patterns: readonly NamedPattern[], phase: Timed
   const costs = { otherSeconds, fullLayerSeconds, sharedLayerSeconds };
   return {
     context,
-    ...(chunks === undefined ? {} : { chunks }),
+    chunks,
     arms: patterns.map(({ name, pattern }, index) => {
       const own = timings.patterns[index] as number[];
       const spread = spreadOf(own);

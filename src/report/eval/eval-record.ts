@@ -40,9 +40,7 @@ export function evalRecord(findings: EvalFindings): EvalResult {
       name: fingerprint.suite,
       version: fingerprint.suite_version,
       task_versions: Object.fromEntries(tasks.map(({ name, version }) => [name, version])),
-      ...(findings.sections === undefined
-        ? {}
-        : { sections: findings.sections.map(({ name, version, tasks: own }) => ({ name, version, tasks: [...own] })) }),
+      sections: findings.sections?.map(({ name, version, tasks: own }) => ({ name, version, tasks: [...own] })),
     },
     model: {
       name: fingerprint.model_name,

@@ -1,6 +1,5 @@
 /** What `search` returns: the content of the pattern file, and the same as a table. */
 
-import type { Estimate } from "../../base/estimate.ts";
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { countFull, type Pattern } from "../../pattern/pattern.ts";
@@ -71,13 +70,13 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
     loss: patternLoss(losses, last.pattern, baseline, sequences, factor).loss.mean,
     trajectory: nested ? last.steps.map((step) => trajectoryStep(step, sequences.length)) : [],
     patterns: result.patterns.map((found) => foundRecord(found, result, context, nested)),
-    ...(bend === undefined ? {} : { knee: bend }),
+    knee: bend,
     search: {
       strategy: strategy.name,
       objective,
       settings,
-      ...(result.isOptimum === true ? { optimum: true } : {}),
-      ...(typeof result.stability === "string" ? { stability_unknown: result.stability } : {}),
+      optimum: result.isOptimum === true || undefined,
+      stability_unknown: typeof result.stability === "string" ? result.stability : undefined,
       evaluations: result.evaluations,
       sequence_evaluations: result.sequenceEvaluations,
       frontier: result.frontier.map(({ pattern, evaluation }) => ({
@@ -86,12 +85,12 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
         loss: evaluation.loss,
         change: evaluation.change,
         change_error: evaluation.changeError,
-        ...partial(evaluation),
+        sequences: partOf(evaluation),
       })),
       layer_executions: sumExecutions(context.entries),
       seconds: context.entries.reduce((total, { seconds }) => total + seconds, 0),
     },
-    ...(context.server === undefined ? {} : { server: context.server }),
+    server: context.server,
     tool: context.tool,
   };
 }
@@ -104,8 +103,8 @@ function trajectoryStep(step: SearchStep, sequences: number): PatternFile["traje
       layer,
       loss,
       change_error: changeError,
-      ...(measured === sequences ? {} : { sequences: measured }),
-      ...(dropped ? { dropped } : {}),
+      sequences: measured === sequences ? undefined : measured,
+      dropped: dropped || undefined,
     })),
   };
 }
@@ -122,24 +121,21 @@ function stepRecord({ pattern, evaluation, lead, repetition }: SearchStep) {
     standard_error: evaluation.standardError,
     change: evaluation.change,
     change_error: evaluation.changeError,
-    ...partial(evaluation),
-    ...(lead === undefined
-      ? {}
-      : {
-          lead: {
-            over: lead.over,
-            nats: lead.mean,
-            standard_error: lead.standardError,
-            sequences: lead.sequences,
-            within_noise: lead.withinNoise,
-          },
-        }),
-    ...(repetition === undefined ? {} : { repetition }),
+    sequences: partOf(evaluation),
+    lead: lead && {
+      over: lead.over,
+      nats: lead.mean,
+      standard_error: lead.standardError,
+      sequences: lead.sequences,
+      within_noise: lead.withinNoise,
+    },
+    repetition,
   };
 }
 
-function partial({ complete, sequences }: PatternEvaluation): { sequences?: number } {
-  return complete ? {} : { sequences };
+/** Sequences of an evaluation that is not over all of them. */
+function partOf({ complete, sequences }: PatternEvaluation): number | undefined {
+  return complete ? undefined : sequences;
 }
 
 function foundRecord(found: Found, result: SearchResult, context: SearchContext, nested: boolean): FoundRecord {
@@ -154,56 +150,45 @@ function foundRecord(found: Found, result: SearchResult, context: SearchContext,
     standard_error: loss.standardError,
     change: change.mean,
     change_error: change.standardError,
-    ...klRecord(kl),
+    kl: kl?.mean,
+    kl_error: kl?.standardError,
     found_by: foundBy,
-    ...(nested || steps.length === 0 ? {} : { steps: steps.map(otherStep) }),
-    ...sourceRecords(pattern, context),
-    ...(heldOut.length === 0
-      ? {}
-      : { held_out: heldOutRecord(patternLoss(losses, pattern, baseline, heldOut, weigh(heldOut))) }),
-    ...stabilityRecord(countFull(pattern), result),
-    ...(found.repetition === undefined ? {} : { repetition: found.repetition }),
-    ...(refined === undefined ? {} : { second_look: refinementRecord(refined, pattern, context) }),
+    steps: nested || steps.length === 0 ? undefined : steps.map(otherStep),
+    sources: sourceRecords(pattern, context),
+    held_out:
+      heldOut.length === 0 ? undefined : heldOutRecord(patternLoss(losses, pattern, baseline, heldOut, weigh(heldOut))),
+    stability: stabilityRecord(countFull(pattern), result),
+    repetition: found.repetition,
+    second_look: refined && refinementRecord(refined, pattern, context),
   };
 }
 
-function stabilityRecord(size: number, { stability }: SearchResult): Pick<FoundRecord, "stability"> {
+function stabilityRecord(size: number, { stability }: SearchResult): FoundRecord["stability"] {
   const own = typeof stability === "string" ? undefined : stability?.find(({ retain }) => retain === size);
-  if (own === undefined) return {};
+  if (own === undefined) return undefined;
   const { resamples, agreement, full, needed, tried } = own;
-  return {
-    stability: {
-      resamples,
-      agreement,
-      full: [...full],
-      ...(needed === undefined ? {} : { sequences_needed: needed }),
-      sequences_tried: tried,
-    },
-  };
+  return { resamples, agreement, full: [...full], sequences_needed: needed, sequences_tried: tried };
 }
 
 /** What a pattern changes on each source, where there are several. */
-function sourceRecords(
-  pattern: Pattern,
-  { set, losses, baseline, sequences }: SearchContext,
-): Pick<FoundRecord, "sources"> {
-  if (set.sources.length === 1) return {};
+function sourceRecords(pattern: Pattern, { set, losses, baseline, sequences }: SearchContext): FoundRecord["sources"] {
+  if (set.sources.length === 1) return undefined;
   const judged = new Set(sequences);
-  return {
-    sources: set.sources.map(({ name, sequences: all }) => {
-      const own = all.filter((index) => judged.has(index));
-      const { loss, change } = patternLoss(losses, pattern, baseline, own);
-      return { source: name, loss: loss.mean, change: change.mean, change_error: change.standardError };
-    }),
-  };
+  return set.sources.map(({ name, sequences: all }) => {
+    const own = all.filter((index) => judged.has(index));
+    const { loss, change } = patternLoss(losses, pattern, baseline, own);
+    return { source: name, loss: loss.mean, change: change.mean, change_error: change.standardError };
+  });
 }
 
 function heldOutRecord({ loss, change, kl }: PatternLoss): NonNullable<FoundRecord["held_out"]> {
-  return { loss: loss.mean, change: change.mean, change_error: change.standardError, ...klRecord(kl) };
-}
-
-function klRecord(kl: Estimate | undefined): { kl?: number; kl_error?: number | null } {
-  return kl === undefined ? {} : { kl: kl.mean, kl_error: kl.standardError };
+  return {
+    loss: loss.mean,
+    change: change.mean,
+    change_error: change.standardError,
+    kl: kl?.mean,
+    kl_error: kl?.standardError,
+  };
 }
 
 function refinementRecord(
@@ -218,7 +203,8 @@ function refinementRecord(
     gain: gain.mean,
     gain_error: gain.standardError,
     tried,
-    ...(out === undefined ? {} : { held_out_gain: out.mean, held_out_gain_error: out.standardError }),
+    held_out_gain: out?.mean,
+    held_out_gain_error: out?.standardError,
   };
 }
 
@@ -236,8 +222,8 @@ export function executionsRecord({
     indexer,
     naive_body: naiveBody,
     naive_indexer: naiveIndexer,
-    ...(rows === undefined ? {} : { rows }),
-    ...(loads === undefined ? {} : { loads }),
+    rows,
+    loads,
   };
 }
 
@@ -250,7 +236,7 @@ function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executio
     for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += executions[key];
     for (const key of Object.keys(rows) as (keyof typeof rows)[]) rows[key] += executions.rows?.[key] ?? 0;
   }
-  return { ...total, rows, ...(loads.passes === 0 ? {} : { loads }) };
+  return { ...total, rows, loads: loads.passes === 0 ? undefined : loads };
 }
 
 export function formatSearchReport(file: PatternFile): string {

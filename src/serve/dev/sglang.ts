@@ -112,7 +112,7 @@ export function sglangServerInfo(
 ): Record<string, unknown> {
   const { calls } = patternSwitch.count(false);
   const error = patternSwitch.refused;
-  const state = { ...patternSwitch.describe(), calls, ...(error === undefined ? {} : { error }) };
+  const state = { ...patternSwitch.describe(), calls, error };
   return {
     model_path: patterns.model,
     served_model_name: patterns.model,
