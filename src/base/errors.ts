@@ -18,7 +18,7 @@ export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
 export interface ErrorDetails {
   /** What the user can do about it: usually the next command. */
-  hint?: string;
+  hint?: string | undefined;
   cause?: unknown;
 }
 

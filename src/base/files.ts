@@ -45,10 +45,7 @@ export function writeFailure(what: string, error: unknown, hint?: string): unkno
   const code = systemErrorCode(error);
   if (code === undefined || error instanceof IndexCacheError) return error;
   const Failure = pathErrors.has(code) ? InputError : RuntimeFailure;
-  return new Failure(`${what}: ${describeSystemError(code)}`, {
-    cause: error,
-    ...(hint === undefined ? {} : { hint }),
-  });
+  return new Failure(`${what}: ${describeSystemError(code)}`, { cause: error, hint });
 }
 
 /** Words for the system errors that users meet. */

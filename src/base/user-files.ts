@@ -162,8 +162,5 @@ function tooLarge(size: number, limit: number): string {
 }
 
 function refusal(noun: string, reason: string, { verb = "read", hint }: ReadingDetails, cause?: unknown): InputError {
-  return new InputError(`Cannot ${verb} ${noun}: ${reason}`, {
-    ...(hint === undefined ? {} : { hint }),
-    ...(cause === undefined ? {} : { cause }),
-  });
+  return new InputError(`Cannot ${verb} ${noun}: ${reason}`, { hint, cause });
 }

@@ -299,7 +299,7 @@ class Binder implements LayerBinder {
       });
     }
     const hint = this.#lackingHint(name);
-    throw new InputError(`"${folder}" lacks tensor "${name}"`, hint === undefined ? {} : { hint });
+    throw new InputError(`"${folder}" lacks tensor "${name}"`, { hint });
   }
 
   #lackingHint(name: string): string | undefined {

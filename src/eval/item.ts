@@ -20,32 +20,32 @@ export interface EvalItem {
   id: string;
   task: string;
   /** RULER's target length in tokens; absent where a suite has none. */
-  length?: number;
+  length?: number | undefined;
   prompt: ItemPrompt;
   /** Gold answers, at least one. */
   references: readonly string[];
   /** Text that is scored by teacher forcing after the prompt, with the blank that leads it if the prompt needs one. */
   goldAnswer: string;
   /** Labels of a multiple choice, in order, such as A to D; absent for other tasks. */
-  choices?: readonly string[];
+  choices?: readonly string[] | undefined;
   /** Multiple choice: `goldAnswer` without its label, such as "\nThe correct answer is (". */
-  choiceLead?: string;
+  choiceLead?: string | undefined;
   /** A second turn (LongBench v2 with chain of thought): its output is scored instead of the first one. */
-  followUp?: { maxNewTokens: number; prompt(firstOutput: string): ItemPrompt };
+  followUp?: { maxNewTokens: number; prompt(firstOutput: string): ItemPrompt } | undefined;
   /** MRCR: what an answer has to begin with to count at all. */
-  requiredStart?: string;
+  requiredStart?: string | undefined;
   /** LongBench's list of classes. */
-  classes?: readonly string[];
+  classes?: readonly string[] | undefined;
   /** Items that share an article or context, for clustered statistics. */
-  cluster?: string;
+  cluster?: string | undefined;
   /** Groups that results are also given by: difficulty, length class, domain, language. */
-  groups?: Readonly<Record<string, string>>;
+  groups?: Readonly<Record<string, string>> | undefined;
   /** Tokens before and after middle truncation; absent where nothing was cut. */
-  truncated?: { before: number; after: number };
+  truncated?: { before: number; after: number } | undefined;
   /** RULER: tokens before the first answer, and 0 to 1 of the prompt. */
-  depth?: { tokens: number; share: number };
+  depth?: { tokens: number; share: number } | undefined;
   /** Generated prompts: wrapper, prompt and the task's own answer budget as a share of the length asked for. */
-  fill?: number;
+  fill?: number | undefined;
 }
 
 export interface EvalTask {
@@ -62,9 +62,9 @@ export interface EvalTask {
   /**
    * The token of a line break ends a generation, and neither it nor an end of sequence may come first: LongBench's samsum.
    */
-  oneLine?: boolean;
+  oneLine?: boolean | undefined;
   /** An item with an empty output is scored under no arm, as LongBench v2's own code leaves it out. */
-  dropsEmpty?: boolean;
+  dropsEmpty?: boolean | undefined;
   /** 0 to 1. The output is the text after `answerPrefix`. */
   score(output: string, item: EvalItem): number;
 }
@@ -88,12 +88,12 @@ export interface Suite {
   version: number;
   tasks: readonly EvalTask[];
   /** Suites that were joined into this one, by the names of their tasks; absent for a suite that is one. */
-  sections?: readonly SuiteSection[];
+  sections?: readonly SuiteSection[] | undefined;
   skipped: readonly SkippedTask[];
   /** What a reader of the scores has to know: a haystack of one's own, a ratio that is not the official one. */
   notes: readonly string[];
   /** Items that `items` will give, where that is known beforehand. */
-  total?: number;
+  total?: number | undefined;
   /** Records that were bad and left out under --skip-bad; complete once `items` ends. */
   bad: { where: string; problem: string }[];
   /** Items in a fixed order, made or read one at a time; the caller may stop early. */

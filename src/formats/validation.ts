@@ -10,10 +10,7 @@ import { InputError } from "../base/errors.ts";
 export function checkShape<T>(value: unknown, schema: z.ZodType<T>, what: string, hint?: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new InputError(`${what}: ${describeIssues(result.error)}`, {
-    ...(hint === undefined ? {} : { hint }),
-    cause: result.error,
-  });
+  throw new InputError(`${what}: ${describeIssues(result.error)}`, { hint, cause: result.error });
 }
 
 /** Levels of arrays and objects in one another; no file of ours, and none that is read, has a tenth of them. */
@@ -40,12 +37,12 @@ export function parseJson<T>(text: string, schema: z.ZodType<T>, what: string, h
     value = JSON.parse(text);
   } catch (error) {
     throw new InputError(`${what} is not JSON: ${error instanceof Error ? error.message : String(error)}`, {
-      ...(hint === undefined ? {} : { hint }),
+      hint,
       cause: error,
     });
   }
   if (nestsDeeperThan(value, MOST_LEVELS)) {
-    throw new InputError(`${what} ${TOO_DEEP}`, hint === undefined ? {} : { hint });
+    throw new InputError(`${what} ${TOO_DEEP}`, { hint });
   }
   return checkShape(value, schema, what, hint);
 }

@@ -26,7 +26,9 @@ export interface LossRecord {
   /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
   loads?: { passes: number; layers: number; bytes: number } | undefined;
   /** Where there are several: `loss` is the weighted mean of theirs. */
-  sources?: { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[] | undefined;
+  sources?:
+    | { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[]
+    | undefined;
 }
 
 /** What a source of the text adds to a loss. */

@@ -118,7 +118,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
         ...inputs,
         described: { ...inputs.described, ...(runner.threads === undefined ? {} : { threads: runner.threads }) },
         tasks: inputs.suite.tasks,
-        ...(inputs.suite.sections === undefined ? {} : { sections: inputs.suite.sections }),
+        sections: inputs.suite.sections,
         items,
         statistics: statisticsOf(flags),
         notes: notesOf(inputs),

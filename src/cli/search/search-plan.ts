@@ -41,7 +41,7 @@ export async function showPlan(work: Planned): Promise<void> {
     seconds_per_evaluation: seconds,
     seconds: perLayer * foreseen.layers + (loads === undefined ? 0 : loads.seconds * foreseen.passes),
     memory: evaluator.plan,
-    ...(loads === undefined ? {} : { weights: await measuredWeights(work, loads) }),
+    weights: loads && (await measuredWeights(work, loads)),
   };
   terminal.answer(record, () => formatSearchPlan(record));
 }
@@ -61,7 +61,7 @@ function planRecord(
     targets,
     patterns: foreseen.evaluations,
     exact: foreseen.exact,
-    ...(foreseen.isOptimum ? { optimum: true as const } : {}),
+    optimum: foreseen.isOptimum || undefined,
     sequences: sequences.length,
     held_out_sequences: heldOut.length,
     layers: foreseen.layers,
@@ -93,9 +93,9 @@ function needsRecord({ stored, loaded, largestLayer, whole, least, memory, inTur
     whole_bytes: whole,
     least_bytes: least,
     memory_bytes: memory,
-    ...(inTurn === undefined
-      ? {}
-      : { layers_that_stay: inTurn.stay, bytes_per_pass: inTurn.pass.stored, loaded_per_pass: inTurn.pass.loaded }),
+    layers_that_stay: inTurn?.stay,
+    bytes_per_pass: inTurn?.pass.stored,
+    loaded_per_pass: inTurn?.pass.loaded,
   };
 }
 
@@ -148,9 +148,7 @@ export async function showPlanOfConfig(
     weights: {
       ...needsRecord(needs),
       passes: foreseen.passes,
-      ...(passBytes === undefined
-        ? {}
-        : { seconds_per_pass: passBytes.stored / readRate + passBytes.loaded / packRate }),
+      seconds_per_pass: passBytes && passBytes.stored / readRate + passBytes.loaded / packRate,
       measured: false,
       known_from: isHere ? "weights" : "config.json",
       teraflops_per_layer_run: (2 * activeElements(config) * length) / 1e12,

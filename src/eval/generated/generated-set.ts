@@ -34,9 +34,9 @@ export interface SetSettings {
   limit: number;
   steps: FillSteps;
   /** SHA-256 of the user's file that the task draws from, if it does. */
-  dataHash?: string;
-  cacheFolder?: string;
-  signal?: AbortSignal;
+  dataHash?: string | undefined;
+  cacheFolder?: string | undefined;
+  signal?: AbortSignal | undefined;
   /** What a perfect model would say after the prompt, with the blank that leads it. */
   goldAnswer(sample: GeneratedSample): string;
 }
@@ -261,8 +261,8 @@ function toItem(
     prompt: { user: sample.input, answerPrefix: sample.answerPrefix, chat: true },
     references: sample.outputs,
     goldAnswer: goldAnswer(sample),
-    ...(sample.cluster === undefined ? {} : { cluster: sample.cluster }),
-    ...(before === undefined ? {} : { depth: { tokens: before, share: before / tokens } }),
+    cluster: sample.cluster,
+    depth: before === undefined ? undefined : { tokens: before, share: before / tokens },
     fill: Math.min(1, (tokens + wrapperTokens + task.maxNewTokens) / length),
   };
 }

@@ -29,8 +29,8 @@ export function askedSet<T extends EvalTask>(task: T, length: number, options: G
     tokenizerHash,
     wrapperTokens,
     limit: whole - wrapperTokens,
-    ...(cacheFolder === undefined ? {} : { cacheFolder }),
-    ...(signal === undefined ? {} : { signal }),
+    cacheFolder,
+    signal,
   };
 }
 

@@ -38,7 +38,7 @@ function define<Name extends string>(name: Name, edition: "v1" | "e", help: stri
       })),
     async tasks({ codeRatio = longbenchOptions.codeRatio.default }) {
       const segment = await loadSegmentation();
-      const tasks = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
+      const tasks = longbenchTasks({ codeRatio, segment });
       return tasks.filter((task) => segment !== undefined || !needsSegmentation(task));
     },
     open: (options) => openLongbench(name, edition, options),
@@ -62,7 +62,7 @@ async function openLongbench(name: string, edition: "v1" | "e", options: Longben
   requireRoomForPrompts(options);
   const names = chooseTasks(tasksOf(edition, { codeRatio }), name, options);
   const segment = names.some(needsSegmentation) ? await loadSegmentation() : undefined;
-  const all = longbenchTasks({ codeRatio, ...(segment === undefined ? {} : { segment }) });
+  const all = longbenchTasks({ codeRatio, segment });
   const wanted = all.filter(({ name }) => names.some((task) => task.name === name));
   const skipped: SkippedTask[] = [];
   const scorable = wanted.filter((task) => {
@@ -238,14 +238,14 @@ function toItem(
     prompt: { user: text, answerPrefix: "", chat: task.chat },
     references: answers,
     goldAnswer: leadOf(text) + (answers[0] ?? ""),
-    ...(classes === undefined ? {} : { classes }),
+    classes,
     cluster: hashBytes(context).slice(0, 16),
     groups: {
       category: task.category,
       language: language ?? task.language,
       ...(edition === "e" && length !== undefined ? { bucket: bucketOf(length) } : {}),
     },
-    ...(truncated === undefined ? {} : { truncated }),
+    truncated,
   };
 }
 

@@ -52,7 +52,7 @@ export interface LongbenchTask extends EvalTask {
 export interface ScoringTools {
   codeRatio: CodeRatio;
   /** Absent where jieba is not installed; the tasks that need it are skipped then. */
-  segment?: Segment;
+  segment?: Segment | undefined;
 }
 
 type Row = [
@@ -109,8 +109,8 @@ export function longbenchTasks(tools: ScoringTools): LongbenchTask[] {
     chat: !completed.has(name),
     inE: inE !== undefined,
     stop: [],
-    // The model would go on with another dialogue.
-    ...(name === "samsum" ? { oneLine: true } : {}),
+    // The model would continue with another dialogue.
+    oneLine: name === "samsum",
     score(output, { references, classes = [] }) {
       const prediction = scoredOnFirstLine.has(name) ? firstLine(output) : output;
       return longbenchScore(metric, prediction, references, classes, tools);

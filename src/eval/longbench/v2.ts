@@ -29,7 +29,7 @@ function longbenchV2Task(cot: boolean, emptyOutputs: EmptyOutputs = longbenchV2O
     scores: "binary",
     maxNewTokens: cot ? THOUGHT_TOKENS : ANSWER_TOKENS,
     stop: [],
-    ...(emptyOutputs === "drop" ? { dropsEmpty: true } : {}),
+    dropsEmpty: emptyOutputs === "drop",
     score: (output, { references }) => (extractAnswer(output) === references[0] ? 1 : 0),
   };
 }
@@ -120,7 +120,7 @@ function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: 
     groups: Object.fromEntries(
       Object.entries(groups).filter((entry): entry is [string, string] => entry[1] !== undefined),
     ),
-    ...(truncated === undefined ? {} : { truncated }),
+    truncated,
   };
 }
 

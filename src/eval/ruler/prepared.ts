@@ -247,13 +247,14 @@ function toItem(task: RulerTask, id: string, record: PreparedRecord, length: num
   return {
     id,
     task: task.name,
-    ...(length === undefined ? {} : { length }),
+    length,
     prompt,
     references: outputs,
     goldAnswer: goldAnswerAfter(input + prompt.answerPrefix, task, outputs),
-    ...(before === undefined || tokens === undefined
-      ? {}
-      : { depth: { tokens: before, share: Math.min(1, before / Math.max(1, tokens - task.maxNewTokens)) } }),
+    depth:
+      before === undefined || tokens === undefined
+        ? undefined
+        : { tokens: before, share: Math.min(1, before / Math.max(1, tokens - task.maxNewTokens)) },
   };
 }
 

@@ -131,7 +131,7 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
     steps,
     goldAnswer: ({ input, answerPrefix, outputs }: GeneratedSample) =>
       goldAnswerAfter(input + answerPrefix, task, outputs),
-    ...(dataHash === undefined ? {} : { dataHash }),
+    dataHash,
   }));
   return sets.find(fits) ?? requireFit(sets);
 }

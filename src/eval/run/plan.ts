@@ -12,7 +12,7 @@ export interface EvaluationPlan {
 
 export interface PlannedCell {
   task: string;
-  length?: number;
+  length?: number | undefined;
   items: number;
   prompt_tokens: number;
   longest_prompt: number;
@@ -49,7 +49,7 @@ function cellOf(cells: Map<string, PlannedCell>, task: EvalTask, { length }: Eva
   if (cell === undefined) {
     cell = {
       task: task.name,
-      ...(length === undefined ? {} : { length }),
+      length,
       items: 0,
       prompt_tokens: 0,
       longest_prompt: 0,

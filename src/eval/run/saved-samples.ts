@@ -83,13 +83,13 @@ function savedItem({ id, task, length, item }: Sample): EvalItem {
   return {
     id,
     task,
-    ...(length === undefined ? {} : { length }),
+    length,
     prompt: { user: "", answerPrefix: "", chat: false },
     references: item.references,
     goldAnswer: item.gold_answer,
-    ...(item.required_start === undefined ? {} : { requiredStart: item.required_start }),
-    ...(item.choices === undefined ? {} : { choices: item.choices }),
-    ...(item.classes === undefined ? {} : { classes: item.classes }),
-    ...(item.groups === undefined ? {} : { groups: item.groups }),
+    requiredStart: item.required_start,
+    choices: item.choices,
+    classes: item.classes,
+    groups: item.groups,
   };
 }

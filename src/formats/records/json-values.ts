@@ -209,10 +209,7 @@ class Splitter {
   }
 
   #malformed(reason: string, hint?: string): InputError {
-    return new InputError(
-      `${capitalized(this.#what)}, line ${this.#line} is not JSON: ${reason}`,
-      hint === undefined ? {} : { hint },
-    );
+    return new InputError(`${capitalized(this.#what)}, line ${this.#line} is not JSON: ${reason}`, { hint });
   }
 
   /** The object around the records has ended: without them it must be JSON, too. */

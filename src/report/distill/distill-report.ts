@@ -20,12 +20,12 @@ export interface DistillRecord {
   kept_steps: Record<string, number>;
   held_out_sequences: number;
   /** Nats per token. */
-  losses?: { own: number; before?: number; after: number };
+  losses?: { own: number; before: number | undefined; after: number } | undefined;
   /** Loss above the model's own pattern, as it was before the training. */
-  before?: { mean: number; standard_error: number | null };
-  after?: { mean: number; standard_error: number | null };
+  before?: { mean: number; standard_error: number | null } | undefined;
+  after?: { mean: number; standard_error: number | null } | undefined;
   /** What the training changed: after less before. */
-  change?: { mean: number; standard_error: number | null };
+  change?: { mean: number; standard_error: number | null } | undefined;
 }
 
 export function distillRecord({
@@ -55,14 +55,9 @@ export function distillRecord({
   const untrained = before.chosen;
   return {
     ...record,
-    losses: {
-      own: before.own.loss,
-      ...(untrained === undefined ? {} : { before: untrained.loss }),
-      after: trained.loss,
-    },
-    ...(untrained === undefined
-      ? {}
-      : { before: estimate(lossChange(untrained, before.own)), change: estimate(lossChange(trained, untrained)) }),
+    losses: { own: before.own.loss, before: untrained?.loss, after: trained.loss },
+    before: untrained && estimate(lossChange(untrained, before.own)),
+    change: untrained && estimate(lossChange(trained, untrained)),
     after: estimate(lossChange(trained, before.own)),
   };
 

@@ -18,7 +18,7 @@ export interface EvalFindings {
   arms: readonly Arm[];
   tasks: readonly EvalTask[];
   /** Suites that were joined into the one that ran. */
-  sections?: readonly SuiteSection[];
+  sections?: readonly SuiteSection[] | undefined;
   /** Samples of each item in the order of the arms, items in the order of the suite. */
   items: readonly Sample[][];
   statistics: StatisticsSettings;

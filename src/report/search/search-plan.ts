@@ -13,20 +13,20 @@ export interface SearchPlanRecord {
   patterns: number;
   exact: boolean;
   /** Every pattern of the wanted sizes is among them. */
-  optimum?: true;
+  optimum?: true | undefined;
   sequences: number;
   held_out_sequences: number;
   /** Body layers of one sequence, with states of the base reused; `naive_layers` with full forward passes. */
   layers: number;
   naive_layers: number;
   /** Of sequences that no text has been cut into: by --sequence-length, or the default. */
-  sequence_length?: number;
+  sequence_length?: number | undefined;
   /** Measured; absent where the model cannot be run here. */
-  seconds_per_evaluation?: number;
-  seconds?: number;
-  memory?: string[];
+  seconds_per_evaluation?: number | undefined;
+  seconds?: number | undefined;
+  memory?: string[] | undefined;
   /** Where layers are loaded in turn, or the model is not here. */
-  weights?: WeightsRecord;
+  weights?: WeightsRecord | undefined;
 }
 
 /** What weights take, in bytes. */
@@ -43,17 +43,17 @@ export interface WeightsRecord {
   least_bytes: number;
   /** What they may have. */
   memory_bytes: number;
-  layers_that_stay?: number;
+  layers_that_stay?: number | undefined;
   /** Read from the files in one pass over the layers. */
-  bytes_per_pass?: number;
-  loaded_per_pass?: number;
+  bytes_per_pass?: number | undefined;
+  loaded_per_pass?: number | undefined;
   /** Passes over the layers, at most. */
   passes: number;
-  seconds_per_pass?: number;
+  seconds_per_pass?: number | undefined;
   /** Whether `seconds_per_pass` was measured here, or assumes 3 GB/s of reading and 0.3 GB/s of packing. */
   measured: boolean;
   /** Of matrix products with weights, for one sequence in one layer. */
-  teraflops_per_layer_run?: number;
+  teraflops_per_layer_run?: number | undefined;
 }
 
 export function formatSearchPlan(plan: SearchPlanRecord): string {
