@@ -72,7 +72,7 @@ describe("rows", () => {
     expect(dropped).toMatchObject({ items: 1, counts: { dropped_empty: 2 } });
     const [kept] = rows(items);
     expect(kept?.items).toBe(3);
-    expect(kept?.counts).not.toHaveProperty("dropped_empty");
+    expect(kept?.counts.dropped_empty).toBeUndefined();
   });
 
   test("count thoughts that never closed, and prompts that fill less than 90% of their length", () => {
@@ -82,7 +82,7 @@ describe("rows", () => {
       pair({ id: "b", ...thinking(true), item: { fill: 0.8 } }),
     ]);
     expect(row).toMatchObject({ counts: { underfilled: 1 }, arms: [{ unclosed: 0 }, { unclosed: 1 }] });
-    expect(rows([pair({ id: "a" })])[0]?.arms[0]).not.toHaveProperty("unclosed");
+    expect(rows([pair({ id: "a" })])[0]?.arms[0]?.unclosed).toBeUndefined();
   });
 
   test("count empty outputs, those that the budget ended, and truncated prompts", () => {
