@@ -22,8 +22,8 @@ export interface EvaluateContext {
   /** Patterns measured so far that may become the next base, the likeliest first: their states are worth keeping. */
   keep(): readonly Pattern[];
   /** From 1: measure once more what was measured before; absent for the first measurement. */
-  repeat?: number;
-  signal?: AbortSignal;
+  repeat?: number | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -68,10 +68,10 @@ export interface SearchOptions {
    * For an evaluator whose measurements repeat up to noise only: rounds in which candidates of a step are measured again
    * that the noise does not separate. Absent for exact ones: nothing is measured twice.
    */
-  repeats?: number;
+  repeats?: number | undefined;
   /** What a rehearsal of this search foresees, if the caller has made one. */
   foreseen?: Rehearsal;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** A search without a model: what it takes. */
@@ -97,7 +97,7 @@ export interface Candidate {
   /** The layer that is flipped; the lowest one if a strategy flips several at once. */
   layer: number;
   /** The other flipped layers, ascending. */
-  others?: readonly number[];
+  others?: readonly number[] | undefined;
   loss: number;
   /** Paired, against the search's start. */
   changeError: number | null;
@@ -130,13 +130,13 @@ export interface SearchStep {
   /** The pattern after the step. */
   pattern: Pattern;
   flippedLayer: number;
-  otherLayers?: readonly number[];
+  otherLayers?: readonly number[] | undefined;
   evaluation: PatternEvaluation;
   /** Everything that was tried from the same pattern, ascending. */
   candidates: Candidate[];
   /** Undefined for a step with one candidate. */
-  lead?: Lead;
-  repetition?: Repetition;
+  lead?: Lead | undefined;
+  repetition?: Repetition | undefined;
 }
 
 /** The best pattern found with a number of Full layers, and how it came about, first step to last. */
@@ -176,7 +176,7 @@ export interface SearchResult {
   sequenceEvaluations: number;
   /** Body layers of one sequence that this takes, by `LayerCost`. */
   layers: number;
-  refinements?: Refinement[];
+  refinements?: Refinement[] | undefined;
   /** Every pattern of the wanted sizes was measured. */
   isOptimum?: true;
   /** Of each pattern with fewer Full layers than the model, or why it is not known; absent unless it was asked for. */

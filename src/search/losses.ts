@@ -45,7 +45,10 @@ export class LossTable {
   constructor(
     sequences: readonly number[],
     start: Pattern,
-    { sources = [sequences], across = "mean" }: { sources?: readonly (readonly number[])[]; across?: Across } = {},
+    {
+      sources = [sequences],
+      across = "mean",
+    }: { sources?: readonly (readonly number[])[]; across?: Across | undefined } = {},
   ) {
     this.sequences = sequences;
     this.sources = sources;

@@ -16,7 +16,7 @@ interface PathPoint {
 interface AcceptedStep {
   /** The flipped layers, and what the first of them became. */
   layer: number;
-  others?: readonly number[];
+  others?: readonly number[] | undefined;
   letter: "F" | "S";
   loss: number;
 }
@@ -240,8 +240,7 @@ function withBest(bests: SearchProgress["bests"], pattern: Pattern, loss: number
 
 function acceptedStep({ pattern, flippedLayer, otherLayers, evaluation }: SearchStep): AcceptedStep {
   const letter = pattern[flippedLayer] === "S" ? "S" : "F";
-  const others = otherLayers === undefined ? {} : { others: otherLayers };
-  return { layer: flippedLayer, ...others, letter, loss: evaluation.loss };
+  return { layer: flippedLayer, others: otherLayers, letter, loss: evaluation.loss };
 }
 
 /** Whether two candidates of one step flip the same layers. */

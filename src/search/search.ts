@@ -31,8 +31,11 @@ export async function* search(method: SearchMethod, options: SearchOptions): Asy
   const { space, targets } = options;
   const foreseen = options.foreseen ?? (await rehearse(method, options));
   yield { kind: "plan", strategy: method.strategy.name, start: space.start, targets, foreseen };
-  const judged = { ...options, ...acrossOf(method) };
-  const trials = new Trials(judged, withRepeats(screeningOf(method), options.repeats), foreseen);
+  const trials = new Trials(
+    { ...options, across: method.across },
+    withRepeats(screeningOf(method), options.repeats),
+    foreseen,
+  );
   const result = yield* walk(method, trials, targets);
   yield { kind: "found", result };
   const stability =
@@ -97,14 +100,7 @@ export async function rehearse(
     passes++;
     return measure(requests, context);
   };
-  const options = {
-    space,
-    targets,
-    sequences,
-    evaluate,
-    ...acrossOf(method),
-    ...(repeats === undefined ? {} : { repeats }),
-  };
+  const options = { space, targets, sequences, evaluate, across: method.across, repeats };
   const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
   const work = walk(method, trials, targets);
   let layers = 0;
@@ -174,7 +170,7 @@ async function* walk(
     evaluations,
     sequenceEvaluations,
     layers: trials.cost.total,
-    ...(refinements === undefined ? {} : { refinements }),
+    refinements,
     ...(trials.isOptimum ? { isOptimum: true } : {}),
   };
 }
@@ -188,10 +184,6 @@ export function sequencesAtOnce(method: SearchMethod, sequences: number): number
 function screeningOf({ race, bounded: isBounded }: SearchMethod): Screening {
   if (race !== undefined) return raced(race);
   return isBounded === true ? bounded : complete;
-}
-
-function acrossOf({ across }: SearchMethod): Pick<SearchMethod, "across"> {
-  return across === undefined ? {} : { across };
 }
 
 function withRepeats(screening: Screening, repeats: number | undefined): Screening {

@@ -49,8 +49,8 @@ export function follow(trials: Trials, from: Found, tried: readonly Tried[]): Fo
         ...(otherLayers.length === 0 ? {} : { otherLayers }),
         evaluation: one.evaluation,
         candidates,
-        ...(lead === undefined ? {} : { lead }),
-        ...(trials.repetition === undefined ? {} : { repetition: trials.repetition }),
+        lead,
+        repetition: trials.repetition,
       };
       return {
         pattern: one.pattern,

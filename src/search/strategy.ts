@@ -58,7 +58,7 @@ export interface SearchMethod {
   /** Judge candidates by as few sequences as a test asks for. */
   race?: RaceSettings;
   /** How sources of text count together; by their mean if absent. */
-  across?: Across;
+  across?: Across | undefined;
   /** Losses are never negative and add up (KL): candidates may be dropped by what they have lost so far. */
   bounded?: boolean;
 }

@@ -64,7 +64,7 @@ export class Trials {
   readonly #patterns = new Set<Pattern>();
 
   constructor(
-    options: SearchOptions & { across?: Across },
+    options: SearchOptions & { across?: Across | undefined },
     screening: Screening,
     foreseen: Pick<Rehearsal, "steps" | "calls">,
   ) {
@@ -250,7 +250,7 @@ export class Trials {
     }));
     const base = open[0]?.base;
     const asked = open.filter(({ sequences }) => sequences.length > 0);
-    const context = { keep: () => (base === undefined ? [] : this.cost.leaders(base)), ...this.#interruption };
+    const context = { keep: () => (base === undefined ? [] : this.cost.leaders(base)), signal: this.#signal };
     const measured = asked.length === 0 ? undefined : this.#evaluate(asked, context)[Symbol.asyncIterator]();
     try {
       for (const [place, { pattern, sequences }] of requests.entries()) {
@@ -274,12 +274,8 @@ export class Trials {
   }
 
   async #repeat(request: PatternRequest, repeat: number): Promise<readonly WeightedLoss[]> {
-    for await (const losses of this.#evaluate([request], { keep: () => [], repeat, ...this.#interruption }))
-      return losses;
+    const again = { keep: () => [], repeat, signal: this.#signal };
+    for await (const losses of this.#evaluate([request], again)) return losses;
     return [];
-  }
-
-  get #interruption(): { signal?: AbortSignal } {
-    return this.#signal === undefined ? {} : { signal: this.#signal };
   }
 }

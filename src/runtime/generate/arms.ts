@@ -121,22 +121,15 @@ export class Arms implements ArmRunner {
     signal: AbortSignal | undefined,
   ): Promise<GenerationResult> {
     const { prompt, maxNewTokens, stop, stopIds, minNewTokens, sampling } = request;
-    const text = this.#tokenizer.detokenizer();
     const options = {
       prefilled: logits,
-      maxNewTokens,
       window: this.#window,
       eosIds: this.#eosIds,
-      stop,
-      text,
-      ...(stopIds === undefined ? {} : { stopIds }),
-      ...(minNewTokens === undefined ? {} : { minNewTokens }),
-      ...(sampling === undefined ? {} : { sample: createSampler(sampling) }),
+      text: this.#tokenizer.detokenizer(),
+      sample: sampling && createSampler(sampling),
+      ...{ maxNewTokens, minNewTokens, stop, stopIds, signal },
     };
-    for await (const event of generate(decoder, prompt, {
-      ...options,
-      ...(signal === undefined ? {} : { signal }),
-    })) {
+    for await (const event of generate(decoder, prompt, options)) {
       if (event.kind === "done") return event.result;
     }
     throw new Error("the generation ended without a result");

@@ -15,13 +15,13 @@ export interface EndingOptions {
   maxNewTokens: number;
   /** Positions that the model was made for; generation ends there. */
   window: number;
-  text?: TextStream;
+  text?: TextStream | undefined;
   /** Any of these ends the text; empty to go on past them. */
   eosIds?: readonly number[];
   /** Any of these in the text ends it; the stop string itself is left out. */
   stop?: readonly string[];
   /** Any of these ends it as a stop string does. */
-  stopIds?: readonly number[];
+  stopIds?: readonly number[] | undefined;
 }
 
 export class Continuation {

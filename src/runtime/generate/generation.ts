@@ -6,12 +6,12 @@ import { Continuation, type EndingOptions, type Finish } from "./continuation.ts
 import { mostLikely, type Sampler } from "./sampling.ts";
 
 export interface GenerationOptions extends EndingOptions {
-  sample?: Sampler;
+  sample?: Sampler | undefined;
   /** Before so many tokens neither `eosIds` nor `stopIds` may come: they count as impossible. Default 0. */
-  minNewTokens?: number;
+  minNewTokens?: number | undefined;
   /** Logits after the prompt, where it is in the decoder's caches already. */
   prefilled?: Float32Array;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export interface GenerationResult {
