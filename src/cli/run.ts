@@ -1,10 +1,8 @@
 /** `indexcache run`: generates text with a pattern. */
 import process from "node:process";
 import type { Command } from "commander";
-import { InputError } from "../base/errors.ts";
 import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
-import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../runtime/generate/decoder.ts";
 import { type GenerationResult, generate } from "../runtime/generate/generation.ts";
@@ -12,7 +10,7 @@ import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { providerOf } from "../runtime/session/execution-provider.ts";
 import { choosePattern, openDevice } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
   addDtypeOption,
@@ -28,7 +26,7 @@ import {
   wholeNumber,
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
-import { type Prompt, type PromptFlags, readPrompt } from "./arguments/prompt.ts";
+import { type PromptFlags, readPrompt } from "./arguments/prompt.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { interruptible } from "./console/interruption.ts";
 import { whileWaiting } from "./console/patience.ts";
@@ -97,7 +95,11 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const model = await openModelToRun(path, flags, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const prompt = await readPrompt(flags);
-  const tokenizer = await openTokenizer(model, prompt, flags, terminal);
+  // A prompt of ids does without a tokenizer; text and stop strings do not.
+  const tokenizer =
+    "text" in prompt || flags.stop.length > 0
+      ? await Tokenizer.load(model.path)
+      : await openTokenizer(model, terminal, "ids are printed instead of text");
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
@@ -161,22 +163,6 @@ async function stream(
     return event.result;
   }
   throw new Error("the generation ended without a result");
-}
-
-/** A prompt of ids does without a tokenizer; text and stop strings do not. */
-async function openTokenizer(
-  model: ModelFolder,
-  prompt: Prompt,
-  { stop }: RunFlags,
-  terminal: Terminal,
-): Promise<Tokenizer | undefined> {
-  try {
-    return await Tokenizer.load(model.path);
-  } catch (error) {
-    if (!(error instanceof InputError) || "text" in prompt || stop.length > 0) throw error;
-    terminal.warn(`${error.message}: ids are printed instead of text`);
-    return undefined;
-  }
 }
 
 function encode(text: string, { chat }: RunFlags, tokenizer: Tokenizer | undefined): number[] {

@@ -1,9 +1,7 @@
 /** `indexcache serve`: the model behind the OpenAI API. */
 import { type Command, Option } from "commander";
-import { InputError, InterruptedError, UsageError } from "../base/errors.ts";
-import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
+import { InterruptedError, UsageError } from "../base/errors.ts";
 import { isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
-import type { ModelFolder } from "../graph/model-folder.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
@@ -14,7 +12,7 @@ import { ModelRunner } from "../serve/model-runner.ts";
 import { type NamedPattern, retained, ServedPatterns } from "../serve/served-patterns.ts";
 import { ModelServer } from "../serve/server.ts";
 import { choosePattern, openDevice } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
   addPatternOptions,
@@ -106,7 +104,7 @@ async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Prom
     pattern,
     ...(await patternsOfFile(flags.pattern)),
   });
-  const tokenizer = await openTokenizer(model, terminal);
+  const tokenizer = await openTokenizer(model, terminal, "requests must send token ids");
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
   const prefixBytes = flags.prefixCache === undefined ? availableMemory() * prefixShare : flags.prefixCache * 2 ** 20;
   const runner = await ModelRunner.open(model, tokenizer, { device, threads, prefixBytes });
@@ -167,17 +165,6 @@ async function patternsOfFile(text: string): Promise<{ named: NamedPattern[]; of
 function sizeName(pattern: Pattern): string {
   const full = fullLayers(pattern).length;
   return pattern.length % full === 0 ? `1/${pattern.length / full}` : String(full);
-}
-
-/** Token ids do without a tokenizer. */
-async function openTokenizer(model: ModelFolder, terminal: Terminal): Promise<Tokenizer | undefined> {
-  try {
-    return await Tokenizer.load(model.path);
-  } catch (error) {
-    if (!(error instanceof InputError)) throw error;
-    terminal.warn(`${error.message}: requests must send token ids`);
-    return undefined;
-  }
 }
 
 function portNumber(text: string): number {

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { InputError } from "../../base/errors.ts";
 import { requireFiniteWeights } from "../../checkpoint/finite-weights.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
+import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel, verifyWeights } from "../../graph/model-folder.ts";
 import { requireRoom } from "../../runtime/device/model-memory.ts";
 import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
@@ -93,4 +94,19 @@ function listLayers(layers: readonly number[]): string {
   if (layers.length > 12) return `${layers.length} layers`;
   if (layers.length === 1) return `layer ${layers[0]}`;
   return `layers ${layers.slice(0, -1).join(", ")} and ${layers.at(-1)}`;
+}
+
+/** The model's tokenizer; undefined where it has none, with a warning that says what happens then. */
+export async function openTokenizer(
+  model: ModelFolder,
+  terminal: Terminal,
+  without: string,
+): Promise<Tokenizer | undefined> {
+  try {
+    return await Tokenizer.load(model.path);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    terminal.warn(`${error.message}: ${without}`);
+    return undefined;
+  }
 }

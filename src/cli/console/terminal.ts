@@ -71,10 +71,10 @@ export class Terminal {
     process.stderr.write(`warning: ${messageLine(text)}\n`);
   }
 
-  /** Can stderr show a view that redraws itself? */
-  get isInteractive(): boolean {
+  /** Whether stderr can show a view that redraws itself, and nobody wants it quiet. */
+  get showsViews(): boolean {
     const { isTTY, rows } = process.stderr;
-    if (isRunByAgent(process.env)) return false;
+    if (this.quiet || isRunByAgent(process.env)) return false;
     return isTTY === true && rows >= LOWEST_VIEW_ROWS && process.env.TERM !== "dumb" && !isSet(process.env.CI);
   }
 }

@@ -289,7 +289,7 @@ async function openDisplay(
   work: string | undefined,
   several: boolean,
 ): Promise<DistillDisplay> {
-  if (!terminal.isInteractive || terminal.quiet) return new PlainDistillDisplay(several, (line) => terminal.note(line));
+  if (!terminal.showsViews) return new PlainDistillDisplay(several, (line) => terminal.note(line));
   settleColours();
   const { openDistillView } = await import("../../tui/distill-view.tsx");
   return openDistillView(process.stderr, title, work);

@@ -12,7 +12,7 @@ import { listSuites, suiteHelp } from "../../eval/suites.ts";
 import { requireNoLog } from "../../formats/append-log.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { openSampleJournal, type Sample, type SampleJournal } from "../../formats/sample-journal.ts";
-import { type EvalDisplay, PlainEvalDisplay, SilentEvalDisplay } from "../../report/eval/eval-display.ts";
+import { type EvalDisplay, PlainEvalDisplay } from "../../report/eval/eval-display.ts";
 import { formatTaskList, taskListRecord } from "../../report/eval/eval-list.ts";
 import { formatEvalPlan } from "../../report/eval/eval-plan.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
@@ -228,8 +228,7 @@ async function openDisplay(
   { model, suite }: EvalInputs,
   journal: string | undefined,
 ): Promise<EvalDisplay> {
-  if (terminal.quiet) return new SilentEvalDisplay();
-  if (!terminal.isInteractive) {
+  if (!terminal.showsViews) {
     if (journal !== undefined) terminal.note(`samples: ${journal}; Ctrl-C saves`);
     return new PlainEvalDisplay((line) => terminal.note(line));
   }

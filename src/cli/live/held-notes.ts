@@ -16,7 +16,7 @@ export class HeldNotes {
 
   /** From here on notes wait, where there is a view to disturb. */
   hold(): void {
-    if (this.#terminal.isInteractive) this.#held = [];
+    if (this.#terminal.showsViews) this.#held = [];
   }
 
   /** Says what has waited; later notes are said at once. */

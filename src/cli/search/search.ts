@@ -19,7 +19,7 @@ import { formatPatternFile, type PatternFile, writePatternFile } from "../../for
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { formatCount } from "../../report/quantities.ts";
-import { PlainDisplay, type SearchDisplay, SilentDisplay } from "../../report/search/search-display.ts";
+import { PlainDisplay, type SearchDisplay } from "../../report/search/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../../report/search/search-report.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Rehearsal, SearchResult } from "../../search/events.ts";
@@ -491,8 +491,7 @@ async function openDisplay(
   journal: Journal | undefined,
   sideBySide: number,
 ): Promise<SearchDisplay> {
-  if (terminal.quiet) return new SilentDisplay();
-  if (!terminal.isInteractive) {
+  if (!terminal.showsViews) {
     if (journal !== undefined) terminal.note(`journal: ${journal.path}; Ctrl-C saves`);
     return new PlainDisplay((line) => terminal.note(line));
   }

@@ -33,12 +33,6 @@ export class PlainEvalDisplay implements EvalDisplay {
   }
 }
 
-/** For `--quiet`. */
-export class SilentEvalDisplay implements EvalDisplay {
-  show(): void {}
-  close(): void {}
-}
-
 /** `45 of 600 items (vt at 1024), about 3 min 05 s left`. */
 export function describeItems({ items, task, length, etaSeconds }: EvalProgress): string {
   const { done, total } = items;

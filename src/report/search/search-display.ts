@@ -75,13 +75,6 @@ export class PlainDisplay implements SearchDisplay {
   }
 }
 
-/** For `--quiet`. */
-export class SilentDisplay implements SearchDisplay {
-  show(): void {}
-  tick(): void {}
-  close(): void {}
-}
-
 /** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` if no more is foreseen. */
 function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
   const { done, total } = evaluations;
