@@ -199,7 +199,7 @@ function neededRemark({ rows, statistics }: EvalResult): string[] {
   const asks = rows.some(({ comparisons }) => comparisons.some(({ items_needed: needed }) => needed !== undefined));
   if (!asks || statistics.power === undefined) return [];
   return [
-    `N more items needed: so many beside these settle the verdict with a chance of ${percent(statistics.power)} if the arms do not differ (or differ as observed, where that is proven inferior sooner).`,
+    `N more items needed: that many in addition to these settle the verdict with a chance of ${percent(statistics.power)} if the arms do not differ (or differ as observed, where that is proven inferior sooner).`,
   ];
 }
 
