@@ -26,10 +26,10 @@ function numbers(count: number, seed: number): Float32Array {
 test("raised scores leave the k largest and the lowest of their ties, and few others that differ", async () => {
   const [rows, columns, groups, k] = [12, 96, 16, 8];
   const graph = new GraphBuilder();
-  graph.input("scores", OnnxType.float, [rows, columns]);
+  graph.input("scores", OnnxType.float, [rows, 1, columns]);
   const raised = raiseOthers(graph, "scores", groups, graph.int([k]));
-  graph.output("raised", raised, OnnxType.float, [rows, columns]);
-  graph.output("indices", topk(graph, raised, graph.int([k]))[1], OnnxType.int64, [rows, k]);
+  graph.output("raised", raised, OnnxType.float, [rows, 1, columns]);
+  graph.output("indices", topk(graph, raised, graph.int([k]))[1], OnnxType.int64, [rows, 1, k]);
   const session = await OnnxSession.create(encodeModel(graph.model("raised")), "raised", { ...cpu, folder: "." });
   const scores = numbers(rows * columns, 7).map((x, i) => {
     const row = Math.floor(i / columns);
@@ -39,7 +39,7 @@ test("raised scores leave the k largest and the lowest of their ties, and few ot
     if (row < 9) return (Math.round(3 * x) - 2) * 1e4;
     return i % columns > 40 ? Number.NEGATIVE_INFINITY : Math.round(4 * x) * 1e-12;
   });
-  const { raised: after, indices } = await session.run({ scores: new Tensor("float32", scores, [rows, columns]) });
+  const { raised: after, indices } = await session.run({ scores: new Tensor("float32", scores, [rows, 1, columns]) });
   const found = Array.from(indices?.data as BigInt64Array, Number);
   for (let row = 0; row < rows; row++) {
     const own = scores.subarray(row * columns, (row + 1) * columns);
@@ -59,8 +59,8 @@ beforeAll(async () => {
 });
 afterAll(() => stages.release());
 
-test("rows select and read the same keys in chunks of 128 and of 4", async () => {
-  const { denseUpTo, boundFrom, boundRows, gatherBlocks } = chunkWays(stages.config);
+test("rows select and read the same keys in chunks of 128, of 4, and of 12 and 8", async () => {
+  const { denseUpTo, boundFrom, boundRows, gatherBlocks, selectBlocks } = chunkWays(stages.config);
   const ids = Int32Array.from({ length: 1024 }, (_, i) => (i * 7919 + 13) % 2048);
   const { hidden, rows } = await stages.embed(ids);
   // The last rows: of two sizes, one on either side of what the ways are chosen by.
@@ -78,11 +78,23 @@ test("rows select and read the same keys in chunks of 128 and of 4", async () =>
     return { keys: selected.slice(before.length).flatMap(sortedRows), hidden: next.hidden };
   };
   const whole = await run([{ start: 896, end: 1024 }]);
-  const pieces = await run(Array.from({ length: 32 }, (_, i) => ({ start: 896 + 4 * i, end: 900 + 4 * i })));
+  const pieces = await run(cutInto(4, 896, 1024));
   expect(whole.keys).toHaveLength(128);
   expect(whole.keys).toEqual(pieces.keys);
   expect(largestDifference(whole.hidden, pieces.hidden)).toBeLessThan(1e-5);
+  // Bounded scores of rows that make no whole blocks, and of blocks of one row.
+  expect([128 % selectBlocks, 12 % selectBlocks, 8 % selectBlocks, 12 >= boundRows]).toEqual([0, 4, 0, true]);
+  const others = await run([...cutInto(12, 896, 1016), { start: 1016, end: 1024 }]);
+  expect(others.keys).toEqual(whole.keys);
+  expect(largestDifference(others.hidden, whole.hidden)).toBeLessThan(1e-5);
 });
+
+function cutInto(rows: number, start: number, end: number): Chunk[] {
+  return Array.from({ length: (end - start) / rows }, (_, i) => ({
+    start: start + rows * i,
+    end: start + rows * (i + 1),
+  }));
+}
 
 function sortedRows({ indices, width }: SelectedKeys): number[][] {
   const count = indices.length / width;

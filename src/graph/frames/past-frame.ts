@@ -37,6 +37,7 @@ export interface ChunkRows extends ChunkInputs {
   isDecode: Value;
   readsAll: Value;
   boundsScores: Value;
+  selectsInBlocks: Value;
   readsInBlocks: Value;
 }
 
@@ -67,6 +68,7 @@ export function chunkRows(graph: GraphBuilder, config: DsaConfig, inputs: ChunkI
     isDecode: scalar(at("Equal", fresh, 1), at("GreaterOrEqual", past, 1)),
     readsAll: scalar(at("LessOrEqual", total, ways.denseUpTo)),
     boundsScores: scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
+    selectsInBlocks: scalar(at("Equal", at("Mod", fresh, ways.selectBlocks), 0)),
     readsInBlocks: scalar(at("Equal", at("Mod", fresh, 2 * ways.gatherBlocks), 0)),
   };
 }
@@ -131,41 +133,78 @@ function select(
       return then.node("Expand", [then.cast(range, OnnxType.int32), shape]);
     },
     (inside) => {
-      const scores = visibleScores(inside, config, chunk, past, fresh, ask({ ...queries, graph: inside }));
+      const asked = ask({ ...queries, graph: inside });
       const indices = inside.either(
         chunk.boundsScores,
-        (long) => {
-          // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
-          const { scoreGroups } = chunkWays(config);
-          const missing = long.node("Mod", [long.node("Neg", [total]), long.int([scoreGroups])]);
-          const shape = long.node("Concat", [chunk.fresh, missing], { axis: 0 });
-          const nobodys = long.node("Expand", [long.float(Number.NEGATIVE_INFINITY), shape]);
-          const all = long.node("Concat", [...scores, nobodys], { axis: 1 });
-          return topk(long, raiseOthers(long, all, scoreGroups, k), k)[1];
+        (long) => selectBounded(long, config, chunk, past, fresh, asked),
+        (short) => {
+          const scores = [score(short, config, asked, past, chunk.past), visible(short, config, chunk, fresh, asked)];
+          return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
         },
-        (short) => topk(short, short.node("Concat", scores, { axis: 1 }), k)[1],
       );
       return inside.cast(indices, OnnxType.int32);
     },
   );
 }
 
-/** Index scores of past rows and of fresh ones, fp32 `[S, rows]`; -inf where a key is in the future. */
-function visibleScores(
+/** The same from many scores, `[S, index_topk]`: first those below a bound are put aside, and rows are taken in blocks. */
+function selectBounded(
   graph: GraphBuilder,
   config: DsaConfig,
   chunk: ChunkRows,
   past: Value,
   fresh: Value,
-  { queries, weights }: IndexQueries,
-): [past: Value, fresh: Value] {
-  const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
-  // Past and fresh keys are scored apart and the scores joined: joining the keys would copy the whole cache.
-  const score = (rows: Value, count: Value): Value => {
-    const keys = { rows, count: () => count, mayBeEmpty: true };
-    return indexScores(graph, config, chunkKernels, asked, weights, keys, { fused: false });
+  asked: IndexQueries,
+): Value {
+  const { scoreGroups, selectBlocks } = chunkWays(config);
+  const k = chunk.selected;
+  // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
+  const missing = graph.node("Mod", [graph.node("Neg", [chunk.total]), graph.int([scoreGroups])]);
+  const shape = graph.node("Concat", [chunk.fresh, missing], { axis: 0 });
+  const nobodys = graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), shape]);
+  const last = graph.node("Concat", [visible(graph, config, chunk, fresh, asked), nobodys], { axis: 1 });
+  const all = [
+    graph.reshape(asked.queries, [-1, config.indexNHeads, config.indexHeadDim]),
+    graph.node("Unsqueeze", [asked.weights, graph.int([1])]),
+    graph.node("Unsqueeze", [last, graph.int([1])]),
+  ];
+  const choose = (inside: GraphBuilder, [own, weights, ends]: Value[]): Value => {
+    const products = inside.node("Relu", [inside.contrib("FusedMatMul", [own as Value, past], { transB: 1 })]);
+    const scores = inside.node("MatMul", [weights as Value, products]);
+    const joined = inside.node("Concat", [scores, ends as Value], { axis: 2 });
+    return topk(inside, raiseOthers(inside, joined, scoreGroups, k), k)[1];
   };
-  return [score(past, chunk.past), graph.node("Add", [score(fresh, chunk.fresh), chunk.future])];
+  const chosen = graph.either(
+    chunk.selectsInBlocks,
+    (many) => {
+      const pieces = all.map((rows) =>
+        many.nodes("Split", [rows], { axis: 0, num_outputs: selectBlocks }, selectBlocks),
+      );
+      const blocks = Array.from({ length: selectBlocks }, (_, i) => pieces.map((piece) => piece[i] as Value));
+      return many.node(
+        "Concat",
+        blocks.map((block) => choose(many, block)),
+        { axis: 0 },
+      );
+    },
+    (whole) => choose(whole, all),
+  );
+  return graph.reshape(chosen, [-1, config.indexTopk]);
+}
+
+/** Index scores of the chunk's own keys, fp32 `[S, S]`; -inf where a key is in the future. */
+function visible(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRows, fresh: Value, asked: IndexQueries): Value {
+  return graph.node("Add", [score(graph, config, asked, fresh, chunk.fresh), chunk.future]);
+}
+
+/**
+ * Index scores of some keys, fp32 `[S, keys]`. Past and fresh keys are scored apart and the scores joined: joining the keys would
+ * copy the whole cache.
+ */
+function score(graph: GraphBuilder, config: DsaConfig, { queries, weights }: IndexQueries, rows: Value, count: Value) {
+  const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
+  const keys = { rows, count: () => count, mayBeEmpty: true };
+  return indexScores(graph, config, chunkKernels, asked, weights, keys, { fused: false });
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */

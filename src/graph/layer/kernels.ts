@@ -115,6 +115,12 @@ export interface ChunkWays {
   boundFrom: number;
   /** Fewer rows than these save less by that than its operators take. */
   boundRows: number;
+  /**
+   * From there on rows select in so many blocks, one after the other: what a block has scored stays in a core's cache until it
+   * has been added up, bounded and sorted. 0.76 of a chunk at 4,096 and at 8,192 keys, 0.92 at 1,536; four blocks are worth as
+   * much at 8,192. Blocks of scores alone, joined before the top-k, are worth half of it.
+   */
+  selectBlocks: number;
   /** Groups of scores that `raiseOthers` makes: more make a larger top-k, fewer a lower bound. */
   scoreGroups: number;
 }
@@ -125,6 +131,7 @@ export function chunkWays({ indexTopk }: DsaConfig): ChunkWays {
     gatherBlocks: 8,
     boundFrom: Math.max(Math.ceil(indexTopk ** (1 / 0.725)), 4 * indexTopk),
     boundRows: 8,
+    selectBlocks: 8,
     scoreGroups: 2 * indexTopk,
   };
 }

@@ -133,14 +133,14 @@ export function topk(graph: GraphBuilder, x: Value, k: Value): [values: Value, i
 }
 
 /**
- * Scores `[rows, n * groups]` with all that cannot be among the k largest of their row raised to one number below these. Scores
+ * Scores `[rows, 1, n * groups]` with all that cannot be among the k largest of their row raised to one number below these. Scores
  * that are `groups` columns apart form a group: as k groups have a largest score that is no less than the k-th largest of all
  * groups' largest, so have the k largest of the row. These and their ties stay as they were.
  * @param groups more than k
  */
 export function raiseOthers(graph: GraphBuilder, scores: Value, groups: number, k: Value): Value {
   const grouped = graph.reshape(scores, [0, -1, groups]);
-  const [largest] = topk(graph, graph.node("ReduceMax", [grouped, graph.int([1])], { keepdims: 0 }), k);
+  const [largest] = topk(graph, graph.node("ReduceMax", [grouped, graph.int([1])], { keepdims: 1 }), k);
   const bound = graph.node("ReduceMin", [largest, graph.int([-1])], { keepdims: 1 });
   // Below the bound, so that what is equal to it does not tie with what is raised.
   const margin = graph.node("Add", [
