@@ -5,9 +5,10 @@ import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { SampleGenerator } from "../generated/generator.ts";
 import { targetLengths } from "../generated/target-lengths.ts";
 import type { Suite } from "../item.ts";
+import type { RecordOptions } from "../records/record-suite.ts";
 import { chooseTasks, dataOptions, defineSuite, generatedOptions } from "../suite-definition.ts";
 import { FEWEST_EDGES, graphWalk } from "./graph-walks.ts";
-import { openGraphwalksRecords, type RecordOptions } from "./records.ts";
+import { openGraphwalksRecords } from "./records.ts";
 import {
   GENERATED_ANSWER_TOKENS,
   GRAPHWALKS_VERSION,

@@ -3,22 +3,18 @@
  * last for one of these texts again, word for word, after a random string. The data is the user's copy.
  */
 import { z } from "zod";
-import { InputError, UsageError } from "../../base/errors.ts";
+import { UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { describeLeftOut } from "../../formats/records/data-folder.ts";
-import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, ItemPrompt, Suite, TokenCounter } from "../item.ts";
-import { BadRecords, checkRecords } from "../records/checked-records.ts";
+import { openRecordSuite, type RecordOptions } from "../records/record-suite.ts";
 import { sequenceRatio } from "../sequence-matcher.ts";
-import { chooseTasks, dataOptions, defineSuite, type OptionValues, type SuiteContext } from "../suite-definition.ts";
+import { chooseTasks, dataOptions, defineSuite } from "../suite-definition.ts";
 
 /** Changes whenever a prompt or a score does. */
 const MRCR_VERSION = 1;
 
 /** The texts asked for have some hundred words. */
 const ANSWER_TOKENS = 2048;
-
-type MrcrOptions = SuiteContext & OptionValues<typeof dataOptions>;
 
 interface MrcrTask extends EvalTask {
   needles: number;
@@ -80,60 +76,24 @@ const schema = z.looseObject({
 type MrcrRecord = z.infer<typeof schema>;
 
 /** @throws InputError for data that cannot be read or has no record of the tasks */
-async function openMrcr(wanted: readonly MrcrTask[], options: MrcrOptions): Promise<Suite> {
-  const { data, split, skipBad = false, signal } = options;
+async function openMrcr(wanted: readonly MrcrTask[], options: RecordOptions): Promise<Suite> {
+  const { data, counter } = options;
   if (data === undefined) throw new UsageError("Suite mrcr needs --data: the Parquet files of openai/mrcr, or a copy");
-  const { files, leftOut } = await openDataSet(data, { takesText: false, split });
-  await requireWhole(files, signal);
-  const others = describeLeftOut(leftOut);
-  const bad = new BadRecords(skipBad);
-  return {
-    name: "mrcr",
-    version: MRCR_VERSION,
-    tasks: wanted,
-    skipped: [],
-    notes: others === undefined ? [] : [others],
-    bad: bad.list,
-    items: () => readItems(files, wanted, data, bad, options),
-  };
-}
-
-async function* readItems(
-  files: readonly RecordFile[],
-  wanted: readonly MrcrTask[],
-  data: string,
-  bad: BadRecords,
-  { counter, limit = Number.POSITIVE_INFINITY, signal }: MrcrOptions,
-): AsyncGenerator<EvalItem> {
-  bad.clear();
-  const counts = new Map(wanted.map((task) => [task, 0]));
-  const others = new Set<number>();
-  for (const file of files) {
-    for await (const { where, fields: record } of checkRecords(file.records(), schema, fields, bad)) {
-      signal?.throwIfAborted();
-      if (!tasks.some(({ needles }) => needles === record.n_needles)) {
-        bad.report(where, '"n_needles": expected 2, 4 or 8');
-        continue;
-      }
-      const task = wanted.find(({ needles }) => needles === record.n_needles);
-      if (task === undefined) {
-        others.add(record.n_needles);
-        continue;
-      }
-      const index = counts.get(task) ?? 0;
-      if (index >= limit) continue;
-      counts.set(task, index + 1);
-      yield toItem(task, String(index), record, counter);
-    }
-  }
-  if ([...counts.values()].some((count) => count > 0)) return;
-  if (others.size > 0) {
-    const found = [...others].map((needles) => `mrcr_${needles}`).join(", ");
-    throw new InputError(`--data "${data}" has no record of ${wanted.map(({ name }) => name).join(", ")}`, {
-      hint: `it has ${found}`,
-    });
-  }
-  bad.refuseAll(`--data "${data}"`);
+  return await openRecordSuite(
+    {
+      name: "mrcr",
+      version: MRCR_VERSION,
+      notes: [],
+      tasks: wanted,
+      schema,
+      required: fields,
+      taskOf: ({ n_needles: asked }) =>
+        tasks.find(({ needles }) => needles === asked)?.name ?? { problem: '"n_needles": expected 2, 4 or 8' },
+      item: (task, id, record) => toItem(task, id, record, counter),
+    },
+    data,
+    options,
+  );
 }
 
 function toItem(task: MrcrTask, id: string, record: MrcrRecord, counter: TokenCounter): EvalItem {
