@@ -4,12 +4,14 @@
  * faster than it gathers rows of their own for every query. Beyond it, the selected latent rows are gathered (docs/gpu.md
  * has the figures).
  */
+
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
-import { readableLimit } from "../layer/kernels.ts";
+import { type Kernels, readableLimit } from "../layer/kernels.ts";
 import {
   absorbedQueries,
   absorbedValues,
@@ -26,6 +28,7 @@ import {
   overChunks,
   restOfAllRows,
   type SequenceContext,
+  type SequenceShape,
   selectsKeys,
 } from "./sequence-rows.ts";
 
@@ -74,7 +77,7 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
       const asked = inside.reshape(blockQueries, fused ? [-1, dim] : [shape.batch, -1, dim]);
       return indexScores(inside, config, kernels, asked, blockWeights, rows, { fused });
     };
-    const blocks = scoreBlocks(context, chunk);
+    const blocks = scoreBlocks(config, shape, chunk.end ?? shape.length);
     const size = shape.chunkRows / blocks;
     const flat = blocks === 1 ? queries : inside.reshape(queries, [-1, config.indexNHeads * dim]);
     const cut = (all: Value, block: number): Value =>
@@ -105,16 +108,32 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
 /** Bytes that one product of index queries and keys may take: it is the widest tensor of all, and gone after one operator. */
 const productBytes = 2 ** 29;
 
-/** In how many blocks of rows a chunk's index scores are made. */
-function scoreBlocks({ config, shape }: SequenceContext, { end = shape.length }: Chunk): number {
-  const { batch, chunks, chunkRows } = shape;
+/** In how many blocks of rows the index scores of a chunk are made that sees so many keys. */
+export function scoreBlocks(
+  { indexNHeads, indexTopk }: DsaConfig,
+  { batch, chunks, chunkRows }: SequenceShape,
+  seen: number,
+): number {
   if (batch > 1 || chunks === 1) return 1;
-  const bytes = 4 * chunkRows * config.indexNHeads * Math.max(end, config.indexTopk);
+  const bytes = 4 * chunkRows * indexNHeads * Math.max(seen, indexTopk);
   return Math.min(chunkRows, 2 ** Math.max(0, Math.ceil(Math.log2(bytes / productBytes))));
 }
 
 /** Bytes that what is added to index scores may take, of all chunks together. */
 const rankingBytes = 2 ** 28;
+
+/** Bytes of what is added to the index scores of all chunks; 0 where they would be too many, or there is one. */
+function allRankings({ batch, length, chunks }: SequenceShape): number {
+  const bytes = 2 * batch * length ** 2;
+  return chunks === 1 || bytes > rankingBytes ? 0 : bytes;
+}
+
+/** Of those, what a graph keeps from its first layer to its last. */
+export function rankingsBytes(config: DsaConfig, shape: SequenceShape, kernels: Kernels): number {
+  return kernels.atOnce && selectsKeys(config, shape) && isWrittenOut({ config, shape, kernels })
+    ? allRankings(shape)
+    : 0;
+}
 
 /**
  * What is added to a chunk's index scores, float32 `[rows, keys]`: the order of ties, and minus infinity in the future. It is
@@ -126,7 +145,7 @@ function rankingOf(
   chunk: Chunk,
 ): Value | undefined {
   const { end, count } = chunk;
-  if (end === undefined || shape.chunks === 1 || 2 * shape.batch * shape.length ** 2 > rankingBytes) return undefined;
+  if (end === undefined || allRankings(shape) === 0) return undefined;
   const keys = Math.max(end, config.indexTopk);
   return graph.derived(`ranking of ${keys}`, (outer) => {
     const range = outer.node("Range", [outer.int(0), outer.int(keys), outer.int(1)]);

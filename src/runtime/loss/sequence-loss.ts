@@ -15,6 +15,7 @@ import { divergenceNames, keptTokens, ownWidth } from "../../graph/frames/head.t
 import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../../graph/frames/sequence-graph.ts";
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
+import { kernelsOf } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
@@ -88,7 +89,8 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
     const conversion = weightConversion(config, weights, settings.dtype, settings.hostBytes);
-    const { inRuns } = conversion;
+    const chosen = { cudnn, ...(conversion.inRuns === undefined ? {} : { inRuns: conversion.inRuns }) };
+    const kernels = kernelsOf(provider, precision, chosen);
     const sized = (mostSequences?: number) => {
       const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
       const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
@@ -97,7 +99,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
         shape,
         states,
         boundaries,
-        need: deviceNeed(config, shape, { dtype: settings.dtype, boundaries, conversion }),
+        need: deviceNeed(config, shape, { dtype: settings.dtype, boundaries, conversion, kernels }),
       };
     };
     const together = settings.together ?? windows.length;
@@ -114,8 +116,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       provider,
       boundaries,
       ...top,
-      cudnn,
-      ...(inRuns === undefined ? {} : { inRuns }),
+      ...chosen,
     };
     const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
     const session = await OnnxSession.create(graph, config.name, {
@@ -125,7 +126,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
-      convertsInRuns: inRuns === "all",
+      convertsInRuns: conversion.inRuns === "all",
       profilePrefix: settings.profilePrefix,
       recording: settings.recording,
     });
