@@ -94,10 +94,8 @@ export interface Rehearsal {
 }
 
 export interface Candidate {
-  /** The layer that is flipped; the lowest one if a strategy flips several at once. */
-  layer: number;
-  /** The other flipped layers, ascending. */
-  others?: readonly number[] | undefined;
+  /** The layers that are flipped, ascending: one, unless a strategy flips several at once. */
+  flipped: readonly number[];
   loss: number;
   /** Paired, against the search's start. */
   changeError: number | null;
@@ -129,8 +127,8 @@ export interface Repetition<T = number> {
 export interface SearchStep {
   /** The pattern after the step. */
   pattern: Pattern;
-  flippedLayer: number;
-  otherLayers?: readonly number[] | undefined;
+  /** Ascending. */
+  flipped: readonly number[];
   evaluation: PatternEvaluation;
   /** Everything that was tried from the same pattern, ascending. */
   candidates: Candidate[];

@@ -15,8 +15,7 @@ interface PathPoint {
 /** A committed step, for a list. */
 interface AcceptedStep {
   /** The flipped layers, and what the first of them became. */
-  layer: number;
-  others?: readonly number[] | undefined;
+  flipped: readonly number[];
   letter: "F" | "S";
   loss: number;
 }
@@ -46,10 +45,8 @@ export interface SearchProgress {
   loss: number | undefined;
   /** Tried in the current step so far, in the order of their first measurement. */
   candidates: Candidate[];
-  /** The layer that is being tried. */
-  trying: number | undefined;
-  /** Layers that are tried together with it. */
-  tryingOthers?: readonly number[];
+  /** The layers that are being tried, together; none between two evaluations. */
+  trying: readonly number[];
   /** Lowest loss among the candidates. */
   best: Candidate | undefined;
   /** Committed steps, in their order. */
@@ -120,15 +117,14 @@ export class ProgressTracker {
       case "evaluation started":
         this.#evaluationStartedAt = now;
         if (event.step !== state.step) this.#layersBefore = state.layers.done;
-        return { ...this.#departing(state, event.from), step: event.step, ...flippedLayers(event) };
+        return { ...this.#departing(state, event.from), step: event.step, trying: flippedLayers(event) };
       case "evaluation done": {
         const { evaluation, layer, replayed, done, total } = event;
         if (!replayed) this.#record(now, event.layers);
         this.#losses.set(event.pattern, evaluation.loss);
         const counts = { done, total, replayed: state.evaluations.replayed + (replayed ? 1 : 0) };
-        const { tryingOthers, ...others } = state;
         const layers = { ...state.layers, done: state.layers.done + event.layers };
-        const next = { ...others, evaluations: counts, layers, trying: undefined };
+        const next = { ...state, evaluations: counts, layers, trying: [] };
         if (event.step === 0) {
           const path = [{ full: countFull(event.pattern), loss: evaluation.loss }];
           return {
@@ -142,8 +138,7 @@ export class ProgressTracker {
         }
         if (layer === undefined) return { ...next, loss: evaluation.loss };
         const { loss, changeError, sequences } = evaluation;
-        const flipped = { layer, loss, changeError, sequences, dropped: false };
-        const candidate = tryingOthers === undefined ? flipped : { ...flipped, others: tryingOthers };
+        const candidate = { flipped: flippedLayers(event), loss, changeError, sequences, dropped: false };
         // Measured further: what was known of it before is replaced.
         const candidates = [...state.candidates.filter((one) => !isSameFlip(one, candidate)), candidate];
         return { ...next, candidates, best: lowest(candidates) };
@@ -219,7 +214,7 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal, targets: readonly nu
     baselineLoss: undefined,
     loss: undefined,
     candidates: [],
-    trying: undefined,
+    trying: [],
     best: undefined,
     elapsedSeconds: 0,
     etaSeconds: undefined,
@@ -227,8 +222,7 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal, targets: readonly nu
 }
 
 function flippedLayers({ from, layer, pattern }: { from: Pattern; layer: number | undefined; pattern: Pattern }) {
-  const [, ...others] = layer === undefined ? [] : differences(from, pattern);
-  return others.length === 0 ? { trying: layer } : { trying: layer, tryingOthers: others };
+  return layer === undefined ? [] : differences(from, pattern);
 }
 
 function withBest(bests: SearchProgress["bests"], pattern: Pattern, loss: number): SearchProgress["bests"] {
@@ -238,14 +232,14 @@ function withBest(bests: SearchProgress["bests"], pattern: Pattern, loss: number
   return new Map(bests).set(size, { pattern, loss, firstLoss: known?.firstLoss ?? loss });
 }
 
-function acceptedStep({ pattern, flippedLayer, otherLayers, evaluation }: SearchStep): AcceptedStep {
-  const letter = pattern[flippedLayer] === "S" ? "S" : "F";
-  return { layer: flippedLayer, others: otherLayers, letter, loss: evaluation.loss };
+function acceptedStep({ pattern, flipped, evaluation }: SearchStep): AcceptedStep {
+  const letter = pattern[flipped[0] ?? 0] === "S" ? "S" : "F";
+  return { flipped, letter, loss: evaluation.loss };
 }
 
 /** Whether two candidates of one step flip the same layers. */
 export function isSameFlip(left: Candidate, right: Candidate): boolean {
-  return left.layer === right.layer && (left.others ?? []).join() === (right.others ?? []).join();
+  return left.flipped.join() === right.flipped.join();
 }
 
 function lowest(candidates: readonly Candidate[]): Candidate | undefined {

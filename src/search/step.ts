@@ -41,12 +41,10 @@ export function follow(trials: Trials, from: Found, tried: readonly Tried[]): Fo
   return tried
     .filter(({ dropped }) => !dropped)
     .map((one) => {
-      const [flippedLayer = 0, ...otherLayers] = differences(from.pattern, one.pattern);
       const lead = leadOf(trials, from.pattern, one, tried);
       const step: SearchStep = {
         pattern: one.pattern,
-        flippedLayer,
-        ...(otherLayers.length === 0 ? {} : { otherLayers }),
+        flipped: differences(from.pattern, one.pattern),
         evaluation: one.evaluation,
         candidates,
         lead,
@@ -76,9 +74,8 @@ export async function* takeStep(
 }
 
 function candidate(from: Pattern, { pattern, evaluation, dropped }: Tried): Candidate {
-  const [layer = 0, ...others] = differences(from, pattern);
   const { loss, changeError, sequences } = evaluation;
-  return { layer, ...(others.length === 0 ? {} : { others }), loss, changeError, sequences, dropped };
+  return { flipped: differences(from, pattern), loss, changeError, sequences, dropped };
 }
 
 /** Ahead of the best of the others, on the sequences that both were measured on. */

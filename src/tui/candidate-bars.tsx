@@ -10,15 +10,14 @@ import { errorBar } from "./bars.ts";
 /** @param lines candidates that there is room for; a model has up to 77, and the best are what matters */
 export function CandidateBars(props: { progress: SearchProgress; lines: number; width: number }): ReactElement {
   const { progress, lines, width } = props;
-  const { candidates, trying, tryingOthers: others = [], loss = 0 } = progress;
+  const { candidates, trying, loss = 0 } = progress;
   const ranked = candidates.toSorted((left, right) => left.loss - right.loss);
   const shown = ranked.slice(0, ranked.length > lines ? lines - 1 : lines);
   const more = ranked.length - shown.length;
-  const names = shown.map((candidate) => describeLayers(candidate));
+  const names = shown.map((candidate) => describeLayers(candidate.flipped));
   const nameWidth = Math.min(24, Math.max(8, ...names.map((name) => name.length)));
   const most = Math.max(...shown.map((one) => one.loss - loss + (one.changeError ?? 0)), 0);
-  const title =
-    trying === undefined ? "candidates of this step" : `trying ${describeLayers({ layer: trying, others })}`;
+  const title = trying.length === 0 ? "candidates of this step" : `trying ${describeLayers(trying)}`;
   return (
     <Box flexDirection="column">
       <Text wrap="truncate-end">
@@ -27,7 +26,7 @@ export function CandidateBars(props: { progress: SearchProgress; lines: number; 
       </Text>
       {shown.map((candidate, index) => (
         <CandidateLine
-          key={flippedLayers(candidate)}
+          key={candidate.flipped.join()}
           candidate={candidate}
           name={(names[index] ?? "").padEnd(nameWidth).slice(0, nameWidth)}
           change={candidate.loss - loss}
@@ -61,9 +60,4 @@ function CandidateLine(props: {
       {`  ${name} ${bar}${words}`}
     </Text>
   );
-}
-
-/** What tells candidates of one step apart. */
-function flippedLayers({ layer, others = [] }: Candidate): string {
-  return [layer, ...others].join();
 }

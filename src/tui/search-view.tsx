@@ -65,7 +65,7 @@ export function SearchView(props: SearchViewProps): ReactElement {
         {sideBySide === undefined || sideBySide === 1 ? "" : `, ${sideBySide} sequences at once`}
       </Text>
       <Box marginTop={1}>
-        <LayerStrip pattern={shown.pattern} tried={isRefining ? [] : triedLayers(progress)} width={columns} />
+        <LayerStrip pattern={shown.pattern} tried={isRefining ? [] : progress.trying} width={columns} />
       </Box>
       <Text wrap="truncate-end">{lossLine(progress, shown)}</Text>
       <Box marginTop={1} flexDirection={isWide ? "row" : "column"} columnGap={4}>
@@ -120,10 +120,6 @@ function lossLine({ baselineLoss }: SearchProgress, { loss, size }: Shown): stri
   return `${what} ${formatLoss(loss)} (${formatLossChange(loss - baselineLoss)} against every indexer)`;
 }
 
-function triedLayers({ trying, tryingOthers = [] }: SearchProgress): number[] {
-  return trying === undefined ? [] : [trying, ...tryingOthers];
-}
-
 /** The lowest loss of each size that was committed. */
 function curveOf({ bests, baselineLoss = 0 }: SearchProgress): CurvePoint[] {
   return [...bests]
@@ -143,9 +139,9 @@ function Accepted({ progress, lines }: { progress: SearchProgress; lines: number
         const than = gained > 0 ? `greedy's ${change(best.firstLoss)}` : "greedy's own so far";
         return [`  ${size} Full  ${change(best.loss)}  ${than}`];
       })
-    : accepted.map(({ layer, others, letter, loss }) => {
+    : accepted.map(({ flipped, letter, loss }) => {
         const became = letter === "S" ? "Shared" : "Full";
-        return `  ${describeLayers({ layer, ...(others === undefined ? {} : { others }) })} ${became}  ${change(loss)}`;
+        return `  ${describeLayers(flipped)} ${became}  ${change(loss)}`;
       });
   const shown = isRefining ? rows.slice(0, lines - 1) : rows.slice(-(lines - 1));
   if (lines < 2 || shown.length === 0) return null;

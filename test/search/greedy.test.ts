@@ -24,7 +24,7 @@ describe("greedy", () => {
       loss: synthetic([0, 1, 0, 0.25]),
     });
     const candidate = (layer: number, loss: number) => ({
-      layer,
+      flipped: [layer],
       loss,
       changeError: null,
       sequences: 1,
@@ -38,11 +38,11 @@ describe("greedy", () => {
       steps: [
         {
           pattern: "FFSF",
-          flippedLayer: 2,
+          flipped: [2],
           candidates: [candidate(1, 3), candidate(2, 2), candidate(3, 2.25)],
           lead: { over: 3, mean: 0.25, withinNoise: null },
         },
-        { pattern: "FFSS", flippedLayer: 3, candidates: [candidate(1, 3), candidate(3, 2.5)] },
+        { pattern: "FFSS", flipped: [3], candidates: [candidate(1, 3), candidate(3, 2.5)] },
       ],
     });
   });
@@ -68,8 +68,8 @@ describe("greedy", () => {
         expect(foreseen).toMatchObject({ calls: calls.length, evaluations: calls.length, exact: true });
         let before = start;
         for (const step of last.steps) {
-          expect(fullLayers(step.pattern)).toEqual(fullLayers(before).filter((layer) => layer !== step.flippedLayer));
-          expect(step.candidates.map(({ layer }) => layer)).toEqual(fullLayers(before).slice(1));
+          expect(fullLayers(step.pattern)).toEqual(fullLayers(before).filter((layer) => layer !== step.flipped[0]));
+          expect(step.candidates.flatMap(({ flipped }) => flipped)).toEqual(fullLayers(before).slice(1));
           const lowest = Math.min(...step.candidates.map(({ loss }) => loss));
           expect(step.evaluation.loss).toBeLessThanOrEqual(lowest + TIE_NATS);
           before = step.pattern;

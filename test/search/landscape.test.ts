@@ -68,7 +68,7 @@ describe("the landscape of the demo model", () => {
     expect(
       last.steps.map(({ pattern, candidates }) => ({
         pattern,
-        candidates: candidates.map(({ layer, loss }) => ({ layer, loss })),
+        candidates: candidates.map(({ flipped, loss }) => ({ layer: flipped[0], loss })),
       })),
     ).toEqual(
       steps.map(({ pattern, candidates }) => ({

@@ -50,8 +50,8 @@ test("the progress of a search counts, keeps the best candidate and ends at noth
     pattern: "FFFFF",
     step: 1,
     baselineLoss: 1.875,
-    best: { layer: 1, loss: 2.125 },
-    candidates: [{ layer: 1 }, { layer: 2 }, { layer: 3 }],
+    best: { flipped: [1], loss: 2.125 },
+    candidates: [{ flipped: [1] }, { flipped: [2] }, { flipped: [3] }],
     elapsedSeconds: 5 + 4 + 3 + 2,
   });
   expect(states.at(-1)).toMatchObject({

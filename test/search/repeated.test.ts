@@ -70,7 +70,11 @@ describe("a noisy evaluator", () => {
       const [found] = result.patterns;
       chosen.push(found?.pattern ?? "");
       let from = start;
-      for (const { pattern, flippedLayer, repetition } of found?.steps ?? []) {
+      for (const {
+        pattern,
+        flipped: [flippedLayer],
+        repetition,
+      } of found?.steps ?? []) {
         const lost = (layer: number): number =>
           trueLoss(parsePattern(`${from.slice(0, layer)}S${from.slice(layer + 1)}`));
         const open = [...from].flatMap((letter, layer) => (letter === "F" && layer > 0 ? [layer] : []));
@@ -87,9 +91,7 @@ describe("a noisy evaluator", () => {
   test("without repetition the same noise gives other patterns", async () => {
     const chosen = new Set<string | undefined>();
     for (const name of "abcdefghij") {
-      chosen.add(
-        (await run(noisy(name, 0.2).evaluate, undefined)).patterns[0]?.steps.map((one) => one.flippedLayer).join(),
-      );
+      chosen.add((await run(noisy(name, 0.2).evaluate, undefined)).patterns[0]?.steps.map((one) => one.flipped).join());
     }
     expect(chosen.size).toBeGreaterThan(1);
   });

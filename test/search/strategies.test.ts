@@ -117,10 +117,9 @@ describe.each(named)("%s", (_, method) => {
           expect(steps.at(-1)?.pattern ?? pattern).toBe(pattern);
           for (const [index, step] of steps.entries()) {
             const before = steps[index - 1];
-            const flipped = [step.flippedLayer, ...(step.otherLayers ?? [])];
-            if (before !== undefined) expect(differences(before.pattern, step.pattern)).toEqual(flipped);
+            if (before !== undefined) expect(differences(before.pattern, step.pattern)).toEqual(step.flipped);
             expect(step.candidates).toContainEqual(
-              expect.objectContaining({ layer: step.flippedLayer, loss: step.evaluation.loss, dropped: false }),
+              expect.objectContaining({ flipped: step.flipped, loss: step.evaluation.loss, dropped: false }),
             );
           }
         }
@@ -253,7 +252,7 @@ describe("blockwise", () => {
         constraints: { pinned: new Map([4, 8].map((layer) => [layer, "a block"])) },
       },
     );
-    expect(last.steps.map(({ flippedLayer }) => Math.floor(flippedLayer / 4))).toEqual([0, 1, 2, 0, 1, 2]);
+    expect(last.steps.map(({ flipped: [layer = 0] }) => Math.floor(layer / 4))).toEqual([0, 1, 2, 0, 1, 2]);
     expect([0, 4, 8].map((layer) => last.pattern[layer])).toEqual(["F", "F", "F"]);
   });
 });

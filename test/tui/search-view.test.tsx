@@ -12,7 +12,7 @@ vi.hoisted(() => {
   process.env.CONTINUOUS_INTEGRATION = "false";
 });
 
-function tried(candidate: Pick<Candidate, "layer" | "others" | "loss"> & Partial<Candidate>): Candidate {
+function tried(candidate: Pick<Candidate, "flipped" | "loss"> & Partial<Candidate>): Candidate {
   return { changeError: 0.001, sequences: 16, dropped: false, ...candidate };
 }
 
@@ -25,14 +25,14 @@ const progress: SearchProgress = {
   baselineLoss: 2.5,
   loss: 2.5625,
   sequences: 16,
-  candidates: [1, 3, 4, 5, 6, 7, 8].map((layer) => tried({ layer, loss: 3 - layer / 16 })),
-  trying: 9,
-  best: tried({ layer: 8, loss: 2.5 }),
+  candidates: [1, 3, 4, 5, 6, 7, 8].map((layer) => tried({ flipped: [layer], loss: 3 - layer / 16 })),
+  trying: [9],
+  best: tried({ flipped: [8], loss: 2.5 }),
   path: [
     { full: 10, loss: 2.5 },
     { full: 9, loss: 2.5625 },
   ],
-  accepted: [{ layer: 2, letter: "S", loss: 2.5625 }],
+  accepted: [{ flipped: [2], letter: "S", loss: 2.5625 }],
   bests: new Map([
     [10, { pattern: parsePattern("FFFFFFFFFF"), loss: 2.5, firstLoss: 2.5 }],
     [9, { pattern: parsePattern("FFSFFFFFFF"), loss: 2.5625, firstLoss: 2.5625 }],
@@ -67,10 +67,12 @@ function deep(): Partial<SearchProgress> {
   return {
     pattern,
     sequences: 16,
-    candidates: Array.from({ length: 30 }, (_, index) => tried({ layer: index + 1, loss: 2.6 + index / 300 })),
-    best: tried({ layer: 1, loss: 2.6 }),
-    trying: 40,
-    accepted: sizes.slice(1).map((size, index) => ({ layer: size - 1, letter: "S" as const, loss: 2.5 + index / 500 })),
+    candidates: Array.from({ length: 30 }, (_, index) => tried({ flipped: [index + 1], loss: 2.6 + index / 300 })),
+    best: tried({ flipped: [1], loss: 2.6 }),
+    trying: [40],
+    accepted: sizes
+      .slice(1)
+      .map((size, index) => ({ flipped: [size - 1], letter: "S" as const, loss: 2.5 + index / 500 })),
     bests: new Map(
       sizes.map((size, index) => [size, { pattern, loss: 2.5 + index / 500, firstLoss: 2.5 + index / 500 }]),
     ),
@@ -116,7 +118,7 @@ describe("SearchView", () => {
         expect(text).toContain("about 2 min 10 s left");
         expect(text).toContain("Ctrl-C saves");
       }
-      const strip = frame({ ...deep(), trying: undefined }, { columns, rows })
+      const strip = frame({ ...deep(), trying: [] }, { columns, rows })
         .split("\n")
         .flatMap((line) => /^ +\d+ ([FS ]+)$/.exec(line)?.[1] ?? [])
         .join("")
@@ -140,7 +142,7 @@ describe("SearchView", () => {
       isRefining: true,
       targets: [5, 3],
       pattern: parsePattern("FFFSSSSSSS"),
-      trying: 4,
+      trying: [4],
       bests: new Map([
         [5, { pattern: parsePattern("FFFFFSSSSS"), loss: 2.55, firstLoss: 2.55 }],
         [3, { pattern: parsePattern("FSSFSSSSSF"), loss: 2.6, firstLoss: 2.625 }],
@@ -155,13 +157,9 @@ describe("SearchView", () => {
 
   test("tells candidates apart that flip several layers, and what was measured on a part", () => {
     const text = frame({
-      trying: 2,
-      tryingOthers: [5],
-      candidates: [
-        tried({ layer: 1, others: [2], loss: 2.625, sequences: 4 }),
-        tried({ layer: 1, others: [6], loss: 2.5 }),
-      ],
-      best: tried({ layer: 1, others: [6], loss: 2.5 }),
+      trying: [2, 5],
+      candidates: [tried({ flipped: [1, 2], loss: 2.625, sequences: 4 }), tried({ flipped: [1, 6], loss: 2.5 })],
+      best: tried({ flipped: [1, 6], loss: 2.5 }),
     });
     expect(text).toContain("  0 FFsFFfFFFF\n");
     expect(text).toContain("trying layers 2 and 5; loss above");
@@ -177,7 +175,7 @@ describe("SearchView", () => {
       baselineLoss: undefined,
       candidates: [],
       best: undefined,
-      trying: undefined,
+      trying: [],
       etaSeconds: undefined,
       accepted: [],
       bests: new Map(),

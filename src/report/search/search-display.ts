@@ -1,5 +1,5 @@
 /** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
-import type { Candidate, SearchEvent, SearchStep } from "../../search/events.ts";
+import type { SearchEvent, SearchStep } from "../../search/events.ts";
 import type { SearchProgress } from "../../search/progress.ts";
 import { counted, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 
@@ -63,7 +63,7 @@ export class PlainDisplay implements SearchDisplay {
   tick(progress: SearchProgress): void {
     if (progress.elapsedSeconds - this.#spokenAt < SILENCE_SECONDS) return;
     const { best, step, steps } = progress;
-    const soFar = best === undefined ? "" : `, best so far ${describeLayers(best)} at ${formatLoss(best.loss)}`;
+    const soFar = best === undefined ? "" : `, best so far ${describeLayers(best.flipped)} at ${formatLoss(best.loss)}`;
     this.#say(progress, `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`);
   }
 
@@ -85,23 +85,21 @@ function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
 }
 
 /** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */
-export function describeLayers({ layer, others = [] }: Pick<Candidate, "layer" | "others">): string {
-  if (others.length === 0) return `layer ${layer}`;
-  const [second] = others;
-  if (others.length === 1) return `layers ${layer} and ${second}`;
-  if (others.length <= LISTED_LAYERS - 1) return `layers ${[layer, ...others].join(", ")}`;
-  return `${others.length + 1} layers from ${layer} up`;
+export function describeLayers(layers: readonly number[]): string {
+  if (layers.length === 1) return `layer ${layers[0]}`;
+  if (layers.length === 2) return `layers ${layers.join(" and ")}`;
+  return layers.length <= LISTED_LAYERS
+    ? `layers ${layers.join(", ")}`
+    : `${layers.length} layers from ${layers[0]} up`;
 }
 
 /** What became of the layers that a step flipped. */
-function describeStep({ pattern, flippedLayer, otherLayers = [] }: SearchStep): string {
-  const flipped = [flippedLayer, ...otherLayers];
+function describeStep({ pattern, flipped }: SearchStep): string {
   return (["S", "F"] as const)
     .flatMap((letter) => {
-      const [layer, ...others] = flipped.filter((one) => pattern[one] === letter);
-      if (layer === undefined) return [];
-      const is = others.length === 0 ? "is" : "are";
-      return [`${describeLayers({ layer, others })} ${is} ${letter === "S" ? "Shared" : "Full"}`];
+      const layers = flipped.filter((one) => pattern[one] === letter);
+      if (layers.length === 0) return [];
+      return [`${describeLayers(layers)} ${layers.length === 1 ? "is" : "are"} ${letter === "S" ? "Shared" : "Full"}`];
     })
     .join(", ");
 }

@@ -98,9 +98,9 @@ export function searchRecord(result: SearchResult, context: SearchContext): Patt
 function trajectoryStep(step: SearchStep, sequences: number): PatternFile["trajectory"][number] {
   return {
     ...stepRecord(step),
-    flipped_layer: step.flippedLayer,
-    candidates: step.candidates.map(({ layer, loss, changeError, sequences: measured, dropped }) => ({
-      layer,
+    flipped_layer: step.flipped[0] ?? 0,
+    candidates: step.candidates.map(({ flipped, loss, changeError, sequences: measured, dropped }) => ({
+      layer: flipped[0] ?? 0,
       loss,
       change_error: changeError,
       sequences: measured === sequences ? undefined : measured,
@@ -110,8 +110,7 @@ function trajectoryStep(step: SearchStep, sequences: number): PatternFile["traje
 }
 
 function otherStep(step: SearchStep): StepRecord {
-  const { flippedLayer, otherLayers = [], candidates } = step;
-  return { ...stepRecord(step), flipped_layers: [flippedLayer, ...otherLayers], candidates: candidates.length };
+  return { ...stepRecord(step), flipped_layers: [...step.flipped], candidates: step.candidates.length };
 }
 
 function stepRecord({ pattern, evaluation, lead, repetition }: SearchStep) {

@@ -77,7 +77,7 @@ function flipPrices({ steps }: Found, size: number): Map<number, number> {
   for (const { candidates, evaluation, pattern } of steps) {
     if (fullLayers(pattern).length < size - 1) break;
     before ??= evaluation.loss - evaluation.change;
-    for (const { layer, loss } of candidates) prices.set(layer, loss - before);
+    for (const { flipped, loss } of candidates) prices.set(flipped[0] ?? 0, loss - before);
     before = evaluation.loss;
   }
   return prices;

@@ -76,7 +76,7 @@ export const refine: Strategy = {
 /** Body layers of one sequence that greedy runs for these steps, each candidate on all sequences. */
 function greedyLayers({ steps }: Found, { pattern }: Found, sequences: number): number {
   const layers = pattern.length;
-  const candidates = steps.flatMap((step) => step.candidates.map(({ layer }) => layers - layer));
+  const candidates = steps.flatMap((step) => step.candidates.map(({ flipped: [layer = 0] }) => layers - layer));
   return sequences * candidates.reduce((sum, each) => sum + each, layers);
 }
 
