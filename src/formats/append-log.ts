@@ -8,6 +8,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { InputError, ResumeMismatchError, RuntimeFailure } from "../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../base/files.ts";
+import { claimFile, releaseFile } from "../base/sole-writer.ts";
 import { isThere } from "../base/user-files.ts";
 import { decodeUtf8, readLines } from "./lines.ts";
 import { parseJson } from "./validation.ts";
@@ -122,6 +123,12 @@ export class AppendLog<Entry extends object> {
     fingerprint: Fingerprint,
     mode: LogMode,
   ): Promise<AppendLog<Entry>> {
+    // Before anything is cut off: two processes would take what the other writes for their own.
+    if (!(await claimFile(path))) {
+      throw new InputError(`Another process is writing journal "${path}"`, {
+        hint: "wait until it has ended, or stop it",
+      });
+    }
     const old = mode === "resume" ? await readLog(path, kind) : undefined;
     if (old !== undefined) {
       kind.requireContinuable?.(old.fingerprint, path);
@@ -151,6 +158,7 @@ export class AppendLog<Entry extends object> {
       await this.#sync();
     } finally {
       await this.#file.close();
+      await releaseFile(this.path);
     }
   }
 

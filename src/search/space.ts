@@ -2,7 +2,9 @@
  * The patterns that a search may try. A model fixes some layers (those it shares itself have no indexer to run), a
  * deployment others: pipeline stages that must begin Full, layers that are pinned, runs of Shared layers that are too long.
  */
+
 import { UsageError } from "../base/errors.ts";
+import { counted } from "../base/quantities.ts";
 import { fullLayers, type Pattern, parsePattern, withFull, withShared } from "../pattern/pattern.ts";
 
 export type Direction = "backward" | "forward";
@@ -74,9 +76,12 @@ export class PatternSpace {
    */
   requireReachable(retain: number, where = "--retain"): void {
     if (retain > this.size) {
-      throw new UsageError(`${where} asks for ${retain} Full layers, the model itself has only ${this.size}`, {
-        hint: `its own pattern is ${this.start}`,
-      });
+      throw new UsageError(
+        `${where} asks for ${counted(retain, "Full layer")}, the model itself has only ${this.size}`,
+        {
+          hint: `its own pattern is ${this.start}`,
+        },
+      );
     }
     if (retain >= this.fewest) return;
     const reasons = new Map<string, number[]>();
@@ -84,7 +89,7 @@ export class PatternSpace {
     const pins = [...reasons].map(([why, layers]) => `${why} keeps ${layers.join(", ")} Full`);
     const run = this.limitsRuns ? [`--max-shared-run is ${this.#maxSharedRun}`] : [];
     throw new UsageError(
-      `${where} asks for ${retain} Full layers, at least ${this.fewest} are needed: ${[...pins, ...run].join(", ")} (layer 0 is always Full)`,
+      `${where} asks for ${counted(retain, "Full layer")}, at least ${this.fewest} are needed: ${[...pins, ...run].join(", ")} (layer 0 is always Full)`,
       { hint: "ask for more Full layers, or drop a constraint" },
     );
   }

@@ -179,7 +179,7 @@ export async function openDevices(
 function limitToCores(option: string, asked: number, terminal: Terminal): number {
   const cores = defaultThreads();
   if (asked <= cores) return asked;
-  terminal.warn(`${option} is ${asked}, and this machine has ${counted(cores, "core")}: ${cores} it is`);
+  terminal.warn(`${option} is ${asked}, and this machine has ${counted(cores, "core")}: ${cores} are used`);
   return cores;
 }
 
@@ -198,7 +198,9 @@ export function requireIndexers(sizes: readonly number[], indexerLayers: Pattern
   const indexers = fullLayers(indexerLayers).length;
   const tooMany = sizes.find((full) => full > indexers);
   if (tooMany === undefined) return;
-  throw new InputError(`--retain asks for ${tooMany} Full layers; ${indexers} layers of the model own an indexer`);
+  throw new InputError(
+    `--retain asks for ${counted(tooMany, "Full layer")}; ${indexers} layers of the model own an indexer`,
+  );
 }
 
 function announce({ title, notes, note, warning }: ChosenDevice, terminal: Terminal): void {
