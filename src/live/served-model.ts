@@ -1,6 +1,8 @@
 /** The servers of a run: what they serve, whether a pattern can be switched there, and their pattern back at the end. */
+
 import { InputError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
+import { withoutUndefined } from "../base/without-undefined.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import { parsePattern } from "../pattern/pattern.ts";
 import { connect } from "./connection.ts";
@@ -192,9 +194,7 @@ export function numbersOf(description: EngineDescription): Record<string, string
     engine,
     engine_version: version,
     served_model: servedModel,
-    ...(dtype === undefined ? {} : { dtype }),
-    ...(kvCacheDtype === undefined ? {} : { kv_cache_dtype: kvCacheDtype }),
-    ...(headDtype === undefined ? {} : { head_dtype: headDtype }),
+    ...withoutUndefined({ dtype, kv_cache_dtype: kvCacheDtype, head_dtype: headDtype }),
     tensor_parallel: tensorParallel,
     pipeline_parallel: pipelineParallel,
   };

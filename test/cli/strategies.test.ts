@@ -218,7 +218,7 @@ describe("search --strategy", () => {
 
     for (const [args, message] of [
       [["search", "merge", "one.jsonl", "-o", "x.jsonl"], "merge needs at least two journals"],
-      [[...merge, "one.jsonl"], "one of the journals to be joined"],
+      [[...merge, "one.jsonl"], '--output is "one.jsonl", which this command reads'],
       [[...merge, "merged.json.journal.jsonl"], "exists already"],
     ] as const) {
       expect(await indexcache(folder, args)).toMatchObject({ status: 2, stderr: expect.stringContaining(message) });

@@ -3,6 +3,7 @@
 import { basename } from "node:path";
 import { InputError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import { requireEvaluationSeed } from "../../eval/generated/seeds.ts";
 import type { Suite } from "../../eval/item.ts";
@@ -192,9 +193,5 @@ function describeBudget({ all, tasks, thought = 0 }: TokenBudget): string {
 
 /** What was asked for, for the record; prompts are told apart by their own hashes. */
 function describe({ suite, tasks, limit }: EvalFlags, values: SuiteValues): EvalResult["settings"] {
-  return {
-    ...(limit === undefined ? {} : { limit }),
-    ...(tasks === undefined ? {} : { tasks: tasks.join(",") }),
-    ...suiteSources(suite, values),
-  };
+  return { ...withoutUndefined({ limit, tasks: tasks?.join(",") }), ...suiteSources(suite, values) };
 }

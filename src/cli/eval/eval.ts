@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/evaluation.ts";
 import { planEvaluation } from "../../eval/run/plan.ts";
 import { EvalProgressTracker } from "../../eval/run/progress.ts";
@@ -116,7 +117,7 @@ async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, sig
       for (const words of replacements) terminal.warn(words);
       return evalRecord({
         ...inputs,
-        described: { ...inputs.described, ...(runner.threads === undefined ? {} : { threads: runner.threads }) },
+        described: { ...inputs.described, ...withoutUndefined({ threads: runner.threads }) },
         tasks: inputs.suite.tasks,
         sections: inputs.suite.sections,
         items,

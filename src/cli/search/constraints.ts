@@ -1,6 +1,8 @@
 /** Options that say which patterns a deployment can take. */
+
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { PatternSpace } from "../../search/space.ts";
@@ -65,13 +67,13 @@ export function patternSpaceOf(
 /** What files say of the constraints; those that were not given are left out. */
 export function constraintSettings(flags: ConstraintFlags): Record<string, string | number | boolean> {
   const { pinFull, pipelineStages, engine, pipelineStarts, maxSharedRun } = flags;
-  return {
-    ...(pinFull === undefined ? {} : { pin_full: pinFull.join(",") }),
-    ...(pipelineStages === undefined ? {} : { pipeline_stages: pipelineStages }),
-    ...(engine === undefined ? {} : { engine }),
-    ...(pipelineStarts === undefined ? {} : { pipeline_starts: pipelineStarts.join(",") }),
-    ...(maxSharedRun === undefined ? {} : { max_shared_run: maxSharedRun }),
-  };
+  return withoutUndefined({
+    pin_full: pinFull?.join(","),
+    pipeline_stages: pipelineStages,
+    engine,
+    pipeline_starts: pipelineStarts?.join(","),
+    max_shared_run: maxSharedRun,
+  });
 }
 
 function layerList(text: string): number[] {

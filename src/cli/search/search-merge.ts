@@ -41,7 +41,6 @@ export function addMergeCommand(search: Command): void {
 async function merge(paths: readonly string[], flags: MergeFlags): Promise<void> {
   const terminal = new Terminal(flags);
   if (paths.length < 2) throw new UsageError("merge needs at least two journals");
-  if (paths.includes(flags.output)) throw new UsageError(`-o is "${flags.output}", one of the journals to be joined`);
   const contents: JournalContent[] = [];
   for (const path of paths) {
     const content = await readJournal(path);

@@ -359,7 +359,7 @@ async function prepareFor(
   const identity = await identityRecord(model);
   const source = await open(set, sequences, sequencesAtOnce(method, sequences.length));
   const repeats = flags.server === undefined ? undefined : flags.repeats;
-  const foreseen = await rehearse(method, { space, targets, sequences, ...(repeats === undefined ? {} : { repeats }) });
+  const foreseen = await rehearse(method, { space, targets, sequences, repeats });
   return {
     model,
     source,
@@ -435,7 +435,7 @@ async function runSearch(work: Running): Promise<SearchResult> {
       recall,
       signal,
       evaluate,
-      ...(repeats === undefined ? {} : { repeats }),
+      repeats,
     })) {
       const progress = tracker.advance(event, seconds());
       if (event.kind === "evaluation started") measuring.position = { done: event.done, total: event.total };

@@ -1,6 +1,8 @@
 /** `--strategy` and the options that belong to it. */
+
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
 import type { Across } from "../../search/losses.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
@@ -113,8 +115,7 @@ export function methodSettings(method: SearchMethod): Record<string, string | nu
     quiet.some((option) => option.name === name && option.initial === value);
   return {
     ...Object.fromEntries(Object.entries(settingsOf(method)).filter((setting) => !isAtRest(setting))),
-    ...(across === undefined ? {} : { across }),
-    ...(race === undefined ? {} : { race_alpha: race.alpha, race_block: race.block, race_seed: race.seed }),
+    ...withoutUndefined({ across, race_alpha: race?.alpha, race_block: race?.block, race_seed: race?.seed }),
   };
 }
 

@@ -1,5 +1,7 @@
 /** The user's copy of openai/graphwalks. */
+
 import { z } from "zod";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import type { EvalItem, Suite } from "../item.ts";
 import { listOfStrings } from "../records/columns.ts";
 import { openRecordSuite, type RecordOptions } from "../records/record-suite.ts";
@@ -54,7 +56,7 @@ function toItem(task: GraphwalksTask, id: string, { prompt, nodes, added }: z.in
     prompt: { user: prompt, answerPrefix: "", chat: true },
     references: nodes,
     goldAnswer: goldNodes(nodes),
-    groups: { characters: sizeClass(prompt.length), ...(added === undefined ? {} : { added }) },
+    groups: withoutUndefined({ characters: sizeClass(prompt.length), added }),
   };
 }
 

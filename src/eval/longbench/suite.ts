@@ -1,6 +1,8 @@
 /** LongBench v1 and LongBench-E as suites over the user's files. */
+
 import { InputError, UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import { describeLeftOut } from "../../formats/records/data-folder.ts";
 import { type DataRecord, openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, SkippedTask, Suite } from "../item.ts";
@@ -240,11 +242,11 @@ function toItem(
     goldAnswer: leadOf(text) + (answers[0] ?? ""),
     classes,
     cluster: hashBytes(context).slice(0, 16),
-    groups: {
+    groups: withoutUndefined({
       category: task.category,
       language: language ?? task.language,
-      ...(edition === "e" && length !== undefined ? { bucket: bucketOf(length) } : {}),
-    },
+      bucket: edition === "e" && length !== undefined ? bucketOf(length) : undefined,
+    }),
     truncated,
   };
 }

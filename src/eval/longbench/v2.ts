@@ -1,6 +1,8 @@
 /** LongBench v2 as a suite: 503 multiple choices over texts of up to two million words. */
+
 import { UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
+import { withoutUndefined } from "../../base/without-undefined.ts";
 import { describeLeftOut } from "../../formats/records/data-folder.ts";
 import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
@@ -107,7 +109,6 @@ function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: 
   const whole = cot ? thoughtPrompt(asked) : zeroShotPrompt(asked);
   const { text, truncated } = cutPrompt(whole, "v2", withBudget(task, options), options);
   const { domain, subDomain, difficulty, length, answer, context } = record;
-  const groups = { difficulty, length, domain, sub_domain: subDomain };
   return {
     id,
     task: task.name,
@@ -117,9 +118,7 @@ function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: 
     // With a chain of thought the choice is made in the second turn, which depends on the first output.
     ...(cot ? { followUp: followUp(asked) } : { choices: labels, choiceLead: `\n${ANSWER_LEAD}` }),
     cluster: hashBytes(context).slice(0, 16),
-    groups: Object.fromEntries(
-      Object.entries(groups).filter((entry): entry is [string, string] => entry[1] !== undefined),
-    ),
+    groups: withoutUndefined({ difficulty, length, domain, sub_domain: subDomain }),
     truncated,
   };
 }
