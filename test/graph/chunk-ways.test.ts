@@ -59,7 +59,7 @@ beforeAll(async () => {
 });
 afterAll(() => stages.release());
 
-test("rows select and read the same keys in chunks of 128, of 4, and of 12 and 8", async () => {
+test("rows select and read the same keys in chunks of 128, of 4, and of 10 and 8", async () => {
   const { denseUpTo, boundFrom, boundRows, gatherBlocks, selectBlocks } = chunkWays(stages.config);
   const ids = Int32Array.from({ length: 1024 }, (_, i) => (i * 7919 + 13) % 2048);
   const { hidden, rows } = await stages.embed(ids);
@@ -82,11 +82,18 @@ test("rows select and read the same keys in chunks of 128, of 4, and of 12 and 8
   expect(whole.keys).toHaveLength(128);
   expect(whole.keys).toEqual(pieces.keys);
   expect(largestDifference(whole.hidden, pieces.hidden)).toBeLessThan(1e-5);
-  // Bounded scores of rows that make no whole blocks, and of blocks of one row.
-  expect([128 % selectBlocks, 12 % selectBlocks, 8 % selectBlocks, 12 >= boundRows]).toEqual([0, 4, 0, true]);
-  const others = await run([...cutInto(12, 896, 1016), { start: 1016, end: 1024 }]);
+  // Bounded scores of rows that make no whole blocks, and of blocks of two rows.
+  expect([128 % selectBlocks, 10 % selectBlocks, 8 % selectBlocks, 10 >= boundRows]).toEqual([0, 2, 0, true]);
+  const others = await run([...cutInto(10, 896, 1016), { start: 1016, end: 1024 }]);
   expect(others.keys).toEqual(whole.keys);
   expect(largestDifference(others.hidden, whole.hidden)).toBeLessThan(1e-5);
+  // A host may bring more rows than there are past ones, too few to be cut.
+  for (const start of [0, 5]) {
+    const at = { start, end: 1000 };
+    const cut = { ...rows, chunks: [...(start > 0 ? [{ start: 0, end: start }] : []), at] };
+    const { selected } = await stages.selectKeys(0, hidden, cut);
+    expect(selected.flatMap(sortedRows).slice(896, 1000)).toEqual(whole.keys.slice(0, 104));
+  }
 });
 
 function cutInto(rows: number, start: number, end: number): Chunk[] {

@@ -68,7 +68,11 @@ export function chunkRows(graph: GraphBuilder, config: DsaConfig, inputs: ChunkI
     isDecode: scalar(at("Equal", fresh, 1), at("GreaterOrEqual", past, 1)),
     readsAll: scalar(at("LessOrEqual", total, ways.denseUpTo)),
     boundsScores: scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
-    selectsInBlocks: scalar(at("Equal", at("Mod", fresh, ways.selectBlocks), 0)),
+    // ONNX cuts in equal pieces and a smaller one: there have to be enough keys for that.
+    selectsInBlocks: scalar(
+      at("Equal", at("Mod", fresh, ways.selectBlocks), 0),
+      at("GreaterOrEqual", past, ways.selectBlocks ** 2),
+    ),
     readsInBlocks: scalar(at("Equal", at("Mod", fresh, 2 * ways.gatherBlocks), 0)),
   };
 }
@@ -168,26 +172,28 @@ function selectBounded(
     graph.node("Unsqueeze", [asked.weights, graph.int([1])]),
     graph.node("Unsqueeze", [last, graph.int([1])]),
   ];
-  const choose = (inside: GraphBuilder, [own, weights, ends]: Value[]): Value => {
-    const products = inside.node("Relu", [inside.contrib("FusedMatMul", [own as Value, past], { transB: 1 })]);
-    const scores = inside.node("MatMul", [weights as Value, products]);
-    const joined = inside.node("Concat", [scores, ends as Value], { axis: 2 });
+  const choose = (inside: GraphBuilder, keys: Value[], [own, weights, ends]: Value[]): Value => {
+    const scores = keys.map((some) => {
+      const products = inside.node("Relu", [inside.contrib("FusedMatMul", [own as Value, some], { transB: 1 })]);
+      return inside.node("MatMul", [weights as Value, products]);
+    });
+    const joined = inside.node("Concat", [...scores, ends as Value], { axis: 2 });
     return topk(inside, raiseOthers(inside, joined, scoreGroups, k), k)[1];
   };
   const chosen = graph.either(
     chunk.selectsInBlocks,
     (many) => {
-      const pieces = all.map((rows) =>
-        many.nodes("Split", [rows], { axis: 0, num_outputs: selectBlocks }, selectBlocks),
-      );
+      const cut = (rows: Value): Value[] =>
+        many.nodes("Split", [rows], { axis: 0, num_outputs: selectBlocks }, selectBlocks);
+      const [keys, pieces] = [cut(past), all.map(cut)];
       const blocks = Array.from({ length: selectBlocks }, (_, i) => pieces.map((piece) => piece[i] as Value));
       return many.node(
         "Concat",
-        blocks.map((block) => choose(many, block)),
+        blocks.map((block) => choose(many, keys, block)),
         { axis: 0 },
       );
     },
-    (whole) => choose(whole, all),
+    (whole) => choose(whole, [past], all),
   );
   return graph.reshape(chosen, [-1, config.indexTopk]);
 }
