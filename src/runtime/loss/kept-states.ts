@@ -24,6 +24,10 @@ export class KeptStates<S extends { pattern: Pattern }> {
   readonly limit: number;
   readonly #partsOf: (states: S) => Sized[];
   #entries: S[] = [];
+  /** The base, and the one before it. */
+  #bases: Pattern[] = [];
+  /** The base that each pattern was a candidate of. */
+  readonly #baseOf = new WeakMap<S, Pattern | undefined>();
 
   /** @param partsOf everything that is kept; states of patterns that begin alike may share parts */
   constructor(limit: number, partsOf: (states: S) => Sized[]) {
@@ -46,11 +50,13 @@ export class KeptStates<S extends { pattern: Pattern }> {
 
   /**
    * Drops what there is no room for: the base, the likeliest next one and the pattern at hand stay before the states that it
-   * leaves; other candidates give way to those, the first to stay being those with the lowest flips, which may spare the most.
+   * leaves; other candidates give way to those. Of them candidates of this base and of the one before it stay first, then
+   * those with the lowest flips, which may spare the most.
    * @param coming bytes that the states of the pattern at hand will take
    * @returns whether there is room for them
    */
   retain({ base, keep, newest }: Wanted, coming: number): boolean {
+    if (base !== this.#bases[0]) this.#bases = [base, ...this.#bases.slice(0, 1)];
     const parts = new Set<Sized>();
     let bytes = 0;
     const kept: S[] = [];
@@ -64,8 +70,10 @@ export class KeptStates<S extends { pattern: Pattern }> {
       kept.push(states);
     };
     for (const pattern of [base, keep[0] ?? base, newest]) consider(this.get(pattern), this.limit);
-    const depth = ({ pattern }: S): number => firstDifference(pattern, base);
-    const others = this.#entries.toSorted((left, right) => depth(left) - depth(right));
+    const rank = (states: S): number =>
+      firstDifference(states.pattern, base) +
+      (this.#bases.includes(this.#baseOf.get(states) ?? base) ? 0 : base.length);
+    const others = this.#entries.toSorted((left, right) => rank(left) - rank(right));
     for (const states of others) consider(states, this.limit - coming);
     this.#entries = kept;
     return bytes + coming <= this.limit;
@@ -74,6 +82,7 @@ export class KeptStates<S extends { pattern: Pattern }> {
   /** @param instead states that have done their service */
   add(states: S, instead?: S): void {
     this.#entries = [...this.#entries.filter((entry) => entry !== instead && entry.pattern !== states.pattern), states];
+    this.#baseOf.set(states, this.#bases[0]);
   }
 
   clear(): void {
