@@ -10,7 +10,11 @@ test("candidates of the base and of the one before it stay before older ones, wh
   const step = (base: string, candidates: string[], keep: string[] = []) => {
     if (states.get(parsePattern(base)) === undefined) states.add(of(base));
     for (const candidate of candidates) {
-      const wanted = { base: parsePattern(base), keep: keep.map(parsePattern), newest: parsePattern(candidate) };
+      const wanted = {
+        base: parsePattern(base),
+        keep: keep.map((pattern) => parsePattern(pattern)),
+        newest: parsePattern(candidate),
+      };
       if (states.retain(wanted, 1)) states.add(of(candidate));
     }
   };
