@@ -36,7 +36,6 @@ export async function* trainGroup(
     length,
     queries: queriesAt(recipe, 0, length).length,
     weight: settings.weight,
-    ...(recipe.sharpness === undefined ? {} : { sharpness: recipe.sharpness }),
     trained,
     targets,
     anyPattern,

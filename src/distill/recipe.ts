@@ -18,8 +18,6 @@ export interface Recipe {
   clip: number;
   /** The layers whose attention an indexer learns: all that it serves, or its own. */
   targets: "centroid" | "own";
-  /** Exponent of the target's probabilities: below 1 the keys of its tail count for more. */
-  sharpness?: number;
   seed: number;
 }
 

@@ -36,8 +36,6 @@ export interface DistillGraphSettings {
   /** Query rows of each sequence in one step. */
   queries: number;
   weight: TargetWeight;
-  /** Exponent of the target's probabilities, 1 to leave them: below 1 the keys of its tail count for more. */
-  sharpness?: number;
   /** Layers whose indexers are trained. Of one group of layers: its Full layer. Of any pattern: all that have an indexer. */
   trained: readonly number[];
   /** Does a run say by `serves` which layers each trained indexer serves? Otherwise the one that is trained serves `targets`. */
@@ -203,7 +201,7 @@ export function buildDistillGraph(
         indexer,
         found,
         rows,
-        sharpened(inside, target, settings.sharpness ?? 1),
+        target,
         biases.get(layer) as Value,
       );
       const missed = inside.either(
@@ -306,13 +304,6 @@ function selectedBias(
   const selected = graph.node("ScatterElements", [none, chosen, open], { axis: 2 });
   // Rows that see fewer keys than are selected got keys of their future as well.
   return graph.node("Min", [selected, causal]);
-}
-
-/** p ^ exponent over each row, normalised. */
-function sharpened(graph: GraphBuilder, target: Value, exponent: number): Value {
-  if (exponent === 1) return target;
-  const powers = exponent === 0.5 ? graph.node("Sqrt", [target]) : graph.node("Pow", [target, graph.float(exponent)]);
-  return graph.node("Div", [powers, graph.node("ReduceSum", [powers, graph.int([-1])], { keepdims: 1 })]);
 }
 
 /** Share of the target's mass at keys that are not selected, a scalar: mean over rows. */
