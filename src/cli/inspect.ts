@@ -44,7 +44,7 @@ export function addInspectCommand(program: Command): void {
     const losses = await lossNeeds(path);
     const known = await knownNames(path, inspection.architecture, inspection.layers);
     const shown = { ...inspection, ...(losses === undefined ? {} : { losses }), knownPatterns: known };
-    terminal.answer(shown, () => formatInspection(shown));
+    terminal.answer(shown, () => formatInspection(shown, terminal.resultWidth));
   });
 }
 
@@ -65,7 +65,9 @@ async function inspectConfig(path: string, terminal: Terminal): Promise<void> {
   const described = { ...describeConfig(config), parameters: elementsOf(weights, config.indexerLayers), losses };
   const known = await knownNames(path, described.architecture, described.layers);
   terminal.note("there are no weights: what they take is estimated from config.json");
-  terminal.answer({ ...described, knownPatterns: known }, () => formatConfigInspection(described, known));
+  terminal.answer({ ...described, knownPatterns: known }, () =>
+    formatConfigInspection(described, known, terminal.resultWidth),
+  );
 }
 
 /** What `pattern --list` has for the model. */

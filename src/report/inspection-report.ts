@@ -23,19 +23,22 @@ export function describeConfig(config: DsaConfig): Omit<ConfigInspection, "param
   return { name, architecture: modelType, layers: numHiddenLayers, indexerLayers, indexTopk };
 }
 
-export function formatConfigInspection(model: ConfigInspection, known: readonly string[]): string {
+export function formatConfigInspection(model: ConfigInspection, known: readonly string[], columns?: number): string {
   const full = fullLayers(parsePattern(model.indexerLayers)).length;
-  return formatFields([
-    ["Model", `${model.name} (${model.architecture}, config.json alone)`],
-    ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
-    ["Layers", `${model.layers}, of which ${full} run an indexer`],
-    ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
-    knownField(known),
-    ["Indexer", `selects ${formatCount(model.indexTopk)} tokens`],
-    ["Weights", `${formatBytes(model.losses.stored)}, estimated: ${storedWords}`],
-    ["Loaded", `${formatBytes(model.losses.loaded)} (fp32, experts twice)`],
-    ...lossFields(model.losses),
-  ]);
+  return formatFields(
+    [
+      ["Model", `${model.name} (${model.architecture}, config.json alone)`],
+      ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
+      ["Layers", `${model.layers}, of which ${full} run an indexer`],
+      ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+      knownField(known),
+      ["Indexer", `selects ${formatCount(model.indexTopk)} tokens`],
+      ["Weights", `${formatBytes(model.losses.stored)}, estimated: ${storedWords}`],
+      ["Loaded", `${formatBytes(model.losses.loaded)} (fp32, experts twice)`],
+      ...lossFields(model.losses),
+    ],
+    columns,
+  );
 }
 
 const storedWords = "FP8 matrices where config.json says so, else BF16";
@@ -58,50 +61,54 @@ function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [str
 
 export function formatInspection(
   model: Inspection & { losses?: WeightNeeds; knownPatterns: readonly string[] },
+  columns?: number,
 ): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;
   const full = fullLayers(model.indexerLayers).length;
-  return formatFields([
-    ["Model", `${model.name} (${model.architecture}, ${model.kind})`],
-    ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
-    ["Layers", `${model.layers}, of which ${full} run an indexer`],
-    ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
-    knownField(model.knownPatterns),
+  return formatFields(
     [
-      "Not used",
-      model.leftoverIndexers.length > 0 &&
-        `indexers of layers ${model.leftoverIndexers.join(", ")}, which config.json makes Shared`,
+      ["Model", `${model.name} (${model.architecture}, ${model.kind})`],
+      ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
+      ["Layers", `${model.layers}, of which ${full} run an indexer`],
+      ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+      knownField(model.knownPatterns),
+      [
+        "Not used",
+        model.leftoverIndexers.length > 0 &&
+          `indexers of layers ${model.leftoverIndexers.join(", ")}, which config.json makes Shared`,
+      ],
+      [
+        "Indexer",
+        `${model.indexer.heads} heads of ${model.indexer.headDim}, selects ${formatCount(model.indexTopk)} tokens`,
+      ],
+      ["Attention", `${model.attention.heads} heads over latents of ${model.attention.latentWidth}`],
+      [
+        "Experts",
+        experts.sparseLayers === 0
+          ? "none"
+          : `${experts.perToken} of ${experts.routed} a token and ${experts.shared} shared, in ${experts.sparseLayers} layers`,
+      ],
+      ["Hidden size", formatCount(model.hiddenSize)],
+      ["Vocabulary", formatCount(model.vocabSize)],
+      ["Window", `${formatCount(model.maxPositionEmbeddings)} tokens`],
+      [
+        "Weights",
+        Object.entries(weightBytes)
+          .map(([dtype, bytes]) => `${formatBytes(bytes)} ${dtype}`)
+          .join(", "),
+      ],
+      ["Loaded", `${formatBytes(model.loadedBytes)} (fp32)`],
+      ...(model.losses === undefined ? [] : lossFields(model.losses)),
+      [
+        "Cache a token",
+        `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
+      ],
+      ["Contract", model.contract],
+      ["Distilled", model.distilled && describeOrigin(model.distilled)],
+      ...model.notes.map((note): [string, string] => ["Note", note]),
     ],
-    [
-      "Indexer",
-      `${model.indexer.heads} heads of ${model.indexer.headDim}, selects ${formatCount(model.indexTopk)} tokens`,
-    ],
-    ["Attention", `${model.attention.heads} heads over latents of ${model.attention.latentWidth}`],
-    [
-      "Experts",
-      experts.sparseLayers === 0
-        ? "none"
-        : `${experts.perToken} of ${experts.routed} a token and ${experts.shared} shared, in ${experts.sparseLayers} layers`,
-    ],
-    ["Hidden size", formatCount(model.hiddenSize)],
-    ["Vocabulary", formatCount(model.vocabSize)],
-    ["Window", `${formatCount(model.maxPositionEmbeddings)} tokens`],
-    [
-      "Weights",
-      Object.entries(weightBytes)
-        .map(([dtype, bytes]) => `${formatBytes(bytes)} ${dtype}`)
-        .join(", "),
-    ],
-    ["Loaded", `${formatBytes(model.loadedBytes)} (fp32)`],
-    ...(model.losses === undefined ? [] : lossFields(model.losses)),
-    [
-      "Cache a token",
-      `${formatBytes(cacheBytesPerToken.full)} with every indexer, ${formatBytes(cacheBytesPerToken.shared)} with one`,
-    ],
-    ["Contract", model.contract],
-    ["Distilled", model.distilled && describeOrigin(model.distilled)],
-    ...model.notes.map((note): [string, string] => ["Note", note]),
-  ]);
+    columns,
+  );
 }
 
 function describeOrigin({ pattern, recipe, made_from: source }: DistilledManifest): string {

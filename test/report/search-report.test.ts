@@ -50,3 +50,10 @@ test("a refinement that had nothing left to try does not boast of it", () => {
   expect(nothing).toContain("none left to try");
   expect(nothing).not.toContain("0 more patterns");
 });
+
+test("the summary is folded by words to the width of a terminal, and to no width in a file", () => {
+  const summary = (columns?: number) => (formatSearchReport(search, columns).split("\n\n").at(-1) ?? "").split("\n");
+  expect(Math.max(...summary().map((line) => line.length))).toBeGreaterThan(50);
+  expect(Math.max(...summary(50).map((line) => line.length))).toBeLessThanOrEqual(50);
+  expect(summary(50).join(" ").replaceAll(/\s+/g, " ")).toBe(summary().join(" ").replaceAll(/\s+/g, " "));
+});

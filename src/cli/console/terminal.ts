@@ -3,6 +3,7 @@ import process from "node:process";
 import { ExitCode } from "../../base/errors.ts";
 import { writeFailure } from "../../base/files.ts";
 import { escapeForTerminal, messageLine } from "../../base/quoted.ts";
+import { wrapWords } from "../../report/text-table.ts";
 import { isRunByAgent } from "./agent.ts";
 import { reportFailure } from "./failure.ts";
 
@@ -50,7 +51,7 @@ export class Terminal {
 
   /** Progress and statistics; silent with `--quiet`. */
   note(text: string): void {
-    if (!this.quiet) process.stderr.write(`${escapeForTerminal(text)}\n`);
+    if (!this.quiet) process.stderr.write(`${folded(escapeForTerminal(text))}\n`);
   }
 
   /**
@@ -58,7 +59,10 @@ export class Terminal {
    * @param purpose what it answers: `whether answers stay as good`
    */
   next(purpose: string, command: string): void {
-    this.note(isRunByAgent(process.env) ? `next: ${command}` : `next, ${purpose}: ${command}`);
+    if (this.quiet) return;
+    // In one line, however long: it is there to be copied.
+    const words = isRunByAgent(process.env) ? "next" : `next, ${purpose}`;
+    process.stderr.write(`${escapeForTerminal(`${words}: ${command}`)}\n`);
   }
 
   /** With `--verbose` only. */
@@ -68,7 +72,7 @@ export class Terminal {
 
   /** Something that makes the result worth less than it looks: even `--quiet` does not hide it. */
   warn(text: string): void {
-    process.stderr.write(`warning: ${messageLine(text)}\n`);
+    process.stderr.write(`${folded(`warning: ${messageLine(text)}`)}\n`);
   }
 
   /** Whether stderr can show a view that redraws itself, and nobody wants it quiet. */
@@ -93,6 +97,16 @@ export function exitOnClosedStreams(): void {
       process.exit(reportFailure(writeFailure(`Cannot write to ${name}`, error)));
     });
   }
+}
+
+/** A terminal breaks long lines in the middle of words. */
+function folded(text: string): string {
+  const { isTTY, columns } = process.stderr;
+  if (isTTY !== true || !(columns > 20) || isRunByAgent(process.env)) return text;
+  return text
+    .split("\n")
+    .flatMap((line) => wrapWords(line, columns - 2).map((part, index) => (index === 0 ? part : `  ${part}`)))
+    .join("\n");
 }
 
 function isSet(value: string | undefined): boolean {

@@ -43,7 +43,7 @@ export async function showPlan(work: Planned): Promise<void> {
     memory: evaluator.plan,
     weights: loads && (await measuredWeights(work, loads)),
   };
-  terminal.answer(record, () => formatSearchPlan(record));
+  terminal.answer(record, () => formatSearchPlan(record, terminal.resultWidth));
 }
 
 function planRecord(
@@ -154,7 +154,7 @@ export async function showPlanOfConfig(
       teraflops_per_layer_run: (2 * activeElements(config) * length) / 1e12,
     },
   };
-  terminal.answer(record, () => formatSearchPlan(record));
+  terminal.answer(record, () => formatSearchPlan(record, terminal.resultWidth));
   return true;
 }
 

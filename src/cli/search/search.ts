@@ -183,7 +183,7 @@ async function searchWith(
     const file = await write(result, work);
     if (flags.pareto !== undefined && work.predicted !== undefined)
       await writePareto(flags.pareto, file, work.predicted);
-    terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file));
+    terminal.result(flags.json === true ? formatPatternFile(file) : formatSearchReport(file, terminal.resultWidth));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
     terminal.next("whether answers stay as good", evalCommand(work, flags, file));
   } catch (error) {
@@ -209,7 +209,7 @@ function tellPlan(
   if (flags.dryRun === true) return;
   const about = foreseen.exact ? "" : "about ";
   terminal.note(
-    `plan: ${method.strategy.name} to ${targets.join(", ")} Full layers, ${about}${counted(foreseen.evaluations, "pattern")} on up to ${counted(sequences.length, "sequence")} ` +
+    `plan: ${method.strategy.name} to ${targets.join(", ")} Full, ${about}${counted(foreseen.evaluations, "pattern")} on up to ${counted(sequences.length, "sequence")} ` +
       `of ${formatCount(set.sequenceLength)} tokens; the first one shows how long that takes, --dry-run does no more than that`,
   );
   const every = targets.reduce((total, retain) => total + space.count(retain), 0);

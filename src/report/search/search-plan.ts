@@ -56,35 +56,41 @@ export interface WeightsRecord {
   teraflops_per_layer_run?: number | undefined;
 }
 
-export function formatSearchPlan(plan: SearchPlanRecord): string {
+export function formatSearchPlan(plan: SearchPlanRecord, columns?: number): string {
   const about = plan.exact ? "" : "about ";
   const out = plan.held_out_sequences === 0 ? "" : `, ${plan.held_out_sequences} more held out`;
-  return formatFields([
-    ["Model", plan.model],
-    ["Strategy", [plan.strategy, ...settingWords(plan.settings)].join(", ")],
-    ["Full layers", plan.targets.join(", ")],
-    ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${counted(plan.sequences, "sequence")}${out}`],
+  return formatFields(
     [
-      "Optimum",
-      plan.optimum === true && "every pattern of the wanted sizes is measured: the best is the optimum on this text",
+      ["Model", plan.model],
+      ["Strategy", [plan.strategy, ...settingWords(plan.settings)].join(", ")],
+      ["Full layers", plan.targets.join(", ")],
+      ["Patterns", `${about}${formatCount(plan.patterns)}, each on up to ${counted(plan.sequences, "sequence")}${out}`],
+      [
+        "Optimum",
+        plan.optimum === true && "every pattern of the wanted sizes is measured: the best is the optimum on this text",
+      ],
+      [
+        "Layer runs",
+        `${about}${formatCount(plan.layers)} of the ${formatCount(plan.naive_layers)} of full forward passes`,
+      ],
+      [
+        "Sequences",
+        plan.sequence_length !== undefined &&
+          `${formatCount(plan.sequence_length)} tokens each (assumed: no text was read)`,
+      ],
+      [
+        "One evaluation",
+        plan.seconds_per_evaluation !== undefined && `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`,
+      ],
+      [
+        "Time",
+        plan.seconds !== undefined && `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`,
+      ],
+      ...(plan.weights === undefined ? [] : weightFields(plan.weights, plan)),
+      ...(plan.memory ?? []).map((line, index) => [index === 0 ? "Memory" : "", line] as const),
     ],
-    [
-      "Layer runs",
-      `${about}${formatCount(plan.layers)} of the ${formatCount(plan.naive_layers)} of full forward passes`,
-    ],
-    [
-      "Sequences",
-      plan.sequence_length !== undefined &&
-        `${formatCount(plan.sequence_length)} tokens each (assumed: no text was read)`,
-    ],
-    [
-      "One evaluation",
-      plan.seconds_per_evaluation !== undefined && `${formatDuration(plan.seconds_per_evaluation)}, every layer Full`,
-    ],
-    ["Time", plan.seconds !== undefined && `${plan.exact ? "about" : "very roughly"} ${formatDuration(plan.seconds)}`],
-    ...(plan.weights === undefined ? [] : weightFields(plan.weights, plan)),
-    ...(plan.memory ?? []).map((line, index) => [index === 0 ? "Memory" : "", line] as const),
-  ]);
+    columns,
+  );
 }
 
 function weightFields(weights: WeightsRecord, { layers, patterns }: SearchPlanRecord): Field[] {

@@ -238,8 +238,9 @@ function sumExecutions(entries: readonly JournalEntry[]): JournalEntry["executio
   return { ...total, rows, loads: loads.passes === 0 ? undefined : loads };
 }
 
-export function formatSearchReport(file: PatternFile): string {
-  const sections = [formatSteps(file), formatPatterns(file), formatSources(file), formatSummary(file)];
+/** @param columns of the terminal, within which long lines of the summary are folded */
+export function formatSearchReport(file: PatternFile, columns?: number): string {
+  const sections = [formatSteps(file), formatPatterns(file), formatSources(file), formatSummary(file, columns)];
   return sections.filter((section) => section !== "").join("\n\n");
 }
 
@@ -330,47 +331,53 @@ function formatRefinement({ second_look: look, found_by: by }: FoundRecord): str
   return `${formatLossChange(-look.gain)} (${by}${out})`;
 }
 
-function formatSummary(file: PatternFile): string {
+function formatSummary(file: PatternFile, columns: number | undefined): string {
   const { search, patterns = [] } = file;
   const { rows, loads, body, naive_body: naive } = search.layer_executions;
   const total = rows === undefined ? 0 : rows.run + rows.prefix + rows.invariant + rows.kept;
   const looks = patterns.flatMap(({ second_look: look }) => look ?? []);
   const unseen = patterns.filter(({ second_look: look }) => (look?.gain ?? 0) > 0 && (look?.held_out_gain ?? 1) <= 0);
-  return formatFields([
-    ["Pattern", file.index_topk_pattern],
-    ["Full layers", `${countFull(file.index_topk_pattern)} of ${file.model.layers}`],
+  return formatFields(
     [
-      "Loss",
-      `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
+      ["Pattern", file.index_topk_pattern],
+      ["Full layers", `${countFull(file.index_topk_pattern)} of ${file.model.layers}`],
+      [
+        "Loss",
+        `${formatLoss(file.loss)} nats per token, ${formatLossChange(file.loss - file.baseline_loss)} against every indexer`,
+      ],
+      ["Strategy", formatStrategy(search)],
+      ["Optimum", isOptimum(search) && "every pattern was measured: none of its size loses less on these sequences"],
+      ...serverFields(file),
+      [
+        "Speed-ups",
+        file.predicted && `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`,
+      ],
+      [
+        "Turning point",
+        file.knee !== undefined && `${file.knee} Full layers: with fewer, the loss rises faster than on average`,
+      ],
+      [
+        "Held out",
+        unseen.length > 0 &&
+          `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
+      ],
+      [
+        "Evaluations",
+        counted(search.evaluations, "pattern") +
+          `${search.sequence_evaluations === undefined ? "" : `, ${counted(search.sequence_evaluations, "sequence")}`}` +
+          ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
+      ],
+      ["Loading", loads && formatLoads(loads)],
+      ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
+      ["Computed", rows !== undefined && total > 0 && formatRows(rows, total)],
+      ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
+      [
+        "Beyond greedy",
+        looks.some(({ tried }) => tried !== 0) && describeRefinements(looks, file.calibration.sequences),
+      ],
     ],
-    ["Strategy", formatStrategy(search)],
-    ["Optimum", isOptimum(search) && "every pattern was measured: none of its size loses less on these sequences"],
-    ...serverFields(file),
-    [
-      "Speed-ups",
-      file.predicted && `predicted, ${file.predicted.phase} at ${formatCount(file.predicted.context)} tokens`,
-    ],
-    [
-      "Turning point",
-      file.knee !== undefined && `${file.knee} Full layers: with fewer, the loss rises faster than on average`,
-    ],
-    [
-      "Held out",
-      unseen.length > 0 &&
-        `greedy's pattern is no worse there at ${unseen.map((one) => one.full_layers).join(", ")} Full layers`,
-    ],
-    [
-      "Evaluations",
-      counted(search.evaluations, "pattern") +
-        `${search.sequence_evaluations === undefined ? "" : `, ${counted(search.sequence_evaluations, "sequence")}`}` +
-        ` in ${formatDuration(search.seconds)}${perEvaluation(search)}`,
-    ],
-    ["Loading", loads && formatLoads(loads)],
-    ["Layers run", `${formatCount(body)} of the ${formatCount(naive)} of full forward passes`],
-    ["Computed", rows !== undefined && total > 0 && formatRows(rows, total)],
-    ...stabilityLines(file).map((line, at) => [at === 0 ? "Stability" : "", line] as const),
-    ["Beyond greedy", looks.some(({ tried }) => tried !== 0) && describeRefinements(looks, file.calibration.sequences)],
-  ]);
+    columns,
+  );
 }
 
 /** Whether every pattern of the wanted sizes was measured; files of 0.1 and earlier say it by their strategy alone. */
