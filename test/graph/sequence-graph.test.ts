@@ -1,9 +1,9 @@
 /** The sequence graph in every provider's formulation, run on the CPU, against the stages. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
-import { readableKeys } from "../../src/graph/frames/sequence-frame.ts";
 import { buildSequenceGraph, sequenceSpec } from "../../src/graph/frames/sequence-graph.ts";
 import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/frames/sequence-rows.ts";
+import { readableKeys } from "../../src/graph/frames/sequence-sizes.ts";
 import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { kernelsOf } from "../../src/graph/layer/kernels.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";

@@ -5,13 +5,11 @@
  * has the figures).
  */
 
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
-import { type Kernels, readableLimit } from "../layer/kernels.ts";
 import {
   absorbedQueries,
   absorbedValues,
@@ -28,9 +26,9 @@ import {
   overChunks,
   restOfAllRows,
   type SequenceContext,
-  type SequenceShape,
   selectsKeys,
 } from "./sequence-rows.ts";
+import { rankingsBytes, readableKeys, scoreBlocks } from "./sequence-sizes.ts";
 
 export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): LayerFrame<Chunk> {
   const { config, shape, kernels, cos, sin, positions } = context;
@@ -77,14 +75,14 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
       const asked = inside.reshape(blockQueries, fused ? [-1, dim] : [shape.batch, -1, dim]);
       return indexScores(inside, config, kernels, asked, blockWeights, rows, { fused });
     };
-    const blocks = scoreBlocks(config, shape, chunk.end ?? shape.length);
+    const blocks = scoreBlocks(context, chunk.end ?? shape.length);
     const size = shape.chunkRows / blocks;
     const flat = blocks === 1 ? queries : inside.reshape(queries, [-1, config.indexNHeads * dim]);
     const cut = (all: Value, block: number): Value =>
       blocks === 1 ? all : inside.slice(all, 0, block * size, (block + 1) * size);
     const parts = Array.from({ length: blocks }, (_, block) => own(cut(flat, block), cut(weights, block)));
     const scores = blocks === 1 ? (parts[0] as Value) : inside.node("Concat", parts, { axis: 0 });
-    const ranking = kernels.atOnce ? rankingOf(inside, context, chunk) : undefined;
+    const ranking = rankingOf(inside, context, chunk);
     if (ranking !== undefined) {
       const ranked = inside.node("Add", [scores, ranking]);
       return inside.cast(topk(inside, ranked, inside.int([k]))[1], OnnxType.int32);
@@ -105,47 +103,14 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
   };
 }
 
-/** Bytes that one product of index queries and keys may take: it is the widest tensor of all, and gone after one operator. */
-const productBytes = 2 ** 29;
-
-/** In how many blocks of rows the index scores of a chunk are made that sees so many keys. */
-export function scoreBlocks(
-  { indexNHeads, indexTopk }: DsaConfig,
-  { batch, chunks, chunkRows }: SequenceShape,
-  seen: number,
-): number {
-  if (batch > 1 || chunks === 1) return 1;
-  const bytes = 4 * chunkRows * indexNHeads * Math.max(seen, indexTopk);
-  return Math.min(chunkRows, 2 ** Math.max(0, Math.ceil(Math.log2(bytes / productBytes))));
-}
-
-/** Bytes that what is added to index scores may take, of all chunks together. */
-const rankingBytes = 2 ** 28;
-
-/** Bytes of what is added to the index scores of all chunks; 0 where they would be too many, or there is one. */
-function allRankings({ batch, length, chunks }: SequenceShape): number {
-  const bytes = 2 * batch * length ** 2;
-  return chunks === 1 || bytes > rankingBytes ? 0 : bytes;
-}
-
-/** Of those, what a graph keeps from its first layer to its last. */
-export function rankingsBytes(config: DsaConfig, shape: SequenceShape, kernels: Kernels): number {
-  return kernels.atOnce && selectsKeys(config, shape) && isWrittenOut({ config, shape, kernels })
-    ? allRankings(shape)
-    : 0;
-}
-
 /**
  * What is added to a chunk's index scores, float32 `[rows, keys]`: the order of ties, and minus infinity in the future. It is
  * the same in every layer, and made once where there is room for it.
  */
-function rankingOf(
-  graph: GraphBuilder,
-  { config, shape, positions }: SequenceContext,
-  chunk: Chunk,
-): Value | undefined {
+function rankingOf(graph: GraphBuilder, context: SequenceContext, chunk: Chunk): Value | undefined {
+  const { config, shape, positions } = context;
   const { end, count } = chunk;
-  if (end === undefined || allRankings(shape) === 0) return undefined;
+  if (end === undefined || rankingsBytes(context) === 0) return undefined;
   const keys = Math.max(end, config.indexTopk);
   return graph.derived(`ranking of ${keys}`, (outer) => {
     const range = outer.node("Range", [outer.int(0), outer.int(keys), outer.int(1)]);
@@ -175,16 +140,6 @@ function byEnd(
 ): Value {
   if (end !== undefined) return end <= most ? upTo(graph) : beyond(graph);
   return graph.either(graph.node("LessOrEqual", [seen, graph.int(most)]), upTo, beyond);
-}
-
-/** Up to how many keys queries read all of them. */
-export function readableKeys({
-  config,
-  shape,
-  kernels,
-}: Pick<SequenceContext, "config" | "shape" | "kernels">): number {
-  // Several sequences at once are short ones: their rows would have to be gathered from one cache each.
-  return shape.batch > 1 || shape.chunks === 1 ? shape.length : Math.min(shape.length, readableLimit(config, kernels));
 }
 
 /** The latents in order of sequences, and keys and values of the first `readable` of each, `[batch, readable, ..]`. */

@@ -3,11 +3,15 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import type { DsaConfig } from "../../../src/checkpoint/config/model-config.ts";
 import { OnnxType } from "../../../src/checkpoint/dtype.ts";
 import { buildSequenceGraph } from "../../../src/graph/frames/sequence-graph.ts";
+import { attentionBytes, indexingBytes, scoreBlocks } from "../../../src/graph/frames/sequence-sizes.ts";
 import { encodeModel } from "../../../src/graph/graph-builder.ts";
+import { kernelsOf } from "../../../src/graph/layer/kernels.ts";
 import { openModel } from "../../../src/graph/model-folder.ts";
-import { SequenceBatch } from "../../../src/runtime/loss/sequence-batch.ts";
+import { SequenceBatch, sequenceShape } from "../../../src/runtime/loss/sequence-batch.ts";
+import { deviceNeed, totalNeed } from "../../../src/runtime/loss/sequence-memory.ts";
 import { loadRuntime, OnnxSession } from "../../../src/runtime/session/onnx-session.ts";
 import { fixturePath } from "../../oracle.ts";
 
@@ -61,5 +65,34 @@ test("copies of keys are freed when a chunk has read them, and the chunk that ne
     const [, copied, ...smaller] = chunks.map(({ held }) => held);
     for (const held of smaller) expect(held).toBeLessThan(1.06 * (copied as number));
     expect(copied).toBeLessThan(1.25 * (attention[1]?.held as number));
+  }
+});
+
+test("the plan of GLM-5's sizes is what an H200 held, and index scores are cut where they would be the widest step", () => {
+  const config = {
+    ...{
+      hiddenSize: 6144,
+      numAttentionHeads: 64,
+      qkNopeHeadDim: 192,
+      qkRopeHeadDim: 64,
+      vHeadDim: 256,
+      kvLoraRank: 512,
+    },
+    ...{ indexTopk: 2048, indexNHeads: 32, indexHeadDim: 128, vocabSize: 8192, intermediateSize: 2048 },
+    ...{ moeIntermediateSize: 2048, nRoutedExperts: 8, numExpertsPerTok: 2, numHiddenLayers: 4, indexerLayers: "FFFF" },
+  } as DsaConfig;
+  const kernels = kernelsOf("cuda", OnnxType.float16);
+  const conversion = { device: 949_289_984 * 2, together: 0, host: 0 };
+  // docs/gpu.md: nvidia-smi, MiB.
+  for (const [length, held, blocks] of [
+    [8192, 5150, 2],
+    [32768, 10090, 1],
+  ] as const) {
+    const shape = sequenceShape(config, [new Int32Array(length)], 8 * 2 ** 30);
+    const need = deviceNeed(config, shape, { dtype: "float16", boundaries: false, kernels, conversion });
+    expect(Math.abs(totalNeed(need) / (held * 2 ** 20) - 1)).toBeLessThan(0.06);
+    const graph = { config, shape, kernels, settings: { precision: OnnxType.float16 } };
+    expect(scoreBlocks(graph, length)).toBe(blocks);
+    expect(indexingBytes(graph)).toBeLessThan(attentionBytes(graph));
   }
 });
