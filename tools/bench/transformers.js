@@ -43,8 +43,8 @@ export async function besideTransformers(model, python, pattern, { lengths, thre
       const shown = { rival: `${attention} (${rival.versions})`, length, turns: theirs.length };
       if (theirs.some(({ skipped }) => skipped !== undefined)) rows.push({ ...shown, ours });
       else {
-        // Equal index scores go to any key in transformers: one run that takes the lowest, as we do, is compared.
-        const compared = length <= 4096 ? await rival.ask({ ids, ties: "lowest" }) : theirs[0];
+        // Equal index scores go to any key in transformers: a run that takes the lowest, as we do, is compared.
+        const compared = await rival.ask({ ids, ties: "lowest" });
         rows.push({ ...shown, ours, theirs, difference: largestDifference(ours[0].logits, compared.logits) });
       }
       process.stderr.write(`${JSON.stringify(withoutLogits(rows.at(-1)))}\n`);

@@ -163,7 +163,7 @@ function cannotConvert(config: DsaConfig, all: number): RuntimeFailure {
 
 /**
  * Is a generation faster with half of the layers in a thread of its own (`overlapped-decoder.ts`)? Its prompt is, from a few
- * chunks on; decoding is not, since each half then has half of the threads and waits for the other.
+ * chunks on; decoding is not (1.1 times as long on two threads), since each half has half of the threads and waits for the other.
  */
 export function overlaps(
   { device, dtype, threads = defaultThreads(), recording }: DecoderSettings,
