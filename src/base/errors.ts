@@ -47,7 +47,7 @@ export class InputError extends IndexCacheError {
   readonly exitCode = ExitCode.badInput;
 }
 
-/** A run that cannot go on from a journal because something that decides its numbers has changed. */
+/** A run that cannot continue a journal because something that decides its numbers has changed. */
 export class ResumeMismatchError extends IndexCacheError {
   readonly code = "E_RESUME_MISMATCH";
   readonly exitCode = ExitCode.badInput;

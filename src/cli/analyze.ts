@@ -111,7 +111,7 @@ export function addAnalyzeCommand(program: Command): void {
     .option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations")
     .optionsGroup("Files and resuming:")
     .option("-o, --output <file>", "write the analysis file here, exactly")
-    .option("--resume", "go on from the journal of an earlier run")
+    .option("--resume", "continue from the journal of an earlier run")
     .option("--fresh", "begin anew where there is a journal already");
   addCalibrationOptions(command);
   addDeviceOptions(command);

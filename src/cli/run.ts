@@ -71,7 +71,7 @@ export function addRunCommand(program: Command): void {
     .option("--top-p <p>", "draw from the most likely tokens that together reach p", decimalNumber)
     .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
     .addOption(new RepeatableOption("--stop <text>", "end before this text; may be given several times"))
-    .option("--ignore-eos", "go on past the end of the text");
+    .option("--ignore-eos", "continue past the end of the text");
   addDeviceOptions(command);
   addDtypeOption(command);
   addProfileOption(command);

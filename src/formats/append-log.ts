@@ -114,7 +114,7 @@ export class AppendLog<Entry extends object> {
   }
 
   /**
-   * `create` refuses a file that exists, `fresh` overwrites it, `resume` goes on from it.
+   * `create` refuses a file that exists, `fresh` overwrites it, `resume` continues it.
    * @throws ResumeMismatchError that lists what differs between the file's run and this one
    */
   static async open<Fingerprint, Entry extends object>(
@@ -216,7 +216,7 @@ export async function requireNoLog(path: string, mode: LogMode): Promise<void> {
 
 function existsAlready(path: string): InputError {
   return new InputError(`Journal "${path}" exists already`, {
-    hint: "go on from it with --resume, or overwrite it with --fresh",
+    hint: "continue it with --resume, or overwrite it with --fresh",
   });
 }
 

@@ -135,7 +135,7 @@ export function addDistillCommand(program: Command): void {
       ).choices(stepStates),
     )
     .option("--in-memory", "keep hidden states in memory; cannot be resumed")
-    .option("--resume", "go on where an earlier run stopped")
+    .option("--resume", "continue where an earlier run stopped")
     .option("--fresh", "start again over what an earlier run has left");
   addDeviceOptions(command);
   command.addOption(devicesOption("several devices take a group of layers each"));

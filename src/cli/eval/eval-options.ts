@@ -134,7 +134,7 @@ export function addEvalOptions(command: Command): void {
     .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
     .option("--junit <file>", "write the verdicts as JUnit XML")
     .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates))
-    .option("--resume", "go on from the samples file of an earlier run")
+    .option("--resume", "continue from the samples file of an earlier run")
     .option("--fresh", "begin anew where there is a samples file already")
     .optionsGroup("What it prints:")
     .option("--json", "print the result as JSON")

@@ -41,7 +41,7 @@ Suites (tasks and what they need: --list):
 ${suiteHelp()
   .map(({ name, help }) => `  ${name.padEnd(13)} ${help}`)
   .join("\n")}
-FILE.samples.jsonl beside -o FILE gets every sample as it is made; --resume goes on from it.
+FILE.samples.jsonl beside -o FILE gets every sample as it is made; --resume continues from it.
 
 Examples:
   $ indexcache eval -p uniform:4 --samples 20           the demo model on RULER's core at its window

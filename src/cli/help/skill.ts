@@ -22,7 +22,7 @@ ${program.description()}.
 
 - Results go to stdout (a table, or JSON with \`--json\`), everything else to stderr; \`-q\` leaves warnings and errors.
 - Exit codes: 0 done, 1 a stated gate failed, 2 wrong usage or input, 3 the machine or the runtime failed, 130 interrupted.
-- Long commands write a journal beside \`-o FILE\`; the same command with \`--resume\` goes on from it.
+- Long commands write a journal beside \`-o FILE\`; the same command with \`--resume\` continues from it.
 - \`--dry-run\` says what a command would take. Options can also stand in \`indexcache.config.json\`.
 
 ${commands
