@@ -170,7 +170,8 @@ export abstract class WindowLosses<S extends PatternStates, G extends WindowGrou
         if (!keeps) continue;
         group.states.add(states, replaces);
         if (leads) group.base = pattern;
-        if (this.inParts) group.states.retain({ base: pattern, keep: [], newest: pattern }, 0);
+        // The base alone: the next one will be made beside it.
+        if (this.inParts) group.states.retain({ base: pattern, keep: [], newest: pattern }, Number.POSITIVE_INFINITY);
       }
     } finally {
       for (const { group } of walkers) this.sweep(group);
