@@ -185,8 +185,8 @@ describe("bad input", () => {
     expect(tiny.status, tiny.stderr).toBe(0);
     const plan = JSON.parse(tiny.stdout);
     expect(plan).toMatchObject({ groups: 3, steps: 1200, boundaries: 2 });
-    expect(plan.diskBytes).toBe(2 * 2 * plan.tokens * 40);
-    expect(plan).toMatchObject({ stepStates: "stored", flops: expect.any(Number) });
+    expect(plan.disk_bytes).toBe(2 * 2 * plan.tokens * 40);
+    expect(plan).toMatchObject({ step_states: "stored", flops: expect.any(Number) });
     expect(plan.operations.carry / plan.flops).toBeGreaterThan(0);
     // Steps that run their group's layers keep the states of its first layer alone, and take longer.
     const computed = await indexcache(folder, [
@@ -194,7 +194,7 @@ describe("bad input", () => {
       ...words.slice(2),
     ]);
     const other = JSON.parse(computed.stdout);
-    expect(other).toMatchObject({ boundaries: 1, stepStates: "computed", diskBytes: 2 * other.tokens * 40 });
+    expect(other).toMatchObject({ boundaries: 1, step_states: "computed", disk_bytes: 2 * other.tokens * 40 });
     expect(other.operations.training / other.steps).toBeGreaterThan(plan.operations.training / plan.steps);
     // The first example of the help.
     const demo = await indexcache(folder, ["distill", "--pattern", "uniform:4", "--dry-run", "--device", "cpu"]);

@@ -36,7 +36,7 @@ test("--threads beyond the cores are cut to them, with a word", async () => {
 test("a search tells its plan and the next command; --status takes its -o file; contradictions are refused", async () => {
   const searched = await indexcache(folder, ["search", ...set, "--retain", "2", "--sequences", "1", "-o", "my p.json"]);
   expect(searched).toMatchObject({ status: 0, stdout: expect.stringContaining("unknown") });
-  expect(searched.stderr).toContain("plan: refine to 2 Full layers, about ");
+  expect(searched.stderr).toContain("plan: refine to 2 Full, about ");
   expect(searched.stderr).toContain(
     "there are only 4 patterns of that size: all of them are measured, and the result is the optimum",
   );

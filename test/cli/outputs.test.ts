@@ -38,6 +38,21 @@ test.each([
   expect(await Promise.all(files.map((file) => readFile(file, "utf8")))).toEqual(before);
 });
 
+test("JSON on stdout has keys in snake_case, as files have", async () => {
+  const plan = ["distill", join(tinyModel, "config.json"), "-p", "uniform:2", "--dry-run", "--device", "cpu"];
+  for (const args of [["inspect", tinyModel], ["export", tinyModel, "-o", "exported"], plan]) {
+    const { status, stdout } = await indexcache(folder, [...args, "--json", "-q"]);
+    expect(status).toBe(0);
+    const keys: string[] = [];
+    JSON.parse(stdout, (key, value) => {
+      keys.push(key);
+      return value;
+    });
+    expect(keys.length).toBeGreaterThan(8);
+    expect(keys.filter((key) => /[a-z][A-Z]/.test(key))).toEqual([]);
+  }
+});
+
 test("-o that names a folder says so", async () => {
   const { status, stderr } = await indexcache(folder, ["search", tinyModel, ...text, "-o", folder]);
   expect(stderr).toContain("it is a folder\n");

@@ -216,8 +216,8 @@ describe("the published patterns", () => {
     const listed = JSON.parse(stdout) as { name: string; evidence: string }[];
     expect(listed.map((one) => `${one.name} ${one.evidence}`)).toEqual(known);
     const inspected = await indexcache(folder, ["inspect", path, "--json", "-q"]);
-    const { knownPatterns } = JSON.parse(inspected.stdout) as { knownPatterns: string[] };
-    expect(knownPatterns.map((one) => one.replace(/[()]/g, ""))).toEqual(known);
+    const { known_patterns: names } = JSON.parse(inspected.stdout) as { known_patterns: string[] };
+    expect(names.map((one) => one.replace(/[()]/g, ""))).toEqual(known);
   });
 
   test("of a model are found by its name alone, and a model's name is no pattern", async () => {

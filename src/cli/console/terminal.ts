@@ -44,9 +44,9 @@ export class Terminal {
     process.stdout.write(shown.endsWith("\n") ? shown : `${shown}\n`);
   }
 
-  /** The result as JSON where `--json` asks for it, else in words. */
+  /** The result as JSON where `--json` asks for it, with keys in snake_case as in files, else in words. */
   answer(record: unknown, inWords: () => string): void {
-    this.result(this.#verbosity.json === true ? JSON.stringify(record, null, 2) : inWords());
+    this.result(this.#verbosity.json === true ? JSON.stringify(snakeCased(record), null, 2) : inWords());
   }
 
   /** Progress and statistics; silent with `--quiet`. */
@@ -107,6 +107,17 @@ function folded(text: string): string {
     .split("\n")
     .flatMap((line) => wrapWords(line, columns - 2).map((part, index) => (index === 0 ? part : `  ${part}`)))
     .join("\n");
+}
+
+function snakeCased(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(snakeCased);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([name, field]) => [
+      /^[a-z]+[A-Z]/.test(name) ? name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) : name,
+      snakeCased(field),
+    ]),
+  );
 }
 
 function isSet(value: string | undefined): boolean {
