@@ -121,7 +121,7 @@ describe("a generation ends", () => {
 });
 
 test("arms of a GPU's generation graphs, run on the CPU, answer as those of growing caches do", async () => {
-  const prefills = new PatternDecoders(model, { ...settings, provider: "cuda" });
+  const prefills = await PatternDecoders.open(model, [full, early], { ...settings, provider: "cuda" });
   const device = new Arms(model, tokenizer, prefills, 2);
   const short = prompt.slice(0, 200);
   const answer = { ids: [...short, 5, 6, 7, 8], start: short.length };

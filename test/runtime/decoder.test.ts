@@ -95,6 +95,32 @@ describe.each(["axk2-light", "glm-groups"])("%s, weights converted in every run"
   });
 });
 
+it.each(["glm-groups", "axk2-light"])(
+  "%s: one graph for several patterns computes what the graph of each does",
+  async (name) => {
+    const model = await openModel(fixturePath(name));
+    const full = model.config.indexerLayers;
+    const patterns = [full, quarter(full), `${full.slice(0, -1)}S` as Pattern];
+    const settings = { device: "cpu", threads: 1, capacity: 90, provider: "cuda" } as const;
+    const [first = full, ...others] = patterns;
+    const several = await openDecoder(model, first, { ...settings, others });
+    for (const pattern of [...patterns.toReversed(), full]) {
+      const alone = await openDecoder(model, pattern, settings);
+      for (const length of [5, 77]) {
+        several.startAgain(pattern);
+        alone.rewind(0);
+        const prompt = someIds(model, length);
+        expect(await generated(several, prompt, 4)).toEqual(await generated(alone, prompt, 4));
+      }
+      expect(several.pattern).toBe(pattern);
+      expect(several.cacheBytes).toEqual(alone.cacheBytes);
+      await alone.release();
+    }
+    expect(() => several.startAgain(`S${full.slice(1)}` as Pattern)).toThrow("does not run S");
+    await several.release();
+  },
+);
+
 it("generates in float16 what it does in float32", async () => {
   const model = await openModel(fixturePath("glm-groups"));
   const pattern = model.config.indexerLayers;

@@ -27,6 +27,7 @@ import type { ModelProto } from "../onnx_pb.ts";
 import { type CacheContext, cacheBlock } from "./generation-caches.ts";
 import { farPieces, generationFrame, isSingle, type Pass, startPass, type Way } from "./generation-frame.ts";
 import { logits } from "./head.ts";
+import { selectInput } from "./sequence-graph.ts";
 
 export interface GenerationSettings {
   precision: GraphSettings["precision"];
@@ -36,6 +37,11 @@ export interface GenerationSettings {
   capacity: number;
   /** Weights that are converted in every run; all are when the graph is loaded, where absent. */
   inRuns?: WeightsInRuns;
+  /**
+   * Full layers of the graph's pattern that a run may take as Shared (`selectInput`): one set of weights then serves several
+   * patterns, each from its own first token on.
+   */
+  switched?: readonly number[];
 }
 
 export function precisionOf(dtype: "float32" | "float16"): GraphSettings["precision"] {
@@ -89,6 +95,7 @@ function generationSpec(config: DsaConfig, pattern: Pattern, settings: Generatio
     ...waysOf(config, settings)
       .slice(0, -1)
       .map((way) => ({ name: wayInput(way), type: OnnxType.bool, shape: [] })),
+    ...(settings.switched ?? []).map((layer) => ({ name: selectInput(layer), type: OnnxType.bool, shape: [] })),
   ];
   const outputs: TensorSpec[] = [{ name: "logits", type: OnnxType.float, shape: ["wanted_rows", config.vocabSize] }];
   if (settings.caches === "resident") return { inputs, outputs };
@@ -193,20 +200,32 @@ function allLayers(
   const { graph, config } = pass;
   let hidden: Hidden = { residual: embedded };
   let selected: Value | undefined;
-  const fresh = new Map<string, Value | undefined>();
+  const fresh: Record<string, Value | undefined> = {};
   for (const [index, layer] of weights.layers.entries()) {
-    const frame = generationFrame(pass, {
+    const names = {
       latent: { name: pastLatent(index), number: 2 * index + 1, width: latentWidth(config) },
       indexKey: { name: pastIndexerKey(index), number: 2 * index + 2, width: config.indexHeadDim },
-    });
+    };
+    const frame = generationFrame(pass, names);
     const entering = enterLayer(frame, layer, hidden);
+    const recent = (): Value => mostRecent(graph, pass.row, graph.int(config.indexTopk));
     if (isFull(pattern, index) && layer.indexer !== undefined) {
-      selected = lightningIndexer(frame, layer.indexer, entering);
+      const { indexer } = layer;
+      if (settings.switched?.includes(index) === true) {
+        const before = frame.selects ? (selected ?? recent()) : undefined;
+        const select = (inside: GraphBuilder) => {
+          const own = generationFrame({ ...pass, graph: inside }, names);
+          return { selected: lightningIndexer(own, indexer, entering), keys: own.fresh.indexKey as Value };
+        };
+        [fresh[newIndexerKey(index)], selected] = switchedIndexer(pass, index, select, before);
+      } else {
+        selected = lightningIndexer(frame, indexer, entering);
+        fresh[newIndexerKey(index)] = frame.fresh.indexKey;
+      }
     }
-    if (frame.selects) selected ??= mostRecent(graph, pass.row, graph.int(config.indexTopk));
+    if (frame.selects) selected ??= recent();
     hidden = layerBody(frame, layer, entering, selected);
-    fresh.set(newLatent(index), frame.fresh.latent);
-    fresh.set(newIndexerKey(index), frame.fresh.indexKey);
+    fresh[newLatent(index)] = frame.fresh.latent;
   }
   const rowOf = (x: Value) => graph.node("Gather", [x, "logits_row"], { axis: 0 });
   const { residual, added } = hidden;
@@ -215,5 +234,34 @@ function allLayers(
     added === undefined ? { residual: rowOf(residual) } : { residual: rowOf(residual), added: rowOf(added) },
   );
   if (settings.caches === "resident") return [last];
-  return [last, ...generationCaches(config, pattern).map((cache) => fresh.get(cache.fresh) as Value)];
+  return [last, ...generationCaches(config, pattern).map((cache) => fresh[cache.fresh] as Value)];
+}
+
+/**
+ * The layer's new index keys and the selection after it: of its own indexer, or what was selected before. Keys that were not
+ * made are zeros: a run under a pattern with this indexer does not follow one without.
+ * @param before absent in runs that select nothing
+ */
+function switchedIndexer(
+  { graph, config }: Pass,
+  layer: number,
+  select: (inside: GraphBuilder) => { selected: Value | undefined; keys: Value },
+  before: Value | undefined,
+): [keys: Value, selected: Value | undefined] {
+  const [keys, selected] = graph.branch(
+    selectInput(layer),
+    before === undefined ? 1 : 2,
+    (inside) => {
+      const own = select(inside);
+      return own.selected === undefined ? [own.keys] : [own.keys, own.selected];
+    },
+    (inside) => {
+      const shape = inside.node("Concat", [inside.dimension("input_ids", 0), inside.int([config.indexHeadDim])], {
+        axis: 0,
+      });
+      const none = inside.node("Expand", [inside.scalar(0), shape]);
+      return before === undefined ? [none] : [none, before];
+    },
+  );
+  return [keys as Value, selected];
 }

@@ -1,5 +1,5 @@
 /**
- * Inference with a fixed pattern: one graph of it, the prompt in runs of several rows and then one token a run. Shared layers
+ * Inference with a pattern: one graph of it, or of several, the prompt in runs of several rows and then one token a run. Shared layers
  * have neither indexer weights nor index keys. On a CPU the caches are in JavaScript and grow; on CUDA they have a fixed
  * size, on the device in float16, in host memory in float32.
  */
@@ -8,8 +8,9 @@ import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { cachedBytes, type GenerationSettings, wayInput, waysOf } from "../../graph/frames/generation-graph.ts";
+import { selectInput } from "../../graph/frames/sequence-graph.ts";
 import { kernelsOf } from "../../graph/layer/kernels.ts";
-import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
+import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
 import { type Feeds, floats, type OnnxSession } from "../session/onnx-session.ts";
 import { chunksOf, rowsOfLogits } from "../stages/chunks.ts";
@@ -20,6 +21,8 @@ import { scoreRows } from "./sampling.ts";
 /** A graph of a pattern that is open, and what it is. */
 interface OpenGraph {
   config: DsaConfig;
+  /** The layers whose indexers and index keys it has; a generation graph may leave some out, run by run. */
+  held: Pattern;
   session: OnnxSession;
   tensor: typeof Tensor;
   /** Of a generation graph; caches grow where absent. */
@@ -31,13 +34,13 @@ interface OpenGraph {
 
 /** A decoder that can score tokens without advancing, and start again. */
 export class CachedDecoder implements Decoder {
-  readonly pattern: Pattern;
   readonly vocabularySize: number;
   readonly plan: string[];
   readonly #graph: OpenGraph;
   readonly #config: DsaConfig;
   /** Empty where caches are resident. */
   readonly #caches: FedCache[];
+  #pattern: Pattern;
   #position = 0;
   /** What has put the tokens into caches that cannot be set aside. */
   #runs: (GenerationRun & { ids: readonly number[] })[] = [];
@@ -45,12 +48,30 @@ export class CachedDecoder implements Decoder {
   #saved = 0;
 
   constructor(pattern: Pattern, graph: OpenGraph, caches: FedCache[], plan: string[]) {
-    this.pattern = pattern;
+    this.#pattern = pattern;
     this.vocabularySize = graph.config.vocabSize;
     this.plan = plan;
     this.#graph = graph;
     this.#config = graph.config;
     this.#caches = caches;
+  }
+
+  get pattern(): Pattern {
+    return this.#pattern;
+  }
+
+  /**
+   * Forgets all tokens and follows another pattern from now on.
+   * @param pattern one that the decoder was opened for
+   */
+  startAgain(pattern: Pattern): void {
+    const { held, fixed } = this.#graph;
+    const strange = [...held].some(
+      (letter, layer) => letter !== pattern[layer] && fixed?.switched?.includes(layer) !== true,
+    );
+    if (strange || pattern.length !== held.length) throw new RangeError(`the graph of ${held} does not run ${pattern}`);
+    this.rewind(0);
+    this.#pattern = pattern;
   }
 
   get indexerExecutions(): { made: number; saved: number } {
@@ -245,9 +266,14 @@ export class CachedDecoder implements Decoder {
       readable_blocks: new this.#graph.tensor("float32", new Float32Array(), [blocks, 0]),
     };
     for (const each of waysOf(this.#config, fixed).slice(0, -1)) {
-      feeds[wayInput(each)] = new this.#graph.tensor("bool", Uint8Array.of(each === way ? 1 : 0), []);
+      feeds[wayInput(each)] = this.#bool(each === way);
     }
+    for (const layer of fixed.switched ?? []) feeds[selectInput(layer)] = this.#bool(isFull(this.#pattern, layer));
     return feeds;
+  }
+
+  #bool(value: boolean): Tensor {
+    return new this.#graph.tensor("bool", Uint8Array.of(value ? 1 : 0), []);
   }
 
   #int64(values: readonly number[]): Tensor {

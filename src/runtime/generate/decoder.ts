@@ -13,12 +13,12 @@ import {
 import { encodeModel } from "../../graph/graph-builder.ts";
 import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
+import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
 import { availableMemory } from "../device/host-memory.ts";
 import { conversionLines, convertingShare, weightConversion } from "../device/weight-conversion.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
-import type { Dtype } from "../measurement.ts";
+import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import {
   defaultThreads,
@@ -44,6 +44,8 @@ export interface DecoderSettings {
   threads?: number;
   /** Tokens that the caches are made for; on CUDA they do not grow. */
   capacity?: number;
+  /** Patterns that the decoder may take as well (`startAgain`), with the same weights: of graphs with caches of a fixed size. */
+  others?: readonly Pattern[];
   /** Bytes of host memory for converting weights. Default: what is free. */
   hostBytes?: number;
   /** Whose generation graph runs, with caches that are fed, on whatever device: in tests. */
@@ -60,6 +62,8 @@ const defaultCapacity = 1024;
 interface DecoderPlan {
   form: CacheForm;
   weights: ModelWeights;
+  /** Full where any of the patterns is. */
+  held: Pattern;
   /** Of a generation graph. */
   fixed: GenerationSettings | undefined;
   need: GenerationNeed | undefined;
@@ -72,8 +76,19 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const form = provider === undefined ? cacheForm(device, dtype) : "fed";
   const weights = await model.weights();
   if (form === "growing") {
-    return { form, weights, fixed: undefined, need: undefined, lines: growingPlan(config, pattern, capacity) };
+    return {
+      form,
+      weights,
+      held: pattern,
+      fixed: undefined,
+      need: undefined,
+      lines: growingPlan(config, pattern, capacity),
+    };
   }
+  const patterns = [pattern, ...(options.others ?? [])];
+  const layers = [...pattern].map((_, layer) => patterns.filter((each) => isFull(each, layer)).length);
+  const held = layers.map((count) => (count > 0 ? "F" : "S")).join("") as Pattern;
+  const switched = [...layers.keys()].filter((layer) => layers[layer] !== 0 && layers[layer] !== patterns.length);
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, options.hostBytes);
   const { inRuns } = conversion;
@@ -82,15 +97,16 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const fixed = {
     ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
     ...(inRuns === undefined ? {} : { inRuns }),
+    ...(switched.length === 0 ? {} : { switched }),
   };
   const kernels = kernelsOf(fixed.provider, precision);
-  const need = generationNeed(config, conversion, pattern, kernels, rows, dtype === "float16" ? 2 : 4);
+  const need = generationNeed(config, conversion, held, kernels, rows, dtype === "float16" ? 2 : 4);
   const lines = [
     `device memory: ${describe(need)}`,
     `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
     ...conversionLines(conversion),
   ];
-  return { form, weights, fixed, need, lines };
+  return { form, weights, held, fixed, need, lines };
 }
 
 /** What a decoder takes of a GPU's memory; undefined on a CPU. */
@@ -115,17 +131,10 @@ export async function openDecoder(
 ): Promise<CachedDecoder> {
   const { device, dtype = "float32", capacity = defaultCapacity } = options;
   const { config } = model;
-  const { form, weights, fixed, need, lines } = await planDecoder(model, pattern, options);
-  const free = need === undefined ? undefined : (await deviceMemory(device))?.free;
-  if (need !== undefined && free !== undefined && totalNeed(need) > free) {
-    throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
-      hint: "use a shorter prompt, fewer new tokens (--max-new-tokens), --dtype float16, or --device cpu",
-    });
-  }
+  const { form, weights, held, fixed, need, lines } = await planDecoder(model, pattern, options);
+  await requireDeviceRoom(need, device);
   const graph =
-    fixed === undefined
-      ? buildFullModel(config, weights, pattern)
-      : buildGenerationGraph(config, weights, pattern, fixed);
+    fixed === undefined ? buildFullModel(config, weights, pattern) : buildGenerationGraph(config, weights, held, fixed);
   const { Tensor: tensor } = await loadRuntime();
   const session = await OnnxSession.create(encodeModel(graph), `${config.name} ${pattern}`, {
     device,
@@ -138,9 +147,9 @@ export async function openDecoder(
     ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });
-  const names = form === "resident" ? [] : generationCaches(config, pattern);
+  const names = form === "resident" ? [] : generationCaches(config, held);
   const caches = names.map((name) => new FedCache(name, fixed?.capacity ?? capacity, dtype, form === "growing"));
-  const open = { config, session, tensor, fixed, tokens: capacity, bytesPerElement: dtype === "float16" ? 2 : 4 };
+  const open = { config, held, session, tensor, fixed, tokens: capacity, bytesPerElement: dtype === "float16" ? 2 : 4 };
   const decoder = new CachedDecoder(pattern, open, caches, lines);
   // Without a layer nothing is written: `bench` times embedding and head alone.
   const writes = form === "resident" && capacity >= 2 && config.numHiddenLayers > 0;
@@ -151,6 +160,23 @@ export async function openDecoder(
     });
   }
   return decoder;
+}
+
+async function requireDeviceRoom(need: GenerationNeed | undefined, device: ComputeDevice): Promise<void> {
+  const free = need === undefined ? undefined : (await deviceMemory(device))?.free;
+  if (need === undefined || free === undefined || totalNeed(need) <= free) return;
+  throw new RuntimeFailure(`The model needs about ${describe(need)}; ${device} has ${gib(free)} free`, {
+    hint: "use a shorter prompt, fewer new tokens (--max-new-tokens), --dtype float16, or --device cpu",
+  });
+}
+
+/** @throws RuntimeFailure where `openDecoder` would, before anything is loaded */
+export async function requireDecoderRoom(
+  model: ModelFolder,
+  pattern: Pattern,
+  options: DecoderSettings,
+): Promise<void> {
+  await requireDeviceRoom(await decoderNeed(model, pattern, options), options.device);
 }
 
 /** Caches on the device are made when ONNX Runtime folds constants, and so are weights that are not read as they are stored. */

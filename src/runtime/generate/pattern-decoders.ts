@@ -1,18 +1,16 @@
 /**
- * A decoder of each pattern, in a graph of its own, that takes one prompt after the other. On a CPU patterns once shared a
+ * Decoders of patterns that take one prompt after the other: on a CPU each in a graph of its own, on CUDA one of a graph whose
+ * runs leave out the indexers that a pattern does not have: the weights are there once. On a CPU patterns once shared a
  * prefill by stages; alone it takes 0.65 to 0.9 of the time with two patterns, 1.05 with four, and a copy of the weights less.
  */
-import { RuntimeFailure } from "../../base/errors.ts";
-import { sum } from "../../base/sum.ts";
 import type { Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { deviceMemory } from "../loss/sequence-memory.ts";
+import { cacheForm } from "../device/frame-choice.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
-import { decoderNeed, openDecoder } from "./decoder.ts";
-import { totalNeed } from "./generation-runs.ts";
+import { openDecoder, requireDecoderRoom } from "./decoder.ts";
 
 export interface PrefillSettings {
   device: ComputeDevice;
@@ -29,34 +27,41 @@ export interface PrefilledDecoder {
   seconds: number;
 }
 
-export class PatternDecoders {
-  readonly plan = ["weights are loaded once for each pattern, in a graph of its own"];
-  readonly #model: ModelFolder;
-  readonly #settings: PrefillSettings & { provider?: Provider };
-  readonly #decoders = new Map<Pattern, { decoder: CachedDecoder; capacity: number }>();
+/** `provider`: whose generation graph runs, on whatever device; in tests. */
+type PatternSettings = PrefillSettings & { provider?: Provider };
 
-  constructor(model: ModelFolder, settings: PrefillSettings & { provider?: Provider }) {
+export class PatternDecoders {
+  readonly plan: string[];
+  readonly #model: ModelFolder;
+  readonly #settings: PatternSettings;
+  /** By the place of the graph: patterns that share one have the same. */
+  readonly #graphs: readonly (readonly Pattern[])[];
+  readonly #decoders = new Map<number, { decoder: CachedDecoder; capacity: number }>();
+
+  private constructor(model: ModelFolder, graphs: readonly (readonly Pattern[])[], settings: PatternSettings) {
     this.#model = model;
+    this.#graphs = graphs;
     this.#settings = settings;
+    this.plan = [
+      graphs.length === 1
+        ? "weights are loaded once, for all patterns"
+        : "weights are loaded once for each pattern, in a graph of its own",
+    ];
   }
 
-  /** @throws RuntimeFailure where the device's memory does not hold a graph of each pattern, with whatever short prompt */
+  /** @throws RuntimeFailure where the device's memory does not hold the graph of all patterns, not even for a short prompt */
   static async open(
     model: ModelFolder,
     patterns: readonly Pattern[],
-    settings: PrefillSettings,
+    settings: PatternSettings,
   ): Promise<PatternDecoders> {
-    const free = (await deviceMemory(settings.device))?.free;
-    const needs = await Promise.all(patterns.map((pattern) => decoderNeed(model, pattern, settings)));
-    const need = sum(needs.map((each) => (each === undefined ? 0 : totalNeed(each))));
-    if (free !== undefined && need > free) {
-      const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
-      throw new RuntimeFailure(
-        `${patterns.length} patterns side by side take ${gib(need)}, each with weights of its own; ${settings.device} has ${gib(free)} free`,
-        { hint: "give fewer patterns at once, --dtype float16, or a device with more memory" },
-      );
+    const { device, dtype = "float32", provider } = settings;
+    const together = provider !== undefined || cacheForm(device, dtype) !== "growing";
+    const graphs = together ? [patterns] : patterns.map((pattern) => [pattern]);
+    for (const [first, ...others] of graphs) {
+      if (first !== undefined) await requireDecoderRoom(model, first, { ...settings, others });
     }
-    return new PatternDecoders(model, settings);
+    return new PatternDecoders(model, graphs, settings);
   }
 
   /** @param room rows that will be appended after the prompt */
@@ -67,7 +72,7 @@ export class PatternDecoders {
     signal?: AbortSignal,
   ): Promise<PrefilledDecoder> {
     const decoder = await this.#decoderFor(pattern, prompt.length + room);
-    decoder.rewind(0);
+    decoder.startAgain(pattern);
     const started = performance.now();
     const logits = await decoder.prefill(prompt, signal);
     return { decoder, logits, seconds: (performance.now() - started) / 1000 };
@@ -78,18 +83,21 @@ export class PatternDecoders {
     this.#decoders.clear();
   }
 
-  /** Caches of a fixed size do not grow: a longer prompt opens its pattern's graph again. */
+  /** Caches of a fixed size do not grow: a longer prompt opens the graph again. */
   async #decoderFor(pattern: Pattern, tokens: number): Promise<CachedDecoder> {
-    const open = this.#decoders.get(pattern);
+    const place = this.#graphs.findIndex((patterns) => patterns.includes(pattern));
+    const [first, ...others] = this.#graphs[place] ?? [];
+    if (first === undefined) throw new RangeError(`no decoder was opened for ${pattern}`);
+    const open = this.#decoders.get(place);
     if (open !== undefined && (open.decoder.grows || open.capacity >= tokens)) return open.decoder;
-    this.#decoders.delete(pattern);
+    this.#decoders.delete(place);
     await open?.decoder.release();
     // Twice as much each time, so that prompts that grow little by little open few graphs.
     const capacity = 2 ** Math.ceil(Math.log2(tokens));
     // On a CPU they are not alone in their process: no spinning threads.
     const solo = providerOf(this.#settings.device) === "cuda";
-    const decoder = await openDecoder(this.#model, pattern, { ...this.#settings, capacity, solo });
-    this.#decoders.set(pattern, { decoder, capacity });
+    const decoder = await openDecoder(this.#model, first, { ...this.#settings, others, capacity, solo });
+    this.#decoders.set(place, { decoder, capacity });
     return decoder;
   }
 }
