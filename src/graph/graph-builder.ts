@@ -14,6 +14,8 @@ import {
   ModelProtoSchema,
   type NodeProto,
   NodeProtoSchema,
+  type SparseTensorProto,
+  SparseTensorProtoSchema,
   type TensorProto,
   TensorProtoSchema,
   type ValueInfoProto,
@@ -45,6 +47,7 @@ export class GraphBuilder {
   readonly #outer: GraphBuilder | undefined;
   readonly #nodes: NodeProto[] = [];
   readonly #initializers = new Map<string, TensorProto>();
+  readonly #sparse = new Map<string, SparseTensorProto>();
   readonly #inputs: ValueInfoProto[] = [];
   readonly #outputs: ValueInfoProto[] = [];
   /** Weights in fp32 and constants that this graph has already. */
@@ -247,17 +250,31 @@ export class GraphBuilder {
 
   /**
    * A float16 tensor that lives as long as the session, in the outermost graph: what kernels write into it is there in the
-   * next run. It begins as one number, spread, of the bits `fill`: ONNX Runtime folds that when it loads the graph. Each
-   * needs a `fill` of its own, or they would be folded into one. Views of it need shapes that are not constant, or they
-   * would be folded as well, into copies.
+   * next run. It begins as zeros, but for its first element, whose bits are `fill`. Views of it need shapes that are not
+   * constant, or ONNX Runtime would fold them into copies.
+   * @param fill differs from that of any other state, so that no two are taken for one
    */
   state(name: string, shape: number[], fill: number): Value {
     if (this.#outer !== undefined) return this.#outer.state(name, shape, fill);
-    const known = this.#known.get(`state ${name}`);
-    if (known !== undefined) return known;
-    const spread = this.node("Expand", [this.#constant(OnnxType.float16, [], Uint16Array.of(fill)), this.int(shape)]);
-    this.#known.set(`state ${name}`, spread);
-    return spread;
+    if (this.#sparse.has(name)) return name;
+    // The file holds one element: ONNX Runtime makes the others when it loads the graph.
+    const bytes = (data: ArrayBufferView) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const values = { name, dims: [1n], dataType: OnnxType.float16, rawData: bytes(Uint16Array.of(fill)) };
+    const indices = {
+      name: `${name} indices`,
+      dims: [1n],
+      dataType: OnnxType.int64,
+      rawData: bytes(BigInt64Array.of(0n)),
+    };
+    this.#sparse.set(
+      name,
+      create(SparseTensorProtoSchema, {
+        values: create(TensorProtoSchema, values),
+        indices: create(TensorProtoSchema, indices),
+        dims: shape.map(BigInt),
+      }),
+    );
+    return name;
   }
 
   /** Makes a weight an input of the graph, in float32, under the weight's name: one that is being trained. */
@@ -431,6 +448,7 @@ export class GraphBuilder {
       name,
       node: this.#nodes,
       initializer: [...this.#initializers.values()],
+      sparseInitializer: [...this.#sparse.values()],
       input: this.#inputs,
       output: this.#outputs,
     });

@@ -32,6 +32,10 @@ function canonicalGraph(graph: GraphProto, outside: Map<string, string>, lines: 
     return `${title} ${tensor?.elemType} [${dims}]`;
   });
   for (const tensor of graph.initializer) known.set(tensor.name, short(describeTensor(tensor)));
+  for (const { values, indices, dims } of graph.sparseInitializer) {
+    const words = [values, indices].map((tensor) => short(describeTensor(tensor as TensorProto)));
+    known.set(values?.name ?? "", short(`sparse ${words.join(" ")} [${dims.join()}]`));
+  }
   const waiting = new Set(graph.node);
   const own: string[] = [];
   const isKnown = (name: string): boolean => name === "" || known.has(name);

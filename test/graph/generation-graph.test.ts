@@ -43,8 +43,9 @@ describe("resident caches", () => {
     expect(caches.size).toBe(4 + 2);
     // Every way writes every cache.
     expect(writes.length).toBe(caches.size * ways.length);
-    const fills = outer.node.filter(({ opType, output }) => opType === "Expand" && caches.has(output[0] as string));
-    expect(new Set(fills.map(({ input }) => input[0])).size).toBe(caches.size);
+    // No two are alike: ONNX Runtime may take equal tensors for one.
+    const states = outer.sparseInitializer.filter(({ values }) => caches.has(values?.name ?? ""));
+    expect(new Set(states.map(({ values }) => String(values?.rawData))).size).toBe(caches.size);
   });
 
   it("are read behind the write alone, through views that cannot be folded", async () => {

@@ -21,12 +21,12 @@ import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.t
 import type { Dimension } from "../graph-parts.ts";
 import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
-import { kernelsOf, type Provider, readableLimit, type WeightsInRuns } from "../layer/kernels.ts";
+import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { type CacheContext, cacheBlock } from "./generation-caches.ts";
 import { farPieces, generationFrame, isSingle, type Pass, startPass, type Way } from "./generation-frame.ts";
-import { logits } from "./head.ts";
+import { embedding, logits } from "./head.ts";
 import { selectInput } from "./sequence-graph.ts";
 
 export interface GenerationSettings {
@@ -35,8 +35,8 @@ export interface GenerationSettings {
   caches: CacheContext["form"];
   /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
   capacity: number;
-  /** Weights that are converted in every run; all are when the graph is loaded, where absent. */
-  inRuns?: WeightsInRuns;
+  /** As in `KernelSettings`. */
+  storedExperts?: boolean;
   /**
    * Full layers of the graph's pattern that a run may take as Shared (`selectInput`): one set of weights then serves several
    * patterns, each from its own first token on.
@@ -150,7 +150,7 @@ export function buildGenerationGraph(
     slots: graph.cast("position_ids", OnnxType.int32),
     rowEnds: graph.cast(rowEnds, OnnxType.int32),
   };
-  const embedded = graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 });
+  const embedded = embedding(graph, weights, "input_ids");
   const shared = {
     config,
     caches,

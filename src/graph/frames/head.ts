@@ -7,16 +7,17 @@
  */
 
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { OnnxType } from "../../checkpoint/dtype.ts";
+import { OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import type { GraphSpec } from "../exported/contract.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 
-/** Rows of the embedding table, cast after the lookup: the table stays in its stored dtype. */
+/** Rows of the embedding table in the graph's precision, cast after the lookup: the table stays in its stored dtype. */
 export function embedding(graph: GraphBuilder, weights: ModelWeights, ids: Value): Value {
   const rows = graph.node("Gather", [graph.stored(weights.embedding), ids], { axis: 0 });
-  return weights.embedding.dtype === "F32" ? rows : graph.cast(rows, OnnxType.float);
+  const { precision } = graph.settings;
+  return weightTypes[weights.embedding.dtype] === precision ? rows : graph.cast(rows, precision);
 }
 
 export function logits(graph: GraphBuilder, config: DsaConfig, weights: ModelWeights, hidden: Value): Value {

@@ -13,7 +13,7 @@ import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-lay
 import { kernelsOf } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-import { divergence, divergenceNames, logits, negativeLogLikelihood, ownWidth } from "./head.ts";
+import { divergence, divergenceNames, embedding, logits, negativeLogLikelihood, ownWidth } from "./head.ts";
 import { sequenceFrame } from "./sequence-frame.ts";
 import {
   overChunks,
@@ -82,8 +82,7 @@ export function buildSequenceGraph(
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const context = sequenceContext(graph, config, shape, settings);
   const results = new Map<string, Value>();
-  const embed = (inside: GraphBuilder) =>
-    inside.node("Gather", [inside.weight(weights.embedding), inside.unforeseen("input_ids")], { axis: 0 });
+  const embed = (inside: GraphBuilder) => embedding(inside, weights, inside.unforeseen("input_ids"));
   let hidden = settings.boundaries ? graph.either(runInput(0), embed, () => "hidden_states") : embed(graph);
   const selected = settings.boundaries && selectsKeys(config, shape) ? "topk_indices" : undefined;
   const all = { from: 0, to: weights.layers.length, switched: true };

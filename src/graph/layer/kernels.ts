@@ -46,26 +46,23 @@ export interface Kernels {
   gatherCost: number;
 }
 
-/** With `experts` everything else is converted when the graph is loaded; with `all` ONNX Runtime is told to fold nothing. */
-export type WeightsInRuns = "experts" | "all";
-
 /** What else a choice of kernels depends on. */
 export interface KernelSettings {
   /** Is attention in float16 on CUDA cuDNN's? It is where absent. */
   cudnn?: boolean;
-  /** Which weights are converted in every run; where absent, all are converted when the graph is loaded. */
-  inRuns?: WeightsInRuns;
+  /** Are experts read as they are stored, and put together in every run? When the graph is loaded, where absent. */
+  storedExperts?: boolean;
 }
 
 export function kernelsOf(
   provider: Provider,
   precision: GraphSettings["precision"],
-  { cudnn = true, inRuns }: KernelSettings = {},
+  { cudnn = true, storedExperts = false }: KernelSettings = {},
 ): Kernels {
   const half = precision === OnnxType.float16;
   return {
     writtenOut: { cpu: 0, cuda: half ? 256 : 64, webgpu: Number.POSITIVE_INFINITY }[provider],
-    experts: provider === "webgpu" ? "dense" : inRuns === undefined ? "fused" : "stored",
+    experts: provider === "webgpu" ? "dense" : storedExperts ? "stored" : "fused",
     fusedMatMul: provider !== "webgpu",
     skipNorm: true,
     logSoftmax: provider !== "webgpu",
@@ -80,13 +77,13 @@ export function kernelsOf(
 const heavyExperts = 2 ** 25;
 
 /**
- * Which weights of frozen layers are converted in every run while their neighbours are trained. Large experts: converting them
+ * Whether frozen layers read experts as they are stored while their neighbours are trained. Large ones: putting them together
  * beforehand takes 5 s a GiB, in every run 5 ms, and a layer is opened anew for each group and each pass.
  */
-export function frozenInRuns(provider: Provider, config: DsaConfig): { inRuns?: WeightsInRuns } {
+export function frozenKernels(provider: Provider, config: DsaConfig): KernelSettings {
   const { nRoutedExperts, moeIntermediateSize, hiddenSize } = config;
   const heavy = 3 * nRoutedExperts * moeIntermediateSize * hiddenSize >= heavyExperts;
-  return provider === "cuda" && heavy ? { inRuns: "experts" } : {};
+  return { storedExperts: provider === "cuda" && heavy };
 }
 
 /**

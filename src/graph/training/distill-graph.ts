@@ -13,7 +13,7 @@ import type { GraphSpec, TensorSpec } from "../exported/contract.ts";
 import { sequenceContext } from "../frames/sequence-graph.ts";
 import type { SequenceContext, SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
-import { frozenInRuns, type Provider } from "../layer/kernels.ts";
+import { frozenKernels, type Provider } from "../layer/kernels.ts";
 import { type IndexerTensor, indexerTensors, tieStep, topk } from "../layer/lightning-indexer.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
@@ -152,7 +152,7 @@ export function buildDistillGraph(
     precision: OnnxType.float,
     provider: settings.provider,
     boundaries: false,
-    ...frozenInRuns(settings.provider, config),
+    ...frozenKernels(settings.provider, config),
   });
   const rows = queryRows(graph, context, settings.queries);
   const causal = causalBias(graph, rows, settings.length);

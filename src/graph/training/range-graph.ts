@@ -6,10 +6,11 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
+import { embedding } from "../frames/head.ts";
 import { layersOver, sequenceContext } from "../frames/sequence-graph.ts";
 import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
 import { GraphBuilder, type Value } from "../graph-builder.ts";
-import { frozenInRuns, type Provider } from "../layer/kernels.ts";
+import { frozenKernels, type Provider } from "../layer/kernels.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 
 /** Layers `from` to `to - 1`. */
@@ -50,7 +51,7 @@ export function buildRangeGraph(
     graph.output(boundaryOutput(layer), states, OnnxType.float, [`rows_${layer}`, config.hiddenSize]);
   if (range.from === range.to) {
     graph.input("input_ids", OnnxType.int64, ["rows"]);
-    output(range.from, graph.node("Gather", [graph.weight(weights.embedding), "input_ids"], { axis: 0 }));
+    output(range.from, embedding(graph, weights, "input_ids"));
     return graph.model("dsa embedding", { architecture: config.modelType });
   }
   const type = fed === "float32" ? OnnxType.float : OnnxType.uint16;
@@ -59,7 +60,7 @@ export function buildRangeGraph(
   graph.input("position_ids", OnnxType.int64, ["rows"]);
   const context = sequenceContext(graph, config, shape, {
     ...{ precision: OnnxType.float, provider, boundaries: false },
-    ...frozenInRuns(provider, config),
+    ...frozenKernels(provider, config),
   });
   const last = Math.max(...boundaries);
   for (const [layer, states] of statesAfter(graph, context, weights, { from: range.from, to: last }, hidden)) {

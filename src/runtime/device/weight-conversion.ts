@@ -1,8 +1,7 @@
-/** Which weights of a graph for a GPU are converted when it is loaded, and which in every run. */
+/** Whether the weights of a GPU's graph are converted when it is loaded, or in every run. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { elementsOf, isRouted, type ModelWeights, weightsIn } from "../../checkpoint/weights.ts";
+import { elementsOf, isRouted, listWeights, type ModelWeights, weightsIn } from "../../checkpoint/weights.ts";
 import { readsAsStored } from "../../graph/layer/experts.ts";
-import type { WeightsInRuns } from "../../graph/layer/kernels.ts";
 import type { Dtype } from "../measurement.ts";
 import { availableMemory } from "./host-memory.ts";
 
@@ -10,27 +9,28 @@ import { availableMemory } from "./host-memory.ts";
  * Bytes of host memory for each byte of weights, where those are converted before the first run (measured with A.X-K2-Light,
  * whose experts are stacked as well).
  */
-export const convertingShare = 4.5;
+const convertingShare = 4.5;
+
+/**
+ * So many bytes are converted on the host in about half a minute, a thread's work: ONNX Runtime folds 50 million elements a
+ * second. In every run a GPU takes a few milliseconds for as many.
+ */
+const quicklyConverted = 3 * 2 ** 30;
 
 /** Copies of a layer's experts at one time, where every run puts them together: as they are stored, and converted. */
 const togetherCopies = 1.5;
 
 /** How a graph's weights come to the device, in bytes. */
 export interface WeightConversion {
-  /** Which are converted in every run; where absent, none are. */
-  inRuns?: WeightsInRuns;
+  /** Are they there as they are stored, and converted in every run? */
+  inRuns: boolean;
   /** On the device from the first run to the last. */
   device: number;
-  /** What one layer's experts take on the device while it runs. */
-  together: number;
-  /** On the host while the graph is loaded. */
-  host: number;
+  /** On the device while a run is under way: weights that are converted, and one layer's experts. */
+  run: number;
 }
 
-/**
- * As much is converted beforehand as the host has memory for: everything, everything but the experts, or nothing.
- * @param host bytes. Default: what is free
- */
+/** @param host bytes of host memory. Default: what is free */
 export function weightConversion(
   config: DsaConfig,
   weights: ModelWeights,
@@ -38,23 +38,20 @@ export function weightConversion(
   host: number = availableMemory(),
 ): WeightConversion {
   const size = dtype === "float16" ? 2 : 4;
-  const all = size * elementsOf(weights, config.indexerLayers);
-  if (convertingShare * all <= host) return { device: all, together: 0, host: convertingShare * all };
-  const routed = weights.layers.flatMap(({ mlp }) => (isRouted(mlp) ? [mlp] : []));
-  const experts = routed.map((mlp) => weightsIn(mlp.experts));
-  const elements = experts.map((held) => held.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0));
-  const together = togetherCopies * size * Math.max(0, ...elements);
-  const stored = experts.flat().reduce((sum, { length }) => sum + length, 0);
-  const rest = all - size * elements.reduce((sum, count) => sum + count, 0);
-  const apart = routed.length > 0 && routed.every(readsAsStored) && convertingShare * rest <= host;
-  return apart
-    ? { inRuns: "experts", device: stored + rest, together, host: convertingShare * rest }
-    : { inRuns: "all", device: all, together, host: 0 };
+  const elements = elementsOf(weights, config.indexerLayers);
+  const inRuns = size * elements > quicklyConverted || convertingShare * size * elements > host;
+  if (!inRuns) return { inRuns, device: size * elements, run: 0 };
+  const layers = weights.layers.flatMap(({ mlp }) => (isRouted(mlp) && readsAsStored(mlp) ? [mlp.experts] : []));
+  const experts = layers.map((each) =>
+    weightsIn(each).reduce((total, { shape }) => total + shape.reduce((product, edge) => product * edge, 1), 0),
+  );
+  const together = togetherCopies * size * Math.max(0, ...experts);
+  const others = size * (elements - experts.reduce((total, count) => total + count, 0));
+  const stored = listWeights(weights).reduce((total, { length }) => total + length, 0);
+  return { inRuns, device: stored, run: others + together };
 }
 
 /** A line of the plan, where there is something to say. */
 export function conversionLines({ inRuns }: WeightConversion): string[] {
-  const why = `converted in every run: ${convertingShare} times the size of all weights is more than the host has`;
-  if (inRuns === undefined) return [];
-  return [inRuns === "experts" ? `experts are ${why}` : `weights are ${why}`];
+  return inRuns ? ["weights are on the device as they are stored, and are converted in every run"] : [];
 }

@@ -15,8 +15,7 @@ import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
-import { availableMemory } from "../device/host-memory.ts";
-import { conversionLines, convertingShare, weightConversion } from "../device/weight-conversion.ts";
+import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -92,11 +91,10 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, options.hostBytes);
   const { inRuns } = conversion;
-  if (inRuns === "all" && form === "resident") throw cannotConvert(config, conversion.device);
   const rows = capacityFor(config, capacity);
   const fixed = {
     ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
-    ...(inRuns === undefined ? {} : { inRuns }),
+    storedExperts: inRuns,
     ...(switched.length === 0 ? {} : { switched }),
   };
   const kernels = kernelsOf(fixed.provider, precision);
@@ -122,7 +120,7 @@ export async function decoderNeed(
  * Opens a decoder for one sequence.
  * @throws UsageError for a dtype that the device does not generate in
  * @throws RuntimeFailure where the device has less memory than weights, caches and one run take, or loses what is in its
- *   caches; or where the host has not what converting the weights takes
+ *   caches
  */
 export async function openDecoder(
   model: ModelFolder,
@@ -143,7 +141,7 @@ export async function openDecoder(
     solo: options.solo ?? true,
     // Index scores multiply float16 values then: TF32 holds them exactly.
     tf32: dtype === "float16",
-    convertsInRuns: fixed?.inRuns === "all",
+    convertsInRuns: fixed?.storedExperts === true,
     ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });
@@ -177,14 +175,6 @@ export async function requireDecoderRoom(
   options: DecoderSettings,
 ): Promise<void> {
   await requireDeviceRoom(await decoderNeed(model, pattern, options), options.device);
-}
-
-/** Caches on the device are made when ONNX Runtime folds constants, and so are weights that are not read as they are stored. */
-function cannotConvert(config: DsaConfig, all: number): RuntimeFailure {
-  return new RuntimeFailure(
-    `Generating on a GPU in float16 converts the weights of "${config.name}" beforehand, which takes about ${gib(convertingShare * all)} of host memory; ${gib(availableMemory())} are free`,
-    { hint: "free memory, or use --dtype float32 or --device cpu" },
-  );
 }
 
 /**

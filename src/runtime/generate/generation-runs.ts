@@ -101,7 +101,7 @@ export function generationNeed(
   return {
     weights: conversion.device,
     caches: capacity * width * elementBytes,
-    run: allocatorShare * Math.max(expanded + scores, conversion.together),
+    run: allocatorShare * Math.max(expanded + scores, conversion.run),
   };
 }
 

@@ -89,7 +89,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
     const conversion = weightConversion(config, weights, settings.dtype, settings.hostBytes);
-    const chosen = { cudnn, ...(conversion.inRuns === undefined ? {} : { inRuns: conversion.inRuns }) };
+    const chosen = { cudnn, storedExperts: conversion.inRuns };
     const kernels = kernelsOf(provider, precision, chosen);
     const sized = (mostSequences?: number) => {
       const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
@@ -126,7 +126,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       solo: true,
       // Index scores multiply float16 values then: TF32 holds them exactly.
       tf32: settings.dtype === "float16",
-      convertsInRuns: conversion.inRuns === "all",
+      convertsInRuns: conversion.inRuns,
       profilePrefix: settings.profilePrefix,
       recording: settings.recording,
     });

@@ -52,7 +52,7 @@ export function deviceNeed(config: DsaConfig, shape: SequenceShape, settings: Ne
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,
-    step: Math.max(indexingBytes(graph), attentionBytes(graph), rest + conversion.together),
+    step: Math.max(indexingBytes(graph), attentionBytes(graph), rest + conversion.run),
   };
 }
 
