@@ -134,7 +134,8 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   await requireSensibleJournal(flags);
   const started = performance.now();
   const terminal = new Terminal(flags);
-  const { model, device } = await openModelForLosses(path, flags, terminal, signal);
+  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
+  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal, signal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);

@@ -144,7 +144,9 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
   const terminal = new Terminal(flags);
   for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
   if (flags.config === undefined) {
-    await timePatterns(await openModelToRun(path ?? demoModel, flags, terminal, signal), null, flags, terminal, signal);
+    const lookFirst = (model: ModelFolder) => choosePatterns(model, flags);
+    const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal, signal);
+    await timePatterns(model, null, flags, terminal, signal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);

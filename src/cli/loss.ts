@@ -1,5 +1,6 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
@@ -85,7 +86,8 @@ export function addLossCommand(program: Command): void {
 
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
   const terminal = new Terminal(flags);
-  const { model, device } = await openModelForLosses(path, flags, terminal, signal);
+  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
+  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal, signal);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationMix(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {

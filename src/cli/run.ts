@@ -92,9 +92,10 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
     ...(flags.topK === undefined ? {} : { topK: flags.topK }),
     ...(flags.topP === undefined ? {} : { topP: flags.topP }),
   });
-  const model = await openModelToRun(path, flags, terminal, signal);
-  const pattern = await choosePattern(model, flags);
   const prompt = await readPrompt(flags);
+  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
+  const model = await openModelToRun(path, { ...flags, lookFirst }, terminal, signal);
+  const pattern = await choosePattern(model, flags);
   // A prompt of ids does without a tokenizer; text and stop strings do not.
   const tokenizer =
     "text" in prompt || flags.stop.length > 0

@@ -27,6 +27,7 @@ interface PlacedFlags extends MemoryFlags, VerifyFlags {
   devices?: DeviceList;
   dtype: Dtype;
   sequenceLength?: number;
+  lookFirst?: (model: ModelFolder) => Promise<unknown>;
 }
 
 /**

@@ -22,6 +22,8 @@ interface OpeningFlags extends VerifyFlags {
   dtype?: Dtype;
   /** Of a command that need not load the whole model: looks for room in its own way, once the model is open. */
   lookForRoom?: (model: ModelFolder) => Promise<void>;
+  /** Refuses what else was given and does not fit the model, before its weights are read, which can take a minute. */
+  lookFirst?: (model: ModelFolder) => Promise<unknown>;
 }
 
 /** MODEL of a command that computes with it. */
@@ -38,7 +40,7 @@ export function addModelToRun(command: Command): Command {
  */
 export async function openModelToRun(
   text: string,
-  { verify, device, devices, dtype = "float32", lookForRoom }: OpeningFlags,
+  { verify, device, devices, dtype = "float32", lookForRoom, lookFirst }: OpeningFlags,
   terminal: Terminal,
   signal?: AbortSignal,
 ): Promise<ModelFolder> {
@@ -48,6 +50,7 @@ export async function openModelToRun(
   if (lookForRoom === undefined) {
     await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
   } else await lookForRoom(model);
+  await lookFirst?.(model);
   const progress = new ByteCount(terminal, "checking weights");
   const hashing = { signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
   // An export has looked at them already.
