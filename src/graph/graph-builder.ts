@@ -105,7 +105,7 @@ export class GraphBuilder {
    * `If` with one output for each value that the branches give. A branch may read tensors of this graph; weights that
    * only a branch needs are best made inside it, where ONNX Runtime prepacks them.
    */
-  branch(condition: Value, outputs: number, then: BranchBody, otherwise: BranchBody): Value[] {
+  branch(condition: Value, outputs: number | (() => number), then: BranchBody, otherwise: BranchBody): Value[] {
     const branches = [then, otherwise].map((body, index) => {
       const name = index === 0 ? "then" : "else";
       const inner = new GraphBuilder(this.settings, this);
@@ -116,7 +116,26 @@ export class GraphBuilder {
       return [name, inner.#graph(name)] as const;
     });
     const attributes = Object.fromEntries(branches.map(([name, graph]) => [`${name}_branch`, { graph }]));
-    return this.nodes("If", [condition], attributes, outputs);
+    return this.nodes("If", [condition], attributes, typeof outputs === "number" ? outputs : outputs());
+  }
+
+  /**
+   * `If` whose outputs are counted once its first branch is written.
+   * @param otherwise values of this graph, as many as are asked for
+   */
+  branchOf(condition: Value, then: BranchBody, otherwise: (count: number) => Value[]): Value[] {
+    let count = 0;
+    const counted: BranchBody = (inside) => {
+      const values = then(inside);
+      count = values.length;
+      return values;
+    };
+    return this.branch(
+      condition,
+      () => count,
+      counted,
+      () => otherwise(count),
+    );
   }
 
   /** `If` with one output. */

@@ -1,9 +1,11 @@
 /** A decoder over caches of fixed size, run on the CPU, against one over caches that grow. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { RuntimeFailure } from "../../src/base/errors.ts";
+import { reduceConfig } from "../../src/checkpoint/config/reduced-config.ts";
+import { writeRandomCheckpoint } from "../../src/checkpoint/derived/random-checkpoint.ts";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import { farKeys } from "../../src/graph/frames/generation-graph.ts";
 import { kernelsOf, readableLimit } from "../../src/graph/layer/kernels.ts";
@@ -118,6 +120,30 @@ it.each(["glm-groups", "axk2-light"])(
     await several.release();
   },
 );
+
+it("runs many layers in several branches of a graph", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-deep-"));
+  try {
+    const shallow = JSON.parse(await readFile(join(fixturePath("axk2-light"), "config.json"), "utf8"));
+    const deep = reduceConfig({ ...shallow, num_hidden_layers: 19 }, "config.json", "deep", {});
+    await writeRandomCheckpoint(folder, deep, 3);
+    const model = await openModel(folder);
+    const full = model.config.indexerLayers;
+    const pattern = parsePattern(`${full.slice(0, 3)}SSS${full.slice(6, 9)}SSSSSS${full.slice(15)}`);
+    await compare(model, pattern, 5, "cuda");
+    await compare(model, pattern, 77, "cuda", 0);
+    // Switched layers within branches, in each of them.
+    const settings = { device: "cpu", threads: 1, capacity: 90, provider: "cuda" } as const;
+    const several = await openDecoder(model, full, { ...settings, others: [pattern] });
+    const alone = await openDecoder(model, pattern, settings);
+    several.startAgain(pattern);
+    const prompt = someIds(model, 77);
+    expect(await generated(several, prompt, 3)).toEqual(await generated(alone, prompt, 3));
+    await Promise.all([several.release(), alone.release()]);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
 
 it("generates in float16 what it does in float32", async () => {
   const model = await openModel(fixturePath("glm-groups"));

@@ -66,13 +66,21 @@ export function startPass(
   const future = scored ? graph.node("Greater", [places, row]) : "";
   const order = scored ? graph.node("Mul", [graph.cast(places, OnnxType.float), graph.float(tieStep)]) : "";
   const visible = scored ? graph.node("Where", [future, graph.float(Number.NEGATIVE_INFINITY), order]) : undefined;
+  return { ...pass, blocks, places, row, visible, closed: masksIn(graph, row) };
+}
+
+/** The same pass in a graph inside its own: what is made there stays there. */
+export function within(pass: Pass, graph: GraphBuilder): Pass {
+  return { ...pass, graph, closed: masksIn(graph, pass.row) };
+}
+
+function masksIn(graph: GraphBuilder, row: Value): Pass["closed"] {
   const masks = new Map<Value, Value>();
-  const closed = (selected: Value): Value => {
+  return (selected) => {
     const mask = masks.get(selected) ?? closedKeys(graph, selected, row);
     masks.set(selected, mask);
     return mask;
   };
-  return { ...pass, blocks, places, row, visible, closed };
 }
 
 /** New rows of one layer's caches, as their names are. */

@@ -7,7 +7,14 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
 import { InputError, InterruptedError } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { cachedBytes, type GenerationSettings, wayInput, waysOf } from "../../graph/frames/generation-graph.ts";
+import {
+  cachedBytes,
+  type GenerationSettings,
+  hasLayersInput,
+  layersInput,
+  wayInput,
+  waysOf,
+} from "../../graph/frames/generation-graph.ts";
 import { selectInput } from "../../graph/frames/sequence-graph.ts";
 import { kernelsOf } from "../../graph/layer/kernels.ts";
 import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
@@ -268,6 +275,7 @@ export class CachedDecoder implements Decoder {
     for (const each of waysOf(this.#config, fixed).slice(0, -1)) {
       feeds[wayInput(each)] = this.#bool(each === way);
     }
+    if (hasLayersInput(this.#config)) feeds[layersInput] = this.#bool(true);
     for (const layer of fixed.switched ?? []) feeds[selectInput(layer)] = this.#bool(isFull(this.#pattern, layer));
     return feeds;
   }
