@@ -80,21 +80,8 @@ export function firstNonFinite(bytes: Uint8Array, dtype: string): number {
   const whole = bytes.length & ~3;
   const source = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const words = new Int32Array(source.buffer, source.byteOffset, whole / 4);
-  const at = (i: number): number => ((words[i] as number) & mask) + one;
-  let start = 0;
-  // Eight words at once: 2.8 times as fast.
-  for (; start + 8 <= words.length; start += 8) {
-    const carried =
-      at(start) |
-      at(start + 1) |
-      at(start + 2) |
-      at(start + 3) |
-      at(start + 4) |
-      at(start + 5) |
-      at(start + 6) |
-      at(start + 7);
-    if ((carried & high) !== 0) break;
-  }
+  // Most words are in order: eight of them are looked at together.
+  const start = firstSuspicious(words, mask | 0, one | 0, high | 0);
   for (let i = start; i < words.length; i++) {
     const carried = (((words[i] as number) & mask) + one) & high;
     if (carried !== 0) return Math.floor((4 * i + lowestByte(carried)) / width);
@@ -104,6 +91,17 @@ export function firstNonFinite(bytes: Uint8Array, dtype: string): number {
   rest.set(bytes.subarray(whole));
   const inRest = firstNonFinite(rest, dtype);
   return inRest < 0 ? -1 : whole / width + inRest;
+}
+
+/** Index of the first group of eight words that one is not finite in, or of the words after the last group. */
+function firstSuspicious(words: Int32Array, mask: number, one: number, high: number): number {
+  const last = words.length & ~7;
+  for (let i = 0; i < last; i += 8) {
+    let carried = 0;
+    for (let lane = i; lane < i + 8; lane++) carried |= ((words[lane] as number) & mask) + one;
+    if ((carried & high) !== 0) return i;
+  }
+  return last;
 }
 
 /** Index of the lowest byte that is not 0; weights are little-endian, and so is every machine that runs this. */
