@@ -3,6 +3,7 @@ import process from "node:process";
 import type { Command } from "commander";
 import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
+import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../runtime/generate/decoder.ts";
 import { type GenerationResult, generate } from "../runtime/generate/generation.ts";

@@ -172,7 +172,7 @@ export class CachedDecoder implements Decoder {
   runsOf(start: number, end: number, most?: number): GenerationRun[] {
     const { fixed } = this.#graph;
     if (fixed !== undefined)
-      return promptRuns(this.#config, kernelsOf(fixed.provider, fixed.precision), start, end, most);
+      return promptRuns(this.#config, kernelsOf(fixed.provider, fixed.precision, fixed), start, end, most);
     return chunksOf(this.#config, start, end).flatMap((chunk) => {
       const rows = most ?? chunk.end - chunk.start;
       const pieces = Array.from(

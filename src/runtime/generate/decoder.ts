@@ -91,13 +91,13 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, options.hostBytes);
   const { inRuns } = conversion;
-  const rows = capacityFor(config, capacity);
+  const kernels = kernelsOf(provider ?? providerOf(device), precision, { storedExperts: inRuns });
+  const rows = capacityFor(config, kernels, capacity);
   const fixed = {
     ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
     storedExperts: inRuns,
     ...(switched.length === 0 ? {} : { switched }),
   };
-  const kernels = kernelsOf(fixed.provider, precision);
   const need = generationNeed(config, conversion, held, kernels, rows, dtype === "float16" ? 2 : 4);
   const lines = [
     `device memory: ${describe(need)}`,
