@@ -82,7 +82,7 @@ test("the plan of GLM-5's sizes is what an H200 held, and index scores are cut w
     ...{ moeIntermediateSize: 2048, nRoutedExperts: 8, numExpertsPerTok: 2, numHiddenLayers: 4, indexerLayers: "FFFF" },
   } as DsaConfig;
   const kernels = kernelsOf("cuda", OnnxType.float16);
-  const conversion = { device: 949_289_984 * 2, together: 0, host: 0 };
+  const conversion = { inRuns: false, device: 949_289_984 * 2, run: 0 };
   // docs/gpu.md: nvidia-smi, MiB.
   for (const [length, held, blocks] of [
     [8192, 5150, 2],
