@@ -56,7 +56,7 @@ describe("analyze", () => {
     const journal = await readFile(join(folder, "a.json.journal.jsonl"), "utf8");
     await writeFile(join(folder, "a.json.journal.jsonl"), journal.split("\n").slice(0, 6).join("\n"));
     const resumed = await indexcache(folder, [...words, "-o", "a.json", "--resume"]);
-    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringContaining("resuming: 4 patterns are in") });
+    expect(resumed).toMatchObject({ status: 0, stderr: expect.stringContaining("resuming: 4 patterns already in") });
     expect(timeless(await readAnalysisFile(join(folder, "a.json")))).toEqual(timeless(file));
   });
 
