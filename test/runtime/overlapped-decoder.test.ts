@@ -10,6 +10,7 @@ import { type Pattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
 import { LayerThread } from "../../dist/runtime/generate/layer-thread.js";
 import type { Decoder } from "../../dist/runtime/measurement.js";
+import { largestDifference } from "../oracle.ts";
 
 const demo = await openModel(join(import.meta.dirname, "..", "..", "models", "demo"));
 const ids = Array.from({ length: 700 }, (_, i) => (i * 7919 + 13) % demo.config.vocabSize);
@@ -40,6 +41,20 @@ test.each(["FFFFFFFFFFFF", "FSSSSSSSSSSS", "FFSSFSSSSFSS"].map((text) => parsePa
     await Promise.all([one.release(), two.release()]);
   },
 );
+
+test("a graph for few tokens has the bits of one for many, and goes on beyond them", async () => {
+  const prompt = Array.from({ length: 1100 }, (_, i) => (i * 7919 + 13) % demo.config.vocabSize);
+  const [few, many] = await Promise.all(
+    [600, 1200].map((capacity) =>
+      openDecoder(demo, parsePattern("F".repeat(12)), { device: "cpu", threads: 1, capacity }),
+    ),
+  );
+  expect(await few?.prefill(prompt.slice(0, 590))).toEqual(await many?.prefill(prompt.slice(0, 590)));
+  // Selections are the same there, in another order.
+  const [beyond, expected] = [await few?.prefill(prompt.slice(590)), await many?.prefill(prompt.slice(590))];
+  expect(largestDifference(beyond as Float32Array, expected as Float32Array)).toBeLessThan(1e-4);
+  await Promise.all([few?.release(), many?.release()]);
+});
 
 test("a signal ends a prefill between chunks", async () => {
   const decoder = await openOverlappedDecoder(demo, parsePattern("F".repeat(12)), { threads: 2 });

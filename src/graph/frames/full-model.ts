@@ -71,12 +71,14 @@ function boundarySpec(config: DsaConfig, pattern: Pattern, layer: number): Tenso
 /**
  * @param pattern whose indexers are in the graph; with switches for all of them where absent
  * @param range of a pattern's layers; all where absent
+ * @param keys how many there will be (`chunkRows`)
  */
 export function buildFullModel(
   config: DsaConfig,
   weights: ModelWeights,
   pattern?: Pattern,
   range: LayerRange = { from: 0, to: config.numHiddenLayers },
+  keys?: number,
 ): ModelProto {
   const graph = new GraphBuilder();
   const { from, to } = range;
@@ -99,7 +101,7 @@ export function buildFullModel(
   let selected = [...given].find((name) => name.startsWith("topk_indices."));
   for (const [index, layer] of [...weights.layers.entries()].slice(from, to)) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
-    chunk ??= chunkRows(graph, config, inputs, past.latent);
+    chunk ??= chunkRows(graph, config, inputs, past.latent, keys);
     const frame = pastFrame(graph, config, chunk, past);
     const entering = enterLayer(frame, layer, { residual: hidden });
     if (layer.indexer !== undefined && pattern?.[index] !== "S") {

@@ -36,13 +36,23 @@ export interface ChunkRows extends ChunkInputs {
   seesEveryKey: Value;
   isDecode: Value;
   readsAll: Value;
-  boundsScores: Value;
+  /** Absent where there are never so many keys that it pays. */
+  boundsScores: Value | undefined;
   selectsInBlocks: Value;
   readsInBlocks: Value;
 }
 
-/** @param cache any cache's rows from before the chunk: all are equally long */
-export function chunkRows(graph: GraphBuilder, config: DsaConfig, inputs: ChunkInputs, cache: Value): ChunkRows {
+/**
+ * @param cache any cache's rows from before the chunk: all are equally long
+ * @param keys how many there will be: with few, a graph leaves out what only many need, and opens in less time; it stays right
+ */
+export function chunkRows(
+  graph: GraphBuilder,
+  config: DsaConfig,
+  inputs: ChunkInputs,
+  cache: Value,
+  keys = Number.POSITIVE_INFINITY,
+): ChunkRows {
   const { positions } = inputs;
   const ways = chunkWays(config);
   const past = graph.dimension(cache, 0);
@@ -67,7 +77,10 @@ export function chunkRows(graph: GraphBuilder, config: DsaConfig, inputs: ChunkI
     seesEveryKey: scalar(at("LessOrEqual", total, config.indexTopk)),
     isDecode: scalar(at("Equal", fresh, 1), at("GreaterOrEqual", past, 1)),
     readsAll: scalar(at("LessOrEqual", total, ways.denseUpTo)),
-    boundsScores: scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
+    boundsScores:
+      keys < ways.boundFrom
+        ? undefined
+        : scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
     // ONNX cuts in equal pieces and a smaller one: there have to be enough keys for that.
     selectsInBlocks: scalar(
       at("Equal", at("Mod", fresh, ways.selectBlocks), 0),
@@ -138,14 +151,18 @@ function select(
     },
     (inside) => {
       const asked = ask({ ...queries, graph: inside });
-      const indices = inside.either(
-        chunk.boundsScores,
-        (long) => selectBounded(long, config, chunk, past, fresh, asked),
-        (short) => {
-          const scores = [score(short, config, asked, past, chunk.past), visible(short, config, chunk, fresh, asked)];
-          return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
-        },
-      );
+      const unbounded = (short: GraphBuilder): Value => {
+        const scores = [score(short, config, asked, past, chunk.past), visible(short, config, chunk, fresh, asked)];
+        return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
+      };
+      const indices =
+        chunk.boundsScores === undefined
+          ? unbounded(inside)
+          : inside.either(
+              chunk.boundsScores,
+              (long) => selectBounded(long, config, chunk, past, fresh, asked),
+              unbounded,
+            );
       return inside.cast(indices, OnnxType.int32);
     },
   );

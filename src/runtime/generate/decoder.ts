@@ -132,7 +132,9 @@ export async function openDecoder(
   const { form, weights, held, fixed, need, lines } = await planDecoder(model, pattern, options);
   await requireDeviceRoom(need, device);
   const graph =
-    fixed === undefined ? buildFullModel(config, weights, pattern) : buildGenerationGraph(config, weights, held, fixed);
+    fixed === undefined
+      ? buildFullModel(config, weights, pattern, undefined, capacity)
+      : buildGenerationGraph(config, weights, held, fixed);
   const { Tensor: tensor } = await loadRuntime();
   const session = await OnnxSession.create(encodeModel(graph), `${config.name} ${pattern}`, {
     device,
@@ -202,7 +204,7 @@ export async function openOverlappedDecoder(
   const weights = await model.weights();
   const middle = middleOf(pattern);
   const settings = (range: LayerRange): LayerSettings => ({
-    graph: encodeModel(buildFullModel(config, weights, pattern, range)),
+    graph: encodeModel(buildFullModel(config, weights, pattern, range, capacity)),
     name: `${config.name} ${pattern}, layers ${range.from} to ${range.to - 1}`,
     threads: Math.max(1, Math.floor(threads / 2)),
     folder: model.places.folder,
