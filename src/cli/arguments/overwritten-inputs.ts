@@ -1,5 +1,5 @@
 /** No command writes its result over a file that it reads. */
-import { realpath } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
@@ -20,7 +20,8 @@ export async function requireOtherOutputs(command: Command): Promise<void> {
   ];
   for (const name of written) {
     const path = flags[name];
-    const target = typeof path === "string" ? await existing(path) : undefined;
+    // Folders have rules of their own: `export -o` may name the checkpoint's.
+    const target = typeof path === "string" && (await isFile(path)) ? await existing(path) : undefined;
     if (target === undefined) continue;
     for (const text of read) {
       if ((await Promise.all(pathsIn(text).map(existing))).includes(target)) {
@@ -44,5 +45,7 @@ function textsIn(value: unknown): string[] {
 function pathsIn(text: string): string[] {
   return [text, text.replace(/@[^@]*$/, ""), text.replace(/=[^=]*$/, "")];
 }
+
+const isFile = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isFile() === true;
 
 const existing = (path: string): Promise<string | undefined> => realpath(path).catch(() => undefined);
