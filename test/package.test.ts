@@ -70,7 +70,7 @@ test("the packed tarball brings the stand-in that says so, and is below 12 MB", 
       "tools/install/preinstall.js",
       "patterns/zai-org/GLM-5/quarter.json",
       "models/demo/config.json",
-      "words/nouns.txt",
+      "calibration/words/nouns.txt",
     ]),
   );
 });

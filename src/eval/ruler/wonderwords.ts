@@ -4,9 +4,9 @@
  */
 import { readFileSync } from "node:fs";
 
-/** A list of the package's `words` folder: three folders up from `src/eval/ruler` and from `dist/eval/ruler` alike. */
+/** A list of `calibration/words`: three folders up from `src/eval/ruler` and from `dist/eval/ruler` alike. */
 function readWords(name: string): readonly string[] {
-  return readFileSync(new URL(`../../../words/${name}.txt`, import.meta.url), "utf8")
+  return readFileSync(new URL(`../../../calibration/words/${name}.txt`, import.meta.url), "utf8")
     .trimEnd()
     .split("\n");
 }
