@@ -44,6 +44,13 @@ describe("glm-groups", () => {
     for (const open of [growing, fixed]) await open.release();
   });
 
+  test("says that weights are converted in every run, where the host has no memory to do it before", async () => {
+    const settings = { ...cpu, capacity: 64, clock: clocks.wall, provider: "cuda", hostBytes: 0 } as const;
+    const timer = await PatternTimer.open(model, [pattern], settings);
+    expect(timer.plan).toEqual([expect.stringContaining("every run converts the weights")]);
+    await timer.release();
+  });
+
   test("a GPU's generation graphs are timed, and only as often as they ran", async () => {
     const settings = { ...cpu, capacity: 64, clock: clocks.wall, provider: "cuda" } as const;
     const timer = await PatternTimer.open(model, [model.config.indexerLayers, pattern], settings);
@@ -57,6 +64,7 @@ describe("glm-groups", () => {
       }
       expect(alone).toHaveLength(2);
     }
+    expect(timer.plan).toEqual([]);
     const sampled = await timer.measure({ context: 60, repeats: 1, decodeTokens: 1, sampledChunks: 1 });
     expect(sampled.chunks).toEqual({ timed: 1, all: 2 });
     await timer.release();

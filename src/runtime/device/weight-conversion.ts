@@ -12,10 +12,11 @@ import { availableMemory } from "./host-memory.ts";
 const convertingShare = 4.5;
 
 /**
- * So many bytes are converted on the host in about half a minute, a thread's work: ONNX Runtime folds 50 million elements a
- * second. In every run a GPU takes a few milliseconds for as many.
+ * More bytes than these stay as they are stored: ONNX Runtime converts 50 million elements a second on the host, in one
+ * thread, a GPU as many bytes in a few milliseconds of each run. Where a run has thousands of rows that is nothing. A decoded
+ * token takes up to three times as long with it, so that a decoder waits some two minutes before it does without.
  */
-const quicklyConverted = 3 * 2 ** 30;
+export const convertedAhead = { losses: 3 * 2 ** 30, decoding: 12 * 2 ** 30 };
 
 /** Copies of a layer's experts at one time, where every run puts them together: as they are stored, and converted. */
 const togetherCopies = 1.5;
@@ -30,16 +31,20 @@ export interface WeightConversion {
   run: number;
 }
 
-/** @param host bytes of host memory. Default: what is free */
+/**
+ * @param most bytes that are converted before the first run, of those in `convertedAhead`
+ * @param host bytes of host memory. Default: what is free
+ */
 export function weightConversion(
   config: DsaConfig,
   weights: ModelWeights,
   dtype: Dtype,
+  most: number,
   host: number = availableMemory(),
 ): WeightConversion {
   const size = dtype === "float16" ? 2 : 4;
   const elements = elementsOf(weights, config.indexerLayers);
-  const inRuns = size * elements > quicklyConverted || convertingShare * size * elements > host;
+  const inRuns = size * elements > most || convertingShare * size * elements > host;
   if (!inRuns) return { inRuns, device: size * elements, run: 0 };
   const layers = weights.layers.flatMap(({ mlp }) => (isRouted(mlp) && readsAsStored(mlp) ? [mlp.experts] : []));
   const experts = layers.map((each) =>

@@ -15,7 +15,7 @@ import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
-import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
+import { conversionLines, convertedAhead, weightConversion } from "../device/weight-conversion.ts";
 import { deviceMemory } from "../loss/sequence-memory.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
@@ -89,7 +89,7 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const held = layers.map((count) => (count > 0 ? "F" : "S")).join("") as Pattern;
   const switched = [...layers.keys()].filter((layer) => layers[layer] !== 0 && layers[layer] !== patterns.length);
   const precision = precisionOf(dtype);
-  const conversion = weightConversion(config, weights, dtype, options.hostBytes);
+  const conversion = weightConversion(config, weights, dtype, convertedAhead.decoding, options.hostBytes);
   const { inRuns } = conversion;
   const kernels = kernelsOf(provider ?? providerOf(device), precision, { storedExperts: inRuns });
   const rows = capacityFor(config, kernels, capacity);
@@ -114,6 +114,11 @@ export async function decoderNeed(
   options: DecoderSettings,
 ): Promise<GenerationNeed | undefined> {
   return (await planDecoder(model, pattern, options)).need;
+}
+
+/** Does every run of a decoder convert the weights that it reads? */
+export async function convertsInRuns(model: ModelFolder, pattern: Pattern, options: DecoderSettings): Promise<boolean> {
+  return (await planDecoder(model, pattern, options)).fixed?.storedExperts === true;
 }
 
 /**

@@ -13,6 +13,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Chunk } from "../stages/chunks.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
+import { convertsInRuns } from "./decoder.ts";
 import {
   type GraphName,
   graphGroups,
@@ -58,7 +59,7 @@ export interface ContextTimings {
 type Pieces = Map<GraphName, number[][]>;
 
 export class PatternTimer {
-  readonly plan: string[];
+  readonly plan: string[] = [];
   readonly #vocabulary: number;
   readonly #groups: readonly TimedGraph[][];
   readonly #settings: TimerSettings;
@@ -71,22 +72,30 @@ export class PatternTimer {
     groups: readonly TimedGraph[][],
     settings: TimerSettings,
     open: OpenGraphs | undefined,
+    converts: boolean,
   ) {
     this.#vocabulary = vocabulary;
     this.#groups = groups;
     this.#settings = settings;
     this.#open = open;
-    this.plan =
-      open === undefined
-        ? ["the device has no room for all graphs side by side: each is loaded and timed alone, one after the other"]
-        : [];
+    if (open === undefined) {
+      this.plan.push(
+        "the device has no room for all graphs side by side: each is loaded and timed alone, one after the other",
+      );
+    }
+    if (converts) {
+      this.plan.push(
+        "every run converts the weights that it reads, which takes every pattern as long: a decoded token gains less here than on a server",
+      );
+    }
   }
 
   static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
     const groups = await graphGroups(model, patterns, settings);
     const [first = [], ...others] = groups;
     const open = others.length === 0 ? await openGraphs(first, settings) : undefined;
-    return new PatternTimer(model.config.vocabSize, groups, settings, open);
+    const converts = await convertsInRuns(model, model.config.indexerLayers, settings);
+    return new PatternTimer(model.config.vocabSize, groups, settings, open, converts);
   }
 
   /** Are graphs timed one after the other? Whatever else the machine does then meets them at different times. */

@@ -20,7 +20,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
 import { gpuOf } from "../device/gpu.ts";
-import { conversionLines, weightConversion } from "../device/weight-conversion.ts";
+import { conversionLines, convertedAhead, weightConversion } from "../device/weight-conversion.ts";
 import type { Dtype, SequenceLoss } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
@@ -88,7 +88,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const memory = memoryOf(gpu);
     const total = memory?.total ?? Number.POSITIVE_INFINITY;
     const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
-    const conversion = weightConversion(config, weights, settings.dtype, settings.hostBytes);
+    const conversion = weightConversion(config, weights, settings.dtype, convertedAhead.losses, settings.hostBytes);
     const chosen = { cudnn, storedExperts: conversion.inRuns };
     const kernels = kernelsOf(provider, precision, chosen);
     const sized = (mostSequences?: number) => {
