@@ -75,12 +75,7 @@ export async function loadCalibrationSet(
   requireWindows(cut, source, length, model.indexTopk, pack, account);
   const windows = chooseWindows(cut.windows, options.sequences ?? cut.windows.length, options.seed ?? 0);
   return {
-    source,
-    hash: hashWindows(windows),
-    windows,
-    scoredFrom: windows.map(() => 1),
-    sequenceLength: length,
-    tokens: windows.length * length,
+    ...setOfWindows(source, windows, length),
     available: cut.windows.length,
     documents: cut.documents,
     notes: sentences(account.describeShapes(), describeLeftOut(opened.leftOut.filter(isAside))),
@@ -88,6 +83,22 @@ export async function loadCalibrationSet(
       ...sentences(account.describeEmpty(), describeLeftOut(opened.leftOut.filter((file) => !isAside(file)))),
       ...describeConcerns(cut, windows.length, length, options),
     ],
+  };
+}
+
+/** A set of windows of one length, in each of which every token but the first counts. */
+export function setOfWindows(source: string, windows: Int32Array[], length: number): CalibrationSet {
+  return {
+    source,
+    hash: hashWindows(windows),
+    windows,
+    scoredFrom: windows.map(() => 1),
+    sequenceLength: length,
+    tokens: windows.length * length,
+    available: windows.length,
+    documents: windows.length,
+    notes: [],
+    warnings: [],
   };
 }
 

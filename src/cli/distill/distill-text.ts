@@ -1,6 +1,6 @@
 /** Which sequences a distillation trains on, and which decide what it keeps. */
 import { InputError, UsageError } from "../../base/errors.ts";
-import { type CalibrationSet, chooseLength, hashWindows } from "../../calibration/calibration-set.ts";
+import { type CalibrationSet, chooseLength, setOfWindows } from "../../calibration/calibration-set.ts";
 import { type CalibrationMix, mixSets } from "../../calibration/mix.ts";
 import { chooseWindows, fillWindows } from "../../calibration/windows.ts";
 import type { Recipe } from "../../distill/recipe.ts";
@@ -66,24 +66,9 @@ export async function openTrainingText(
       windows = fillWindows(found.windows, length);
     }
     terminal.note(`${formatCount(windows.length)} sequences of ${formatCount(length)} tokens are from ${name}`);
-    parts.push({ name: file?.source ?? name, weight, answers: false, set: setOf(name, windows, length) });
+    parts.push({ name: file?.source ?? name, weight, answers: false, set: setOfWindows(name, windows, length) });
   }
   return mixSets(parts);
-}
-
-function setOf(source: string, windows: Int32Array[], length: number): CalibrationSet {
-  return {
-    source,
-    hash: hashWindows(windows),
-    windows,
-    scoredFrom: windows.map(() => 1),
-    sequenceLength: length,
-    tokens: windows.length * length,
-    available: windows.length,
-    documents: windows.length,
-    notes: [],
-    warnings: [],
-  };
 }
 
 /** Sequences beyond these are not used: those of all steps, and those that are held out. */

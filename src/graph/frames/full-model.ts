@@ -39,18 +39,17 @@ export interface LayerRange {
  * ranges of layers hidden states are handed on, and the selection that Shared layers go on with.
  */
 function patternSpec(config: DsaConfig, pattern: Pattern, { from, to }: LayerRange): GraphSpec {
-  const names = (layer: number) => ({
-    latents: [pastLatent(layer), newLatent(layer)],
-    keys: [pastIndexerKey(layer), newIndexerKey(layer)],
-  });
-  const unused = new Set(
-    [...pattern].flatMap((letter, layer) => [
-      ...(layer < from || layer >= to ? names(layer).latents : []),
-      ...(letter === "S" || layer < from || layer >= to ? names(layer).keys : []),
-      ...(from > 0 ? ["input_ids"] : []),
-      ...(to < pattern.length ? ["logits", "logits_to_keep"] : []),
-    ]),
-  );
+  const unused = new Set([
+    ...[...pattern].flatMap((letter, layer) => {
+      const outside = layer < from || layer >= to;
+      return [
+        ...(outside ? [pastLatent(layer), newLatent(layer)] : []),
+        ...(outside || letter === "S" ? [pastIndexerKey(layer), newIndexerKey(layer)] : []),
+      ];
+    }),
+    ...(from > 0 ? ["input_ids"] : []),
+    ...(to < pattern.length ? ["logits", "logits_to_keep"] : []),
+  ]);
   const { inputs, outputs } = fullModelSpec(config);
   const keep = ({ name }: { name: string }) => !unused.has(name) && !name.startsWith(bypassPrefix);
   return {
@@ -93,12 +92,11 @@ export function buildFullModel(
   };
   // A graph without layers, which `bench` times, has no cache.
   let chunk: ChunkRows | undefined;
-  const given = new Set(spec.inputs.map(({ name }) => name));
   let hidden: Value =
     from > 0
       ? hiddenStates(from)
       : graph.node("Identity", [embedding(graph, weights, "input_ids")], {}, hiddenStates(0));
-  let selected = [...given].find((name) => name.startsWith("topk_indices."));
+  let selected = spec.inputs.find(({ name }) => name.startsWith("topk_indices."))?.name;
   for (const [index, layer] of [...weights.layers.entries()].slice(from, to)) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
     chunk ??= chunkRows(graph, config, inputs, past.latent, keys);
