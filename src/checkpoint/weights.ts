@@ -198,11 +198,20 @@ export function elementsOf(weights: ModelWeights, pattern: Pattern): number {
   const layers = weights.layers.map((layer, index) =>
     isFull(pattern, index) ? layer : { ...layer, indexer: undefined },
   );
-  const held = listWeights({ ...weights, layers });
-  const scales = new Set(held.flatMap(({ scale }) => (scale === undefined ? [] : [scale.weight.name])));
-  return held
+  return elementCount(listWeights({ ...weights, layers }));
+}
+
+/** Elements of some weights, without scales, which are folded into what they scale. */
+export function elementCount(weights: readonly Weight[]): number {
+  const scales = new Set(weights.flatMap(({ scale }) => (scale === undefined ? [] : [scale.weight.name])));
+  return weights
     .filter(({ name }) => !scales.has(name))
     .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
+}
+
+/** Bytes of some weights in their files. */
+export function storedBytes(weights: readonly Weight[]): number {
+  return weights.reduce((total, { length }) => total + length, 0);
 }
 
 class Binder implements LayerBinder {

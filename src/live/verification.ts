@@ -24,14 +24,13 @@ interface PositionRange {
  * another pattern. The relative error of one number, by the coarsest type on the way.
  */
 function roundingOf({ dtype, kvCacheDtype }: { dtype: string | undefined; kvCacheDtype: string | undefined }): number {
-  const bits = (name: string | undefined): number => {
-    if (name === undefined || name === "auto") return 8;
+  const bits = (name: string): number => {
     if (/fp8|float8/.test(name)) return 4;
-    if (name.includes("bfloat16")) return 8;
+    if (name === "auto" || name.includes("bfloat16")) return 8;
     return name.includes("16") ? 11 : 24;
   };
   const known = [dtype, kvCacheDtype].filter((name) => name !== undefined);
-  return 2 ** -Math.min(...(known.length === 0 ? [undefined] : known).map(bits));
+  return 2 ** -Math.min(...(known.length === 0 ? ["auto"] : known).map(bits));
 }
 
 export interface Verification {
@@ -91,19 +90,16 @@ export async function verify(
   await scoreAll(own);
   const [first, second, other] = [await scoreAll(own), await scoreAll(own), await scoreAll(pattern)];
   const ranges = boundaries(indexTopk, longest).map(([from, to]): PositionRange => {
+    // Score i is of the token at position i + 1, and ranges begin at position 1.
+    const inRange = (scores: Float64Array): number[] => [...scores.subarray(from - 1, to - 1)];
     const all = (left: Float64Array[], right: Float64Array[]): number[] =>
-      left.flatMap((scores, at) =>
-        // Score i is of the token at position i + 1.
-        [...scores.subarray(Math.max(0, from - 1), to - 1)].map(
-          (score, row) => score - (right[at]?.[Math.max(0, from - 1) + row] ?? score),
-        ),
-      );
+      left.flatMap((scores, at) => inRange(scores).map((score, row) => score - (right[at]?.[from - 1 + row] ?? score)));
     const mean = (values: number[]): number => values.reduce((total, value) => total + value, 0) / values.length;
     const changes = all(first, other);
     const moved = mean(changes.map(Math.abs));
     const noise = mean(all(first, second).map(Math.abs));
     const least = Math.max(leastMoved, leastRatio * noise);
-    const size = mean(first.flatMap((scores) => [...scores.subarray(Math.max(0, from - 1), to - 1)].map(Math.abs)));
+    const size = mean(first.flatMap(inRange).map(Math.abs));
     const acts = moved > (to <= indexTopk ? Math.max(least, rounding * size) : least);
     return { from, to, change: mean(changes), moved, noise, acts };
   });

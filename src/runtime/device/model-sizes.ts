@@ -1,5 +1,12 @@
 /** What each layer takes: in the files, and in memory once ONNX Runtime has it. */
-import { isRouted, type LayerWeights, type ModelWeights, type Weight, weightsIn } from "../../checkpoint/weights.ts";
+import {
+  elementCount,
+  isRouted,
+  type LayerWeights,
+  type ModelWeights,
+  storedBytes,
+  weightsIn,
+} from "../../checkpoint/weights.ts";
 
 /** Bytes. */
 export interface PartSize {
@@ -32,7 +39,7 @@ export function modelSizes({ embedding, finalNorm, lmHead, layers }: ModelWeight
     embedding: { stored: storedBytes([embedding]), loaded: storedBytes([embedding]) },
     indexers: layers.map(indexerSize),
     bodies: layers.map(bodySize),
-    head: { stored: storedBytes([finalNorm, lmHead]), loaded: perElement * elements([finalNorm, lmHead]) },
+    head: { stored: storedBytes([finalNorm, lmHead]), loaded: perElement * elementCount([finalNorm, lmHead]) },
   };
 }
 
@@ -40,7 +47,7 @@ export function modelSizes({ embedding, finalNorm, lmHead, layers }: ModelWeight
 function indexerSize({ indexer, inputNorm, qA, qABias, qANorm }: LayerWeights): PartSize {
   if (indexer === undefined) return { stored: 0, loaded: 0 };
   const held = weightsIn([indexer, inputNorm, qA, qABias, qANorm]);
-  return { stored: storedBytes(held), loaded: perElement * elements(held) };
+  return { stored: storedBytes(held), loaded: perElement * elementCount(held) };
 }
 
 function bodySize({ indexer: _, ...layer }: LayerWeights): PartSize {
@@ -48,18 +55,6 @@ function bodySize({ indexer: _, ...layer }: LayerWeights): PartSize {
   const experts = isRouted(layer.mlp) ? weightsIn(layer.mlp.experts) : [];
   return {
     stored: storedBytes(held),
-    loaded: perElement * elements(held) + (perExpertElement - perElement) * elements(experts),
+    loaded: perElement * elementCount(held) + (perExpertElement - perElement) * elementCount(experts),
   };
-}
-
-function storedBytes(weights: readonly Weight[]): number {
-  return weights.reduce((total, { length }) => total + length, 0);
-}
-
-/** Without scales, which are folded into what they scale. */
-function elements(weights: readonly Weight[]): number {
-  const scales = new Set(weights.flatMap(({ scale }) => (scale === undefined ? [] : [scale.weight.name])));
-  return weights
-    .filter(({ name }) => !scales.has(name))
-    .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
 }

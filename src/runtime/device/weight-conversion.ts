@@ -1,6 +1,14 @@
 /** Whether the weights of a GPU's graph are converted when it is loaded, or in every run. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import { elementsOf, isRouted, listWeights, type ModelWeights, weightsIn } from "../../checkpoint/weights.ts";
+import {
+  elementCount,
+  elementsOf,
+  isRouted,
+  listWeights,
+  type ModelWeights,
+  storedBytes,
+  weightsIn,
+} from "../../checkpoint/weights.ts";
 import { readsAsStored } from "../../graph/layer/experts.ts";
 import type { Dtype } from "../measurement.ts";
 import { availableMemory } from "./host-memory.ts";
@@ -47,13 +55,10 @@ export function weightConversion(
   const inRuns = size * elements > most || convertingShare * size * elements > host;
   if (!inRuns) return { inRuns, device: size * elements, run: 0 };
   const layers = weights.layers.flatMap(({ mlp }) => (isRouted(mlp) && readsAsStored(mlp) ? [mlp.experts] : []));
-  const experts = layers.map((each) =>
-    weightsIn(each).reduce((total, { shape }) => total + shape.reduce((product, edge) => product * edge, 1), 0),
-  );
+  const experts = layers.map((each) => elementCount(weightsIn(each)));
   const together = togetherCopies * size * Math.max(0, ...experts);
   const others = size * (elements - experts.reduce((total, count) => total + count, 0));
-  const stored = listWeights(weights).reduce((total, { length }) => total + length, 0);
-  return { inRuns, device: stored, run: others + together };
+  return { inRuns, device: storedBytes(listWeights(weights)), run: others + together };
 }
 
 /** A line of the plan, where there is something to say. */
