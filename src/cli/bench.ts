@@ -182,7 +182,7 @@ async function timePatterns(
     (entry) => entry.weight_bytes + capacity * (entry.latent_bytes_per_token + entry.indexer_key_bytes_per_token),
   );
   const bytes = graphs.reduce((total, graph) => total + graph, 0);
-  // On CUDA graphs that have no room side by side are timed one after the other.
+  // On CUDA patterns share a graph where there is no room for one of each.
   if (form === "growing") {
     requireMemory(bytes, `${graphs.length} graphs side by side, with their caches, take`, availableMemory());
   }
@@ -191,7 +191,7 @@ async function timePatterns(
     patterns.map(({ pattern }) => pattern),
     { device, threads, capacity, clock: clocks[flags.clock], dtype: flags.dtype },
   );
-  if (timer.inTurn) file.settings.in_turn = true;
+  if (timer.oneGraph) file.settings.one_graph = true;
   for (const line of timer.plan) terminal.note(line);
   try {
     for (const context of flags.contexts) {

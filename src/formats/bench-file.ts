@@ -92,10 +92,10 @@ export const benchFileSchema = z
       repeats: positive,
       decode_tokens: positive,
       clock: z.enum(clockNames).describe("cpu: seconds that the process computed, all threads together"),
-      in_turn: z
+      one_graph: z
         .boolean()
         .optional()
-        .describe("graphs were timed one after the other, for want of memory; side by side where absent"),
+        .describe("all patterns ran in one graph, for want of memory; each in one of its own where absent"),
     }),
     patterns: z
       .array(

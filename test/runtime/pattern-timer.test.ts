@@ -70,10 +70,10 @@ describe("glm-groups", () => {
     await timer.release();
   });
 
-  test("graphs that have no room side by side are timed one after the other, each as often", async () => {
-    const settings = { ...cpu, capacity: 64, clock: countingClock(), provider: "cuda", inTurn: true } as const;
+  test("patterns that have no room for a graph each are timed in one, each as often", async () => {
+    const settings = { ...cpu, capacity: 64, clock: countingClock(), provider: "cuda", oneGraph: true } as const;
     const timer = await PatternTimer.open(model, [model.config.indexerLayers, pattern], settings);
-    expect(timer.plan.join()).toMatch(/one after the other/);
+    expect(timer.plan.join()).toMatch(/all run in one/);
     const heard: [number, number][] = [];
     const onChunk = (timed: number, all: number) => heard.push([timed, all]);
     const { prefill, decode, chunks } = await timer.measure({ context: 40, repeats: 2, decodeTokens: 3, onChunk });
@@ -88,8 +88,24 @@ describe("glm-groups", () => {
       other: [2, 2],
     });
     expect(decode.patterns.flat()).toEqual(Array(4).fill(expect.closeTo(1 / 3, 10)));
-    expect(heard.at(-1)).toEqual([16, 16]);
+    expect(heard.at(-1)).toEqual([4, 4]);
     await timer.release();
+  });
+
+  test("a graph of all patterns runs without indexers as one that has none", async () => {
+    const ids = readOracle("glm-groups").sequences[0]?.slice(0, 60) ?? [];
+    const bare = "SSSSS" as Pattern;
+    const settings = { ...cpu, provider: "cuda" } as const;
+    const alone = await openDecoder(model, bare, settings);
+    const shared = await openDecoder(model, pattern, { ...settings, others: [bare] });
+    const full = await shared.prefill(ids);
+    shared.rewind(0);
+    shared.follow(bare);
+    const without = await shared.prefill(ids);
+    expect(without).toEqual(await alone.prefill(ids));
+    expect(await shared.decode(3)).toEqual(await alone.decode(3));
+    expect(difference(without, full)).toBeGreaterThan(1e-3);
+    for (const open of [alone, shared]) await open.release();
   });
 
   test("a graph rewound to an earlier row goes on from there as it did before", async () => {

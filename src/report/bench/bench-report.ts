@@ -22,7 +22,7 @@ export function formatBenchReport(file: BenchFile): string {
       ["Machine", `${machine.cpu}, ${machine.threads} threads, ${file.tool.device}`],
       [
         "Repeats",
-        `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}${settings.in_turn === true ? "; one graph after the other, for want of memory" : ""}`,
+        `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}${settings.one_graph === true ? "; all patterns in one graph, for want of memory" : ""}`,
       ],
     ]),
     phase("Prefill", file.prefill, patterns),

@@ -72,12 +72,21 @@ export class CachedDecoder implements Decoder {
    * @param pattern one that the decoder was opened for
    */
   startAgain(pattern: Pattern): void {
+    this.follow(pattern);
+    this.rewind(0);
+  }
+
+  /**
+   * Follows another pattern from here on, for timings: index keys of tokens so far are missing where the last one had no
+   * indexer.
+   * @param pattern one that the decoder was opened for
+   */
+  follow(pattern: Pattern): void {
     const { held, fixed } = this.#graph;
     const strange = [...held].some(
       (letter, layer) => letter !== pattern[layer] && fixed?.switched?.includes(layer) !== true,
     );
     if (strange || pattern.length !== held.length) throw new RangeError(`the graph of ${held} does not run ${pattern}`);
-    this.rewind(0);
     this.#pattern = pattern;
   }
 

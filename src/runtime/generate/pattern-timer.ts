@@ -1,6 +1,6 @@
 /**
- * Times patterns against each other: their graphs are open side by side where memory holds them, and every query chunk and every
- * burst of decoded tokens runs in all of them in turn, so that whatever else the machine does meets all of them alike. Between them runs the
+ * Times patterns against each other: each in a graph of its own where memory holds them, and every query chunk and every
+ * burst of decoded tokens runs under all of them in turn, so that whatever else the machine does meets all of them alike. Between them runs the
  * same graph without indexers, whose layers read the most recent keys: the difference to all Full is what the indexers take,
  * in the graphs and at the time that the speed-ups are of.
  */
@@ -14,15 +14,7 @@ import type { Pattern } from "../../pattern/pattern.ts";
 import type { Chunk } from "../stages/chunks.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
 import { convertsInRuns } from "./decoder.ts";
-import {
-  type GraphName,
-  graphGroups,
-  type OpenGraphs,
-  openGraphs,
-  releaseGraphs,
-  type TimedGraph,
-  type TimerSettings,
-} from "./timed-graphs.ts";
+import { type GraphName, type OpenGraphs, openGraphs, type TimedPattern, type TimerSettings } from "./timed-graphs.ts";
 
 export interface TimingPlan {
   /** Tokens of the prompt. */
@@ -61,26 +53,17 @@ type Pieces = Map<GraphName, number[][]>;
 export class PatternTimer {
   readonly plan: string[] = [];
   readonly #vocabulary: number;
-  readonly #groups: readonly TimedGraph[][];
+  readonly #graphs: OpenGraphs;
   readonly #settings: TimerSettings;
-  /** The only group, where there is one. */
-  readonly #open: OpenGraphs | undefined;
   readonly #numbers = new RandomNumbers(Random.forPart(0, "cache rows"));
 
-  private constructor(
-    vocabulary: number,
-    groups: readonly TimedGraph[][],
-    settings: TimerSettings,
-    open: OpenGraphs | undefined,
-    converts: boolean,
-  ) {
+  private constructor(vocabulary: number, graphs: OpenGraphs, settings: TimerSettings, converts: boolean) {
     this.#vocabulary = vocabulary;
-    this.#groups = groups;
+    this.#graphs = graphs;
     this.#settings = settings;
-    this.#open = open;
-    if (open === undefined) {
+    if (graphs.oneGraph) {
       this.plan.push(
-        "the device has no room for all graphs side by side: each is loaded and timed alone, one after the other",
+        "the device has no room for a graph of each pattern: all run in one, whose runs leave out the indexers that a pattern does not have",
       );
     }
     if (converts) {
@@ -91,95 +74,87 @@ export class PatternTimer {
   }
 
   static async open(model: ModelFolder, patterns: readonly Pattern[], settings: TimerSettings): Promise<PatternTimer> {
-    const groups = await graphGroups(model, patterns, settings);
-    const [first = [], ...others] = groups;
-    const open = others.length === 0 ? await openGraphs(first, settings) : undefined;
+    const graphs = await openGraphs(model, patterns, settings);
     const converts = await convertsInRuns(model, model.config.indexerLayers, settings);
-    return new PatternTimer(model.config.vocabSize, groups, settings, open, converts);
+    return new PatternTimer(model.config.vocabSize, graphs, settings, converts);
   }
 
-  /** Are graphs timed one after the other? Whatever else the machine does then meets them at different times. */
-  get inTurn(): boolean {
-    return this.#open === undefined;
+  /** Do all patterns share a graph? */
+  get oneGraph(): boolean {
+    return this.#graphs.oneGraph;
   }
 
-  /** Times prefills of `context` tokens, and tokens decoded behind them. */
-  async measure(plan: TimingPlan): Promise<ContextTimings> {
-    const prefill: Pieces = new Map();
-    const decode: Pieces = new Map();
-    let chunks = { timed: 0, all: 0 };
-    for (const [index, group] of this.#groups.entries()) {
-      const graphs = this.#open ?? (await openGraphs(group, this.#settings));
-      const onChunk = (timed: number, all: number) => plan.onChunk?.(index * all + timed, this.#groups.length * all);
-      try {
-        chunks = await this.#measureGroup(graphs, { ...plan, onChunk }, prefill, decode);
-      } finally {
-        if (this.#open === undefined) await releaseGraphs(graphs);
-      }
-    }
-    return { prefill: timingsOf(prefill), decode: timingsOf(decode), chunks };
+  get #decoders(): Set<CachedDecoder> {
+    return new Set([...this.#graphs.timed.values()].map(({ decoder }) => decoder));
+  }
+
+  /** Decoders are at the same position, and cut prompts alike. */
+  get #anyOf(): CachedDecoder {
+    return this.#decoders.values().next().value as CachedDecoder;
   }
 
   async release(): Promise<void> {
-    if (this.#open !== undefined) await releaseGraphs(this.#open);
+    for (const decoder of this.#decoders) await decoder.release();
   }
 
-  async #measureGroup(
-    graphs: OpenGraphs,
-    { context, repeats, decodeTokens, sampledChunks, signal, onChunk }: TimingPlan,
-    prefill: Pieces,
-    decode: Pieces,
-  ): Promise<ContextTimings["chunks"]> {
-    const chunks = anyOf(graphs).runsOf(0, context);
+  /** Times prefills of `context` tokens, and tokens decoded behind them. */
+  async measure({
+    context,
+    repeats,
+    decodeTokens,
+    sampledChunks,
+    signal,
+    onChunk,
+  }: TimingPlan): Promise<ContextTimings> {
+    const prefill: Pieces = new Map();
+    const decode: Pieces = new Map();
+    const chunks = this.#anyOf.runsOf(0, context);
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
-    const before = new Map([...graphs].map(([name, { runs }]) => [name, runs]));
-    await this.#warmUp(graphs, chunks);
+    const before = new Map([...this.#decoders].map((decoder) => [decoder, decoder.runs]));
+    await this.#warmUp(chunks);
     for (let repeat = 0; repeat < repeats; repeat++) {
-      rewind(graphs, 0);
-      for (const pieces of [prefill, decode]) for (const name of graphs.keys()) beginRepeat(pieces, name);
+      this.#rewind(0);
+      for (const pieces of [prefill, decode]) for (const name of this.#graphs.timed.keys()) beginRepeat(pieces, name);
       for (const [index, { chunk, weight }] of sample.entries()) {
         await pause(signal);
-        this.#fillTo(graphs, chunk.start);
-        await this.#step(graphs, chunk.end - chunk.start, 1, repeat + index, weight, prefill);
+        this.#fillTo(chunk.start);
+        await this.#step(chunk.end - chunk.start, 1, repeat + index, weight, prefill);
         onChunk?.(repeat * sample.length + index + 1, repeats * sample.length);
       }
-      this.#fillTo(graphs, context);
+      this.#fillTo(context);
       await pause(signal);
-      await this.#step(graphs, 1, decodeTokens, repeat, 1 / decodeTokens, decode);
+      await this.#step(1, decodeTokens, repeat, 1 / decodeTokens, decode);
     }
-    requireRuns(graphs, before, 2 + repeats * (sample.length + decodeTokens));
-    return { timed: sample.length, all: chunks.length };
+    this.#requireRuns(before, 2 + repeats * (sample.length + decodeTokens));
+    return {
+      prefill: timingsOf(prefill),
+      decode: timingsOf(decode),
+      chunks: { timed: sample.length, all: chunks.length },
+    };
   }
 
   /** Runs the largest chunk and a token untimed: kernels are chosen and memory is taken then. */
-  async #warmUp(graphs: OpenGraphs, chunks: readonly Chunk[]): Promise<void> {
+  async #warmUp(chunks: readonly Chunk[]): Promise<void> {
     const { start, end } = chunks.at(-1) as Chunk;
-    rewind(graphs, 0);
-    this.#fillTo(graphs, start);
-    for (const rows of [end - start, 1]) await this.#step(graphs, rows, 1, 0, 1, new Map());
+    this.#rewind(0);
+    this.#fillTo(start);
+    for (const rows of [end - start, 1]) await this.#step(rows, 1, 0, 1, new Map());
   }
 
   /**
-   * `calls` forward calls of `rows` tokens in every graph, one graph after the other, beginning with another one each
-   * time; their seconds, times `weight`, go to `pieces`.
+   * `calls` forward calls of `rows` tokens under every name, one after the other, beginning with another one each time; their seconds, times `weight`, go to `pieces`.
    */
-  async #step(
-    graphs: OpenGraphs,
-    rows: number,
-    calls: number,
-    turn: number,
-    weight: number,
-    pieces: Pieces,
-  ): Promise<void> {
-    const tokens = Array.from({ length: calls }, (_, call) =>
-      someIds(anyOf(graphs).position + call * rows, rows, this.#vocabulary),
-    );
-    const inTurn = [...graphs];
+  async #step(rows: number, calls: number, turn: number, weight: number, pieces: Pieces): Promise<void> {
+    const { position } = this.#anyOf;
+    const tokens = Array.from({ length: calls }, (_, call) => someIds(position + call * rows, rows, this.#vocabulary));
+    const inTurn = [...this.#graphs.timed];
     for (let index = 0; index < inTurn.length; index++) {
-      const [name, graph] = inTurn[(index + turn) % inTurn.length] as [GraphName, CachedDecoder];
+      const [name, { decoder, pattern }] = inTurn[(index + turn) % inTurn.length] as [GraphName, TimedPattern];
+      decoder.rewind(position);
+      decoder.follow(pattern);
       const begun = this.#settings.clock();
       for (const ids of tokens) {
-        await (rows === 1 && graph.position > 0 ? graph.decode(ids[0] as number) : graph.prefill(ids));
+        await (rows === 1 && decoder.position > 0 ? decoder.decode(ids[0] as number) : decoder.prefill(ids));
       }
       pieces
         .get(name)
@@ -189,34 +164,33 @@ export class PatternTimer {
   }
 
   /** Random rows up to `position`: what caches hold does not change what a chunk behind them takes. */
-  #fillTo(graphs: OpenGraphs, position: number): void {
-    const count = position - anyOf(graphs).position;
+  #fillTo(position: number): void {
+    const count = position - this.#anyOf.position;
     if (count <= 0) return;
-    for (const graph of graphs.values()) graph.fill(count, (rows) => this.#numbers.fill(rows));
+    for (const decoder of this.#decoders) decoder.fill(count, (rows) => this.#numbers.fill(rows));
   }
-}
 
-/** Graphs of a group are at the same position, and cut prompts alike. */
-function anyOf(graphs: OpenGraphs): CachedDecoder {
-  return graphs.values().next().value as CachedDecoder;
-}
+  #rewind(position: number): void {
+    for (const decoder of this.#decoders) decoder.rewind(position);
+  }
 
-function rewind(graphs: OpenGraphs, position: number): void {
-  for (const graph of graphs.values()) graph.rewind(position);
+  /**
+   * A timing of work that was not done means nothing.
+   * @param expected calls under every name since `before`
+   */
+  #requireRuns(before: ReadonlyMap<CachedDecoder, number>, expected: number): void {
+    const timed = [...this.#graphs.timed.values()];
+    const made = [...before].map(([decoder, runs]) => {
+      const names = timed.filter((each) => each.decoder === decoder).length;
+      return (decoder.runs - runs) / names;
+    });
+    if (made.every((runs) => runs === expected)) return;
+    throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected}`);
+  }
 }
 
 function beginRepeat(pieces: Pieces, name: GraphName): void {
   pieces.set(name, [...(pieces.get(name) ?? []), []]);
-}
-
-/**
- * A timing of work that was not done means nothing.
- * @param expected calls of every graph since `before`
- */
-function requireRuns(graphs: OpenGraphs, before: ReadonlyMap<GraphName, number>, expected: number): void {
-  const made = [...graphs].map(([name, { runs }]) => runs - (before.get(name) ?? 0));
-  if (made.every((runs) => runs === expected)) return;
-  throw new Error(`graphs were run ${made.join(", ")} times, the timing is of ${expected}`);
 }
 
 /** The sums of every repeat's pieces. */

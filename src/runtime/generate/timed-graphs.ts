@@ -9,8 +9,8 @@ import { totalNeed } from "./generation-runs.ts";
 
 export interface TimerSettings extends DecoderSettings {
   clock: Clock;
-  /** Open and time one graph after the other? Default: where the device's memory does not hold all of them. */
-  inTurn?: boolean;
+  /** Do all patterns share one graph? Default: where the device's memory does not hold one of each. */
+  oneGraph?: boolean;
 }
 
 /**
@@ -19,23 +19,30 @@ export interface TimerSettings extends DecoderSettings {
  */
 export type GraphName = number | "bare" | "full" | "shared" | "none";
 
-export interface TimedGraph {
+interface TimedGraph {
   name: GraphName;
   model: ModelFolder;
   pattern: Pattern;
 }
 
-export type OpenGraphs = ReadonlyMap<GraphName, CachedDecoder>;
+/** What is timed under a name: a decoder, which several names may share, and the pattern that it follows. */
+export interface TimedPattern {
+  decoder: CachedDecoder;
+  pattern: Pattern;
+}
 
-/**
- * The graphs in groups that are open together: in one, so that they take turns, or one by one where there is no room for that.
- * Those of one layer and of none are small and of no use apart.
- */
-export async function graphGroups(
+export interface OpenGraphs {
+  timed: ReadonlyMap<GraphName, TimedPattern>;
+  /** Do all patterns share a graph, whose runs leave out the indexers that a pattern does not have? */
+  oneGraph: boolean;
+}
+
+/** All graphs side by side, so that they take turns. */
+export async function openGraphs(
   model: ModelFolder,
   patterns: readonly Pattern[],
   settings: TimerSettings,
-): Promise<TimedGraph[][]> {
+): Promise<OpenGraphs> {
   const one = firstLayers(model, 1);
   const large: TimedGraph[] = [
     ...patterns.map((pattern, name) => ({ name, model, pattern })),
@@ -46,8 +53,17 @@ export async function graphGroups(
     { name: "shared", model: one, pattern: "S" as Pattern },
     { name: "none", model: firstLayers(model, 0), pattern: "" as Pattern },
   ];
-  const inTurn = settings.inTurn ?? !(await holds([...large, ...small], settings));
-  return inTurn ? [...large.map((graph) => [graph]), small] : [[...large, ...small]];
+  const oneGraph = settings.oneGraph ?? !(await holds([...large, ...small], settings));
+  const timed = new Map<GraphName, TimedPattern>();
+  if (oneGraph) {
+    const [first, ...others] = large.map(({ pattern }) => pattern) as [Pattern, ...Pattern[]];
+    const decoder = await openDecoder(model, first, { ...settings, others });
+    for (const { name, pattern } of large) timed.set(name, { decoder, pattern });
+  }
+  for (const { name, model, pattern } of oneGraph ? small : [...large, ...small]) {
+    timed.set(name, { decoder: await openDecoder(model, pattern, settings), pattern });
+  }
+  return { timed, oneGraph };
 }
 
 /** Share of the free memory that plans may add up to: allocators take more than a plan says. */
@@ -59,16 +75,6 @@ async function holds(graphs: readonly TimedGraph[], settings: DecoderSettings): 
   if (memory === undefined) return true;
   const needs = await Promise.all(graphs.map(({ model, pattern }) => decoderNeed(model, pattern, settings)));
   return needs.reduce((sum, need) => sum + (need === undefined ? 0 : totalNeed(need)), 0) <= plannedShare * memory.free;
-}
-
-export async function openGraphs(graphs: readonly TimedGraph[], settings: DecoderSettings): Promise<OpenGraphs> {
-  const open = new Map<GraphName, CachedDecoder>();
-  for (const { name, model, pattern } of graphs) open.set(name, await openDecoder(model, pattern, settings));
-  return open;
-}
-
-export async function releaseGraphs(graphs: OpenGraphs): Promise<void> {
-  for (const graph of graphs.values()) await graph.release();
 }
 
 function firstLayers(model: ModelFolder, count: number): ModelFolder {
