@@ -1,6 +1,7 @@
 /** `indexcache inspect`: what a model is, and whether it keeps the contract. */
 import type { Command } from "commander";
-import { declaredWeights, elementsOf } from "../checkpoint/weights.ts";
+import { declaredWeights } from "../checkpoint/bind-weights.ts";
+import { elementsOf } from "../checkpoint/weights.ts";
 import { inspectModel } from "../graph/exported/inspect.ts";
 import { describeModel, openModel } from "../graph/model-folder.ts";
 import { describeConfig, formatConfigInspection, formatInspection } from "../report/inspection-report.ts";

@@ -1,6 +1,7 @@
 /** What a distillation takes, from config.json alone: tokens, disk for hidden states, and memory of the largest part. */
+
+import { requiredTensors } from "../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { requiredTensors } from "../checkpoint/weights.ts";
 import type { TargetWeight } from "../graph/training/attention-target.ts";
 import { layersFed, layersOfStep, type StepStates } from "../graph/training/distill-graph.ts";
 import type { Pattern } from "../pattern/pattern.ts";

@@ -1,6 +1,7 @@
 /** What a distillation computes, from config.json alone: with a device's speed, about how long it takes. */
+
+import { declaredWeights } from "../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
-import { declaredWeights } from "../checkpoint/weights.ts";
 
 /**
  * Floating-point operations of a matrix product in the time of one pass over one number of a large tensor: measured on a CPU

@@ -1,10 +1,12 @@
 /** The parts of an ONNX file that nodes and graphs are made of, as protobuf messages. */
 import { create } from "@bufbuild/protobuf";
-import type { OnnxType } from "../checkpoint/dtype.ts";
+import { OnnxType } from "../checkpoint/dtype.ts";
 import {
   type AttributeProto,
   AttributeProtoSchema,
   type GraphProto,
+  type SparseTensorProto,
+  SparseTensorProtoSchema,
   type TensorProto,
   TensorProtoSchema,
   type ValueInfoProto,
@@ -48,6 +50,18 @@ export function external(
       { key: "offset", value: String(offset) },
       { key: "length", value: String(length) },
     ],
+  });
+}
+
+/** A float16 tensor of zeros, but for its first element, whose bits are `first`. The file holds that one alone. */
+export function zerosBut(name: string, shape: readonly number[], first: number): SparseTensorProto {
+  const bytes = (data: ArrayBufferView) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const one = { dims: [1n], dataType: OnnxType.float16, rawData: bytes(Uint16Array.of(first)) };
+  const place = { dims: [1n], dataType: OnnxType.int64, rawData: bytes(BigInt64Array.of(0n)) };
+  return create(SparseTensorProtoSchema, {
+    values: create(TensorProtoSchema, { ...one, name }),
+    indices: create(TensorProtoSchema, { ...place, name: `${name} indices` }),
+    dims: shape.map(BigInt),
   });
 }
 

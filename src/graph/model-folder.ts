@@ -9,11 +9,12 @@ import { hashBytes } from "../base/files.ts";
 import { type HashSettings, rememberedHash } from "../base/hash-memory.ts";
 import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { refuseAdapter } from "../checkpoint/adapter.ts";
+import { bindWeights } from "../checkpoint/bind-weights.ts";
 import { type DsaConfig, readModelConfig } from "../checkpoint/config/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { unusedTensorNotes } from "../checkpoint/unused-tensors.ts";
 import { locateWeights, type WeightPlaces } from "../checkpoint/weight-places.ts";
-import { bindWeights, type ModelWeights } from "../checkpoint/weights.ts";
+import type { ModelWeights } from "../checkpoint/weights.ts";
 import {
   fullModelName,
   type GraphSpec,

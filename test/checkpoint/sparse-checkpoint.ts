@@ -1,8 +1,8 @@
 /** Checkpoints of real models' names, shapes and sizes that take no room on disk: sparse files full of zeros. */
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { requiredTensors } from "../../src/checkpoint/bind-weights.ts";
 import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
-import { requiredTensors } from "../../src/checkpoint/weights.ts";
 
 const shardBytes = 5e9;
 const block = 128;

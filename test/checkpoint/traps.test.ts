@@ -2,10 +2,11 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
+import { bindWeights } from "../../src/checkpoint/bind-weights.ts";
 import { parseModelConfig, readModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
-import { bindWeights, listWeights } from "../../src/checkpoint/weights.ts";
+import { listWeights } from "../../src/checkpoint/weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fixturePath } from "../oracle.ts";
 import { copyFixture, editHeader } from "./safetensors-file.ts";

@@ -2,9 +2,10 @@
 import { expect, test } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import { isRouted } from "../../src/checkpoint/weights.ts";
-import { encodeModel, GraphBuilder } from "../../src/graph/graph-builder.ts";
+import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { type ExpertForm, feedForward } from "../../src/graph/layer/experts.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
+import { ModelGraph } from "../../src/graph/model-graph.ts";
 import { floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
 import { fixturePath } from "../oracle.ts";
 
@@ -19,13 +20,13 @@ test.each([
   const { Tensor } = await loadRuntime();
   const data = Float32Array.from({ length: rows * config.hiddenSize }, (_, i) => Math.sin(i * 1.7));
   const run = async (form: ExpertForm) => {
-    const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
+    const graph = new ModelGraph(config, { precision: OnnxType.float, weights: "outer" });
     const h = graph.input("h", OnnxType.float, [rows, config.hiddenSize]);
     const always = graph.input("always", OnnxType.bool, []);
     // As in a sequence graph: a layer is a branch, and its weights are the outer graph's.
     const result = graph.either(
       always,
-      (inside) => feedForward(inside, config, layer, h, form),
+      (inside) => feedForward(inside, layer, h, form),
       () => h,
     );
     graph.output("result", result, OnnxType.float, [rows, config.hiddenSize]);

@@ -2,11 +2,12 @@
 import { expect, test } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import type { Weight } from "../../src/checkpoint/weights.ts";
-import { encodeModel, GraphBuilder } from "../../src/graph/graph-builder.ts";
+import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { gatedNorm } from "../../src/graph/layer/dsa-layer.ts";
 import { route } from "../../src/graph/layer/experts.ts";
 import { gatedValues } from "../../src/graph/layer/latent-attention.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
+import { ModelGraph } from "../../src/graph/model-graph.ts";
 import { floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
 import { fixturePath } from "../oracle.ts";
 
@@ -26,7 +27,7 @@ function product(x: Float32Array, weight: Float32Array): Float32Array {
   );
 }
 
-async function run(graph: GraphBuilder, feeds: Record<string, { data: Float32Array; shape: number[] }>) {
+async function run(graph: ModelGraph, feeds: Record<string, { data: Float32Array; shape: number[] }>) {
   const { Tensor } = await loadRuntime();
   const session = await OnnxSession.create(encodeModel(graph.model("gates")), "gates", {
     device: "cpu",
@@ -42,8 +43,9 @@ async function run(graph: GraphBuilder, feeds: Record<string, { data: Float32Arr
 }
 
 test("a norm's gate multiplies rows by sigmoid(up(silu(down(y))))", async () => {
+  const { config } = await openModel(fixturePath("glm-groups"));
   const [width, rank] = [6, 2];
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   const y = graph.input("y", OnnxType.float, [rows, width]);
   const gate = { down: named("down", [rank, width]), up: named("up", [width, rank]) };
   for (const weight of [gate.down, gate.up]) graph.parameter(weight);
@@ -66,12 +68,12 @@ test("values are multiplied by the sigmoid of the last rows of each head's block
   const { config } = await openModel(fixturePath("glm-groups"));
   const { numAttentionHeads: heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim } = config;
   const [block, width] = [nope + rope + vHeadDim, 5];
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   const asked = graph.input("asked", OnnxType.float, [rows, width]);
   const values = graph.input("values", OnnxType.float, [rows, heads * vHeadDim]);
   const qB = named("q_gate", [heads * block, width]);
   graph.parameter(qB);
-  const gated = gatedValues(graph, config, { qB, gatesValues: true }, asked, values);
+  const gated = gatedValues(graph, { qB, gatesValues: true }, asked, values);
   graph.output("result", gated, OnnxType.float, [rows, heads * vHeadDim]);
   const [queries, all, weight] = [
     numbers(rows * width, 1),
@@ -93,7 +95,7 @@ test("values are multiplied by the sigmoid of the last rows of each head's block
       }
     }
   }
-  expect(gatedValues(graph, config, { qB }, asked, values)).toBe(values);
+  expect(gatedValues(graph, { qB }, asked, values)).toBe(values);
 });
 
 /** Shares by expert of AXK2TopkRouter and GlmMoeDsaTopkRouter of transformers 5.24, float32, for the router below. */
@@ -119,15 +121,14 @@ const routed: [string, 0 | undefined, Record<number, number>[]][] = [
 test.each(routed)("experts of closed groups score %s", async (_, closedScore, wanted) => {
   const { config } = await openModel(fixturePath("axk2-groups"));
   const [experts, k] = [6, 4];
-  const graph = new GraphBuilder();
+  const sizes = { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: 3, topkGroup: 2 };
+  const graph = new ModelGraph({ ...config, ...sizes, normTopkProb: true, routedScalingFactor: 2.5 });
   const h = graph.input("h", OnnxType.float, [2, 2]);
   const router = named("router", [experts, 2]);
   const correctionBias = named("bias", [experts]);
   for (const weight of [router, correctionBias]) graph.parameter(weight);
-  const sizes = { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: 3, topkGroup: 2 };
   const { chosen, shares } = route(
     graph,
-    { ...config, ...sizes, normTopkProb: true, routedScalingFactor: 2.5 },
     { router, correctionBias, experts: [], shared: undefined, ...(closedScore === undefined ? {} : { closedScore }) },
     h,
   );

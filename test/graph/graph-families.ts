@@ -2,10 +2,11 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { fromBinary } from "@bufbuild/protobuf";
+import { bindWeights, requiredTensors } from "../../src/checkpoint/bind-weights.ts";
 import { type DsaConfig, parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import type { CheckpointTensor } from "../../src/checkpoint/shards.ts";
-import { bindWeights, type LayerWeights, type ModelWeights, requiredTensors } from "../../src/checkpoint/weights.ts";
+import type { LayerWeights, ModelWeights } from "../../src/checkpoint/weights.ts";
 import { attentionProbe } from "../../src/graph/frames/attention-probe.ts";
 import { buildFullModel } from "../../src/graph/frames/full-model.ts";
 import { buildGenerationGraph } from "../../src/graph/frames/generation-graph.ts";

@@ -10,11 +10,11 @@
  *     further heads        zero: they attend evenly to values that are zero
  */
 import { InputError } from "../../base/errors.ts";
+import { bindWeights } from "../bind-weights.ts";
 import { type DsaConfig, parseModelConfig } from "../config/model-config.ts";
 import { quantizationHint } from "../quantization.ts";
 import type { CheckpointTensors } from "../shards.ts";
 import { layerOf } from "../tensor-names.ts";
-import { bindWeights } from "../weights.ts";
 import type { DerivedTensor } from "./derived-checkpoint.ts";
 import { type FileTensor, type Sources, type Spread, spreadTensor, spreadTypes } from "./spread-tensor.ts";
 

@@ -5,8 +5,8 @@ import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
 import { RandomNumbers } from "../../base/random-numbers.ts";
+import { requiredTensors } from "../bind-weights.ts";
 import type { ReducedConfig } from "../config/reduced-config.ts";
-import { requiredTensors } from "../weights.ts";
 
 /** Elements that are written at a time. */
 const blockElements = 4 << 20;

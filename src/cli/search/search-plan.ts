@@ -1,8 +1,8 @@
 /** `indexcache search --dry-run`: what there is to do, and how long one evaluation says that it will take. */
 import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
+import { declaredWeights } from "../../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
-import { declaredWeights } from "../../checkpoint/weights.ts";
 import { describeModel, openModel } from "../../graph/model-folder.ts";
 import { formatSearchPlan, type SearchPlanRecord, type WeightsRecord } from "../../report/search/search-plan.ts";
 import { availableMemory } from "../../runtime/device/host-memory.ts";

@@ -8,11 +8,12 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
 import { latentWidth } from "../exported/contract.ts";
-import { encodeModel, GraphBuilder, type Value } from "../graph-builder.ts";
+import { encodeModel, type Value } from "../graph-builder.ts";
 import { closedKeys, latentScores, readLatents, rowColumn } from "../layer/attention-kernels.ts";
 import { enterLayer } from "../layer/dsa-layer.ts";
 import { chunkKernels } from "../layer/kernels.ts";
 import { absorbedQueries, absorbedValues, attentionQueries, gatedValues } from "../layer/latent-attention.ts";
+import { ModelGraph } from "../model-graph.ts";
 
 /**
  * Encoded probe of one layer. S query rows, T keys (all up to the last row at least), N selections of K keys each.
@@ -24,7 +25,7 @@ import { absorbedQueries, absorbedValues, attentionQueries, gatedValues } from "
  *   selection and with the layer's own.
  */
 export function attentionProbe(config: DsaConfig, layer: LayerWeights, name: string): Uint8Array {
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   const half = config.qkRopeHeadDim / 2;
   const hidden = graph.input("hidden_states", OnnxType.float, ["rows", config.hiddenSize]);
   const angles = {
@@ -36,19 +37,19 @@ export function attentionProbe(config: DsaConfig, layer: LayerWeights, name: str
   const own = graph.input("own_indices", OnnxType.int32, ["rows", "selected"]);
   const tried = graph.input("topk_indices", OnnxType.int32, ["selections", "rows", "selected"]);
 
-  const { asked } = enterLayer({ graph, config, kernels: chunkKernels }, layer, { residual: hidden });
-  const queries = absorbedQueries(graph, config, layer, attentionQueries(graph, config, layer, asked, angles));
+  const { asked } = enterLayer({ graph, kernels: chunkKernels }, layer, { residual: hidden });
+  const queries = absorbedQueries(graph, layer, attentionQueries(graph, layer, asked, angles));
   const total = graph.dimension(keys, 0);
-  const scores = latentScores(graph, config, queries, keys, total);
+  const scores = latentScores(graph, queries, keys, total);
   const row = rowColumn(graph, positions);
   const mass = attentionMass(graph, scores, total, positions);
-  const output = (inside: GraphBuilder, selected: Value, closed: Value): Value => {
-    const mixed = readLatents(inside, config, scores, keys, total, selected, closed);
-    return gatedValues(inside, config, layer, asked, absorbedValues(inside, config, layer, mixed));
+  const output = (inside: ModelGraph, selected: Value, closed: Value): Value => {
+    const mixed = readLatents(inside, scores, keys, total, selected, closed);
+    return gatedValues(inside, layer, asked, absorbedValues(inside, layer, mixed));
   };
   const reference = output(graph, own, closedKeys(graph, own, row));
   const trips = graph.node("Squeeze", [graph.dimension(tried, 0)]);
-  const [recall, similarity] = graph.loop(trips, 2, (each, index) => {
+  const [recall, similarity] = graph.loop(trips, (each, index) => {
     const selected = each.node("Gather", [tried, index], { axis: 0 });
     const closed = closedKeys(each, selected, row);
     const covered = each.node("Where", [
@@ -67,7 +68,7 @@ export function attentionProbe(config: DsaConfig, layer: LayerWeights, name: str
 }
 
 /** Softmax of `scores` `[S, H, T]` over the keys that a row sees, averaged over heads: `[S, T]`. */
-function attentionMass(graph: GraphBuilder, scores: Value, total: Value, positions: Value): Value {
+function attentionMass(graph: ModelGraph, scores: Value, total: Value, positions: Value): Value {
   const range = graph.node("Range", [graph.int(0), graph.node("Squeeze", [total]), graph.int(1)]);
   const future = graph.node("Greater", [
     graph.node("Unsqueeze", [range, graph.int([0])]),
@@ -80,7 +81,7 @@ function attentionMass(graph: GraphBuilder, scores: Value, total: Value, positio
 }
 
 /** Of the rows of two matrices. */
-function cosine(graph: GraphBuilder, a: Value, b: Value): Value {
+function cosine(graph: ModelGraph, a: Value, b: Value): Value {
   const dot = (x: Value, y: Value): Value =>
     graph.node("ReduceSum", [graph.node("Mul", [x, y]), graph.int([1])], { keepdims: 0 });
   const norms = graph.node("Mul", [graph.node("Sqrt", [dot(a, a)]), graph.node("Sqrt", [dot(b, b)])]);

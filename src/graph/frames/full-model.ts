@@ -20,10 +20,11 @@ import {
   type TensorSpec,
   topkIndices,
 } from "../exported/contract.ts";
-import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type LayerFrame, layerBody, lightningIndexer, type Queries, sumOf } from "../layer/dsa-layer.ts";
 import { rotaryAngles } from "../layer/rope.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
 import { type ChunkRows, chunkRows, pastFrame } from "./past-frame.ts";
@@ -79,12 +80,12 @@ export function buildFullModel(
   range: LayerRange = { from: 0, to: config.numHiddenLayers },
   keys?: number,
 ): ModelProto {
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   const { from, to } = range;
   const spec = pattern === undefined ? fullModelSpec(config) : patternSpec(config, pattern, range);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
   const results = new Map<string, Value>();
-  const inputs = { ...rotaryAngles(graph, config, "position_ids"), positions: "position_ids" };
+  const inputs = { ...rotaryAngles(graph, "position_ids"), positions: "position_ids" };
   const recent = (chunk: ChunkRows) => {
     const rows = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
     const count = graph.node("Squeeze", [chunk.selected]);
@@ -99,8 +100,8 @@ export function buildFullModel(
   let selected = spec.inputs.find(({ name }) => name.startsWith("topk_indices."))?.name;
   for (const [index, layer] of [...weights.layers.entries()].slice(from, to)) {
     const past = { latent: pastLatent(index), indexKey: pastIndexerKey(index) };
-    chunk ??= chunkRows(graph, config, inputs, past.latent, keys);
-    const frame = pastFrame(graph, config, chunk, past);
+    chunk ??= chunkRows(graph, inputs, past.latent, keys);
+    const frame = pastFrame(graph, chunk, past);
     const entering = enterLayer(frame, layer, { residual: hidden });
     if (layer.indexer !== undefined && pattern?.[index] !== "S") {
       const own =
@@ -118,7 +119,7 @@ export function buildFullModel(
     const start = graph.node("Sub", [graph.dimension(hidden, 0), "logits_to_keep"]);
     const end = graph.int([Number.MAX_SAFE_INTEGER]);
     const kept = graph.node("Slice", [hidden, start, end, graph.int([0])]);
-    results.set("logits", logits(graph, config, weights, kept));
+    results.set("logits", logits(graph, weights, kept));
   }
   // What is handed on has the name of its value.
   for (const { name, type, shape } of spec.outputs) graph.output(name, results.get(name) ?? name, type, shape);

@@ -5,7 +5,8 @@
  * PagedAttention writes new rows into its cache in place: here it is asked for nothing else. It takes float16 only. *Fed*:
  * each run is given all rows and returns the new ones.
  */
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 
 export type CacheForm = "growing" | "fed" | "resident";
 
@@ -40,7 +41,7 @@ export interface CacheContext {
 
 /** Puts `rows` `[rows, width]` in their places in a cache. `blocks`: readable rows / `cacheBlock`, int64 `[1]`. */
 export function writeCache(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: CacheContext,
   cache: CacheName,
   rows: Value,
@@ -51,7 +52,7 @@ export function writeCache(
     : writeFed(graph, cache.name, rows, blocks);
 }
 
-function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value): WrittenCache {
+function writeFed(graph: ModelGraph, name: string, rows: Value, blocks: Value): WrittenCache {
   const column = graph.node("Unsqueeze", ["position_ids", graph.int([1])]);
   const places = graph.node("Expand", [column, graph.node("Shape", [rows])]);
   const all = graph.node("ScatterElements", [name, places, rows], { axis: 0 });
@@ -67,7 +68,7 @@ function writeFed(graph: GraphBuilder, name: string, rows: Value, blocks: Value)
  * stays in the first block: the attention is a few dot products, the write is what counts.
  */
 function writeResident(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   { capacity, slots, rowEnds }: CacheContext,
   { name, number, width }: CacheName,
   rows: Value,

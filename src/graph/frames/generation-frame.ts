@@ -3,10 +3,9 @@
  * takes. Shared layers have neither indexer weights nor index keys.
  */
 
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame, Queries } from "../layer/dsa-layer.ts";
 import type { Kernels } from "../layer/kernels.ts";
@@ -19,6 +18,7 @@ import {
   splitLatents,
 } from "../layer/latent-attention.ts";
 import { indexScores, tieStep, topk } from "../layer/lightning-indexer.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import { type CacheContext, type CacheName, type WrittenCache, writeCache } from "./generation-caches.ts";
 
 /**
@@ -33,8 +33,7 @@ export const farPieces = 16;
 
 /** What all layers of one way share. */
 export interface Pass {
-  graph: GraphBuilder;
-  config: DsaConfig;
+  graph: ModelGraph;
   kernels: Kernels;
   caches: CacheContext;
   way: Way;
@@ -70,11 +69,11 @@ export function startPass(
 }
 
 /** The same pass in a graph inside its own: what is made there stays there. */
-export function within(pass: Pass, graph: GraphBuilder): Pass {
+export function within(pass: Pass, graph: ModelGraph): Pass {
   return { ...pass, graph, closed: masksIn(graph, pass.row) };
 }
 
-function masksIn(graph: GraphBuilder, row: Value): Pass["closed"] {
+function masksIn(graph: ModelGraph, row: Value): Pass["closed"] {
   const masks = new Map<Value, Value>();
   return (selected) => {
     const mask = masks.get(selected) ?? closedKeys(graph, selected, row);
@@ -95,11 +94,10 @@ export interface GenerationFrame extends LayerFrame<Queries> {
 }
 
 export function generationFrame(pass: Pass, names: CacheRows<CacheName>): GenerationFrame {
-  const { graph, config, kernels, caches, blocks, angles, way } = pass;
+  const { graph, kernels, caches, blocks, angles, way } = pass;
   const fresh: Partial<CacheRows<Value>> = {};
   return {
     graph,
-    config,
     kernels,
     angles,
     selects: way !== "every",
@@ -125,25 +123,25 @@ export function generationFrame(pass: Pass, names: CacheRows<CacheName>): Genera
 
 /** Index scores of all readable keys, then top-k: int64 `[rows, index_topk]`. Scores are float32 in every precision. */
 function select(pass: Pass, keys: WrittenCache, { queries, weights }: IndexQueries): Value {
-  const { graph, config, kernels, visible, way } = pass;
+  const { graph, kernels, visible, way } = pass;
   const single = isSingle(way);
   // The fused operator makes up its mind anew at every call, which takes the host longer than a single row's product takes
   // the device (0.37 ms, docs/gpu.md).
   const fused = kernels.reluProduct && !single;
-  const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
+  const asked = graph.reshape(queries, [-1, graph.config.indexHeadDim]);
   const readable = keys.readable();
   const rows = { rows: fused ? readable : graph.toFloat(readable), count: () => graph.dimension(readable, 0) };
-  const scores = indexScores(graph, config, kernels, asked, weights, rows, { fused, single });
+  const scores = indexScores(graph, kernels, asked, weights, rows, { fused, single });
   const seen = graph.node("Add", [scores, visible as Value]);
-  return way === "far" ? topkOfPieces(pass, seen) : topk(graph, seen, graph.int([config.indexTopk]))[1];
+  return way === "far" ? topkOfPieces(pass, seen) : topk(graph, seen, graph.int([graph.config.indexTopk]))[1];
 }
 
 /**
  * Top-k of one row `[1, readable]`, int64 `[1, K]`. A GPU gives each row of a top-k to one of its processors: so the row
  * is cut into pieces, whose winners are ranked a quarter of them at a time, then all that is left at once.
  */
-function topkOfPieces({ graph, config, places }: Pass, scores: Value): Value {
-  const k = graph.int([config.indexTopk]);
+function topkOfPieces({ graph, places }: Pass, scores: Value): Value {
+  const k = graph.int([graph.config.indexTopk]);
   let [values, indices] = [scores, places];
   for (const pieces of [farPieces, farPieces / 4, 1]) {
     const cut = graph.reshape(indices, [pieces, -1]);
@@ -156,35 +154,35 @@ function topkOfPieces({ graph, config, places }: Pass, scores: Value): Value {
 
 /** Attention over all readable keys, expanded, under a bias, `[rows, H * dv]`. */
 function readAll(
-  { graph, config, row, places, closed }: Pass,
+  { graph, row, places, closed }: Pass,
   layer: LayerWeights,
   queries: Value,
   cache: WrittenCache,
   selected: Value | undefined,
 ): Value {
-  const { numAttentionHeads: heads, vHeadDim } = config;
+  const { numAttentionHeads: heads, vHeadDim } = graph.config;
   const rows = cache.readable();
-  const [content, pe] = splitLatents(graph, config, rows);
-  const keys = expand(graph, config, layer, { content, pe }, 1);
+  const [content, pe] = splitLatents(graph, rows);
+  const keys = expand(graph, layer, { content, pe }, 1);
   const shape = () => graph.node("Concat", [graph.dimension(row, 0), graph.dimension(rows, 0)], { axis: 0 });
   const bias =
     selected === undefined ? closedKeys(graph, places, row) : selectionBias(graph, shape(), selected, closed(selected));
-  const attended = readExpanded(graph, config, queries, keys, graph.node("Unsqueeze", [bias, graph.int([0, 1])]));
+  const attended = readExpanded(graph, queries, keys, graph.node("Unsqueeze", [bias, graph.int([0, 1])]));
   return graph.reshape(attended, [-1, heads * vHeadDim]);
 }
 
 /** Attention over the selected latent rows in absorbed form, `[rows, H * dv]`. */
 function readSelected(
-  { graph, config, way, closed }: Pass,
+  { graph, way, closed }: Pass,
   layer: LayerWeights,
   queries: Value,
   cache: WrittenCache,
   selected: Value,
 ): Value {
   const swap = isSingle(way) ? renamed : undefined;
-  const asked = absorbedQueries(graph, config, layer, queries, swap);
+  const asked = absorbedQueries(graph, layer, queries, swap);
   const rows = graph.node("Gather", [cache.all(), selected], { axis: 0 });
-  return absorbedValues(graph, config, layer, readGathered(graph, config, asked, rows, closed(selected)), swap);
+  return absorbedValues(graph, layer, readGathered(graph, asked, rows, closed(selected)), swap);
 }
 
 export function isSingle(way: Way): boolean {

@@ -17,12 +17,13 @@ import {
   pastLatent,
   type TensorSpec,
 } from "../exported/contract.ts";
-import { GraphBuilder, type GraphSettings, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import type { Dimension } from "../graph-parts.ts";
 import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
+import { type GraphSettings, ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { type CacheContext, cacheBlock } from "./generation-caches.ts";
 import { farPieces, generationFrame, isSingle, type Pass, startPass, type Way, within } from "./generation-frame.ts";
@@ -153,10 +154,10 @@ export function buildGenerationGraph(
   settings: GenerationSettings,
 ): ModelProto {
   const { precision, capacity } = settings;
-  const graph = new GraphBuilder({ precision, weights: "outer" });
+  const graph = new ModelGraph(config, { precision, weights: "outer" });
   const spec = generationSpec(config, pattern, settings);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
-  const angles = rotaryAngles(graph, config, "position_ids");
+  const angles = rotaryAngles(graph, "position_ids");
   const rowEnds = graph.node("Concat", [graph.int([0]), graph.dimension("input_ids", 0)], { axis: 0 });
   const caches: CacheContext = {
     form: settings.caches,
@@ -166,20 +167,19 @@ export function buildGenerationGraph(
   };
   const embedded = embedding(graph, weights, "input_ids");
   const shared = {
-    config,
     caches,
     angles: { cos: graph.cast(angles.cos, precision), sin: graph.cast(angles.sin, precision) },
   };
   const kernels = kernelsOf(settings.provider, precision, settings);
-  const run = (inside: GraphBuilder, way: Way): Value[] => {
+  const run = (inside: ModelGraph, way: Way): Value[] => {
     // Of what is read as it is stored, a single row reads no more than its own experts.
     const apart = isSingle(way) && kernels.experts === "stored";
     const own = apart ? { ...kernels, experts: "chosen" as const } : kernels;
     const pass = startPass({ ...shared, kernels: own, graph: inside, way }, cacheBlock);
     return allLayers(pass, weights, pattern, settings, embedded);
   };
-  const [last, ...fresh] = choose(graph, waysOf(config, settings), spec.outputs.length, run);
-  const scores = graph.cast(logits(graph, config, weights, last as Value), OnnxType.float);
+  const [last, ...fresh] = choose(graph, waysOf(config, settings), run);
+  const scores = graph.cast(logits(graph, weights, last as Value), OnnxType.float);
   for (const [index, { name, type, shape }] of spec.outputs.entries()) {
     graph.output(name, index === 0 ? scores : (fresh[index - 1] as Value), type, shape);
   }
@@ -187,19 +187,13 @@ export function buildGenerationGraph(
 }
 
 /** An `If` for each way but the last. */
-function choose(
-  graph: GraphBuilder,
-  [way, ...others]: Way[],
-  outputs: number,
-  run: (inside: GraphBuilder, way: Way) => Value[],
-): Value[] {
+function choose(graph: ModelGraph, [way, ...others]: Way[], run: (inside: ModelGraph, way: Way) => Value[]): Value[] {
   if (way === undefined) throw new RangeError("a generation graph without a way");
   if (others.length === 0) return run(graph, way);
   return graph.branch(
     wayInput(way),
-    outputs,
     (inside) => run(inside, way),
-    (inside) => choose(inside, others, outputs, run),
+    (inside) => choose(inside, others, run),
   );
 }
 
@@ -218,7 +212,8 @@ function allLayers(
   settings: GenerationSettings,
   embedded: Value,
 ): Value[] {
-  const { graph, config } = pass;
+  const { graph } = pass;
+  const { config } = graph;
   let between: Between = { hidden: { residual: embedded }, selected: undefined, fresh: {} };
   const layers = weights.layers.length;
   for (let from = 0; from < layers; from += layersTogether) {
@@ -240,7 +235,7 @@ function allLayers(
 function inBranch(pass: Pass, body: (inside: Pass, before: Between) => Between, before: Between): Between {
   const { graph } = pass;
   let names: string[] = [];
-  const outputs = graph.branchOf(
+  const outputs = graph.branch(
     layersInput,
     (branch) => {
       const { hidden, selected, fresh } = body(within(pass, branch), before);
@@ -250,7 +245,7 @@ function inBranch(pass: Pass, body: (inside: Pass, before: Between) => Between, 
       return [residual, added, ...rows, ...(selected === undefined ? [] : [selected])];
     },
     // Never taken: anything of the same types.
-    (count) => {
+    (_, count) => {
       const { residual } = before.hidden;
       const states = Array.from({ length: 2 + names.length }, () => residual);
       return count === states.length ? states : [...states, before.selected ?? pass.places];
@@ -269,7 +264,8 @@ function someLayers(
   { from, to }: { from: number; to: number },
   before: Between,
 ): Between {
-  const { graph, config } = pass;
+  const { graph } = pass;
+  const { config } = graph;
   let { hidden, selected } = before;
   const fresh: Record<string, Value> = { ...before.fresh };
   for (const [place, layer] of weights.layers.slice(from, to).entries()) {
@@ -285,7 +281,7 @@ function someLayers(
       const { indexer } = layer;
       if (settings.switched?.includes(index) === true) {
         const earlier = frame.selects ? (selected ?? recent()) : undefined;
-        const select = (inside: GraphBuilder) => {
+        const select = (inside: ModelGraph) => {
           const own = generationFrame(within(pass, inside), names);
           return { selected: lightningIndexer(own, indexer, entering), keys: own.fresh.indexKey as Value };
         };
@@ -308,20 +304,19 @@ function someLayers(
  * @param before absent in runs that select nothing
  */
 function switchedIndexer(
-  { graph, config }: Pass,
+  { graph }: Pass,
   layer: number,
-  select: (inside: GraphBuilder) => { selected: Value | undefined; keys: Value },
+  select: (inside: ModelGraph) => { selected: Value | undefined; keys: Value },
   before: Value | undefined,
 ): [keys: Value, selected: Value | undefined] {
   const [keys, selected] = graph.branch(
     selectInput(layer),
-    before === undefined ? 1 : 2,
     (inside) => {
       const own = select(inside);
       return own.selected === undefined ? [own.keys] : [own.keys, own.selected];
     },
     (inside) => {
-      const shape = inside.node("Concat", [inside.dimension("input_ids", 0), inside.int([config.indexHeadDim])], {
+      const shape = inside.node("Concat", [inside.dimension("input_ids", 0), inside.int([graph.config.indexHeadDim])], {
         axis: 0,
       });
       const none = inside.node("Expand", [inside.scalar(0), shape]);

@@ -10,27 +10,28 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import type { GraphSpec } from "../exported/contract.ts";
-import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 
 /** Rows of the embedding table in the graph's precision, cast after the lookup: the table stays in its stored dtype. */
-export function embedding(graph: GraphBuilder, weights: ModelWeights, ids: Value): Value {
+export function embedding(graph: ModelGraph, weights: ModelWeights, ids: Value): Value {
   const rows = graph.node("Gather", [graph.stored(weights.embedding), ids], { axis: 0 });
   const { precision } = graph.settings;
   return weightTypes[weights.embedding.dtype] === precision ? rows : graph.cast(rows, precision);
 }
 
-export function logits(graph: GraphBuilder, config: DsaConfig, weights: ModelWeights, hidden: Value): Value {
-  return graph.linear(graph.rmsNorm(hidden, weights.finalNorm, config.rmsNormEps), weights.lmHead);
+export function logits(graph: ModelGraph, weights: ModelWeights, hidden: Value): Value {
+  return graph.linear(graph.rmsNorm(hidden, weights.finalNorm, graph.config.rmsNormEps), weights.lmHead);
 }
 
 /** -log p(target) of each row, `[S]`. */
-export function negativeLogLikelihood(graph: GraphBuilder, scores: Value, targets: Value): Value {
+export function negativeLogLikelihood(graph: ModelGraph, scores: Value, targets: Value): Value {
   return targetLoss(graph, graph.node("LogSoftmax", [scores], { axis: -1 }), targets);
 }
 
 /** The same from log-probabilities `[S, vocab]`. */
-function targetLoss(graph: GraphBuilder, logProbabilities: Value, targets: Value): Value {
+function targetLoss(graph: ModelGraph, logProbabilities: Value, targets: Value): Value {
   const column = graph.node("Unsqueeze", [targets, graph.int([1])]);
   const chosen = graph.node("GatherElements", [logProbabilities, column], { axis: 1 });
   return graph.node("Squeeze", [graph.node("Neg", [chosen]), graph.int([1])]);
@@ -67,10 +68,10 @@ function divergenceSpec(config: DsaConfig, top: number): GraphSpec {
 
 /** The head as a stage. It is no part of the contract: an exported folder has its weights as well. */
 export function buildDivergenceStage(config: DsaConfig, weights: ModelWeights, top: number): ModelProto {
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   const spec = divergenceSpec(config, top);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
-  const scores = logits(graph, config, weights, "hidden_states");
+  const scores = logits(graph, weights, "hidden_states");
   const logProbabilities = graph.node("LogSoftmax", [scores], { axis: -1 });
   const { own, baseline } = divergenceNames;
   const result = divergence(graph, logProbabilities, "target_ids", baseline, own, top);
@@ -85,7 +86,7 @@ export function buildDivergenceStage(config: DsaConfig, weights: ModelWeights, t
  * @param own bool: whether they are
  */
 export function divergence(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   logProbabilities: Value,
   targets: Value,
   baseline: Value,
@@ -110,7 +111,7 @@ export function divergence(
 }
 
 /** KL(baseline || pattern) of each row, nats, never negative: `[S, 1]`. */
-function fromBaseline(graph: GraphBuilder, logProbabilities: Value, baseline: Value, top: number): Value {
+function fromBaseline(graph: ModelGraph, logProbabilities: Value, baseline: Value, top: number): Value {
   const last = graph.int([-1]);
   const kept = graph.slice(baseline, 1, 1, 1 + top);
   const ids = graph.cast(graph.slice(baseline, 1, 1 + top, ownWidth(top)), OnnxType.int64);

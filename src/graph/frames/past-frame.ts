@@ -4,14 +4,14 @@
  * bias; beyond, the rows' own keys are gathered. All of it in absorbed form.
  */
 
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { closedKeys, latentScores, readGathered, readLatents, rowColumn } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame, Queries } from "../layer/dsa-layer.ts";
 import { chunkKernels, chunkWays } from "../layer/kernels.ts";
 import { absorbedQueries, absorbedValues, joinLatents } from "../layer/latent-attention.ts";
 import { indexScores, raiseOthers, topk } from "../layer/lightning-indexer.ts";
+import type { ModelGraph } from "../model-graph.ts";
 
 /** What a chunk of query rows brings to every layer: cos and sin of the rows' angles, and their positions, int64 `[S]`. */
 export interface ChunkInputs {
@@ -47,12 +47,12 @@ export interface ChunkRows extends ChunkInputs {
  * @param keys how many there will be: with few, a graph leaves out what only many need, and opens in less time; it stays right
  */
 export function chunkRows(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   inputs: ChunkInputs,
   cache: Value,
   keys = Number.POSITIVE_INFINITY,
 ): ChunkRows {
+  const { config } = graph;
   const { positions } = inputs;
   const ways = chunkWays(config);
   const past = graph.dimension(cache, 0);
@@ -101,12 +101,11 @@ export interface PastFrame extends LayerFrame<Queries> {
   fresh: PastRows;
 }
 
-export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRows, past: PastRows): PastFrame {
+export function pastFrame(graph: ModelGraph, chunk: ChunkRows, past: PastRows): PastFrame {
   const angles = { cos: chunk.cos, sin: chunk.sin };
   const fresh: PastRows = {};
   return {
     graph,
-    config,
     kernels: chunkKernels,
     angles,
     selects: true,
@@ -114,15 +113,15 @@ export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRo
     fresh,
     keepIndexKeys: (rows) => {
       fresh.indexKey = rows;
-      return (queries, ask) => select(queries, config, chunk, past.indexKey as Value, rows, ask);
+      return (queries, ask) => select(queries, chunk, past.indexKey as Value, rows, ask);
     },
     keepLatents: (layer, latents) => {
       const rows = joinLatents(graph, latents);
       fresh.latent = rows;
       return (_, asked, selected) => {
-        const absorbed = absorbedQueries(graph, config, layer, asked);
-        const mixed = attend(graph, config, chunk, absorbed, selected as Value, past.latent as Value, rows);
-        return absorbedValues(graph, config, layer, mixed);
+        const absorbed = absorbedQueries(graph, layer, asked);
+        const mixed = attend(graph, chunk, absorbed, selected as Value, past.latent as Value, rows);
+        return absorbedValues(graph, layer, mixed);
       };
     },
     overQueries: (body) => body({ graph, rows: (all) => all, angles: () => angles }),
@@ -135,7 +134,6 @@ export function pastFrame(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRo
  */
 function select(
   queries: Queries,
-  config: DsaConfig,
   chunk: ChunkRows,
   past: Value,
   fresh: Value,
@@ -151,45 +149,35 @@ function select(
     },
     (inside) => {
       const asked = ask({ ...queries, graph: inside });
-      const unbounded = (short: GraphBuilder): Value => {
-        const scores = [score(short, config, asked, past, chunk.past), visible(short, config, chunk, fresh, asked)];
+      const unbounded = (short: ModelGraph): Value => {
+        const scores = [score(short, asked, past, chunk.past), visible(short, chunk, fresh, asked)];
         return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
       };
       const indices =
         chunk.boundsScores === undefined
           ? unbounded(inside)
-          : inside.either(
-              chunk.boundsScores,
-              (long) => selectBounded(long, config, chunk, past, fresh, asked),
-              unbounded,
-            );
+          : inside.either(chunk.boundsScores, (long) => selectBounded(long, chunk, past, fresh, asked), unbounded);
       return inside.cast(indices, OnnxType.int32);
     },
   );
 }
 
 /** The same from many scores, `[S, index_topk]`: first those below a bound are put aside, and rows are taken in blocks. */
-function selectBounded(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  chunk: ChunkRows,
-  past: Value,
-  fresh: Value,
-  asked: IndexQueries,
-): Value {
+function selectBounded(graph: ModelGraph, chunk: ChunkRows, past: Value, fresh: Value, asked: IndexQueries): Value {
+  const { config } = graph;
   const { scoreGroups, selectBlocks } = chunkWays(config);
   const k = chunk.selected;
   // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
   const missing = graph.node("Mod", [graph.node("Neg", [chunk.total]), graph.int([scoreGroups])]);
   const shape = graph.node("Concat", [chunk.fresh, missing], { axis: 0 });
   const nobodys = graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), shape]);
-  const last = graph.node("Concat", [visible(graph, config, chunk, fresh, asked), nobodys], { axis: 1 });
+  const last = graph.node("Concat", [visible(graph, chunk, fresh, asked), nobodys], { axis: 1 });
   const all = [
     graph.reshape(asked.queries, [-1, config.indexNHeads, config.indexHeadDim]),
     graph.node("Unsqueeze", [asked.weights, graph.int([1])]),
     graph.node("Unsqueeze", [last, graph.int([1])]),
   ];
-  const choose = (inside: GraphBuilder, keys: Value[], [own, weights, ends]: Value[]): Value => {
+  const choose = (inside: ModelGraph, keys: Value[], [own, weights, ends]: Value[]): Value => {
     const scores = keys.map((some) => {
       const products = inside.node("Relu", [inside.contrib("FusedMatMul", [own as Value, some], { transB: 1 })]);
       return inside.node("MatMul", [weights as Value, products]);
@@ -216,24 +204,23 @@ function selectBounded(
 }
 
 /** Index scores of the chunk's own keys, fp32 `[S, S]`; -inf where a key is in the future. */
-function visible(graph: GraphBuilder, config: DsaConfig, chunk: ChunkRows, fresh: Value, asked: IndexQueries): Value {
-  return graph.node("Add", [score(graph, config, asked, fresh, chunk.fresh), chunk.future]);
+function visible(graph: ModelGraph, chunk: ChunkRows, fresh: Value, asked: IndexQueries): Value {
+  return graph.node("Add", [score(graph, asked, fresh, chunk.fresh), chunk.future]);
 }
 
 /**
  * Index scores of some keys, fp32 `[S, keys]`. Past and fresh keys are scored apart and the scores joined: joining the keys would
  * copy the whole cache.
  */
-function score(graph: GraphBuilder, config: DsaConfig, { queries, weights }: IndexQueries, rows: Value, count: Value) {
-  const asked = graph.reshape(queries, [-1, config.indexHeadDim]);
+function score(graph: ModelGraph, { queries, weights }: IndexQueries, rows: Value, count: Value) {
+  const asked = graph.reshape(queries, [-1, graph.config.indexHeadDim]);
   const keys = { rows, count: () => count, mayBeEmpty: true };
-  return indexScores(graph, config, chunkKernels, asked, weights, keys, { fused: false });
+  return indexScores(graph, chunkKernels, asked, weights, keys, { fused: false });
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */
 function attend(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   chunk: ChunkRows,
   queries: Value,
   selected: Value,
@@ -248,21 +235,21 @@ function attend(
       const inPast = decode.node("Min", [selected, decode.node("Sub", [limit, decode.int32(1)])]);
       const isFresh = decode.node("Unsqueeze", [decode.node("Equal", [selected, limit]), decode.int([2])]);
       const gathered = decode.node("Where", [isFresh, fresh, decode.node("Gather", [past, inPast], { axis: 0 })]);
-      return readGathered(decode, config, queries, gathered, closed);
+      return readGathered(decode, queries, gathered, closed);
     },
     (several) => {
       const keys = several.node("Concat", [past, fresh], { axis: 0 });
       return several.either(
         chunk.readsAll,
         (dense) => {
-          const scores = latentScores(dense, config, queries, keys, chunk.total);
-          return readLatents(dense, config, scores, keys, chunk.total, selected, closed);
+          const scores = latentScores(dense, queries, keys, chunk.total);
+          return readLatents(dense, scores, keys, chunk.total, selected, closed);
         },
         (sparse) => {
-          const { gatherBlocks } = chunkWays(config);
-          const read = (inside: GraphBuilder, own: Value, chosen: Value, shut: Value): Value => {
+          const { gatherBlocks } = chunkWays(graph.config);
+          const read = (inside: ModelGraph, own: Value, chosen: Value, shut: Value): Value => {
             const rows = inside.node("Gather", [keys, chosen], { axis: 0 });
-            return readGathered(inside, config, own, rows, shut);
+            return readGathered(inside, own, rows, shut);
           };
           return sparse.either(
             chunk.readsInBlocks,

@@ -7,7 +7,7 @@
 
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
 import {
@@ -19,6 +19,7 @@ import {
   type Latents,
 } from "../layer/latent-attention.ts";
 import { indexScores, tieStep, topk } from "../layer/lightning-indexer.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import {
   type Chunk,
   inOrder,
@@ -30,11 +31,10 @@ import {
 } from "./sequence-rows.ts";
 import { rankingsBytes, readableKeys, scoreBlocks } from "./sequence-sizes.ts";
 
-export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): LayerFrame<Chunk> {
+export function sequenceFrame(graph: ModelGraph, context: SequenceContext): LayerFrame<Chunk> {
   const { config, shape, kernels, cos, sin, positions } = context;
   return {
     graph,
-    config,
     kernels,
     angles: { cos, sin, places: { positions, together: shape.chunkRows } },
     selects: selectsKeys(config, shape),
@@ -51,7 +51,7 @@ export function sequenceFrame(graph: GraphBuilder, context: SequenceContext): La
  * Indices of the selected keys, int32 `[rows, index_topk]`, in no order. Scores are fp32 whatever the precision of the
  * graph. Rows that see fewer keys get keys of their future as well; attention masks them.
  */
-function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Value) {
+function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value) {
   const { config, shape, kernels } = context;
   const { indexHeadDim: dim } = config;
   // The operator multiplies plain matrices, so one sequence at a time.
@@ -73,7 +73,7 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     const rows = { rows: fused ? inside.reshape(seen, [-1, dim]) : seen, count: () => inside.dimension(seen, 1) };
     const own = (blockQueries: Value, blockWeights: Value): Value => {
       const asked = inside.reshape(blockQueries, fused ? [-1, dim] : [shape.batch, -1, dim]);
-      return indexScores(inside, config, kernels, asked, blockWeights, rows, { fused });
+      return indexScores(inside, kernels, asked, blockWeights, rows, { fused });
     };
     const blocks = scoreBlocks(context, chunk.end ?? shape.length);
     const size = shape.chunkRows / blocks;
@@ -93,9 +93,9 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
     return inside.cast(topk(inside, visible, inside.int([k]))[1], OnnxType.int32);
   };
   return (chunk: Chunk, ask: (inside: Chunk) => IndexQueries): Value => {
-    const scored = (inside: GraphBuilder) => score({ ...chunk, graph: inside }, ask({ ...chunk, graph: inside }));
+    const scored = (inside: ModelGraph) => score({ ...chunk, graph: inside }, ask({ ...chunk, graph: inside }));
     // A chunk that ends within the first `index_topk` rows selects every key that it sees: these indices need no scores.
-    const first = (inside: GraphBuilder) => {
+    const first = (inside: ModelGraph) => {
       const row = inside.node("Range", [inside.int(0), inside.int(k), inside.int(1)]);
       return inside.node("Expand", [inside.cast(row, OnnxType.int32), inside.int([shape.batch * shape.chunkRows, k])]);
     };
@@ -107,7 +107,7 @@ function keepIndexKeys(graph: GraphBuilder, context: SequenceContext, fresh: Val
  * What is added to a chunk's index scores, float32 `[rows, keys]`: the order of ties, and minus infinity in the future. It is
  * the same in every layer, and made once where there is room for it.
  */
-function rankingOf(graph: GraphBuilder, context: SequenceContext, chunk: Chunk): Value | undefined {
+function rankingOf(graph: ModelGraph, context: SequenceContext, chunk: Chunk): Value | undefined {
   const { config, shape, positions } = context;
   const { end, count } = chunk;
   if (end === undefined || rankingsBytes(context) === 0) return undefined;
@@ -135,8 +135,8 @@ function firstChunks(context: SequenceContext): number {
 function byEnd(
   { graph, seen, end }: Chunk,
   most: number,
-  upTo: (inside: GraphBuilder) => Value,
-  beyond: (inside: GraphBuilder) => Value,
+  upTo: (inside: ModelGraph) => Value,
+  beyond: (inside: ModelGraph) => Value,
 ): Value {
   if (end !== undefined) return end <= most ? upTo(graph) : beyond(graph);
   return graph.either(graph.node("LessOrEqual", [seen, graph.int(most)]), upTo, beyond);
@@ -144,7 +144,7 @@ function byEnd(
 
 /** The latents in order of sequences, and keys and values of the first `readable` of each, `[batch, readable, ..]`. */
 export function orderedKeys(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   layer: LayerWeights,
   fresh: Latents,
@@ -158,10 +158,10 @@ export function orderedKeys(
   };
   const first = (x: Value) => (readable === shape.length ? x : graph.slice(x, 0, 0, readable));
   const read = { content: first(ordered.content), pe: first(ordered.pe) };
-  return { ordered, expanded: expand(graph, config, layer, read, shape.batch, context.kernels.atOnce) };
+  return { ordered, expanded: expand(graph, layer, read, shape.batch, context.kernels.atOnce) };
 }
 
-function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: LayerWeights, fresh: Latents) {
+function keepLatents(graph: ModelGraph, context: SequenceContext, layer: LayerWeights, fresh: Latents) {
   const { config, shape } = context;
   const readable = readableKeys(context);
   const { expanded, ordered } = orderedKeys(graph, context, layer, fresh);
@@ -176,23 +176,16 @@ function keepLatents(graph: GraphBuilder, context: SequenceContext, layer: Layer
             own ??= chunk.rows(everyRows);
             return own;
           };
-    const row = (inside: GraphBuilder) => rowColumn(inside, chunk.positions());
-    const all = (inside: GraphBuilder) =>
-      readAll({ ...chunk, graph: inside }, context, expanded, queries, row, selected);
+    const row = (inside: ModelGraph) => rowColumn(inside, chunk.positions());
+    const all = (inside: ModelGraph) => readAll({ ...chunk, graph: inside }, context, expanded, queries, row, selected);
     if (latent === undefined || selected === undefined) return all(chunk.graph);
-    const gathered = (inside: GraphBuilder) => {
+    const gathered = (inside: ModelGraph) => {
       const rows = inside.node("Gather", [latent, selected()], { axis: 0 });
-      const asked = absorbedQueries(inside, config, layer, queries);
+      const asked = absorbedQueries(inside, layer, queries);
       // A chunk that begins after the first `index_topk` rows selects nothing of its future.
       const late = (chunk.end ?? readable) >= config.indexTopk + chunk.count;
-      const mixed = readGathered(
-        inside,
-        config,
-        asked,
-        rows,
-        late ? undefined : closedKeys(inside, selected(), row(inside)),
-      );
-      return absorbedValues(inside, config, layer, mixed);
+      const mixed = readGathered(inside, asked, rows, late ? undefined : closedKeys(inside, selected(), row(inside)));
+      return absorbedValues(inside, layer, mixed);
     };
     return byEnd(chunk, readable, all, gathered);
   };
@@ -204,7 +197,7 @@ function readAll(
   context: SequenceContext,
   { keys, values }: ExpandedKeys,
   queries: Value,
-  row: (inside: GraphBuilder) => Value,
+  row: (inside: ModelGraph) => Value,
   selected: (() => Value) | undefined,
 ): Value {
   const { graph, end, count } = chunk;
@@ -218,7 +211,6 @@ function readAll(
   const prefix = (x: Value) => (cut === readable ? x : graph.slice(x, 1, 0, cut));
   const attended = readExpanded(
     graph,
-    config,
     graph.reshape(queries, [shape.batch, -1, heads * (rope + nope)]),
     { keys: prefix(keys), values: prefix(values) },
     first ? "" : graph.reshape(biasOf(chunk, context, cut, row, selected), [shape.batch, 1, count, cut]),
@@ -233,7 +225,7 @@ function biasOf(
   { graph, end, count }: Chunk,
   { config, shape }: SequenceContext,
   keys: number,
-  row: (inside: GraphBuilder) => Value,
+  row: (inside: ModelGraph) => Value,
   selected: (() => Value) | undefined,
 ): Value {
   if (selected === undefined) return futureBias(graph, keys, row(graph));
@@ -248,12 +240,12 @@ function biasOf(
 }
 
 /** 0 for every selected key, `[rows, K]`. */
-function openKeys(graph: GraphBuilder, rows: number, k: number): Value {
+function openKeys(graph: ModelGraph, rows: number, k: number): Value {
   return graph.derived(`open keys ${rows}`, (outer) => outer.node("Expand", [outer.scalar(0), outer.int([rows, k])]));
 }
 
 /** 0 at the keys that a row sees and the lowest number in its future, `[rows, keys]`. */
-function futureBias(graph: GraphBuilder, keys: number, row: Value): Value {
+function futureBias(graph: ModelGraph, keys: number, row: Value): Value {
   const range = graph.cast(graph.node("Range", [graph.int(0), graph.int(keys), graph.int(1)]), OnnxType.int32);
   return closedKeys(graph, range, row);
 }

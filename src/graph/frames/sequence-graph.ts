@@ -8,10 +8,11 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
 import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "../exported/contract.ts";
-import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { divergence, divergenceNames, embedding, logits, negativeLogLikelihood, ownWidth } from "./head.ts";
 import { sequenceFrame } from "./sequence-frame.ts";
@@ -33,7 +34,7 @@ export function sequenceSpec(config: DsaConfig, shape: SequenceShape, settings: 
   const rows = shape.batch * shape.length;
   const { precision, boundaries } = settings;
   const switchOf = (name: string): TensorSpec => ({ name, type: OnnxType.bool, shape: [] });
-  // A number of rows for each: a value of known size would have one in every layer (`GraphBuilder.unforeseen`).
+  // A number of rows for each: a value of known size would have one in every layer (`ModelGraph.unforeseen`).
   const hidden = (name: string): TensorSpec => ({ name, type: precision, shape: [`${name}_rows`, config.hiddenSize] });
   const selected = (name: string): TensorSpec => ({
     name,
@@ -77,12 +78,12 @@ export function buildSequenceGraph(
   shape: SequenceShape,
   settings: SequenceGraphSettings,
 ): ModelProto {
-  const graph = new GraphBuilder({ precision: settings.precision, weights: "outer" });
+  const graph = new ModelGraph(config, { precision: settings.precision, weights: "outer" });
   const spec = sequenceSpec(config, shape, settings);
   for (const { name, type, shape } of spec.inputs) graph.input(name, type, shape);
-  const context = sequenceContext(graph, config, shape, settings);
+  const context = sequenceContext(graph, shape, settings);
   const results = new Map<string, Value>();
-  const embed = (inside: GraphBuilder) => embedding(inside, weights, inside.unforeseen("input_ids"));
+  const embed = (inside: ModelGraph) => embedding(inside, weights, inside.unforeseen("input_ids"));
   let hidden = settings.boundaries ? graph.either(runInput(0), embed, () => "hidden_states") : embed(graph);
   const selected = settings.boundaries && selectsKeys(config, shape) ? "topk_indices" : undefined;
   const all = { from: 0, to: weights.layers.length, switched: true };
@@ -100,15 +101,14 @@ export function buildSequenceGraph(
 
 /** What every layer reads; positions come from the input `position_ids`. */
 export function sequenceContext(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   shape: SequenceShape,
   settings: SequenceGraphSettings,
 ): SequenceContext {
   const every = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
-  const angles = rotaryAngles(graph, config, every);
+  const angles = rotaryAngles(graph, every);
   return {
-    config,
+    config: graph.config,
     shape,
     settings,
     kernels: kernelsOf(settings.provider, settings.precision, settings),
@@ -131,7 +131,7 @@ interface LayerOutput {
  * @param entering what enters the first one; without a selection its own indexer always runs
  */
 export function* layersOver(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   weights: ModelWeights,
   { from, to, switched }: { from: number; to: number; switched: boolean },
@@ -141,13 +141,13 @@ export function* layersOver(
   for (let layer = from; layer < to; layer++) {
     const parts = weights.layers[layer] as LayerWeights;
     const [input, before] = [hidden, selected];
-    const frameOf = (inside: GraphBuilder) => {
+    const frameOf = (inside: ModelGraph) => {
       const frame = sequenceFrame(inside, context);
       return { frame, entered: enterLayer(frame, parts, { residual: input }) };
     };
     const { indexer } = parts;
     if (indexer !== undefined && selectsKeys(context.config, context.shape)) {
-      const select = (inside: GraphBuilder) => {
+      const select = (inside: ModelGraph) => {
         const { frame, entered } = frameOf(inside);
         return lightningIndexer(frame, indexer, entered) as Value;
       };
@@ -155,7 +155,7 @@ export function* layersOver(
         switched && before !== undefined ? graph.either(selectInput(layer), select, () => before) : select(graph);
     }
     const keys = selected;
-    const run = (inside: GraphBuilder) => {
+    const run = (inside: ModelGraph) => {
       const { frame, entered } = frameOf(inside);
       return sumOf(inside, layerBody(frame, parts, entered, keys));
     };
@@ -166,10 +166,10 @@ export function* layersOver(
 }
 
 /** Loss of every row, float `[rows]`. */
-function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelWeights, hidden: Value): Value {
-  const { config, kernels } = context;
+function lossOver(graph: ModelGraph, context: SequenceContext, weights: ModelWeights, hidden: Value): Value {
+  const { kernels } = context;
   return overChunks(graph, context, ({ graph: chunk, rows }) => {
-    const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
+    const scores = chunk.cast(logits(chunk, weights, rows(hidden)), OnnxType.float);
     if (kernels.logSoftmax) return negativeLogLikelihood(chunk, scores, rows("target_ids"));
     const axis = chunk.int([-1]);
     const target = chunk.node("GatherElements", [scores, chunk.node("Unsqueeze", [rows("target_ids"), axis])], {
@@ -181,16 +181,16 @@ function lossOver(graph: GraphBuilder, context: SequenceContext, weights: ModelW
 
 /** Loss and KL divergence of every row, or the distributions of the model's own pattern (`divergence-graph.ts`). */
 function divergenceOver(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   weights: ModelWeights,
   hidden: Value,
   top: number,
 ): Value {
-  const { config, kernels } = context;
+  const { kernels } = context;
   const { own, baseline } = divergenceNames;
   return overChunks(graph, context, ({ graph: chunk, rows }) => {
-    const scores = chunk.cast(logits(chunk, config, weights, rows(hidden)), OnnxType.float);
+    const scores = chunk.cast(logits(chunk, weights, rows(hidden)), OnnxType.float);
     const logs = kernels.logSoftmax
       ? chunk.node("LogSoftmax", [scores], { axis: -1 })
       : chunk.node("Sub", [scores, logSumExp(chunk, scores)]);
@@ -199,7 +199,7 @@ function divergenceOver(
 }
 
 /** `[rows, 1]` */
-function logSumExp(graph: GraphBuilder, scores: Value): Value {
+function logSumExp(graph: ModelGraph, scores: Value): Value {
   const axis = graph.int([-1]);
   const largest = graph.node("ReduceMax", [scores, axis], { keepdims: 1 });
   const total = graph.node("ReduceSum", [graph.node("Exp", [graph.node("Sub", [scores, largest])]), axis]);

@@ -1,8 +1,9 @@
 /** The rows of a batch of sequences, and the query chunks that a sequence graph cuts them into. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
-import type { GraphBuilder, GraphSettings, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import type { Queries } from "../layer/dsa-layer.ts";
 import type { KernelSettings, Kernels, Provider } from "../layer/kernels.ts";
+import type { GraphSettings, ModelGraph } from "../model-graph.ts";
 
 /**
  * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk runs
@@ -72,7 +73,7 @@ export interface Chunk extends Queries {
 
 /** Runs `body` chunk by chunk and joins the results along the rows. */
 export function overChunks(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   { config, shape, kernels, cos, sin, positions }: SequenceContext,
   body: (chunk: Chunk) => Value,
   { first = 0 }: { first?: number } = {},
@@ -94,7 +95,7 @@ export function overChunks(
   };
   if (chunks === 1) return body(chunkOf({ graph, rows: (all) => all }, graph.int(length), length));
   if (!isWrittenOut({ config, shape, kernels })) {
-    const [stacked] = graph.loop(graph.int(chunks), 1, (inner, trip) => {
+    const [stacked] = graph.loop(graph.int(chunks), (inner, trip) => {
       const index = inner.node("Sub", [inner.int(chunks - 1), trip]);
       const start = inner.node("Mul", [inner.node("Unsqueeze", [index, inner.int([0])]), inner.int([size])]);
       const end = inner.node("Add", [start, inner.int([size])]);
@@ -137,7 +138,7 @@ export function isWrittenOut({
 }
 
 /** `[chunks, n, ...]`, the last chunk in front, to `[chunks * n, ...]` in order. */
-function mergeFirst(graph: GraphBuilder, lastFirst: Value, chunks: number): Value {
+function mergeFirst(graph: ModelGraph, lastFirst: Value, chunks: number): Value {
   const ends = [graph.int([-1]), graph.int([-chunks - 1]), graph.int([0]), graph.int([-1])];
   const stacked = graph.node("Slice", [lastFirst, ...ends]);
   const rest = graph.node("Shape", [stacked], { start: 2 });
@@ -145,7 +146,7 @@ function mergeFirst(graph: GraphBuilder, lastFirst: Value, chunks: number): Valu
 }
 
 /** Rows `[rows, width]` put in the order of sequences and positions, `[batch * length, width]`. */
-export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
+export function inOrder(graph: ModelGraph, { shape }: SequenceContext, x: Value, width: number): Value {
   const { batch, chunks } = shape;
   if (chunks === 1 || batch === 1) return x;
   const cut = graph.reshape(x, [chunks, batch, -1, width]);
@@ -153,7 +154,7 @@ export function inOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Valu
 }
 
 /** The way back from `inOrder`: rows `[batch * length, width]` put in the order of a graph's rows. */
-export function inRowOrder(graph: GraphBuilder, { shape }: SequenceContext, x: Value, width: number): Value {
+export function inRowOrder(graph: ModelGraph, { shape }: SequenceContext, x: Value, width: number): Value {
   const { batch, chunks } = shape;
   if (chunks === 1 || batch === 1) return x;
   const cut = graph.reshape(x, [batch, chunks, -1, width]);

@@ -1,21 +1,6 @@
-/**
- * One layer of a DeepSeek-Sparse-Attention model, as the papers draw it. R rows of hidden states, D wide:
- *
- *     h, c_q    = norm(x), norm(h W_qa)                                 [R, D], [R, q_lora_rank]
- *     selected  = index_topk keys by the lightning indexer(h, c_q)      [R, index_topk]   Full layers
- *               = those of the nearest Full layer before                                  Shared layers
- *     a         = latent attention(h, c_q) over the selected keys       [R, H * v_head_dim]
- *                 (times the sigmoid of a gate of c_q in A.X-K2, whose norms have gates as well)
- *     y         = x + a W_o                                             [R, D]
- *     x         = y + feed-forward(norm(y))                             [R, D]            one MLP, or experts
- *
- * Which keys there are, and how queries reach them, is a *frame*: whole sequences (`sequence-frame.ts`), or rows
- * against caches, which grow (`past-frame.ts`) or have a fixed size (`generation-frame.ts`). A frame takes the `Kernels` that its
- * provider runs well.
- */
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { IndexerWeights, LayerWeights, NormGate, Weight } from "../../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import { feedForward } from "./experts.ts";
 import type { Kernels } from "./kernels.ts";
 import { attentionQueries, compressedQueries, gatedValues, type Latents, latents } from "./latent-attention.ts";
@@ -24,7 +9,7 @@ import type { RowAngles } from "./rope.ts";
 
 /** Query rows: all of a frame, or a chunk's. */
 export interface Queries {
-  graph: GraphBuilder;
+  graph: ModelGraph;
   /** Cuts these rows out of a tensor with all rows in front. */
   rows: (all: Value) => Value;
   angles: () => RowAngles;
@@ -38,8 +23,7 @@ export interface IndexQueries {
 
 /** How the rows of a graph find each other. */
 export interface LayerFrame<Q extends Queries> {
-  graph: GraphBuilder;
-  config: DsaConfig;
+  graph: ModelGraph;
   kernels: Kernels;
   /** Of all rows. */
   angles: RowAngles;
@@ -76,11 +60,11 @@ export interface LayerInput {
 }
 
 export function enterLayer(
-  { graph, config, kernels }: Pick<LayerFrame<never>, "graph" | "config" | "kernels">,
+  { graph, kernels }: Pick<LayerFrame<never>, "graph" | "kernels">,
   layer: LayerWeights,
   hidden: Hidden,
 ): LayerInput {
-  const [normed, residual] = normOf(graph, kernels, hidden, layer.inputNorm, config.rmsNormEps);
+  const [normed, residual] = normOf(graph, kernels, hidden, layer.inputNorm);
   const h = gatedNorm(graph, normed, layer.inputGate);
   return { residual, h, ...compressedQueries(graph, layer, h) };
 }
@@ -91,21 +75,21 @@ export function lightningIndexer<Q extends Queries>(
   indexer: IndexerWeights,
   { h, compressed }: LayerInput,
 ): Value | undefined {
-  const { graph, config, angles } = frame;
-  const select = frame.keepIndexKeys(indexKeys(graph, config, indexer, h, angles));
+  const { graph, angles } = frame;
+  const select = frame.keepIndexKeys(indexKeys(graph, indexer, h, angles));
   if (!frame.selects) return undefined;
   if (frame.asksTogether === true) {
-    const width = config.indexNHeads * config.indexHeadDim;
-    const asked = graph.reshape(indexQueries(graph, config, indexer, compressed, angles), [-1, width]);
-    const weights = indexHeadWeights(graph, config, indexer, h);
+    const { indexNHeads: heads, indexHeadDim: dim } = graph.config;
+    const asked = graph.reshape(indexQueries(graph, indexer, compressed, angles), [-1, heads * dim]);
+    const weights = indexHeadWeights(graph, indexer, h);
     return frame.overQueries((queries) =>
       select(queries, (inside) => ({ queries: inside.rows(asked), weights: inside.rows(weights) })),
     );
   }
   return frame.overQueries((queries) =>
     select(queries, (inside) => ({
-      queries: indexQueries(inside.graph, config, indexer, inside.rows(compressed), inside.angles()),
-      weights: indexHeadWeights(inside.graph, config, indexer, inside.rows(h)),
+      queries: indexQueries(inside.graph, indexer, inside.rows(compressed), inside.angles()),
+      weights: indexHeadWeights(inside.graph, indexer, inside.rows(h)),
     })),
   );
 }
@@ -117,22 +101,21 @@ export function layerBody<Q extends Queries>(
   { residual, h, asked }: LayerInput,
   selected: Value | undefined,
 ): Hidden {
-  const { graph, config, angles } = frame;
-  const read = frame.keepLatents(layer, latents(graph, config, layer, h, angles));
-  const width = config.numAttentionHeads * (config.qkRopeHeadDim + config.qkNopeHeadDim);
+  const { graph, angles } = frame;
+  const read = frame.keepLatents(layer, latents(graph, layer, h, angles));
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = graph.config;
+  const width = heads * (rope + nope);
   const all =
-    frame.asksTogether === true
-      ? graph.reshape(attentionQueries(graph, config, layer, asked, angles), [-1, width])
-      : undefined;
+    frame.asksTogether === true ? graph.reshape(attentionQueries(graph, layer, asked, angles), [-1, width]) : undefined;
   const attend = (queries: Q): Value => {
     // Their gates are made of the same rows.
     const own = all === undefined || layer.gatesValues === true ? queries.rows(asked) : "";
     const values = read(
       queries,
-      all === undefined ? attentionQueries(queries.graph, config, layer, own, queries.angles()) : queries.rows(all),
+      all === undefined ? attentionQueries(queries.graph, layer, own, queries.angles()) : queries.rows(all),
       selected,
     );
-    return gatedValues(queries.graph, config, layer, own, values);
+    return gatedValues(queries.graph, layer, own, values);
   };
   if (!frame.restByChunk)
     return afterAttention(frame, graph, layer, residual, (frame.overAttention ?? frame.overQueries)(attend));
@@ -146,40 +129,35 @@ export function layerBody<Q extends Queries>(
 
 /** What follows the heads' values `[rows, H * v_head_dim]`. */
 function afterAttention(
-  { config, kernels }: Pick<LayerFrame<never>, "config" | "kernels">,
-  graph: GraphBuilder,
+  { kernels }: Pick<LayerFrame<never>, "kernels">,
+  graph: ModelGraph,
   layer: LayerWeights,
   residual: Value,
   values: Value,
 ): Hidden {
   const attended = graph.linear(values, layer.o, layer.oBias);
   const sum = { residual, added: attended };
-  const [normed, middle] = normOf(graph, kernels, sum, layer.postAttentionNorm, config.rmsNormEps);
+  const [normed, middle] = normOf(graph, kernels, sum, layer.postAttentionNorm);
   const h = gatedNorm(graph, normed, layer.postAttentionGate);
-  return { residual: middle, added: feedForward(graph, config, layer, h, kernels.experts) };
+  return { residual: middle, added: feedForward(graph, layer, h, kernels.experts) };
 }
 
 /** Normed rows y times `sigmoid(up(silu(down(y))))`, where they have a gate (HF's AXK2GatedRMSNorm). */
-export function gatedNorm(graph: GraphBuilder, y: Value, gate: NormGate | undefined): Value {
+export function gatedNorm(graph: ModelGraph, y: Value, gate: NormGate | undefined): Value {
   if (gate === undefined) return y;
   const inner = graph.contrib("QuickGelu", [graph.linear(y, gate.down)], { alpha: { float: 1 } });
   return graph.node("Mul", [y, graph.sigmoid(graph.linear(inner, gate.up))]);
 }
 
 /** RMSNorm of hidden states, and their sum. */
-function normOf(
-  graph: GraphBuilder,
-  kernels: Kernels,
-  hidden: Hidden,
-  weight: Weight,
-  eps: number,
-): [normed: Value, sum: Value] {
+function normOf(graph: ModelGraph, kernels: Kernels, hidden: Hidden, weight: Weight): [normed: Value, sum: Value] {
+  const { rmsNormEps: eps } = graph.config;
   const { residual, added } = hidden;
   if (added !== undefined && kernels.skipNorm) return graph.skipNorm(residual, added, weight, eps);
   const sum = sumOf(graph, hidden);
   return [graph.rmsNorm(sum, weight, eps), sum];
 }
 
-export function sumOf(graph: GraphBuilder, { residual, added }: Hidden): Value {
+export function sumOf(graph: ModelGraph, { residual, added }: Hidden): Value {
   return added === undefined ? residual : graph.node("Add", [residual, added]);
 }

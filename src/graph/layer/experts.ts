@@ -1,6 +1,5 @@
 /** Dense SwiGLU layers and routed mixtures of experts (HF: GlmMoeDsaMLP, GlmMoeDsaMoE with its top-k router). */
 
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
 import {
   isRouted,
@@ -9,7 +8,8 @@ import {
   type RoutedWeights,
   type Weight,
 } from "../../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 
 /** HF adds this to the sum of the chosen weights before dividing by it. */
 const normalisationEps = 1e-20;
@@ -31,19 +31,13 @@ const expertForms = {
 };
 
 /** MLP output `[S, hidden_size]` of normed hidden states `h`. */
-export function feedForward(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  { mlp }: LayerWeights,
-  h: Value,
-  form: ExpertForm,
-): Value {
+export function feedForward(graph: ModelGraph, { mlp }: LayerWeights, h: Value, form: ExpertForm): Value {
   if (!isRouted(mlp)) return swiGlu(graph, h, mlp);
-  const routed = expertForms[form](graph, config, mlp, h);
+  const routed = expertForms[form](graph, mlp, h);
   return mlp.shared === undefined ? routed : graph.node("Add", [routed, swiGlu(graph, h, mlp.shared)]);
 }
 
-function swiGlu(graph: GraphBuilder, x: Value, { gate, up, down }: MlpWeights): Value {
+function swiGlu(graph: ModelGraph, x: Value, { gate, up, down }: MlpWeights): Value {
   const silu = graph.contrib("QuickGelu", [graph.linear(x, gate)], { alpha: { float: 1 } });
   return graph.linear(graph.node("Mul", [silu, graph.linear(x, up)]), down);
 }
@@ -51,7 +45,8 @@ function swiGlu(graph: GraphBuilder, x: Value, { gate, up, down }: MlpWeights): 
 /**
  * Sigmoid routing with a selection bias, limited to the best groups of experts: chosen experts and fp32 weights, `[S, k]`.
  */
-export function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value) {
+export function route(graph: ModelGraph, weights: RoutedWeights, h: Value) {
+  const { config } = graph;
   const { nRoutedExperts: experts, numExpertsPerTok: k, nGroup: groups, topkGroup } = config;
   const float = graph.settings.precision === OnnxType.float ? h : graph.cast(h, OnnxType.float);
   const probabilities = graph.node("Sigmoid", [graph.linear(float, weights.router, undefined, OnnxType.float)]);
@@ -87,11 +82,11 @@ export function route(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
  * row finds its k results in the stack at (first row of the expert) + (its rank among the expert's rows): no scatter,
  * no order of addition that depends on threads.
  */
-function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { nRoutedExperts: experts, hiddenSize } = config;
-  const { chosen, shares } = route(graph, config, weights, h);
+function mixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  const { nRoutedExperts: experts, hiddenSize } = graph.config;
+  const { chosen, shares } = route(graph, weights, h);
   const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
-  const members = overExperts(graph, config, h, chosen, ones, 0);
+  const members = overExperts(graph, h, chosen, ones, 0);
   const byExpert = graph.node("Transpose", [members], { perm: [1, 0] });
   const counts = graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 });
   const busy = graph.nodes(
@@ -104,13 +99,12 @@ function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights,
     (expert, index) =>
       graph.branch(
         busy[index] as Value,
-        1,
         (run) => {
           const mask = run.node("Gather", [byExpert, run.int(index)], { axis: 0 });
           const rows = run.node("Squeeze", [run.node("NonZero", [mask]), run.int([0])]);
           return [swiGlu(run, run.node("Gather", [h, rows], { axis: 0 }), expert)];
         },
-        (skip) => [skip.empty([0, hiddenSize])],
+        (skip) => [skip.float(new Float32Array(), [0, hiddenSize])],
       )[0] as Value,
   );
   const stack = graph.node("Concat", results, { axis: 0 });
@@ -123,23 +117,16 @@ function mixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights,
 }
 
 /** A float value for every row and expert, `[S, E]`: `values` at the chosen ones, `elsewhere` at the others. */
-function overExperts(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  h: Value,
-  chosen: Value,
-  values: Value,
-  elsewhere: number,
-): Value {
-  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([config.nRoutedExperts])], { axis: 0 });
+function overExperts(graph: ModelGraph, h: Value, chosen: Value, values: Value, elsewhere: number): Value {
+  const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([graph.config.nRoutedExperts])], { axis: 0 });
   const all = graph.node("Expand", [graph.float(elsewhere), shape]);
   return graph.node("ScatterElements", [all, chosen, values], { axis: 1 });
 }
 
 /** All experts on all rows, weighted: `E / k` times the arithmetic, and nothing that depends on the data. */
-function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { chosen, shares } = route(graph, config, weights, h);
-  const spread = graph.fromFloat(overExperts(graph, config, h, chosen, shares, 0));
+function denseMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  const { chosen, shares } = route(graph, weights, h);
+  const spread = graph.fromFloat(overExperts(graph, h, chosen, shares, 0));
   const outputs = weights.experts.map((expert, index) =>
     graph.node("Mul", [swiGlu(graph, h, expert), graph.slice(spread, 1, index, index + 1)]),
   );
@@ -149,8 +136,8 @@ function denseMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
 /** The kernel's two matrices of every expert: `[E, 2 I, H]`, rows of gate and up in turn, and `[E, H, I]`. */
 type ExpertMatrices = [fc1: Value, fc2: Value];
 
-function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  const { moeIntermediateSize: inner, hiddenSize } = config;
+function fusedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  const { moeIntermediateSize: inner, hiddenSize } = graph.config;
   const { name } = weights.router;
   const fc1 = graph.derived(`${name} fc1`, (outer) =>
     stack(outer, weights, (expert) => {
@@ -161,10 +148,10 @@ function fusedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWei
     }),
   );
   const fc2 = graph.derived(`${name} fc2`, (outer) => stack(outer, weights, (expert) => outer.weight(expert.down)));
-  return moe(graph, config, route(graph, config, weights, h), h, [fc1, fc2]);
+  return moe(graph, route(graph, weights, h), h, [fc1, fc2]);
 }
 
-function stack(graph: GraphBuilder, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
+function stack(graph: ModelGraph, weights: RoutedWeights, matrix: (expert: MlpWeights) => Value): Value {
   const parts = weights.experts.map((expert) => graph.node("Unsqueeze", [matrix(expert), graph.int([0])]));
   return graph.node("Concat", parts, { axis: 0 });
 }
@@ -180,25 +167,25 @@ export function readsAsStored({ experts }: RoutedWeights): boolean {
  * For models whose experts a host cannot convert before the first run: they lie on the device as they are stored, and the
  * kernel's matrices are made of them in the branch that reads them and are gone after it.
  */
-function storedMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  if (!readsAsStored(weights)) return fusedMixture(graph, config, weights, h);
-  const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = config;
-  const routed = route(graph, config, weights, h);
-  const { pairs, downs, rowsFrom } = storedRows(graph, config, weights, routed.chosen);
+function storedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
+  const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = graph.config;
+  const routed = route(graph, weights, h);
+  const { pairs, downs, rowsFrom } = storedRows(graph, weights, routed.chosen);
   const fc1 = rowsFrom(graph.int32(pairs.flat(), [experts, 1, 2]), [inner, 1]);
   const fc2 = rowsFrom(graph.int32(downs, [experts, 1]), [inner]);
-  return moe(graph, config, routed, h, [
+  return moe(graph, routed, h, [
     graph.reshape(fc1, [experts, 2 * inner, hiddenSize]),
     graph.reshape(fc2, [experts, hiddenSize, inner]),
   ]);
 }
 
 /** The same for one row `[1, hidden_size]`: its experts are read, converted and multiplied, and no others. */
-function chosenMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWeights, h: Value): Value {
-  if (!readsAsStored(weights)) return fusedMixture(graph, config, weights, h);
-  const { moeIntermediateSize: inner, hiddenSize, numExpertsPerTok: k } = config;
-  const { chosen, shares } = route(graph, config, weights, h);
-  const { pairs, downs, rowsFrom } = storedRows(graph, config, weights, chosen);
+function chosenMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
+  const { moeIntermediateSize: inner, hiddenSize, numExpertsPerTok: k } = graph.config;
+  const { chosen, shares } = route(graph, weights, h);
+  const { pairs, downs, rowsFrom } = storedRows(graph, weights, chosen);
   const experts = graph.reshape(chosen, [k]);
   const startsOf = (starts: number[], shape: number[]) =>
     graph.node("Gather", [graph.int32(starts, shape), experts], { axis: 0 });
@@ -216,8 +203,8 @@ function chosenMixture(graph: GraphBuilder, config: DsaConfig, weights: RoutedWe
  * @returns where each expert's gate and up, and its down, begin; and what takes the `moe_intermediate_size` rows that follow
  *   each of some beginnings, spread over a shape, in the graph's precision
  */
-function storedRows(graph: GraphBuilder, config: DsaConfig, { experts }: RoutedWeights, chosen: Value) {
-  const { moeIntermediateSize: inner, hiddenSize } = config;
+function storedRows(graph: ModelGraph, { experts }: RoutedWeights, chosen: Value) {
+  const { moeIntermediateSize: inner, hiddenSize } = graph.config;
   const matrices = experts.flatMap(({ gate, up, down }) => [gate, up, down]);
   const { rows, firstRow } = graph.storedTogether(matrices, hiddenSize);
   // Zero, and known when the router has chosen: what would depend on constants alone ONNX Runtime makes when it loads the graph,
@@ -243,22 +230,21 @@ function storedRows(graph: GraphBuilder, config: DsaConfig, { experts }: RoutedW
  * float16 is finest.
  */
 function moe(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   { chosen, shares }: ReturnType<typeof route>,
   h: Value,
   [fc1, fc2]: ExpertMatrices,
 ): Value {
   const largest = graph.node("ReduceMax", [shares, graph.int([-1])], { keepdims: 1 });
   const logs = graph.node("Log", [graph.node("Max", [graph.node("Div", [shares, largest]), graph.float(1e-6)])]);
-  const routing = graph.fromFloat(overExperts(graph, config, h, chosen, logs, -1e4));
+  const routing = graph.fromFloat(overExperts(graph, h, chosen, logs, -1e4));
   const mixed = graph.contrib("MoE", [h, routing, fc1, "", fc2], {
     activation_type: "swiglu",
     swiglu_fusion: 1,
     activation_alpha: { float: 1 },
     activation_beta: { float: 0 },
     normalize_routing_weights: 1,
-    k: config.numExpertsPerTok,
+    k: graph.config.numExpertsPerTok,
   });
   const total = graph.node("ReduceSum", [shares, graph.int([-1])], { keepdims: 1 });
   return graph.node("Mul", [mixed, graph.fromFloat(total)]);

@@ -7,7 +7,7 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import { latentWidth } from "../exported/contract.ts";
-import type { GraphSettings } from "../graph-builder.ts";
+import type { GraphSettings } from "../model-graph.ts";
 import type { ExpertForm } from "./experts.ts";
 
 export type Provider = "cpu" | "cuda" | "webgpu";

@@ -13,7 +13,8 @@
  */
 import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import { type RowAngles, rotate } from "./rope.ts";
 
 /** What a token leaves to later ones: normed c_kv `[rows, kv_lora_rank]` and rotated k_pe `[rows, qk_rope_head_dim]`. */
@@ -24,7 +25,7 @@ export interface Latents {
 
 /** c_q `[rows, q_lora_rank]`, and what `qB` reads: c_q, or c_q and its rows before the norm side by side. */
 export function compressedQueries(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   layer: LayerWeights,
   h: Value,
 ): { compressed: Value; asked: Value } {
@@ -34,15 +35,9 @@ export function compressedQueries(
   return { compressed, asked };
 }
 
-export function latents(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: LayerWeights,
-  h: Value,
-  angles: RowAngles,
-): Latents {
-  const rope = config.qkRopeHeadDim;
-  const [compressed, position] = splitLatents(graph, config, graph.linear(h, layer.kvA, layer.kvABias));
+export function latents(graph: ModelGraph, layer: LayerWeights, h: Value, angles: RowAngles): Latents {
+  const rope = graph.config.qkRopeHeadDim;
+  const [compressed, position] = splitLatents(graph, graph.linear(h, layer.kvA, layer.kvABias));
   const rotated = rotate(graph, position, angles, { heads: 1, headDim: rope, rotaryDim: rope, interleaved: true });
   return {
     content: graph.rmsNorm(compressed, layer.kvANorm, latentNormEps),
@@ -51,34 +46,29 @@ export function latents(
 }
 
 /** Rows of a cache, `[rows, latentWidth]`: c_kv, then k_pe. */
-export function joinLatents(graph: GraphBuilder, { content, pe }: Latents): Value {
+export function joinLatents(graph: ModelGraph, { content, pe }: Latents): Value {
   return graph.node("Concat", [content, pe], { axis: 1 });
 }
 
-export function splitLatents(graph: GraphBuilder, config: DsaConfig, rows: Value): [content: Value, pe: Value] {
+export function splitLatents(graph: ModelGraph, rows: Value): [content: Value, pe: Value] {
+  const { config } = graph;
   const sizes = graph.int([config.kvLoraRank, config.qkRopeHeadDim]);
   return graph.nodes("Split", [rows, sizes], { axis: 1 }, 2) as [Value, Value];
 }
 
 /** Rotated queries of all heads, q_pe before q_nope: `[rows, H * (rope + nope)]`, or as many elements. */
-export function attentionQueries(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: LayerWeights,
-  asked: Value,
-  angles: RowAngles,
-): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
-  const projected = graph.node("Gemm", [asked, ropeFirst(graph, config, layer)], { transB: 1 });
+export function attentionQueries(graph: ModelGraph, layer: LayerWeights, asked: Value, angles: RowAngles): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = graph.config;
+  const projected = graph.node("Gemm", [asked, ropeFirst(graph, layer)], { transB: 1 });
   return rotate(graph, projected, angles, { heads, headDim: rope + nope, rotaryDim: rope, interleaved: true });
 }
 
 /** q_b_proj `[H * (rope + nope), ..]` with each head's q_pe in front: one rotation then covers whole heads. */
-function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }: QueryWeights): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+function ropeFirst(graph: ModelGraph, { qB, gatesValues }: QueryWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = graph.config;
   const [, width = 0] = qB.shape;
   return graph.derived(`${qB.name} rope first`, (outer) => {
-    const blocks = headBlocks(outer, config, { qB, gatesValues });
+    const blocks = headBlocks(outer, { qB, gatesValues });
     const turned = outer.node("Concat", [outer.slice(blocks, 1, nope, nope + rope), outer.slice(blocks, 1, 0, nope)], {
       axis: 1,
     });
@@ -87,8 +77,8 @@ function ropeFirst(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }: 
 }
 
 /** q_b_proj head by head: q_nope, q_pe, and the gate of the head's values where there is one. */
-function headBlocks(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }: QueryWeights): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+function headBlocks(graph: ModelGraph, { qB, gatesValues }: QueryWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = graph.config;
   const [, width = 0] = qB.shape;
   return graph.reshape(graph.weight(qB), [heads, nope + rope + (gatesValues === true ? vHeadDim : 0), width]);
 }
@@ -96,29 +86,18 @@ function headBlocks(graph: GraphBuilder, config: DsaConfig, { qB, gatesValues }:
 type QueryWeights = Pick<LayerWeights, "qB" | "gatesValues">;
 
 /** Heads' values `[rows, H * v_head_dim]` times their gates, where they have any. */
-export function gatedValues(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: QueryWeights,
-  asked: Value,
-  values: Value,
-): Value {
-  const gates = valueGates(graph, config, layer, asked);
+export function gatedValues(graph: ModelGraph, layer: QueryWeights, asked: Value, values: Value): Value {
+  const gates = valueGates(graph, layer, asked);
   return gates === undefined ? values : graph.node("Mul", [values, gates]);
 }
 
 /** What stands between each row's values and o_proj, sigmoids `[rows, H * v_head_dim]` (HF's AXK2Attention), where anything does. */
-export function valueGates(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: QueryWeights,
-  asked: Value,
-): Value | undefined {
+export function valueGates(graph: ModelGraph, layer: QueryWeights, asked: Value): Value | undefined {
   if (layer.gatesValues !== true) return undefined;
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = graph.config;
   const [, width = 0] = layer.qB.shape;
   const block = graph.derived(`${layer.qB.name} gate`, (outer) => {
-    const gates = outer.slice(headBlocks(outer, config, layer), 1, nope + rope, nope + rope + vHeadDim);
+    const gates = outer.slice(headBlocks(outer, layer), 1, nope + rope, nope + rope + vHeadDim);
     return outer.reshape(gates, [heads * vHeadDim, width]);
   });
   return graph.sigmoid(graph.node("Gemm", [asked, block], { transB: 1 }));
@@ -132,23 +111,22 @@ export interface ExpandedKeys {
 
 /** Keys and values of latents `[batch * rows, ..]`: `[batch, rows, ..]`. */
 export function expand(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   layer: LayerWeights,
   { content, pe }: Latents,
   batch: number,
   inOne = false,
 ): ExpandedKeys {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = config;
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = graph.config;
   const joined = (): Value =>
-    graph.node("Gemm", [joinLatents(graph, { content, pe }), keyBlock(graph, config, layer)], { transB: 1 });
+    graph.node("Gemm", [joinLatents(graph, { content, pe }), keyBlock(graph, layer)], { transB: 1 });
   const sideBySide = (): Value => {
-    const own = graph.reshape(up(graph, config, layer, content, 0, nope), [-1, heads, nope]);
+    const own = graph.reshape(up(graph, layer, content, 0, nope), [-1, heads, nope]);
     const spread = graph.node("Expand", [graph.reshape(pe, [-1, 1, rope]), graph.int([1, heads, rope])]);
     return graph.node("Concat", [spread, own], { axis: 2 });
   };
   const keys = inOne ? joined() : sideBySide();
-  const values = up(graph, config, layer, content, nope, nope + vHeadDim);
+  const values = up(graph, layer, content, nope, nope + vHeadDim);
   return {
     keys: graph.reshape(keys, [batch, -1, heads * (rope + nope)]),
     values: graph.reshape(values, [batch, -1, heads * vHeadDim]),
@@ -156,8 +134,8 @@ export function expand(
 }
 
 /** What makes every head's key of a latent row, `[H * (rope + nope), kv_lora_rank + rope]`: k_pe as it is, then k_nope. */
-function keyBlock(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank: rank } = config;
+function keyBlock(graph: ModelGraph, layer: LayerWeights): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, kvLoraRank: rank } = graph.config;
   return graph.derived(`${layer.kvANorm.name} keys of latent rows`, (outer) => {
     const one = Float32Array.from({ length: rope * (rank + rope) }, (_, i) =>
       i % (rank + rope) === rank + Math.floor(i / (rank + rope)) ? 1 : 0,
@@ -165,50 +143,38 @@ function keyBlock(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights): 
     const passed = outer.fromFloat(outer.reshape(outer.float(one), [1, rope, rank + rope]));
     const everyHead = outer.node("Expand", [passed, outer.int([heads, rope, rank + rope])]);
     const none = outer.node("Expand", [outer.scalar(0), outer.int([heads, nope, rope])]);
-    const made = outer.node("Concat", [upBlock(outer, config, layer, 0, nope), none], { axis: 2 });
+    const made = outer.node("Concat", [upBlock(outer, layer, 0, nope), none], { axis: 2 });
     return outer.reshape(outer.node("Concat", [everyHead, made], { axis: 1 }), [heads * (rope + nope), rank + rope]);
   });
 }
 
 /** Queries in latent space, `[rows, H, latentWidth]`, of rotated ones `[rows, H * (rope + nope)]`. */
-export function absorbedQueries(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: LayerWeights,
-  queries: Value,
-  swap: Swap = swapped,
-): Value {
-  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+export function absorbedQueries(graph: ModelGraph, layer: LayerWeights, queries: Value, swap: Swap = swapped): Value {
+  const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = graph.config;
   const byHead = graph.reshape(queries, [-1, heads, rope + nope]);
   const [pe, content] = graph.nodes("Split", [byHead, graph.int([rope, nope])], { axis: 2 }, 2) as [Value, Value];
-  const absorbed = graph.node("MatMul", [swap(graph, content, heads), upBlock(graph, config, layer, 0, nope)]);
+  const absorbed = graph.node("MatMul", [swap(graph, content, heads), upBlock(graph, layer, 0, nope)]);
   return graph.node("Concat", [swap(graph, absorbed, 1), pe], { axis: 2 });
 }
 
 /** Values `[rows, H * dv]` of mixed latent rows `[rows, H, latentWidth]`. */
-export function absorbedValues(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  layer: LayerWeights,
-  mixed: Value,
-  swap: Swap = swapped,
-): Value {
-  const { numAttentionHeads: heads, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = config;
+export function absorbedValues(graph: ModelGraph, layer: LayerWeights, mixed: Value, swap: Swap = swapped): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim: nope, kvLoraRank, vHeadDim } = graph.config;
   const content = swap(graph, graph.slice(mixed, 2, 0, kvLoraRank), heads);
-  const block = upBlock(graph, config, layer, nope, nope + vHeadDim);
+  const block = upBlock(graph, layer, nope, nope + vHeadDim);
   const values = graph.contrib("FusedMatMul", [content, block], { transB: 1 });
   return graph.reshape(swap(graph, values, 1), [-1, heads * vHeadDim]);
 }
 
 /** Exchanges rows and heads; `first` is how many of those that come first there are, should there be one row. */
-export type Swap = (graph: GraphBuilder, x: Value, first: number) => Value;
+export type Swap = (graph: ModelGraph, x: Value, first: number) => Value;
 
-function swapped(graph: GraphBuilder, x: Value): Value {
+function swapped(graph: ModelGraph, x: Value): Value {
   return graph.node("Transpose", [x], { perm: [1, 0, 2] });
 }
 
 /** The same for one row: the bytes stay where they are. */
-export function renamed(graph: GraphBuilder, x: Value, first: number): Value {
+export function renamed(graph: ModelGraph, x: Value, first: number): Value {
   return graph.reshape(x, [first, -1, 0]);
 }
 
@@ -218,8 +184,8 @@ export function softmaxScale(config: DsaConfig): number {
 }
 
 /** Rows `from` to `to` of every head's block of kv_b_proj, `[H, to - from, kv_lora_rank]`. */
-function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, from: number, to: number): Value {
-  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = config;
+function upBlock(graph: ModelGraph, { kvB }: LayerWeights, from: number, to: number): Value {
+  const { numAttentionHeads: heads, qkNopeHeadDim, vHeadDim, kvLoraRank } = graph.config;
   return graph.derived(`${kvB.name} ${from} to ${to}`, (outer) => {
     if ("keyUp" in kvB) {
       // MLX keeps it cut in two.
@@ -231,8 +197,8 @@ function upBlock(graph: GraphBuilder, config: DsaConfig, { kvB }: LayerWeights, 
 }
 
 /** The same rows applied to latents: `[rows, H * (to - from)]`. */
-function up(graph: GraphBuilder, config: DsaConfig, layer: LayerWeights, content: Value, from: number, to: number) {
-  const { numAttentionHeads: heads, kvLoraRank } = config;
-  const block = graph.reshape(upBlock(graph, config, layer, from, to), [heads * (to - from), kvLoraRank]);
+function up(graph: ModelGraph, layer: LayerWeights, content: Value, from: number, to: number) {
+  const { numAttentionHeads: heads, kvLoraRank } = graph.config;
+  const block = graph.reshape(upBlock(graph, layer, from, to), [heads * (to - from), kvLoraRank]);
   return graph.node("Gemm", [content, block], { transB: 1 });
 }

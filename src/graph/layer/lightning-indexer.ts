@@ -14,6 +14,7 @@ import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-con
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { IndexerWeights } from "../../checkpoint/weights.ts";
 import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import type { Kernels } from "./kernels.ts";
 import { type Rotation, type RowAngles, rotate } from "./rope.ts";
 
@@ -32,13 +33,8 @@ export function indexRotation(config: DsaConfig, heads: number): Rotation {
 }
 
 /** `[rows, index_head_dim]` */
-export function indexKeys(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  indexer: IndexerWeights,
-  h: Value,
-  angles: RowAngles,
-): Value {
+export function indexKeys(graph: ModelGraph, indexer: IndexerWeights, h: Value, angles: RowAngles): Value {
+  const { config } = graph;
   const normed = graph.node(
     "LayerNormalization",
     [graph.linear(h, indexer.wk), graph.weight(indexer.kNorm), graph.weight(indexer.kNormBias)],
@@ -48,19 +44,14 @@ export function indexKeys(
 }
 
 /** Of compressed queries `[rows, q_lora_rank]`: `[rows, index_n_heads * index_head_dim]`, or as many elements. */
-export function indexQueries(
-  graph: GraphBuilder,
-  config: DsaConfig,
-  indexer: IndexerWeights,
-  compressed: Value,
-  angles: RowAngles,
-): Value {
+export function indexQueries(graph: ModelGraph, indexer: IndexerWeights, compressed: Value, angles: RowAngles): Value {
+  const { config } = graph;
   return rotate(graph, graph.linear(compressed, indexer.wqB), angles, indexRotation(config, config.indexNHeads));
 }
 
 /** `[rows, index_n_heads]`, float32 whatever the precision of the graph. */
-export function indexHeadWeights(graph: GraphBuilder, config: DsaConfig, indexer: IndexerWeights, h: Value): Value {
-  return graph.scaledLinear(graph.toFloat(h), indexer.weightsProj, indexScale(config));
+export function indexHeadWeights(graph: ModelGraph, indexer: IndexerWeights, h: Value): Value {
+  return graph.scaledLinear(graph.toFloat(h), indexer.weightsProj, indexScale(graph.config));
 }
 
 /** 1 / sqrt(heads x dim): both scales of the indexer. That of the dim is positive, so it commutes with the relu. */
@@ -90,8 +81,7 @@ export interface ScoreForm {
  * @param queries `[rows * index_n_heads, index_head_dim]`, or with the batch in front
  */
 export function indexScores(
-  graph: GraphBuilder,
-  { indexNHeads: heads }: DsaConfig,
+  graph: ModelGraph,
   kernels: Kernels,
   queries: Value,
   headWeights: Value,
@@ -102,7 +92,7 @@ export function indexScores(
   if (single === true) return graph.node("MatMul", [headWeights, products]);
   const perHead = graph.node(
     "Reshape",
-    [products, graph.node("Concat", [graph.int([-1, heads]), count()], { axis: 0 })],
+    [products, graph.node("Concat", [graph.int([-1, graph.config.indexNHeads]), count()], { axis: 0 })],
     mayBeEmpty === true ? { allowzero: 1 } : {},
   );
   const weights = graph.node("Unsqueeze", [headWeights, graph.int([1])]);
@@ -110,12 +100,12 @@ export function indexScores(
 }
 
 /** relu(a b^T) of float16 matrices in float32. */
-function reluProduct(graph: GraphBuilder, a: Value, b: Value): Value {
+function reluProduct(graph: ModelGraph, a: Value, b: Value): Value {
   const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
   return graph.contrib("GemmFloat8", [a, b], attributes);
 }
 
-function plainProduct(graph: GraphBuilder, kernels: Kernels, queries: Value, keys: Value): Value {
+function plainProduct(graph: ModelGraph, kernels: Kernels, queries: Value, keys: Value): Value {
   const a = graph.toFloat(queries);
   if (kernels.fusedMatMul) return graph.node("Relu", [graph.contrib("FusedMatMul", [a, keys], { transB: 1 })]);
   return graph.node("Relu", [graph.node("MatMul", [a, graph.node("Transpose", [keys], { perm: [0, 2, 1] })])]);

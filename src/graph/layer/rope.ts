@@ -1,8 +1,8 @@
 /** Rotary embedding: the angles are computed once and shared by attention and indexer of all layers. */
 
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
+import type { ModelGraph } from "../model-graph.ts";
 
 export interface Rotation {
   heads: number;
@@ -26,7 +26,8 @@ export interface RowAngles {
 }
 
 /** cos and sin `[S, qk_rope_head_dim / 2]` of int64 positions `[S]`: fp32 angles, as HF's rotary embeddings. */
-export function rotaryAngles(graph: GraphBuilder, config: DsaConfig, positions: Value): { cos: Value; sin: Value } {
+export function rotaryAngles(graph: ModelGraph, positions: Value): { cos: Value; sin: Value } {
+  const { config } = graph;
   const column = graph.node("Unsqueeze", [graph.cast(positions, OnnxType.float), graph.int([1])]);
   const angles = graph.node("Mul", [column, graph.float(config.rope.inverseFrequencies)]);
   const scaled = (value: Value) =>
@@ -39,7 +40,7 @@ export function rotaryAngles(graph: GraphBuilder, config: DsaConfig, positions: 
  * where HF de-interleaves it: queries and keys get the same permutation, so scores agree and cached rows differ from HF's
  * by it.
  */
-export function rotate(graph: GraphBuilder, x: Value, { cos, sin, places }: RowAngles, rotation: Rotation): Value {
+export function rotate(graph: ModelGraph, x: Value, { cos, sin, places }: RowAngles, rotation: Rotation): Value {
   const { heads, headDim, rotaryDim, interleaved } = rotation;
   const width = heads * headDim;
   const [batched, positions] =

@@ -1,28 +1,10 @@
-/**
- * What an indexer should have scored (paper section 3, multi-layer distillation): the attention of one layer over the keys
- * that a row may choose from, averaged over its heads.
- *
- *     mass      p[t, s] = mean over heads h of softmax(q_h[t] . k_h[s])
- *     values    p[t, s] ~ sum over heads of softmax(q_h[t] . k_h[s]) x |o_h v_h[s]|, normalised over s
- *
- * |o_h v_h[s]| is the norm of what key s contributes to the layer's output through head h: a key that every head looks at
- * and whose value is zero changes nothing, and its place in the top-k is wasted.
- *
- * Where a row's gate g_h[t] stands between values and o_proj (A.X-K2), a key contributes o_h (g_h[t] * v_h[s]). The norm of
- * that for every row and key would take v_head_dim times the work of the attention; its diagonal part takes as much as the
- * attention, so that the gate's share is
- *
- *     |o_h (g_h[t] * v_h[s])|  =  |o_h v_h[s]| x sqrt( sum_i w_i g_i[t]^2 v_i[s]^2 / sum_i w_i v_i[s]^2 ),   w_i = |column i of o_h|^2
- *
- * exact where a head's gates are equal or the columns of o_h are orthogonal (docs/distill.md has how near it is elsewhere).
- */
-import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
 import { orderedKeys, sequenceFrame } from "../frames/sequence-frame.ts";
 import type { SequenceContext } from "../frames/sequence-rows.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { enterLayer } from "../layer/dsa-layer.ts";
 import { attentionQueries, latents, softmaxScale, valueGates } from "../layer/latent-attention.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import { type QueryRows, rowsOf } from "./query-rows.ts";
 
 export const targetWeights = ["values", "mass"] as const;
@@ -34,7 +16,7 @@ export type TargetWeight = (typeof targetWeights)[number];
  * @param bias `[batch or 1, queries, length]`: 0 at the keys a row may choose from, the lowest number elsewhere
  */
 export function attentionTarget(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   layer: LayerWeights,
   hidden: Value,
@@ -45,11 +27,11 @@ export function attentionTarget(
   const { config, shape } = context;
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
   const width = rope + nope;
-  const { h, asked: all } = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
+  const { h, asked: all } = enterLayer({ graph, kernels: context.kernels }, layer, { residual: hidden });
   const { angles } = sequenceFrame(graph, context);
-  const read = orderedKeys(graph, context, layer, latents(graph, config, layer, h, angles)).expanded;
+  const read = orderedKeys(graph, context, layer, latents(graph, layer, h, angles)).expanded;
   const ownRows = rowsOf(graph, queries, all);
-  const asked = attentionQueries(graph, config, layer, ownRows, queries.angles);
+  const asked = attentionQueries(graph, layer, ownRows, queries.angles);
   const byHead = graph.node("Transpose", [graph.reshape(asked, [shape.batch, queries.count, heads, width])], {
     perm: [0, 2, 1, 3],
   });
@@ -60,10 +42,10 @@ export function attentionTarget(
   const scores = graph.node("MatMul", [scaled, keys]);
   const open = graph.node("Add", [scores, graph.node("Unsqueeze", [bias, graph.int([1])])]);
   const attended = graph.node("Softmax", [open], { axis: -1 });
-  if (weight === "mass") return overHeads(graph, config, attended, shape.batch, queries.count, 1 / heads);
-  const contributed = contributionNorms(graph, config, layer, read.values, ownRows, [shape.batch, shape.length]);
+  if (weight === "mass") return overHeads(graph, attended, shape.batch, queries.count, 1 / heads);
+  const contributed = contributionNorms(graph, layer, read.values, ownRows, [shape.batch, shape.length]);
   const weighted = graph.node("Mul", [attended, contributed]);
-  const total = overHeads(graph, config, weighted, shape.batch, queries.count, 1);
+  const total = overHeads(graph, weighted, shape.batch, queries.count, 1);
   const whole = graph.node("ReduceSum", [total, graph.int([-1])], { keepdims: 1 });
   return graph.node("Div", [total, graph.node("Max", [whole, graph.float(1e-20)])]);
 }
@@ -72,14 +54,8 @@ export function attentionTarget(
  * Sum over heads times `factor`, `[batch, queries, length]` of `[batch, heads, queries, length]`: as a product with a row of
  * equal numbers, because CUDA has no kernel of its own for a sum over an axis in the middle.
  */
-function overHeads(
-  graph: GraphBuilder,
-  { numAttentionHeads: heads }: DsaConfig,
-  x: Value,
-  batch: number,
-  count: number,
-  factor: number,
-): Value {
+function overHeads(graph: ModelGraph, x: Value, batch: number, count: number, factor: number): Value {
+  const { numAttentionHeads: heads } = graph.config;
   const row = graph.node("Expand", [graph.float(factor), graph.int([1, 1, heads])]);
   const flat = graph.reshape(x, [batch, heads, -1]);
   return graph.reshape(graph.node("MatMul", [row, flat]), [batch, count, -1]);
@@ -92,17 +68,16 @@ function overHeads(
  * @param asked what the rows' queries and gates are made of, `[batch * queries, ..]`
  */
 function contributionNorms(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   layer: LayerWeights,
   values: Value,
   asked: Value,
   [batch, length]: [number, number],
 ): Value {
-  const { numAttentionHeads: heads, vHeadDim } = config;
+  const { numAttentionHeads: heads, vHeadDim } = graph.config;
   // |o v|^2 = v^T (o^T o) v: a product of v_head_dim instead of hidden_size columns for every key.
   const gram = graph.derived(`${layer.o.name} gram`, (outer) => {
-    const blocks = headColumns(outer, config, layer);
+    const blocks = headColumns(outer, layer);
     const columns = outer.node("Transpose", [blocks], { perm: [1, 0, 2] });
     return outer.node("MatMul", [outer.node("Transpose", [blocks], { perm: [1, 2, 0] }), columns]);
   });
@@ -114,9 +89,9 @@ function contributionNorms(
   const norms = graph.node("Sqrt", [graph.node("Max", [sums, graph.float(0)])]);
   const byKey = graph.node("Transpose", [graph.reshape(norms, [heads, batch, length])], { perm: [1, 0, 2] });
   const ofKeys = graph.node("Unsqueeze", [byKey, graph.int([2])]);
-  const gates = valueGates(graph, config, layer, asked);
+  const gates = valueGates(graph, layer, asked);
   if (gates === undefined) return ofKeys;
-  return graph.node("Mul", [ofKeys, gateShares(graph, config, layer, byHead, gates, [batch, length])]);
+  return graph.node("Mul", [ofKeys, gateShares(graph, layer, byHead, gates, [batch, length])]);
 }
 
 /**
@@ -125,16 +100,15 @@ function contributionNorms(
  * @param gates `[batch * queries, heads * v_head_dim]`
  */
 function gateShares(
-  graph: GraphBuilder,
-  config: DsaConfig,
+  graph: ModelGraph,
   layer: LayerWeights,
   values: Value,
   gates: Value,
   [batch, length]: [number, number],
 ): Value {
-  const { numAttentionHeads: heads, vHeadDim } = config;
+  const { numAttentionHeads: heads, vHeadDim } = graph.config;
   const columnSquares = graph.derived(`${layer.o.name} column squares`, (outer) => {
-    const blocks = headColumns(outer, config, layer);
+    const blocks = headColumns(outer, layer);
     const sums = outer.node("ReduceSum", [outer.node("Mul", [blocks, blocks]), outer.int([0])], { keepdims: 0 });
     return outer.reshape(sums, [heads, 1, vHeadDim]);
   });
@@ -149,6 +123,7 @@ function gateShares(
 }
 
 /** o_proj column by column of each head's values, `[hidden_size, heads, v_head_dim]`. */
-function headColumns(graph: GraphBuilder, config: DsaConfig, { o }: LayerWeights): Value {
+function headColumns(graph: ModelGraph, { o }: LayerWeights): Value {
+  const { config } = graph;
   return graph.reshape(graph.weight(o), [config.hiddenSize, config.numAttentionHeads, config.vHeadDim]);
 }

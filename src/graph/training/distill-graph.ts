@@ -12,9 +12,10 @@ import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../c
 import type { GraphSpec, TensorSpec } from "../exported/contract.ts";
 import { sequenceContext } from "../frames/sequence-graph.ts";
 import type { SequenceContext, SequenceShape } from "../frames/sequence-rows.ts";
-import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { frozenKernels, type Provider } from "../layer/kernels.ts";
 import { type IndexerTensor, indexerTensors, tieStep, topk } from "../layer/lightning-indexer.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
 import { type IndexScores, indexerGradient, trainedScores } from "./indexer-gradient.ts";
@@ -131,7 +132,7 @@ export function buildDistillGraph(
   range: LayerRange,
   settings: DistillGraphSettings,
 ): ModelProto {
-  const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
+  const graph = new ModelGraph(config, { precision: OnnxType.float, weights: "outer" });
   const spec = distillSpec(config, weights, range, settings);
   const trained = new Map(settings.trained.map((layer) => [layer, trainedIndexer(layer, indexerOf(weights, layer))]));
   const parameters = new Map<string, Weight>();
@@ -148,7 +149,7 @@ export function buildDistillGraph(
     chunks: 1,
     chunkRows: settings.length,
   };
-  const context = sequenceContext(graph, config, shape, {
+  const context = sequenceContext(graph, shape, {
     precision: OnnxType.float,
     provider: settings.provider,
     boundaries: false,
@@ -170,7 +171,7 @@ export function buildDistillGraph(
     const before = bias;
     if (indexer !== undefined) {
       if (everyStep(layer)) scored.set(layer, trainedScores(graph, context, parts, indexer, input, rows));
-      const allowed = (inside: GraphBuilder) =>
+      const allowed = (inside: ModelGraph) =>
         inside.either(
           sparseInput,
           (sparse) => {
@@ -190,7 +191,7 @@ export function buildDistillGraph(
   for (const [layer, indexer] of trained) {
     const place = layer - range.from;
     const parts = weights.layers[layer] as LayerWeights;
-    const train = (inside: GraphBuilder): Value[] => {
+    const train = (inside: ModelGraph): Value[] => {
       const target =
         stacked === undefined ? centroid(inside, targets) : servedCentroid(inside, stacked, place, context, rows);
       const input = states.get(layer) as Value;
@@ -211,7 +212,7 @@ export function buildDistillGraph(
       );
       return [loss, missed, ...gradients];
     };
-    const nothing = (inside: GraphBuilder): Value[] => [
+    const nothing = (inside: ModelGraph): Value[] => [
       inside.float(0),
       inside.float(0),
       ...indexerTensors.map((tensor) =>
@@ -220,7 +221,7 @@ export function buildDistillGraph(
     ];
     const [loss, missed, ...gradients] = everyStep(layer)
       ? train(graph)
-      : graph.branch(fullInput(layer), 2 + indexerTensors.length, train, nothing);
+      : graph.branch(fullInput(layer), train, nothing);
     results.set(lossOutput(layer), loss as Value);
     results.set(missedOutput(layer), missed as Value);
     for (const [index, tensor] of indexerTensors.entries()) {
@@ -233,7 +234,7 @@ export function buildDistillGraph(
 
 /** The states that enter each layer of a step, in order. */
 function* statesOfStep(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   weights: ModelWeights,
   range: LayerRange,
@@ -255,7 +256,7 @@ function* statesOfStep(
   }
 }
 
-function queryRows(graph: GraphBuilder, context: SequenceContext, count: number): QueryRows {
+function queryRows(graph: ModelGraph, context: SequenceContext, count: number): QueryRows {
   const { batch, length } = context.shape;
   const positions = "query_positions";
   const starts = graph.node("Mul", [
@@ -279,7 +280,7 @@ function queryRows(graph: GraphBuilder, context: SequenceContext, count: number)
 }
 
 /** `[1, queries, length]`: 0 at every key that a row sees. */
-function causalBias(graph: GraphBuilder, { positions }: QueryRows, length: number): Value {
+function causalBias(graph: ModelGraph, { positions }: QueryRows, length: number): Value {
   const every = graph.node("Range", [graph.int(0), graph.int(length), graph.int(1)]);
   const future = graph.node("Greater", [every, graph.node("Unsqueeze", [positions, graph.int([1])])]);
   const bias = graph.node("Where", [future, graph.float(closed), graph.float(0)]);
@@ -288,7 +289,7 @@ function causalBias(graph: GraphBuilder, { positions }: QueryRows, length: numbe
 
 /** `[batch, queries, length]`: 0 at the keys that an indexer selects. */
 function selectedBias(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   scores: Value,
   rows: QueryRows,
@@ -307,7 +308,7 @@ function selectedBias(
 }
 
 /** Share of the target's mass at keys that are not selected, a scalar: mean over rows. */
-function missedShare(graph: GraphBuilder, target: Value, selected: Value, rows: QueryRows): Value {
+function missedShare(graph: ModelGraph, target: Value, selected: Value, rows: QueryRows): Value {
   const outside = graph.node("Less", [selected, graph.float(closed / 2)]);
   const missed = graph.node("Where", [outside, target, graph.float(0)]);
   const total = graph.node("ReduceSum", [missed], { keepdims: 0 });
@@ -316,7 +317,7 @@ function missedShare(graph: GraphBuilder, target: Value, selected: Value, rows: 
 }
 
 /** `[targets, batch * queries * length]` */
-function stack(graph: GraphBuilder, targets: Value[]): Value {
+function stack(graph: ModelGraph, targets: Value[]): Value {
   return graph.node(
     "Concat",
     targets.map((target) => graph.reshape(target, [1, -1])),
@@ -325,14 +326,14 @@ function stack(graph: GraphBuilder, targets: Value[]): Value {
 }
 
 /** The mean, as sums of two: CUDA has no kernel for `Mean`, and half of a step went by on the way to the CPU and back. */
-function centroid(graph: GraphBuilder, targets: Value[]): Value {
+function centroid(graph: ModelGraph, targets: Value[]): Value {
   const total = targets.reduce((sum, target) => graph.node("Add", [sum, target]));
   return targets.length === 1 ? total : graph.node("Mul", [total, graph.float(1 / targets.length)]);
 }
 
 /** The mean of the layers that indexer `place` serves, by its row of `serves`. */
 function servedCentroid(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   stacked: Value,
   place: number,
   context: SequenceContext,

@@ -9,14 +9,15 @@
  *
  * Checked against PyTorch's autograd and finite differences (tools/oracle/distill.py, test/graph/training).
  */
-import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
+import { latentNormEps } from "../../checkpoint/config/model-config.ts";
 import type { IndexerWeights, LayerWeights } from "../../checkpoint/weights.ts";
 import { sequenceFrame } from "../frames/sequence-frame.ts";
 import type { SequenceContext } from "../frames/sequence-rows.ts";
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { enterLayer } from "../layer/dsa-layer.ts";
 import { indexHeadWeights, indexKeys, indexQueries, indexRotation, indexScale } from "../layer/lightning-indexer.ts";
 import { type RowAngles, rotate } from "../layer/rope.ts";
+import type { ModelGraph } from "../model-graph.ts";
 import { type QueryRows, rowsOf } from "./query-rows.ts";
 
 /** An indexer's scores of some rows over all keys, and what its gradient needs of the way there. */
@@ -38,7 +39,7 @@ export interface IndexScores {
 }
 
 export function trainedScores(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   layer: LayerWeights,
   indexer: IndexerWeights,
@@ -48,18 +49,14 @@ export function trainedScores(
   const { config, shape } = context;
   const { indexNHeads: heads, indexHeadDim: dim } = config;
   const { batch, length } = shape;
-  const entering = enterLayer({ graph, config, kernels: context.kernels }, layer, { residual: hidden });
+  const entering = enterLayer({ graph, kernels: context.kernels }, layer, { residual: hidden });
   const { h } = entering;
   const ownH = rowsOf(graph, rows, h);
   const compressed = rowsOf(graph, rows, entering.compressed);
-  const turned = indexQueries(graph, config, indexer, compressed, rows.angles);
+  const turned = indexQueries(graph, indexer, compressed, rows.angles);
   const queries = graph.reshape(turned, [batch, rows.count * heads, dim]);
-  const keys = graph.reshape(indexKeys(graph, config, indexer, h, sequenceFrame(graph, context).angles), [
-    batch,
-    length,
-    dim,
-  ]);
-  const headWeights = graph.reshape(indexHeadWeights(graph, config, indexer, ownH), [-1, heads, 1]);
+  const keys = graph.reshape(indexKeys(graph, indexer, h, sequenceFrame(graph, context).angles), [batch, length, dim]);
+  const headWeights = graph.reshape(indexHeadWeights(graph, indexer, ownH), [-1, heads, 1]);
   const transposed = graph.node("Transpose", [keys], { perm: [0, 2, 1] });
   const products = graph.node("Relu", [graph.node("MatMul", [queries, transposed])]);
   const perHead = graph.reshape(products, [-1, heads, length]);
@@ -74,7 +71,7 @@ export function trainedScores(
  * @param bias 0 at the allowed keys, the lowest number elsewhere
  */
 export function indexerGradient(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   indexer: IndexerWeights,
   found: IndexScores,
@@ -107,9 +104,9 @@ export function indexerGradient(
   const dQueries = graph.node("MatMul", [dProducts, found.keys]);
   const dKeys = graph.node("MatMul", [graph.node("Transpose", [dProducts], { perm: [0, 2, 1] }), found.queries]);
 
-  const dProjected = rotatedBack(graph, config, graph.reshape(dQueries, [-1, heads * dim]), heads, rows.angles);
+  const dProjected = rotatedBack(graph, graph.reshape(dQueries, [-1, heads * dim]), heads, rows.angles);
   const normal = keysBeforeNorm(graph, found.h, indexer);
-  const dNormed = rotatedBack(graph, config, graph.reshape(dKeys, [-1, dim]), 1, sequenceFrame(graph, context).angles);
+  const dNormed = rotatedBack(graph, graph.reshape(dKeys, [-1, dim]), 1, sequenceFrame(graph, context).angles);
   const dCentred = graph.node("Mul", [dNormed, graph.weight(indexer.kNorm)]);
   const along = graph.node("Mul", [normal.unit, mean(graph, graph.node("Mul", [dCentred, normal.unit]))]);
   const dKey = graph.node("Mul", [
@@ -129,7 +126,8 @@ export function indexerGradient(
 }
 
 /** Gradient of a rotation: the rotation by the opposite angles. */
-function rotatedBack(graph: GraphBuilder, config: DsaConfig, x: Value, heads: number, angles: RowAngles): Value {
+function rotatedBack(graph: ModelGraph, x: Value, heads: number, angles: RowAngles): Value {
+  const { config } = graph;
   const opposite = { ...angles, sin: graph.node("Neg", [angles.sin]) };
   // An attention factor scales cos and sin alike, so it comes back as it went in.
   const turned = rotate(graph, x, opposite, indexRotation(config, heads));
@@ -137,7 +135,7 @@ function rotatedBack(graph: GraphBuilder, config: DsaConfig, x: Value, heads: nu
 }
 
 /** Keys before LayerNorm, centred and divided by their deviation, and one over that: `[rows, dim]`, `[rows, 1]`. */
-function keysBeforeNorm(graph: GraphBuilder, h: Value, indexer: IndexerWeights): { unit: Value; scale: Value } {
+function keysBeforeNorm(graph: ModelGraph, h: Value, indexer: IndexerWeights): { unit: Value; scale: Value } {
   const projected = graph.linear(h, indexer.wk);
   const centred = graph.node("Sub", [projected, mean(graph, projected)]);
   const variance = mean(graph, graph.node("Mul", [centred, centred]));
@@ -147,11 +145,11 @@ function keysBeforeNorm(graph: GraphBuilder, h: Value, indexer: IndexerWeights):
   return { unit: graph.node("Mul", [centred, scale]), scale };
 }
 
-function mean(graph: GraphBuilder, x: Value): Value {
+function mean(graph: ModelGraph, x: Value): Value {
   return graph.node("ReduceMean", [x, graph.int([-1])], { keepdims: 1 });
 }
 
 /** a^T b of `[rows, m]` and `[rows, n]`: the gradient of a projection that stores its weight as `[out, in]`. */
-function outer(graph: GraphBuilder, a: Value, b: Value): Value {
+function outer(graph: ModelGraph, a: Value, b: Value): Value {
   return graph.node("Gemm", [a, b], { transA: 1 });
 }

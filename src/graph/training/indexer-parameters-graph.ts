@@ -3,8 +3,8 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
-import { GraphBuilder } from "../graph-builder.ts";
 import { indexerTensors } from "../layer/lightning-indexer.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { indexerOf, parameterName } from "./distill-graph.ts";
 
@@ -13,7 +13,7 @@ export function buildIndexerParametersGraph(
   weights: ModelWeights,
   layers: readonly number[],
 ): ModelProto {
-  const graph = new GraphBuilder();
+  const graph = new ModelGraph(config);
   for (const layer of layers) {
     const indexer = indexerOf(weights, layer);
     for (const tensor of indexerTensors) {

@@ -1,6 +1,7 @@
 /** The rows of a batch whose selections are trained in one step: the same positions of every sequence. */
-import type { GraphBuilder, Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import type { RowAngles } from "../layer/rope.ts";
+import type { ModelGraph } from "../model-graph.ts";
 
 export interface QueryRows {
   /** How many of each sequence. */
@@ -14,6 +15,6 @@ export interface QueryRows {
 }
 
 /** Cuts the rows out of `[batch * length, width]`: `[batch * count, width]`. */
-export function rowsOf(graph: GraphBuilder, { places }: QueryRows, all: Value): Value {
+export function rowsOf(graph: ModelGraph, { places }: QueryRows, all: Value): Value {
   return graph.node("Gather", [all, places], { axis: 0 });
 }

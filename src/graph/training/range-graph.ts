@@ -9,8 +9,9 @@ import type { ModelWeights } from "../../checkpoint/weights.ts";
 import { embedding } from "../frames/head.ts";
 import { layersOver, sequenceContext } from "../frames/sequence-graph.ts";
 import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
-import { GraphBuilder, type Value } from "../graph-builder.ts";
+import type { Value } from "../graph-builder.ts";
 import { frozenKernels, type Provider } from "../layer/kernels.ts";
+import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 
 /** Layers `from` to `to - 1`. */
@@ -26,8 +27,10 @@ export interface LayerRange {
 export type StatesType = "float32" | "bfloat16";
 
 /** float32 numbers of bfloat16 bits, by a table of all of them: ONNX has no operator that reads bits as another type. */
-export function fromBfloat16Bits(graph: GraphBuilder, bits: Value): Value {
-  return graph.node("Gather", [graph.bfloat16Numbers(), graph.cast(bits, OnnxType.int32)], { axis: 0 });
+export function fromBfloat16Bits(graph: ModelGraph, bits: Value): Value {
+  const every = Uint32Array.from({ length: 2 ** 16 }, (_, word) => word * 2 ** 16);
+  const numbers = graph.derived("bfloat16", (outer) => outer.float(new Float32Array(every.buffer)));
+  return graph.node("Gather", [numbers, graph.cast(bits, OnnxType.int32)], { axis: 0 });
 }
 
 /** States that enter `layer`, float32 `[batch * length, hidden_size]`. */
@@ -46,7 +49,7 @@ export function buildRangeGraph(
   provider: Provider,
   fed: StatesType = "float32",
 ): ModelProto {
-  const graph = new GraphBuilder({ precision: OnnxType.float, weights: "outer" });
+  const graph = new ModelGraph(config, { precision: OnnxType.float, weights: "outer" });
   const output = (layer: number, states: Value): void =>
     graph.output(boundaryOutput(layer), states, OnnxType.float, [`rows_${layer}`, config.hiddenSize]);
   if (range.from === range.to) {
@@ -58,7 +61,7 @@ export function buildRangeGraph(
   const input = graph.input("hidden_states", type, ["rows", config.hiddenSize]);
   const hidden = fed === "float32" ? input : fromBfloat16Bits(graph, input);
   graph.input("position_ids", OnnxType.int64, ["rows"]);
-  const context = sequenceContext(graph, config, shape, {
+  const context = sequenceContext(graph, shape, {
     ...{ precision: OnnxType.float, provider, boundaries: false },
     ...frozenKernels(provider, config),
   });
@@ -75,7 +78,7 @@ export function buildRangeGraph(
  * @param context of any chunks; its positions are those of rows by sequence and position
  */
 export function* statesAfter(
-  graph: GraphBuilder,
+  graph: ModelGraph,
   context: SequenceContext,
   weights: ModelWeights,
   { from, to }: LayerRange,
