@@ -1,10 +1,7 @@
 /** The journal of a distillation: which boundaries are complete, which groups are trained, and where the one at hand stands. */
 import { z } from "zod";
 import type { LogKind } from "../formats/append-log.ts";
-
-const count = z.int().min(0);
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-const share = z.number();
+import { count, hash, settings } from "../formats/fields.ts";
 
 const fingerprintSchema = z.object({
   model_config_hash: z.string(),
@@ -12,23 +9,23 @@ const fingerprintSchema = z.object({
   text_hash: z.string(),
   held_out_hash: z.string(),
   pattern: z.string(),
-  settings: z.record(z.string(), z.union([z.string(), z.number()])),
+  settings,
   tool_version: z.string(),
 });
 
 export type DistillFingerprint = z.infer<typeof fingerprintSchema>;
 
 const entrySchema = z.discriminatedUnion("kind", [
-  z.object({ kind: z.literal("boundary"), layer: count, sha256 }),
-  z.object({ kind: z.literal("checkpoint"), group: count, step: count, sha256 }),
+  z.object({ kind: z.literal("boundary"), layer: count, sha256: hash }),
+  z.object({ kind: z.literal("checkpoint"), group: count, step: count, sha256: hash }),
   z.object({
     kind: z.literal("measured"),
     group: count,
     step: count,
-    missed: z.record(z.string(), share),
-    divergence: z.record(z.string(), share),
+    missed: z.record(z.string(), z.number()),
+    divergence: z.record(z.string(), z.number()),
   }),
-  z.object({ kind: z.literal("trained"), group: count, step: count, sha256 }),
+  z.object({ kind: z.literal("trained"), group: count, step: count, sha256: hash }),
 ]);
 
 export type DistillEntry = z.infer<typeof entrySchema>;

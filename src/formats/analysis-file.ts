@@ -4,16 +4,22 @@
  */
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { calibrationIdentity, count, letters, modelIdentity, nats, toolIdentity } from "./pattern-file.ts";
+import {
+  calibrationIdentity,
+  count,
+  error,
+  letters,
+  modelIdentity,
+  nats,
+  positive,
+  seconds,
+  toolIdentity,
+} from "./fields.ts";
 import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
 const ANALYSIS_SCHEMA_VERSION = 1;
-
-const layer = z.int().min(0);
-/** Null where it is not known: with a single sequence. */
-const error = z.number().min(0).nullable();
 
 /** `null` where a pair says nothing: a layer can share only from one before it. */
 const matrix = z.array(z.array(z.number().nullable()));
@@ -23,8 +29,8 @@ const statistic = z.object({
   by_position: z
     .array(
       z.object({
-        from: z.int().min(1).describe("fewest visible keys of a query in the bucket"),
-        to: z.int().min(1).describe("most visible keys of one"),
+        from: positive.describe("fewest visible keys of a query in the bucket"),
+        to: positive.describe("most visible keys of one"),
         queries: count,
         mean: matrix,
       }),
@@ -43,7 +49,7 @@ const comparedPattern = z.object({
   origin: z
     .enum(patternOrigins)
     .describe("who made it; overlap, recall and similarity are exact optima of that statistic"),
-  full_layers: z.int().min(1),
+  full_layers: positive,
   index_topk_pattern: letters,
   mean_of_shared_layers: localScores
     .nullable()
@@ -55,14 +61,14 @@ const comparedPattern = z.object({
 });
 
 const flip = z.object({
-  layer: layer.min(1).describe("made Shared, all others as in base"),
+  layer: positive.describe("made Shared, all others as in base"),
   loss: nats,
   change: nats.describe("loss less that of base"),
   change_standard_error: error.describe("paired, over sequences"),
 });
 
 const pair = z.object({
-  layers: z.tuple([layer, layer]).describe("both made Shared, ascending"),
+  layers: z.tuple([count, count]).describe("both made Shared, ascending"),
   loss: nats,
   change: nats.describe("loss less that of base"),
   interaction: nats.describe("change less the changes of the two single flips; 0 where flips add up"),
@@ -76,7 +82,7 @@ const analysisFileSchema = z
     model: modelIdentity,
     calibration: calibrationIdentity,
     index_topk_pattern: letters.describe("the pattern that ran: its hidden states are what indexers and attention saw"),
-    sources: z.array(layer).min(1).describe("layers that own an indexer, ascending: the columns of the matrices"),
+    sources: z.array(count).min(1).describe("layers that own an indexer, ascending: the columns of the matrices"),
     queries: count.describe("query positions that see at least index_topk keys, over all sequences"),
     overlap: statistic.describe("|Ti and Tj| / index_topk of the layer's own selection and the source's"),
     recall: statistic.describe("share of the layer's dense attention mass that the source's selection covers"),
@@ -84,7 +90,7 @@ const analysisFileSchema = z
     patterns: z.array(comparedPattern).describe("the model's own pattern first"),
     sensitivity: z.object({ base: letters, base_loss: nats, flips: z.array(flip) }),
     pairs: z.array(pair).optional().describe("with --pairs"),
-    seconds: z.number().min(0),
+    seconds,
     tool: toolIdentity,
   })
   .meta({ title: "IndexCache analysis file" });

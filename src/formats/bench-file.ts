@@ -1,15 +1,12 @@
 /** The bench file: what `bench -o FILE` writes and `report` reads. docs/bench-format.md explains it. */
 import { z } from "zod";
 import { clockNames } from "../base/clock.ts";
-import { count, letters, toolIdentity } from "./pattern-file.ts";
+import { count, letters, positive, seconds, toolIdentity } from "./fields.ts";
 import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 /** Readers refuse any other number; it goes up when an old reader would misunderstand a new file. */
 const BENCH_SCHEMA_VERSION = 1;
-
-const seconds = z.number().min(0);
-const positive = z.int().min(1);
 
 export const benchModel = z.object({
   name: z.string(),
@@ -47,11 +44,7 @@ export const benchMachine = z.object({
   platform: z.string(),
 });
 
-const spread = z.object({
-  median: z.number(),
-  low: z.number(),
-  high: z.number(),
-});
+const spread = z.object({ median: z.number(), low: z.number(), high: z.number() });
 
 const arm = z.object({
   pattern: z.string().describe("name of an entry of patterns"),

@@ -1,14 +1,11 @@
 /** `indexcache-distilled.json`: where a checkpoint with trained indexers comes from. Written by `distill`, shown by `inspect`. */
 import { join } from "node:path";
 import { z } from "zod";
-import { letters, sketchSchema } from "./pattern-file.ts";
+import { count, hash, letters, sketchSchema } from "./fields.ts";
 import { readTextIfPresent } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
 export const distilledManifestName = "indexcache-distilled.json";
-
-const count = z.int().min(0);
-const hash = z.string().regex(/^[0-9a-f]{64}$/);
 
 /** Runs of tokens that are kept of a text: training takes millions of tokens, of which a pattern file's sketch would say little. */
 export const TRAINING_RUNS = 65_536;

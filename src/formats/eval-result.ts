@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { writeFileAtomically } from "../base/files.ts";
 import { LARGEST_WHOLE_FILE } from "../base/user-files.ts";
+import { count, seconds, settings, share } from "./fields.ts";
 import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
@@ -14,10 +15,7 @@ export const EVAL_RESULT_VERSION = 1;
 /** Error probabilities below it are refused: no number of items would say anything. */
 export const SMALLEST_ALPHA = 1e-6;
 
-const count = z.int().min(0);
-const share = z.number().min(0).max(1);
 const interval = z.object({ low: z.number(), high: z.number() });
-const seconds = z.number().min(0);
 
 const comparison = z.object({
   arm: count.describe("index in `arms`; the other side is the baseline, arm 0"),
@@ -119,9 +117,7 @@ export const evalResultSchema = z
       chat_template: z.string(),
       chat_template_hash: z.string().nullable(),
     }),
-    settings: z
-      .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
-      .describe("what decides outputs and scores: seed, device, dtype, how the suite was asked for"),
+    settings: settings.describe("what decides outputs and scores: seed, device, dtype, how the suite was asked for"),
     statistics: z.object({
       margin: share,
       alpha: z.number().min(SMALLEST_ALPHA).lt(0.5),

@@ -6,9 +6,8 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { AppendLog, type LogContent, type LogKind, type LogMode, readLog, requireEqual } from "./append-log.ts";
+import { count, layerExecutions, letters, positive, settings } from "./fields.ts";
 import { currentStrategyName, isRemovedStrategy } from "./strategy-names.ts";
-
-const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
 const fingerprintSchema = z.object({
   model_name: z.string(),
@@ -16,30 +15,14 @@ const fingerprintSchema = z.object({
   weight_hash: z.string(),
   calibration_hash: z.string(),
   /** What decides the numbers (the dtype). */
-  settings: settingsSchema,
+  settings,
   /** What decides which patterns are tried. The wanted retention does not: a search to 1/2 can go on to 1/4. */
-  search: settingsSchema,
+  search: settings,
   tool_version: z.string(),
 });
 
-const count = z.int().min(0);
-
-/** Passes over the layers, layers loaded, bytes of their weights in the files, and seconds of loading. */
-export const layerLoads = z.object({ passes: count, layers: count, bytes: count, seconds: z.number().min(0) });
-
-const executionsSchema = z.object({
-  body: count,
-  indexer: count,
-  naive_body: count,
-  naive_indexer: count,
-  /** Token rows through layer bodies: run, and spared by each saving; `prefix` may be below 0. */
-  rows: z.object({ run: count, prefix: z.int(), invariant: count, kept: count }).optional(),
-  /** With the first of the evaluations that were made together: layers that were loaded for them, because not all have room. */
-  loads: layerLoads.optional(),
-});
-
 const entrySchema = z.object({
-  pattern: z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F"),
+  pattern: letters,
   sequences: z.array(
     z.object({
       /** Of the calibration set's sequences, from 0. */
@@ -52,9 +35,10 @@ const entrySchema = z.object({
     }),
   ),
   /** From 1: a further measurement of what an earlier line has, by an evaluator that repeats up to noise only. */
-  repeat: z.int().min(1).optional(),
+  repeat: positive.optional(),
   seconds: z.number(),
-  executions: executionsSchema,
+  /** `loads` stands with the first of the evaluations that were made together; `rows.prefix` may be below 0. */
+  executions: layerExecutions,
   /** Of a search: its evaluations with this one, and those that were foreseen then. */
   position: z.object({ done: count, total: count }).optional(),
 });

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import type { LayerCosts } from "../pattern/latency.ts";
 import { benchMachine, benchModel } from "./bench-file.ts";
-import { toolIdentity } from "./pattern-file.ts";
+import { positive, seconds, toolIdentity } from "./fields.ts";
 import { readText } from "./text-file.ts";
 import { parseJson } from "./validation.ts";
 
@@ -15,8 +15,6 @@ const LATENCY_SCHEMA_VERSION = 1;
 
 export const latencyPhases = ["prefill", "decode"] as const;
 export type LatencyPhase = (typeof latencyPhases)[number];
-
-const seconds = z.number().min(0);
 
 const latencyFileSchema = z
   .object({
@@ -28,7 +26,7 @@ const latencyFileSchema = z
       .array(
         z.object({
           phase: z.enum(latencyPhases).describe("prefill of the whole context, or one decoded token after it"),
-          context: z.int().min(1),
+          context: positive,
           other_seconds: seconds.describe("embedding and head"),
           full_layer_seconds: seconds,
           shared_layer_seconds: seconds,

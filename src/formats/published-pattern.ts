@@ -5,9 +5,9 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { countFull, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
+import { letters, positive } from "./fields.ts";
 import {
   type CheckedPatternFile,
-  letters,
   type ModelIdentityRecord,
   PATTERN_SCHEMA_VERSION,
   parsePatternFile,
@@ -31,8 +31,8 @@ const publishedPatternSchema = z
     published: z.object({
       name: z.string().describe("the model and the share of Full layers that the publishers say"),
       architecture: z.string().describe("model_type of config.json"),
-      layers: z.int().min(1).describe("backbone layers; prediction layers (MTP) are not counted"),
-      full_layers: z.int().min(1).describe("how many letters are F"),
+      layers: positive.describe("backbone layers; prediction layers (MTP) are not counted"),
+      full_layers: positive.describe("how many letters are F"),
       searched_on: z.string().describe("the model whose loss chose the layers"),
       tier: z
         .enum(["vendor", "borrowed"])

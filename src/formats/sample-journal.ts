@@ -4,14 +4,10 @@
  */
 import { z } from "zod";
 import { AppendLog, type LogContent, type LogKind, type LogMode, readLog } from "./append-log.ts";
+import { count, letters, seconds, settings, share } from "./fields.ts";
 
 /** What the first line of a samples file calls itself. */
 export const SAMPLES_KIND = "indexcache-eval-samples";
-
-const count = z.int().min(0);
-const letters = z.string().regex(/^F[FS]*$/, "expected letters F and S, the first one F");
-const share = z.number().min(0).max(1);
-const setting = z.union([z.string(), z.number(), z.boolean()]);
 
 const fingerprintSchema = z.object({
   model_name: z.string(),
@@ -24,7 +20,7 @@ const fingerprintSchema = z.object({
   suite: z.string(),
   suite_version: z.int(),
   /** What decides outputs or scores beside the above: seed, device, dtype, how the suite was asked for. */
-  settings: z.record(z.string(), setting),
+  settings,
   tool_version: z.string(),
 });
 
@@ -54,8 +50,8 @@ const sampleSchema = z.object({
   gold_loss: z.object({ nats: z.number(), tokens: count }).optional(),
   /** Log-probability of each choice. */
   choice_log_probabilities: z.array(z.number()).optional(),
-  prefill_seconds: z.number().min(0),
-  decode_seconds: z.number().min(0),
+  prefill_seconds: seconds,
+  decode_seconds: seconds,
   item: z.object({
     references: z.array(z.string()),
     gold_answer: z.string(),
