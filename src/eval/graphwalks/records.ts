@@ -7,6 +7,7 @@ import { listOfStrings } from "../records/columns.ts";
 import { openRecordSuite, type RecordOptions } from "../records/record-suite.ts";
 import { GRAPHWALKS_VERSION, type GraphwalksTask, goldNodes } from "./tasks.ts";
 
+const kinds = ["bfs", "parents"];
 const fields = [["prompt"], ["answer_nodes", "answer"], ["problem_type"]] as const;
 
 const schema = z
@@ -14,13 +15,12 @@ const schema = z
     prompt: z.string().min(1),
     answer_nodes: listOfStrings.optional(),
     answer: listOfStrings.optional(),
-    problem_type: z.string(),
+    problem_type: z.string().refine((kind) => kinds.includes(kind.toLowerCase()), 'expected "bfs" or "parents"'),
     date_added: z.string().nullish(),
   })
-  .transform(({ prompt, answer_nodes: nodes, answer, problem_type: kind, date_added: added }) => ({
+  .transform(({ prompt, answer_nodes: nodes, answer, date_added: added }) => ({
     prompt,
     nodes: nodes ?? answer ?? [],
-    kind: kind.toLowerCase(),
     added: added ?? undefined,
   }));
 
@@ -38,10 +38,10 @@ export function openGraphwalksRecords(
       tasks,
       schema,
       required: fields,
-      taskOf: ({ kind }) =>
-        kind === "bfs" || kind === "parents"
-          ? `graphwalks_${kind}`
-          : { problem: '"problem_type": expected "bfs" or "parents"' },
+      taskOfRow: ({ problem_type: type }) => {
+        const kind = String(type).toLowerCase();
+        return kinds.includes(kind) ? `graphwalks_${kind}` : undefined;
+      },
       item: toItem,
     },
     data,

@@ -3,10 +3,8 @@
 import { UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
 import { withoutUndefined } from "../../base/without-undefined.ts";
-import { describeLeftOut } from "../../formats/records/data-folder.ts";
-import { openDataSet, type RecordFile, requireWhole } from "../../formats/records/record-files.ts";
 import type { EvalItem, EvalTask, Suite } from "../item.ts";
-import { BadRecords, checkRecords } from "../records/checked-records.ts";
+import { openRecordSuite } from "../records/record-suite.ts";
 import { chooseTasks, defineSuite } from "../suite-definition.ts";
 import { withBudget } from "../token-budget.ts";
 import { ANSWER_LEAD, extractAnswer, thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "./choice.ts";
@@ -50,56 +48,31 @@ export const longbenchV2Suite = defineSuite({
 
 /** @throws InputError for data that cannot be read */
 async function openLongbenchV2(name: string, options: LongbenchV2Options): Promise<Suite> {
-  const { data, skipBad = false, cot = false, emptyOutputs } = options;
+  const { data, cot = false, emptyOutputs } = options;
   const task = longbenchV2Task(cot, emptyOutputs);
   chooseTasks([task], name, options);
   requireRoomForPrompts(options);
   if (data === undefined)
     throw new UsageError(`Suite ${name} needs --data: data.json of LongBench v2, or a copy of it`);
-  const { files, leftOut } = await openDataSet(data, { takesText: false, split: options.split });
-  await requireWhole(files, options.signal);
-  const others = describeLeftOut(leftOut);
-  const bad = new BadRecords(skipBad);
-  const known = [...(others === undefined ? [] : [others]), ...describeRoom([task], options)];
-  const notes = [...known];
-  return {
-    name,
-    version: LONGBENCH_V2_VERSION,
-    tasks: [task],
-    skipped: [],
-    notes,
-    bad: bad.list,
-    items: () => readItems(files, task, bad, notes, known, options),
-  };
-}
-
-async function* readItems(
-  files: readonly RecordFile[],
-  task: EvalTask,
-  bad: BadRecords,
-  notes: string[],
-  known: readonly string[],
-  options: LongbenchV2Options,
-): AsyncGenerator<EvalItem> {
-  const { limit = Number.POSITIVE_INFINITY, signal } = options;
-  bad.clear();
-  notes.splice(0, notes.length, ...known);
-  const ids = new Set<string>();
-  for (const file of files) {
-    for await (const { where, fields } of checkRecords(file.records(), longbenchV2Schema, longbenchV2Fields, bad)) {
-      signal?.throwIfAborted();
-      const id = fields.id ?? String(ids.size);
-      if (ids.has(id)) {
-        bad.report(where, `"_id": ${id} is the id of an earlier record`);
-        continue;
-      }
-      ids.add(id);
-      yield toItem(task, id, fields, options);
-      if (ids.size >= limit) return;
-    }
-  }
-  if (ids.size === 0) bad.refuseAll(`--data "${options.data}"`);
-  if (ids.size !== PUBLISHED_ITEMS) notes.push(`The data has ${ids.size} items, LongBench v2 has ${PUBLISHED_ITEMS}`);
+  return await openRecordSuite(
+    {
+      name,
+      version: LONGBENCH_V2_VERSION,
+      notes: [],
+      tasks: [task],
+      schema: longbenchV2Schema,
+      required: longbenchV2Fields,
+      taskOfRow: () => task.name,
+      notesOn: ({ records }) => [
+        ...describeRoom([task], options),
+        ...(records === PUBLISHED_ITEMS ? [] : [`The data has ${records} items, LongBench v2 has ${PUBLISHED_ITEMS}`]),
+      ],
+      idOf: ({ id }) => id,
+      item: (_, id, record) => toItem(task, id, record, options),
+    },
+    data,
+    options,
+  );
 }
 
 function toItem(task: EvalTask, id: string, record: LongbenchV2Record, options: LongbenchV2Options): EvalItem {

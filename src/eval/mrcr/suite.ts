@@ -70,7 +70,9 @@ const schema = z.looseObject({
   prompt: conversation,
   answer: z.string().min(1),
   random_string_to_prepend: z.string().min(1),
-  n_needles: z.coerce.number().int(),
+  n_needles: z.coerce
+    .number()
+    .refine((asked) => tasks.some(({ needles }) => needles === asked), { message: "expected 2, 4 or 8" }),
 });
 
 type MrcrRecord = z.infer<typeof schema>;
@@ -87,8 +89,7 @@ async function openMrcr(wanted: readonly MrcrTask[], options: RecordOptions): Pr
       tasks: wanted,
       schema,
       required: fields,
-      taskOf: ({ n_needles: asked }) =>
-        tasks.find(({ needles }) => needles === asked)?.name ?? { problem: '"n_needles": expected 2, 4 or 8' },
+      taskOfRow: ({ n_needles: asked }) => tasks.find(({ needles }) => needles === Number(asked))?.name,
       item: (task, id, record) => toItem(task, id, record, counter),
     },
     data,

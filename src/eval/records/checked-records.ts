@@ -10,6 +10,8 @@ import type { Suite } from "../item.ts";
 /** A record whose fields are what they should be. */
 export interface CheckedRecord<T> {
   where: string;
+  /** As the file has it. */
+  row: Readonly<Record<string, unknown>>;
   fields: T;
 }
 
@@ -71,7 +73,7 @@ export async function* checkRecords<T>(
       continue;
     }
     const result = schema.safeParse(record.value);
-    if (result.success) yield { where, fields: result.data };
+    if (result.success) yield { where, row: record.value as CheckedRecord<T>["row"], fields: result.data };
     else bad.report(where, describeIssues(result.error), result.error);
   }
 }

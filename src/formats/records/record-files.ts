@@ -72,14 +72,6 @@ export async function openDataSet(path: string, selection: Selection): Promise<D
   return { files: sources.map(toRecordFile), leftOut };
 }
 
-/**
- * Reads every file to its end, so that one that is cut off is found before its first records are used.
- * @throws InputError as `records()` does
- */
-export async function requireWhole(files: readonly RecordFile[], signal?: AbortSignal): Promise<void> {
-  for (const file of files) for await (const _ of file.records()) signal?.throwIfAborted();
-}
-
 function toRecordFile(source: Source): RecordFile {
   return { name: source.name, records: (columns) => readRecords(source, columns) };
 }
