@@ -85,13 +85,10 @@ const sampleJournal: LogKind<SampleFingerprint, Sample> = {
     ]),
 };
 
-/** What two runs on different models were asked differently, if anything: prompts and settings, not the models. */
-export function differenceOfRuns(left: SampleFingerprint, right: SampleFingerprint): string | undefined {
-  const ofModel = ["model_config_hash", "weight_hash"];
+/** What differs between two runs, by the names that messages use; names of models and templates are not compared. */
+export function differencesOfRuns(left: SampleFingerprint, right: SampleFingerprint): string[] {
   const [mine, theirs] = [sampleJournal.compared(left), sampleJournal.compared(right)];
-  return [...new Set([...mine.keys(), ...theirs.keys()])].find(
-    (name) => !ofModel.includes(name) && mine.get(name) !== theirs.get(name),
-  );
+  return [...new Set([...mine.keys(), ...theirs.keys()])].filter((name) => mine.get(name) !== theirs.get(name));
 }
 
 export type SampleJournal = AppendLog<Sample>;

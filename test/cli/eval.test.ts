@@ -168,6 +168,9 @@ describe("an evaluation", () => {
     await write("seeded.jsonl", { ...trained, settings: { ...own.settings, seed: 7 } }, "nothing");
     const other = await indexcache(folder, ["eval", "--from", samples, "--from", "seeded.jsonl"]);
     expect(other).toMatchObject({ status: 2, stderr: expect.stringContaining("settings.seed differs") });
+    await write("reseeded.jsonl", { settings: { ...own.settings, seed: 7 } }, "nothing");
+    const pooled = await indexcache(folder, ["eval", "--from", samples, "--from", "reseeded.jsonl"]);
+    expect(pooled).toMatchObject({ status: 2, stderr: expect.stringContaining("both have the prompt of item") });
     const mixed = await indexcache(folder, ["eval", "--from", samples, "--from", join(home, "r.json")]);
     expect(mixed).toMatchObject({ status: 2, stderr: expect.stringContaining("is no samples file") });
   });

@@ -6,11 +6,11 @@ import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
 import { openUserFile } from "../../base/user-files.ts";
 import type { EvalTask, SuiteSection } from "../../eval/item.ts";
-import { pairSaved } from "../../eval/run/saved-samples.ts";
+import { pairSaved, poolSeeds } from "../../eval/run/saved-samples.ts";
 import { suiteNamed, suiteTasks } from "../../eval/suites.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import {
-  differenceOfRuns,
+  differencesOfRuns,
   readSamples,
   SAMPLES_KIND,
   type Sample,
@@ -27,20 +27,23 @@ import { scoringAttributes, scoringSettings } from "./suite-flags.ts";
 /** Enough of a file to know a header by. */
 const HEADER_BYTES = 200;
 
+/** What is another one where the model is. */
+const ofModel = ["model_config_hash", "weight_hash"];
+
 /** Where a result goes and how it is printed. */
 const outputOptions = ["from", "output", "json", "markdown", "junit", "failOn", "verbose", "quiet"];
 /** What decides scores and verdicts of samples that are there. */
 const scoringOptions = ["baseline", "margin", "alpha", "seed", "bootstrap", ...scoringAttributes()];
 const scoringWords = "--baseline, --margin, --alpha, --seed, --code-ratio and --empty-outputs";
 
-/** @param paths a result file, or samples files: those of several models are paired item by item */
+/** @param paths a result file, or samples files: those of several models are paired item by item, those of several seeds pooled */
 export async function resultFromFiles(
   paths: readonly string[],
   flags: EvalFlags,
   given: readonly GivenOption[],
   terminal: Terminal,
 ): Promise<EvalResult> {
-  const [path = "", ...others] = paths;
+  const [path = ""] = paths;
   for (const each of paths) {
     if ((await readStart(each)).includes(SAMPLES_KIND)) continue;
     if (paths.length > 1) {
@@ -66,7 +69,7 @@ export async function resultFromFiles(
   const baseline = given.some(({ attribute }) => attribute === "baseline") ? flags.baseline : undefined;
   const suite = suiteNamed(fingerprint.suite);
   const known = await suiteTasks(suite, flags);
-  const source = others.length === 0 ? path : "of several models";
+  const source = paths.join('", "');
   const { arms, items, tasks, unpaired } = pairSaved(source, entries, known, baseline);
   if (unpaired > 0) terminal.warn(`${counted(unpaired, "item")} left out: an arm has no sample of them`);
   if (items.length === 0) throw new InputError(`Samples file "${source}" has no item that every arm has answered`);
@@ -114,13 +117,20 @@ async function readAll(paths: readonly string[]): Promise<SavedRuns> {
   const [first] = runs;
   if (first === undefined) throw new RangeError("no samples file");
   if (runs.length === 1) return { ...first, notes: [] };
-  for (const { path, fingerprint } of runs) {
-    const name = differenceOfRuns(first.fingerprint, fingerprint);
+  const differing = runs.map(({ fingerprint }) => differencesOfRuns(first.fingerprint, fingerprint));
+  const isOneModel = !differing.flat().some((name) => ofModel.includes(name));
+  const allowed = isOneModel ? ["settings.seed"] : ofModel;
+  for (const [index, names] of differing.entries()) {
+    const name = names.find((one) => !allowed.includes(one));
     if (name === undefined) continue;
-    throw new InputError(`Samples files "${first.path}" and "${path}" were not asked the same way: ${name} differs`, {
-      hint: "arms are paired where only the models differ: run eval with the same options on both",
-    });
+    throw new InputError(
+      `Samples files "${first.path}" and "${runs[index]?.path}" were not asked the same way: ${name} differs`,
+      {
+        hint: "arms are paired where only the models differ, and items pooled where only the seeds do: run eval with the same options on both",
+      },
+    );
   }
+  if (differing.flat().includes("settings.seed")) return pooled(first.fingerprint, runs);
   const repeats = new Map<string, number>();
   const names = namesOfRuns(runs.map(({ fingerprint }) => fingerprint.model_name));
   const entries = runs.flatMap(({ entries: own }, index) => {
@@ -137,6 +147,20 @@ async function readAll(paths: readonly string[]): Promise<SavedRuns> {
       `arms of ${names[index]}: weights ${fingerprint.weight_hash.slice(0, 12)}, from ${quoted(path)}`,
   );
   return { fingerprint: first.fingerprint, entries, notes };
+}
+
+/** Runs of one model on items of their own, as one run. */
+function pooled(
+  fingerprint: SampleFingerprint,
+  runs: readonly ({ path: string } & Omit<SavedRuns, "notes">)[],
+): SavedRuns {
+  const seeded = runs.map((run) => ({ ...run, seed: String(run.fingerprint.settings.seed) }));
+  const seed = seeded.map((run) => run.seed).join(", ");
+  return {
+    fingerprint: { ...fingerprint, settings: { ...fingerprint.settings, seed } },
+    entries: poolSeeds(seeded),
+    notes: seeded.map((run) => `items of seed ${run.seed} from ${quoted(run.path)}`),
+  };
 }
 
 /** Names of the models, with numbers where several have one. */

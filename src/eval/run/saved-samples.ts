@@ -58,6 +58,38 @@ export function pairSaved(
   return { arms, items, tasks: [...tasks.values()], unpaired };
 }
 
+/**
+ * The samples of runs of one model that drew their items with different seeds, as those of one run.
+ * @throws InputError where two of them have an item in common
+ */
+export function poolSeeds(runs: readonly { path: string; seed: string; entries: readonly Sample[] }[]): Sample[] {
+  const runOf = new Map<string, number>();
+  const askedBy = new Map<string, Set<number>>();
+  const question = ({ task, length, id, item }: Sample): string => JSON.stringify([task, length, id, item.references]);
+  for (const [run, { path, entries }] of runs.entries()) {
+    for (const sample of entries) {
+      const prompt = JSON.stringify([sample.task, sample.prompt_sha256]);
+      const first = runOf.get(prompt) ?? run;
+      if (first !== run) {
+        throw new InputError(
+          `Samples files "${runs[first]?.path}" and "${path}" both have the prompt of item "${sample.id}" of ${sample.task}: runs are pooled where each has items of its own`,
+          { hint: "generated suites draw other items under another --seed, records of --data are the same under each" },
+        );
+      }
+      runOf.set(prompt, run);
+      askedBy.set(question(sample), (askedBy.get(question(sample)) ?? new Set()).add(run));
+    }
+  }
+  return runs.flatMap(({ seed, entries }) =>
+    entries.map((sample) => {
+      // RULER's question answering asks the same questions under every seed, among other documents.
+      const isAskedAgain = (askedBy.get(question(sample))?.size ?? 0) > 1;
+      const cluster = sample.item.cluster ?? (isAskedAgain ? question(sample) : undefined);
+      return { ...sample, id: `${sample.id} of seed ${seed}`, item: { ...sample.item, cluster } };
+    }),
+  );
+}
+
 function armsOf(path: string, samples: readonly Sample[], baseline: string | undefined): Arm[] {
   const arms = new Map<string, Arm>();
   for (const { arm } of samples) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { pairSaved } from "../../../src/eval/run/saved-samples.ts";
+import { pairSaved, poolSeeds } from "../../../src/eval/run/saved-samples.ts";
 import { binaryTask, pair, sample } from "./samples.ts";
 
 describe("saved samples", () => {
@@ -39,5 +39,25 @@ describe("saved samples", () => {
       ["FFFF", 0],
       ["FFFF", 1],
     ]);
+  });
+
+  test("of several seeds are one set, if no prompt is in two of them", () => {
+    const run = (seed: string, hash: string, change = {}) => ({
+      path: `${seed}.jsonl`,
+      seed,
+      entries: pair({ id: "0", prompt_sha256: hash, ...change }, { prompt_sha256: hash }),
+    });
+    const { items, arms } = pairSaved("s", poolSeeds([run("1", "aa"), run("2", "bb")]), [binaryTask]);
+    expect(items.map(([one]) => one?.id)).toEqual(["0 of seed 1", "0 of seed 2"]);
+    expect(arms).toHaveLength(2);
+    // The same gold answer to the same question: not independent.
+    expect(new Set(items.map(([one]) => one?.item.cluster)).size).toBe(1);
+    const own = run("2", "bb");
+    const others = own.entries.map((one) => ({ ...one, item: { ...one.item, references: ["other"] } }));
+    const apart = poolSeeds([run("1", "aa"), { ...own, entries: others }]);
+    expect(apart.map(({ item }) => item.cluster)).toEqual([undefined, undefined, undefined, undefined]);
+    expect(() => poolSeeds([run("1", "aa"), run("2", "aa")])).toThrow(
+      /"1.jsonl" and "2.jsonl" both have the prompt of item "0" of/,
+    );
   });
 });
