@@ -86,7 +86,9 @@ describe("bad data", () => {
 
   test("of other needles than those asked for, and no data at all", async () => {
     await write(record);
-    expect(await failure(open({ tasks: ["mrcr_4"] }).then(collect))).toMatch(/no record of mrcr_4; its records are of "mrcr_2"/);
+    expect(await failure(open({ tasks: ["mrcr_4"] }).then(collect))).toMatch(
+      /no record of mrcr_4; its records are of "mrcr_2"/,
+    );
     expect(await failure(openSuite("mrcr", { counter: wordCounter(), tokenizerHash }))).toMatch(/needs --data/);
   });
 });
