@@ -24,7 +24,7 @@ import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
-import { type LossPlace, openLossEvaluator } from "../runtime/loss/loss.ts";
+import { foreseeLosses, type LossPlace, type LossSettings, openLossEvaluator } from "../runtime/loss/loss.ts";
 import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
@@ -32,6 +32,7 @@ import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { type LayerObservation, LayerObserver } from "../runtime/stages/layer-observer.ts";
 import type { LayerRoom } from "../runtime/stages/stage-sessions.ts";
 import { parseRetain } from "../search/retain.ts";
+import { startLossesAt } from "./arguments/early.ts";
 import {
   choosePattern,
   identityRecord,
@@ -146,15 +147,30 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   if (flags.output !== undefined) await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags, terminal, signal);
-  const place = await openDevices({ ...flags, device }, terminal);
+  const patterns = 2 + sizes.length * comparedEach + sources.length * (flags.pairs === true ? sources.length / 2 : 1);
+  // Each runs from its first difference to a pattern before it: half of the layers on average.
+  const place = await openDevices({ ...flags, device }, terminal, {
+    model,
+    amount: () => ({ passed: (patterns * set.tokens) / 2 }),
+  });
   const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
+  const settings = { ...place, dtype: flags.dtype, ...(flags.memory === undefined ? {} : { memory: flags.memory }) };
+  // Layers are compared on the CPU: meanwhile a GPU can be opened.
+  const early = startLossesAt(place);
   try {
+    if (early !== undefined) {
+      const lengths = set.windows.map(({ length }) => length);
+      await foreseeLosses(model, lengths, { ...settings, early });
+    }
     const statistics = await comparePairs({ model, pattern, set, place, flags, terminal, signal });
     const pairStatistics = statistics.result();
     const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);
-    const losses = await measureLosses({ model, pattern, candidates, set, place, flags, journal, terminal, signal });
+    const losses = await measureLosses({
+      ...{ model, pattern, candidates, set, place, flags, journal, terminal, signal },
+      settings: { ...settings, early },
+    });
     const file: AnalysisFile = {
       kind: "indexcache-analysis",
       schema_version: 1,
@@ -175,6 +191,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   } catch (error) {
     throw withResume(error, "every measured loss", journal?.path);
   } finally {
+    early?.end();
     await journal?.close();
   }
 }
@@ -188,7 +205,7 @@ async function comparePairs({
   flags: { memory = availableMemory() },
   terminal,
   signal,
-}: Omit<LossWork, "candidates" | "journal">): Promise<PairStatistics> {
+}: Omit<LossWork, "candidates" | "journal" | "settings">): Promise<PairStatistics> {
   const { numHiddenLayers, indexerLayers, indexTopk } = model.config;
   const statistics = new PairStatistics(numHiddenLayers, fullLayers(indexerLayers), indexTopk);
   const room = await roomToCompare(model, windows, memory);
@@ -237,12 +254,16 @@ async function roomToCompare(
   return { ...room, staysFrom: model.config.numHiddenLayers, headStays: false };
 }
 
+/** Patterns of a size that are compared: the best by each similarity, uniform and a searched one. */
+const comparedEach = 5;
+
 interface LossWork {
   model: ModelFolder;
   pattern: Pattern;
   candidates: readonly Candidate[];
   set: CalibrationSet;
   place: LossPlace & { threads?: number };
+  settings: LossSettings;
   flags: AnalyzeFlags;
   journal: Journal | undefined;
   terminal: Terminal;
@@ -259,11 +280,9 @@ interface Losses {
 
 /** Every loss of the analysis, each pattern once; what the journal has is not measured again. */
 async function measureLosses(work: LossWork): Promise<Losses> {
-  const { model, pattern, candidates, set, place, flags, journal, terminal } = work;
+  const { model, pattern, candidates, set, settings, flags, journal, terminal } = work;
   const evaluator = await openLossEvaluator(model, set.windows, {
-    ...place,
-    dtype: flags.dtype,
-    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+    ...settings,
     onReplacement: (words) => terminal.warn(words),
   });
   try {

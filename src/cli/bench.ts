@@ -8,6 +8,7 @@ import { z } from "zod";
 import { type ClockName, clockNames, clocks } from "../base/clock.ts";
 import { InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
+import { sum } from "../base/sum.ts";
 import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/config/reduced-config.ts";
 import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/derived/random-checkpoint.ts";
 import { elementsOf } from "../checkpoint/weights.ts";
@@ -165,6 +166,9 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
   }
 }
 
+/** About how many rows a chunk of a prefill has. */
+const chunkRows = 512;
+
 async function timePatterns(
   model: ModelFolder,
   random: BenchFile["model"]["random_weights"],
@@ -173,7 +177,16 @@ async function timePatterns(
   signal: AbortSignal,
 ): Promise<void> {
   const patterns = await choosePatterns(model, flags);
-  const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
+  // Beside the patterns the graph without indexers.
+  const timed = (patterns.length + 1) * flags.repeats;
+  const most = flags.sampleChunks === undefined ? Number.POSITIVE_INFINITY : flags.sampleChunks * chunkRows;
+  const { device, threads = defaultThreads() } = await openDevice(flags, terminal, {
+    model,
+    amount: () => ({
+      passed: timed * sum(flags.contexts.map((context) => Math.min(context, most))),
+      decoded: timed * flags.decodeTokens * flags.contexts.length,
+    }),
+  });
   const form = cacheForm(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;

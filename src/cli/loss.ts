@@ -3,7 +3,9 @@ import type { Command } from "commander";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss.ts";
+import type { EarlyProcesses } from "../runtime/process/early-processes.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
+import { foresee, startLosses } from "./arguments/early.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
 import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
@@ -85,9 +87,24 @@ export function addLossCommand(program: Command): void {
 }
 
 async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
+  const early = flags.profile === undefined ? startLosses(flags) : undefined;
+  try {
+    await measureWith(early, path, flags, signal);
+  } finally {
+    early?.end();
+  }
+}
+
+async function measureWith(
+  early: EarlyProcesses | undefined,
+  path: string,
+  flags: LossFlags,
+  signal: AbortSignal,
+): Promise<void> {
   const terminal = new Terminal(flags);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal, signal);
+  await foresee(early, model, flags);
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationMix(model, flags, terminal, signal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
@@ -97,13 +114,13 @@ async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal):
     // Sessions of other processes could not be recorded.
     const place =
       recording === undefined
-        ? await openDevices({ ...flags, device }, terminal, { model, tokens: set.tokens })
+        ? await openDevices({ ...flags, device }, terminal, { model, amount: () => ({ passed: set.tokens }) })
         : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };
     const opened = performance.now();
     const evaluator = await whileWaiting(terminal, "loading the model", () =>
       openLossEvaluator(model, set.windows, {
         ...place,
-        dtype: flags.dtype,
+        ...{ dtype: flags.dtype, early },
         ...(flags.memory === undefined ? {} : { memory: flags.memory }),
         scoredFrom: set.scoredFrom,
         onReplacement: (words) => terminal.warn(words),

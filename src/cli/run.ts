@@ -106,7 +106,10 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
   const settings = {
-    ...(await openDevice(flags, terminal, { model, tokens: capacity })),
+    ...(await openDevice(flags, terminal, {
+      model,
+      amount: () => ({ passed: ids.length, decoded: capacity - ids.length }),
+    })),
     dtype: flags.dtype,
     capacity,
   };

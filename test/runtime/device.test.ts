@@ -2,7 +2,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { automaticDevice, chooseDevice, chooseDevices, cpuSeconds } from "../../src/runtime/device/device.ts";
+import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device/device.ts";
 import { tryDevice } from "../../src/runtime/device/device-trial.ts";
 import type { GpuQuery } from "../../src/runtime/device/gpu.ts";
 import {
@@ -12,6 +12,7 @@ import {
   runtimePackage,
 } from "../../src/runtime/device/native-libraries.ts";
 import { explainFailure, lacksOf } from "../../src/runtime/device/provider-needs.ts";
+import { isLeftToCpu, type Work } from "../../src/runtime/device/work.ts";
 import { plainWords } from "../../src/runtime/process/native-words.ts";
 import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/session/execution-provider.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";
@@ -194,11 +195,20 @@ describe("chooseDevice", () => {
     vi.stubEnv("PATH", folder);
     vi.stubEnv("LD_LIBRARY_PATH", folder);
     writeFileSync(join(folder, "libcuda.so.1"), "");
-    const seconds = cpuSeconds(4e6, 8192, 16);
-    expect(seconds).toBeLessThan(1);
-    const { device, note } = await chooseDevice("auto", { runtime, cpuSeconds: seconds });
+    const demo: Work = { parameters: 2.4e6, layers: 12, passed: 8192, decoded: 0, prompts: 1 };
+    const chosen = (work: Partial<Work>) =>
+      chooseDevice("auto", { runtime, threads: 16, work: async () => ({ ...demo, ...work }) });
+    const { device, note } = await chosen({});
     expect([device, note]).toEqual(["cpu", expect.stringMatching(/^on the CPU: .* \(--device cuda takes it\)$/)]);
-    expect((await chooseDevice("auto", { runtime, cpuSeconds: cpuSeconds(1e9, 8192, 16) })).note).toBeUndefined();
+    expect((await chosen({ passed: 100 * 8192 })).note).toBeUndefined();
+    expect((await chosen({ parameters: 1e9 })).note).toBeUndefined();
+  });
+
+  test("a token of a small model takes a GPU longer, however many there are; one of a large model does not", () => {
+    const work: Work = { parameters: 2.4e6, layers: 12, passed: 1e4, decoded: 1e4, prompts: 1 };
+    expect(isLeftToCpu(work, 16)).toBe(true);
+    expect(isLeftToCpu({ ...work, prompts: 100 }, 16)).toBe(true);
+    expect(isLeftToCpu({ ...work, parameters: 1e9, layers: 4, passed: 100, decoded: 100 }, 16)).toBe(false);
   });
 
   test("auto prefers the first GPU to the CPU, and never takes WebGPU", () => {

@@ -15,7 +15,8 @@ import type { ModelDescription, ModelFolder } from "../../graph/model-folder.ts"
 import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
-import { type ChosenDevice, chooseDevice, chooseDevices, cpuSeconds } from "../../runtime/device/device.ts";
+import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
+import type { Work } from "../../runtime/device/work.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
@@ -132,27 +133,33 @@ async function hasTokenizerOf(known: string, model: string): Promise<boolean> {
   return theirs?.equals(await readUserFile(join(known, name), `Tokenizer of "${known}"`)) ?? false;
 }
 
-/** What a command computes, where that is known before its device is chosen. */
-export interface Work {
+/** What a command computes with a model, by which `auto` decides; its amount may take a while to find out. */
+export interface ModelWork {
   model: ModelFolder;
-  tokens: number;
+  amount: () => Amount | Promise<Amount>;
 }
 
-async function secondsOnCpu({ model, tokens }: Work, threads: number | undefined): Promise<number> {
-  return cpuSeconds(elementsOf(await model.weights(), model.config.indexerLayers), tokens, threads);
+type Amount = Pick<Work, "passed"> & Partial<Pick<Work, "decoded" | "prompts">>;
+
+async function workOf({ model, amount }: ModelWork): Promise<Work> {
+  const { indexerLayers, numHiddenLayers: layers } = model.config;
+  const { passed, decoded = 0, prompts = 1 } = await amount();
+  return { parameters: elementsOf(await model.weights(), indexerLayers), layers, passed, decoded, prompts };
 }
 
-/** The device to compute on, and the settings that sessions take. */
+/**
+ * The device to compute on, and the settings that sessions take.
+ * @param work not asked about in float16, which a CPU has in losses alone and slowly
+ */
 export async function openDevice(
   { device: wanted, dtype, threads }: DeviceFlags & Partial<DtypeFlags>,
   terminal: Terminal,
-  work?: Work,
+  work?: ModelWork,
 ): Promise<{ device: ComputeDevice; threads?: number }> {
   const own: { threads?: number } =
     threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
-  const known = work !== undefined && wanted === "auto" && dtype !== "float16";
-  const seconds = known ? { cpuSeconds: await secondsOnCpu(work, own.threads) } : {};
-  const chosen = await chooseDevice(wanted, { ...own, ...seconds });
+  const decides = work !== undefined && wanted === "auto" && dtype !== "float16";
+  const chosen = await chooseDevice(wanted, { ...own, work: decides ? () => workOf(work) : undefined });
   announce(chosen, terminal);
   return { device: chosen.device, ...own };
 }
@@ -161,7 +168,7 @@ export async function openDevice(
 export async function openDevices(
   flags: DeviceFlags & WorkerFlags & Partial<DtypeFlags>,
   terminal: Terminal,
-  work?: Work,
+  work?: ModelWork,
 ): Promise<LossPlace & { threads?: number }> {
   const { devices: wanted, threads, workers } = flags;
   if (wanted === undefined) {

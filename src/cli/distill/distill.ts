@@ -25,7 +25,7 @@ import { type DistillRecord, distillRecord, formatDistillReport } from "../../re
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { addMixOptions, type MixFlags } from "../arguments/calibration-mix.ts";
-import { choosePattern, openDevices } from "../arguments/inputs.ts";
+import { choosePattern, type ModelWork, openDevices } from "../arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
   addDeviceOptions,
@@ -168,7 +168,12 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
   const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal, signal);
-  const { device, devices, threads } = await openPlaces(flags, terminal);
+  // Losses before and after and the states that training reads; a step's rows pass the attention that is learned from, too.
+  const stepped = stepsCost * recipe.steps * recipe.batch * set.sequenceLength;
+  const { device, devices, threads } = await openPlaces(flags, terminal, {
+    model,
+    amount: () => ({ passed: 3 * set.tokens + stepped }),
+  });
   const text = splitText(set, recipe, flags.holdout);
   terminal.note(`training on ${counted(text.training.length, "sequence")}, ${text.heldOut.length} held out`);
   const counts = { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
@@ -352,12 +357,16 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
   for (const each of devices) await requireRoom(plan, each, work);
 }
 
+/** A row of a training step costs as much as this many of a pass, about. */
+const stepsCost = 8;
+
 /** The first device makes the hidden states and measures losses, all of them train. */
 async function openPlaces(
   flags: DistillFlags,
   terminal: Terminal,
+  work?: ModelWork,
 ): Promise<{ device: ComputeDevice; devices: readonly ComputeDevice[]; threads?: number }> {
-  const { threads, ...place } = await openDevices(flags, terminal);
+  const { threads, ...place } = await openDevices(flags, terminal, work);
   const devices = "devices" in place ? place.devices : [place.device];
   return { device: devices[0] ?? "cpu", devices, ...(threads === undefined ? {} : { threads }) };
 }

@@ -9,6 +9,7 @@ import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { openArms } from "../../runtime/generate/parallel-arms.ts";
 import type { LossPlace } from "../../runtime/loss/loss.ts";
 import type { ComputeDevice, Dtype } from "../../runtime/measurement.ts";
+import type { EarlyProcesses } from "../../runtime/process/early-processes.ts";
 import { runtimeName } from "../../runtime/session/runtime-name.ts";
 
 export interface AnswerSource {
@@ -31,8 +32,15 @@ export interface AnswerSource {
   release(): Promise<void>;
 }
 
-/** @throws UsageError for a dtype that these devices do not generate in */
-export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: number; dtype: Dtype }): AnswerSource {
+/**
+ * @param early processes that were started before
+ * @throws UsageError for a dtype that these devices do not generate in
+ */
+export function localAnswers(
+  model: ModelFolder,
+  place: LossPlace & { threads?: number; dtype: Dtype },
+  early?: EarlyProcesses,
+): AnswerSource {
   const device = kindOfDevices(place);
   cacheForm(device, place.dtype);
   return {
@@ -43,8 +51,14 @@ export function localAnswers(model: ModelFolder, place: LossPlace & { threads?: 
     notes: [],
     require() {},
     open: (patterns, tokenizer, onReplacement) =>
-      openArms(model, tokenizer, patterns, { ...place, ...(onReplacement === undefined ? {} : { onReplacement }) }),
-    async release() {},
+      openArms(model, tokenizer, patterns, {
+        ...place,
+        early,
+        ...(onReplacement === undefined ? {} : { onReplacement }),
+      }),
+    async release() {
+      early?.end();
+    },
   };
 }
 

@@ -17,6 +17,7 @@ import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import { foreseeAnswers, startArms } from "../arguments/early.ts";
 import type { GivenOption } from "../arguments/given-options.ts";
 import { choosePattern, identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelToRun } from "../arguments/opening.ts";
@@ -51,40 +52,106 @@ export async function openEvalInputs(
   signal: AbortSignal,
 ): Promise<EvalInputs> {
   const values = suiteValues(flags.suite, { ...flags }, given);
-  const { model, source } = await openSource(path, flags, terminal, signal);
+  const opened =
+    flags.server === undefined
+      ? await openLocal(path, flags, terminal, signal)
+      : await openServed(path, { ...flags, server: flags.server }, terminal, signal);
   try {
-    return { model, source, ...(await readInputs(model, source, flags, values, signal)) };
+    return { model: opened.model, ...(await readInputs(opened, flags, values, signal)) };
   } catch (error) {
-    await source.release();
+    await opened.release();
     throw error;
   }
 }
 
-async function openSource(
+/** Where answers come from, before it is known how many are wanted. */
+interface Opened {
+  model: ModelDescription;
+  window: number;
+  /** Takes the patterns as soon as they are known. */
+  prepare(patterns: readonly Pattern[]): void;
+  source(amount: EvalAmount): Promise<AnswerSource>;
+  /** Of what became no source. */
+  release(): Promise<void>;
+}
+
+type EvalAmount = Pick<EvalInputs, "suite" | "assembly" | "arms">;
+
+async function openLocal(
   path: string | undefined,
   flags: EvalFlags,
   terminal: Terminal,
   signal: AbortSignal,
-): Promise<{ model: ModelDescription; source: AnswerSource }> {
-  const { server } = flags;
-  if (server === undefined) {
+): Promise<Opened> {
+  const early = startArms(flags);
+  try {
     const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
-    return { model, source: localAnswers(model, { ...(await openDevices(flags, terminal)), dtype: flags.dtype }) };
+    const window = model.config.maxPositionEmbeddings;
+    return {
+      ...{ model, window },
+      prepare: (patterns) => foreseeAnswers(early, model, patterns, flags.lengths, flags),
+      source: async (amount) => {
+        const place = await openDevices(flags, terminal, { model, amount: () => amountOf(amount) });
+        return localAnswers(model, { ...place, dtype: flags.dtype }, early);
+      },
+      release: async () => early?.end(),
+    };
+  } catch (error) {
+    early?.end();
+    throw error;
   }
-  const model = await openServedFolder(path, terminal);
-  return { model, source: await serverAnswers({ ...flags, server }, model, terminal, signal) };
 }
 
+async function openServed(
+  path: string | undefined,
+  flags: EvalFlags & { server: string },
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<Opened> {
+  const model = await openServedFolder(path, terminal);
+  const source = await serverAnswers(flags, model, terminal, signal);
+  return {
+    ...{ model, window: source.window },
+    prepare: (patterns) => {
+      for (const pattern of patterns) source.require(pattern);
+    },
+    source: async () => source,
+    release: () => source.release(),
+  };
+}
+
+/** Items that stand for all where tokens are counted. */
+const countedItems = 16;
+
+/** What there is to answer, if every answer is as long as it may be. */
+async function amountOf({ suite, assembly, arms }: EvalAmount) {
+  const budgets = new Map(suite.tasks.map(({ name, maxNewTokens }) => [name, maxNewTokens]));
+  let items = 0;
+  let passed = 0;
+  let decoded = 0;
+  for await (const item of suite.items()) {
+    if (items === countedItems) break;
+    items++;
+    passed += assembly.prompt(item).ids.length;
+    decoded += budgets.get(item.task) ?? 0;
+  }
+  // Of records nobody knows how many there are before they are read: a full count stands for many.
+  const all = suite.total ?? (items < countedItems ? items : manyItems);
+  const times = (arms.length * all) / Math.max(1, items);
+  return { passed: passed * times, decoded: decoded * times, prompts: all };
+}
+
+const manyItems = 200;
+
 async function readInputs(
-  model: ModelDescription,
-  source: AnswerSource,
+  opened: Opened,
   flags: EvalFlags,
   values: SuiteValues,
   signal: AbortSignal,
-): Promise<Omit<EvalInputs, "model" | "source">> {
-  const { window } = source;
+): Promise<Omit<EvalInputs, "model">> {
+  const { model, window } = opened;
   const arms = await chooseArms(model, flags);
-  for (const { pattern } of arms) source.require(pattern);
+  opened.prepare(arms.map(({ pattern }) => pattern));
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer, {
     chatTemplate: flags.chatTemplate,
@@ -107,6 +174,7 @@ async function readInputs(
     signal,
   );
   const identity = await identityRecord(model);
+  const source = await opened.source({ suite, assembly, arms });
   const settings = {
     seed: flags.seed,
     ...source.settings,
@@ -116,10 +184,7 @@ async function readInputs(
     ...suiteSettings(flags.suite, values),
   };
   return {
-    tokenizer,
-    assembly,
-    arms,
-    suite,
+    ...{ tokenizer, assembly, arms, suite, source },
     fingerprint: {
       model_name: identity.name,
       model_config_hash: identity.config_hash,

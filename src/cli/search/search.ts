@@ -22,6 +22,7 @@ import { formatCount } from "../../report/quantities.ts";
 import { PlainDisplay, type SearchDisplay } from "../../report/search/search-display.ts";
 import { formatSearchReport, type SearchContext, searchRecord } from "../../report/search/search-report.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
+import type { EarlyProcesses } from "../../runtime/process/early-processes.ts";
 import type { Rehearsal, SearchResult } from "../../search/events.ts";
 import { ProgressTracker } from "../../search/progress.ts";
 import { parseTargets } from "../../search/retain.ts";
@@ -34,7 +35,8 @@ import {
   openCalibrationMix,
   type SearchObjective,
 } from "../arguments/calibration-mix.ts";
-import { identityRecord, openDevices } from "../arguments/inputs.ts";
+import { foresee, startLosses } from "../arguments/early.ts";
+import { identityRecord, type ModelWork, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
 import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
@@ -118,11 +120,16 @@ async function search(path: string | undefined, flags: SearchFlags, signal: Abor
   await requireSensibleJournal(flags);
   const plansOnly = flags.dryRun === true && flags.server === undefined;
   if (plansOnly && (await showPlanOfConfig(path, flags, terminal))) return;
-  const work = await prepare(path, flags, terminal, signal);
+  const early = flags.server === undefined ? startLosses(flags) : undefined;
   try {
-    await searchWith(work, flags, terminal, signal);
+    const work = await prepare(path, early, flags, terminal, signal);
+    try {
+      await searchWith(work, flags, terminal, signal);
+    } finally {
+      await work.source.release();
+    }
   } finally {
-    await work.source.release();
+    early?.end();
   }
 }
 
@@ -289,28 +296,58 @@ export interface SearchWork {
   predicted: PredictedLatency | undefined;
 }
 
+/** By which losses are opened. */
+type Prepared = Pick<SearchWork, "method" | "sequences" | "foreseen">;
+
 /** Opens what losses come from: the weights, or a server that has them. */
-async function openSource(path: string | undefined, flags: SearchFlags, terminal: Terminal, signal: AbortSignal) {
+async function openSource(
+  path: string | undefined,
+  early: EarlyProcesses | undefined,
+  flags: SearchFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+) {
   const { server } = flags;
   if (server === undefined) {
     const { model, device } = await openModelForLosses(path ?? demoModel, flags, terminal, signal);
-    const open = async (set: CalibrationMix, _: readonly number[], together: number): Promise<LossSource> =>
-      localLosses(model, set, { ...(await evaluatorSettings({ ...flags, device }, terminal)), together }, terminal);
-    return { model, start: model.config.indexerLayers, pinned: [], open, release: async () => {} };
+    const foreseeSearch = (method: SearchMethod, objective: SearchObjective) =>
+      foresee(early, model, flags, (count) => ({
+        objective: measuredObjective(objective),
+        together: sequencesAtOnce(
+          method,
+          splitSequences([[...Array(count).keys()]], flags.holdout, flags.seed).search.length,
+        ),
+      }));
+    const open = async (set: CalibrationMix, { sequences, method, foreseen }: Prepared): Promise<LossSource> => {
+      const passed = (foreseen.layers / model.config.numHiddenLayers) * set.sequenceLength;
+      const settings = await evaluatorSettings({ ...flags, device }, terminal, { model, amount: () => ({ passed }) });
+      const together = sequencesAtOnce(method, sequences.length);
+      return localLosses(model, set, { ...settings, together, early }, terminal);
+    };
+    return {
+      ...{ model, start: model.config.indexerLayers, pinned: [], open },
+      foresee: foreseeSearch,
+      release: async () => {},
+    };
   }
   const model = await openServedFolder(path, terminal);
   const { served, source } = await openServer({ ...flags, server }, model, terminal, signal);
-  const open = async (set: CalibrationMix, sequences: readonly number[]) => source(set, sequences);
-  return { model, start: served.ownPattern, pinned: served.pinned, open, release: () => served.release() };
+  const open = async (set: CalibrationMix, { sequences }: Prepared) => source(set, sequences);
+  return {
+    ...{ model, start: served.ownPattern, pinned: served.pinned, open },
+    foresee: async () => {},
+    release: () => served.release(),
+  };
 }
 
 async function prepare(
   path: string | undefined,
+  early: EarlyProcesses | undefined,
   flags: SearchFlags,
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<SearchWork> {
-  const opened = await openSource(path, flags, terminal, signal);
+  const opened = await openSource(path, early, flags, terminal, signal);
   try {
     return { path: path ?? demoModel, ...(await prepareFor(opened, flags, terminal, signal)) };
   } catch (error) {
@@ -320,7 +357,7 @@ async function prepare(
 }
 
 async function prepareFor(
-  { model, start, pinned, open }: Awaited<ReturnType<typeof openSource>>,
+  { model, start, pinned, open, foresee }: Awaited<ReturnType<typeof openSource>>,
   flags: SearchFlags,
   terminal: Terminal,
   signal: AbortSignal,
@@ -338,6 +375,7 @@ async function prepareFor(
   for (const path of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
     if (path !== undefined) await requireWritable(path);
   }
+  await foresee(method, objective);
   const set = await openCalibrationMix(model, flags, terminal, signal);
   if (method.across === "worst" && set.sources.length === 1) {
     throw new UsageError(`--across worst needs several sources to compare, and -c names only ${quoted(set.source)}`);
@@ -357,9 +395,9 @@ async function prepareFor(
     ...(set.sources.length === 1 ? {} : { weights: describeWeights(set) }),
   };
   const identity = await identityRecord(model);
-  const source = await open(set, sequences, sequencesAtOnce(method, sequences.length));
   const repeats = flags.server === undefined ? undefined : flags.repeats;
   const foreseen = await rehearse(method, { space, targets, sequences, repeats });
+  const source = await open(set, { method, sequences, foreseen });
   return {
     model,
     source,
@@ -389,9 +427,9 @@ function scoredTokens({ windows, scoredFrom }: CalibrationMix, index: number, le
   return (windows[index]?.length ?? 0) - Math.max(scoredFrom[index] ?? 1, least || 1);
 }
 
-async function evaluatorSettings(flags: SearchFlags, terminal: Terminal) {
+async function evaluatorSettings(flags: SearchFlags, terminal: Terminal, work: ModelWork) {
   return {
-    ...(await openDevices(flags, terminal)),
+    ...(await openDevices(flags, terminal, work)),
     dtype: flags.dtype,
     ...memoryOf(flags),
   };

@@ -7,6 +7,7 @@ import { type Trial, tryDevice } from "./device-trial.ts";
 import { askDriver, driverLibrary, type GpuQuery } from "./gpu.ts";
 import { hasLibrary, type RuntimePackage, runtimePackage } from "./native-libraries.ts";
 import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
+import { isLeftToCpu, type Work } from "./work.ts";
 
 /** What `auto` looks at, fastest first. */
 const preference = ["cuda", "webgpu", "cpu"] as const;
@@ -16,16 +17,6 @@ const preference = ["cuda", "webgpu", "cpu"] as const;
  * than the CPU.
  */
 const onlyByName: ReadonlySet<ComputeDevice> = new Set(["webgpu"]);
-
-/** What it takes to open a GPU: its context, ONNX Runtime's libraries and the first run (docs/gpu.md). */
-const openingSeconds = 3;
-/** Multiply-adds a second and core of a whole pass of the demo model, indexers, attention and all (docs/gpu.md). */
-const coreSpeed = 4e9;
-
-/** About what a model takes for so many tokens on the CPU. */
-export function cpuSeconds(parameters: number, tokens: number, threads = defaultThreads()): number {
-  return (parameters * tokens) / (threads * coreSpeed);
-}
 
 export interface ChosenDevice {
   device: ComputeDevice;
@@ -48,8 +39,8 @@ export interface DeviceCheck {
 }
 
 export interface CheckSettings {
-  /** What the work takes on the CPU, where that is known: less than opening a GPU takes, `auto` leaves it there. */
-  cpuSeconds?: number;
+  /** Where it is known: `auto` leaves to the CPU what would take a GPU longer. Asked only where there may be a GPU. */
+  work?: (() => Promise<Work>) | undefined;
   /** How long to measure the device's speed; not at all where absent. */
   seconds?: number;
   threads?: number;
@@ -62,9 +53,10 @@ export interface CheckSettings {
  */
 export async function chooseDevice(wanted: Device, settings: CheckSettings = {}): Promise<ChosenDevice> {
   if (wanted === "cpu") return { device: "cpu", title: "cpu", notes: [] };
-  const { cpuSeconds = Number.POSITIVE_INFINITY } = settings;
-  if (wanted === "auto" && cpuSeconds < openingSeconds && (await hasLibrary(driverLibrary))) {
-    const note = "on the CPU: opening a GPU would take longer than this (--device cuda takes it)";
+  const { work, threads } = settings;
+  const decides = wanted === "auto" && work !== undefined && (await hasLibrary(driverLibrary));
+  if (decides && isLeftToCpu(await work(), threads)) {
+    const note = "on the CPU: this is too little work to open a GPU for (--device cuda takes it)";
     return { device: "cpu", title: "cpu", notes: [], note };
   }
   const query = await askDriver();

@@ -10,6 +10,7 @@ import { availableMemory } from "../device/host-memory.ts";
 import type { LossPlace } from "../loss/loss.ts";
 import { loadedPerStored, weightShare } from "../loss/weight-room.ts";
 import type { ComputeDevice, Dtype } from "../measurement.ts";
+import type { EarlyProcesses } from "../process/early-processes.ts";
 import { orInterrupted } from "../process/interruption.ts";
 import { openAll, ReplaceableProcess } from "../process/replaceable-process.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
@@ -24,6 +25,9 @@ export type ArmRequest =
 /** Child to parent, one for each request. */
 export type ArmReply = { kind: "opened"; plan: string[] } | { kind: "answered"; answers: ArmAnswer[] };
 
+/** The program of a process that answers. */
+export const armsProgram = fileURLToPath(new URL("./arms-process.js", import.meta.url));
+
 type Opened = Extract<ArmReply, { kind: "opened" }>;
 type Answered = Extract<ArmReply, { kind: "answered" }>;
 
@@ -33,6 +37,8 @@ export type ParallelArmSettings = LossPlace & {
   /** Weights and activations; float16 on CUDA only. Default float32. */
   dtype?: Dtype;
   onReplacement?: (words: string) => void;
+  /** Processes that were started before, in the order of the devices. */
+  early?: EarlyProcesses | undefined;
   /** The child's program; another one in tests. */
   program?: string;
 };
@@ -44,12 +50,48 @@ export async function openArms(
   patterns: readonly Pattern[],
   settings: ParallelArmSettings,
 ): Promise<ArmRunner> {
-  const threads = settings.threads ?? threadsOfEach(model, patterns);
-  const devices = "devices" in settings ? settings.devices : processDevices(model, patterns, settings);
+  const { devices, threads } = placesOf(model, patterns, settings);
   const [device] = devices;
   // A GPU's native failure ends its process, and that is not to be this one.
   if (devices.length === 1 && device === "cpu") return Arms.open(model, tokenizer, patterns, { device, threads });
   return ParallelArms.open(model, patterns, { ...settings, devices, threads });
+}
+
+/**
+ * Has early processes open the model for these patterns and answer a prompt of this many tokens, so that a GPU is warm when
+ * the true ones come.
+ */
+export function foreseeArms(
+  model: ModelFolder,
+  patterns: readonly Pattern[],
+  tokens: number,
+  { early, dtype = "float32", ...settings }: ParallelArmSettings & { early: EarlyProcesses },
+): void {
+  const { devices, threads } = placesOf(model, patterns, settings as ParallelArmSettings);
+  const ids = Array.from({ length: tokens - foreseenTokens }, (_, at) => (at * 7919 + 13) % model.config.vocabSize);
+  const prompt: PromptRequest = { prompt: ids, maxNewTokens: foreseenTokens - 1, stop: [] };
+  for (const [index, device] of devices.entries()) {
+    const answer: ArmRequest = { kind: "answer", prompt, patterns: patterns.slice(0, 1) };
+    early.processes[index]?.foresee([openingOf(model, patterns, { device, threads, dtype }), answer]);
+  }
+}
+
+/** Of a foreseen prompt's tokens those that are decoded, and one: a few, for their kernels. */
+const foreseenTokens = 4;
+
+function placesOf(
+  model: ModelFolder,
+  patterns: readonly Pattern[],
+  settings: ParallelArmSettings,
+): { devices: readonly ComputeDevice[]; threads: number } {
+  return {
+    devices: "devices" in settings ? settings.devices : processDevices(model, patterns, settings),
+    threads: settings.threads ?? threadsOfEach(model, patterns),
+  };
+}
+
+function openingOf(model: ModelFolder, patterns: readonly Pattern[], settings: PrefillSettings): ArmRequest {
+  return { kind: "open", path: model.path, patterns, settings };
 }
 
 /** By default as many processes as cores and memory suggest; a GPU has one. With one on the CPU there is no child. */
@@ -100,23 +142,22 @@ class ParallelArms implements ArmRunner {
       devices,
       threads,
       onReplacement,
-      program,
+      early,
+      program = armsProgram,
       dtype = "float32",
-    }: Pick<ParallelArmSettings, "onReplacement" | "program" | "dtype"> & {
+    }: Pick<ParallelArmSettings, "onReplacement" | "early" | "program" | "dtype"> & {
       devices: readonly ComputeDevice[];
       threads: number;
     },
   ): Promise<ParallelArms> {
     const count = devices.length;
-    const opening = (device: ComputeDevice): ArmRequest => {
-      return { kind: "open", path: model.path, patterns, settings: { device, threads, dtype } };
-    };
     const workers = devices.map(
       (device, index) =>
         new ReplaceableProcess<Opened>({
           name: `worker ${index + 1} of ${count} on ${device}`,
-          program: program ?? fileURLToPath(new URL("./arms-process.js", import.meta.url)),
-          opening: opening(device),
+          program,
+          opening: openingOf(model, patterns, { device, threads, dtype }),
+          early: early?.processes[index],
           hint: "if memory ran out, use fewer workers or fewer patterns; --resume goes on, its journal holds every finished item",
           onReplacement,
         }),

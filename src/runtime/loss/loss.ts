@@ -18,12 +18,13 @@ import type {
   PatternRequest,
   SequenceLoss,
 } from "../measurement.ts";
+import type { EarlyProcesses } from "../process/early-processes.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
-import type { SequenceLosses } from "./loss-backend.ts";
+import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { meanLoss } from "./mean-loss.ts";
 import { openLosses } from "./open-losses.ts";
-import { ParallelLosses } from "./parallel-loss.ts";
+import { type LossRequest, ParallelLosses, type ParallelSettings, sharesOf } from "./parallel-loss.ts";
 import { freeTemporaryBytes } from "./temporary-file.ts";
 import { loadedPerStored, requirePartsRoom, sizesOf, weightShare, wholeBytes } from "./weight-room.ts";
 
@@ -69,6 +70,8 @@ export type LossSettings = LossPlace & {
   recording?: Recording;
   /** Hears of a process that died and was replaced. */
   onReplacement?: (words: string) => void;
+  /** Processes that were started before the windows were known, in the order of the devices. */
+  early?: EarlyProcesses | undefined;
 };
 
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
@@ -94,12 +97,50 @@ export async function openLossEvaluator(
     if (!sensible) throw new RangeError(`${name} cannot be ${value}`);
   }
   requireScored(windows, settings.scoredFrom);
+  const { onReplacement, early } = settings;
+  const { here, shared } = await placesOf(model, windows, settings);
+  const losses: SequenceLosses =
+    here === undefined
+      ? await ParallelLosses.open(model, windows, { ...shared, onReplacement, early })
+      : await openLosses(model, windows, here);
+  return new LossEvaluator(losses, windows.length);
+}
+
+/**
+ * Has early processes open the model for windows of these lengths and run them once, so that a GPU is warm when the true ones
+ * come. Where those are others after all, it opens what they need.
+ */
+export async function foreseeLosses(
+  model: ModelFolder,
+  lengths: readonly number[],
+  { early, ...settings }: LossSettings & { early: EarlyProcesses },
+): Promise<void> {
+  const { vocabSize, indexerLayers: pattern } = model.config;
+  const windows = lengths.map((length) => Int32Array.from({ length }, (_, at) => (at * 7919 + 13) % vocabSize));
+  const { shared } = await placesOf(model, windows, settings);
+  if (shared === undefined) return;
+  for (const [index, { opening }] of sharesOf(model, windows, shared).entries()) {
+    const evaluation: LossRequest = { kind: "evaluate", requests: [{ pattern, sequences: [0] }], options: {} };
+    early.processes[index]?.foresee([opening, evaluation]);
+  }
+}
+
+/** What this process computes, or several share. */
+type LossPlaces =
+  | { here: BackendSettings; shared?: undefined }
+  | { here?: undefined; shared: Omit<ParallelSettings, "onReplacement" | "early"> };
+
+async function placesOf(
+  model: ModelFolder,
+  windows: readonly Int32Array[],
+  settings: LossSettings,
+): Promise<LossPlaces> {
   const memory = settings.memory ?? availableMemory();
   const threads = settings.threads ?? defaultThreads();
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
-  const { scoredFrom, together, recording, onReplacement } = settings;
+  const { scoredFrom, together, recording } = settings;
   const kept = objective === "kl" ? top : undefined;
   const common = { dtype, threads, spillBytes, top: kept, scoredFrom, together };
   const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";
@@ -109,11 +150,9 @@ export async function openLossEvaluator(
     const parts = requirePartsRoom(model.config, sizes, lengths, memory);
     const stateBytes = settings.stateBytes ?? parts.stateBytes;
     const inParts = { ...common, stateBytes, room: parts.room };
-    const losses =
-      recording === undefined
-        ? await ParallelLosses.open(model, windows, { ...inParts, devices: ["cpu"], onReplacement })
-        : await openLosses(model, windows, { ...inParts, recording, device: "cpu" });
-    return new LossEvaluator(losses, windows.length);
+    return recording === undefined
+      ? { shared: { ...inParts, devices: ["cpu"] } }
+      : { here: { ...inParts, recording, device: "cpu" } };
   }
   const each = sizes === undefined ? loadedPerStored * model.weightBytes : wholeBytes(sizes);
   const devices =
@@ -123,11 +162,9 @@ export async function openLossEvaluator(
   const share = { ...common, stateBytes };
   // A GPU's native failure ends its process, and that is not to be this one: only a recording needs it here.
   const inThisProcess = devices.every((device) => device === "cpu") || recording !== undefined;
-  const losses: SequenceLosses =
-    "device" in settings && devices.length === 1 && inThisProcess
-      ? await openLosses(model, windows, { ...share, recording, device: settings.device })
-      : await ParallelLosses.open(model, windows, { ...share, devices, onReplacement });
-  return new LossEvaluator(losses, windows.length);
+  return "device" in settings && devices.length === 1 && inThisProcess
+    ? { here: { ...share, recording, device: settings.device } }
+    : { shared: { ...share, devices } };
 }
 
 class LossEvaluator implements PatternEvaluator {

@@ -8,12 +8,17 @@ import { StagedLosses } from "./staged-loss.ts";
 /** Bytes of device memory for the working set of one query chunk. */
 const gpuChunkBytes = 8 * 2 ** 30;
 
-export function openLosses(
+/** @param earlier of the same process and model, for windows that were foreseen: released, or of use again */
+export async function openLosses(
   model: ModelFolder,
   windows: readonly Int32Array[],
   settings: BackendSettings,
+  earlier?: SequenceLosses,
 ): Promise<SequenceLosses> {
-  return lossFrame(settings.device, settings.dtype) === "sequences"
-    ? BatchedLosses.open(model, windows, { ...settings, chunkBytes: gpuChunkBytes })
-    : StagedLosses.open(model, windows, settings);
+  if (lossFrame(settings.device, settings.dtype) === "sequences") {
+    const foreseen = earlier instanceof BatchedLosses ? earlier : undefined;
+    return await BatchedLosses.open(model, windows, { ...settings, chunkBytes: gpuChunkBytes }, foreseen);
+  }
+  await earlier?.release();
+  return await StagedLosses.open(model, windows, settings);
 }

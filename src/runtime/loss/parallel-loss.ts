@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { counted } from "../../base/quantities.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { ComputeDevice, PatternRequest, SequenceLoss } from "../measurement.ts";
+import type { EarlyProcesses } from "../process/early-processes.ts";
 import { orInterrupted } from "../process/interruption.ts";
 import {
   type FailedReply,
@@ -43,12 +44,17 @@ export type LossReply =
 type Opened = Extract<LossReply, { kind: "opened" }>;
 type Evaluated = Extract<LossReply, { kind: "evaluated" }>;
 
+/** The program of a process that computes losses. */
+export const lossProgram = fileURLToPath(new URL("./loss-process.js", import.meta.url));
+
 /** Of all processes together: threads, bytes, windows that are asked for at once. */
 export interface ParallelSettings extends Omit<ProcessSettings, "device" | "numbers"> {
   /** One process for each, in the order of the windows; one alone where layers come and go. */
   devices: readonly ComputeDevice[];
   /** Hears of a child that died and was replaced. */
   onReplacement?: ReplaceableSettings["onReplacement"];
+  /** Children that were started before the windows were known. */
+  early?: EarlyProcesses | undefined;
   /** The child's program; another one in tests. */
   program?: string;
 }
@@ -79,39 +85,30 @@ export class ParallelLosses extends SequenceLosses {
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
-    { devices: given, onReplacement, program, ...all }: ParallelSettings,
+    { onReplacement, early, program = lossProgram, ...settings }: ParallelSettings,
   ): Promise<ParallelLosses> {
-    // A process without windows would load the model for nothing.
-    const devices = given.slice(0, windows.length);
-    const count = devices.length;
-    const inParts = all.room !== undefined;
-    const share = {
-      ...all,
-      threads: Math.max(1, Math.floor(all.threads / count)),
-      stateBytes: Math.floor(all.stateBytes / count),
-      spillBytes: Math.floor((all.spillBytes ?? 0) / count),
-      together: all.together === undefined ? undefined : Math.ceil(all.together / count),
-    };
-    const workers = devices.map((device, index) => {
-      const numbers = [...windows.keys()].filter((window) => window % count === index);
-      const scoredFrom = all.scoredFrom === undefined ? undefined : chosen(all.scoredFrom, numbers);
-      const settings: ProcessSettings = { ...share, device, numbers, scoredFrom };
+    const shares = sharesOf(model, windows, settings);
+    const count = shares.length;
+    const inParts = settings.room !== undefined;
+    const workers = shares.map(({ device, opening }, index) => {
       return new ReplaceableProcess<Opened>({
         name: `worker ${index + 1} of ${count} on ${device}`,
-        program: program ?? fileURLToPath(new URL("./loss-process.js", import.meta.url)),
-        opening: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings } satisfies LossRequest,
+        program,
+        opening,
         hint: inParts ? partsHint : deathHint(device),
         // The C library keeps freed memory for itself otherwise: what a layer leaves is to be the next one's, or the system's.
         ...(inParts ? { environment: { MALLOC_MMAP_THRESHOLD_: String(largeBlock) } } : {}),
         onReplacement,
+        early: early?.processes[index],
       });
     });
     const opened = await openAll(workers);
     const plans = opened.map(({ plan }) => plan);
+    const devices = shares.map(({ device }) => device);
     return new ParallelLosses(workers, windows.length, {
       sideBySide: count * Math.max(...opened.map(({ sideBySide }) => sideBySide)),
       patternsAtOnce: inParts ? Number.POSITIVE_INFINITY : 1,
-      plan: joinPlans(devices, plans, share.threads, given.length - count),
+      plan: joinPlans(devices, plans, threadsOfEach(settings.threads, count), settings.devices.length - count),
     });
   }
 
@@ -160,6 +157,34 @@ export class ParallelLosses extends SequenceLosses {
     const request: LossRequest = { kind: "evaluate", requests, options };
     return (await worker.inTurn((child) => child.ask<Evaluated>(request))).results;
   }
+}
+
+/** What each process opens: its own among the windows, and its share of threads and memory. */
+export function sharesOf(
+  model: ModelFolder,
+  windows: readonly Int32Array[],
+  { devices: given, ...all }: Omit<ParallelSettings, "onReplacement" | "early" | "program">,
+): { device: ComputeDevice; opening: Extract<LossRequest, { kind: "open" }> }[] {
+  // A process without windows would load the model for nothing.
+  const devices = given.slice(0, windows.length);
+  const count = devices.length;
+  const share = {
+    ...all,
+    threads: threadsOfEach(all.threads, count),
+    stateBytes: Math.floor(all.stateBytes / count),
+    spillBytes: Math.floor((all.spillBytes ?? 0) / count),
+    together: all.together === undefined ? undefined : Math.ceil(all.together / count),
+  };
+  return devices.map((device, index) => {
+    const numbers = [...windows.keys()].filter((window) => window % count === index);
+    const scoredFrom = all.scoredFrom === undefined ? undefined : chosen(all.scoredFrom, numbers);
+    const settings: ProcessSettings = { ...share, device, numbers, scoredFrom };
+    return { device, opening: { kind: "open", path: model.path, windows: chosen(windows, numbers), settings } };
+  });
+}
+
+function threadsOfEach(threads: number, processes: number): number {
+  return Math.max(1, Math.floor(threads / processes));
 }
 
 /** Processes on the same kind of device have plans alike: the first one's stands for them. */

@@ -49,6 +49,8 @@ type BatchRun = Pick<BatchWalker, "pattern" | "departure" | "executions"> & { ba
 /** What losses are computed with. */
 interface Opened {
   session: OnnxSession;
+  /** Says which graph the session is of, and how it was opened. */
+  form: string;
   shape: SequenceShape;
   settings: SequenceGraphSettings;
   numbers: readonly number[];
@@ -77,6 +79,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     model: ModelFolder,
     windows: readonly Int32Array[],
     settings: SequenceLossSettings,
+    earlier?: BatchedLosses,
   ): Promise<BatchedLosses> {
     const { config } = model;
     const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
@@ -107,7 +110,6 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     while (plan.shape.batch > 1 && totalNeed(plan.need) > total) {
       plan = sized(Math.floor(plan.shape.batch / 2));
     }
-    requireDeviceMemory(plan.need, memory?.free, settings.device);
     const { shape, states, boundaries } = plan;
     const kept = boundaries ? states : 0;
     const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
@@ -118,18 +120,28 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       ...top,
       ...chosen,
     };
-    const graph = encodeModel(buildSequenceGraph(config, weights, shape, graphSettings));
-    const session = await OnnxSession.create(graph, config.name, {
-      device: settings.device,
-      threads: settings.threads,
-      folder: model.places.folder,
-      solo: true,
-      // Index scores multiply float16 values then: TF32 holds them exactly.
-      tf32: settings.dtype === "float16",
-      convertsInRuns: conversion.inRuns,
-      profilePrefix: settings.profilePrefix,
-      recording: settings.recording,
-    });
+    const { device, dtype, threads } = settings;
+    const form = JSON.stringify({ shape, graphSettings, device, threads, inRuns: conversion.inRuns });
+    const foreseen = earlier !== undefined && earlier.#opened.form === form ? earlier.#opened.session : undefined;
+    if (foreseen === undefined) {
+      await earlier?.release();
+      const left = earlier === undefined ? memory : memoryOf(await gpuOf(device));
+      requireDeviceMemory(plan.need, left?.free, device);
+    }
+    const create = () =>
+      OnnxSession.create(encodeModel(buildSequenceGraph(config, weights, shape, graphSettings)), config.name, {
+        device,
+        threads,
+        folder: model.places.folder,
+        solo: true,
+        // Index scores multiply float16 values then: TF32 holds them exactly.
+        tf32: dtype === "float16",
+        convertsInRuns: conversion.inRuns,
+        profilePrefix: settings.profilePrefix,
+        recording: settings.recording,
+      });
+    if (foreseen !== undefined) await earlier?.releaseOwn();
+    const session = foreseen ?? (await create());
     const batches = Math.ceil(windows.length / shape.batch);
     const lines = [
       `device memory: ${describeNeed(plan.need)}`,
@@ -143,7 +155,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
     const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
     const groups = new BatchGroups(windows, shape, settings.scoredFrom, boundaries);
-    const opened = { session, shape, settings: graphSettings, numbers, mostStates, own };
+    const opened = { session, form, shape, settings: graphSettings, numbers, mostStates, own };
     return new BatchedLosses(config, windows.length, groups, opened, lines);
   }
 
@@ -172,8 +184,12 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     return this.#batches.of(indices, ({ batch }) => this.#opened.own?.delete(batch.name));
   }
 
-  async release(): Promise<void> {
+  async releaseOwn(): Promise<void> {
     await this.#opened.own?.release();
+  }
+
+  async release(): Promise<void> {
+    await this.releaseOwn();
     await this.#opened.session.release();
   }
 

@@ -28,6 +28,8 @@ export interface ReplaceableSettings {
   hint: string;
   /** Hears of a child that died and was replaced. */
   onReplacement?: ((words: string) => void) | undefined;
+  /** The first child, which was started before it was known what for. */
+  early?: EarlyProcess | undefined;
 }
 
 /** A child that dies over the same request again and again does not die by chance. */
@@ -65,7 +67,7 @@ export class ReplaceableProcess<Opened> {
     const { name, opening, hint, onReplacement } = this.#settings;
     for (let deaths = 1; ; deaths++) {
       try {
-        const child = this.#child ?? this.#start();
+        const child = this.#child ?? (await this.#start());
         this.#opened ??= await child.ask<Opened>(opening);
         return await work(child, this.#opened);
       } catch (error) {
@@ -80,11 +82,50 @@ export class ReplaceableProcess<Opened> {
     }
   }
 
-  #start(): Child {
-    // Nobody would end a child that is started now.
-    if (this.#ended) throw new Error("a worker was asked after its end");
-    this.#child = new Child(this.#settings.program, this.#settings.environment);
-    return this.#child;
+  async #start(): Promise<Child> {
+    const { program, environment, early } = this.#settings;
+    const child = (await early?.take()) ?? new Child(program, environment);
+    this.#child = child;
+    if (!this.#ended) return child;
+    // Nobody else would end a child that is started now.
+    child.end();
+    throw new Error("a worker was asked after its end");
+  }
+}
+
+/**
+ * A child that is started while its work is still being read, and may be given some that is foreseen: opening a GPU takes
+ * seconds. Whether it comes of use shows when it is taken; failures are for the true work to meet again, and to tell.
+ */
+export class EarlyProcess {
+  readonly #child: Child;
+  #done: Promise<unknown> = Promise.resolve();
+  #isTaken = false;
+
+  /** @param program as `ReplaceableSettings.program` */
+  constructor(program: string) {
+    this.#child = new Child(program);
+  }
+
+  /** Asks one thing after the other, whatever comes of it. */
+  foresee(requests: readonly object[]): void {
+    for (const request of requests) {
+      this.#done = this.#done.then(() => (this.#isTaken ? undefined : this.#child.ask(request))).catch(() => undefined);
+    }
+  }
+
+  /** The child, once it has answered what it is at; undefined where it died, or is taken already. */
+  async take(): Promise<Child | undefined> {
+    if (this.#isTaken) return undefined;
+    this.#isTaken = true;
+    await this.#done;
+    return this.#child.isAlive ? this.#child : undefined;
+  }
+
+  /** Unless it was taken. */
+  end(): void {
+    if (!this.#isTaken) this.#child.end();
+    this.#isTaken = true;
   }
 }
 
@@ -129,6 +170,10 @@ class Child {
       this.#die(last === undefined ? how : `${how}: ${last}`);
     });
     this.#process.on("error", (error) => this.#die(error.message));
+  }
+
+  get isAlive(): boolean {
+    return this.#death === undefined;
   }
 
   /** @throws the child's own error, or Death */

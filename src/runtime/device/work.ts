@@ -1,0 +1,41 @@
+/** Whether work is worth a GPU, which takes seconds to open and as long for a token of a small model as for one of a large one. */
+import { defaultThreads } from "../session/onnx-session.ts";
+
+/** What a command computes, as far as it is known before its device is chosen. */
+export interface Work {
+  /** Elements of the model's weights. */
+  parameters: number;
+  layers: number;
+  /** Tokens through all layers in whole sequences or prompts, counted once for each pattern. */
+  passed: number;
+  /** Tokens that are decoded, each after the one before it. */
+  decoded: number;
+  /** Prompts that processes on a CPU decode side by side, where there are that many cores; a GPU decodes one. */
+  prompts: number;
+}
+
+/** What it takes to open a GPU: its context, ONNX Runtime's libraries and the first run (docs/gpu.md). */
+const openingSeconds = 3;
+/** Multiply-adds a second and core of a whole pass of the demo model, indexers, attention and all (docs/gpu.md). */
+const coreSpeed = 4e9;
+/** The same of a whole GPU, a H200 in float32, where launches take most of the time (docs/gpu.md). */
+const gpuSpeed = 1e12;
+/** Seconds of a decoded token and layer: what a GPU's launches and caches take, and a CPU's operators (docs/gpu.md). */
+const decodedLayer = { gpu: 1.2e-3, cpu: 0.4e-3 };
+/** Bytes a second of a CPU's memory: a decoded token reads all weights. */
+const memorySpeed = 20e9;
+
+/** About what work takes on the CPU. */
+function cpuSeconds(work: Work, threads = defaultThreads()): number {
+  const { parameters, layers, passed, decoded, prompts } = work;
+  const passing = (parameters * passed) / (threads * coreSpeed);
+  const sideBySide = Math.max(1, Math.min(prompts, threads));
+  return passing + decoded * ((layers * decodedLayer.cpu) / sideBySide + (4 * parameters) / memorySpeed);
+}
+
+/** Is work done on the CPU before a GPU would have done it, opening included? */
+export function isLeftToCpu(work: Work, threads?: number): boolean {
+  const { parameters, layers, passed, decoded } = work;
+  const onGpu = openingSeconds + (parameters * passed) / gpuSpeed + decoded * layers * decodedLayer.gpu;
+  return cpuSeconds(work, threads) < onGpu;
+}
