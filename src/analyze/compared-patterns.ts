@@ -9,7 +9,7 @@ type Origin = AnalysisFile["patterns"][number]["origin"];
 
 const statisticNames = ["overlap", "recall", "similarity"] as const;
 
-export interface Candidate {
+export interface ComparedPattern {
   origin: Origin;
   pattern: Pattern;
 }
@@ -26,9 +26,9 @@ export function candidatesOf(
   indexers: Pattern,
   statistics: PairStatisticsResult,
   searched: PatternFile | undefined,
-): Candidate[] {
+): ComparedPattern[] {
   const sources = fullLayers(indexers);
-  const candidates: Candidate[] = [{ origin: "uniform", pattern: evenPattern(full, indexers) }];
+  const candidates: ComparedPattern[] = [{ origin: "uniform", pattern: evenPattern(full, indexers) }];
   for (const origin of statisticNames) {
     candidates.push({ origin, pattern: bestSharing({ sources, values: statistics[origin].mean }, full) });
   }

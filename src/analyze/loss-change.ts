@@ -19,7 +19,7 @@ export interface Change {
   standardError: number | null;
 }
 
-export interface Flip extends Change {
+export interface FlipChange extends Change {
   layer: number;
   measurement: MeasuredPattern;
 }
@@ -38,8 +38,8 @@ export function lossChange(measurement: MeasuredPattern, base: MeasuredPattern):
 }
 
 /** The loss of one more Shared layer, for every Full layer but the first. */
-export async function measureFlips(base: MeasuredPattern, measure: MeasurePattern): Promise<Flip[]> {
-  const flips: Flip[] = [];
+export async function measureFlips(base: MeasuredPattern, measure: MeasurePattern): Promise<FlipChange[]> {
+  const flips: FlipChange[] = [];
   for (const layer of fullLayers(base.pattern).slice(1)) {
     const measurement = await measure(withShared(base.pattern, layer), base.pattern);
     flips.push({ layer, measurement, ...lossChange(measurement, base) });
@@ -50,7 +50,7 @@ export async function measureFlips(base: MeasuredPattern, measure: MeasurePatter
 /** The loss of two more Shared layers, for every pair of `flips`. */
 export async function measurePairs(
   base: MeasuredPattern,
-  flips: readonly Flip[],
+  flips: readonly FlipChange[],
   measure: MeasurePattern,
 ): Promise<PairFlip[]> {
   const pairs: PairFlip[] = [];

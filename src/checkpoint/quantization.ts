@@ -15,11 +15,11 @@ export interface Quantization {
   /** Edges `[rows, columns]` that blocks of scales may have; empty where none is declared. */
   blocks: [number, number][];
   /** Ways in which scales may be laid out; undefined where the config leaves it open. */
-  strategies: Strategy[] | undefined;
+  strategies: ScaleStrategy[] | undefined;
 }
 
 /** One scale for a whole weight, for each row, for each run of a row, or for each block of rows and columns. */
-export type Strategy = "tensor" | "channel" | "group" | "block";
+export type ScaleStrategy = "tensor" | "channel" | "group" | "block";
 
 const readFormats =
   "weights in BF16, F16, F32, or FP8 (E4M3) with scales for blocks, rows or whole weights (fp8, compressed-tensors, fbgemm_fp8, modelopt)";
@@ -141,10 +141,10 @@ function declaredStrategies(
   method: string | undefined,
   blockSize: [number, number] | null | undefined,
   stated: ReadonlySet<string>,
-): Strategy[] | undefined {
+): ScaleStrategy[] | undefined {
   if (method === "fp8") return blockSize === null ? ["tensor", "channel"] : ["block", "tensor"];
   if (method === "fbgemm_fp8") return ["channel"];
-  const known: readonly Strategy[] = ["tensor", "channel", "group", "block"];
+  const known: readonly ScaleStrategy[] = ["tensor", "channel", "group", "block"];
   const found = known.filter((strategy) => stated.has(strategy));
   return found.length === 0 ? undefined : found;
 }

@@ -1,7 +1,7 @@
 /** Which element of an FP8 weight which scale belongs to, under all the names and shapes in which scales are stored. */
 import { InputError } from "../base/errors.ts";
 import { exponentTypes } from "./dtype.ts";
-import type { Quantization, Strategy } from "./quantization.ts";
+import type { Quantization, ScaleStrategy } from "./quantization.ts";
 import type { CheckpointTensor } from "./shards.ts";
 
 /** Weights are their FP8 numbers times their scales, by either name: `_scale_inv` is DeepSeek's word for the same. */
@@ -31,7 +31,8 @@ export function scaleGrid(
   dtype: string,
 ): ScaleGrid | undefined {
   const { strategies } = quantization ?? {};
-  const allowed = (...names: Strategy[]) => strategies === undefined || names.some((name) => strategies.includes(name));
+  const allowed = (...names: ScaleStrategy[]) =>
+    strategies === undefined || names.some((name) => strategies.includes(name));
   const count = shape.reduce((product, size) => product * size, 1);
   for (const [rows, columns] of allowedBlocks(quantization, dtype)) {
     const across = Math.ceil(height / rows);

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import {
-  type Candidate,
+  type ComparedPattern,
   candidatesOf,
   type PairStatisticsResult,
   sharedLayerMeans,
@@ -24,7 +24,7 @@ import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
-import { foreseeLosses, type LossPlace, type LossSettings, openLossEvaluator } from "../runtime/loss/loss.ts";
+import { foreseeLosses, type LossPlace, type LossSettings, openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
@@ -260,7 +260,7 @@ const comparedEach = 5;
 interface LossWork {
   model: ModelFolder;
   pattern: Pattern;
-  candidates: readonly Candidate[];
+  candidates: readonly ComparedPattern[];
   set: CalibrationSet;
   place: LossPlace & { threads?: number };
   settings: LossSettings;
@@ -325,7 +325,7 @@ function evaluation(
 }
 
 function comparedPatterns(
-  candidates: readonly Candidate[],
+  candidates: readonly ComparedPattern[],
   { own, compared }: Losses,
   sources: readonly number[],
   statistics: PairStatisticsResult,
@@ -373,7 +373,7 @@ function flipRecords({ base, flips, pairs }: Losses): Pick<AnalysisFile, "sensit
 
 function tellOfSearched(
   searched: PatternFile | undefined,
-  candidates: readonly Candidate[],
+  candidates: readonly ComparedPattern[],
   sizes: readonly number[],
   set: CalibrationSet,
   terminal: Terminal,

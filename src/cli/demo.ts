@@ -13,7 +13,7 @@ import { tokenCounter } from "../eval/token-counter.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { type DemoArm, type DemoQuestion, formatDemoReport } from "../report/demo-report.ts";
 import { Arms } from "../runtime/generate/arms.ts";
-import { openLossEvaluator } from "../runtime/loss/loss.ts";
+import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { choosePattern, openCalibrationSet } from "./arguments/inputs.ts";
 import { openModelToRun } from "./arguments/opening.ts";

@@ -3,7 +3,7 @@ import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import type { JournalFingerprint } from "../formats/journal.ts";
 import type { PatternFile } from "../formats/pattern-file.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { type LossSettings, openLossEvaluator } from "../runtime/loss/loss.ts";
+import { type LossSettings, openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import type { Objective, PatternEvaluator } from "../runtime/measurement.ts";
 import { runtimeName } from "../runtime/session/runtime-name.ts";
 import { placeName } from "./arguments/inputs.ts";

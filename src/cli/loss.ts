@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
-import { openLossEvaluator } from "../runtime/loss/loss.ts";
+import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import type { EarlyProcesses } from "../runtime/process/early-processes.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
 import { foresee, startLosses } from "./arguments/early.ts";

@@ -7,10 +7,10 @@ import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
-import type { Dialect } from "../serve/app.ts";
+import type { ApiDialect } from "../serve/app.ts";
 import { ModelRunner } from "../serve/model-runner.ts";
-import { type NamedPattern, retained, ServedPatterns } from "../serve/served-patterns.ts";
-import { ModelServer } from "../serve/server.ts";
+import { ModelServer } from "../serve/model-server.ts";
+import { retained, type ServedPattern, ServedPatterns } from "../serve/served-patterns.ts";
 import { choosePattern, openDevice } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
 import {
@@ -35,7 +35,7 @@ interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
   name?: string;
   prefixCache?: number;
   dev?: boolean;
-  dialect: Dialect | "both";
+  dialect: ApiDialect | "both";
 }
 
 /** Share of the free memory that is kept for prefixes where `--prefix-cache` does not say. */
@@ -149,7 +149,7 @@ function isLoopback(host: string): boolean {
 }
 
 /** The sizes of a pattern file, by which requests may ask for them. */
-async function patternsOfFile(text: string): Promise<{ named: NamedPattern[]; ofSize?: (retain: string) => Pattern }> {
+async function patternsOfFile(text: string): Promise<{ named: ServedPattern[]; ofSize?: (retain: string) => Pattern }> {
   if (looksLikePattern(text)) return { named: [] };
   const { path } = splitRetain(text);
   const file = await readAnyPatternFile(path);

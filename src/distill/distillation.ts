@@ -5,10 +5,10 @@
  * whole model.
  */
 
+import type { LayerRange } from "../graph/exported/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import type { TargetWeight } from "../graph/training/attention-target.ts";
 import { layersFed, type StepStates } from "../graph/training/distill-graph.ts";
-import type { LayerRange } from "../graph/training/range-graph.ts";
 import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";

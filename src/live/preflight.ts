@@ -3,7 +3,7 @@ import { RuntimeFailure } from "../base/errors.ts";
 import { TIE_NATS } from "../base/near-tie.ts";
 import { type Pattern, parsePattern } from "../pattern/pattern.ts";
 import type { Measurement, PatternEvaluator, SequenceLoss } from "../runtime/measurement.ts";
-import { type Replica, type ServedModel, serverLetters } from "./served-model.ts";
+import { type LiveModel, type Replica, serverLetters } from "./live-model.ts";
 
 export interface Preflight {
   baseline: Measurement;
@@ -24,7 +24,7 @@ const leastRatio = 6;
  * @throws RuntimeFailure where the loss does not move, or other indexers run than the pattern says
  */
 export async function preflight(
-  served: ServedModel,
+  served: LiveModel,
   losses: PatternEvaluator,
   sequences: readonly number[],
   indexTopk: number,
@@ -69,7 +69,7 @@ function repeatNoise(first: readonly SequenceLoss[], second: readonly SequenceLo
 }
 
 /** Only the first layers of ranks Full. */
-export function sparsestPattern(served: ServedModel): Pattern {
+export function sparsestPattern(served: LiveModel): Pattern {
   const full = new Set([0, ...served.pinned]);
   return parsePattern([...served.ownPattern].map((letter, layer) => (full.has(layer) ? letter : "S")).join(""));
 }

@@ -11,7 +11,7 @@ import type { Pattern } from "../pattern/pattern.ts";
 import type { ArmAnswer, ArmRunner, PromptRequest } from "../runtime/generate/arms.ts";
 import { Continuation, type TextStream } from "../runtime/generate/continuation.ts";
 import type { EngineAdapter } from "./engine-adapter.ts";
-import type { ServedModel } from "./served-model.ts";
+import type { LiveModel } from "./live-model.ts";
 import { LostServer } from "./server-error.ts";
 import { inTurn, SwitchedServer } from "./switched-server.ts";
 
@@ -66,14 +66,14 @@ export class ServerArms implements ArmRunner {
   readonly concurrency: number;
   readonly inHand: number;
   readonly plan: string[];
-  readonly #served: ServedModel;
+  readonly #served: LiveModel;
   readonly #tokenizer: AnswerTokenizer;
   readonly #settings: ServerArmSettings;
   readonly #workers: Worker[];
   /** Aborted at the end, or by the first failure that no other server can make up for. */
   readonly #end = new AbortController();
 
-  constructor(served: ServedModel, tokenizer: AnswerTokenizer, settings: ServerArmSettings) {
+  constructor(served: LiveModel, tokenizer: AnswerTokenizer, settings: ServerArmSettings) {
     const { concurrency, note } = settings;
     const largest = batchMultiple * concurrency;
     this.#served = served;

@@ -19,7 +19,7 @@ import {
 } from "../runtime/measurement.ts";
 import { meanDivergence } from "./divergence.ts";
 import type { LikelyTokens } from "./engine-adapter.ts";
-import type { ServedModel } from "./served-model.ts";
+import type { LiveModel } from "./live-model.ts";
 import { LostServer } from "./server-error.ts";
 import { inTurn, SwitchedServer } from "./switched-server.ts";
 
@@ -41,7 +41,7 @@ export class ServerLosses implements PatternEvaluator {
   readonly sideBySide: number;
   readonly #windows: readonly Int32Array[];
   readonly #settings: ServerLossSettings;
-  readonly #served: ServedModel;
+  readonly #served: LiveModel;
   readonly #workers: SwitchedServer[];
   readonly #own: Pattern;
   /** Which server a sequence goes to. */
@@ -57,7 +57,7 @@ export class ServerLosses implements PatternEvaluator {
    * @throws InputError for a sequence that the server cannot score, or whose loss no pattern can move, and for the
    *   objective `kl` on an engine that cannot score given tokens
    */
-  constructor(served: ServedModel, windows: readonly Int32Array[], settings: ServerLossSettings) {
+  constructor(served: LiveModel, windows: readonly Int32Array[], settings: ServerLossSettings) {
     this.#served = served;
     this.#windows = windows;
     this.#settings = settings;

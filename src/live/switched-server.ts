@@ -5,7 +5,7 @@
 import { RuntimeFailure } from "../base/errors.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { EngineAdapter, EngineDescription, PatternState } from "./engine-adapter.ts";
-import { numbersOf, type Replica, serverLetters } from "./served-model.ts";
+import { numbersOf, type Replica, serverLetters } from "./live-model.ts";
 import { ServerRestarted } from "./server-error.ts";
 
 /** Restarts of the server that work under one pattern may meet. */

@@ -2,8 +2,8 @@
 import { InputError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import type { Pattern } from "../pattern/pattern.ts";
+import { type LiveModel, serverLetters } from "./live-model.ts";
 import { requireCalls } from "./preflight.ts";
-import { type ServedModel, serverLetters } from "./served-model.ts";
 
 /** Positions between two powers of two of index_topk, and what the pattern changes there. */
 interface PositionRange {
@@ -62,7 +62,7 @@ export function randomPrompts(count: number, length: number, vocabSize: number):
  * @throws InputError for prompts that no pattern changes
  */
 export async function verify(
-  served: ServedModel,
+  served: LiveModel,
   pattern: Pattern,
   prompts: readonly Int32Array[],
   indexTopk: number,

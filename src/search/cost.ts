@@ -4,7 +4,7 @@
  * resumed search and one on another machine decide by the same numbers.
  */
 import { firstDifference, type Pattern } from "../pattern/pattern.ts";
-import type { PatternRequest } from "./events.ts";
+import type { MeasureRequest } from "./events.ts";
 
 export class LayerCost {
   /** Spent so far. */
@@ -25,7 +25,7 @@ export class LayerCost {
   }
 
   /** How many of these evaluations, in their order, keep the total within a budget. */
-  affordable(requests: readonly PatternRequest[], budget: number): number {
+  affordable(requests: readonly MeasureRequest[], budget: number): number {
     let total = this.total;
     const moved = new Set<string>();
     for (const [place, { pattern, base, sequences }] of requests.entries()) {

@@ -10,7 +10,7 @@ import type { PatternSpace } from "./space.ts";
 import type { Stability, StabilityUnknown } from "./stability.ts";
 
 /** A pattern to be measured, and on which sequences. */
-export interface PatternRequest {
+export interface MeasureRequest {
   pattern: Pattern;
   /** Indices, in the order in which the losses are wanted. */
   sequences: readonly number[];
@@ -18,7 +18,7 @@ export interface PatternRequest {
   base: Pattern;
 }
 
-export interface EvaluateContext {
+export interface MeasureContext {
   /** Patterns measured so far that may become the next base, the likeliest first: their states are worth keeping. */
   keep(): readonly Pattern[];
   /** From 1: measure once more what was measured before; absent for the first measurement. */
@@ -32,8 +32,8 @@ export interface EvaluateContext {
  * next when it is asked for.
  */
 export type Evaluate = (
-  requests: readonly PatternRequest[],
-  context: EvaluateContext,
+  requests: readonly MeasureRequest[],
+  context: MeasureContext,
 ) => AsyncIterable<readonly WeightedLoss[]>;
 
 /** An evaluator that measures one pattern after the other. */
@@ -41,7 +41,7 @@ export function oneByOne(
   measure: (
     pattern: Pattern,
     sequences: readonly number[],
-    options: { base: Pattern; keep: readonly Pattern[] } & Omit<EvaluateContext, "keep">,
+    options: { base: Pattern; keep: readonly Pattern[] } & Omit<MeasureContext, "keep">,
   ) => Promise<readonly WeightedLoss[]>,
 ): Evaluate {
   return async function* (requests, { keep, ...context }) {

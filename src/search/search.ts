@@ -19,7 +19,7 @@ import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 import { stabilityOf } from "./stability.ts";
 import { strategies } from "./strategies/strategies.ts";
-import { type SearchMethod, settingsOf } from "./strategy.ts";
+import { type SearchMethod, strategySettings } from "./strategy.ts";
 import { Trials } from "./trials.ts";
 
 /**
@@ -143,7 +143,7 @@ async function* walk(
   trials.frontier.offer(from);
   if (trials.targets.length > 0) {
     let isFirst = true;
-    for await (const event of strategy.run(trials, from, settingsOf(method))) {
+    for await (const event of strategy.run(trials, from, strategySettings(method))) {
       yield event;
       if (event.kind !== "step committed" || !isFirst) continue;
       isFirst = false;

@@ -64,6 +64,6 @@ export interface SearchMethod {
 }
 
 /** All settings of a method's strategy. */
-export function settingsOf({ strategy: { options = [] }, settings = {} }: SearchMethod): StrategySettings {
+export function strategySettings({ strategy: { options = [] }, settings = {} }: SearchMethod): StrategySettings {
   return Object.fromEntries(options.map(({ name, initial }) => [name, settings[name] ?? initial]));
 }

@@ -10,7 +10,7 @@ import { LayerCost } from "./cost.ts";
 import type {
   Evaluate,
   Found,
-  PatternRequest,
+  MeasureRequest,
   Refinement,
   Rehearsal,
   Repetition,
@@ -114,7 +114,7 @@ export class Trials {
    * @throws as `evaluate` does: BudgetSpent after those that the budget allows
    */
   async *evaluateAll(
-    patterns: readonly PatternRequest[],
+    patterns: readonly MeasureRequest[],
     from: Pattern,
   ): AsyncGenerator<SearchEvent, PatternEvaluation[]> {
     const requests = patterns
@@ -243,7 +243,7 @@ export class Trials {
   }
 
   /** Notes the losses of each request in turn; yields for each whether any sequence had to be run for it. */
-  async *#measure(requests: readonly PatternRequest[]): AsyncGenerator<boolean, undefined> {
+  async *#measure(requests: readonly MeasureRequest[]): AsyncGenerator<boolean, undefined> {
     const open = requests.map((request) => ({
       ...request,
       sequences: request.sequences.filter((index) => this.#recall(request.pattern, index) === undefined),
@@ -273,7 +273,7 @@ export class Trials {
     return undefined;
   }
 
-  async #repeat(request: PatternRequest, repeat: number): Promise<readonly WeightedLoss[]> {
+  async #repeat(request: MeasureRequest, repeat: number): Promise<readonly WeightedLoss[]> {
     const again = { keep: () => [], repeat, signal: this.#signal };
     for await (const losses of this.#evaluate([request], again)) return losses;
     return [];

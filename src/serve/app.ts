@@ -13,12 +13,12 @@ import type { ServerContext } from "./server-context.ts";
 import { TokenTexts } from "./token-text.ts";
 import { addTokenizerRoutes } from "./tokenizer-routes.ts";
 
-export type Dialect = "vllm" | "sglang";
+export type ApiDialect = "vllm" | "sglang";
 
 export interface AppSettings {
   apiKey?: string | undefined;
   /** Engines whose routes for development are served as well. */
-  dialects: readonly Dialect[];
+  dialects: readonly ApiDialect[];
   /** Bytes that a request's body may have. */
   bodyBytes: number;
 }

@@ -5,7 +5,7 @@ import { resolvePattern } from "../pattern/schedule.ts";
 import { ApiError } from "./api-error.ts";
 
 /** A pattern under the name that follows the model's: `demo@1/4`. */
-export interface NamedPattern {
+export interface ServedPattern {
   name: string;
   pattern: Pattern;
 }
@@ -18,7 +18,7 @@ export interface ServedPatternsSettings {
   /** The pattern of requests that name none. */
   pattern: Pattern;
   /** Other patterns that have a name. */
-  named: readonly NamedPattern[];
+  named: readonly ServedPattern[];
   /** The pattern of a size such as `1/4`; throws a known error where there is none. */
   ofSize?: (retain: string) => Pattern;
 }
@@ -29,7 +29,7 @@ const quoted = 80;
 export class ServedPatterns {
   readonly model: string;
   readonly indexers: Pattern;
-  readonly named: readonly NamedPattern[];
+  readonly named: readonly ServedPattern[];
   /** The pattern of requests that name none; a switch of `--dev` changes it. */
   current: Pattern;
   readonly #ofSize: ((retain: string) => Pattern) | undefined;

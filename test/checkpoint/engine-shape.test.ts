@@ -12,7 +12,7 @@ import { openTensors } from "../../src/checkpoint/shards.ts";
 import { applyPattern } from "../../src/engines/applied/applied-checkpoint.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { float32, floats, readTensors, type Tensor, writeTensors } from "./tensor-file.ts";
 
 /** Every size differs from the others, and from those of the kernels. */

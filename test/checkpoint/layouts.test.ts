@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullPattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 import { e4m3, float32, floats, readTensors, type Tensor, toE4m3, writeTensors } from "./tensor-file.ts";
 

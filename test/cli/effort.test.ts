@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { buildProgram } from "../../src/cli/program.ts";
 import { applyEffort } from "../../src/cli/search/effort.ts";
-import { methodOf, methodSettings, type StrategyFlags } from "../../src/cli/search/strategy.ts";
+import { methodOf, methodSettings, type StrategyFlags } from "../../src/cli/search/strategy-options.ts";
 
 /** What `search` would do with these words. */
 async function methodFor(...words: string[]) {

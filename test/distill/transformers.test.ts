@@ -7,7 +7,7 @@ import { z } from "zod";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { demoModel } from "../cli/indexcache.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
 

@@ -9,7 +9,7 @@ import { exportModel } from "../../src/graph/exported/export.ts";
 import { inspectModel } from "../../src/graph/exported/inspect.ts";
 import { openModel, verifyWeights } from "../../src/graph/model-folder.ts";
 import { type GraphProto, type ModelProto, ModelProtoSchema } from "../../src/graph/onnx_pb.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
 

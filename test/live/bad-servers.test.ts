@@ -1,8 +1,8 @@
 /** Servers that are not there, not what they should be, or fail in the middle: each ends in one sentence that says so. */
 import type { ServerResponse } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { LiveModel } from "../../src/live/live-model.ts";
 import { preflight } from "../../src/live/preflight.ts";
-import { ServedModel } from "../../src/live/served-model.ts";
 import { parseServers } from "../../src/live/server-address.ts";
 import { ServerLosses } from "../../src/live/server-losses.ts";
 import { randomPrompts, verify } from "../../src/live/verification.ts";
@@ -12,7 +12,7 @@ import { changeRanks, TamperedServer, type Tampering } from "./tampered-server.t
 
 let server: DemoServer;
 const tampered: TamperedServer[] = [];
-const opened: ServedModel[] = [];
+const opened: LiveModel[] = [];
 beforeAll(async () => {
   server = await DemoServer.start({ dialects: ["vllm"] });
 });
@@ -31,10 +31,10 @@ async function behind(tamper: Tampering): Promise<TamperedServer> {
 }
 
 const notes: string[] = [];
-async function open(url: string, settings: { apiKey?: string; timeout?: number } = {}): Promise<ServedModel> {
+async function open(url: string, settings: { apiKey?: string; timeout?: number } = {}): Promise<LiveModel> {
   notes.length = 0;
   const note = (words: string): number => notes.push(words);
-  const served = await ServedModel.open([url], { note, pauses: [5, 10], timeout: 20_000, ...settings });
+  const served = await LiveModel.open([url], { note, pauses: [5, 10], timeout: 20_000, ...settings });
   opened.push(served);
   return served;
 }

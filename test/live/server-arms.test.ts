@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
-import { ServedModel } from "../../src/live/served-model.ts";
+import { LiveModel } from "../../src/live/live-model.ts";
 import { ServerArms } from "../../src/live/server-arms.ts";
 import { type ArmAnswer, Arms, type PromptRequest } from "../../src/runtime/generate/arms.ts";
 import { demoModel } from "../cli/indexcache.ts";
@@ -69,7 +69,7 @@ async function someRequests(): Promise<PromptRequest[]> {
 
 async function open(...urls: string[]): Promise<ServerArms> {
   const note = (words: string): number => notes.push(words);
-  const served = await ServedModel.open(urls, { note, pauses: [10, 20], timeout: 60_000 });
+  const served = await LiveModel.open(urls, { note, pauses: [10, 20], timeout: 60_000 });
   await served.requireSwitchable();
   await served.prepare();
   const arms = new ServerArms(served, tokenizer, { window, concurrency: 2, note });

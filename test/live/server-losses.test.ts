@@ -3,11 +3,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadCalibrationSet } from "../../src/calibration/calibration-set.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
+import { LiveModel } from "../../src/live/live-model.ts";
 import { preflight } from "../../src/live/preflight.ts";
-import { ServedModel } from "../../src/live/served-model.ts";
 import { ServerLosses } from "../../src/live/server-losses.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
 import { demoModel } from "../cli/indexcache.ts";
 import { DemoServer, full, quarter } from "../serve/demo-server.ts";
@@ -36,7 +36,7 @@ afterAll(async () => {
   for (const server of servers) await server.stop();
 });
 
-const open = (...urls: string[]) => ServedModel.open(urls, { note: () => {}, pauses: [10, 20], timeout: 30_000 });
+const open = (...urls: string[]) => LiveModel.open(urls, { note: () => {}, pauses: [10, 20], timeout: 30_000 });
 const settings = { objective: "nll" as const, indexTopk: topk, concurrency: 2, note: () => {} };
 
 /** What our own runtime says of the tokens from position `topk` on. */

@@ -6,14 +6,14 @@ import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern, withShared } from "../../src/pattern/pattern.ts";
 import { Arms } from "../../src/runtime/generate/arms.ts";
-import type { LossSettings } from "../../src/runtime/loss/loss.ts";
+import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { SequenceLoss } from "../../src/runtime/measurement.ts";
 import { fixturePath } from "../oracle.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 // The built program has the program of a child beside it.
 const built = pathToFileURL(join(root, "dist", "runtime", "loss", "loss.js")).href;
-const { openLossEvaluator }: typeof import("../../src/runtime/loss/loss.ts") = await import(built);
+const { openLossEvaluator }: typeof import("../../src/runtime/loss/loss-evaluator.ts") = await import(built);
 
 const windows = [70, 75, 90].map((length, index) =>
   Int32Array.from({ length }, (_, position) => 3 + ((index * 57 + position * (position + 31)) % 80)),

@@ -10,7 +10,7 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { uniformPattern } from "../../src/pattern/schedule.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
 

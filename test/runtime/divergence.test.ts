@@ -4,7 +4,7 @@ import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, withShared } from "../../src/pattern/pattern.ts";
-import type { LossSettings } from "../../src/runtime/loss/loss.ts";
+import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
 import { OwnDistributions } from "../../src/runtime/loss/own-distributions.ts";
 import type { Measurement, PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle } from "../oracle.ts";
@@ -18,7 +18,7 @@ const few = 5;
 
 let model: ModelFolder;
 let full: Pattern;
-let openLossEvaluator: typeof import("../../src/runtime/loss/loss.ts").openLossEvaluator;
+let openLossEvaluator: typeof import("../../src/runtime/loss/loss-evaluator.ts").openLossEvaluator;
 
 beforeAll(async () => {
   ({ openLossEvaluator } = await import(built));

@@ -6,13 +6,13 @@ import { pathToFileURL } from "node:url";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
-import type { LossSettings } from "../../src/runtime/loss/loss.ts";
+import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
 import { EarlyProcesses } from "../../src/runtime/process/early-processes.ts";
 import { tinyModel } from "../cli/indexcache.ts";
 
 const built = join(import.meta.dirname, "..", "..", "dist");
-const { foreseeLosses, openLossEvaluator }: typeof import("../../src/runtime/loss/loss.ts") = await import(
+const { foreseeLosses, openLossEvaluator }: typeof import("../../src/runtime/loss/loss-evaluator.ts") = await import(
   pathToFileURL(join(built, "runtime", "loss", "loss.js")).href
 );
 

@@ -8,7 +8,7 @@ import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern, withShared } from "../../src/pattern/pattern.ts";
-import type { LossSettings } from "../../src/runtime/loss/loss.ts";
+import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { EvaluateOptions, PatternEvaluator, RowExecutions } from "../../src/runtime/measurement.ts";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath } from "../oracle.ts";
@@ -23,7 +23,7 @@ const plenty = 2 ** 30;
 const built = pathToFileURL(join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss.js")).href;
 
 let model: ModelFolder;
-let openLossEvaluator: typeof import("../../src/runtime/loss/loss.ts").openLossEvaluator;
+let openLossEvaluator: typeof import("../../src/runtime/loss/loss-evaluator.ts").openLossEvaluator;
 let full: Pattern;
 /** By pattern, the loss of every window without any reuse. */
 const wanted = new Map<Pattern, number[]>();

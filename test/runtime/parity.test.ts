@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { fullLayers, isFull, sourceLayer } from "../../src/pattern/pattern.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { type SelectedKeys, StageModel } from "../../src/runtime/stages/stage-model.ts";
 import { copyFixture } from "../checkpoint/safetensors-file.ts";

@@ -1,7 +1,7 @@
 /** Index scores tie exactly (at 0, by ReLU): torch takes any of the tied keys, ONNX Runtime on CPU the lowest index. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { StageModel } from "../../src/runtime/stages/stage-model.ts";
 import { fixturePath, largestDifference, readOracle } from "../oracle.ts";

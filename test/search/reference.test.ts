@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { oneByOne, type SearchResult } from "../../src/search/events.ts";
 import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";

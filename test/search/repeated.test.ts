@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { WeightedLoss } from "../../src/base/estimate.ts";
 import { type Pattern, parsePattern, sourceLayer } from "../../src/pattern/pattern.ts";
-import { type Evaluate, oneByOne, type PatternRequest, type SearchResult } from "../../src/search/events.ts";
+import { type Evaluate, type MeasureRequest, oneByOne, type SearchResult } from "../../src/search/events.ts";
 import type { Recall } from "../../src/search/losses.ts";
 import { search } from "../../src/search/search.ts";
 import { PatternSpace } from "../../src/search/space.ts";
@@ -102,7 +102,7 @@ describe("a noisy evaluator", () => {
     const recording: Evaluate = async function* (requests, context) {
       let at = 0;
       for await (const losses of evaluate(requests, context)) {
-        const { pattern, sequences: some } = requests[at++] as PatternRequest;
+        const { pattern, sequences: some } = requests[at++] as MeasureRequest;
         const key = context.repeat === undefined ? pattern : `${pattern}#${context.repeat}`;
         const of = known.get(key) ?? new Map<number, WeightedLoss>();
         for (const [place, index] of some.entries()) of.set(index, losses[place] as WeightedLoss);

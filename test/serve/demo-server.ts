@@ -3,8 +3,8 @@ import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
 import { ModelRunner } from "../../src/serve/model-runner.ts";
+import { ModelServer, type ServerSettings } from "../../src/serve/model-server.ts";
 import { ServedPatterns } from "../../src/serve/served-patterns.ts";
-import { ModelServer, type ServerSettings } from "../../src/serve/server.ts";
 import { demoModel } from "../cli/indexcache.ts";
 
 export const quarter = parsePattern("FSSSFSSSFSSS");

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
-import { openLossEvaluator } from "../../src/runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { DemoServer, full, meanLoss, quarter } from "./demo-server.ts";
 

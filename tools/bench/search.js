@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { packWindows } from "../../dist/calibration/windows.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { fullPattern } from "../../dist/pattern/pattern.js";
-import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss-evaluator.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { parseRetain } from "../../dist/search/retain.js";
 import { rehearse, search } from "../../dist/search/search.js";

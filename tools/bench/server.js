@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss-evaluator.js";
 import { requireExecutions } from "../executions.js";
 import { calibrationWindows } from "./search.js";
 

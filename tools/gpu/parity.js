@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
-import { openLossEvaluator } from "../../dist/runtime/loss/loss.js";
+import { openLossEvaluator } from "../../dist/runtime/loss/loss-evaluator.js";
 import { oneByOne } from "../../dist/search/events.js";
 import { search as searchPatterns } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";

@@ -4,7 +4,7 @@
  */
 import type { NormGate, Weight } from "../weights.ts";
 import type { Architecture, LayerBinder } from "./architecture.ts";
-import { dsaLayer } from "./dsa-layer.ts";
+import { dsaLayer } from "./dsa-layer-weights.ts";
 
 export const axk2: Architecture = {
   className: "AXK2",

@@ -1,6 +1,6 @@
 /** DeepSeek-V3.2 (transformers' DeepseekV32Config and DeepseekV32DecoderLayer). */
 import type { Architecture } from "./architecture.ts";
-import { dsaLayer } from "./dsa-layer.ts";
+import { dsaLayer } from "./dsa-layer-weights.ts";
 
 export const deepseekV32: Architecture = {
   className: "DeepseekV32",

@@ -1,6 +1,6 @@
 /** GLM-5 (transformers' GlmMoeDsaConfig and GlmMoeDsaDecoderLayer). */
 import type { Architecture } from "./architecture.ts";
-import { dsaLayer } from "./dsa-layer.ts";
+import { dsaLayer } from "./dsa-layer-weights.ts";
 
 export const glmMoeDsa: Architecture = {
   className: "GlmMoeDsa",

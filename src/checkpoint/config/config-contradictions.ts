@@ -3,7 +3,7 @@ import { InputError } from "../../base/errors.ts";
 import { type Pattern, parsePattern, requireLayers } from "../../pattern/pattern.ts";
 import { DEFAULT_FREQUENCY_OFFSET, frequencyPattern } from "../../pattern/schedule.ts";
 import type { RawConfig } from "./config-schema.ts";
-import { hasTwoRopes, ropeFieldsOf } from "./rope.ts";
+import { hasTwoRopes, ropeFieldsOf } from "./rope-parameters.ts";
 
 type PatternField = "indexer_types" | "index_topk_pattern" | "index_topk_freq";
 

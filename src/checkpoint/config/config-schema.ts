@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { float32, sizeUpTo } from "./numbers.ts";
-import { ropeSchema } from "./rope.ts";
+import { ropeSchema } from "./rope-parameters.ts";
 
 /** The largest sizes that are believed. The largest models of today have 128 layers and vocabularies of 262,144. */
 export const largestSizes = {

@@ -12,11 +12,11 @@ import type { Architecture } from "../architectures/architecture.ts";
 import { architectures, type ModelType } from "../architectures/architectures.ts";
 import { downloadHint, modelName } from "../hub-cache.ts";
 import { type Quantization, readQuantization } from "../quantization.ts";
-import { identifyConfig } from "./architecture.ts";
 import { describeContradictions, ownPattern } from "./config-contradictions.ts";
 import { configSchema, largestSizes, type RawConfig } from "./config-schema.ts";
+import { identifyConfig } from "./identified-config.ts";
 import { sizeUpTo } from "./numbers.ts";
-import { type RopeParameters, readRopeParameters } from "./rope.ts";
+import { type RopeParameters, readRopeParameters } from "./rope-parameters.ts";
 
 /** Eps of q_a_layernorm, kv_a_layernorm and the indexer's k_norm: transformers ignores `rms_norm_eps` there. */
 export const latentNormEps = 1e-6;

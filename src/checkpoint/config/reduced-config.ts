@@ -3,7 +3,7 @@
  * smaller vocabulary. Attention and indexer keep their shapes.
  */
 import { UsageError } from "../../base/errors.ts";
-import { identifyConfig } from "./architecture.ts";
+import { identifyConfig } from "./identified-config.ts";
 import { type DsaConfig, parseModelConfig } from "./model-config.ts";
 
 /** What is to be made smaller; absent ones stay. */

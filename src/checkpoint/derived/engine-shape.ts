@@ -16,7 +16,7 @@ import { quantizationHint } from "../quantization.ts";
 import type { CheckpointTensors } from "../shards.ts";
 import { layerOf } from "../tensor-names.ts";
 import type { DerivedTensor } from "./derived-checkpoint.ts";
-import { type FileTensor, type Sources, type Spread, spreadTensor, spreadTypes } from "./spread-tensor.ts";
+import { type FileTensor, type Sources, spreadTensor, spreadTypes, type TensorSpread } from "./spread-tensor.ts";
 
 /** What the kernels take, whatever the model. */
 const kernel = { latent: 512, rope: 64, nope: 128, value: 128, indexDim: 128, topkStep: 128 } as const;
@@ -181,7 +181,7 @@ function requireSameRope({ rope: native }: DsaConfig, { rope: padded }: DsaConfi
 }
 
 /** By the part of a layer's attention: where its rows and columns go. */
-function spreadsOf(native: DsaConfig, sizes: Sizes, doublings: number): ReadonlyMap<string, Spread> {
+function spreadsOf(native: DsaConfig, sizes: Sizes, doublings: number): ReadonlyMap<string, TensorSpread> {
   const { qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, kvLoraRank: latent } = native;
   const { numAttentionHeads: heads, indexNHeads, indexHeadDim } = native;
   const rotated = rotarySources(rope, true);
@@ -191,7 +191,7 @@ function spreadsOf(native: DsaConfig, sizes: Sizes, doublings: number): Readonly
   const queryDims = joined([within(nope), nope], [rotated, rope]);
   const valueDims = within(value);
   const { queries, keys } = indexSources(rope, indexHeadDim, native.indexerRopeInterleave);
-  const parts: [string, Spread][] = [
+  const parts: [string, TensorSpread][] = [
     ["q_b_proj.weight", { rows: byHead(queryDims, nope + rope, heads, sizes.heads), doublings }],
     ["kv_a_proj_with_mqa.weight", { rows: compressed }],
     ["kv_a_proj_with_mqa.bias", { rows: compressed }],
@@ -272,7 +272,7 @@ function attentionPart(name: string, layers: number): string | undefined {
 function requirePlainTensors(
   native: DsaConfig,
   checkpoint: CheckpointTensors,
-  spreads: ReadonlyMap<string, Spread>,
+  spreads: ReadonlyMap<string, TensorSpread>,
 ): void {
   const holds = (layer: number): boolean =>
     checkpoint.tensors.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`);

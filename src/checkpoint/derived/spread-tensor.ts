@@ -10,7 +10,7 @@ import type { DerivedTensor, FileRange } from "./derived-checkpoint.ts";
 /** For each row (or column) of the result the one of the source that it is a copy of; -1 for zeros. */
 export type Sources = Int32Array;
 
-export interface Spread {
+export interface TensorSpread {
   rows: Sources;
   /** Absent where columns stay as they are. */
   columns?: Sources;
@@ -33,14 +33,17 @@ const blockBytes = 4 << 20;
  * @param tensor a vector, or a matrix `[rows, columns]`, in one of `spreadTypes`; read when the result is written
  * @returns the tensor of `rows.length` rows
  */
-export function spreadTensor(tensor: FileTensor, spread: Spread): DerivedTensor {
+export function spreadTensor(tensor: FileTensor, spread: TensorSpread): DerivedTensor {
   const { name, dtype, shape } = tensor;
   const width = spread.columns?.length ?? shape[1];
   const size = width === undefined ? [spread.rows.length] : [spread.rows.length, width];
   return { name, dtype, shape: size, data: () => spreadBlocks(tensor, spread) };
 }
 
-async function* spreadBlocks(tensor: FileTensor, { rows, columns, doublings = 0 }: Spread): AsyncGenerator<Uint8Array> {
+async function* spreadBlocks(
+  tensor: FileTensor,
+  { rows, columns, doublings = 0 }: TensorSpread,
+): AsyncGenerator<Uint8Array> {
   const source = await elementsOf(tensor);
   multiply(tensor, source, doublings);
   const across = tensor.shape[1] ?? 1;

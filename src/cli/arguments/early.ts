@@ -6,7 +6,7 @@ import { chooseLength } from "../../calibration/calibration-set.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { armsProgram, foreseeArms } from "../../runtime/generate/parallel-arms.ts";
-import { foreseeLosses, type LossPlace, type LossSettings } from "../../runtime/loss/loss.ts";
+import { foreseeLosses, type LossPlace, type LossSettings } from "../../runtime/loss/loss-evaluator.ts";
 import { lossProgram } from "../../runtime/loss/parallel-loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { EarlyProcesses } from "../../runtime/process/early-processes.ts";

@@ -7,7 +7,7 @@ import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { type DistillDisplay, DistillProgress } from "../../report/distill/distill-progress.ts";
 import { formatBytes } from "../../report/quantities.ts";
-import { openLossEvaluator } from "../../runtime/loss/loss.ts";
+import { openLossEvaluator } from "../../runtime/loss/loss-evaluator.ts";
 import type { ComputeDevice, Measurement } from "../../runtime/measurement.ts";
 import type { IndexerParameters } from "../../runtime/training/gradient-session.ts";
 import { resumeCommand, withResume } from "../console/interruption.ts";

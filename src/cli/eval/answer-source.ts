@@ -7,7 +7,7 @@ import type { Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../../runtime/device/frame-choice.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { openArms } from "../../runtime/generate/parallel-arms.ts";
-import type { LossPlace } from "../../runtime/loss/loss.ts";
+import type { LossPlace } from "../../runtime/loss/loss-evaluator.ts";
 import type { ComputeDevice, Dtype } from "../../runtime/measurement.ts";
 import type { EarlyProcesses } from "../../runtime/process/early-processes.ts";
 import { runtimeName } from "../../runtime/session/runtime-name.ts";

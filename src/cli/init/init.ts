@@ -22,7 +22,7 @@ import {
   checkRetain,
   checkText,
   DEMO,
-} from "./answers.ts";
+} from "./init-answers.ts";
 import { Questions } from "./questions.ts";
 
 interface InitFlags {

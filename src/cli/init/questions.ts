@@ -4,7 +4,7 @@ import { text as askText, isCancel, log, select } from "@clack/prompts";
 import { IndexCacheError, InterruptedError } from "../../base/errors.ts";
 import { escapeControls } from "../../base/quoted.ts";
 import type { Terminal } from "../console/terminal.ts";
-import type { Checked } from "./answers.ts";
+import type { Checked } from "./init-answers.ts";
 
 interface TextQuestion<T> {
   /** The answer of an option: it is checked, and not asked for. */

@@ -2,8 +2,8 @@
 import { UsageError } from "../../base/errors.ts";
 import type { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
+import { type LiveModel, numbersOf, serverLetters } from "../../live/live-model.ts";
 import { preflight } from "../../live/preflight.ts";
-import { numbersOf, type ServedModel, serverLetters } from "../../live/served-model.ts";
 import { ServerArms } from "../../live/server-arms.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import { randomPrompts } from "../../live/verification.ts";
@@ -51,7 +51,7 @@ export async function serverAnswers(
   };
 }
 
-function notesOn({ description, replicas }: ServedModel, samples: boolean): string[] {
+function notesOn({ description, replicas }: LiveModel, samples: boolean): string[] {
   const { title, servedModel } = description;
   const servers = replicas.length === 1 ? "" : ` on ${replicas.length} servers`;
   return [
@@ -65,7 +65,7 @@ function notesOn({ description, replicas }: ServedModel, samples: boolean): stri
 }
 
 /** @throws UsageError for a pattern that the server cannot run, before anything long begins */
-function requireServable(served: ServedModel, pattern: Pattern): void {
+function requireServable(served: LiveModel, pattern: Pattern): void {
   for (const { description } of served.replicas) serverLetters(pattern, description);
   const start = served.pinned.find((layer) => !isFull(pattern, layer));
   if (start === undefined) return;
@@ -76,7 +76,7 @@ function requireServable(served: ServedModel, pattern: Pattern): void {
 
 /** Whether patterns reach the model, before hours are spent on arms that are all the same. */
 async function tellPreflight(
-  served: ServedModel,
+  served: LiveModel,
   model: ModelDescription,
   concurrency: number,
   window: number,

@@ -1,6 +1,7 @@
 /** `indexcache loss --server`: the loss of one pattern on a running engine. */
+
+import { numbersOf } from "../../live/live-model.ts";
 import { requireCalls } from "../../live/preflight.ts";
-import { numbersOf } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../../report/loss-report.ts";
 import { type MixFlags, openCalibrationMix } from "../arguments/calibration-mix.ts";

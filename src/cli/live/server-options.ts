@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
-import { ServedModel } from "../../live/served-model.ts";
+import { LiveModel } from "../../live/live-model.ts";
 import { parseServers } from "../../live/server-address.ts";
 import { numberUpTo, positiveNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
@@ -102,9 +102,9 @@ export async function openServers(
   model: ModelDescription,
   note: (words: string) => void,
   signal: AbortSignal,
-): Promise<ServedModel> {
+): Promise<LiveModel> {
   const urls = parseServers(flags.server, flags.allowRemote === true);
-  const served = await ServedModel.open(
+  const served = await LiveModel.open(
     urls,
     {
       apiKey: flags.apiKey,
@@ -131,8 +131,8 @@ export async function openForALook(
   flags: ConnectionFlags,
   note: (words: string) => void,
   signal: AbortSignal,
-): Promise<ServedModel> {
-  return await ServedModel.open(
+): Promise<LiveModel> {
+  return await LiveModel.open(
     parseServers(url, flags.allowRemote === true),
     { apiKey: flags.apiKey, timeout: flags.timeout * 1000, pauses: shortPauses, onRetry: note, note },
     signal,

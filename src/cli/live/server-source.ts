@@ -2,8 +2,8 @@
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
+import { type LiveModel, numbersOf } from "../../live/live-model.ts";
 import { type Preflight, preflight } from "../../live/preflight.ts";
-import { numbersOf, type ServedModel } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { LossSource } from "../loss-source.ts";
@@ -13,7 +13,7 @@ import { describePreflight, describeServer } from "./server-words.ts";
 
 /** A server that is open, before it is known what is to be measured there. */
 export interface OpenServer {
-  served: ServedModel;
+  served: LiveModel;
   /** @param measured indices of the sequences that the preflight measures */
   source(set: CalibrationSet, measured: readonly number[]): LossSource;
 }
@@ -70,7 +70,7 @@ export async function openServer(
   return { served, source };
 }
 
-function serverRecord(served: ServedModel, scoredFrom: number, noise: number): PatternFile["server"] {
+function serverRecord(served: LiveModel, scoredFrom: number, noise: number): PatternFile["server"] {
   const { engine, title, servedModel, tensorParallel, pipelineParallel, dtype, kvCacheDtype, headDtype } =
     served.description;
   return {

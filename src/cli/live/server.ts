@@ -1,8 +1,8 @@
 /** `indexcache server URL`: what runs there, whether patterns act, and the pattern back after a run that was killed. */
 import type { Command } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
+import { type LiveModel, leftBehind } from "../../live/live-model.ts";
 import { type Preflight, preflight, sparsestPattern } from "../../live/preflight.ts";
-import { leftBehind, type ServedModel } from "../../live/served-model.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import { randomPrompts, type Verification, verify } from "../../live/verification.ts";
 import { countFull, type Pattern, parsePattern } from "../../pattern/pattern.ts";
@@ -85,7 +85,7 @@ async function look(url: string, flags: LookFlags, signal: AbortSignal): Promise
   }
 }
 
-async function restore(served: ServedModel, flags: LookFlags, terminal: Terminal): Promise<void> {
+async function restore(served: LiveModel, flags: LookFlags, terminal: Terminal): Promise<void> {
   const { description } = served;
   const before = description.state.letters;
   const done = await served.restore(true);
@@ -100,7 +100,7 @@ async function restore(served: ServedModel, flags: LookFlags, terminal: Terminal
   );
 }
 
-async function show(served: ServedModel, flags: LookFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+async function show(served: LiveModel, flags: LookFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
   const { description, replicas } = served;
   const running = await replicas[0]?.adapter.running(signal);
   let found: Preflight | undefined;
@@ -122,7 +122,7 @@ async function show(served: ServedModel, flags: LookFlags, terminal: Terminal, s
   );
 }
 
-function fieldsOf(served: ServedModel, running: number | undefined, found: Preflight | undefined) {
+function fieldsOf(served: LiveModel, running: number | undefined, found: Preflight | undefined) {
   const { description } = served;
   const { title, servedModel, layers, indexTopk, state, tensorParallel, pipelineParallel, obstacles } = description;
   const full = countFull(state.letters);
@@ -147,7 +147,7 @@ function fieldsOf(served: ServedModel, running: number | undefined, found: Prefl
 }
 
 async function verifyPattern(
-  served: ServedModel,
+  served: LiveModel,
   flags: LookFlags,
   terminal: Terminal,
   signal: AbortSignal,
@@ -177,7 +177,7 @@ async function verifyPattern(
 }
 
 async function patternOf(
-  served: ServedModel,
+  served: LiveModel,
   { pattern }: LookFlags,
   model: Awaited<ReturnType<typeof openServedFolder>> | undefined,
 ): Promise<Pattern> {
@@ -194,7 +194,7 @@ async function patternOf(
 
 /** Text where it is given, else random tokens, as long as the server takes. */
 async function promptsFor(
-  served: ServedModel,
+  served: LiveModel,
   flags: LookFlags,
   terminal: Terminal,
   signal: AbortSignal,

@@ -6,7 +6,7 @@ import { withoutUndefined } from "../../base/without-undefined.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { PatternSpace } from "../../search/space.ts";
-import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
+import { type SearchMethod, strategySettings } from "../../search/strategy.ts";
 import { layerCount } from "../arguments/options.ts";
 
 export interface ConstraintFlags {
@@ -60,7 +60,7 @@ export function patternSpaceOf(
   if (stages !== undefined && engine !== undefined) {
     pin(requiredFull(engine, stageStarts(engine, layers, stages)), `--pipeline-stages ${stages} --engine ${engine}`);
   }
-  pin(method.strategy.pinned?.(start, settingsOf(method)) ?? [], `--strategy ${method.strategy.name}`);
+  pin(method.strategy.pinned?.(start, strategySettings(method)) ?? [], `--strategy ${method.strategy.name}`);
   return new PatternSpace(start, { pinned, ...(maxSharedRun === undefined ? {} : { maxSharedRun }) });
 }
 

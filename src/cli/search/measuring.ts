@@ -6,7 +6,7 @@ import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { executionsRecord } from "../../report/search/search-report.ts";
 import type { Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
-import type { Evaluate, PatternRequest } from "../../search/events.ts";
+import type { Evaluate, MeasureRequest } from "../../search/events.ts";
 import type { Recall } from "../../search/losses.ts";
 
 export class Measuring {
@@ -104,7 +104,7 @@ export class Measuring {
   /** Every measurement is in the journal before the next one is asked for. */
   async *#measureAll(
     evaluator: PatternEvaluator,
-    requests: readonly PatternRequest[],
+    requests: readonly MeasureRequest[],
     { repeat, ...context }: Parameters<Evaluate>[1],
   ): AsyncGenerator<JournalEntry["sequences"]> {
     let place = 0;

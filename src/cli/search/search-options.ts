@@ -21,7 +21,7 @@ import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
 import { addEffortOption, type EffortName } from "./effort.ts";
 import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
-import { addStrategyOptions, type StrategyFlags } from "./strategy.ts";
+import { addStrategyOptions, type StrategyFlags } from "./strategy-options.ts";
 
 export interface SearchFlags
   extends MixFlags,

@@ -20,7 +20,7 @@ import type { Terminal } from "../console/terminal.ts";
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
 import type { SearchWork } from "./search.ts";
 import { type SearchFlags, splitSequences } from "./search-options.ts";
-import { methodOf, methodSettings } from "./strategy.ts";
+import { methodOf, methodSettings } from "./strategy-options.ts";
 
 interface Planned extends SearchWork {
   evaluator: PatternEvaluator;

@@ -63,7 +63,7 @@ import { addMergeCommand } from "./search-merge.ts";
 import { addSearchOptions, type SearchFlags, splitSequences } from "./search-options.ts";
 import { showPlan, showPlanOfConfig } from "./search-plan.ts";
 import { showStatus } from "./search-status.ts";
-import { methodOf, methodSettings, strategyLines } from "./strategy.ts";
+import { methodOf, methodSettings, strategyLines } from "./strategy-options.ts";
 
 const TICK_MS = 1000;
 

@@ -17,7 +17,7 @@ import { type EnglishWords, readEnglishWords } from "./english-words.ts";
 import { type Essays, readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
 import { type RulerOptions, rulerOptions } from "./options.ts";
-import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./questions.ts";
+import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./question-answering.ts";
 import { goldAnswerAfter, RULER_VERSION, type RulerTask } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";

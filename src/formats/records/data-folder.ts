@@ -16,7 +16,7 @@ export interface LeftOut {
   reason: string;
 }
 
-export interface Selection {
+export interface FileChoice {
   /** Only files of this split, by their names: `train`, `test`, `validation`. */
   split?: string | undefined;
   /** Do plain text files count as data? */
@@ -89,7 +89,7 @@ async function snapshotOf(folder: string): Promise<string> {
 export function chooseFiles<T extends { name: string }>(
   files: readonly T[],
   where: string,
-  { split, takesText }: Selection,
+  { split, takesText }: FileChoice,
 ): { chosen: T[]; leftOut: LeftOut[] } {
   const leftOut: LeftOut[] = [];
   const data = files.filter((file) => {

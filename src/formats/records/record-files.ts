@@ -11,7 +11,7 @@ import { decodeUtf8, splitLines } from "../lines.ts";
 import { MOST_LEVELS, nestsDeeperThan, TOO_DEEP } from "../validation.ts";
 import { gunzip, inUtf8, type PeekedStream, peek, readAll } from "./byte-streams.ts";
 import { readCsvRows } from "./csv-rows.ts";
-import { chooseFiles, type LeftOut, listFolder, MOST_FILES, type Selection } from "./data-folder.ts";
+import { chooseFiles, type FileChoice, type LeftOut, listFolder, MOST_FILES } from "./data-folder.ts";
 import { detectFormat, unpackedName } from "./data-format.ts";
 import { splitJsonValues } from "./json-values.ts";
 import { readParquetRows } from "./parquet.ts";
@@ -59,7 +59,7 @@ const MOST_BLANK_LINES = 2 ** 20;
  * The data of a path: a file, the files of a folder, or those of a zip.
  * @throws InputError where there is none, or the path cannot be read
  */
-export async function openDataSet(path: string, selection: Selection): Promise<DataSet> {
+export async function openDataSet(path: string, selection: FileChoice): Promise<DataSet> {
   if (!(await attemptRead(`"${path}"`, () => stat(path))).isDirectory()) {
     const leftOut: LeftOut[] = [];
     const sources = await openFile({ name: basename(path), path }, selection, leftOut);
@@ -79,7 +79,7 @@ function toRecordFile(source: Source): RecordFile {
 /** A file, or the files of a zip. */
 async function openFile(
   { name, path }: { name: string; path: string },
-  selection: Selection,
+  selection: FileChoice,
   leftOut: LeftOut[],
 ): Promise<Source[]> {
   const what = `file "${path}"`;

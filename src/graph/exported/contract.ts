@@ -32,6 +32,12 @@ const selected = "selected_keys";
 
 const float = (name: string, ...shape: Dimension[]): TensorSpec => ({ name, type: OnnxType.float, shape });
 
+/** Layers `from` to `to` of a model, the last one not among them. */
+export interface LayerRange {
+  from: number;
+  to: number;
+}
+
 /** Width of a latent row: the normed c_kv joined with the rotated k_pe. */
 export function latentWidth(config: DsaConfig): number {
   return config.kvLoraRank + config.qkRopeHeadDim;

@@ -13,6 +13,7 @@ import {
   fullModelSpec,
   type GraphSpec,
   hiddenStates,
+  type LayerRange,
   newIndexerKey,
   newLatent,
   pastIndexerKey,
@@ -28,12 +29,6 @@ import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
 import { embedding, logits } from "./head.ts";
 import { type ChunkRows, chunkRows, pastFrame } from "./past-frame.ts";
-
-/** Layers `from` to `to` of a model, the last one not among them. */
-export interface LayerRange {
-  from: number;
-  to: number;
-}
 
 /**
  * Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. Between

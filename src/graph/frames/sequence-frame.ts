@@ -21,17 +21,17 @@ import {
 import { indexScores, tieStep, topk } from "../layer/lightning-indexer.ts";
 import type { ModelGraph } from "../model-graph.ts";
 import {
-  type Chunk,
   inOrder,
   isWrittenOut,
   overChunks,
+  type QueryChunk,
   restOfAllRows,
   type SequenceContext,
   selectsKeys,
 } from "./sequence-rows.ts";
 import { rankingsBytes, readableKeys, scoreBlocks } from "./sequence-sizes.ts";
 
-export function sequenceFrame(graph: ModelGraph, context: SequenceContext): LayerFrame<Chunk> {
+export function sequenceFrame(graph: ModelGraph, context: SequenceContext): LayerFrame<QueryChunk> {
   const { config, shape, kernels, cos, sin, positions } = context;
   return {
     graph,
@@ -63,7 +63,7 @@ function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value
   const order = graph.node("Mul", [graph.cast(range, OnnxType.float), graph.float(tieStep)]);
   const k = config.indexTopk;
 
-  const score = (chunk: Chunk, { queries, weights }: IndexQueries): Value => {
+  const score = (chunk: QueryChunk, { queries, weights }: IndexQueries): Value => {
     const { graph: inside, seen: visibleKeys } = chunk;
     // Only keys up to the end of the chunk are scored; top-k needs as many as it selects.
     const end = inside.node("Unsqueeze", [inside.node("Max", [visibleKeys, inside.int(k)]), inside.int([0])]);
@@ -92,7 +92,7 @@ function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value
     const visible = inside.node("Where", [future, inside.float(Number.NEGATIVE_INFINITY), ranked]);
     return inside.cast(topk(inside, visible, inside.int([k]))[1], OnnxType.int32);
   };
-  return (chunk: Chunk, ask: (inside: Chunk) => IndexQueries): Value => {
+  return (chunk: QueryChunk, ask: (inside: QueryChunk) => IndexQueries): Value => {
     const scored = (inside: ModelGraph) => score({ ...chunk, graph: inside }, ask({ ...chunk, graph: inside }));
     // A chunk that ends within the first `index_topk` rows selects every key that it sees: these indices need no scores.
     const first = (inside: ModelGraph) => {
@@ -107,7 +107,7 @@ function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value
  * What is added to a chunk's index scores, float32 `[rows, keys]`: the order of ties, and minus infinity in the future. It is
  * the same in every layer, and made once where there is room for it.
  */
-function rankingOf(graph: ModelGraph, context: SequenceContext, chunk: Chunk): Value | undefined {
+function rankingOf(graph: ModelGraph, context: SequenceContext, chunk: QueryChunk): Value | undefined {
   const { config, shape, positions } = context;
   const { end, count } = chunk;
   if (end === undefined || rankingsBytes(context) === 0) return undefined;
@@ -133,7 +133,7 @@ function firstChunks(context: SequenceContext): number {
 
 /** Picks by the keys that a chunk sees: before the run where their number is known, in it otherwise. */
 function byEnd(
-  { graph, seen, end }: Chunk,
+  { graph, seen, end }: QueryChunk,
   most: number,
   upTo: (inside: ModelGraph) => Value,
   beyond: (inside: ModelGraph) => Value,
@@ -166,7 +166,7 @@ function keepLatents(graph: ModelGraph, context: SequenceContext, layer: LayerWe
   const readable = readableKeys(context);
   const { expanded, ordered } = orderedKeys(graph, context, layer, fresh);
   const latent = readable === shape.length ? undefined : joinLatents(graph, ordered);
-  return (chunk: Chunk, queries: Value, everyRows: Value | undefined): Value => {
+  return (chunk: QueryChunk, queries: Value, everyRows: Value | undefined): Value => {
     // Cut out where it is read: what nobody reads runs last, and all that it is made of stays until then.
     let own: Value | undefined;
     const selected =
@@ -193,7 +193,7 @@ function keepLatents(graph: ModelGraph, context: SequenceContext, layer: LayerWe
 
 /** Attention over expanded keys under a bias, `[chunk rows, H * dv]`. */
 function readAll(
-  chunk: Chunk,
+  chunk: QueryChunk,
   context: SequenceContext,
   { keys, values }: ExpandedKeys,
   queries: Value,
@@ -222,7 +222,7 @@ function readAll(
 
 /** 0 at the keys that a row reads and the lowest number elsewhere, `[rows, keys]`. */
 function biasOf(
-  { graph, end, count }: Chunk,
+  { graph, end, count }: QueryChunk,
   { config, shape }: SequenceContext,
   keys: number,
   row: (inside: ModelGraph) => Value,
@@ -251,7 +251,7 @@ function futureBias(graph: ModelGraph, keys: number, row: Value): Value {
 }
 
 /** Keys after the chunk's end are not read at all: the bounds of what is, in the form that the provider runs well. */
-function keyBounds({ graph, seen }: Chunk, context: SequenceContext): Value {
+function keyBounds({ graph, seen }: QueryChunk, context: SequenceContext): Value {
   const { shape, kernels } = context;
   const { batch, chunkRows } = shape;
   if (kernels.keyBounds === "slices") return "";

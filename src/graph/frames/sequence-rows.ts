@@ -60,7 +60,7 @@ export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShap
 }
 
 /** One chunk of query rows: the graph to add to, and what it covers. */
-export interface Chunk extends Queries {
+export interface QueryChunk extends Queries {
   /** Rows of each sequence. */
   count: number;
   /** int64 `[chunk rows]`. */
@@ -75,16 +75,16 @@ export interface Chunk extends Queries {
 export function overChunks(
   graph: ModelGraph,
   { config, shape, kernels, cos, sin, positions }: SequenceContext,
-  body: (chunk: Chunk) => Value,
+  body: (chunk: QueryChunk) => Value,
   { first = 0 }: { first?: number } = {},
 ): Value {
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
   const chunkOf = (
-    { graph: inner, rows, count = chunkRows }: Pick<Chunk, "graph" | "rows"> & { count?: number },
+    { graph: inner, rows, count = chunkRows }: Pick<QueryChunk, "graph" | "rows"> & { count?: number },
     seen: Value,
     end: number | undefined,
-  ): Chunk => {
+  ): QueryChunk => {
     let own: Value | undefined;
     const ownPositions = (): Value => {
       own ??= rows(positions);

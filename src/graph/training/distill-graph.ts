@@ -9,7 +9,7 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { IndexerWeights, LayerWeights, ModelWeights, Weight } from "../../checkpoint/weights.ts";
-import type { GraphSpec, TensorSpec } from "../exported/contract.ts";
+import type { GraphSpec, LayerRange, TensorSpec } from "../exported/contract.ts";
 import { sequenceContext } from "../frames/sequence-graph.ts";
 import type { SequenceContext, SequenceShape } from "../frames/sequence-rows.ts";
 import type { Value } from "../graph-builder.ts";
@@ -20,7 +20,7 @@ import type { ModelProto } from "../onnx_pb.ts";
 import { attentionTarget, type TargetWeight } from "./attention-target.ts";
 import { type IndexScores, indexerGradient, trainedScores } from "./indexer-gradient.ts";
 import type { QueryRows } from "./query-rows.ts";
-import { fromBfloat16Bits, type LayerRange, type StatesType, statesAfter } from "./range-graph.ts";
+import { fromBfloat16Bits, type StatesType, statesAfter } from "./range-graph.ts";
 
 /** Where a step finds the states that enter its layers: it is fed with all of them, or runs the layers from the first on. */
 export const stepStates = ["stored", "computed"] as const;

@@ -6,6 +6,7 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
+import type { LayerRange } from "../exported/contract.ts";
 import { embedding } from "../frames/head.ts";
 import { layersOver, sequenceContext } from "../frames/sequence-graph.ts";
 import { inOrder, inRowOrder, type SequenceContext, type SequenceShape } from "../frames/sequence-rows.ts";
@@ -13,12 +14,6 @@ import type { Value } from "../graph-builder.ts";
 import { frozenKernels, type Provider } from "../layer/kernels.ts";
 import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
-
-/** Layers `from` to `to - 1`. */
-export interface LayerRange {
-  from: number;
-  to: number;
-}
 
 /**
  * Hidden states as a graph is fed with them: numbers, or the bits of bfloat16 as uint16, which take half the way to a device

@@ -10,7 +10,7 @@ import { provenanceSection } from "./provenance-section.ts";
 import { lossSection, patternSection } from "./search-section.ts";
 import { blocks, type Section } from "./section.ts";
 import { servingSection } from "./serving-section.ts";
-import { verdict } from "./verdict.ts";
+import { summarySection } from "./summary-section.ts";
 
 export interface ReportDocument {
   title: string;
@@ -36,7 +36,7 @@ export async function reportDocument(evidence: Evidence, lengths?: PromptLengths
   const body = sections.map(({ heading, body: content }) => blocks(`## ${heading}`, content));
   return {
     title,
-    markdown: `${blocks(`# ${text(title)}`, verdict(evidence, lengths), ...body)}\n`,
+    markdown: `${blocks(`# ${text(title)}`, summarySection(evidence, lengths), ...body)}\n`,
     charts: sections.flatMap(({ charts }) => charts),
   };
 }

@@ -2,7 +2,8 @@ import { RuntimeFailure } from "../../base/errors.ts";
 import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
-import { buildFullModel, type LayerRange } from "../../graph/frames/full-model.ts";
+import type { LayerRange } from "../../graph/exported/contract.ts";
+import { buildFullModel } from "../../graph/frames/full-model.ts";
 import type { CacheForm } from "../../graph/frames/generation-caches.ts";
 import {
   buildGenerationGraph,

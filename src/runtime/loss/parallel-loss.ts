@@ -11,7 +11,7 @@ import { counted } from "../../base/quantities.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { ComputeDevice, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { EarlyProcesses } from "../process/early-processes.ts";
-import { orInterrupted } from "../process/interruption.ts";
+import { orInterrupted } from "../process/interrupted-child.ts";
 import {
   type FailedReply,
   openAll,

@@ -31,7 +31,7 @@ export interface StagedWindow extends WindowGroup<StagedStates> {
 /** The states that a passage goes on from. */
 export type Departure = Pick<StagedStates, "pattern" | "boundaries" | "selected">;
 
-type StagedWalker = Walker<StagedStates, StagedWindow>;
+export type StagedWalker = Walker<StagedStates, StagedWindow>;
 
 export class Passage implements Departure {
   readonly pattern: Pattern;

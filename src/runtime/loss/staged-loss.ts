@@ -13,18 +13,16 @@ import { type SelectedKeys, StageModel } from "../stages/stage-model.ts";
 import { KeptStates } from "./kept-states.ts";
 import { type BackendSettings, chosen, type TogetherOptions } from "./loss-backend.ts";
 import { OwnDistributions } from "./own-distributions.ts";
-import { type Passage, passagesOf, type StagedWindow } from "./passage.ts";
+import { type Passage, passagesOf, type StagedWalker, type StagedWindow } from "./passage.ts";
 import { distributionBytes, flightBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
 import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
 import { TemporaryFile } from "./temporary-file.ts";
-import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
+import { type Arrival, WindowLosses } from "./window-losses.ts";
 
 export type StagedSettings = Omit<BackendSettings, "dtype">;
 
 /** Share of the room for states that passages have between layers; the rest is for states that are kept. */
 const flightShare = 0.5;
-
-type StagedWalker = Walker<StagedStates, StagedWindow>;
 
 export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
   readonly plan: string[];

@@ -1,6 +1,7 @@
 /** Runs a distillation graph: hidden states and indexers in, losses and gradients out. */
 import type { Tensor } from "onnxruntime-node";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
+import type { LayerRange } from "../../graph/exported/contract.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import { type IndexerTensor, indexerTensors } from "../../graph/layer/lightning-indexer.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
@@ -19,7 +20,6 @@ import {
   sparseInput,
   statesInput,
 } from "../../graph/training/distill-graph.ts";
-import type { LayerRange } from "../../graph/training/range-graph.ts";
 import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";

@@ -1,10 +1,11 @@
 /** Carries hidden states over a range of layers, every layer with its own indexer. */
 import type { Tensor } from "onnxruntime-node";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
+import type { LayerRange } from "../../graph/exported/contract.ts";
 import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { boundaryOutput, buildRangeGraph, type LayerRange, type StatesType } from "../../graph/training/range-graph.ts";
+import { boundaryOutput, buildRangeGraph, type StatesType } from "../../graph/training/range-graph.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";

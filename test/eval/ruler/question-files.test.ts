@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type QuestionSet, readHotpotQa, readSquad } from "../../../src/eval/ruler/questions.ts";
+import { type QuestionSet, readHotpotQa, readSquad } from "../../../src/eval/ruler/question-answering.ts";
 
 let folder: string;
 beforeEach(() => {

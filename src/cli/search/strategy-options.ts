@@ -6,7 +6,7 @@ import { withoutUndefined } from "../../base/without-undefined.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
 import type { Across } from "../../search/losses.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
-import { type SearchMethod, settingsOf } from "../../search/strategy.ts";
+import { type SearchMethod, strategySettings } from "../../search/strategy.ts";
 import { objectiveOption, type SearchObjective } from "../arguments/calibration-mix.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
 import { suggest } from "../arguments/suggested-values.ts";
@@ -114,7 +114,7 @@ export function methodSettings(method: SearchMethod): Record<string, string | nu
   const isAtRest = ([name, value]: [string, number]): boolean =>
     quiet.some((option) => option.name === name && option.initial === value);
   return {
-    ...Object.fromEntries(Object.entries(settingsOf(method)).filter((setting) => !isAtRest(setting))),
+    ...Object.fromEntries(Object.entries(strategySettings(method)).filter((setting) => !isAtRest(setting))),
     ...withoutUndefined({ across, race_alpha: race?.alpha, race_block: race?.block, race_seed: race?.seed }),
   };
 }

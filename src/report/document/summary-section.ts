@@ -32,7 +32,7 @@ interface QualityFinding {
  * Says only what the files say. It is about one pattern: the first search's, or else the first arm that was evaluated or timed.
  * @returns Markdown, empty where no file has a pattern
  */
-export function verdict(evidence: Evidence, lengths?: PromptLengths): string {
+export function summarySection(evidence: Evidence, lengths?: PromptLengths): string {
   const subject = subjectOf(evidence);
   if (subject === undefined) return "";
   const { name, pattern } = subject;

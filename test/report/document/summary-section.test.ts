@@ -10,7 +10,7 @@ import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { forecastPrefill, type PromptLengths } from "../../../src/report/document/prefill-forecast.ts";
 import { reportDocument } from "../../../src/report/document/report-document.ts";
 import { stripChart } from "../../../src/report/document/strip-chart.ts";
-import { verdict } from "../../../src/report/document/verdict.ts";
+import { summarySection } from "../../../src/report/document/summary-section.ts";
 import { bench, evaluation, search, writeEvidence } from "./evidence.ts";
 
 let folder: string;
@@ -25,7 +25,7 @@ async function verdictOf(files: Record<string, unknown>, lengths?: PromptLengths
   for (const [name, content] of Object.entries(files)) {
     await writeFile(join(folder, `${name}.json`), JSON.stringify(content));
   }
-  return verdict(await readEvidence(paths), lengths);
+  return summarySection(await readEvidence(paths), lengths);
 }
 
 function evaluated(verdict: EvalComparison["verdict"], suite = "ruler-core"): EvalResult {

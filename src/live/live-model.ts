@@ -31,7 +31,7 @@ export interface Replica {
   description: EngineDescription;
 }
 
-export class ServedModel {
+export class LiveModel {
   readonly replicas: readonly Replica[];
   readonly #note: (words: string) => void;
   #switched = false;
@@ -49,7 +49,7 @@ export class ServedModel {
     urls: readonly string[],
     { note, ...client }: ServedModelSettings,
     signal?: AbortSignal,
-  ): Promise<ServedModel> {
+  ): Promise<LiveModel> {
     const adapters: EngineAdapter[] = [];
     try {
       const replicas: Replica[] = [];
@@ -59,7 +59,7 @@ export class ServedModel {
         replicas.push({ adapter, description: await adapter.describe(signal) });
       }
       requireAlike(replicas);
-      return new ServedModel(replicas, note);
+      return new LiveModel(replicas, note);
     } catch (error) {
       for (const adapter of adapters) await adapter.close();
       throw error;
