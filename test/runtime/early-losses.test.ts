@@ -13,7 +13,7 @@ import { tinyModel } from "../cli/indexcache.ts";
 
 const built = join(import.meta.dirname, "..", "..", "dist");
 const { foreseeLosses, openLossEvaluator }: typeof import("../../src/runtime/loss/loss-evaluator.ts") = await import(
-  pathToFileURL(join(built, "runtime", "loss", "loss.js")).href
+  pathToFileURL(join(built, "runtime", "loss", "loss-evaluator.js")).href
 );
 
 let model: ModelFolder;
