@@ -14,7 +14,6 @@ import {
 } from "../analyze/loss-change.ts";
 import { PairStatistics } from "../analyze/pair-statistics.ts";
 import { writeFileAtomically } from "../base/files.ts";
-import { counted } from "../base/quantities.ts";
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import { type AnalysisFile, formatAnalysisFile } from "../formats/analysis-file.ts";
 import type { Journal } from "../formats/journal.ts";
@@ -42,6 +41,13 @@ import {
   requireIndexers,
   toolRecord,
 } from "./arguments/inputs.ts";
+import {
+  addJournalOptions,
+  type JournalFlags,
+  journalFingerprint,
+  openEvaluationJournal,
+  requireSensibleJournal,
+} from "./arguments/journal-options.ts";
 import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
@@ -59,17 +65,10 @@ import {
   type PatternFlags,
   type WorkerFlags,
 } from "./arguments/options.ts";
-import { interruptible, withResume } from "./console/interruption.ts";
+import { withResume } from "./console/interruption.ts";
 import { requireWritable } from "./console/output-file.ts";
-import { Terminal } from "./console/terminal.ts";
-import {
-  type JournalFlags,
-  journalFingerprint,
-  openEvaluationJournal,
-  requireSensibleJournal,
-} from "./evaluation-journal.ts";
-import { shortenHelp } from "./help/help-groups.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 import { Measuring } from "./search/measuring.ts";
 
 interface AnalyzeFlags
@@ -83,6 +82,7 @@ interface AnalyzeFlags
     OutputFlags,
     JournalFlags {
   searched?: string;
+  output?: string;
   retain: string;
   pairs?: boolean;
 }
@@ -111,32 +111,23 @@ export function addAnalyzeCommand(program: Command): void {
     .option("-r, --retain <list>", "how many layers the compared patterns keep Full, with commas between", "1/2,1/4")
     .option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations")
     .optionsGroup("Files and resuming:")
-    .option("-o, --output <file>", "write the analysis file here, exactly")
-    .option("--resume", "continue from the journal of an earlier run")
-    .option("--fresh", "begin anew where there is a journal already");
+    .option("-o, --output <file>", "write the analysis file here, exactly");
+  addJournalOptions(command);
   addCalibrationOptions(command);
   addDeviceOptions(command);
   addDtypeOption(command);
   addWorkersOptions(command);
   addMemoryOption(command);
   addOutputOptions(command);
-  shortenHelp(command, "pattern searched retain pairs output calibration sequences device resume json");
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: AnalyzeFlags) =>
-      interruptible(
-        (signal) => analyze(model ?? demoModel, flags, signal),
-        "Stopping after the layer at hand; Ctrl-C again kills",
-      ),
-    );
+  const shown = "pattern searched retain pairs output calibration sequences device resume json";
+  addWork(command, { help, shown, stopping: "Stopping after the layer at hand; Ctrl-C again kills" }, analyze);
 }
 
-async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): Promise<void> {
+async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
   await requireSensibleJournal(flags);
   const started = performance.now();
-  const terminal = new Terminal(flags);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal, signal);
+  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
   const pattern = await choosePattern(model, flags);
@@ -146,7 +137,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   const searched = flags.searched === undefined ? undefined : await readPatternFile(flags.searched);
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   if (flags.output !== undefined) await requireWritable(flags.output);
-  const set = await openCalibrationSet(model, flags, terminal, signal);
+  const set = await openCalibrationSet(model, flags, terminal);
   const patterns = 2 + sizes.length * comparedEach + sources.length * (flags.pairs === true ? sources.length / 2 : 1);
   // Each runs from its first difference to a pattern before it: half of the layers on average.
   const place = await openDevices({ ...flags, device }, terminal, {
@@ -155,7 +146,7 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
   });
   const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
-  const settings = { ...place, dtype: flags.dtype, ...(flags.memory === undefined ? {} : { memory: flags.memory }) };
+  const settings = { ...place, dtype: flags.dtype, memory: flags.memory };
   // Layers are compared on the CPU: meanwhile a GPU can be opened.
   const early = startLossesAt(place);
   try {
@@ -163,12 +154,12 @@ async function analyze(path: string, flags: AnalyzeFlags, signal: AbortSignal): 
       const lengths = set.windows.map(({ length }) => length);
       await foreseeLosses(model, lengths, { ...settings, early });
     }
-    const statistics = await comparePairs({ model, pattern, set, place, flags, terminal, signal });
+    const statistics = await comparePairs({ model, pattern, set, place, flags, terminal });
     const pairStatistics = statistics.result();
     const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);
     const losses = await measureLosses({
-      ...{ model, pattern, candidates, set, place, flags, journal, terminal, signal },
+      ...{ model, pattern, candidates, set, place, flags, journal, terminal },
       settings: { ...settings, early },
     });
     const file: AnalysisFile = {
@@ -204,7 +195,6 @@ async function comparePairs({
   place: { threads = defaultThreads() },
   flags: { memory = availableMemory() },
   terminal,
-  signal,
 }: Omit<LossWork, "candidates" | "journal" | "settings">): Promise<PairStatistics> {
   const { numHiddenLayers, indexerLayers, indexTopk } = model.config;
   const statistics = new PairStatistics(numHiddenLayers, fullLayers(indexerLayers), indexTopk);
@@ -222,7 +212,7 @@ async function comparePairs({
   try {
     for (let first = 0; first < windows.length; first += together) {
       const some = windows.slice(first, first + together);
-      const observed = some.map((ids) => observer.observe(ids, pattern, signal));
+      const observed = some.map((ids) => observer.observe(ids, pattern, terminal.signal));
       for (let layer = 0; layer < numHiddenLayers; layer++) {
         for (const sequence of observed) statistics.add((await sequence.next()).value as LayerObservation);
         if (room === undefined) continue;
@@ -267,7 +257,6 @@ interface LossWork {
   flags: AnalyzeFlags;
   journal: Journal | undefined;
   terminal: Terminal;
-  signal: AbortSignal;
 }
 
 interface Losses {
@@ -288,8 +277,7 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   try {
     for (const line of evaluator.plan) terminal.detail(line);
     const measuring = new Measuring(journal, [], "nll");
-    if (measuring.resumed > 0)
-      terminal.note(`resuming: ${counted(measuring.resumed, "pattern")} already in ${journal?.path}`);
+    measuring.tellResumed(terminal);
     const evaluate = evaluation(work, evaluator, measuring);
     const own = await evaluate(model.config.indexerLayers, model.config.indexerLayers);
     const compared: MeasuredPattern[] = [];
@@ -304,15 +292,11 @@ async function measureLosses(work: LossWork): Promise<Losses> {
   }
 }
 
-function evaluation(
-  { set, terminal, signal }: LossWork,
-  evaluator: PatternEvaluator,
-  measuring: Measuring,
-): MeasurePattern {
+function evaluation({ set, terminal }: LossWork, evaluator: PatternEvaluator, measuring: Measuring): MeasurePattern {
   const windows = [...set.windows.keys()];
   return async (pattern, base) => {
     const known = measuring.of(pattern) !== undefined;
-    await measuring.complete(evaluator, [pattern], windows, "loss", { base, signal });
+    await measuring.complete(evaluator, [pattern], windows, "loss", { base, signal: terminal.signal });
     const losses = measuring.of(pattern);
     const sequences = windows.flatMap((index) => {
       const sequence = losses?.get(index);

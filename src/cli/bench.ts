@@ -50,13 +50,11 @@ import {
   wholeNumber,
 } from "./arguments/options.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
-import { interruptible } from "./console/interruption.ts";
 import { proposedCommand, proposeUse, resultsBeside, searchedFiles } from "./console/next-command.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Countdown } from "./console/patience.ts";
-import { Terminal } from "./console/terminal.ts";
-import { shortenHelp } from "./help/help-groups.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 
 interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   config?: string;
@@ -132,22 +130,17 @@ export function addBenchCommand(program: Command): void {
   addDeviceOptions(command);
   addDtypeOption(command);
   addOutputOptions(command);
-  shortenHelp(command, "pattern retain contexts repeats config random-weights layers latency output device");
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: BenchFlags) =>
-      interruptible((signal) => bench(model, flags, signal), "Stopping after the call at hand; Ctrl-C again kills"),
-    );
+  const shown = "pattern retain contexts repeats config random-weights layers latency output device";
+  addWork(command, { help, shown, stopping: "Stopping after the call at hand; Ctrl-C again kills" }, bench);
 }
 
-async function bench(path: string | undefined, flags: BenchFlags, signal: AbortSignal): Promise<void> {
+async function bench(path: string | undefined, flags: BenchFlags, terminal: Terminal): Promise<void> {
   requireSensibleFlags(path, flags);
-  const terminal = new Terminal(flags);
   for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
   if (flags.config === undefined) {
     const lookFirst = (model: ModelFolder) => choosePatterns(model, flags);
-    const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal, signal);
-    await timePatterns(model, null, flags, terminal, signal);
+    const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal);
+    await timePatterns(model, null, flags, terminal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);
@@ -157,10 +150,10 @@ async function bench(path: string | undefined, flags: BenchFlags, signal: AbortS
   const folder = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
   try {
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
-    await writeRandomCheckpoint(folder, reduced, flags.seed, signal);
+    await writeRandomCheckpoint(folder, reduced, flags.seed, terminal.signal);
     const model = await openModel(folder);
     const named = { ...model, config: { ...model.config, name: reduced.config.name } };
-    await timePatterns(named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal, signal);
+    await timePatterns(named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -174,7 +167,6 @@ async function timePatterns(
   random: BenchFile["model"]["random_weights"],
   flags: BenchFlags,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<void> {
   const patterns = await choosePatterns(model, flags);
   // Beside the patterns the graph without indexers.
@@ -214,7 +206,7 @@ async function timePatterns(
         context,
         repeats: flags.repeats,
         decodeTokens: flags.decodeTokens,
-        signal,
+        signal: terminal.signal,
         onChunk: (timed, all) => countdown.tell(timed, all),
         ...(flags.sampleChunks === undefined ? {} : { sampledChunks: flags.sampleChunks }),
       });

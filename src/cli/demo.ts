@@ -18,10 +18,10 @@ import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { choosePattern, openCalibrationSet } from "./arguments/inputs.ts";
 import { openModelToRun } from "./arguments/opening.ts";
 import { addOutputOptions, demoModel, heldOutText, type OutputFlags } from "./arguments/options.ts";
-import { interruptible, programWords } from "./console/interruption.ts";
+import { programWords } from "./console/interruption.ts";
 import { Countdown, whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
-import { helpText } from "./help/help-text.ts";
+import { addWork } from "./console/work.ts";
 
 interface DemoFlags extends OutputFlags {
   output: string;
@@ -53,24 +53,17 @@ export function addDemoCommand(program: Command): void {
     .option("-o, --output <file>", "where the search's pattern goes", "demo-pattern.json")
     .option("-p, --pattern <pattern>", "ask under this pattern instead of searching");
   addOutputOptions(command);
-  command
-    .addHelpText("after", helpText(help))
-    .action((flags: DemoFlags) => interruptible((signal) => demo(flags, signal), "Stopping"));
+  addWork(command, { help, stopping: "Stopping" }, demo);
 }
 
-async function demo(flags: DemoFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function demo(flags: DemoFlags, terminal: Terminal): Promise<void> {
   if (flags.pattern === undefined) {
     terminal.note("1 of 2: searching for the quarter of the indexers that the demo model needs");
-    await search(flags, signal);
+    await search(flags, terminal.signal);
     terminal.note("\n2 of 2: asking questions, with every indexer and with a quarter of them");
   }
-  const model = await openModelToRun(
-    demoModel,
-    { device: "cpu", verify: false },
-    new Terminal({ quiet: true }),
-    signal,
-  );
+  const quiet = new Terminal({ quiet: true }, terminal.signal);
+  const model = await openModelToRun(demoModel, { device: "cpu", verify: false }, quiet);
   const choose = (pattern: string) => choosePattern(model, { pattern, offset: 0 });
   const searched = flags.pattern ?? `${flags.output}@1/4`;
   const arms = [
@@ -78,8 +71,8 @@ async function demo(flags: DemoFlags, signal: AbortSignal): Promise<void> {
     { name: flags.pattern === undefined ? "searched" : "yours", pattern: await choose(searched) },
     { name: "uniform", pattern: await choose("uniform:4") },
   ];
-  const questions = await askQuestions(model, arms, terminal, signal);
-  const measured = await measureLosses(model, arms, terminal, signal);
+  const questions = await askQuestions(model, arms, terminal);
+  const measured = await measureLosses(model, arms, terminal);
   const result = { arms: measured, questions, length: LENGTH };
   terminal.answer({ command: "demo", ...result }, () => `\n${formatDemoReport(result)}`);
   if (flags.json === true) return;
@@ -124,11 +117,10 @@ async function askQuestions(
   model: ModelFolder,
   arms: readonly Omit<DemoArm, "loss">[],
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<DemoQuestion[]> {
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer);
-  const suite = await openQuestions(tokenizer, assembly.wrapperTokens, signal);
+  const suite = await openQuestions(tokenizer, assembly.wrapperTokens, terminal.signal);
   const patterns = arms.map(({ pattern }) => pattern);
   const threads = defaultThreads();
   const runner = await whileWaiting(terminal, "loading the model", () =>
@@ -144,7 +136,7 @@ async function askQuestions(
       runner,
       window: model.config.maxPositionEmbeddings,
       known: [],
-      signal,
+      signal: terminal.signal,
     });
     for await (const { item, samples } of asked) {
       questions.push({
@@ -187,16 +179,15 @@ async function measureLosses(
   model: ModelFolder,
   arms: readonly Omit<DemoArm, "loss">[],
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<DemoArm[]> {
   const flags = { calibration: heldOutText, sequences: SEQUENCES, seed: 0, pack: true };
-  const set = await openCalibrationSet(model, flags, new Terminal({ quiet: true }), signal);
+  const set = await openCalibrationSet(model, flags, new Terminal({ quiet: true }, terminal.signal));
   const evaluator = await openLossEvaluator(model, set.windows, { device: "cpu", dtype: "float32" });
   try {
     return await whileWaiting(terminal, "measuring losses on held-out text", async () => {
       const measured: DemoArm[] = [];
       for (const arm of arms) {
-        const { loss } = await evaluator.evaluate(arm.pattern, { signal });
+        const { loss } = await evaluator.evaluate(arm.pattern, { signal: terminal.signal });
         measured.push({ ...arm, loss });
       }
       return measured;

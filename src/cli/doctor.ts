@@ -5,8 +5,8 @@ import { doctorRecord, formatDoctorReport } from "../report/doctor-report.ts";
 import { unavailability } from "../runtime/device/device.ts";
 import { diagnose } from "../runtime/device/diagnosis.ts";
 import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./arguments/options.ts";
-import { Terminal } from "./console/terminal.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 
 type DoctorFlags = Pick<DeviceFlags, "device"> & OutputFlags;
 
@@ -24,12 +24,12 @@ export function addDoctorCommand(program: Command): void {
     .description("Show which devices work here, and what the others lack")
     .addOption(deviceOption("look at this device and the CPU only"));
   addOutputOptions(command);
-  command.addHelpText("after", helpText(help)).action((flags: DoctorFlags) => examine(flags));
+  addWork(command, { help }, examine);
 }
 
-async function examine(flags: DoctorFlags): Promise<void> {
+async function examine(flags: DoctorFlags, terminal: Terminal): Promise<void> {
   const diagnosis = await diagnose(flags.device);
-  new Terminal(flags).answer(doctorRecord(diagnosis), () => formatDoctorReport(diagnosis));
+  terminal.answer(doctorRecord(diagnosis), () => formatDoctorReport(diagnosis));
   const required = diagnosis.checks.filter(({ device }) => device === "cpu" || device === flags.device);
   const failed = required.find(({ lacks }) => lacks.length > 0);
   if (failed !== undefined) throw new RuntimeFailure(unavailability(failed));

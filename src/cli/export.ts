@@ -5,10 +5,9 @@ import { exportModel } from "../graph/exported/export.ts";
 import { counted, formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
 import { formatFields } from "../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
-import { interruptible } from "./console/interruption.ts";
 import { ByteCount } from "./console/patience.ts";
-import { Terminal } from "./console/terminal.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 
 interface ExportFlags extends OutputFlags {
   output: string;
@@ -30,18 +29,13 @@ export function addExportCommand(program: Command): void {
     .argument("<checkpoint>", "folder with config.json and safetensors, or owner/name in the Hugging Face cache")
     .requiredOption("-o, --output <folder>", "the new model folder, or the checkpoint's own");
   addOutputOptions(command);
-  command
-    .addHelpText("after", helpText(help))
-    .action((checkpoint: string, flags: ExportFlags) =>
-      interruptible((signal) => run(checkpoint, flags, signal), "Stopping"),
-    );
+  addWork(command, { help, stopping: "Stopping" }, run);
 }
 
-async function run(checkpoint: string, flags: ExportFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function run(checkpoint: string, flags: ExportFlags, terminal: Terminal): Promise<void> {
   const progress = new ByteCount(terminal, "reading and checking weights");
   const report = await exportModel(await findModel(checkpoint), flags.output, {
-    signal,
+    signal: terminal.signal,
     onProgress: (done, total) => progress.reach(done, total),
   });
   terminal.answer(report, () =>

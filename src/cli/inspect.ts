@@ -12,8 +12,8 @@ import { sizesOf } from "../runtime/loss/weight-room.ts";
 import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
 import { findFolder } from "./arguments/weightless.ts";
 import { ByteCount } from "./console/patience.ts";
-import { Terminal } from "./console/terminal.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 import { knownPatterns } from "./pattern/shelf.ts";
 
 interface InspectFlags extends OutputFlags {
@@ -33,20 +33,21 @@ export function addInspectCommand(program: Command): void {
   addModelArgument(command);
   command.option("--verify", "compare the hash of every file with the manifest");
   addOutputOptions(command);
-  command.addHelpText("after", helpText(help)).action(async (model: string | undefined, flags: InspectFlags) => {
-    const terminal = new Terminal(flags);
-    const { folder: path, hasWeights } = await findFolder(model ?? demoModel);
-    if (!hasWeights) return await inspectConfig(path, terminal);
-    const progress = new ByteCount(terminal, "comparing hashes");
-    const inspection = await inspectModel(path, {
-      verify: flags.verify === true,
-      onBytes: (bytes) => progress.add(bytes),
-    });
-    const losses = await lossNeeds(path);
-    const known = await knownNames(path, inspection.architecture, inspection.layers);
-    const shown = { ...inspection, ...(losses === undefined ? {} : { losses }), knownPatterns: known };
-    terminal.answer(shown, () => formatInspection(shown, terminal.resultWidth));
+  addWork(command, { help }, inspect);
+}
+
+async function inspect(model = demoModel, flags: InspectFlags, terminal: Terminal): Promise<void> {
+  const { folder: path, hasWeights } = await findFolder(model);
+  if (!hasWeights) return await inspectConfig(path, terminal);
+  const progress = new ByteCount(terminal, "comparing hashes");
+  const inspection = await inspectModel(path, {
+    verify: flags.verify === true,
+    onBytes: (bytes) => progress.add(bytes),
   });
+  const losses = await lossNeeds(path);
+  const known = await knownNames(path, inspection.architecture, inspection.layers);
+  const shown = { ...inspection, losses, knownPatterns: known };
+  terminal.answer(shown, () => formatInspection(shown, terminal.resultWidth));
 }
 
 /** Of sequences of a usual length; the length decides little beside the weights. */

@@ -22,8 +22,6 @@ export interface LossSource {
   divergences: boolean;
   /** Opens an evaluator, and releases it whatever happens. */
   use<T>(objective: Objective, work: (evaluator: PatternEvaluator) => Promise<T>): Promise<T>;
-  /** Of what was opened and never used. */
-  release(): Promise<void>;
 }
 
 export function localLosses(
@@ -37,21 +35,17 @@ export function localLosses(
     tool: { runtime: runtimeName, device: placeName(settings), dtype: settings.dtype },
     divergences: true,
     async use(objective, work) {
-      const replacements: string[] = [];
       const evaluator = await openLossEvaluator(model, set.windows, {
         ...settings,
         objective,
         scoredFrom: set.scoredFrom,
-        onReplacement: (words) => replacements.push(words),
+        onReplacement: (words) => terminal.warn(words),
       });
       try {
         return await work(evaluator);
       } finally {
         await evaluator.release();
-        // Not while the view redraws itself over the same lines.
-        for (const words of replacements) terminal.warn(words);
       }
     },
-    async release() {},
   };
 }

@@ -23,14 +23,12 @@ import {
   type WorkerFlags,
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
-import { interruptible } from "./console/interruption.ts";
 import { measurePasses } from "./console/loss-passes.ts";
 import { whileWaiting } from "./console/patience.ts";
-import { Terminal } from "./console/terminal.ts";
-import { shortenHelp } from "./help/help-groups.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
-import { addServerOptions, modelPath, requireServerOptions, type ServerFlags } from "./live/server-options.ts";
+import { addServerOptions, modelPath, type ServerFlags } from "./live/server-options.ts";
 
 type LossFlags = PatternFlags &
   VerifyFlags &
@@ -43,7 +41,7 @@ type LossFlags = PatternFlags &
   ServerFlags &
   OutputFlags;
 
-const examples = `
+const help = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first; with --server over
 those from position index_topk on, because no pattern changes the tokens before.
 --profile computes in one process and twice: the first time warms up and is left out. So does a device other than the CPU
@@ -74,22 +72,23 @@ export function addLossCommand(program: Command): void {
   addProfileOption(command);
   addServerOptions(command);
   addOutputOptions(command);
-  shortenHelp(command, "pattern calibration sequence-length sequences device devices dtype profile server json");
-  command.addHelpText("after", helpText(examples)).action((model: string | undefined, flags: LossFlags) =>
-    interruptible(async (signal) => {
-      requireServerOptions(command, flags);
-      const path = modelPath(model, flags);
+  const shown = "pattern calibration sequence-length sequences device devices dtype profile server json";
+  addWork(
+    command,
+    { help, shown, stopping: "Stopping" },
+    async (model: string | undefined, flags: LossFlags, terminal: Terminal) => {
+      const path = modelPath(command, model, flags);
       const { server } = flags;
-      if (server === undefined) await measureLoss(path ?? demoModel, flags, signal);
-      else await measureServerLoss(path, { ...flags, server }, signal);
-    }, "Stopping"),
+      if (server === undefined) await measureLoss(path ?? demoModel, flags, terminal);
+      else await measureServerLoss(path, { ...flags, server }, terminal);
+    },
   );
 }
 
-async function measureLoss(path: string, flags: LossFlags, signal: AbortSignal): Promise<void> {
+async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
   const early = flags.profile === undefined ? startLosses(flags) : undefined;
   try {
-    await measureWith(early, path, flags, signal);
+    await measureWith(early, path, flags, terminal);
   } finally {
     early?.end();
   }
@@ -99,14 +98,13 @@ async function measureWith(
   early: EarlyProcesses | undefined,
   path: string,
   flags: LossFlags,
-  signal: AbortSignal,
+  terminal: Terminal,
 ): Promise<void> {
-  const terminal = new Terminal(flags);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal, signal);
+  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
   await foresee(early, model, flags);
   const pattern = await choosePattern(model, flags);
-  const set = await openCalibrationMix(model, flags, terminal, signal);
+  const set = await openCalibrationMix(model, flags, terminal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
     terminal.warn("--profile computes in one process: --workers is ignored");
   }
@@ -120,8 +118,7 @@ async function measureWith(
     const evaluator = await whileWaiting(terminal, "loading the model", () =>
       openLossEvaluator(model, set.windows, {
         ...place,
-        ...{ dtype: flags.dtype, early },
-        ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+        ...{ dtype: flags.dtype, memory: flags.memory, early },
         scoredFrom: set.scoredFrom,
         onReplacement: (words) => terminal.warn(words),
       }),
@@ -130,7 +127,7 @@ async function measureWith(
     try {
       for (const line of evaluator.plan) terminal.detail(line);
       const { measurement, warmUpSeconds } = await measurePasses(evaluator, pattern, {
-        ...{ count: set.windows.length, signal, terminal },
+        ...{ count: set.windows.length, signal: terminal.signal, terminal },
         warmsUp: placeName(place) !== "cpu",
         ...(recording === undefined ? {} : { onWarm: () => recording.leaveOutWarmUp() }),
       });

@@ -9,8 +9,8 @@ import { fullLayers } from "../pattern/pattern.ts";
 import type { PromptLengths } from "../report/document/prefill-forecast.ts";
 import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
 import { proposeUse } from "./console/next-command.ts";
-import { Terminal } from "./console/terminal.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 
 interface ReportFlags extends OutputFlags {
   output: string;
@@ -42,11 +42,10 @@ export function addReportCommand(program: Command): void {
       promptLengths,
     );
   addOutputOptions(command);
-  command.addHelpText("after", helpText(help)).action((files: string[], flags: ReportFlags) => report(files, flags));
+  addWork(command, { help }, report);
 }
 
-async function report(files: readonly string[], flags: ReportFlags): Promise<void> {
-  const terminal = new Terminal(flags);
+async function report(files: readonly string[], flags: ReportFlags, terminal: Terminal): Promise<void> {
   // Charts bring a library along that no other command needs.
   const { readEvidence } = await import("../report/document/evidence.ts");
   const { reportDocument } = await import("../report/document/report-document.ts");

@@ -29,11 +29,9 @@ import {
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
 import { type PromptFlags, readPrompt } from "./arguments/prompt.ts";
 import { RepeatableOption } from "./arguments/repeatable-option.ts";
-import { interruptible } from "./console/interruption.ts";
 import { whileWaiting } from "./console/patience.ts";
-import { Terminal } from "./console/terminal.ts";
-import { shortenHelp } from "./help/help-groups.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 
 interface RunFlags extends PatternFlags, VerifyFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
   temperature?: number;
@@ -77,16 +75,11 @@ export function addRunCommand(program: Command): void {
   addDtypeOption(command);
   addProfileOption(command);
   addOutputOptions(command);
-  shortenHelp(command, "pattern prompt prompt-file chat max-new-tokens temperature seed device dtype json");
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: RunFlags) =>
-      interruptible((signal) => run(model ?? demoModel, flags, signal), "Stopping"),
-    );
+  const shown = "pattern prompt prompt-file chat max-new-tokens temperature seed device dtype json";
+  addWork(command, { help, shown, stopping: "Stopping" }, run);
 }
 
-async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promise<void> {
   const sample = createSampler({
     seed: flags.seed,
     ...(flags.temperature === undefined ? {} : { temperature: flags.temperature }),
@@ -95,7 +88,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
   });
   const prompt = await readPrompt(flags);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const model = await openModelToRun(path, { ...flags, lookFirst }, terminal, signal);
+  const model = await openModelToRun(path, { ...flags, lookFirst }, terminal);
   const pattern = await choosePattern(model, flags);
   // A prompt of ids does without a tokenizer; text and stop strings do not.
   const tokenizer =
@@ -133,7 +126,7 @@ async function run(path: string, flags: RunFlags, signal: AbortSignal): Promise<
         sample,
         eosIds: flags.ignoreEos === true ? [] : (tokenizer?.eosIds ?? model.config.eosTokenIds),
         stop: flags.stop,
-        signal,
+        signal: terminal.signal,
         ...(tokenizer === undefined ? {} : { text: tokenizer.detokenizer() }),
       });
       if (flags.json === true) terminal.result(JSON.stringify(runRecord(pattern, result)));

@@ -22,10 +22,8 @@ import {
   wholeNumber,
 } from "./arguments/options.ts";
 import { reportFailure } from "./console/failure.ts";
-import { interruptible } from "./console/interruption.ts";
-import { Terminal, type Verbosity } from "./console/terminal.ts";
-import { shortenHelp } from "./help/help-groups.ts";
-import { helpText } from "./help/help-text.ts";
+import type { Terminal, Verbosity } from "./console/terminal.ts";
+import { addWork } from "./console/work.ts";
 import { patternOfSize, splitRetain } from "./pattern/pattern-of-size.ts";
 
 interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
@@ -84,18 +82,14 @@ export function addServeCommand(program: Command): void {
     .optionsGroup("What it prints:")
     .option("-v, --verbose", "say more on stderr: devices, memory")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
-  shortenHelp(command, "pattern host port api-key name prefix-cache dev dialect device threads");
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: ServeFlags) =>
-      interruptible((signal) => serve(model ?? demoModel, flags, signal), "Stopping: requests under way are finished"),
-    );
+  const shown = "pattern host port api-key name prefix-cache dev dialect device threads";
+  addWork(command, { help, shown, stopping: "Stopping: requests under way are finished" }, serve);
 }
 
-async function serve(path: string, flags: ServeFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function serve(path = demoModel, flags: ServeFlags, terminal: Terminal): Promise<void> {
+  const { signal } = terminal;
   requireSafe(flags, terminal);
-  const model = await openModelToRun(path, flags, terminal, signal);
+  const model = await openModelToRun(path, flags, terminal);
   const pattern = await choosePattern(model, flags);
   const name = flags.name ?? model.config.name;
   const patterns = new ServedPatterns({

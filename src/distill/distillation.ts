@@ -32,7 +32,7 @@ export interface DistillationSettings {
   /** How many held-out measurements a group gets, the one before its first step included. */
   measurements: number;
   /** Where states and progress are kept; absent: in memory, and gone with the process. */
-  store?: DistillationStore;
+  store?: DistillationStore | undefined;
   /** Steps between two checkpoints of a training, where there is a store. */
   checkpointEvery?: number;
   signal?: AbortSignal;

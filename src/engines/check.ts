@@ -31,7 +31,7 @@ interface GivenOverride {
 export interface EngineCheck {
   dialect: Dialect;
   /** First layers of the pipeline stages; undefined without stages. */
-  starts?: readonly number[];
+  starts?: readonly number[] | undefined;
   /** Where absent, what the dialect itself would write is checked. */
   given?: GivenOverride;
 }

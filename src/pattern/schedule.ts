@@ -83,9 +83,18 @@ function namedPattern(text: string, context: PatternContext, where: string): Pat
   if (!/^\d+$/.test(match[2] ?? "") || !Number.isSafeInteger(every) || every < 1) {
     throw new InputError(`${where} is "${text}": after the colon comes a whole number from 1 up, as in ${match[1]}:4`);
   }
+  requireDistance(every, context.layers, `${where} "${text}"`);
   return match[1] === "uniform"
     ? uniformPattern(context.layers, every)
     : frequencyPattern(context.layers, every, context.offset);
+}
+
+/** Refuses every 99th of 12 layers: it would be the first layer alone, which nobody means by it. */
+export function requireDistance(every: number, layers: number, where: string): void {
+  if (every <= layers) return;
+  throw new InputError(`${where} asks for every ${every}th layer, and there are only ${layers}`, {
+    hint: `a number up to ${layers} has a meaning`,
+  });
 }
 
 function letters(layers: number, isFull: (layer: number) => boolean): string {

@@ -7,34 +7,10 @@ import { cudaIndex } from "../runtime/session/execution-provider.ts";
 import { formatBytes, formatCount } from "./quantities.ts";
 import { formatFields, formatTable, left, right } from "./text-table.ts";
 
-/** The `--json` form. */
-export interface DoctorRecord {
-  tool: { version: string };
-  node: { version: string; platform: string; glibc: string | null };
-  onnxruntime: { package: string; native: string | null };
-  cpu: { model: string; cores: number; memory_bytes: number; free_memory_bytes: number };
-  gpus: {
-    index: number;
-    name: string;
-    memory_bytes: number;
-    free_memory_bytes: number;
-    driver: string;
-    compute_capability: string;
-  }[];
-  /** Why there are no GPUs. */
-  gpu_problem: string | null;
-  devices: {
-    device: string;
-    available: boolean;
-    flops_per_second: number | null;
-    max_difference: number | null;
-    lacks: { what: string; how: string[] }[];
-  }[];
-  /** What `--device auto` takes; null where only some devices were looked at. */
-  auto: string | null;
-}
+export type DoctorRecord = ReturnType<typeof doctorRecord>;
 
-export function doctorRecord({ machine, gpus, checks, automatic }: Diagnosis): DoctorRecord {
+/** The `--json` form. */
+export function doctorRecord({ machine, gpus, checks, automatic }: Diagnosis) {
   const { node, platform, glibc, runtime, processor, cores, memory } = machine;
   return {
     tool: { version: toolVersion },
@@ -49,6 +25,7 @@ export function doctorRecord({ machine, gpus, checks, automatic }: Diagnosis): D
       driver,
       compute_capability: computeCapability,
     })),
+    /** Why there are none. */
     gpu_problem: gpus.problem ?? null,
     devices: checks.map(({ device, lacks, trial }) => ({
       device,
@@ -57,6 +34,7 @@ export function doctorRecord({ machine, gpus, checks, automatic }: Diagnosis): D
       max_difference: trial?.difference ?? null,
       lacks,
     })),
+    /** What `--device auto` takes; null where only some devices were looked at. */
     auto: automatic ?? null,
   };
 }

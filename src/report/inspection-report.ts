@@ -60,7 +60,7 @@ function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [str
 }
 
 export function formatInspection(
-  model: Inspection & { losses?: WeightNeeds; knownPatterns: readonly string[] },
+  model: Inspection & { losses: WeightNeeds | undefined; knownPatterns: readonly string[] },
   columns?: number,
 ): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;

@@ -15,22 +15,6 @@ import {
 } from "./quantities.ts";
 import { formatFields, formatTable, left, right } from "./text-table.ts";
 
-/** The `--json` form: nothing in it depends on the clock. */
-export interface LossRecord {
-  index_topk_pattern: string;
-  loss: number;
-  standard_error: number | null;
-  perplexity: number;
-  tokens: number;
-  sequences: { loss: number; tokens: number }[];
-  /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
-  loads?: { passes: number; layers: number; bytes: number } | undefined;
-  /** Where there are several: `loss` is the weighted mean of theirs. */
-  sources?:
-    | { source: string; weight: number; loss: number; standard_error: number | null; tokens: number }[]
-    | undefined;
-}
-
 /** What a source of the text adds to a loss. */
 export interface SourceLoss {
   name: string;
@@ -67,7 +51,8 @@ export interface LossTiming {
   warmUpSeconds: number | undefined;
 }
 
-export function lossRecord(measurement: Measurement, sources: readonly SourceLoss[] = []): LossRecord {
+/** The `--json` form: nothing in it depends on the clock. */
+export function lossRecord(measurement: Measurement, sources: readonly SourceLoss[] = []) {
   const { loads } = measurement.executions;
   const { mean, standardError } = totalOf(measurement, sources);
   return {
@@ -77,7 +62,9 @@ export function lossRecord(measurement: Measurement, sources: readonly SourceLos
     perplexity: Math.exp(mean),
     tokens: measurement.tokens,
     sequences: measurement.sequences.map(({ loss, tokens }) => ({ loss, tokens })),
+    /** Where layers were loaded in turn: how often, and bytes of weights in the files. */
     loads: loads && { passes: loads.passes, layers: loads.layers, bytes: loads.bytes },
+    /** Where there are several: `loss` is the weighted mean of theirs. */
     sources:
       sources.length < 2
         ? undefined

@@ -22,53 +22,17 @@ export interface Profile {
   sessions: readonly RecordedSession[];
 }
 
-interface OperatorRecord {
-  operator: string;
-  provider: string;
-  runs: number;
-  seconds: number;
-  output_bytes: number;
-}
-
-interface TransferRecord {
-  tensors: number;
-  bytes: number;
-  tensors_per_run: number;
-  bytes_per_run: number;
-}
-
-interface GraphRecord {
-  /** Seconds of the graph's runs; those of the operators and what lies between them. */
-  seconds: number;
-  operators: OperatorRecord[];
-  control_flow: OperatorRecord[];
-  /** Null on the CPU, where nothing can fall back. */
-  cpu_operators: { fallbacks: OperatorRecord[]; shape_arithmetic: OperatorRecord[] } | null;
-  copies: Record<"to_device" | "to_host", { copies: number; copies_per_run: number; seconds: number; bytes: number }>;
-  transfers: { runs: number; in: TransferRecord; out: TransferRecord };
-  /** False where ONNX Runtime has stopped writing events: operators and copies lack the last runs. */
-  complete: boolean;
-}
-
 /** The file of `--profile FILE`. */
-export interface ProfileRecord extends GraphRecord {
-  tool: { version: string };
-  command: "loss" | "run";
-  device: string;
-  /** Whether the first evaluation is left out. */
-  warm_up: boolean;
-  /** Seconds of the work, JavaScript included. */
-  work_seconds: number;
-  launch_blocking: boolean;
-  stages: ({ name: string } & GraphRecord)[];
-}
+export type ProfileRecord = ReturnType<typeof profileRecord>;
 
-export function profileRecord({ command, device, seconds, blocking, sessions }: Profile): ProfileRecord {
+export function profileRecord({ command, device, seconds, blocking, sessions }: Profile) {
   return {
     tool: { version: toolVersion },
     command,
     device,
+    /** Whether the first evaluation is left out. */
     warm_up: command === "loss",
+    /** JavaScript included. */
     work_seconds: seconds,
     launch_blocking: blocking,
     ...graphRecord(sessions, device),
@@ -76,7 +40,7 @@ export function profileRecord({ command, device, seconds, blocking, sessions }: 
   };
 }
 
-function graphRecord(sessions: readonly RecordedSession[], device: string): GraphRecord {
+function graphRecord(sessions: readonly RecordedSession[], device: string) {
   const joined = joinProfiles(sessions.map(({ profile }) => profile));
   const traffic = joinTraffic(sessions);
   const { fallbacks, shapeArithmetic } = cpuOnDevice(sessions);
@@ -86,16 +50,18 @@ function graphRecord(sessions: readonly RecordedSession[], device: string): Grap
     seconds,
     bytes,
   });
-  const transfer = (tensors: number, bytes: number): TransferRecord => ({
+  const transfer = (tensors: number, bytes: number) => ({
     tensors,
     bytes,
     tensors_per_run: ratio(tensors, traffic.runs),
     bytes_per_run: ratio(bytes, traffic.runs),
   });
   return {
+    /** Of the graph's runs; those of the operators and what lies between them. */
     seconds: joined.seconds,
     operators: joined.operators.map(operatorRecord),
     control_flow: joined.controlFlow.map(operatorRecord),
+    /** Null on the CPU, where nothing can fall back. */
     cpu_operators:
       device === "cpu"
         ? null
@@ -106,11 +72,12 @@ function graphRecord(sessions: readonly RecordedSession[], device: string): Grap
       in: transfer(traffic.tensorsIn, traffic.bytesIn),
       out: transfer(traffic.tensorsOut, traffic.bytesOut),
     },
+    /** False where ONNX Runtime has stopped writing events: operators and copies lack the last runs. */
     complete: sessions.every(({ complete }) => complete),
   };
 }
 
-function operatorRecord({ operator, provider, runs, seconds, bytes }: OperatorProfile): OperatorRecord {
+function operatorRecord({ operator, provider, runs, seconds, bytes }: OperatorProfile) {
   return { operator, provider, runs, seconds, output_bytes: bytes };
 }
 

@@ -4,26 +4,16 @@ import type { GenerationResult } from "../runtime/generate/generation.ts";
 import { formatBytes, formatCount, formatDuration, formatRate } from "./quantities.ts";
 
 /** The `--json` form. */
-export interface RunRecord {
-  index_topk_pattern: string;
-  prompt_tokens: number;
-  /** Generated ids, the end-of-sequence token included. */
-  tokens: number[];
-  text: string;
-  prefill_seconds: number;
-  decode_seconds: number;
-  /** One for each layer and forward call: those that ran, and those that Shared layers saved. */
-  indexer_executions: { made: number; saved: number };
-}
-
-export function runRecord(pattern: Pattern, result: GenerationResult): RunRecord {
+export function runRecord(pattern: Pattern, result: GenerationResult) {
   return {
     index_topk_pattern: pattern,
     prompt_tokens: result.promptTokens,
+    /** Generated ids, the end-of-sequence token included. */
     tokens: result.tokens,
     text: result.text,
     prefill_seconds: result.prefillSeconds,
     decode_seconds: result.decodeSeconds,
+    /** One for each layer and forward call: those that ran, and those that Shared layers saved. */
     indexer_executions: result.indexerExecutions,
   };
 }

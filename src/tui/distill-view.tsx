@@ -10,16 +10,13 @@ import {
 } from "../report/distill/distill-progress.ts";
 import { formatDuration } from "../report/quantities.ts";
 import { percentBar, progressBar } from "./bars.ts";
-import { Kept, openLiveView } from "./live-view.tsx";
+import { Kept, openLiveView, type Screen } from "./live-view.tsx";
 
-export interface DistillViewProps {
+export interface DistillViewProps extends Screen {
   title: string;
   state: DistillState;
   /** Where progress is kept; undefined where nothing is. */
   work: string | undefined;
-  /** Of the terminal. */
-  columns?: number;
-  rows?: number;
 }
 
 /** Columns of everything in a group's line but its bar. */
@@ -28,7 +25,8 @@ const GROUP_WIDTH = 48;
 /** Lines of the view that are no groups. */
 const FRAME_ROWS = 9;
 
-export function DistillView({ title, state, work, columns = 80, rows = 24 }: DistillViewProps): ReactElement {
+export function DistillView(props: DistillViewProps): ReactElement {
+  const { title, state, work, columns = 80, rows = 24, hasEnded } = props;
   const { steps, total, groups, carried, elapsedSeconds, leftSeconds } = state;
   const share = groups.reduce((sum, { step }) => sum + step, 0) / Math.max(1, total * steps);
   const bar = Math.max(6, Math.min(40, columns - GROUP_WIDTH));
@@ -50,7 +48,7 @@ export function DistillView({ title, state, work, columns = 80, rows = 24 }: Dis
             ? "making hidden states"
             : `group ${groups.length} of ${total}, ${steps} steps each`}
       </Text>
-      <Box flexDirection="column" marginTop={1} marginBottom={1}>
+      <Box flexDirection="column" marginTop={1}>
         <Text dimColor wrap="truncate-end">
           {`${"indexers of".padEnd(16)} ${"steps".padEnd(bar)}      KL  attention missed`}
         </Text>
@@ -65,7 +63,7 @@ export function DistillView({ title, state, work, columns = 80, rows = 24 }: Dis
           </Text>
         ))}
       </Box>
-      <Kept where={work} name="work" unless="with --in-memory" />
+      <Kept where={work} name="work" unless="with --in-memory" hasEnded={hasEnded} />
     </Box>
   );
 }

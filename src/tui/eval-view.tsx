@@ -6,21 +6,19 @@ import type { EvalProgress } from "../eval/run/progress.ts";
 import { describeItems, type EvalDisplay } from "../report/eval/eval-display.ts";
 import { formatDuration } from "../report/quantities.ts";
 import { percentBar, progressBar } from "./bars.ts";
-import { Kept, openLiveView } from "./live-view.tsx";
+import { Kept, openLiveView, type Screen } from "./live-view.tsx";
 
-export interface EvalViewProps {
+export interface EvalViewProps extends Screen {
   title: string;
   progress: EvalProgress;
   /** Undefined where nothing is written down. */
   journal: string | undefined;
-  /** Of the terminal. */
-  columns?: number;
 }
 
 /** Columns of a score and its change. */
 const SCORE_WIDTH = 34;
 
-export function EvalView({ title, progress, journal, columns = 80 }: EvalViewProps): ReactElement {
+export function EvalView({ title, progress, journal, columns = 80, hasEnded }: EvalViewProps): ReactElement {
   const { arms, scores, items, elapsedSeconds } = progress;
   const names = arms.map((name) => cellText(name));
   const width = Math.min(Math.max(...names.map((name) => name.length)), Math.max(12, columns - SCORE_WIDTH - 12));
@@ -36,7 +34,7 @@ export function EvalView({ title, progress, journal, columns = 80 }: EvalViewPro
         {formatDuration(elapsedSeconds)} elapsed
       </Text>
       <Text wrap="truncate-end">{describeItems(progress)}</Text>
-      <Box flexDirection="column" marginTop={1} marginBottom={1}>
+      <Box flexDirection="column" marginTop={1}>
         <Text dimColor>mean score so far, out of 100</Text>
         {names.map((name, arm) => {
           const score = scores[arm];
@@ -52,15 +50,15 @@ export function EvalView({ title, progress, journal, columns = 80 }: EvalViewPro
           );
         })}
       </Box>
-      <Kept where={journal} />
+      <Kept where={journal} hasEnded={hasEnded} />
     </Box>
   );
 }
 
 /** Opens the view on a terminal; it stays there, in its last state, when closed. */
 export function openEvalView(terminal: NodeJS.WriteStream, title: string, journal: string | undefined): EvalDisplay {
-  const live = openLiveView<EvalProgress>(terminal, (progress, { columns }) => (
-    <EvalView title={title} progress={progress} journal={journal} columns={columns} />
+  const live = openLiveView<EvalProgress>(terminal, (progress, screen) => (
+    <EvalView title={title} progress={progress} journal={journal} {...screen} />
   ));
   return {
     show: live.show,

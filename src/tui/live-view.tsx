@@ -1,20 +1,31 @@
 /** A view that follows its terminal: redrawn when something happens, and when the window changes its size. */
-import { render, Text } from "ink";
+import { Box, render, Text } from "ink";
 import type { ReactElement } from "react";
 import { cellText } from "../base/quoted.ts";
 
+/** What a view knows of its terminal, and of itself. */
 export interface Screen {
-  columns: number;
-  rows: number;
+  columns?: number;
+  rows?: number;
+  /** The work has ended, and this is what stays on the terminal. */
+  hasEnded?: boolean;
 }
 
-/** The last line of a view: what Ctrl-C does with the work so far. */
-export function Kept(props: { where: string | undefined; name?: string; unless?: string }): ReactElement {
-  const { where, name = "journal", unless = "without -o" } = props;
+/** The last line of a view, as long as the work runs: what Ctrl-C does with what was done so far. */
+export function Kept(props: {
+  where: string | undefined;
+  name?: string;
+  unless?: string;
+  hasEnded: boolean | undefined;
+}): ReactElement | null {
+  const { where, name = "journal", unless = "without -o", hasEnded = false } = props;
+  if (hasEnded) return null;
   return (
-    <Text dimColor wrap="truncate-end">
-      {where === undefined ? `Ctrl-C stops; ${unless} nothing is saved` : `Ctrl-C saves; ${name} ${cellText(where)}`}
-    </Text>
+    <Box marginTop={1}>
+      <Text dimColor wrap="truncate-end">
+        {where === undefined ? `Ctrl-C stops; ${unless} nothing is saved` : `Ctrl-C saves; ${name} ${cellText(where)}`}
+      </Text>
+    </Box>
   );
 }
 
@@ -36,8 +47,9 @@ export function openLiveView<T>(
   let shown: { state: T } | undefined;
   let isClosed = false;
   const draw = (): void => {
-    if (isClosed || shown === undefined) return;
-    const screen = { columns: Math.min(WIDEST, terminal.columns || 80), rows: terminal.rows || 24 };
+    if (shown === undefined) return;
+    const size = { columns: Math.min(WIDEST, terminal.columns || 80), rows: terminal.rows || 24 };
+    const screen = { ...size, hasEnded: isClosed };
     const element = view(shown.state, screen);
     if (instance !== undefined) instance.rerender(element);
     // stdin is left alone and Ctrl-C stays the process's own signal: it saves.
@@ -60,6 +72,7 @@ export function openLiveView<T>(
       if (isClosed) return;
       isClosed = true;
       terminal.off("resize", resized);
+      draw();
       instance?.unmount();
     },
   };

@@ -12,19 +12,16 @@ import type { SearchProgress } from "../search/progress.ts";
 import { percentBar } from "./bars.ts";
 import { CandidateBars } from "./candidate-bars.tsx";
 import { LayerStrip, stripLines } from "./layer-strip.tsx";
-import { Kept, openLiveView } from "./live-view.tsx";
+import { Kept, openLiveView, type Screen } from "./live-view.tsx";
 import { type CurvePoint, LossCurve } from "./loss-curve.tsx";
 
-export interface SearchViewProps {
+export interface SearchViewProps extends Screen {
   title: string;
   progress: SearchProgress;
   /** Undefined where nothing is written down. */
   journal: string | undefined;
   /** Sequences that are computed side by side. */
-  sideBySide?: number;
-  /** Of the terminal. */
-  rows?: number;
-  columns?: number;
+  sideBySide?: number | undefined;
 }
 
 /** From here on candidates and curve stand beside each other. */
@@ -35,7 +32,7 @@ const TALLEST_CURVE = 8;
 const MOST_ACCEPTED = 6;
 
 export function SearchView(props: SearchViewProps): ReactElement {
-  const { title, progress, journal, sideBySide, rows = 24, columns = 80 } = props;
+  const { title, progress, journal, sideBySide, rows = 24, columns = 80, hasEnded } = props;
   const { step, steps, isRefining, isResampling } = progress;
   const shown = shownPattern(progress);
   const isWide = columns >= TWO_COLUMNS;
@@ -77,9 +74,7 @@ export function SearchView(props: SearchViewProps): ReactElement {
           <Accepted progress={progress} lines={accepted} />
         </Box>
       </Box>
-      <Box marginTop={1}>
-        <Kept where={journal} />
-      </Box>
+      <Kept where={journal} hasEnded={hasEnded} />
     </Box>
   );
 }
@@ -167,15 +162,8 @@ export function openSearchView(
   journal: string | undefined,
   sideBySide?: number,
 ): SearchDisplay {
-  const live = openLiveView<SearchProgress>(terminal, (progress, { columns, rows }) => (
-    <SearchView
-      title={title}
-      progress={progress}
-      journal={journal}
-      rows={rows}
-      columns={columns}
-      {...(sideBySide === undefined ? {} : { sideBySide })}
-    />
+  const live = openLiveView<SearchProgress>(terminal, (progress, screen) => (
+    <SearchView title={title} progress={progress} journal={journal} sideBySide={sideBySide} {...screen} />
   ));
   return { show: (_, progress) => live.show(progress), tick: live.show, close: live.close };
 }

@@ -48,6 +48,10 @@ describe("named schedules", () => {
 });
 
 describe("resolvePattern()", () => {
+  test.each(["uniform:13", "freq:99"])("refuses %s of 12 layers, which would be the first ones alone", (text) => {
+    expect(() => resolvePattern(text, { layers: 12 }, "--pattern")).toThrow(`--pattern "${text}" asks for every`);
+  });
+
   test("takes an F/S string as it is", () => {
     fc.assert(
       fc.property(fc.array(fc.constantFrom("F", "S"), { maxLength: 60 }), (rest) => {

@@ -242,8 +242,11 @@ test("openSearchView() draws on the stream it is given, follows its size, and le
       .filter((line) => line.length > 60),
   ).toEqual([]);
   display.tick({ ...progress, step: 7 });
+  written = "";
   display.close();
   await drawn("step 7 of 7");
+  // What stays above the result promises nothing any more.
+  expect(withoutEscapes(written).split("glm-tiny").at(-1)).not.toContain("Ctrl-C");
   written = "";
   // Whatever would still draw sets a timer for it.
   vi.useFakeTimers();

@@ -74,14 +74,13 @@ export async function openCalibrationMix(
   model: ModelDescription,
   flags: MixFlags,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<CalibrationMix> {
   const objective = objectiveOf(flags);
   const given = await namedSources(flags.calibration);
   const reader = new AnswerReader(model);
   const parts: WeightedSet[] = [];
   for (const { name, weight } of given.length === 0 ? [{ name: undefined, weight: 1 }] : given) {
-    parts.push({ weight, ...(await openSource(name, objective, model, flags, reader, terminal, signal)) });
+    parts.push({ weight, ...(await openSource(name, objective, model, flags, reader, terminal)) });
   }
   if (objective === "answer" && !parts.some(({ answers }) => answers)) {
     throw new InputError(
@@ -101,18 +100,20 @@ async function openSource(
   flags: MixFlags,
   reader: AnswerReader,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<Omit<WeightedSet, "weight">> {
   const generated = name === undefined ? undefined : generatedOf(name);
   if (name !== undefined && generated !== undefined) {
     const seed = calibrationSeed(flags.seed);
-    const set = await reader.generate(name, generated, seed, flags, signal);
+    const set = await reader.generate(name, generated, seed, flags, terminal.signal);
     const answers = objective === "answer";
     tell(set, terminal, answers);
     return { name, answers, seed, set: answers ? set : everyToken(set) };
   }
   if (name !== undefined && objective === "answer") {
-    const set = await loadAnswers(name, model.config, (record) => reader.encode(record), { ...flags, signal });
+    const set = await loadAnswers(name, model.config, (record) => reader.encode(record), {
+      ...flags,
+      signal: terminal.signal,
+    });
     if (set !== undefined) {
       tell(set, terminal, true);
       return { name, answers: true, set };
@@ -123,7 +124,6 @@ async function openSource(
     model,
     { ...text, ...(name === undefined ? {} : { calibration: name }) },
     terminal,
-    signal,
   );
   return { name: set.source, answers: false, set };
 }

@@ -65,7 +65,6 @@ export async function openCalibrationSet(
   model: ModelDescription,
   flags: CalibrationFlags,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<CalibrationSet> {
   let tokenizer: Promise<Tokenizer> | undefined;
   const load = (): Promise<Tokenizer> => {
@@ -91,7 +90,7 @@ export async function openCalibrationSet(
       reading.note(() => `reading: ${counted(documents, "document")}, ${counted(tokens, "token")} so far`),
     seed,
     pack,
-    signal,
+    signal: terminal.signal,
     ...(sequenceLength === undefined ? {} : { sequenceLength }),
     ...(sequences === undefined ? {} : { sequences }),
   });

@@ -39,13 +39,12 @@ export async function openModelForLosses(
   text: string,
   flags: PlacedFlags,
   terminal: Terminal,
-  signal?: AbortSignal,
 ): Promise<{ model: ModelFolder; device: Device }> {
   let { device } = flags;
   const lookForRoom = async (model: ModelFolder): Promise<void> => {
     device = await placeLosses(model, flags, terminal);
   };
-  const model = await openModelToRun(text, { ...flags, lookForRoom }, terminal, signal);
+  const model = await openModelToRun(text, { ...flags, lookForRoom }, terminal);
   return { model, device };
 }
 

@@ -42,7 +42,6 @@ export async function openModelToRun(
   text: string,
   { verify, device, devices, dtype = "float32", lookForRoom, lookFirst }: OpeningFlags,
   terminal: Terminal,
-  signal?: AbortSignal,
 ): Promise<ModelFolder> {
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
@@ -52,7 +51,7 @@ export async function openModelToRun(
   } else await lookForRoom(model);
   await lookFirst?.(model);
   const progress = new ByteCount(terminal, "checking weights");
-  const hashing = { signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
+  const hashing = { signal: terminal.signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
   // An export has looked at them already.
   if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), hashing);
   else if (verify) await verifyWeights(model, hashing);
@@ -63,7 +62,10 @@ export async function openModelToRun(
   return {
     ...model,
     identity() {
-      identity ??= model.identity({ signal, onBytes: (bytes) => naming.add(bytes, model.weightBytes) });
+      identity ??= model.identity({
+        signal: terminal.signal,
+        onBytes: (bytes) => naming.add(bytes, model.weightBytes),
+      });
       return identity;
     },
   };

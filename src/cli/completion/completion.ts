@@ -1,7 +1,7 @@
 /** `indexcache completion`: what a shell needs to complete commands, options and their values. */
 import { Argument, type Command } from "commander";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { readShelf } from "../pattern/shelf.ts";
 import { commandWords } from "./command-words.ts";
 import { completionScript, type Shell, shells } from "./shell-scripts.ts";
@@ -18,18 +18,17 @@ For every session: source <(indexcache completion bash) in ~/.bashrc; _indexcach
 
 /** @param buildAll the whole program */
 export function addCompletionCommand(program: Command, buildAll: () => Promise<Command>): void {
-  program
+  const command = program
     .command("completion")
     .description("Print a script that completes commands and options in your shell")
-    .addArgument(new Argument("<shell>", "whose script").choices(shells))
-    .addHelpText("after", helpText(help))
-    .action(async (shell: Shell) => {
-      const whole = await buildAll();
-      const published = (await readShelf()).map(({ name }) => name);
-      const words = commandWords(whole, "", {
-        patterns: ["full", "uniform:2", "uniform:4", "freq:4", ...published],
-        commands: whole.commands.map((command) => command.name()),
-      });
-      new Terminal({}).result(completionScript(shell, words));
+    .addArgument(new Argument("<shell>", "whose script").choices(shells));
+  addWork(command, { help }, async (shell: Shell, _: object, terminal: Terminal) => {
+    const whole = await buildAll();
+    const published = (await readShelf()).map(({ name }) => name);
+    const words = commandWords(whole, "", {
+      patterns: ["full", "uniform:2", "uniform:4", "freq:4", ...published],
+      commands: whole.commands.map((one) => one.name()),
     });
+    terminal.result(completionScript(shell, words));
+  });
 }

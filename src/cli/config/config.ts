@@ -5,8 +5,8 @@ import { z } from "zod";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { formatTable, left } from "../../report/text-table.ts";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { COMMON, CONFIG_NAME, type ConfigFile, configHint } from "./config-file.ts";
 import { chosenConfig } from "./configured.ts";
 import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
@@ -31,25 +31,20 @@ Examples:
 
 /** @param buildAll the whole program: sections are checked against the options of all commands */
 export function addConfigCommand(program: Command, buildAll: () => Promise<Command>): void {
-  program
+  const command = program
     .command("config")
     .description("Check the config file, and show where each value comes from")
     .argument("[command...]", "show all options of this command")
     .option("--schema", "print the JSON Schema of config files")
-    .option("--json", "print the result as JSON")
-    .addHelpText("after", helpText(help))
-    .action(async (words: string[], flags: ConfigFlags) => {
-      const terminal = new Terminal(flags);
-      const all = await buildAll();
-      if (flags.schema === true) {
-        terminal.result(configJsonSchema(all));
-        return;
-      }
-      const config = await chosenConfig(program.opts());
-      if (config !== undefined) checkWhole(config, all);
-      if (words.length === 0) showFile(config, all, terminal);
-      else showCommand(commandNamed(words, all), config, terminal);
-    });
+    .option("--json", "print the result as JSON");
+  addWork(command, { help }, async (words: string[], flags: ConfigFlags, terminal: Terminal) => {
+    const all = await buildAll();
+    if (flags.schema === true) return terminal.result(configJsonSchema(all));
+    const config = await chosenConfig(program.opts());
+    if (config !== undefined) checkWhole(config, all);
+    if (words.length === 0) showFile(config, all, terminal);
+    else showCommand(commandNamed(words, all), config, terminal);
+  });
 }
 
 /** Commands that can have a section. */

@@ -25,7 +25,7 @@ export function modelWords(path: string | undefined): string[] {
  * @param alone the command takes one device: the first of several
  */
 export function deviceWords(
-  { device = "auto", devices, dtype = "float32" }: { device?: Device; devices?: DeviceList; dtype?: Dtype },
+  { device = "auto", devices, dtype = "float32" }: { device?: Device; devices?: DeviceList | undefined; dtype?: Dtype },
   { alone = false } = {},
 ): string[] {
   const several = devices === undefined || devices === "all" ? devices : devices.join(",");

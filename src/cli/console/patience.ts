@@ -1,13 +1,14 @@
 /** What takes long says so on stderr: after two seconds, then every five. */
+import { PacedLines } from "../../report/paced-lines.ts";
 import { formatBytes, formatCount, formatDuration } from "../../report/quantities.ts";
 import type { Terminal } from "./terminal.ts";
 
-const FIRST_MS = 2000;
-const EVERY_MS = 5000;
+const FIRST_SECONDS = 2;
+const EVERY_SECONDS = 5;
 
 /** Does the work, and says what is being waited for if it takes longer than two seconds. */
 export async function whileWaiting<T>(terminal: Terminal, words: string, work: () => Promise<T>): Promise<T> {
-  const timer = setTimeout(() => terminal.note(words), FIRST_MS);
+  const timer = setTimeout(() => terminal.note(words), 1000 * FIRST_SECONDS);
   try {
     return await work();
   } finally {
@@ -17,12 +18,11 @@ export async function whileWaiting<T>(terminal: Terminal, words: string, work: (
 
 /** Notes about work under way: those that come too soon after the one before are not said. */
 export class PacedNotes {
-  readonly #terminal: Pick<Terminal, "note">;
   readonly #started = performance.now();
-  #next = this.#started + FIRST_MS;
+  readonly #lines: PacedLines;
 
   constructor(terminal: Pick<Terminal, "note">) {
-    this.#terminal = terminal;
+    this.#lines = new PacedLines((line) => terminal.note(line), EVERY_SECONDS, FIRST_SECONDS - EVERY_SECONDS);
   }
 
   get elapsedSeconds(): number {
@@ -30,10 +30,7 @@ export class PacedNotes {
   }
 
   note(words: () => string): void {
-    const now = performance.now();
-    if (now < this.#next) return;
-    this.#next = now + EVERY_MS;
-    this.#terminal.note(words());
+    this.#lines.sayIfSilent(this.elapsedSeconds, words);
   }
 }
 

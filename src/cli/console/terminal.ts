@@ -21,10 +21,15 @@ const LOWEST_VIEW_ROWS = 20;
  * terminal: control characters are written as escapes, which in JSON are the same strings.
  */
 export class Terminal {
+  /** Aborted by the first Ctrl-C or SIGTERM. */
+  readonly signal: AbortSignal;
   readonly #verbosity: Verbosity;
+  /** What waits for the end of a view; undefined where none is shown. */
+  #held: string[] | undefined;
 
-  constructor(verbosity: Verbosity) {
+  constructor(verbosity: Verbosity, signal: AbortSignal = new AbortController().signal) {
     this.#verbosity = verbosity;
+    this.signal = signal;
   }
 
   get quiet(): boolean {
@@ -51,7 +56,7 @@ export class Terminal {
 
   /** Progress and statistics; silent with `--quiet`. */
   note(text: string): void {
-    if (!this.quiet) process.stderr.write(`${folded(escapeForTerminal(text))}\n`);
+    if (!this.quiet) this.#say(folded(escapeForTerminal(text)));
   }
 
   /**
@@ -67,12 +72,29 @@ export class Terminal {
 
   /** With `--verbose` only. */
   detail(text: string): void {
-    if (this.#verbosity.verbose === true) process.stderr.write(`${escapeForTerminal(text)}\n`);
+    if (this.#verbosity.verbose === true) this.#say(escapeForTerminal(text));
   }
 
   /** Something that makes the result worth less than it looks: even `--quiet` does not hide it. */
   warn(text: string): void {
-    process.stderr.write(`${folded(`warning: ${messageLine(text)}`)}\n`);
+    this.#say(folded(`warning: ${messageLine(text)}`));
+  }
+
+  /** From here on everything waits: written into a view that redraws itself, it would be lost. */
+  hold(): void {
+    this.#held = [];
+  }
+
+  /** Says what has waited; what comes later is said at once. */
+  tell(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const line of held) this.#say(line);
+  }
+
+  #say(line: string): void {
+    if (this.#held === undefined) process.stderr.write(`${line}\n`);
+    else this.#held.push(line);
   }
 
   /** Whether stderr can show a view that redraws itself, and nobody wants it quiet. */

@@ -1,11 +1,12 @@
 /** What a distillation leaves behind while it runs, how it ends, and what its result loses on held-out text. */
+import { clocks } from "../../base/clock.ts";
 import { RuntimeFailure } from "../../base/errors.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import type { DistillEvent, Measured } from "../../distill/distillation.ts";
 import type { DistilledOrigin } from "../../distill/distilled-files.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { type DistillDisplay, DistillProgress } from "../../report/distill/distill-progress.ts";
+import { DistillProgress, type DistillState } from "../../report/distill/distill-progress.ts";
 import { formatBytes } from "../../report/quantities.ts";
 import { openLossEvaluator } from "../../runtime/loss/loss-evaluator.ts";
 import type { ComputeDevice, Measurement } from "../../runtime/measurement.ts";
@@ -13,8 +14,6 @@ import type { IndexerParameters } from "../../runtime/training/gradient-session.
 import { resumeCommand, withResume } from "../console/interruption.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { freeMemory } from "./distill-needs.ts";
-
-const TICK_MS = 1000;
 
 /** What the events of a distillation leave on disk. */
 export class DistillRun {
@@ -24,31 +23,24 @@ export class DistillRun {
   readonly #groups = new Map<number, number>();
   readonly #measured = new Map<number, Measured[]>();
   readonly #progress: DistillProgress;
-  readonly #display: DistillDisplay;
-  readonly #ticker: NodeJS.Timeout;
-  /** What went wrong on the way, for when the display is closed. */
-  readonly warnings: string[] = [];
+  readonly #terminal: Terminal;
 
   /** @param steps of a group */
-  constructor(steps: number, display: DistillDisplay) {
-    this.#progress = new DistillProgress(steps, () => performance.now() / 1000);
-    this.#display = display;
-    this.#ticker = setInterval(() => display.show(this.#progress.state), TICK_MS);
+  constructor(steps: number, terminal: Terminal) {
+    this.#progress = new DistillProgress(steps, clocks.wall);
+    this.#terminal = terminal;
   }
 
-  /** The display stays as it is. May be called again. */
-  close(): void {
-    clearInterval(this.#ticker);
-    this.#display.close();
+  get state(): DistillState {
+    return this.#progress.state;
   }
 
   take(event: DistillEvent): void {
     this.#progress.take(event);
-    this.#display.show(this.#progress.state, event);
     const { full } = event.group;
     if (event.type === "measured") this.#measured.set(full, [...(this.#measured.get(full) ?? []), event.measured]);
     if (event.type === "diverged") {
-      this.warnings.push(
+      this.#terminal.warn(
         `layer ${full}: the training diverged at a rate of ${event.rate}; it was ended at step ${event.step}, and the indexer of step ${event.kept} is kept`,
       );
     }
@@ -62,7 +54,6 @@ export class DistillRun {
 
   carried(layer: number, done: number, total: number): void {
     this.#progress.carry(layer, done, total);
-    this.#display.show(this.#progress.state);
   }
 
   groupOf(layer: number): number {

@@ -27,14 +27,13 @@ export async function openTrainingText(
   recipe: Steps,
   holdout: string | undefined,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<CalibrationMix> {
   const given = await namedSources(calibration);
   const read = (name: string | undefined, sequences: number | undefined): Promise<CalibrationSet> => {
     const { sequences: _, objective: __, ...rest } = flags;
     const named = name === undefined ? {} : { calibration: name };
     const limited = sequences === undefined ? {} : { sequences };
-    return openCalibrationSet(model, { ...rest, ...named, ...limited }, terminal, signal);
+    return openCalibrationSet(model, { ...rest, ...named, ...limited }, terminal);
   };
   const [only] = given;
   if (given.length < 2 && (only === undefined || generatedOf(only.name) === undefined)) {
@@ -61,7 +60,7 @@ export async function openTrainingText(
     if (generated === undefined) windows = chooseWindows(file?.windows ?? [], count, flags.seed);
     else {
       const asked = { ...flags, calibration, sequences: count };
-      const found = await reader.generate(name, generated, calibrationSeed(flags.seed), asked, signal);
+      const found = await reader.generate(name, generated, calibrationSeed(flags.seed), asked, terminal.signal);
       for (const warning of found.warnings) terminal.warn(warning);
       windows = fillWindows(found.windows, length);
     }

@@ -26,6 +26,7 @@ import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { addMixOptions, type MixFlags } from "../arguments/calibration-mix.ts";
 import { choosePattern, type ModelWork, openDevices } from "../arguments/inputs.ts";
+import { addJournalOptions, type JournalFlags, logMode } from "../arguments/journal-options.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
   addDeviceOptions,
@@ -39,17 +40,16 @@ import {
   type WorkerFlags,
   wholeNumber,
 } from "../arguments/options.ts";
-import { interruptible, recordedCommand } from "../console/interruption.ts";
+import { whileShowing } from "../console/display.ts";
+import { recordedCommand } from "../console/interruption.ts";
 import { deviceWords, modelWords, proposedCommand, proposeUse } from "../console/next-command.ts";
-import { settleColours, Terminal } from "../console/terminal.ts";
-import { logMode } from "../evaluation-journal.ts";
-import { shortenHelp } from "../help/help-groups.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
 import { DistillRun, explainEnd, explainUnwritten, heldOutLosses, measuredByLayer } from "./distill-run.ts";
 import { heldOutCount, openTrainingText, splitText } from "./distill-text.ts";
 
-interface DistillFlags extends VerifyFlags, MixFlags, DeviceFlags, WorkerFlags, OutputFlags {
+interface DistillFlags extends VerifyFlags, MixFlags, DeviceFlags, WorkerFlags, JournalFlags, OutputFlags {
   pattern: string;
   offset: number;
   output?: string;
@@ -65,8 +65,6 @@ interface DistillFlags extends VerifyFlags, MixFlags, DeviceFlags, WorkerFlags, 
   shards: Placement;
   inMemory?: boolean;
   states?: StepStates;
-  resume?: boolean;
-  fresh?: boolean;
 }
 
 const help = `
@@ -134,40 +132,32 @@ export function addDistillCommand(program: Command): void {
         "hidden states of every layer are kept, or those of a group's first layer and each step runs the group (default: stored on a CPU, computed on a GPU that holds a group)",
       ).choices(stepStates),
     )
-    .option("--in-memory", "keep hidden states in memory; cannot be resumed")
-    .option("--resume", "continue where an earlier run stopped")
-    .option("--fresh", "start again over what an earlier run has left");
+    .option("--in-memory", "keep hidden states in memory; cannot be resumed");
+  addJournalOptions(command, "work folder");
   addDeviceOptions(command);
   command.addOption(devicesOption("several devices take a group of layers each"));
   addOutputOptions(command);
-  shortenHelp(command, "pattern output dry-run calibration sequences holdout steps rate device resume");
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string | undefined, flags: DistillFlags) =>
-      interruptible(
-        (signal) => distilModel(model ?? demoModel, flags, signal),
-        "Stopping after the step at hand; Ctrl-C again kills",
-      ),
-    );
+  const shown = "pattern output dry-run calibration sequences holdout steps rate device resume";
+  addWork(command, { help, shown, stopping: "Stopping after the step at hand; Ctrl-C again kills" }, distilModel);
 }
 
 /** Room is looked for once it is known what is trained. */
 const later = async (): Promise<void> => undefined;
 
-async function distilModel(path: string, flags: DistillFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function distilModel(path = demoModel, flags: DistillFlags, terminal: Terminal): Promise<void> {
+  const { signal } = terminal;
   requireSensible(flags);
-  if (flags.dryRun === true) return await showPlan(path, flags, terminal, signal);
+  if (flags.dryRun === true) return await showPlan(path, flags, terminal);
   const output = flags.output;
   if (output === undefined) throw new UsageError("-o is missing: it names the folder of the new checkpoint");
   await requireEmptyTarget(output);
-  const model = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal);
+  const model = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal);
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
   requireSomethingToLearn(model, pattern, terminal);
   const layers = [...model.config.indexerLayers].map((_, layer) => layer);
   requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
   const recipe: Recipe = { ...defaultRecipe, ...pick(flags), seed: flags.seed };
-  const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal, signal);
+  const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal);
   // Losses before and after and the states that training reads; a step's rows pass the attention that is learned from, too.
   const stepped = stepsCost * recipe.steps * recipe.batch * set.sequenceLength;
   const { device, devices, threads } = await openPlaces(flags, terminal, {
@@ -194,25 +184,29 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   const identity = await model.identity();
   const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
   const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal);
-  const title = `${model.config.name}: distill for ${flags.pattern}`;
-  const run = new DistillRun(recipe.steps, await openDisplay(terminal, title, work, devices.length > 1));
-  const close = (): void => run.close();
-  signal.addEventListener("abort", close);
-  try {
-    const settings: DistillationSettings = {
-      ...base,
-      ...(store === undefined ? {} : { store }),
-      onCarried: (layer, done, total) => run.carried(layer, done, total),
+  const run = new DistillRun(recipe.steps, terminal);
+  const shown = {
+    inLines: () => new PlainDistillDisplay(devices.length > 1, (line) => terminal.note(line)),
+    inView: async (stream: NodeJS.WriteStream) => {
+      const { openDistillView } = await import("../../tui/distill-view.tsx");
+      return openDistillView(stream, `${model.config.name}: distill for ${flags.pattern}`, work);
+    },
+    tick: (display: DistillDisplay) => display.show(run.state),
+    close: (display: DistillDisplay) => display.close(),
+  };
+  await whileShowing(terminal, shown, async (display) => {
+    const onCarried: DistillationSettings["onCarried"] = (layer, done, total) => {
+      run.carried(layer, done, total);
+      display.show(run.state);
     };
-    for await (const event of distil(model, text, settings)) run.take(event);
-  } catch (error) {
+    for await (const event of distil(model, text, { ...base, store, onCarried })) {
+      run.take(event);
+      display.show(run.state, event);
+    }
+  }).catch(async (error: unknown) => {
     await store?.close();
     throw explainEnd(error, work);
-  } finally {
-    signal.removeEventListener("abort", close);
-    run.close();
-    for (const warning of run.warnings) terminal.warn(warning);
-  }
+  });
   const earlier = trainingTexts(await readDistilledManifest(model.path)).filter(({ hash }) => hash !== set.hash);
   const origin: DistilledOrigin = {
     kind: "indexcache-distilled",
@@ -255,7 +249,7 @@ async function distilModel(path: string, flags: DistillFlags, signal: AbortSigna
   );
   await store?.remove();
   const after = await heldOutLosses(await openModel(output), text.heldOut, pattern, base, signal, terminal);
-  const record = distillRecord({ target: output, pattern, steps: recipe.steps, before, after, best: run.kept });
+  const record = distillRecord({ checkpoint: output, pattern, steps: recipe.steps, before, after, kept: run.kept });
   terminal.answer(record, () => formatDistillReport(record, terminal.resultWidth));
   requireGain(record);
   proposeNext(output, { path, architecture: model.config.modelType }, pattern, flags, terminal);
@@ -288,33 +282,19 @@ function proposeNext(
   }
 }
 
-async function openDisplay(
-  terminal: Terminal,
-  title: string,
-  work: string | undefined,
-  several: boolean,
-): Promise<DistillDisplay> {
-  if (!terminal.showsViews) return new PlainDistillDisplay(several, (line) => terminal.note(line));
-  settleColours();
-  const { openDistillView } = await import("../../tui/distill-view.tsx");
-  return openDistillView(process.stderr, title, work);
-}
-
 /** Flags that contradict each other, before anything is read. */
 function requireSensible(flags: DistillFlags): void {
   if (flags.inMemory === true && (flags.resume === true || flags.work !== undefined)) {
     throw new UsageError("--in-memory keeps nothing on disk: it cannot be combined with --resume or --work");
   }
-  if (flags.resume === true && flags.fresh === true) {
-    throw new UsageError("--resume goes on with what an earlier run has left, --fresh starts over: give one of them");
-  }
+  logMode(flags);
   if (flags.dropSharedIndexers === true && flags.pattern === "any") {
     throw new UsageError("--drop-shared-indexers needs a pattern: with --pattern any every indexer may be needed");
   }
 }
 
 /** `--dry-run`: without a text, for as many sequences as the steps can use. */
-async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+async function showPlan(path: string, flags: DistillFlags, terminal: Terminal): Promise<void> {
   const model = await openPlanned(path);
   const { config } = model;
   const pattern: Pattern | "any" = flags.pattern === "any" ? "any" : await choosePattern(model, flags);
@@ -329,8 +309,8 @@ async function showPlan(path: string, flags: DistillFlags, terminal: Terminal, s
       const heldOut = heldOutCount(sequences, recipe.batch, flags.holdout);
       return { sequences, heldOut, length: plannedLength(config, flags.sequenceLength) };
     }
-    const opened = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal, signal);
-    const set = await openTrainingText(opened, flags, recipe, flags.holdout, terminal, signal);
+    const opened = await openModelToRun(path, { ...flags, lookForRoom: later }, terminal);
+    const set = await openTrainingText(opened, flags, recipe, flags.holdout, terminal);
     const text = splitText(set, recipe, flags.holdout);
     return { sequences: text.training.length, heldOut: text.heldOut.length, length: set.sequenceLength };
   };

@@ -49,15 +49,14 @@ export async function openEvalInputs(
   flags: EvalFlags,
   terminal: Terminal,
   given: readonly GivenOption[],
-  signal: AbortSignal,
 ): Promise<EvalInputs> {
   const values = suiteValues(flags.suite, { ...flags }, given);
   const opened =
     flags.server === undefined
-      ? await openLocal(path, flags, terminal, signal)
-      : await openServed(path, { ...flags, server: flags.server }, terminal, signal);
+      ? await openLocal(path, flags, terminal)
+      : await openServed(path, { ...flags, server: flags.server }, terminal);
   try {
-    return { model: opened.model, ...(await readInputs(opened, flags, values, signal)) };
+    return { model: opened.model, ...(await readInputs(opened, flags, values, terminal.signal)) };
   } catch (error) {
     await opened.release();
     throw error;
@@ -77,15 +76,10 @@ interface Opened {
 
 type EvalAmount = Pick<EvalInputs, "suite" | "assembly" | "arms">;
 
-async function openLocal(
-  path: string | undefined,
-  flags: EvalFlags,
-  terminal: Terminal,
-  signal: AbortSignal,
-): Promise<Opened> {
+async function openLocal(path: string | undefined, flags: EvalFlags, terminal: Terminal): Promise<Opened> {
   const early = startArms(flags);
   try {
-    const model = await openModelToRun(path ?? demoModel, flags, terminal, signal);
+    const model = await openModelToRun(path ?? demoModel, flags, terminal);
     const window = model.config.maxPositionEmbeddings;
     return {
       ...{ model, window },
@@ -106,10 +100,9 @@ async function openServed(
   path: string | undefined,
   flags: EvalFlags & { server: string },
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<Opened> {
   const model = await openServedFolder(path, terminal);
-  const source = await serverAnswers(flags, model, terminal, signal);
+  const source = await serverAnswers(flags, model, terminal);
   return {
     ...{ model, window: source.window },
     prepare: (patterns) => {

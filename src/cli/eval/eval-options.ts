@@ -11,6 +11,7 @@ import type { TokenBudget } from "../../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
 import { type Gate, gates } from "../../report/eval/eval-gate.ts";
 import type { DeviceList, Dtype } from "../../runtime/measurement.ts";
+import { addJournalOptions, type JournalFlags, requireLog } from "../arguments/journal-options.ts";
 import type { VerifyFlags } from "../arguments/opening.ts";
 import {
   addDtypeOption,
@@ -24,7 +25,6 @@ import {
   workerCount,
 } from "../arguments/options.ts";
 import { RepeatableOption } from "../arguments/repeatable-option.ts";
-import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addSuiteOptions } from "./suite-flags.ts";
 
@@ -37,7 +37,7 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 const allFullBaseline = "full";
 
-export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, ServerFlags, SuiteValues {
+export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, ServerFlags, JournalFlags, SuiteValues {
   pattern: string[];
   baseline: string;
   offset: number;
@@ -65,8 +65,6 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, Server
   samplesFile?: string;
   junit?: string;
   failOn?: Gate;
-  resume?: boolean;
-  fresh?: boolean;
 }
 
 export function addEvalOptions(command: Command): void {
@@ -133,24 +131,19 @@ export function addEvalOptions(command: Command): void {
     .option("-o, --output <file>", "write the result as JSON here, exactly")
     .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
     .option("--junit <file>", "write the verdicts as JUnit XML")
-    .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates))
-    .option("--resume", "continue from the samples file of an earlier run")
-    .option("--fresh", "begin anew where there is a samples file already")
+    .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates));
+  addJournalOptions(command, "samples file")
     .optionsGroup("What it prints:")
     .option("--json", "print the result as JSON")
     .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
     .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
     .option("-q, --quiet", "say nothing on stderr but warnings and errors");
-  shortenHelp(command, "pattern baseline suite tasks lengths samples data server list output resume dry-run");
 }
 
 /** @throws UsageError for flags that do not go together */
 export function requireSensibleEvalFlags(flags: EvalFlags): void {
-  const { resume, fresh, from, junit, failOn, pattern } = flags;
-  if (resume === true && fresh === true) throw new UsageError("--resume and --fresh exclude each other");
-  if ((resume === true || fresh === true) && samplesPath(flags) === undefined) {
-    throw new UsageError(`--${resume === true ? "resume" : "fresh"} needs -o FILE or --samples-file FILE`);
-  }
+  const { from, junit, failOn, pattern } = flags;
+  requireLog(flags, samplesPath(flags), "-o FILE or --samples-file FILE");
   if (flags.cot === true && flags.thinking === true) {
     throw new UsageError("--cot has the prompt ask for thoughts, --thinking the template: they exclude each other");
   }

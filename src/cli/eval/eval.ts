@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import type { Command } from "commander";
+import { clocks } from "../../base/clock.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
@@ -19,18 +20,17 @@ import { formatEvalPlan } from "../../report/eval/eval-plan.ts";
 import { evalRecord } from "../../report/eval/eval-record.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
+import { logMode } from "../arguments/journal-options.ts";
 import { addModelToRun } from "../arguments/opening.ts";
-import { interruptible, recordedCommand, withResume } from "../console/interruption.ts";
-import { settleColours, Terminal } from "../console/terminal.ts";
-import { logMode } from "../evaluation-journal.ts";
-import { helpText } from "../help/help-text.ts";
-import { modelPath, requireServerOptions } from "../live/server-options.ts";
+import { whileShowing } from "../console/display.ts";
+import { recordedCommand, withResume } from "../console/interruption.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
+import { modelPath } from "../live/server-options.ts";
 import { resultFromFiles } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
 import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, proposeAfterEval, requireWritableOutputs } from "./eval-output.ts";
-
-const TICK_MS = 1000;
 
 const help = `
 Every item is answered by the baseline (all indexers, or --baseline) and by every --pattern, on the same prompt. The table
@@ -56,11 +56,10 @@ export function addEvalCommand(program: Command): void {
   const command = program.command("eval").description("Compare a pattern with the baseline on long-context benchmarks");
   addModelToRun(command);
   addEvalOptions(command);
-  command.addHelpText("after", helpText(help)).action((model: string | undefined, flags: EvalFlags) =>
-    interruptible((signal) => {
-      requireServerOptions(command, flags);
-      return evalCommand(modelPath(model, flags), flags, givenOptions(command), signal);
-    }, "Stopping; Ctrl-C again kills"),
+  const shown = "pattern baseline suite tasks lengths samples data server list output resume dry-run";
+  const stopping = "Stopping; Ctrl-C again kills";
+  addWork(command, { help, shown, stopping }, (model: string | undefined, flags: EvalFlags, terminal: Terminal) =>
+    evalCommand(modelPath(command, model, flags), flags, givenOptions(command), terminal),
   );
 }
 
@@ -68,10 +67,9 @@ async function evalCommand(
   path: string | undefined,
   flags: EvalFlags,
   given: readonly GivenOption[],
-  signal: AbortSignal,
+  terminal: Terminal,
 ): Promise<void> {
   requireSensibleEvalFlags(flags);
-  const terminal = new Terminal(flags);
   if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
   if (flags.list === true) {
     const tasks = listSuites();
@@ -87,13 +85,13 @@ async function evalCommand(
   }
   const samples = flags.dryRun === true ? undefined : samplesPath(flags);
   if (samples !== undefined) await requireNoLog(samples, logMode(flags));
-  const inputs = await openEvalInputs(path, flags, terminal, given, signal);
+  const inputs = await openEvalInputs(path, flags, terminal, given);
   try {
     for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
     if (flags.dryRun === true) {
-      await dryRun(inputs, terminal, signal);
+      await dryRun(inputs, terminal);
     } else {
-      await giveEvalResult(await run(inputs, flags, terminal, signal), flags, terminal);
+      await giveEvalResult(await run(inputs, flags, terminal), flags, terminal);
       await proposeAfterEval(path, flags, terminal);
     }
   } finally {
@@ -101,20 +99,17 @@ async function evalCommand(
   }
 }
 
-async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal, signal: AbortSignal): Promise<EvalResult> {
+async function run(inputs: EvalInputs, flags: EvalFlags, terminal: Terminal): Promise<EvalResult> {
   const started = performance.now();
   const journal = await openJournal(inputs, flags);
   try {
     if (journal !== undefined && journal.entries.length > 0) {
       terminal.note(`resuming: ${counted(journal.entries.length, "sample")} already in ${journal.path}`);
     }
-    const replacements: string[] = [];
-    const runner = await openRunner(inputs, (words) => replacements.push(words));
+    const runner = await openRunner(inputs, (words) => terminal.warn(words));
     try {
       for (const line of runner.plan) terminal.detail(line);
-      const items = await answerAll(inputs, runner, journal, terminal, signal);
-      // Not while the view redraws itself over the same lines.
-      for (const words of replacements) terminal.warn(words);
+      const items = await answerAll(inputs, runner, journal, terminal);
       return evalRecord({
         ...inputs,
         described: { ...inputs.described, ...withoutUndefined({ threads: runner.threads }) },
@@ -145,45 +140,44 @@ async function answerAll(
   runner: ArmRunner,
   journal: SampleJournal | undefined,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<Sample[][]> {
-  const { suite, assembly, arms, source } = inputs;
-  const display = await openDisplay(terminal, inputs, journal?.path);
-  const tracker = new EvalProgressTracker(
-    arms.map(({ name }) => name),
-    suite.total,
-    seconds(),
-  );
-  const ticker = setInterval(() => display.show(tracker.at(seconds())), TICK_MS);
+  const { suite, arms, model } = inputs;
+  const names = arms.map(({ name }) => name);
+  const tracker = new EvalProgressTracker(names, suite.total, clocks.wall());
+  const progress = () => tracker.at(clocks.wall());
+  const shown = {
+    inLines: () => {
+      if (journal !== undefined) terminal.note(`samples: ${journal.path}; Ctrl-C saves`);
+      return new PlainEvalDisplay((line) => terminal.note(line));
+    },
+    inView: async (stream: NodeJS.WriteStream) => {
+      const { openEvalView } = await import("../../tui/eval-view.tsx");
+      return openEvalView(stream, `${model.config.name}: ${suite.name}`, journal?.path);
+    },
+    tick: (display: EvalDisplay) => display.show(progress()),
+    close: (display: EvalDisplay) => display.close(progress()),
+  };
   // Not the items themselves: a prompt may be a megabyte.
   const answered: Pick<AnsweredItem, "index" | "samples">[] = [];
-  const { window } = source;
-  try {
-    const known = journal?.entries ?? [];
-    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
-    for await (const item of evaluate({ ...asked, known })) {
+  await whileShowing(terminal, shown, async (display) => {
+    for await (const item of evaluate({ ...askedOf(inputs, runner, terminal), known: journal?.entries ?? [] })) {
       for (const sample of item.fresh) await journal?.append(sample);
       answered.push({ index: item.index, samples: item.samples });
       tracker.advance(item);
-      display.show(tracker.at(seconds()));
+      display.show(progress());
     }
-  } finally {
-    clearInterval(ticker);
-    display.close(tracker.at(seconds()));
-  }
+  });
   if (answered.length === 0)
     throw new InputError(`Suite ${suite.name} gave no item`, { hint: "see --tasks and --data" });
   return answered.sort((left, right) => left.index - right.index).map(({ samples }) => samples);
 }
 
-async function dryRun(inputs: EvalInputs, terminal: Terminal, signal: AbortSignal): Promise<void> {
+async function dryRun(inputs: EvalInputs, terminal: Terminal): Promise<void> {
   const runner = await openRunner(inputs);
   try {
     for (const line of runner.plan) terminal.detail(line);
-    const { suite, assembly, arms, source } = inputs;
-    const { window } = source;
-    const asked = { suite, assembly, arms, runner, window, signal, ...samplingOf(inputs) };
-    const plan = await planEvaluation({ ...asked, known: [] });
+    const { suite, arms } = inputs;
+    const plan = await planEvaluation({ ...askedOf(inputs, runner, terminal), known: [] });
     const record = {
       suite: suite.name,
       arms: arms.map(({ name, pattern }) => ({ name, index_topk_pattern: pattern })),
@@ -201,9 +195,15 @@ function notesOf({ assembly, suite, source, overlap }: EvalInputs): string[] {
   return [...source.notes, ...assembly.notes, ...overlap, ...suite.notes];
 }
 
-function samplingOf({ fingerprint }: EvalInputs): Pick<Evaluation, "sampling"> {
+/** Who is asked what, and how. */
+function askedOf(
+  { suite, assembly, arms, source, fingerprint }: EvalInputs,
+  runner: ArmRunner,
+  { signal }: Terminal,
+): Omit<Evaluation, "known"> {
   const { temperature, seed } = fingerprint.settings;
-  return temperature === 0 ? {} : { sampling: { temperature: Number(temperature), seed: Number(seed) } };
+  const sampling = temperature === 0 ? {} : { sampling: { temperature: Number(temperature), seed: Number(seed) } };
+  return { suite, assembly, arms, runner, window: source.window, signal, ...sampling };
 }
 
 function openRunner(
@@ -222,22 +222,4 @@ async function openJournal({ fingerprint }: EvalInputs, flags: EvalFlags): Promi
   if (path === undefined) return undefined;
   if (path === flags.output) throw new UsageError("-o and --samples-file name the same file");
   return openSampleJournal(path, fingerprint, logMode(flags));
-}
-
-async function openDisplay(
-  terminal: Terminal,
-  { model, suite }: EvalInputs,
-  journal: string | undefined,
-): Promise<EvalDisplay> {
-  if (!terminal.showsViews) {
-    if (journal !== undefined) terminal.note(`samples: ${journal}; Ctrl-C saves`);
-    return new PlainEvalDisplay((line) => terminal.note(line));
-  }
-  settleColours();
-  const { openEvalView } = await import("../../tui/eval-view.tsx");
-  return openEvalView(process.stderr, `${model.config.name}: ${suite.name}`, journal);
-}
-
-function seconds(): number {
-  return performance.now() / 1000;
 }

@@ -9,10 +9,10 @@ import { quoteWord } from "../../base/shell.ts";
 import { engineNames } from "../../engines/engines.ts";
 import { CONFIG_NAME } from "../config/config-file.ts";
 import { isRunByAgent } from "../console/agent.ts";
-import { interruptible, programWords } from "../console/interruption.ts";
+import { programWords } from "../console/interruption.ts";
 import { requireWritable } from "../console/output-file.ts";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import {
   type Answers,
   type Checked,
@@ -48,7 +48,7 @@ Examples:
   $ indexcache init --model ./GLM-5 --on http://127.0.0.1:8000 --calibration text.jsonl --retain 1/4 --engine vllm --yes`;
 
 export function addInitCommand(program: Command): void {
-  program
+  const command = program
     .command("init")
     .description("Ask five questions, write a config file, and print the commands to run next")
     .option("-m, --model <model>", `folder of a checkpoint, owner/name in the Hugging Face cache, or ${DEMO}`)
@@ -58,20 +58,18 @@ export function addInitCommand(program: Command): void {
     .addOption(new Option("--engine <name>", "which engine will serve it").choices(["none", ...engineNames]))
     .option("-y, --yes", "ask nothing: take the defaults of what is not given")
     .option("-o, --output <file>", "the config file", CONFIG_NAME)
-    .option("--overwrite", "replace a config file that is there")
-    .addHelpText("after", helpText(help))
-    .action((flags: InitFlags) => interruptible((signal) => init(flags, signal), "Stopping: nothing was written"));
+    .option("--overwrite", "replace a config file that is there");
+  addWork(command, { help, stopping: "Stopping: nothing was written" }, init);
 }
 
-async function init(flags: InitFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal({});
+async function init(flags: InitFlags, terminal: Terminal): Promise<void> {
   if (flags.overwrite !== true && (await stat(flags.output).catch(() => undefined)) !== undefined) {
     throw new InputError(`"${flags.output}" is there already`, {
       hint: "--overwrite replaces it; -o FILE writes another",
     });
   }
   await requireWritable(flags.output);
-  const answers = await (mayAsk(flags) ? ask(flags, terminal, signal) : take(flags, terminal, signal));
+  const answers = await (mayAsk(flags) ? ask(flags, terminal) : take(flags, terminal));
   await writeFileAtomically(flags.output, `${JSON.stringify(configOf(answers), null, 2)}\n`);
   terminal.note(`written: ${flags.output}`);
   const commands = nextCommands(answers, flags.output);
@@ -93,7 +91,7 @@ function mayAsk({ yes, model }: InitFlags): boolean {
 }
 
 /** Answers from the options alone. */
-async function take(flags: InitFlags, terminal: Terminal, signal: AbortSignal): Promise<Answers> {
+async function take(flags: InitFlags, terminal: Terminal): Promise<Answers> {
   const said = <T>(name: string, { value, found }: Checked<T>): T => {
     terminal.note(`${name}: ${found}`);
     return value;
@@ -101,14 +99,14 @@ async function take(flags: InitFlags, terminal: Terminal, signal: AbortSignal): 
   const { model = DEMO, on = "auto", retain = DEFAULT_RETAIN, engine = "none" } = flags;
   const description = said("model", await checkModel(model));
   const place = said("where it runs", checkPlace(on));
-  const calibration = said("text", await checkText(flags.calibration, description, signal));
+  const calibration = said("text", await checkText(flags.calibration, description, terminal.signal));
   said("retention", checkRetain(retain, description));
   return { model: named(model), place, calibration, retain, engine: said("engine", checkEngine(engine)) };
 }
 
 /** Asks for what the options do not say. */
-async function ask(flags: InitFlags, terminal: Terminal, signal: AbortSignal): Promise<Answers> {
-  const questions = new Questions(terminal, signal);
+async function ask(flags: InitFlags, terminal: Terminal): Promise<Answers> {
+  const questions = new Questions(terminal);
   const model = await questions.text({
     given: flags.model,
     message: "Which model?",
@@ -128,7 +126,7 @@ async function ask(flags: InitFlags, terminal: Terminal, signal: AbortSignal): P
     message: "Which text should it be judged by?",
     hint: "text, JSONL, CSV or Parquet of what the model is used for",
     ...(model.text === DEMO ? { initial: "its own" } : {}),
-    check: (text) => checkText(text === "its own" ? undefined : text, model.value, signal),
+    check: (text) => checkText(text === "its own" ? undefined : text, model.value, terminal.signal),
   });
   const retain = await questions.text({
     given: flags.retain,

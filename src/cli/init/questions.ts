@@ -27,9 +27,9 @@ export class Questions {
   readonly #terminal: Terminal;
   readonly #signal: AbortSignal;
 
-  constructor(terminal: Terminal, signal: AbortSignal) {
+  constructor(terminal: Terminal) {
     this.#terminal = terminal;
-    this.#signal = signal;
+    this.#signal = terminal.signal;
   }
 
   async text<T>({ given, message, hint, initial, check }: TextQuestion<T>): Promise<{ text: string; value: T }> {

@@ -7,8 +7,8 @@ import { quoteWord } from "../../base/shell.ts";
 import { readModelConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { kitFolder, type OutputFlags } from "../arguments/options.ts";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 
 interface KitFlags extends OutputFlags {
   model?: string;
@@ -28,19 +28,17 @@ Examples:
 const parts = ["indexcache_live", "indexcache_live-1.dist-info"] as const;
 
 export function addKitCommand(program: Command): void {
-  program
+  const command = program
     .command("kit")
     .description("Write the Python kit for vLLM and SGLang, and the commands that start a server with it")
     .argument("<folder>", "where the kit goes")
     .option("-m, --model <model>", "what the server will serve: a folder, or a name that the engine knows")
     .option("--port <n>", "port of the server", "8000")
-    .option("--json", "print the commands as JSON")
-    .addHelpText("after", helpText(help))
-    .action((folder: string, flags: KitFlags) => writeKit(folder, flags));
+    .option("--json", "print the commands as JSON");
+  addWork(command, { help }, writeKit);
 }
 
-async function writeKit(folder: string, flags: KitFlags): Promise<void> {
-  const terminal = new Terminal(flags);
+async function writeKit(folder: string, flags: KitFlags, terminal: Terminal): Promise<void> {
   const model = flags.model ?? "MODEL";
   const notes = flags.model === undefined ? [] : await notesOn(flags.model);
   try {

@@ -10,7 +10,6 @@ import { randomPrompts } from "../../live/verification.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { AnswerSource } from "../eval/answer-source.ts";
-import { HeldNotes } from "./held-notes.ts";
 import { openServers, type ServerFlags } from "./server-options.ts";
 import { describePreflight, describeServer } from "./server-words.ts";
 
@@ -22,11 +21,9 @@ export async function serverAnswers(
   flags: ServerFlags & { server: string; temperature?: number },
   model: ModelDescription,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<AnswerSource> {
-  const notes = new HeldNotes(terminal);
-  const { note } = notes;
-  const served = await openServers(flags, model, note, signal);
+  const note = (words: string): void => terminal.warn(words);
+  const served = await openServers(flags, model, note, terminal.signal);
   const { description, replicas } = served;
   const { maxPositionEmbeddings } = model.config;
   const window = Math.min(maxPositionEmbeddings, description.maxModelLength ?? maxPositionEmbeddings);
@@ -39,15 +36,11 @@ export async function serverAnswers(
     notes: notesOn(served, (flags.temperature ?? 0) > 0),
     require: (pattern) => requireServable(served, pattern),
     async open(_patterns, tokenizer: Tokenizer) {
-      await served.prepare(signal);
-      await tellPreflight(served, model, flags.concurrency, window, note, terminal, signal);
-      notes.hold();
+      await served.prepare(terminal.signal);
+      await tellPreflight(served, model, flags.concurrency, window, note, terminal);
       return new ServerArms(served, tokenizer, { window, concurrency: flags.concurrency, note });
     },
-    async release() {
-      await served.release();
-      notes.tell();
-    },
+    release: () => served.release(),
   };
 }
 
@@ -82,7 +75,6 @@ async function tellPreflight(
   window: number,
   note: (words: string) => void,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<void> {
   const { indexTopk, vocabSize } = model.config;
   const length = Math.min(preflightMultiple * indexTopk, window - 1);
@@ -94,6 +86,6 @@ async function tellPreflight(
   }
   const prompts = randomPrompts(preflightPrompts * served.replicas.length, length, vocabSize);
   const losses = new ServerLosses(served, prompts, { objective: "nll", indexTopk, concurrency, note });
-  const [, acts] = describePreflight(await preflight(served, losses, [...prompts.keys()], indexTopk, signal));
+  const [, acts] = describePreflight(await preflight(served, losses, [...prompts.keys()], indexTopk, terminal.signal));
   terminal.note(`on random tokens, ${acts}`);
 }

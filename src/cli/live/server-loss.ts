@@ -7,7 +7,7 @@ import { formatLossReport, lossRecord, sourceLosses } from "../../report/loss-re
 import { type MixFlags, openCalibrationMix } from "../arguments/calibration-mix.ts";
 import { choosePattern } from "../arguments/inputs.ts";
 import type { OutputFlags, PatternFlags } from "../arguments/options.ts";
-import { Terminal } from "../console/terminal.ts";
+import type { Terminal } from "../console/terminal.ts";
 import { openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
 import { describeServer } from "./server-words.ts";
 
@@ -16,28 +16,27 @@ type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & MixFlag
 export async function measureServerLoss(
   path: string | undefined,
   flags: ServerLossFlags,
-  signal: AbortSignal,
+  terminal: Terminal,
 ): Promise<void> {
-  const terminal = new Terminal(flags);
   const model = await openServedFolder(path, terminal);
   const { indexTopk } = model.config;
   const note = (words: string): void => terminal.warn(words);
-  const served = await openServers(flags, model, note, signal);
+  const served = await openServers(flags, model, note, terminal.signal);
   try {
     const pattern = await choosePattern(model, flags);
-    const set = await openCalibrationMix(model, flags, terminal, signal);
+    const set = await openCalibrationMix(model, flags, terminal);
     for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
-    await served.prepare(signal);
+    await served.prepare(terminal.signal);
     const { concurrency } = flags;
     const losses = new ServerLosses(served, set.windows, {
       ...{ objective: "nll", indexTopk, concurrency, note },
       scoredFrom: set.scoredFrom,
     });
     for (const line of losses.plan) terminal.detail(line);
-    for (const { adapter } of served.replicas) await adapter.count(true, signal);
-    const measurement = await losses.evaluate(pattern, { signal });
+    for (const { adapter } of served.replicas) await adapter.count(true, terminal.signal);
+    const measurement = await losses.evaluate(pattern, { signal: terminal.signal });
     const sources = sourceLosses(set, measurement);
-    for (const replica of served.replicas) await requireCalls(replica, pattern, signal);
+    for (const replica of served.replicas) await requireCalls(replica, pattern, terminal.signal);
     const server = { ...numbersOf(served.description), servers: served.replicas.length, scored_from: indexTopk };
     terminal.note(
       `scored: tokens from position ${indexTopk} of each sequence on${set.sources.some(({ answers }) => answers) ? ", of answers only those of the answer" : ""}`,

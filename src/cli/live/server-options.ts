@@ -59,7 +59,7 @@ export function addConnectionOptions(command: Command): Command {
 }
 
 /** @throws UsageError for options that have no meaning where a server computes, and for server options without one */
-export function requireServerOptions(command: Command, { server }: ServerFlags): void {
+function requireServerOptions(command: Command, { server }: ServerFlags): void {
   const given = (name: string): boolean => command.getOptionValueSource(name) === "cli";
   if (server === undefined) {
     const alone = ["concurrency", "repeats", "allowRemote", "timeout"].find(given);
@@ -73,8 +73,13 @@ export function requireServerOptions(command: Command, { server }: ServerFlags):
   });
 }
 
-/** The folder of a model: the argument, or `-m`. */
-export function modelPath(argument: string | undefined, { model }: Pick<ServerFlags, "model">): string | undefined {
+/**
+ * The folder of the model of a command that may work on a server: the argument, or `-m`.
+ * @throws UsageError for options that do not go together
+ */
+export function modelPath(command: Command, argument: string | undefined, flags: ServerFlags): string | undefined {
+  requireServerOptions(command, flags);
+  const { model } = flags;
   if (argument !== undefined && model !== undefined && argument !== model) {
     throw new UsageError("The model is named twice: as an argument and as -m");
   }

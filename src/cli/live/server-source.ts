@@ -7,7 +7,6 @@ import { type Preflight, preflight } from "../../live/preflight.ts";
 import { ServerLosses } from "../../live/server-losses.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { LossSource } from "../loss-source.ts";
-import { HeldNotes } from "./held-notes.ts";
 import { openServers, type ServerFlags } from "./server-options.ts";
 import { describePreflight, describeServer } from "./server-words.ts";
 
@@ -22,14 +21,12 @@ export async function openServer(
   flags: ServerFlags & { server: string },
   model: ModelDescription,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<OpenServer> {
-  const notes = new HeldNotes(terminal);
-  const { note } = notes;
-  const served = await openServers(flags, model, note, signal);
+  const note = (words: string): void => terminal.warn(words);
+  const served = await openServers(flags, model, note, terminal.signal);
   try {
     for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
-    await served.prepare(signal);
+    await served.prepare(terminal.signal);
   } catch (error) {
     await served.release();
     throw error;
@@ -55,16 +52,13 @@ export async function openServer(
             ...{ objective, indexTopk, concurrency, note },
             scoredFrom: set.scoredFrom,
           });
-          found = await preflight(served, losses, measured, indexTopk, signal);
+          found = await preflight(served, losses, measured, indexTopk, terminal.signal);
           for (const line of describePreflight(found)) terminal.note(line);
-          notes.hold();
           return await work(losses);
         } finally {
           await served.release();
-          notes.tell();
         }
       },
-      release: () => served.release(),
     };
   };
   return { served, source };

@@ -16,10 +16,8 @@ import {
   type CalibrationFlags,
   type OutputFlags,
 } from "../arguments/options.ts";
-import { interruptible } from "../console/interruption.ts";
-import { Terminal } from "../console/terminal.ts";
-import { shortenHelp } from "../help/help-groups.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { addConnectionOptions, type ConnectionFlags, openForALook, openServedFolder } from "./server-options.ts";
 import { describePreflight } from "./server-words.ts";
 
@@ -61,25 +59,22 @@ export function addServerCommand(program: Command): void {
   addCalibrationOptions(command);
   addConnectionOptions(command);
   addOutputOptions(command);
-  shortenHelp(command, "verify restore pattern model calibration sequence-length api-key allow-remote json");
-  command
-    .addHelpText("after", helpText(help))
-    .action((url: string, flags: LookFlags) => interruptible((signal) => look(url, flags, signal), "Stopping"));
+  const shown = "verify restore pattern model calibration sequence-length api-key allow-remote json";
+  addWork(command, { help, shown, stopping: "Stopping" }, look);
 }
 
-async function look(url: string, flags: LookFlags, signal: AbortSignal): Promise<void> {
+async function look(url: string, flags: LookFlags, terminal: Terminal): Promise<void> {
   if (flags.restore === true && flags.verify === true)
     throw new UsageError("--restore and --verify exclude each other");
   if (flags.pattern !== undefined && flags.verify !== true) throw new UsageError("-p goes with --verify");
   if ((flags.calibration === undefined) !== (flags.model === undefined) && flags.calibration !== undefined) {
     throw new UsageError("-c needs -m: the folder with config.json and the tokenizer of the model");
   }
-  const terminal = new Terminal(flags);
-  const served = await openForALook(url, flags, (words) => terminal.warn(words), signal);
+  const served = await openForALook(url, flags, (words) => terminal.warn(words), terminal.signal);
   try {
     if (flags.restore === true) return await restore(served, flags, terminal);
-    if (flags.verify === true) return await verifyPattern(served, flags, terminal, signal);
-    await show(served, flags, terminal, signal);
+    if (flags.verify === true) return await verifyPattern(served, flags, terminal);
+    await show(served, flags, terminal);
   } finally {
     await served.release();
   }
@@ -100,20 +95,20 @@ async function restore(served: LiveModel, flags: LookFlags, terminal: Terminal):
   );
 }
 
-async function show(served: LiveModel, flags: LookFlags, terminal: Terminal, signal: AbortSignal): Promise<void> {
+async function show(served: LiveModel, flags: LookFlags, terminal: Terminal): Promise<void> {
   const { description, replicas } = served;
-  const running = await replicas[0]?.adapter.running(signal);
+  const running = await replicas[0]?.adapter.running(terminal.signal);
   let found: Preflight | undefined;
   if (description.obstacles.length === 0 && (running ?? 0) === 0 && description.indexTopk !== undefined) {
-    const { windows, indexTopk } = await promptsFor(served, flags, terminal, signal);
-    await served.prepare(signal);
+    const { windows, indexTopk } = await promptsFor(served, flags, terminal);
+    await served.prepare(terminal.signal);
     const losses = new ServerLosses(served, windows, {
       objective: "nll",
       indexTopk,
       concurrency: prompts,
       note: (words) => terminal.warn(words),
     });
-    found = await preflight(served, losses, [...windows.keys()], indexTopk, signal);
+    found = await preflight(served, losses, [...windows.keys()], indexTopk, terminal.signal);
   }
   const { state, ...rest } = description;
   const measured = found && { noise: found.noise, sparsest: found.sparsest, change: found.change };
@@ -146,12 +141,7 @@ function fieldsOf(served: LiveModel, running: number | undefined, found: Preflig
   return [...fields, ...measured];
 }
 
-async function verifyPattern(
-  served: LiveModel,
-  flags: LookFlags,
-  terminal: Terminal,
-  signal: AbortSignal,
-): Promise<void> {
+async function verifyPattern(served: LiveModel, flags: LookFlags, terminal: Terminal): Promise<void> {
   const { description } = served;
   const model = flags.model === undefined ? undefined : await openServedFolder(flags.model, terminal);
   const pattern = await patternOf(served, flags, model);
@@ -162,10 +152,10 @@ async function verifyPattern(
     );
     return;
   }
-  await served.requireSwitchable(signal);
-  const { windows, indexTopk } = await promptsFor(served, flags, terminal, signal);
-  await served.prepare(signal);
-  const verification = await verify(served, pattern, windows, indexTopk, signal);
+  await served.requireSwitchable(terminal.signal);
+  const { windows, indexTopk } = await promptsFor(served, flags, terminal);
+  await served.prepare(terminal.signal);
+  const verification = await verify(served, pattern, windows, indexTopk, terminal.signal);
   terminal.answer(verification, () => formatVerification(verification, indexTopk));
   const [before, ...after] = verification.ranges;
   if (before?.acts === true) {
@@ -197,18 +187,12 @@ async function promptsFor(
   served: LiveModel,
   flags: LookFlags,
   terminal: Terminal,
-  signal: AbortSignal,
 ): Promise<{ windows: Int32Array[]; indexTopk: number }> {
   const { indexTopk, vocabSize, maxModelLength } = served.description;
   if (flags.model !== undefined && flags.calibration !== undefined) {
     const model = await openServedFolder(flags.model, terminal);
     served.requireShape(model.config);
-    const { windows } = await openCalibrationSet(
-      model,
-      { ...flags, sequences: flags.sequences ?? prompts },
-      terminal,
-      signal,
-    );
+    const { windows } = await openCalibrationSet(model, { ...flags, sequences: flags.sequences ?? prompts }, terminal);
     return { windows, indexTopk: model.config.indexTopk };
   }
   if (indexTopk === undefined || vocabSize === undefined) {

@@ -15,10 +15,9 @@ import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts
 import { counted, formatBytes } from "../../report/quantities.ts";
 import { formatFields } from "../../report/text-table.ts";
 import { addOutputOptions, type OutputFlags } from "../arguments/options.ts";
-import { interruptible } from "../console/interruption.ts";
 import { ByteCount } from "../console/patience.ts";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { lettersOf, originFindings, readSource } from "./pattern-input.ts";
 
 interface ApplyFlags extends OutputFlags {
@@ -69,11 +68,7 @@ export function addPatternApplyCommand(pattern: Command): void {
       new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
     );
   addOutputOptions(command);
-  command
-    .addHelpText("after", helpText(help))
-    .action((model: string, text: string | undefined, flags: ApplyFlags) =>
-      interruptible((signal) => run(model, text, flags, signal), "Stopping; nothing will be left of the new folder"),
-    );
+  addWork(command, { help, stopping: "Stopping; nothing will be left of the new folder" }, run);
 }
 
 /** The value that follows --engine-shape; without one, commander's own is true. */
@@ -85,8 +80,7 @@ function parseEngineShape(text: string): EngineHeads {
   );
 }
 
-async function run(named: string, text: string | undefined, flags: ApplyFlags, signal: AbortSignal): Promise<void> {
-  const terminal = new Terminal(flags);
+async function run(named: string, text: string | undefined, flags: ApplyFlags, terminal: Terminal): Promise<void> {
   if (text === undefined && flags.restore === undefined && flags.engineShape === undefined) {
     throw new UsageError("PATTERN is missing: only --restore and --engine-shape can do without", {
       hint: "indexcache pattern apply MODEL PATTERN -o FOLDER",
@@ -107,7 +101,7 @@ async function run(named: string, text: string | undefined, flags: ApplyFlags, s
       ? {}
       : { engineShape: flags.engineShape === true ? {} : { heads: flags.engineShape } }),
     placement: flags.shards,
-    signal,
+    signal: terminal.signal,
     origin: { ...(file === undefined ? {} : { file }), warnings: chosen?.warnings ?? [] },
     onProgress: (done, total) => progress.reach(done, total),
   });

@@ -21,7 +21,7 @@ import { configPath, modelOfLayers, readServedModel, type ServedModel } from "..
 import { decodeUtf8 } from "../../formats/lines.ts";
 import { isPublished } from "../../formats/published-pattern.ts";
 import { LARGEST_DOCUMENT, readText } from "../../formats/text-file.ts";
-import { frequencyPattern, uniformPattern } from "../../pattern/schedule.ts";
+import { frequencyPattern, requireDistance, uniformPattern } from "../../pattern/schedule.ts";
 import { patternOfSize, splitRetain } from "./pattern-of-size.ts";
 import { isOfModel, type KnownPattern, knownPatterns, patternPath, readShelf } from "./shelf.ts";
 
@@ -93,6 +93,7 @@ export function lettersOf(
       return source.file.index_topk_pattern;
     case "schedule": {
       const count = model.indexers.length;
+      requireDistance(source.every, count, `"${source.rule}:${source.every}"`);
       if (source.rule === "uniform") return uniformPattern(count, source.every);
       return frequencyPattern(count, source.every, flags.offset);
     }

@@ -6,8 +6,6 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { counted } from "../../base/quantities.ts";
-import { quoteWord } from "../../base/shell.ts";
-import { isThere } from "../../base/user-files.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { patchConfig } from "../../engines/applied/config-patch.ts";
 import {
@@ -22,21 +20,17 @@ import {
 import type { Dialect } from "../../engines/dialect.ts";
 import { dialectAt, type EngineName, engineNames } from "../../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../../engines/index-fields.ts";
-import { isInlinePattern, type PatternSource } from "../../engines/pattern-source.ts";
-import { configPath, readServedModel, type ServedModel } from "../../engines/served-model.ts";
-import { evidenceTier, isPublished } from "../../formats/published-pattern.ts";
+import type { PatternSource } from "../../engines/pattern-source.ts";
+import { configPath, type ServedModel } from "../../engines/served-model.ts";
 import { readText, readTextIfPresent } from "../../formats/text-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../../report/pattern-report.ts";
-import { formatTable, left, right } from "../../report/text-table.ts";
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "../arguments/options.ts";
-import { Terminal } from "../console/terminal.ts";
-import { shortenHelp } from "../help/help-groups.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 import { addPatternApplyCommand } from "./pattern-apply.ts";
 import {
-  knownOf,
   lettersOf,
   modelOf,
   originFindings,
@@ -44,7 +38,7 @@ import {
   readSource,
   requestedFields,
 } from "./pattern-input.ts";
-import { evidenceWords, type KnownPattern, patternsOfName, readShelf, shapeOf } from "./shelf.ts";
+import { list, pointToShelf } from "./pattern-list.ts";
 
 interface PatternFlags extends PatternInputFlags, OutputFlags {
   for?: EngineName;
@@ -107,21 +101,26 @@ export function addPatternCommand(program: Command): void {
     .optionsGroup("Files:")
     .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
     .option("--overwrite", "let --write-config replace another config.json");
+  refusePatternOption(command);
   addOutputOptions(command);
-  shortenHelp(command, "list for engine engine-version model check explain pipeline-stages write-config json");
-  command
-    .addHelpText("after", helpText(help))
-    .action((pattern: string | undefined, flags: PatternFlags) => run(pattern, flags));
+  const shown = "list for engine engine-version model check explain pipeline-stages write-config json";
+  addWork(command, { help, shown }, run);
   addPatternApplyCommand(command);
 }
 
-async function run(text: string | undefined, flags: PatternFlags): Promise<void> {
+/** Everywhere else a pattern is an option; here it is what the command is about. */
+function refusePatternOption(command: Command): void {
+  const option = new Option("-p, --pattern <pattern>").hideHelp().argParser(() => {
+    throw new UsageError("-p is no option of this command: the pattern is an argument", {
+      hint: "leave out -p: indexcache pattern PATTERN, or indexcache pattern apply MODEL PATTERN -o FOLDER",
+    });
+  });
+  command.addOption(option);
+}
+
+async function run(text: string | undefined, flags: PatternFlags, terminal: Terminal): Promise<void> {
   requireSensibleFlags(flags);
-  const terminal = new Terminal(flags);
-  if (flags.list === true) {
-    await list(text ?? flags.model, flags, terminal);
-    return;
-  }
+  if (flags.list === true) return await list(text ?? flags.model, flags.json === true, terminal);
   if (text === undefined) {
     throw new UsageError("PATTERN is missing", {
       hint: "indexcache pattern --list shows those that come with the package",
@@ -130,22 +129,25 @@ async function run(text: string | undefined, flags: PatternFlags): Promise<void>
   const dialect = chooseDialect(flags, terminal);
   const source = await readSource(text);
   const model = await modelOf(source, flags);
-  if (flags.explain === true) {
-    explain(source, model, dialect, flags, terminal);
-    return;
-  }
+  if (flags.explain === true) return explain(source, model, dialect, flags, terminal);
   const letters = lettersOf(source, model, dialect, flags);
   const origin = await originFindings(letters, source, model);
-  if (flags.check === true) {
-    check(letters, source, model, origin, dialect, flags, terminal);
-    return;
-  }
-  if (flags.for === undefined || dialect === undefined) {
-    printLetters(letters, model, origin, flags, terminal);
-    if (source.kind === "config") await pointToShelf(model, text, terminal);
-    return;
-  }
-  await emit(letters, source, model, origin, dialect, flags, terminal);
+  const asked: Asked = { letters, source, model, origin, flags, terminal };
+  if (flags.check === true) return check(asked, dialect);
+  if (flags.for !== undefined && dialect !== undefined) return await emit(asked, dialect);
+  printLetters(asked);
+  if (source.kind === "config") await pointToShelf(model, text, terminal);
+}
+
+/** A pattern that was read. */
+interface Asked {
+  letters: string;
+  source: PatternSource;
+  model: ServedModel;
+  /** What is known of where the letters come from, and speaks against them. */
+  origin: readonly Finding[];
+  flags: PatternFlags;
+  terminal: Terminal;
 }
 
 function requireSensibleFlags(flags: PatternFlags): void {
@@ -175,11 +177,10 @@ function chooseDialect(flags: PatternFlags, terminal: Terminal): Dialect | undef
   return dialect;
 }
 
-function engineCheck(source: PatternSource, model: ServedModel, dialect: Dialect, flags: PatternFlags): EngineCheck {
-  const starts = startsOf(model, dialect, flags);
+function engineCheck({ source, model, flags }: Asked, dialect: Dialect): EngineCheck {
   return {
     dialect,
-    ...(starts === undefined ? {} : { starts }),
+    starts: startsOf(model, dialect, flags),
     // A pattern that somebody else wrote down is checked as it stands, not as we would write it.
     ...(flags.for === undefined && source.kind === "override" ? { given: source } : {}),
     ...(flags.for === undefined && source.kind === "config" ? { given: { fields: source.fields } } : {}),
@@ -194,18 +195,12 @@ function startsOf(model: ServedModel, dialect: Dialect, flags: PatternFlags): nu
   return stageStarts(engine, model.layers, flags.pipelineStages);
 }
 
-function check(
-  letters: string,
-  source: PatternSource,
-  model: ServedModel,
-  origin: readonly Finding[],
-  dialect: Dialect | undefined,
-  flags: PatternFlags,
-  terminal: Terminal,
-): void {
-  const applied = dialect === undefined ? undefined : engineCheck(source, model, dialect, flags);
+function check(asked: Asked, dialect: Dialect | undefined): void {
+  const { letters, model, origin, terminal } = asked;
+  const applied = dialect === undefined ? undefined : engineCheck(asked, dialect);
   const findings = [...checkPattern(letters, model, applied), ...origin];
   const failed = hasErrors(findings);
+  const errors = messages(findings, "error");
   const record = {
     index_topk_pattern: letters,
     model: { name: model.name, model_type: model.modelType, layers: model.layers, indexers: model.indexers.length },
@@ -214,7 +209,7 @@ function check(
     engine_version: dialect?.version ?? null,
     read_from: dialect?.readFrom ?? null,
     pipeline_stage_starts: applied?.starts ?? null,
-    errors: messages(findings, "error"),
+    errors,
     warnings: messages(findings, "warning"),
     ways_out: findings.flatMap(({ waysOut }) => waysOut ?? []),
   };
@@ -224,10 +219,7 @@ function check(
     const body = formatFindings(findings);
     return `${body === "" ? "" : `${body}\n`}${describe(letters, model)}: ${verdictOf(failed, model)}${by}${stages}`;
   });
-  if (failed) {
-    const count = messages(findings, "error").length;
-    throw new InputError(`The pattern has ${counted(count, "error")}`);
-  }
+  if (failed) throw new InputError(`The pattern has ${counted(errors.length, "error")}`);
 }
 
 function verdictOf(failed: boolean, model: ServedModel): string {
@@ -242,61 +234,6 @@ function titleOf({ title, version }: Dialect): string {
 
 function messages(findings: ReturnType<typeof checkPattern>, severity: "error" | "warning"): string[] {
   return findings.filter((finding) => finding.severity === severity).map(({ message }) => message);
-}
-
-async function list(model: string | undefined, flags: PatternFlags, terminal: Terminal): Promise<void> {
-  const found = model === undefined ? await wholeShelf() : await patternsFor(model);
-  if (flags.json === true) {
-    terminal.result(JSON.stringify(found.map(describeKnown), null, 2));
-    return;
-  }
-  if (found.length === 0) {
-    const folder = model ?? "MODEL";
-    terminal.note(
-      `nothing is known for this model: indexcache search ${folder} -c text.jsonl --retain 1/2,1/4 -o p.json finds out`,
-    );
-    return;
-  }
-  terminal.result(
-    formatTable(found.map(describeKnown), [
-      left("Name", ({ name }) => name),
-      right("Full", ({ full_layers: full, layers }) => `${full} of ${layers}`),
-      left("Evidence", ({ evidence }) => evidence),
-      left("What it is", ({ what }) => what),
-    ]),
-  );
-  for (const tier of new Set(found.map((one) => one.tier))) terminal.note(`${tier}: ${evidenceWords[tier]}`);
-  terminal.note("indexcache pattern NAME prints one, and -p NAME takes it, from any folder");
-}
-
-/** A config has its own letters; whoever asks for a pattern of a model may mean what others found for it. */
-async function pointToShelf(model: ServedModel, text: string, terminal: Terminal): Promise<void> {
-  const known = await knownOf(model);
-  if (known.length === 0) return;
-  const names = known.map(({ name, tier }) => `${name} (${tier})`).join(", ");
-  terminal.note(`this is what config.json says; the shelf has ${names}: indexcache pattern --list ${quoteWord(text)}`);
-}
-
-async function wholeShelf(): Promise<KnownPattern[]> {
-  return (await readShelf()).map((entry) => ({ ...entry, tier: evidenceTier(entry.file) }));
-}
-
-/** What the shelf has for a folder, a config.json, or the name of a model. */
-async function patternsFor(model: string): Promise<KnownPattern[]> {
-  const isPath = await isThere(model);
-  if (!isPath && isInlinePattern(model)) throw new UsageError("--list takes no pattern: it lists those for a model");
-  const named = isPath ? [] : await patternsOfName(model);
-  return named.length > 0 ? named : knownOf(await readServedModel(await findModel(model)));
-}
-
-function describeKnown({ name, model, file, tier }: KnownPattern) {
-  const { architecture, layers } = shapeOf(file);
-  const shared = { name, architecture, layers, full_layers: countFull(file.index_topk_pattern), evidence: tier };
-  if (!isPublished(file)) return { ...shared, what: `searched on ${file.model.name}` };
-  const { searched_on: searchedOn, certainty, sources, trained } = file.published;
-  const sure = certainty === "probable" ? ", second-hand" : "";
-  const what = trained === true ? `${model} was trained with it` : `searched on ${searchedOn}${sure}`;
-  return { ...shared, what, certainty, sources };
 }
 
 function explain(
@@ -319,13 +256,7 @@ function explain(
   terminal.detail(formatFacts());
 }
 
-function printLetters(
-  letters: string,
-  model: ServedModel,
-  origin: readonly Finding[],
-  flags: PatternFlags,
-  terminal: Terminal,
-): void {
+function printLetters({ letters, model, origin, flags, terminal }: Asked): void {
   // What is printed is pasted: letters that mean nothing to an engine are not.
   parsePattern(letters, "The pattern");
   for (const { message } of origin) terminal.warn(message);
@@ -338,19 +269,11 @@ function printLetters(
   for (const { message } of checkPattern(letters, model)) terminal.warn(message);
 }
 
-async function emit(
-  letters: string,
-  source: PatternSource,
-  model: ServedModel,
-  origin: readonly Finding[],
-  dialect: Dialect,
-  flags: PatternFlags,
-  terminal: Terminal,
-): Promise<void> {
+async function emit(asked: Asked, dialect: Dialect): Promise<void> {
+  const { letters, model, origin, flags, terminal } = asked;
   // What is emitted has the length that its source has; whether that is the model's is for --check to say.
-  const known: ServedModel = { ...model };
-  delete known.layersAssumed;
-  const findings = [...checkPattern(letters, known, engineCheck(source, known, dialect, flags)), ...origin];
+  const { layersAssumed: _, ...known } = model;
+  const findings = [...checkPattern(letters, known, engineCheck(asked, dialect)), ...origin];
   const fault = findings.find(({ severity, waysOut }) => severity === "error" && waysOut === undefined);
   if (fault !== undefined) {
     throw new InputError(`This pattern is not to be served by ${titleOf(dialect)}: ${fault.message}`, {

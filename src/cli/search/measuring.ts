@@ -1,6 +1,7 @@
 /** Measures patterns for a search: asks the evaluator, writes the journal before it continues, remembers all of it. */
 
 import type { WeightedLoss } from "../../base/estimate.ts";
+import { counted } from "../../base/quantities.ts";
 import type { Journal, JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
@@ -8,6 +9,7 @@ import { executionsRecord } from "../../report/search/search-report.ts";
 import type { Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Evaluate, MeasureRequest } from "../../search/events.ts";
 import type { Recall } from "../../search/losses.ts";
+import type { Terminal } from "../console/terminal.ts";
 
 export class Measuring {
   /** Of this run and of the one that it continues: what the journal holds. */
@@ -39,9 +41,10 @@ export class Measuring {
     this.#memory = knownSequences([...this.entries, ...reused].map(apart));
   }
 
-  /** Patterns that the journal held already. */
-  get resumed(): number {
-    return new Set(this.#journal?.entries.map(({ pattern }) => pattern)).size;
+  /** Says what the journal held already. */
+  tellResumed(terminal: Terminal): void {
+    const resumed = new Set(this.#journal?.entries.map(({ pattern }) => pattern)).size;
+    if (resumed > 0) terminal.note(`resuming: ${counted(resumed, "pattern")} already in ${this.#journal?.path}`);
   }
 
   /** What is known of every pattern: means, where measurements were repeated. */
@@ -86,7 +89,7 @@ export class Measuring {
     patterns: readonly Pattern[],
     sequences: readonly number[],
     needs: "loss" | "kl",
-    { base, signal }: { base?: Pattern; signal?: AbortSignal },
+    { base, signal }: { base?: Pattern; signal: AbortSignal },
   ): Promise<void> {
     const requests = patterns
       .map((pattern) => ({
@@ -96,7 +99,7 @@ export class Measuring {
       }))
       .filter((request) => request.sequences.length > 0);
     let place = 0;
-    for await (const measurement of evaluator.evaluateAll(requests, signal === undefined ? {} : { signal })) {
+    for await (const measurement of evaluator.evaluateAll(requests, { signal })) {
       await this.#record(measurement, requests[place++]?.sequences ?? []);
     }
   }

@@ -10,8 +10,8 @@ import {
   requireSameRun,
 } from "../../formats/journal.ts";
 import { formatCount } from "../../report/quantities.ts";
-import { Terminal } from "../console/terminal.ts";
-import { helpText } from "../help/help-text.ts";
+import type { Terminal } from "../console/terminal.ts";
+import { addWork } from "../console/work.ts";
 
 interface MergeFlags {
   output: string;
@@ -27,19 +27,17 @@ Example:
   $ indexcache search merge one.journal.jsonl two.journal.jsonl -o quarter.json.journal.jsonl`;
 
 export function addMergeCommand(search: Command): void {
-  search
+  const command = search
     .command("merge")
     .description("join journals of the same search")
     .argument("<journals...>", "journals of the same model, text, strategy, objective and version")
     .requiredOption("-o, --output <file>", "write the joined journal here, exactly")
     .option("--fresh", "overwrite a file that exists")
-    .option("-q, --quiet", "say nothing on stderr but errors")
-    .addHelpText("after", helpText(help))
-    .action((journals: string[], flags: MergeFlags) => merge(journals, flags));
+    .option("-q, --quiet", "say nothing on stderr but errors");
+  addWork(command, { help }, merge);
 }
 
-async function merge(paths: readonly string[], flags: MergeFlags): Promise<void> {
-  const terminal = new Terminal(flags);
+async function merge(paths: readonly string[], flags: MergeFlags, terminal: Terminal): Promise<void> {
   if (paths.length < 2) throw new UsageError("merge needs at least two journals");
   const contents: JournalContent[] = [];
   for (const path of paths) {

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
 import { addMixOptions, type MixFlags, type SearchObjective } from "../arguments/calibration-mix.ts";
+import { addJournalOptions, type JournalFlags } from "../arguments/journal-options.ts";
 import { addMemoryOption, type MemoryFlags } from "../arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
@@ -16,7 +17,6 @@ import {
   type WorkerFlags,
   wholeNumber,
 } from "../arguments/options.ts";
-import { shortenHelp } from "../help/help-groups.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
 import { addEffortOption, type EffortName } from "./effort.ts";
@@ -34,13 +34,12 @@ export interface SearchFlags
     ConstraintFlags,
     LatencyFlags,
     ServerFlags,
-    MemoryFlags {
+    MemoryFlags,
+    JournalFlags {
   objective?: SearchObjective;
   retain: string;
   holdout?: string;
   output?: string;
-  resume?: boolean;
-  fresh?: boolean;
   reuse?: string[];
   dryRun?: boolean;
   /** Of a server's noisy measurements. */
@@ -59,9 +58,8 @@ export function addSearchOptions(command: Command): void {
       "keep this share or number of the sequences out of the search, and report losses on them",
     )
     .optionsGroup("Files and resuming:")
-    .option("-o, --output <file>", "write the pattern file here, exactly")
-    .option("--resume", "continue from the journal of an earlier run")
-    .option("--fresh", "begin anew where there is a journal already")
+    .option("-o, --output <file>", "write the pattern file here, exactly");
+  addJournalOptions(command)
     .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
     .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")
     .option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else");
@@ -82,7 +80,6 @@ export function addSearchOptions(command: Command): void {
     4,
   );
   addOutputOptions(command);
-  shortenHelp(command, "retain output calibration holdout effort strategy objective device server resume dry-run");
 }
 
 /**

@@ -4,7 +4,7 @@ import { declaredWeights } from "../../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, openModel } from "../../graph/model-folder.ts";
-import { formatSearchPlan, type SearchPlanRecord, type WeightsRecord } from "../../report/search/search-plan.ts";
+import { formatSearchPlan, searchPlanRecord, weightsRecord } from "../../report/search/search-plan.ts";
 import { availableMemory } from "../../runtime/device/host-memory.ts";
 import { hasRoomOnGpu } from "../../runtime/device/model-memory.ts";
 import { modelSizes } from "../../runtime/device/model-sizes.ts";
@@ -18,85 +18,33 @@ import { demoModel } from "../arguments/options.ts";
 import { findFolder } from "../arguments/weightless.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { constraintSettings, patternSpaceOf } from "./constraints.ts";
-import type { SearchWork } from "./search.ts";
 import { type SearchFlags, splitSequences } from "./search-options.ts";
+import type { SearchWork } from "./search-work.ts";
 import { methodOf, methodSettings } from "./strategy-options.ts";
 
-interface Planned extends SearchWork {
-  evaluator: PatternEvaluator;
-  /** Bytes by --memory. */
-  memory?: number;
-  terminal: Terminal;
-  signal: AbortSignal;
-}
-
-export async function showPlan(work: Planned): Promise<void> {
-  const { foreseen, space, sequences, evaluator, terminal, signal } = work;
-  const { seconds, executions } = await evaluator.evaluate(space.start, { sequences, signal });
+export async function showPlan(work: SearchWork, evaluator: PatternEvaluator): Promise<void> {
+  const { foreseen, space, sequences, terminal } = work;
+  const { seconds, executions } = await evaluator.evaluate(space.start, { sequences, signal: terminal.signal });
   const { loads } = executions;
   const computing = seconds - (loads?.seconds ?? 0);
   const perLayer = computing / (space.start.length * sequences.length);
-  const record: SearchPlanRecord = {
-    ...planRecord(work),
+  const record = searchPlanRecord(work, {
     seconds_per_evaluation: seconds,
     seconds: perLayer * foreseen.layers + (loads === undefined ? 0 : loads.seconds * foreseen.passes),
     memory: evaluator.plan,
     weights: loads && (await measuredWeights(work, loads)),
-  };
+  });
   terminal.answer(record, () => formatSearchPlan(record, terminal.resultWidth));
 }
 
-function planRecord(
-  work: Pick<SearchWork, "method" | "foreseen" | "space" | "targets" | "settings"> & {
-    identity: { name: string };
-    sequences: readonly number[];
-    heldOut: readonly number[];
-  },
-) {
-  const { method, foreseen, space, targets, sequences, heldOut } = work;
-  return {
-    model: work.identity.name,
-    strategy: method.strategy.name,
-    settings: work.settings,
-    targets,
-    patterns: foreseen.evaluations,
-    exact: foreseen.exact,
-    optimum: foreseen.isOptimum || undefined,
-    sequences: sequences.length,
-    held_out_sequences: heldOut.length,
-    layers: foreseen.layers,
-    naive_layers: foreseen.evaluations * space.start.length * sequences.length,
-  };
-}
-
 /** What was measured takes the place of what is assumed. */
-async function measuredWeights({ path, foreseen, set, memory }: Planned, loads: LayerLoads): Promise<WeightsRecord> {
+async function measuredWeights({ path, foreseen, set, flags }: SearchWork, loads: LayerLoads) {
   const model = await openModel(await findModel(path));
   const sizes = modelSizes(await model.weights());
   const lengths = set.windows.map(({ length }) => length);
-  const needs = weightNeeds(model.config, sizes, lengths, memory ?? availableMemory());
-  return {
-    ...needsRecord(needs),
-    passes: foreseen.passes,
-    seconds_per_pass: loads.seconds,
-    measured: true,
-    known_from: "weights",
-  };
-}
-
-function needsRecord({ stored, loaded, largestLayer, whole, least, memory, inTurn }: ReturnType<typeof weightNeeds>) {
-  return {
-    stored_bytes: stored,
-    loaded_bytes: loaded,
-    layer_stored_bytes: largestLayer.stored,
-    layer_loaded_bytes: largestLayer.loaded,
-    whole_bytes: whole,
-    least_bytes: least,
-    memory_bytes: memory,
-    layers_that_stay: inTurn?.stay,
-    bytes_per_pass: inTurn?.pass.stored,
-    loaded_per_pass: inTurn?.pass.loaded,
-  };
+  const needs = weightNeeds(model.config, sizes, lengths, flags.memory ?? availableMemory());
+  const { passes } = foreseen;
+  return weightsRecord(needs, { passes, seconds_per_pass: loads.seconds, measured: true, known_from: "weights" });
 }
 
 /** Assumed of a drive that is not here: an NVMe one. */
@@ -139,21 +87,18 @@ export async function showPlanOfConfig(
   const { search: sequences, heldOut } = splitSequences([[...new Array(count).keys()]], flags.holdout, flags.seed);
   const foreseen = await rehearse(method, { space, targets, sequences });
   const passBytes = needs.inTurn?.pass;
-  const record: SearchPlanRecord = {
-    ...planRecord({
-      ...{ method, foreseen, space, targets, sequences, heldOut, identity: config },
-      settings: { ...methodSettings(method), ...constraintSettings(flags) },
-    }),
+  const settings = { ...methodSettings(method), ...constraintSettings(flags) };
+  const planned = { method, foreseen, space, targets, sequences, heldOut, identity: config, settings };
+  const record = searchPlanRecord(planned, {
     sequence_length: length,
-    weights: {
-      ...needsRecord(needs),
+    weights: weightsRecord(needs, {
       passes: foreseen.passes,
       seconds_per_pass: passBytes && passBytes.stored / readRate + passBytes.loaded / packRate,
       measured: false,
       known_from: isHere ? "weights" : "config.json",
       teraflops_per_layer_run: (2 * activeElements(config) * length) / 1e12,
-    },
-  };
+    }),
+  });
   terminal.answer(record, () => formatSearchPlan(record, terminal.resultWidth));
   return true;
 }

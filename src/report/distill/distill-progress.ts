@@ -1,5 +1,6 @@
 /** How far a distillation is, and what a person sees of it: lines here, a live view in the `tui` room. */
 import type { DistillEvent } from "../../distill/distillation.ts";
+import { PacedLines } from "../paced-lines.ts";
 import { counted, formatDuration } from "../quantities.ts";
 
 /** A group of layers whose training has begun. */
@@ -24,9 +25,9 @@ export interface DistillState {
   total: number;
   groups: readonly GroupProgress[];
   /** Sequences that a layer has taken from one boundary to the next, while hidden states are made. */
-  carried?: { layer: number; done: number; total: number };
+  carried?: { layer: number; done: number; total: number } | undefined;
   elapsedSeconds: number;
-  leftSeconds?: number;
+  leftSeconds?: number | undefined;
 }
 
 export interface DistillDisplay {
@@ -81,14 +82,13 @@ export class DistillProgress {
   }
 
   get state(): DistillState {
-    const left = this.#left();
     return {
       steps: this.#steps,
       total: this.#total,
       groups: [...this.#groups.values()],
-      ...(this.#carried === undefined ? {} : { carried: this.#carried }),
+      carried: this.#carried,
       elapsedSeconds: this.#seconds() - this.#began,
-      ...(left === undefined ? {} : { leftSeconds: left }),
+      leftSeconds: this.#left(),
     };
   }
 
@@ -106,24 +106,23 @@ function mean(values: Iterable<number>): number {
   return all.reduce((sum, value) => sum + value, 0) / all.length;
 }
 
-/** Seconds between two lines of the plain display that only say that work goes on. */
-const QUIET_SECONDS = 10;
-
 /** A few lines for each group of layers, with the time that is left. */
 export class PlainDistillDisplay implements DistillDisplay {
   readonly #several: boolean;
   readonly #say: (line: string) => void;
-  #told = 0;
+  /** Those that only say that work goes on. */
+  readonly #lines: PacedLines;
 
   /** @param several groups may be trained at the same time: lines name theirs */
   constructor(several: boolean, say: (line: string) => void) {
     this.#several = several;
     this.#say = say;
+    this.#lines = new PacedLines(say);
   }
 
-  show(state: DistillState, event?: DistillEvent): void {
+  show({ carried, steps, elapsedSeconds, leftSeconds }: DistillState, event?: DistillEvent): void {
     if (event === undefined) {
-      if (state.carried !== undefined) this.#seldom(state, `  ${describeCarried(state.carried)}`);
+      if (carried !== undefined) this.#lines.sayIfSilent(elapsedSeconds, () => `  ${describeCarried(carried)}`);
       return;
     }
     const range = groupName(event);
@@ -135,19 +134,14 @@ export class PlainDistillDisplay implements DistillDisplay {
       const star = event.best ? "  best so far" : "";
       this.#say(`${name}step ${step}: held-out attention missed ${percent(mean(missed.values()))}${star}`);
     } else if (event.type === "step") {
-      const left = state.leftSeconds === undefined ? "" : `  about ${formatDuration(state.leftSeconds)} left`;
-      const divergence = mean(event.done.losses.values()).toFixed(4);
-      this.#seldom(state, `${name}step ${event.done.step + 1} of ${state.steps}  KL ${divergence}${left}`);
+      const { step, losses } = event.done;
+      const left = leftSeconds === undefined ? "" : `  about ${formatDuration(leftSeconds)} left`;
+      const words = () => `${name}step ${step + 1} of ${steps}  KL ${mean(losses.values()).toFixed(4)}${left}`;
+      this.#lines.sayIfSilent(elapsedSeconds, words);
     }
   }
 
   close(): void {}
-
-  #seldom({ elapsedSeconds }: DistillState, line: string): void {
-    if (elapsedSeconds - this.#told < QUIET_SECONDS) return;
-    this.#told = elapsedSeconds;
-    this.#say(line);
-  }
 }
 
 /** `layers 4 to 7` */

@@ -12,58 +12,41 @@ export interface HeldOutLosses {
   chosen: Measurement | undefined;
 }
 
-export interface DistillRecord {
+export type DistillRecord = ReturnType<typeof distillRecord>;
+
+/** What a distillation has written, and what it is worth. */
+interface Distilled {
   checkpoint: string;
   pattern: Pattern | "any";
   steps: number;
   /** By layer: the step whose indexer was kept. */
-  kept_steps: Record<string, number>;
-  held_out_sequences: number;
-  /** Nats per token. */
-  losses?: { own: number; before: number | undefined; after: number } | undefined;
-  /** Loss above the model's own pattern, as it was before the training. */
-  before?: { mean: number; standard_error: number | null } | undefined;
-  after?: { mean: number; standard_error: number | null } | undefined;
-  /** What the training changed: after less before. */
-  change?: { mean: number; standard_error: number | null } | undefined;
-}
-
-export function distillRecord({
-  target,
-  pattern,
-  steps,
-  before,
-  after,
-  best,
-}: {
-  target: string;
-  pattern: Pattern | "any";
-  steps: number;
+  kept: ReadonlyMap<number, number>;
   before: HeldOutLosses | undefined;
   after: HeldOutLosses | undefined;
-  best: ReadonlyMap<number, number>;
-}): DistillRecord {
-  const record: DistillRecord = {
-    checkpoint: target,
+}
+
+/** The `--json` form; losses in nats per token. */
+export function distillRecord({ checkpoint, pattern, steps, kept, before, after }: Distilled) {
+  const sequences = before?.own.sequences.length ?? 0;
+  const estimate = ({ change, standardError }: Change) => ({
+    mean: change,
+    standard_error: sequences < 2 ? null : standardError,
+  });
+  const trained = after && (after.chosen ?? after.own);
+  const untrained = before?.chosen;
+  return {
+    checkpoint,
     pattern,
     steps,
-    kept_steps: Object.fromEntries(best),
-    held_out_sequences: before?.own.sequences.length ?? 0,
+    kept_steps: Object.fromEntries(kept),
+    held_out_sequences: sequences,
+    losses: before && trained && { own: before.own.loss, before: untrained?.loss, after: trained.loss },
+    /** Loss above the model's own pattern, as it was before the training. */
+    before: before && trained && untrained && estimate(lossChange(untrained, before.own)),
+    /** What the training changed: after less before. */
+    change: trained && untrained && estimate(lossChange(trained, untrained)),
+    after: before && trained && estimate(lossChange(trained, before.own)),
   };
-  if (before === undefined || after === undefined) return record;
-  const trained = after.chosen ?? after.own;
-  const untrained = before.chosen;
-  return {
-    ...record,
-    losses: { own: before.own.loss, before: untrained?.loss, after: trained.loss },
-    before: untrained && estimate(lossChange(untrained, before.own)),
-    change: untrained && estimate(lossChange(trained, untrained)),
-    after: estimate(lossChange(trained, before.own)),
-  };
-
-  function estimate({ change, standardError }: Change): { mean: number; standard_error: number | null } {
-    return { mean: change, standard_error: record.held_out_sequences < 2 ? null : standardError };
-  }
 }
 
 /** @param width that no line may exceed where words allow it; undefined is a file or pipe */

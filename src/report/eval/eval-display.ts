@@ -1,6 +1,7 @@
 /** What a person sees while an evaluation runs: lines here, a live view in the `tui` room. */
 import { cellText } from "../../base/quoted.ts";
 import type { EvalProgress } from "../../eval/run/progress.ts";
+import { PacedLines } from "../paced-lines.ts";
 import { counted, formatCount, formatDuration, formatScore } from "../quantities.ts";
 
 export interface EvalDisplay {
@@ -9,27 +10,21 @@ export interface EvalDisplay {
   close(progress: EvalProgress): void;
 }
 
-/** Time between two lines of the plain display. */
-const LINE_SECONDS = 10;
-
 export class PlainEvalDisplay implements EvalDisplay {
-  readonly #write: (line: string) => void;
-  #spokenAt = Number.NEGATIVE_INFINITY;
+  readonly #lines: PacedLines;
 
   constructor(write: (line: string) => void) {
-    this.#write = write;
+    this.#lines = new PacedLines(write, undefined, Number.NEGATIVE_INFINITY);
   }
 
   show(progress: EvalProgress): void {
-    if (progress.items.done === 0 || progress.elapsedSeconds - this.#spokenAt < LINE_SECONDS) return;
-    this.#spokenAt = progress.elapsedSeconds;
-    this.#write(`${describeItems(progress)}; ${describeScores(progress)}`);
+    if (progress.items.done === 0) return;
+    this.#lines.sayIfSilent(progress.elapsedSeconds, () => `${describeItems(progress)}; ${describeScores(progress)}`);
   }
 
-  close(progress: EvalProgress): void {
-    const { done, replayed } = progress.items;
+  close({ items: { done, replayed }, elapsedSeconds }: EvalProgress): void {
     const from = replayed === 0 ? "" : `, ${formatCount(replayed)} from the journal`;
-    this.#write(`${counted(done, "item")} in ${formatDuration(progress.elapsedSeconds)}${from}`);
+    this.#lines.say(elapsedSeconds, `${counted(done, "item")} in ${formatDuration(elapsedSeconds)}${from}`);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What a person sees while a search runs: lines here, a live view in the `tui` room; both follow the same states. */
 import type { SearchEvent, SearchStep } from "../../search/events.ts";
 import type { SearchProgress } from "../../search/progress.ts";
+import { PacedLines } from "../paced-lines.ts";
 import { counted, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 
 export interface SearchDisplay {
@@ -11,47 +12,41 @@ export interface SearchDisplay {
   close(): void;
 }
 
-/** Longest silence of the plain display, so that a log shows that the search lives. */
-const SILENCE_SECONDS = 10;
-
 /** Layers that are named one by one. */
 const LISTED_LAYERS = 6;
 
 /** One line for each committed step, and one whenever nothing was said for a while. */
 export class PlainDisplay implements SearchDisplay {
-  readonly #write: (line: string) => void;
-  #spokenAt = 0;
+  readonly #lines: PacedLines;
 
   constructor(write: (line: string) => void) {
-    this.#write = write;
+    this.#lines = new PacedLines(write);
   }
 
   show(event: SearchEvent, progress: SearchProgress): void {
     const { done, total, replayed } = progress.evaluations;
+    const say = (line: string): void => this.#lines.say(progress.elapsedSeconds, line);
     switch (event.kind) {
       case "plan":
-        this.#say(
-          progress,
+        say(
           `${event.strategy}: ${counted(event.foreseen.steps, "step")}, ${event.foreseen.exact ? "" : "about "}${total} evaluations from ${event.start}`,
         );
         break;
       case "step committed":
-        this.#say(
-          progress,
+        say(
           `step ${event.step} of ${event.steps}: ${describeStep(event)}, loss ${formatLoss(event.evaluation.loss)}` +
             `${change(event.evaluation.loss, progress)}, ${event.pattern}, ${describePosition(progress)}`,
         );
         break;
       case "evaluation done":
         if (event.step === 0) {
-          this.#say(progress, `baseline: loss ${formatLoss(event.evaluation.loss)}, ${describePosition(progress)}`);
+          say(`baseline: loss ${formatLoss(event.evaluation.loss)}, ${describePosition(progress)}`);
         } else this.tick(progress);
         break;
       case "done":
         break;
       case "found":
-        this.#say(
-          progress,
+        say(
           `${counted(done, "evaluation")} in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
         );
         break;
@@ -61,18 +56,15 @@ export class PlainDisplay implements SearchDisplay {
   }
 
   tick(progress: SearchProgress): void {
-    if (progress.elapsedSeconds - this.#spokenAt < SILENCE_SECONDS) return;
     const { best, step, steps } = progress;
     const soFar = best === undefined ? "" : `, best so far ${describeLayers(best.flipped)} at ${formatLoss(best.loss)}`;
-    this.#say(progress, `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`);
+    this.#lines.sayIfSilent(
+      progress.elapsedSeconds,
+      () => `step ${step} of ${steps}${soFar}, ${describePosition(progress)}`,
+    );
   }
 
   close(): void {}
-
-  #say(progress: SearchProgress, line: string): void {
-    this.#spokenAt = progress.elapsedSeconds;
-    this.#write(line);
-  }
 }
 
 /** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` if no more is foreseen. */

@@ -1,59 +1,93 @@
 /** What a search would do, for `--dry-run`. */
+import type { WeightNeeds } from "../../runtime/loss/weight-needs.ts";
+import type { Rehearsal } from "../../search/events.ts";
+import type { PatternSpace } from "../../search/space.ts";
+import type { SearchMethod } from "../../search/strategy.ts";
 import { counted, formatBytes, formatCount, formatDuration } from "../quantities.ts";
 import { type Field, formatFields } from "../text-table.ts";
 import { settingWords } from "./search-report.ts";
 
-export interface SearchPlanRecord {
-  model: string;
-  strategy: string;
+/** A search that is planned. */
+interface PlannedSearch {
+  identity: { name: string };
+  method: SearchMethod;
   settings: Record<string, string | number | boolean>;
   /** Full layers. */
-  targets: number[];
-  /** To be measured, the baseline included; `exact` if that is the number and not a bound or a guess. */
-  patterns: number;
-  exact: boolean;
-  /** Every pattern of the wanted sizes is among them. */
-  optimum?: true | undefined;
-  sequences: number;
-  held_out_sequences: number;
-  /** Body layers of one sequence, with states of the base reused; `naive_layers` with full forward passes. */
-  layers: number;
-  naive_layers: number;
+  targets: readonly number[];
+  foreseen: Rehearsal;
+  space: PatternSpace;
+  sequences: readonly number[];
+  heldOut: readonly number[];
+}
+
+/** What is known beside it. */
+interface PlanFacts {
   /** Of sequences that no text has been cut into: by --sequence-length, or the default. */
-  sequence_length?: number | undefined;
+  sequence_length?: number;
   /** Measured; absent where the model cannot be run here. */
-  seconds_per_evaluation?: number | undefined;
-  seconds?: number | undefined;
-  memory?: string[] | undefined;
+  seconds_per_evaluation?: number;
+  seconds?: number;
+  memory?: string[];
   /** Where layers are loaded in turn, or the model is not here. */
   weights?: WeightsRecord | undefined;
 }
 
-/** What weights take, in bytes. */
-export interface WeightsRecord {
-  known_from: "weights" | "config.json";
-  stored_bytes: number;
-  /** Float32 on a CPU, experts twice. */
-  loaded_bytes: number;
-  /** Of the largest layer. */
-  layer_stored_bytes: number;
-  layer_loaded_bytes: number;
-  /** What the processes take with the whole model, and with a layer at a time. */
-  whole_bytes: number;
-  least_bytes: number;
-  /** What they may have. */
-  memory_bytes: number;
-  layers_that_stay?: number | undefined;
-  /** Read from the files in one pass over the layers. */
-  bytes_per_pass?: number | undefined;
-  loaded_per_pass?: number | undefined;
-  /** Passes over the layers, at most. */
+type SearchPlanRecord = ReturnType<typeof searchPlanRecord>;
+type WeightsRecord = ReturnType<typeof weightsRecord>;
+
+/** The `--json` form. */
+export function searchPlanRecord(work: PlannedSearch, facts: PlanFacts) {
+  const { method, foreseen, space, targets, sequences, heldOut } = work;
+  return {
+    model: work.identity.name,
+    strategy: method.strategy.name,
+    settings: work.settings,
+    targets,
+    /** To be measured, the baseline included; `exact` if that is the number and not a bound or a guess. */
+    patterns: foreseen.evaluations,
+    exact: foreseen.exact,
+    /** Every pattern of the wanted sizes is among them. */
+    optimum: foreseen.isOptimum || undefined,
+    sequences: sequences.length,
+    held_out_sequences: heldOut.length,
+    /** Body layers of one sequence, with states of the base reused; `naive_layers` with full forward passes. */
+    layers: foreseen.layers,
+    naive_layers: foreseen.evaluations * space.start.length * sequences.length,
+    ...facts,
+  };
+}
+
+/** How weights are gone through. */
+interface WeightPasses {
+  /** At most. */
   passes: number;
-  seconds_per_pass?: number | undefined;
+  seconds_per_pass: number | undefined;
   /** Whether `seconds_per_pass` was measured here, or assumes 3 GB/s of reading and 0.3 GB/s of packing. */
   measured: boolean;
+  known_from: "weights" | "config.json";
   /** Of matrix products with weights, for one sequence in one layer. */
-  teraflops_per_layer_run?: number | undefined;
+  teraflops_per_layer_run?: number;
+}
+
+/** What weights take, in bytes; loaded ones in float32 on a CPU, experts twice. */
+export function weightsRecord(needs: WeightNeeds, passes: WeightPasses) {
+  const { stored, loaded, largestLayer, whole, least, memory, inTurn } = needs;
+  return {
+    stored_bytes: stored,
+    loaded_bytes: loaded,
+    layer_stored_bytes: largestLayer.stored,
+    layer_loaded_bytes: largestLayer.loaded,
+    /** What the processes take with the whole model, and with a layer at a time. */
+    whole_bytes: whole,
+    least_bytes: least,
+    /** What they may have. */
+    memory_bytes: memory,
+    layers_that_stay: inTurn?.stay,
+    /** Read from the files in one pass over the layers. */
+    bytes_per_pass: inTurn?.pass.stored,
+    loaded_per_pass: inTurn?.pass.loaded,
+    ...passes,
+  };
 }
 
 export function formatSearchPlan(plan: SearchPlanRecord, columns?: number): string {

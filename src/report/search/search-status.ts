@@ -7,26 +7,9 @@ import { counted, formatCount, formatDuration, formatLoss, formatLossChange } fr
 import { formatFields, formatTable, left, right } from "../text-table.ts";
 import { settingWords } from "./search-report.ts";
 
-export interface SearchStatus {
-  model: string;
-  strategy: string;
-  objective: string;
-  settings: Record<string, string | number | boolean>;
-  tool_version: string;
-  patterns: number;
-  sequence_evaluations: number;
-  seconds: number;
-  /** Evaluations made and foreseen; null in a journal that does not say. */
-  position: { done: number; total: number } | null;
-  /** The search has ended, and what its report adds is being measured or was. */
-  ended: boolean;
-  /** By the mean of the evaluations so far; null if nothing was measured yet. */
-  seconds_left: number | null;
-  /** Of patterns that were measured on as many sequences as the model's own. */
-  best: { full_layers: number; index_topk_pattern: string; loss: number; change: number }[];
-}
+type SearchStatus = ReturnType<typeof statusRecord>;
 
-export function statusRecord({ fingerprint, entries }: JournalContent): SearchStatus {
+export function statusRecord({ fingerprint, entries }: JournalContent) {
   const { strategy = "", objective = "nll", ...settings } = fingerprint.search;
   const known = knownSequences(entries);
   // A search begins with the model's own pattern on all its sequences; held-out ones come at the end.
@@ -65,9 +48,13 @@ export function statusRecord({ fingerprint, entries }: JournalContent): SearchSt
     patterns: known.size,
     sequence_evaluations: [...known.values()].reduce((sum, sequences) => sum + sequences.size, 0),
     seconds: entries.reduce((sum, { seconds }) => sum + seconds, 0),
+    /** Evaluations made and foreseen; null in a journal that does not say. */
     position,
+    /** The search has ended, and what its report adds is being measured or was. */
     ended,
+    /** By the mean of the evaluations so far; null if nothing was measured yet. */
     seconds_left: position === null ? null : ended ? 0 : (spent / searching.length) * left,
+    /** Of patterns that were measured on as many sequences as the model's own. */
     best: [...best]
       .sort(([left], [right]) => right - left)
       .map(([size, { pattern, loss }]) => ({

@@ -51,14 +51,14 @@ export type LossSettings = LossPlace & {
    */
   scoredFrom?: readonly number[];
   /** Windows that are asked for at once, at least: on a GPU a run then holds no more of them. All where absent. */
-  together?: number;
+  together?: number | undefined;
   /** CPU threads in all. */
   threads?: number;
   /**
    * Bytes that all processes together may take on a CPU; on another device what boundary states may take. Default: what is
    * free. A model that has no room in it is loaded layer by layer, float32 on a CPU.
    */
-  memory?: number;
+  memory?: number | undefined;
   /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
   stateBytes?: number;
   /**
@@ -67,7 +67,7 @@ export type LossSettings = LossPlace & {
    */
   spillBytes?: number;
   /** Profiles the sessions of this process: with `workers: 1` all there are. */
-  recording?: Recording;
+  recording?: Recording | undefined;
   /** Hears of a process that died and was replaced. */
   onReplacement?: (words: string) => void;
   /** Processes that were started before the windows were known, in the order of the devices. */
