@@ -12,7 +12,7 @@ import { fixturePath } from "../oracle.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 // The built program has the program of a child beside it.
-const built = pathToFileURL(join(root, "dist", "runtime", "loss", "loss.js")).href;
+const built = pathToFileURL(join(root, "dist", "runtime", "loss", "loss-evaluator.js")).href;
 const { openLossEvaluator }: typeof import("../../src/runtime/loss/loss-evaluator.ts") = await import(built);
 
 const windows = [70, 75, 90].map((length, index) =>

@@ -9,7 +9,7 @@ import { OwnDistributions } from "../../src/runtime/loss/own-distributions.ts";
 import type { Measurement, PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle } from "../oracle.ts";
 
-const built = pathToFileURL(join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss.js")).href;
+const built = pathToFileURL(join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss-evaluator.js")).href;
 const name = "glm-groups";
 const oracle = readOracle(name);
 const windows = oracle.sequences.map((ids) => Int32Array.from(ids));

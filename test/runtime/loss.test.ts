@@ -20,7 +20,7 @@ const windows = Array.from({ length: 6 }, (_, index) =>
 const everyWindow = windows.map((_, index) => index);
 const plenty = 2 ** 30;
 
-const built = pathToFileURL(join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss.js")).href;
+const built = pathToFileURL(join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss-evaluator.js")).href;
 
 let model: ModelFolder;
 let openLossEvaluator: typeof import("../../src/runtime/loss/loss-evaluator.ts").openLossEvaluator;
