@@ -38,28 +38,6 @@ interface AssembledChoices {
   options: number[][];
 }
 
-export interface PromptAssembly {
-  /** For the record: "none", "model", "deepseek-v3.2", or the file's path. */
-  readonly template: string;
-  /** SHA-256 of the template's text; undefined without one. */
-  readonly templateHash: string | undefined;
-  /** Tokens that BOS and template add to a prompt. */
-  readonly wrapperTokens: number;
-  /** The token of a line break. */
-  readonly lineBreakId: number | undefined;
-  /** What a reader of the scores has to know about the template. */
-  readonly notes: readonly string[];
-  prompt(item: EvalItem): AssembledPrompt;
-  /** The ids of a prompt that will be asked for later, and is not encoded again then, as far as there is room to keep it. */
-  ahead(item: EvalItem): ArrayLike<number>;
-  /** The prompt of a second turn (`EvalItem.followUp`). */
-  turn(prompt: ItemPrompt, where: string): AssembledPrompt;
-  answer(item: EvalItem): AssembledAnswer;
-  choices(item: EvalItem): AssembledChoices;
-  /** The answer within what was generated after a prompt: in thinking mode what follows the thought. */
-  separate(prompt: ItemPrompt, generated: { tokens: readonly number[]; text: string }): SeparatedAnswer;
-}
-
 export interface AssemblySettings {
   /**
    * "auto" (the checkpoint's, or the preset for DeepSeek-V3.2's tokenizer, or none), "none", "deepseek-v3.2", or the path
@@ -102,7 +80,7 @@ export async function openPromptAssembly(
       hint: chatTemplate === "none" ? "leave --chat-template none out" : "give one with --chat-template FILE",
     });
   }
-  return new Assembly(tokenizer, name, template, thinking);
+  return new PromptAssembly(tokenizer, name, template, thinking);
 }
 
 async function chooseTemplate(tokenizer: Tokenizer, wanted: string): Promise<[string, string | undefined]> {
@@ -126,11 +104,16 @@ function requireDeepseekTokens(tokenizer: Tokenizer): void {
   }
 }
 
-class Assembly implements PromptAssembly {
+export class PromptAssembly {
+  /** For the record: "none", "model", "deepseek-v3.2", or the file's path. */
   readonly template: string;
+  /** SHA-256 of the template's text; undefined without one. */
   readonly templateHash: string | undefined;
+  /** Tokens that BOS and template add to a prompt. */
   readonly wrapperTokens: number;
+  /** The token of a line break. */
   readonly lineBreakId: number | undefined;
+  /** What a reader of the scores has to know about the template. */
   readonly notes: readonly string[];
   readonly #tokenizer: Tokenizer;
   readonly #template: string | undefined;
@@ -182,6 +165,7 @@ class Assembly implements PromptAssembly {
     return { ids, sha256: hashIds(ids) };
   }
 
+  /** The ids of a prompt that will be asked for later, and is not encoded again then, as far as there is room to keep it. */
   ahead(item: EvalItem): ArrayLike<number> {
     const key = keyOf(item.prompt);
     const kept = this.#ahead.get(key);
@@ -194,6 +178,7 @@ class Assembly implements PromptAssembly {
     return ids;
   }
 
+  /** The prompt of a second turn (`EvalItem.followUp`). */
   turn(prompt: ItemPrompt, where: string): AssembledPrompt {
     const thinks = this.#thinks(prompt);
     const ids = this.#encode(thinks ? { ...prompt, answerPrefix: "" } : prompt, "", where, thinks);
@@ -210,6 +195,7 @@ class Assembly implements PromptAssembly {
     return { ids, answerStart: Math.min(scoredFrom, commonPrefix([this.prompt(item).ids, ids])), scoredFrom };
   }
 
+  /** The answer within what was generated after a prompt: in thinking mode what follows the thought. */
   separate(prompt: ItemPrompt, generated: { tokens: readonly number[]; text: string }): SeparatedAnswer {
     if (!this.#thinks(prompt)) return { answer: generated.text };
     return separateThought(generated, this.#opened, this.#closingId, (ids) => this.#tokenizer.decode(ids));

@@ -88,7 +88,7 @@ function measureOpen(scenario) {
   let settled = 0;
   for (let run = 0; run < openRuns; run++) {
     const seen = scenario.draw(random);
-    const { kind, itemsNeeded } = compare(seen, settings).verdict;
+    const { verdict: kind, items_needed: itemsNeeded } = compare(seen, settings);
     if (kind !== "inconclusive" || itemsNeeded === undefined) continue;
     asked.push(itemsNeeded);
     const more = scenario.draw(random, itemsNeeded);

@@ -7,13 +7,7 @@ import type { EvalComparison, EvalRow } from "../../formats/eval-result.ts";
 import type { Sample } from "../../formats/sample-journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { EvalTask } from "../item.ts";
-import {
-  type Comparison,
-  type ComparisonSettings,
-  compare,
-  type PairedItem,
-  type PairedStratum,
-} from "../statistics/comparison.ts";
+import { type ComparisonSettings, compare, type PairedItem, type PairedStratum } from "../statistics/comparison.ts";
 import { holm } from "../statistics/holm.ts";
 import { type Interval, studentInterval, wilsonInterval } from "../statistics/intervals.ts";
 import { usualPower } from "../statistics/power.ts";
@@ -227,7 +221,12 @@ class RowMaker {
   #comparison(cells: readonly Cell[], arm: number): EvalComparison {
     const strata = cells.map((cell) => this.#stratum(cell, arm));
     const samePattern = this.#arms[arm] === this.#arms[0];
-    return comparisonRecord(compare(strata, this.#settings, samePattern), cells, arm);
+    const samples = cells.flatMap(({ items }) => items);
+    return {
+      arm,
+      ...compare(strata, this.#settings, samePattern),
+      first_divergence: median(samples.flatMap((one) => firstDivergence(one[0] as Sample, one[arm] as Sample) ?? [])),
+    };
   }
 
   #stratum(cell: Cell, arm: number): PairedStratum {
@@ -261,35 +260,6 @@ function pair(cell: Cell, baseline: Sample, candidate: Sample): PairedItem {
     sameOutput: choices
       ? String(baseline.choice_log_probabilities) === String(candidate.choice_log_probabilities)
       : firstDivergence(baseline, candidate) === undefined,
-  };
-}
-
-function comparisonRecord(comparison: Comparison, cells: readonly Cell[], arm: number): EvalComparison {
-  const { verdict, loss, midP, minimumDetectable, note } = comparison;
-  const divergence = median(
-    cells.flatMap(({ items }) =>
-      items.flatMap((samples) => firstDivergence(samples[0] as Sample, samples[arm] as Sample) ?? []),
-    ),
-  );
-  return {
-    arm,
-    items: comparison.items,
-    difference: comparison.difference,
-    interval: comparison.interval,
-    interval_method: comparison.intervalMethod,
-    bounds: comparison.bounds,
-    p: comparison.p,
-    test: comparison.test,
-    mid_p: midP,
-    lost: comparison.lost,
-    gained: comparison.gained,
-    same_outputs: comparison.sameOutputs,
-    first_divergence: divergence,
-    minimum_detectable: minimumDetectable,
-    gold_loss: loss && { items: loss.items, difference: loss.difference, interval: loss.interval },
-    verdict: verdict.kind,
-    items_needed: verdict.itemsNeeded,
-    note,
   };
 }
 

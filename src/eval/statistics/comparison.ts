@@ -1,13 +1,14 @@
 /** One row of a comparison: the same items under a baseline and a candidate, from scores to a verdict. */
 import { normalQuantile } from "../../base/distributions.ts";
 import { sum } from "../../base/sum.ts";
+import type { EvalComparison } from "../../formats/eval-result.ts";
 import { type Interval, studentInterval } from "./intervals.ts";
 import { mcnemar } from "./mcnemar.ts";
 import { signFlipTest } from "./permutation.ts";
 import { minimumDetectableEffect, type PowerSettings } from "./power.ts";
 import { BoundedMean, type DifferenceRule, PairedShares } from "./rule.ts";
 import { macroMean, type Stratum, stratumOf } from "./strata.ts";
-import { type Verdict, verdict } from "./verdict.ts";
+import { verdict } from "./verdict.ts";
 
 /** One item under both arms. Scores are 0 to 1. */
 export interface PairedItem {
@@ -37,35 +38,8 @@ export interface ComparisonSettings {
   seed: number;
 }
 
-/** Why a comparison is as it is: what a reader has to know beside the verdict. */
-type ComparisonNote = "ceiling" | "floor" | "no effect";
-
-export interface Comparison {
-  items: number;
-  /** Candidate less baseline; of several strata the mean of their differences. */
-  difference: number;
-  /** Two-sided, of confidence 1 - alpha. */
-  interval: Interval;
-  intervalMethod: DifferenceRule["name"];
-  /** One-sided bounds, each of confidence 1 - alpha: what the verdict looks at. */
-  bounds: Interval;
-  /** Two-sided, of no difference. */
-  p: number;
-  test: "mcnemar" | "sign-flip";
-  midP: number | undefined;
-  /** Items that the candidate does worse, and better. */
-  lost: number;
-  gained: number;
-  sameOutputs: number;
-  minimumDetectable: number | undefined;
-  loss: { items: number; difference: number; interval: Interval | undefined } | undefined;
-  /**
-   * `ceiling`: every item right under both arms. `floor`: the baseline scores no more than the margin, or no more than
-   * guessing, so that it has nothing to lose. `no effect`: the patterns differ, and nothing else does, to the last bit.
-   */
-  note: ComparisonNote | undefined;
-  verdict: Verdict;
-}
+/** A comparison as result files have it, but for what depends on other arms and rows. */
+export type Comparison = Omit<EvalComparison, "arm" | "first_divergence" | "p_holm">;
 
 /** Strata by what they were made of: rows share them. */
 const cache = new WeakMap<PairedStratum, Stratum>();
@@ -83,7 +57,6 @@ export function compare(
   const rule = differenceRule(strata);
   const bounds = boundsOf(rule, 1 - power.alpha);
   const difference = macroMean(scores);
-  const loss = compareLosses(strata, 1 - power.alpha);
   const sameOutputs = items.filter(({ sameOutput }) => sameOutput).length;
   const alike =
     sameOutputs === items.length &&
@@ -98,24 +71,17 @@ export function compare(
     items: items.length,
     difference,
     interval: boundsOf(rule, 1 - power.alpha / 2),
-    intervalMethod: rule.name,
+    interval_method: rule.name,
     bounds,
     p,
     test: binary ? "mcnemar" : "sign-flip",
-    midP: test?.midP,
+    mid_p: test?.midP,
     lost,
     gained,
-    sameOutputs,
-    minimumDetectable: minimumDetectableEffect(discordance, items.length, power),
-    loss,
-    note: noEffect
-      ? "no effect"
-      : items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1)
-        ? "ceiling"
-        : floor
-          ? "floor"
-          : undefined,
-    verdict: verdict({
+    same_outputs: sameOutputs,
+    minimum_detectable: minimumDetectableEffect(discordance, items.length, power),
+    gold_loss: compareLosses(strata, 1 - power.alpha),
+    ...verdict({
       rule,
       difference,
       bounds,
@@ -126,6 +92,13 @@ export function compare(
       blind: noEffect || floor,
       power,
     }),
+    note: noEffect
+      ? "no effect"
+      : items.every(({ baseline, candidate }) => baseline === 1 && candidate === 1)
+        ? "ceiling"
+        : floor
+          ? "floor"
+          : undefined,
   };
 }
 
@@ -176,7 +149,7 @@ function boundsOf(rule: DifferenceRule, confidence: number): Interval {
 }
 
 /** Losses are continuous, a handful of items gives their mean a Student interval. */
-function compareLosses(strata: readonly PairedStratum[], confidence: number): Comparison["loss"] {
+function compareLosses(strata: readonly PairedStratum[], confidence: number): Comparison["gold_loss"] {
   const measured = strata.flatMap(({ name, items }) => {
     const differences = items.flatMap(({ baselineLoss, candidateLoss, cluster }) =>
       baselineLoss === undefined || candidateLoss === undefined

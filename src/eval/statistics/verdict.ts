@@ -2,18 +2,13 @@
  * What a comparison says about a pattern. "No significant difference" is not "no loss": a pattern passes when the data
  * exclude a loss of more than the margin, fails when they prove one, and everything else is said to be open.
  */
+import type { EvalComparison } from "../../formats/eval-result.ts";
 import type { Interval } from "./intervals.ts";
 import type { PowerSettings } from "./power.ts";
 import type { Claim, DifferenceRule, Future } from "./rule.ts";
 
-const verdictKinds = ["identical", "non-inferior", "inferior", "inconclusive"] as const;
-type VerdictKind = (typeof verdictKinds)[number];
-
-export interface Verdict {
-  kind: VerdictKind;
-  /** Inconclusive: how many more items settle it with the chance of `power`; undefined where a million would not. */
-  itemsNeeded?: number;
-}
+/** The verdict, and of an inconclusive one how many more items settle it. */
+type Verdict = Pick<EvalComparison, "verdict" | "items_needed">;
 
 export interface VerdictQuestion {
   rule: DifferenceRule;
@@ -35,13 +30,12 @@ export interface VerdictQuestion {
 
 export function verdict(question: VerdictQuestion): Verdict {
   const { bounds, p, margin, identical, blind, power } = question;
-  if (identical) return { kind: "identical" };
+  if (identical) return { verdict: "identical" };
   // What is worse than the margin is worse at all: the p beside it must say so too.
-  if (bounds.high < -margin && p / 2 <= power.alpha) return { kind: "inferior" };
-  if (blind) return { kind: "inconclusive" };
-  if (bounds.low > -margin) return { kind: "non-inferior" };
-  const needed = itemsNeeded(question);
-  return { kind: "inconclusive", ...(needed === undefined ? {} : { itemsNeeded: needed }) };
+  if (bounds.high < -margin && p / 2 <= power.alpha) return { verdict: "inferior" };
+  if (blind) return { verdict: "inconclusive" };
+  if (bounds.low > -margin) return { verdict: "non-inferior" };
+  return { verdict: "inconclusive", items_needed: itemsNeeded(question) };
 }
 
 /** Looking further ahead than this is of no use to anybody. */
