@@ -46,3 +46,10 @@ export interface GeneratorSettings {
   length: number;
   seed: number;
 }
+
+/** What `draw` gives until there are `count` different ones, in their order. */
+export function different<T>(count: number, draw: () => T): T[] {
+  const drawn = new Set<T>();
+  while (drawn.size < count) drawn.add(draw());
+  return [...drawn];
+}

@@ -1,6 +1,6 @@
 /** Needles in a haystack: keys with their special magic values, hidden in text, noise or other needles. */
 import { Random } from "../../base/random.ts";
-import { type GeneratorSettings, lineSteps, type SampleGenerator } from "../generated/generator.ts";
+import { different, type GeneratorSettings, lineSteps, type SampleGenerator } from "../generated/generator.ts";
 import type { Essays } from "./essays.ts";
 import {
   joinWithAnd,
@@ -38,8 +38,8 @@ export function niahGenerator(settings: NiahSettings, { seed, length }: Generato
   const part = (random: Random, type: NeedleType): string => makeNeedlePart(random, type, makeWord);
   const needleCount = keyCount * valueCount;
 
-  /** A key never occurs twice, so that every question has one answer. */
-  const makeKey = (random: Random, taken: ReadonlySet<string>): string => {
+  /** A key of a needle that is asked for never occurs twice, so that every question has one answer. */
+  const makeOtherKey = (random: Random, taken: ReadonlySet<string>): string => {
     let key = part(random, keyType);
     while (taken.has(key)) key = part(random, keyType);
     return key;
@@ -60,7 +60,7 @@ export function niahGenerator(settings: NiahSettings, { seed, length }: Generato
       haystack === "noise"
         ? new Array<string>(units).fill(noiseLine)
         : Array.from({ length: units }, () =>
-            needleSentence(valueType, { key: makeKey(random, taken), value: part(random, valueType) }),
+            needleSentence(valueType, { key: makeOtherKey(random, taken), value: part(random, valueType) }),
           );
     return insertAt(lines, sentences, distinct(random, units, needleCount));
   };
@@ -70,29 +70,22 @@ export function niahGenerator(settings: NiahSettings, { seed, length }: Generato
     officialSteps:
       typeof haystack === "object" ? { kind: "halving", step: 500, probe: 500, reach: 3 } : lineSteps(length, 25),
     make(random, units) {
-      const keys = new Set<string>();
-      while (keys.size < keyCount) keys.add(makeKey(random, keys));
-      const needles = [...keys].flatMap((key) =>
+      const keys = different(keyCount, () => part(random, keyType));
+      const needles = keys.flatMap((key) =>
         Array.from({ length: valueCount }, () => ({ key, value: part(random, valueType) })),
       );
-      const context = makeContext(random, needles, keys, units);
-      const queries = random.sample([...keys], asked);
+      const context = makeContext(random, needles, new Set(keys), units);
+      const queries = random.sample(keys, asked);
       const outputs = queries.flatMap((query) => needles.filter(({ key }) => key === query).map(({ value }) => value));
       const prompt = niahPrompt(valueType, joinWithAnd(queries), context, outputs.length === 1);
-      return {
-        ...prompt,
-        outputs,
-        answerAt: prompt.input.indexOf(outputs[0] ?? ""),
-      };
+      return { ...prompt, outputs, answerAt: prompt.input.indexOf(outputs[0] ?? "") };
     },
   };
 }
 
 /** `count` distinct integers below `end`, ascending, without a list of all of them. */
 export function distinct(random: Random, end: number, count: number): number[] {
-  const chosen = new Set<number>();
-  while (chosen.size < Math.min(count, end)) chosen.add(random.integer(0, end - 1));
-  return [...chosen].sort((a, b) => a - b);
+  return different(Math.min(count, end), () => random.integer(0, end - 1)).sort((a, b) => a - b);
 }
 
 /**

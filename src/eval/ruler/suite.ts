@@ -13,21 +13,16 @@ import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { GeneratedSample, GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
 import { targetLengths } from "../generated/target-lengths.ts";
 import type { SkippedTask, Suite } from "../item.ts";
-import { type EnglishWords, readEnglishWords } from "./english-words.ts";
-import { type Essays, readEssays } from "./essays.ts";
+import { readEnglishWords } from "./english-words.ts";
+import { readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
 import { type RulerOptions, rulerOptions } from "./options.ts";
-import { type QuestionSet, questionGenerator, readHotpotQa, readSquad } from "./question-answering.ts";
+import { questionGenerator, readHotpotQa, readSquad } from "./question-answering.ts";
 import { goldAnswerAfter, RULER_VERSION, type RulerTask } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
 
-interface RulerData {
-  essays?: Essays;
-  squad?: QuestionSet;
-  hotpotqa?: QuestionSet;
-  englishWords?: EnglishWords;
-}
+type RulerData = Awaited<ReturnType<typeof readData>>;
 
 /**
  * A suite of generated samples.
@@ -54,16 +49,18 @@ export async function openGeneratedRuler(
   };
 }
 
-async function readData(tasks: readonly RulerTask[], options: RulerOptions): Promise<RulerData> {
-  const { essays, squad, hotpotqa, englishWords } = options;
-  const needs = (flag: RulerTask["flag"]): boolean => tasks.some((task) => task.flag === flag);
+/** What the tasks draw from, as far as it was given. */
+async function readData(tasks: readonly RulerTask[], { essays, squad, hotpotqa, englishWords }: RulerOptions) {
+  const read = <T>(
+    path: string | undefined,
+    from: (path: string) => Promise<T>,
+    needs: (task: RulerTask) => boolean,
+  ) => (path === undefined || !tasks.some(needs) ? undefined : from(path));
   return {
-    ...(essays !== undefined && needs("--essays") ? { essays: await readEssays(essays) } : {}),
-    ...(squad !== undefined && needs("--squad") ? { squad: await readSquad(squad) } : {}),
-    ...(hotpotqa !== undefined && needs("--hotpotqa") ? { hotpotqa: await readHotpotQa(hotpotqa) } : {}),
-    ...(englishWords !== undefined && tasks.some(({ family }) => family === "cwe")
-      ? { englishWords: await readEnglishWords(englishWords) }
-      : {}),
+    "--essays": await read(essays, readEssays, ({ flag }) => flag === "--essays"),
+    "--squad": await read(squad, readSquad, ({ flag }) => flag === "--squad"),
+    "--hotpotqa": await read(hotpotqa, readHotpotQa, ({ flag }) => flag === "--hotpotqa"),
+    "--english-words": await read(englishWords, readEnglishWords, ({ family }) => family === "cwe"),
   };
 }
 
@@ -78,11 +75,10 @@ function separate(
   data: RulerData,
   options: RulerOptions,
 ): [tasks: RulerTask[], skipped: SkippedTask[]] {
-  const given = { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa };
   const tasks: RulerTask[] = [];
   const skipped: SkippedTask[] = [];
   for (const task of wanted) {
-    if (task.flag === undefined || given[task.flag] !== undefined) tasks.push(task);
+    if (task.flag === undefined || data[task.flag] !== undefined) tasks.push(task);
     else skipped.push({ task: task.name, reason: `needs ${task.flag}: ${dataNames[task.flag]}` });
   }
   const [first] = skipped;
@@ -93,7 +89,7 @@ function separate(
   return [tasks, skipped];
 }
 
-function describeData(tasks: readonly RulerTask[], { essays }: RulerData): string[] {
+function describeData(tasks: readonly RulerTask[], { "--essays": essays }: RulerData): string[] {
   if (essays === undefined || essays.published || !tasks.some(({ flag }) => flag === "--essays")) return [];
   return ["The essay tasks use a text of your own: their scores do not compare with published RULER"];
 }
@@ -117,12 +113,7 @@ function describeSets(sets: readonly SetSettings[]): string[] {
 function describeSet(task: RulerTask, length: number, data: RulerData, options: RulerOptions): SetSettings {
   const { steps = rulerOptions.steps.default } = options;
   const asked = askedSet(task, length, options);
-  const dataHash =
-    task.flag === undefined
-      ? task.family === "cwe"
-        ? data.englishWords?.hash
-        : undefined
-      : { "--essays": data.essays, "--squad": data.squad, "--hotpotqa": data.hotpotqa }[task.flag]?.hash;
+  const source = task.family === "cwe" ? "--english-words" : task.flag;
   const sets = openGenerators(task, { length, seed: asked.seed }, data, options).map((generator) => ({
     ...asked,
     benchmark: "RULER",
@@ -131,7 +122,7 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
     steps,
     goldAnswer: ({ input, answerPrefix, outputs }: GeneratedSample) =>
       goldAnswerAfter(input + answerPrefix, task, outputs),
-    dataHash,
+    dataHash: source && data[source]?.hash,
   }));
   return sets.find(fits) ?? requireFit(sets);
 }
@@ -140,20 +131,19 @@ function describeSet(task: RulerTask, length: number, data: RulerData, options: 
 function openGenerators(
   task: RulerTask,
   settings: GeneratorSettings,
-  { essays, squad, hotpotqa, englishWords }: RulerData,
+  data: RulerData,
   { counter, wrapperTokens = 0 }: RulerOptions,
 ): SampleGenerator[] {
+  const given = task.flag && data[task.flag];
   if (task.niah !== undefined) {
-    const { haystack, ...niah } = task.niah;
-    const given = haystack === "essay" ? essays : haystack;
-    if (given !== undefined) return [niahGenerator({ ...niah, haystack: given }, settings)];
+    const haystack = given !== undefined && "hide" in given ? given : task.niah.haystack;
+    if (haystack !== "essay") return [niahGenerator({ ...task.niah, haystack }, settings)];
   }
+  if (given !== undefined && "questions" in given) return [questionGenerator(given, settings)];
   if (task.family === "vt") return variableTrackingGenerators(settings, (text) => counter.encode(text).length);
-  if (task.family === "cwe") return commonWordsGenerators(settings, englishWords?.words);
+  if (task.family === "cwe") return commonWordsGenerators(settings, data["--english-words"]?.words);
   if (task.family === "fwe") {
     return [frequentWordsGenerator(settings, settings.length - wrapperTokens - task.maxNewTokens)];
   }
-  if (task.family === "squad" && squad !== undefined) return [questionGenerator(squad, settings)];
-  if (task.family === "hotpotqa" && hotpotqa !== undefined) return [questionGenerator(hotpotqa, settings)];
   throw new Error(`${task.name} has no generator`);
 }

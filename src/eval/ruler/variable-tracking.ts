@@ -1,6 +1,7 @@
 /** Variable tracking: one chain of assignments in noise, after a solved example. */
 import { Random } from "../../base/random.ts";
 import {
+  different,
   type GeneratedSample,
   type GeneratorSettings,
   lineSteps,
@@ -50,20 +51,14 @@ export function variableTrackingGenerators(
 }
 
 function makeChain(random: Random, units: number, nameLength: number, value: string): Chain {
-  const set = new Set<string>();
-  while (set.size < NAMES) set.add(makeName(random, nameLength));
-  const names = [...set];
+  const names = different(NAMES, () => makeName(random, nameLength));
   const lines = new Array<string>(units).fill(noiseLine);
   for (const [i, index] of distinct(random, units, NAMES).entries()) {
     const line = i === 0 ? `VAR ${names[0]} = ${value}` : `VAR ${names[i]} = VAR ${names[i - 1]} `;
     lines.splice(index + i, 0, line);
   }
   const context = lines.join("\n").replaceAll(". \n", ".\n");
-  return {
-    ...variableTrackingPrompt(context, value, NAMES),
-    outputs: names,
-    value,
-  };
+  return { ...variableTrackingPrompt(context, value, NAMES), outputs: names, value };
 }
 
 /** A name of which no part reads as the keyword. */
@@ -95,9 +90,8 @@ function makeExample(random: Random, countTokens: (text: string) => number): Sol
 
 /** The example with fresh names and value, so that it gives nothing away. */
 function renamed({ text, names }: SolvedExample, random: Random): string {
-  const fresh = new Set<string>();
-  while (fresh.size < names.length) fresh.add(makeName(random, 3));
-  const replacement = new Map([...names.map((name, i) => [name, [...fresh][i] ?? name] as const)]);
+  const fresh = different(names.length, () => makeName(random, 3));
+  const replacement = new Map(names.map((name, i) => [name, fresh[i] ?? name]));
   replacement.set(EXAMPLE_VALUE, String(random.integer(10_000, 99_998)));
   const pattern = new RegExp(`\\b(?:${[...replacement.keys()].join("|")})\\b`, "g");
   return text.replace(pattern, (found) => replacement.get(found) ?? found);

@@ -1,6 +1,6 @@
 /** The most common words of a numbered list (cwe), and of a coded text whose frequencies fall as a zeta law (fwe). */
 import { Random } from "../../base/random.ts";
-import type { GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
+import { different, type GeneratorSettings, type SampleGenerator } from "../generated/generator.ts";
 import { commonWordsPrompt, frequentWordsPrompt, numberedWords } from "./templates.ts";
 import { adjectives, nouns, verbs } from "./wonderwords.ts";
 
@@ -105,11 +105,10 @@ export function frequentWordsGenerator({ seed }: GeneratorSettings, budget: numb
     smallest: FEWEST_WORDS,
     officialSteps: { kind: "climbing" },
     make(random, units) {
-      const coded = new Set<string>();
-      while (coded.size < vocabulary) {
-        coded.add(Array.from({ length: CODED_LENGTH }, () => random.pick(LETTERS)).join(""));
-      }
-      const words = Random.forPart(seed, "fwe/vocabulary").shuffled([...coded].sort());
+      const coded = different(vocabulary, () =>
+        Array.from({ length: CODED_LENGTH }, () => random.pick(LETTERS)).join(""),
+      );
+      const words = Random.forPart(seed, "fwe/vocabulary").shuffled(coded.sort());
       words[0] = "...";
       const counts = zetaCounts(unambiguous(units), vocabulary);
       const repeated = words.flatMap((word, i) => new Array<string>(counts[i] ?? 0).fill(word));
