@@ -7,9 +7,9 @@ import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import { promptLogprobs } from "./prompt-logprobs.ts";
 import { mostLogprobs, samplingFields, servingFields, unsupportedFields } from "./request-fields.ts";
 import type { RowScore } from "./row-score.ts";
-import { finishReason, requireRunnable, type SequenceResult, samplingOf } from "./sequence-results.ts";
+import { finishReason, requireRunnable, type SequenceResult, sequenceFields } from "./sequence-results.ts";
 import { readJson, type ServerContext } from "./server-context.ts";
-import { type Choice, type Send, sharedFields, TextAnswer } from "./text-answer.ts";
+import { type Choice, TextAnswer } from "./text-answer.ts";
 import type { TokenTexts } from "./token-text.ts";
 
 const schema = z
@@ -42,15 +42,15 @@ export function addChatRoute(app: Hono, context: ServerContext, texts: TokenText
 
 function choicesOf(body: Body, context: ServerContext): Choice[] {
   const { runner } = context;
-  const shared = sharedFields(body, context);
+  const pattern = context.patterns.of(body.model ?? undefined, body.pattern ?? undefined);
   const ids = chatIds(context, body.messages, body);
   const room = Math.max(1, runner.mostTokens - ids.length);
   return Array.from({ length: body.n ?? 1 }, (_, index) => {
     const request: SequenceRequest = {
-      ...shared,
+      ...sequenceFields(runner, body, index),
+      pattern,
       ids,
       maxTokens: body.max_completion_tokens ?? body.max_tokens ?? room,
-      sampling: samplingOf(body, index),
       ...(body.prompt_logprobs == null ? {} : { promptScores: { from: 0, top: body.prompt_logprobs } }),
       ...(body.logprobs === true ? { tokenScores: body.top_logprobs ?? 0 } : {}),
     };
@@ -79,23 +79,17 @@ class ChatAnswer extends TextAnswer<Body> {
     return top == null ? {} : { prompt_logprobs: promptLogprobs(this.#promptScores, top, this.texts) };
   }
 
-  protected async stream({ index, request, first }: Choice, events: AsyncGenerator<SequenceEvent>, send: Send) {
-    const piece = (delta: unknown, scores: readonly RowScore[] | undefined, finish: string | null): void => {
-      const logprobs = scores === undefined ? null : this.#logprobs(scores);
-      send(this.event([{ index, delta, logprobs, finish_reason: finish }]));
-    };
-    for await (const event of events) {
-      if (event.kind === "prompt") {
-        this.usage.add(request, first, event.reused, 0);
-        piece({ role: "assistant", content: "" }, undefined, null);
-      } else if (event.kind === "token") {
-        this.usage.addTokens(1);
-        if (event.text === "" && event.score === undefined) continue;
-        piece({ content: event.text }, event.score === undefined ? undefined : [event.score], null);
-      } else {
-        piece(event.text === "" ? {} : { content: event.text }, undefined, finishReason(event.finish));
-      }
+  protected piece(_: Choice, event: SequenceEvent): object | undefined {
+    if (event.kind === "prompt") {
+      return { delta: { role: "assistant", content: "" }, logprobs: null, finish_reason: null };
     }
+    if (event.kind === "done") {
+      const delta = event.text === "" ? {} : { content: event.text };
+      return { delta, logprobs: null, finish_reason: finishReason(event.finish) };
+    }
+    if (event.text === "" && event.score === undefined) return undefined;
+    const logprobs = event.score === undefined ? null : this.#logprobs([event.score]);
+    return { delta: { content: event.text }, logprobs, finish_reason: null };
   }
 
   #logprobs(scores: readonly RowScore[]): unknown {

@@ -6,9 +6,9 @@ import { CompletionLogprobs } from "./completion-logprobs.ts";
 import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import { promptLogprobs } from "./prompt-logprobs.ts";
 import { mostLogprobs, prompts, samplingFields, servingFields, unsupportedFields } from "./request-fields.ts";
-import { finishReason, requireRunnable, type SequenceResult, samplingOf } from "./sequence-results.ts";
+import { finishReason, requireRunnable, type SequenceResult, sequenceFields } from "./sequence-results.ts";
 import { encodeText, readJson, type ServerContext } from "./server-context.ts";
-import { type Choice, type Send, sharedFields, TextAnswer } from "./text-answer.ts";
+import { type Choice, TextAnswer } from "./text-answer.ts";
 import type { TokenTexts } from "./token-text.ts";
 
 const schema = z.object({
@@ -47,7 +47,7 @@ export function addCompletionsRoute(app: Hono, context: ServerContext, texts: To
 function choicesOf(body: Body, context: ServerContext): Completion[] {
   const { runner } = context;
   const { prompt, logprobs, echo } = body;
-  const shared = sharedFields(body, context);
+  const pattern = context.patterns.of(body.model ?? undefined, body.pattern ?? undefined);
   const maxTokens = body.max_tokens ?? defaultTokens;
   if (maxTokens === 0 && echo !== true && body.prompt_logprobs == null) {
     throw new ApiError(400, "max_tokens is 0: only echo or prompt_logprobs have an answer then", "max_tokens");
@@ -58,10 +58,10 @@ function choicesOf(body: Body, context: ServerContext): Completion[] {
     const ids = typeof one === "string" ? encodeText(context, one, body.add_special_tokens ?? true) : one;
     for (let sample = 0; sample < (body.n ?? 1); sample++) {
       const request: SequenceRequest = {
-        ...shared,
+        ...sequenceFields(runner, body, sample),
+        pattern,
         ids,
         maxTokens,
-        sampling: samplingOf(body, sample),
         ...(tops.length === 0 ? {} : { promptScores: { from: 0, top: Math.max(...tops) } }),
         ...(logprobs == null ? {} : { tokenScores: logprobs }),
       };
@@ -80,6 +80,8 @@ function listOf(prompt: Body["prompt"]): (string | number[])[] {
 
 class CompletionAnswer extends TextAnswer<Body, Completion> {
   protected readonly object = { whole: "text_completion", event: "text_completion" };
+  /** Characters of the streamed choice so far that have log-probabilities. */
+  #offset = 0;
 
   protected choice({ index, request, promptText }: Completion, result: SequenceResult): unknown {
     const { echo, prompt_logprobs: top } = this.body;
@@ -98,34 +100,28 @@ class CompletionAnswer extends TextAnswer<Body, Completion> {
     };
   }
 
-  protected async stream(sequence: Completion, events: AsyncGenerator<SequenceEvent>, send: Send) {
-    const { index, request, promptText, first } = sequence;
+  protected piece({ request, promptText }: Completion, event: SequenceEvent): object | undefined {
     const { echo, prompt_logprobs: top, return_token_ids: wantsIds } = this.body;
     const withIds = wantsIds === true;
-    let offset = 0;
-    const piece = (text: string, list: CompletionLogprobs | undefined, finish: string | null, more = {}): void => {
-      if (list !== undefined) offset = list.offset;
-      send(this.event([{ index, text, logprobs: list?.fields() ?? null, finish_reason: finish, ...more }]));
+    const piece = (text: string, list: CompletionLogprobs | undefined, finish: string | null, more = {}): object => {
+      if (list !== undefined) this.#offset = list.offset;
+      return { text, logprobs: list?.fields() ?? null, finish_reason: finish, ...more };
     };
-    for await (const event of events) {
-      if (event.kind === "prompt") {
-        this.usage.add(request, first, event.reused, 0);
-        if (echo !== true && top == null && !withIds) continue;
-        const list = echo === true ? this.#list(offset) : undefined;
-        list?.addPrompt(request.ids, event.scores);
-        const more = top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.texts) };
-        piece(promptText, list, null, withIds ? { ...more, prompt_token_ids: request.ids } : more);
-      } else if (event.kind === "token") {
-        this.usage.addTokens(1);
-        const list = this.#list(offset);
-        if (event.score !== undefined) list?.add(event.score);
-        if (event.text !== "" || list !== undefined || withIds) {
-          piece(event.text, list, null, withIds ? { token_ids: [event.id] } : {});
-        }
-      } else {
-        piece(event.text, undefined, finishReason(event.finish));
-      }
+    if (event.kind === "done") return piece(event.text, undefined, finishReason(event.finish));
+    if (event.kind === "token") {
+      const list = this.#list(this.#offset);
+      if (event.score !== undefined) list?.add(event.score);
+      if (event.text === "" && list === undefined && !withIds) return undefined;
+      return piece(event.text, list, null, withIds ? { token_ids: [event.id] } : {});
     }
+    this.#offset = 0;
+    if (echo !== true && top == null && !withIds) return undefined;
+    const list = echo === true ? this.#list(0) : undefined;
+    list?.addPrompt(request.ids, event.scores);
+    return piece(promptText, list, null, {
+      ...(top == null ? {} : { prompt_logprobs: promptLogprobs(event.scores, top, this.texts) }),
+      ...(withIds ? { prompt_token_ids: request.ids } : {}),
+    });
   }
 
   #list(offset: number): CompletionLogprobs | undefined {

@@ -1,6 +1,7 @@
 /** Counters of a server in Prometheus' text format. */
 import process from "node:process";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { clocks } from "../base/clock.ts";
 import type { ModelRunner } from "./model-runner.ts";
 
 /** Upper bounds of the histogram of request times, seconds. */
@@ -27,8 +28,8 @@ export class ServerMetrics {
       registers,
     });
     const { counts, queue, prefixes } = runner;
-    const counter = (name: string, help: string, value: () => number): void => {
-      new Counter({
+    const observe = (Kind: typeof Counter | typeof Gauge, name: string, help: string, value: () => number): void => {
+      new Kind({
         name,
         help,
         registers,
@@ -38,39 +39,23 @@ export class ServerMetrics {
         },
       });
     };
-    const gauge = (name: string, help: string, value: () => number): void => {
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(value());
-        },
-      });
-    };
-    counter("indexcache_prompt_tokens_total", "Tokens of prompts.", () => counts.promptTokens);
-    counter(
-      "indexcache_prompt_tokens_reused_total",
-      "Tokens of prompts whose rows came from an earlier request.",
-      () => counts.reusedTokens,
-    );
-    counter("indexcache_generated_tokens_total", "Tokens generated.", () => counts.generatedTokens);
-    counter("indexcache_indexer_runs_total", "Runs of indexers, one for each layer and chunk of rows.", () =>
-      counts.indexerRuns.reduce((total, runs) => total + runs, 0),
-    );
-    counter("process_cpu_seconds_total", "CPU time of the server, user and system.", () => {
-      const { user, system } = process.cpuUsage();
-      return (user + system) / 1e6;
-    });
-    gauge("process_resident_memory_bytes", "Memory of the server.", () => process.memoryUsage.rss());
-    gauge(
-      "indexcache_requests_running",
-      "Requests that are under way and take turns at the model.",
-      () => queue.running,
-    );
-    gauge("indexcache_requests_waiting", "Requests that wait until they may begin.", () => queue.waiting);
-    gauge("indexcache_prefix_cache_bytes", "Bytes kept for requests that begin alike.", () => prefixes.bytes);
-    gauge("indexcache_prefix_cache_sequences", "Sequences kept for requests that begin alike.", () => prefixes.size);
+    const indexerRuns = () => counts.indexerRuns.reduce((total, runs) => total + runs, 0);
+    observe(Counter, "indexcache_prompt_tokens_total", "Tokens of prompts.", () => counts.promptTokens);
+    const reused = "Tokens of prompts whose rows came from an earlier request.";
+    observe(Counter, "indexcache_prompt_tokens_reused_total", reused, () => counts.reusedTokens);
+    observe(Counter, "indexcache_generated_tokens_total", "Tokens generated.", () => counts.generatedTokens);
+    const runs = "Runs of indexers, one for each layer and chunk of rows.";
+    observe(Counter, "indexcache_indexer_runs_total", runs, indexerRuns);
+    observe(Counter, "process_cpu_seconds_total", "CPU time of the server, user and system.", clocks.cpu);
+    observe(Gauge, "process_resident_memory_bytes", "Memory of the server.", () => process.memoryUsage.rss());
+    const running = "Requests that are under way and take turns at the model.";
+    observe(Gauge, "indexcache_requests_running", running, () => queue.running);
+    const waiting = "Requests that wait until they may begin.";
+    observe(Gauge, "indexcache_requests_waiting", waiting, () => queue.waiting);
+    const bytes = "Bytes kept for requests that begin alike.";
+    observe(Gauge, "indexcache_prefix_cache_bytes", bytes, () => prefixes.bytes);
+    const kept = "Sequences kept for requests that begin alike.";
+    observe(Gauge, "indexcache_prefix_cache_sequences", kept, () => prefixes.size);
   }
 
   get contentType(): string {

@@ -4,14 +4,12 @@ import type { z } from "zod";
 import { streamEvents } from "./event-stream.ts";
 import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import type { samplingFields, servingFields } from "./request-fields.ts";
-import { collect, endingIds, type SequenceResult } from "./sequence-results.ts";
+import { collect, type SequenceResult } from "./sequence-results.ts";
 import { executeBeside, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
 import { UsageCount } from "./usage-count.ts";
 
 type TextBody = z.infer<z.ZodObject<typeof servingFields & typeof samplingFields>>;
-
-export type Send = (data: unknown) => void;
 
 /** A sequence of the answer. */
 export interface Choice {
@@ -21,21 +19,11 @@ export interface Choice {
   first: boolean;
 }
 
-/** What all sequences of a request have in common. */
-export function sharedFields(body: TextBody, { runner, patterns }: ServerContext) {
-  return {
-    pattern: patterns.of(body.model ?? undefined, body.pattern ?? undefined),
-    stop: body.stop,
-    eosIds: endingIds(runner, body),
-    minTokens: body.min_tokens ?? undefined,
-  };
-}
-
 /** Writes the answer of one request, whole or piece by piece. */
 export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice = Choice> {
   protected readonly body: Body;
   protected readonly texts: TokenTexts;
-  protected readonly usage = new UsageCount();
+  readonly #usage = new UsageCount();
   readonly #context: ServerContext;
   readonly #head: { id: string; created: number; model: string };
 
@@ -51,16 +39,26 @@ export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice 
   protected abstract readonly object: { whole: string; event: string };
   /** The choice of a sequence that is done. */
   protected abstract choice(sequence: Sequence, result: SequenceResult): unknown;
-  /** Sends the choice of a sequence as its events come. */
-  protected abstract stream(sequence: Sequence, events: AsyncGenerator<SequenceEvent>, send: Send): Promise<void>;
+  /** What an event adds to the choice of a sequence; undefined where there is nothing to send. */
+  protected abstract piece(sequence: Sequence, event: SequenceEvent): object | undefined;
 
   /** Fields of the whole body beside its choices. */
   protected whole(): object {
     return {};
   }
 
-  protected event(choices: readonly unknown[], more = {}): unknown {
+  #event(choices: readonly unknown[], more = {}): unknown {
     return { ...this.#head, object: this.object.event, choices, ...more };
+  }
+
+  async #stream(sequence: Sequence, events: AsyncGenerator<SequenceEvent>, send: (data: unknown) => void) {
+    const { index, request, first } = sequence;
+    for await (const event of events) {
+      if (event.kind === "prompt") this.#usage.add(request, first, event.reused, 0);
+      else if (event.kind === "token") this.#usage.addTokens(1);
+      const piece = this.piece(sequence, event);
+      if (piece !== undefined) send(this.#event([{ index, ...piece }]));
+    }
   }
 
   async respond(c: Context, sequences: readonly Sequence[]): Promise<Response> {
@@ -68,8 +66,8 @@ export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice 
     const requests = sequences.map(({ request }) => request);
     if (this.body.stream === true) {
       return streamEvents(c, this.#context, requests, async (send, signal) => {
-        for (const one of sequences) await this.stream(one, runner.run(one.request, signal), send);
-        if (this.body.stream_options?.include_usage === true) send(this.event([], { usage: this.usage.fields() }));
+        for (const one of sequences) await this.#stream(one, runner.run(one.request, signal), send);
+        if (this.body.stream_options?.include_usage === true) send(this.#event([], { usage: this.#usage.fields() }));
       });
     }
     return c.json(
@@ -77,10 +75,10 @@ export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice 
         const choices: unknown[] = [];
         for (const one of sequences) {
           const result = await collect(runner.run(one.request, signal));
-          this.usage.add(one.request, one.first, result.reused, result.tokens.length);
+          this.#usage.add(one.request, one.first, result.reused, result.tokens.length);
           choices.push(this.choice(one, result));
         }
-        return { ...this.#head, object: this.object.whole, choices, usage: this.usage.fields(), ...this.whole() };
+        return { ...this.#head, object: this.object.whole, choices, usage: this.#usage.fields(), ...this.whole() };
       }),
     );
   }

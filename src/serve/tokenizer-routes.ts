@@ -4,6 +4,7 @@ import { z } from "zod";
 import { ApiError, checkBody } from "./api-error.ts";
 import { chatIds, chatMessages, templateVariables } from "./chat-messages.ts";
 import { tokenId } from "./request-fields.ts";
+import { requireInVocabulary } from "./sequence-results.ts";
 import { encodeText, readJson, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
 
@@ -50,11 +51,7 @@ export function addTokenizerRoutes(app: Hono, context: ServerContext, texts: Tok
     const { model, tokens } = checkBody(await readJson(c), detokenizeSchema);
     patterns.of(model ?? undefined, undefined);
     if (runner.tokenizer === undefined) throw new ApiError(400, "The model has no tokenizer");
-    const wrong = tokens.find((id) => id >= runner.config.vocabSize);
-    if (wrong !== undefined) {
-      const { vocabSize } = runner.config;
-      throw new ApiError(400, `Token id ${wrong} is outside the model's vocabulary of ${vocabSize}`, "tokens");
-    }
+    requireInVocabulary(tokens, runner.config.vocabSize, "tokens");
     return c.json({ prompt: runner.tokenizer.decodeWhole(tokens) });
   });
 

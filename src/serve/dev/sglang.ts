@@ -6,7 +6,13 @@ import { ApiError, checkBody } from "../api-error.ts";
 import type { SequenceRequest } from "../model-runner.ts";
 import { mostLogprobs, stopTexts, tokenId, tokenIds } from "../request-fields.ts";
 import type { RowScore } from "../row-score.ts";
-import { collect, endingIds, requireRunnable, type SequenceResult, samplingOf } from "../sequence-results.ts";
+import {
+  collect,
+  requireInVocabulary,
+  requireRunnable,
+  type SequenceResult,
+  sequenceFields,
+} from "../sequence-results.ts";
 import { encodeText, execute, readJson, type ServerContext } from "../server-context.ts";
 import type { PatternSwitch, RpcResult } from "./pattern-switch.ts";
 
@@ -72,21 +78,12 @@ export function addSglangRoutes(app: Hono, context: ServerContext, patternSwitch
       ids,
       pattern: patterns.current,
       maxTokens: sampling.max_new_tokens ?? defaultTokens,
-      sampling: samplingOf({ ...sampling, seed: sampling.sampling_seed }),
-      stop: sampling.stop,
-      eosIds: endingIds(runner, sampling),
-      minTokens: sampling.min_new_tokens ?? undefined,
+      ...sequenceFields(runner, { ...sampling, seed: sampling.sampling_seed, min_tokens: sampling.min_new_tokens }),
       ...(start === undefined ? {} : { promptScores: { from: start, top }, tokenScores: top, givenTokens: given }),
     });
     for (const row of rows) requireRunnable(runner, request(row), "input_ids");
-    const unknown = rows.flatMap(({ given }) => given).find((id) => id >= runner.config.vocabSize);
-    if (unknown !== undefined) {
-      throw new ApiError(
-        400,
-        `Token id ${unknown} is outside the model's vocabulary of ${runner.config.vocabSize}`,
-        "token_ids_logprob",
-      );
-    }
+    const given = rows.flatMap((row) => row.given);
+    requireInVocabulary(given, runner.config.vocabSize, "token_ids_logprob");
     const answers = await execute(c, context, async (signal) => {
       const results: unknown[] = [];
       for (const row of rows) {

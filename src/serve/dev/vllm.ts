@@ -9,7 +9,7 @@ import type { SequenceRequest } from "../model-runner.ts";
 import { promptLogprobs } from "../prompt-logprobs.ts";
 import { mostLogprobs, samplingFields, tokenId, tokenIds } from "../request-fields.ts";
 import type { RowDistribution } from "../row-score.ts";
-import { collect, endingIds, finishReason, requireRunnable, samplingOf } from "../sequence-results.ts";
+import { collect, finishReason, requireInVocabulary, requireRunnable, sequenceFields } from "../sequence-results.ts";
 import { execute, readJson, type ServerContext } from "../server-context.ts";
 import type { TokenTexts } from "../token-text.ts";
 import { encodeNpy } from "./npy.ts";
@@ -87,10 +87,7 @@ export function addVllmRoutes(
       ids,
       pattern: patterns.of(model ?? undefined, undefined),
       maxTokens: sampling.max_tokens ?? defaultTokens,
-      sampling: samplingOf(sampling),
-      stop: sampling.stop,
-      eosIds: endingIds(runner, sampling),
-      minTokens: sampling.min_tokens ?? undefined,
+      ...sequenceFields(runner, sampling),
       ...(top === undefined ? {} : { promptScores: { from: 0, top } }),
       ...(candidates === undefined ? {} : { reader: { from: start, read: candidates.read } }),
     });
@@ -141,10 +138,7 @@ class CandidateScores {
         "sampling_params",
       );
     }
-    const wrong = lists.flat().find((id) => id >= vocabSize);
-    if (wrong !== undefined) {
-      throw new ApiError(400, `Token id ${wrong} is outside the model's vocabulary of ${vocabSize}`, "sampling_params");
-    }
+    requireInVocabulary(lists.flat(), vocabSize, "sampling_params");
     this.#lists = lists;
     this.#start = start;
     this.#width = Math.max(...lists.map(({ length }) => length));
