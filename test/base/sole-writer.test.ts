@@ -1,21 +1,16 @@
 /** Two processes never write one journal. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
 import { symlink } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { claimFile, releaseFile } from "../../src/base/sole-writer.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const compiled = join(import.meta.dirname, "..", "..", "dist", "base", "sole-writer.js");
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-sole-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 /** Another process that claims the file, and says what it got. */
 async function other(path: string): Promise<{ child: ChildProcess; got: string }> {

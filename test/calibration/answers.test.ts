@@ -1,15 +1,14 @@
 /** Sets of answers with their prompts, and mixes of sources. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError, UsageError } from "../../src/base/errors.ts";
 import { estimate } from "../../src/base/estimate.ts";
 import { answerSet, loadAnswers, type PromptAndAnswer } from "../../src/calibration/answers.ts";
 import { hashWindows } from "../../src/calibration/calibration-set.ts";
 import { mixSets, sourceFactors } from "../../src/calibration/mix.ts";
 import { calibrationSeed, requireEvaluationSeed } from "../../src/eval/generated/seeds.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const model = { vocabSize: 257, indexTopk: 4, maxPositionEmbeddings: 64 };
 
@@ -19,11 +18,7 @@ async function encode({ earlier, prompt, answer }: PromptAndAnswer) {
   return { ids: [...before, ...Buffer.from(answer)], scoredFrom: before.length };
 }
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-answers-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 async function load(rows: object[], options = {}) {
   const path = join(folder, "set.jsonl");

@@ -1,9 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError, UsageError } from "../../src/base/errors.ts";
 import {
   type CalibrationOptions,
@@ -13,16 +11,13 @@ import {
   loadCalibrationSet,
 } from "../../src/calibration/calibration-set.ts";
 import { chooseWindows, fillWindows, packWindows, windowPerDocument } from "../../src/calibration/windows.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const BOS = 256;
 const model = { vocabSize: 257, indexTopk: 4, maxPositionEmbeddings: 4096 };
 const encode = async (text: string): Promise<number[]> => [BOS, ...Buffer.from(text)];
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-calibration-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 async function load(documents: object[], options: CalibrationOptions, ofModel = model): Promise<CalibrationSet> {
   const path = join(folder, "set.jsonl");

@@ -1,19 +1,14 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { type DocumentOptions, openDocuments } from "../../src/calibration/documents.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const parquet = join(import.meta.dirname, "parquet");
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-documents-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 /** Texts and ids of a path; a content is written to a file of this name first. */
 async function read(name: string, content?: string | Uint8Array, options?: DocumentOptions): Promise<unknown[]> {

@@ -1,8 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   type DerivedCheckpoint,
   formatIndex,
@@ -11,15 +10,12 @@ import {
 } from "../../src/checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const shared = fixturePath("glm-shared");
 const shard = (number: number): string => `model-0000${number}-of-00003.safetensors`;
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-derived-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 /** The fixture with its first shard rewritten, less one tensor, and one that is computed. */
 async function derived(): Promise<DerivedCheckpoint & { left: string; added: Uint8Array }> {

@@ -1,9 +1,7 @@
 /** Checkpoints in the shape of engines' kernels: the same losses under any pattern, or a refusal that names the field. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { reduceConfig } from "../../src/checkpoint/config/reduced-config.ts";
 import { planEngineShape } from "../../src/checkpoint/derived/engine-shape.ts";
 import { writeRandomCheckpoint } from "../../src/checkpoint/derived/random-checkpoint.ts";
@@ -13,6 +11,7 @@ import { applyPattern } from "../../src/engines/applied/applied-checkpoint.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { float32, floats, readTensors, type Tensor, writeTensors } from "./tensor-file.ts";
 
 /** Every size differs from the others, and from those of the kernels. */
@@ -69,11 +68,7 @@ const windows = [190, 205].map((length, index) =>
   Int32Array.from({ length }, (_, position) => 3 + ((index * 31 + position * (position + 17)) % 58)),
 );
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-shape-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 async function writeModel(name: string, json: object): Promise<string> {
   const path = join(folder, name);

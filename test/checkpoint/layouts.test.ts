@@ -1,12 +1,12 @@
 /** The same numbers stored in other ways give the same losses; formats that are not read are named. */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fullPattern } from "../../src/pattern/pattern.ts";
 import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { e4m3, float32, floats, readTensors, type Tensor, toE4m3, writeTensors } from "./tensor-file.ts";
 
 const name = "glm-groups";
@@ -15,13 +15,8 @@ const original = await readTensors(join(fixturePath(name), "model.safetensors"))
 const windows = readOracle(name)
   .sequences.slice(0, 1)
   .map((ids) => Int32Array.from(ids));
-let scratch: string;
+const scratch = temporaryFolder("file");
 let count = 0;
-
-beforeAll(async () => {
-  scratch = await mkdtemp(join(tmpdir(), "indexcache-layouts-"));
-});
-afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 async function write(tensors: ReadonlyMap<string, Tensor>, config: object = {}, remove = ""): Promise<string> {
   const folder = await mkdtemp(join(scratch, `${count++}-`));

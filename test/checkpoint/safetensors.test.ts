@@ -2,22 +2,17 @@ import { copyFile, mkdtemp, readFile, rm, truncate, unlink, writeFile } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { readSafetensorsHeader } from "../../src/checkpoint/safetensors.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { copyFixture, editHeader, type HeaderEntry, writeSafetensors } from "./safetensors-file.ts";
 
-let scratch: string;
-let file: string;
-
-beforeAll(async () => {
-  scratch = await mkdtemp(join(tmpdir(), "indexcache-safetensors-"));
-  file = join(scratch, "model.safetensors");
-});
-afterAll(() => rm(scratch, { recursive: true, force: true }));
+const scratch = temporaryFolder("file");
+const file = join(scratch, "model.safetensors");
 
 const two = (first: [number, number], second: [number, number]) => ({
   a: { dtype: "F32", shape: [(first[1] - first[0]) / 4], data_offsets: first },

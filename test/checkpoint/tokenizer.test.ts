@@ -1,9 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { describeLongestRun, Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import {
@@ -12,13 +10,10 @@ import {
   TokenizerOverrun,
   TokenizerThread,
 } from "../../src/checkpoint/tokenizer/tokenizer-thread.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { BOS, type ByteTokenizerOptions, EOS, writeByteTokenizer } from "./byte-tokenizer.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-tokenizer-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 async function load(options: ByteTokenizerOptions = {}): Promise<Tokenizer> {
   await writeByteTokenizer(folder, options);

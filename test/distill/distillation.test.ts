@@ -1,9 +1,8 @@
 /** Distillation of a small model: the same bytes by every way, taken up again wherever it was cut. */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { Random } from "../../src/base/random.ts";
 import { DistillFolder } from "../../src/distill/distill-folder.ts";
 import { type DistillationSettings, type DistillEvent, distil } from "../../src/distill/distillation.ts";
@@ -17,6 +16,7 @@ import { GradientSession, type IndexerParameters } from "../../src/runtime/train
 import { LayerStates } from "../../src/runtime/training/layer-states.ts";
 import { readIndexers } from "../../src/runtime/training/stored-indexers.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const length = 24;
 const recipe: Recipe = { ...defaultRecipe, steps: 6, batch: 2, warmUp: 2, seed: 5 };
@@ -32,12 +32,10 @@ const fingerprint = {
 };
 
 let model: ModelFolder;
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
   model = await openModel(fixturePath("glm-groups"));
-  folder = await mkdtemp(join(tmpdir(), "indexcache-distill-"));
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 function windows(count: number, seed: number): Int32Array[] {
   const random = new Random(seed);

@@ -1,8 +1,7 @@
 /** The demo model with indexers that `distill` trained computes what transformers computes with it (tools/oracle/distilled.py). */
-import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { z } from "zod";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
@@ -10,6 +9,7 @@ import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { demoModel } from "../cli/indexcache.ts";
 import { fixturePath, largestDifference } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const cpu = { device: "cpu", threads: 1, workers: 1 } as const;
 const fixture = fixturePath("demo-distilled");
@@ -21,10 +21,9 @@ const oracle = z
   })
   .parse(JSON.parse(await readFile(join(fixture, "transformers.json"), "utf8")));
 
-let folder: string;
+const folder = temporaryFolder("file");
 let model: ModelFolder;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-distilled-"));
   await cp(demoModel, folder, { recursive: true });
   const path = join(folder, "model.safetensors");
   const bytes = await readFile(path);
@@ -41,7 +40,6 @@ beforeAll(async () => {
   await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, indexer_types: types }));
   model = await openModel(folder);
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 test("losses are within 1e-4", async () => {
   const pattern = model.config.indexerLayers;

@@ -1,17 +1,15 @@
 /** DeepSeek-V3.2's layout (other rotation in the indexer, no `indexer_types`) trained from end to end. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { indexcache } from "../cli/indexcache.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { writeV32Demo } from "./v32-demo.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-v32-"));
   await writeV32Demo(join(folder, "v32"));
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 const set = ["--sequence-length", "256", "--threads", "1", "--json"];
 

@@ -1,19 +1,14 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem } from "../../src/eval/item.ts";
 import { deepseekTemplate, openPromptAssembly } from "../../src/eval/prompt-assembly.ts";
 import { BOS, type ByteTokenizerOptions, writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-assembly-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const USER = 258;
 const ASSISTANT = 259;

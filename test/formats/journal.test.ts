@@ -1,8 +1,6 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile, readFile, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError, ResumeMismatchError, RuntimeFailure } from "../../src/base/errors.ts";
 import {
   type JournalEntry,
@@ -13,14 +11,10 @@ import {
   requireAgreement,
   requireSameNumbers,
 } from "../../src/formats/journal.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-let path: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-journal-"));
-  path = join(folder, "p.json.journal.jsonl");
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
+const path = join(folder, "p.json.journal.jsonl");
 
 const fingerprint: JournalFingerprint = {
   model_name: "glm-tiny",

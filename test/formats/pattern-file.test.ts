@@ -1,8 +1,6 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError, RuntimeFailure } from "../../src/base/errors.ts";
 import {
   formatPatternFile,
@@ -13,12 +11,9 @@ import {
   writePatternFile,
 } from "../../src/formats/pattern-file.ts";
 import { patternJsonSchema } from "../../src/formats/published-pattern.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-pattern-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 function example(): PatternFile {
   return {

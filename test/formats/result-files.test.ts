@@ -1,17 +1,12 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { type AnalysisFile, formatAnalysisFile, readAnalysisFile } from "../../src/formats/analysis-file.ts";
 import { readBenchFile } from "../../src/formats/bench-file.ts";
 import { costsAt, formatLatencyFile, type LatencyFile, readLatencyFile } from "../../src/formats/latency-file.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-results-"));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 const hash = "0".repeat(64);
 const statistic = {

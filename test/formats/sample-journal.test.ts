@@ -1,19 +1,13 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ResumeMismatchError } from "../../src/base/errors.ts";
 import { openSampleJournal, readSamples, type SampleFingerprint } from "../../src/formats/sample-journal.ts";
 import { sample } from "../eval/run/samples.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-let path: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-samples-"));
-  path = join(folder, "r.json.samples.jsonl");
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
+const path = join(folder, "r.json.samples.jsonl");
 
 const fingerprint: SampleFingerprint = {
   model_name: "glm-tiny",

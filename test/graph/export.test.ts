@@ -1,8 +1,7 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { InterruptedError } from "../../src/base/errors.ts";
 import { hashBytes } from "../../src/base/files.ts";
 import { exportModel } from "../../src/graph/exported/export.ts";
@@ -12,14 +11,10 @@ import { type GraphProto, type ModelProto, ModelProtoSchema } from "../../src/gr
 import { openLossEvaluator } from "../../src/runtime/loss/loss-evaluator.ts";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let scratch: string;
-let target: string;
-beforeEach(async () => {
-  scratch = await mkdtemp(join(tmpdir(), "indexcache-export-"));
-  target = join(scratch, "model");
-});
-afterEach(() => rm(scratch, { recursive: true, force: true }));
+const scratch = temporaryFolder("test");
+const target = join(scratch, "model");
 
 describe("exportModel", () => {
   test.each(["glm-shared", "v32-fp8"])("%s: the folder runs like the checkpoint, bit for bit", async (name) => {

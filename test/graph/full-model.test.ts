@@ -1,9 +1,8 @@
 /** `model.onnx` on its own, as any ONNX Runtime host would use it: one graph, every pattern. */
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Tensor } from "onnxruntime-node";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
   bypassInput,
@@ -18,17 +17,15 @@ import type { Pattern } from "../../src/pattern/pattern.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { type Feeds, floats, loadRuntime, OnnxSession } from "../../src/runtime/session/onnx-session.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const oracle = readOracle("glm-groups");
-let scratch: string;
-let folder: string;
+const scratch = temporaryFolder("file");
+const folder = join(scratch, "model");
 
 beforeAll(async () => {
-  scratch = await mkdtemp(join(tmpdir(), "indexcache-full-"));
-  folder = join(scratch, "model");
   await exportModel(fixturePath("glm-groups"), folder);
 });
-afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 async function openFull(profilePrefix?: string) {
   const { config } = await openModel(folder);

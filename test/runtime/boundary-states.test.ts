@@ -1,17 +1,13 @@
 /** Hidden states in a file: in their places, and known by a hash that needs no second reading. */
-import { mkdtemp, open, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { fromBfloat16, StatesInFile } from "../../src/runtime/training/boundary-states.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const shape = { sequences: 20, length: 3, hiddenSize: 2 };
 const perSequence = shape.length * shape.hiddenSize;
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-boundary-"));
-});
-afterAll(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 /** Small whole numbers, which bfloat16 holds. */
 const numbered = (first: number, count: number) =>

@@ -1,16 +1,16 @@
 /** Processes that share the windows, and children that die: the built program runs in them. */
 import { getEventListeners } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
 import { openLosses } from "../../src/runtime/loss/open-losses.ts";
 import { ParallelLosses, type ParallelSettings } from "../../src/runtime/loss/parallel-loss.ts";
 import type { ComputeDevice, EvaluateOptions, SequenceLoss } from "../../src/runtime/measurement.ts";
 import { tinyModel } from "../cli/indexcache.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
 const child = join(import.meta.dirname, "..", "..", "dist", "runtime", "loss", "loss-process.js");
 
@@ -39,17 +39,15 @@ const windows = Array.from({ length: 5 }, (_, index) =>
 );
 
 let model: ModelFolder;
-let folder: string;
+const folder = temporaryFolder("test");
 let replaced: string[];
 
 beforeAll(async () => {
   model = await openModel(tinyModel);
 });
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-parallel-"));
   replaced = [];
 });
-afterEach(() => rmSync(folder, { recursive: true }));
 
 /** The child's program and a few lines more, which see how many children were started, this one included. */
 function program(lines = ""): string {

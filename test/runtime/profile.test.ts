@@ -1,17 +1,12 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError } from "../../src/base/errors.ts";
 import { formatProfile, type Profile, profileRecord } from "../../src/report/profile-report.ts";
 import { cpuOperators, joinProfiles, readProfile, shapeBytes } from "../../src/runtime/session/profile.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-profile-test-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const cuda = "CUDAExecutionProvider";
 const cpu = "CPUExecutionProvider";

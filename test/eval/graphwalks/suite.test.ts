@@ -1,21 +1,16 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Random } from "../../../src/base/random.ts";
 import { graphWalk } from "../../../src/eval/graphwalks/graph-walks.ts";
 import type { Suite } from "../../../src/eval/item.ts";
 import { openSuite, type SuiteOptions } from "../../../src/eval/suites.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
 import { collect, failure } from "../suite-outcomes.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-graphwalks-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const counter = wordCounter();
 const open = (options: Partial<SuiteOptions> = {}): Promise<Suite> =>

@@ -1,21 +1,17 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { truncateMiddle } from "../../../src/eval/longbench/truncation.ts";
 import { listSuites, openSuite, type SuiteName, type SuiteOptions } from "../../../src/eval/suites.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
 import { collect, failure as refusal } from "../suite-outcomes.ts";
 import { longbenchRecords, longbenchV2Records, writeLongbenchV2, writeLongbenchZip } from "./synthetic-files.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-longbench-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const open = (name: SuiteName, options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite(name, { counter: wordCounter(), tokenizerHash, data: folder, ...options });

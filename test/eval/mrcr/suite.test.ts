@@ -1,22 +1,16 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../../../src/eval/item.ts";
 import { openPromptAssembly } from "../../../src/eval/prompt-assembly.ts";
 import { openSuite, type SuiteOptions } from "../../../src/eval/suites.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
 import { collect, failure } from "../suite-outcomes.ts";
 
-let folder: string;
-let data: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-mrcr-"));
-  data = join(folder, "2needle.jsonl");
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
+const data = join(folder, "2needle.jsonl");
 
 const messages = [
   { role: "user", content: "write a poem about moss" },

@@ -1,9 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Tokenizer } from "../../../src/checkpoint/tokenizer/tokenizer.ts";
 import { findLargest } from "../../../src/eval/generated/fitting.ts";
 import { officialSample, officialStart } from "../../../src/eval/generated/official-steps.ts";
@@ -13,16 +11,13 @@ import { depths } from "../../../src/eval/ruler/niah.ts";
 import { adjectives, nouns, verbs } from "../../../src/eval/ruler/wonderwords.ts";
 import { zetaCounts } from "../../../src/eval/ruler/word-lists.ts";
 import { openSuite, type SuiteName, type SuiteOptions } from "../../../src/eval/suites.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { tokenizerHash, wordCounter } from "../counter.ts";
 import { collect, failure } from "../suite-outcomes.ts";
 
 const demo = join(import.meta.dirname, "..", "..", "..", "models", "demo");
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-ruler-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const open = (name: SuiteName, options: Partial<SuiteOptions> = {}): Promise<Suite> =>
   openSuite(name, { counter: wordCounter(), tokenizerHash, lengths: [1024], samples: 3, ...options });

@@ -1,15 +1,10 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { type QuestionSet, readHotpotQa, readSquad } from "../../../src/eval/ruler/question-answering.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-questions-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 async function file(name: string, content: string): Promise<string> {
   await writeFile(join(folder, name), content);

@@ -1,25 +1,21 @@
 import { spawnSync } from "node:child_process";
-import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
+import { createWriteStream } from "node:fs";
 import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { zipSync } from "fflate";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InputError } from "../../../src/base/errors.ts";
 import { describeLeftOut } from "../../../src/formats/records/data-folder.ts";
 import { splitJsonValues } from "../../../src/formats/records/json-values.ts";
 import { openDataSet } from "../../../src/formats/records/record-files.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 
 const root = join(import.meta.dirname, "..", "..", "..");
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-records-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 /** Files that other programs have written; make.sh says how. */
 const fixture = (name: string): Promise<Buffer> => readFile(join(import.meta.dirname, "fixtures", name));

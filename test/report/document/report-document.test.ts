@@ -1,20 +1,18 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { chartFile } from "../../../src/report/document/chart.ts";
 import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { htmlPage } from "../../../src/report/document/html-page.ts";
 import { type ReportDocument, reportDocument } from "../../../src/report/document/report-document.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { analysis, bench, evaluation, search, writeEvidence } from "./evidence.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-report-"));
   await writeEvidence(folder);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 function make(...names: string[]): Promise<ReportDocument> {
   return readEvidence(names.map((name) => join(folder, name))).then(reportDocument);

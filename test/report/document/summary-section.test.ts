@@ -1,8 +1,6 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { EvalComparison, EvalResult } from "../../../src/formats/eval-result.ts";
 import type { PatternFile } from "../../../src/formats/pattern-file.ts";
 import { parsePattern } from "../../../src/pattern/pattern.ts";
@@ -11,14 +9,13 @@ import { forecastPrefill, type PromptLengths } from "../../../src/report/documen
 import { reportDocument } from "../../../src/report/document/report-document.ts";
 import { stripChart } from "../../../src/report/document/strip-chart.ts";
 import { summarySection } from "../../../src/report/document/summary-section.ts";
+import { temporaryFolder } from "../../temporary-folder.ts";
 import { bench, evaluation, search, writeEvidence } from "./evidence.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-verdict-"));
   await writeEvidence(folder);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 async function verdictOf(files: Record<string, unknown>, lengths?: PromptLengths): Promise<string> {
   const paths = Object.keys(files).map((name) => join(folder, `${name}.json`));
