@@ -23,7 +23,7 @@ import { fullLayers, type Pattern } from "../pattern/pattern.ts";
 import { formatAnalysisReport } from "../report/analysis-report.ts";
 import { formatCount, formatDuration, formatLoss } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
-import { foreseeLosses, type LossPlace, type LossSettings, openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
+import { type LossPlace, type LossSettings, openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { meanLoss } from "../runtime/loss/mean-loss.ts";
 import { requirePartsRoom, sizesOf, wholeBytes } from "../runtime/loss/weight-room.ts";
 import type { PatternEvaluator } from "../runtime/measurement.ts";
@@ -31,7 +31,7 @@ import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { type LayerObservation, LayerObserver } from "../runtime/stages/layer-observer.ts";
 import type { LayerRoom } from "../runtime/stages/stage-sessions.ts";
 import { parseRetain } from "../search/retain.ts";
-import { startLossesAt } from "./arguments/early.ts";
+import { EarlyStart } from "./arguments/early.ts";
 import {
   choosePattern,
   identityRecord,
@@ -125,6 +125,15 @@ export function addAnalyzeCommand(program: Command): void {
 
 async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
   await requireSensibleJournal(flags);
+  const early = EarlyStart.forLosses(flags);
+  try {
+    await analyzeWith(early, path, flags, terminal);
+  } finally {
+    early.end();
+  }
+}
+
+async function analyzeWith(early: EarlyStart, path: string, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
   const started = performance.now();
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
@@ -140,27 +149,27 @@ async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal
   const set = await openCalibrationSet(model, flags, terminal);
   const patterns = 2 + sizes.length * comparedEach + sources.length * (flags.pairs === true ? sources.length / 2 : 1);
   // Each runs from its first difference to a pattern before it: half of the layers on average.
-  const place = await openDevices({ ...flags, device }, terminal, {
+  const amount = () => ({ passed: (patterns * set.tokens) / 2 });
+  // Layers are compared on the CPU: meanwhile a GPU is opened.
+  await early.foreseeLosses(
     model,
-    amount: () => ({ passed: (patterns * set.tokens) / 2 }),
+    set.windows.map(({ length }) => length),
+  );
+  const place = await openDevices({ ...flags, device }, terminal, {
+    work: { model, amount },
+    onTrial: early.onTrial,
   });
   const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
-  const settings = { ...place, dtype: flags.dtype, memory: flags.memory };
-  // Layers are compared on the CPU: meanwhile a GPU can be opened.
-  const early = startLossesAt(place);
+  const settings = { ...place, dtype: flags.dtype, memory: flags.memory, early: early.at(place) };
   try {
-    if (early !== undefined) {
-      const lengths = set.windows.map(({ length }) => length);
-      await foreseeLosses(model, lengths, { ...settings, early });
-    }
     const statistics = await comparePairs({ model, pattern, set, place, flags, terminal });
     const pairStatistics = statistics.result();
     const candidates = sizes.flatMap((full) => candidatesOf(full, indexerLayers, pairStatistics, searched));
     tellOfSearched(searched, candidates, sizes, set, terminal);
     const losses = await measureLosses({
       ...{ model, pattern, candidates, set, place, flags, journal, terminal },
-      settings: { ...settings, early },
+      settings,
     });
     const file: AnalysisFile = {
       kind: "indexcache-analysis",
@@ -182,7 +191,6 @@ async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal
   } catch (error) {
     throw withResume(error, "every measured loss", journal?.path);
   } finally {
-    early?.end();
     await journal?.close();
   }
 }

@@ -35,7 +35,7 @@ import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
 import type { Dtype } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { parseRetain } from "../search/retain.ts";
-import { choosePattern, openDevice, requireIndexers, toolRecord } from "./arguments/inputs.ts";
+import { beginToOpen, choosePattern, openDevice, requireIndexers, toolRecord } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
@@ -137,10 +137,11 @@ export function addBenchCommand(program: Command): void {
 async function bench(path: string | undefined, flags: BenchFlags, terminal: Terminal): Promise<void> {
   requireSensibleFlags(path, flags);
   for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
+  const named = beginToOpen(flags, terminal);
   if (flags.config === undefined) {
     const lookFirst = (model: ModelFolder) => choosePatterns(model, flags);
     const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal);
-    await timePatterns(model, null, flags, terminal);
+    await timePatterns(model, named, null, flags, terminal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);
@@ -152,8 +153,8 @@ async function bench(path: string | undefined, flags: BenchFlags, terminal: Term
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
     await writeRandomCheckpoint(folder, reduced, flags.seed, terminal.signal);
     const model = await openModel(folder);
-    const named = { ...model, config: { ...model.config, name: reduced.config.name } };
-    await timePatterns(named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal);
+    const called = { ...model, config: { ...model.config, name: reduced.config.name } };
+    await timePatterns(called, named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -164,6 +165,7 @@ const chunkRows = 512;
 
 async function timePatterns(
   model: ModelFolder,
+  named: ReturnType<typeof beginToOpen>,
   random: BenchFile["model"]["random_weights"],
   flags: BenchFlags,
   terminal: Terminal,
@@ -172,13 +174,12 @@ async function timePatterns(
   // Beside the patterns the graph without indexers.
   const timed = (patterns.length + 1) * flags.repeats;
   const most = flags.sampleChunks === undefined ? Number.POSITIVE_INFINITY : flags.sampleChunks * chunkRows;
-  const { device, threads = defaultThreads() } = await openDevice(flags, terminal, {
-    model,
-    amount: () => ({
-      passed: timed * sum(flags.contexts.map((context) => Math.min(context, most))),
-      decoded: timed * flags.decodeTokens * flags.contexts.length,
-    }),
+  const amount = () => ({
+    passed: timed * sum(flags.contexts.map((context) => Math.min(context, most))),
+    decoded: timed * flags.decodeTokens * flags.contexts.length,
   });
+  const { device, threads = defaultThreads() } = await (named ??
+    openDevice(flags, terminal, { work: { model, amount } }));
   const form = cacheForm(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });
   const capacity = Math.max(...flags.contexts) + flags.decodeTokens;

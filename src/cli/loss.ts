@@ -3,9 +3,8 @@ import type { Command } from "commander";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
-import type { EarlyProcesses } from "../runtime/process/early-processes.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
-import { foresee, startLosses } from "./arguments/early.ts";
+import { EarlyStart, foreseenLengths } from "./arguments/early.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
 import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
 import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
@@ -86,23 +85,19 @@ export function addLossCommand(program: Command): void {
 }
 
 async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
-  const early = flags.profile === undefined ? startLosses(flags) : undefined;
+  // A recording computes in this process.
+  const early = EarlyStart.forLosses(flags.profile === undefined ? flags : { ...flags, device: "cpu" });
   try {
     await measureWith(early, path, flags, terminal);
   } finally {
-    early?.end();
+    early.end();
   }
 }
 
-async function measureWith(
-  early: EarlyProcesses | undefined,
-  path: string,
-  flags: LossFlags,
-  terminal: Terminal,
-): Promise<void> {
+async function measureWith(early: EarlyStart, path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
-  await foresee(early, model, flags);
+  await early.foreseeLosses(model, foreseenLengths(model, flags));
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationMix(model, flags, terminal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
@@ -112,13 +107,16 @@ async function measureWith(
     // Sessions of other processes could not be recorded.
     const place =
       recording === undefined
-        ? await openDevices({ ...flags, device }, terminal, { model, amount: () => ({ passed: set.tokens }) })
+        ? await openDevices({ ...flags, device }, terminal, {
+            work: { model, amount: () => ({ passed: set.tokens }) },
+            onTrial: early.onTrial,
+          })
         : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };
     const opened = performance.now();
     const evaluator = await whileWaiting(terminal, "loading the model", () =>
       openLossEvaluator(model, set.windows, {
         ...place,
-        ...{ dtype: flags.dtype, memory: flags.memory, early },
+        ...{ dtype: flags.dtype, memory: flags.memory, early: early.at(place) },
         scoredFrom: set.scoredFrom,
         onReplacement: (words) => terminal.warn(words),
       }),

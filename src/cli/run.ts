@@ -10,7 +10,7 @@ import { type GenerationResult, generate } from "../runtime/generate/generation.
 import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { providerOf } from "../runtime/session/execution-provider.ts";
-import { choosePattern, openDevice } from "./arguments/inputs.ts";
+import { beginToOpen, choosePattern, openDevice } from "./arguments/inputs.ts";
 import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
 import {
   addDeviceOptions,
@@ -87,6 +87,7 @@ async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promi
     ...(flags.topP === undefined ? {} : { topP: flags.topP }),
   });
   const prompt = await readPrompt(flags);
+  const named = beginToOpen(flags, terminal);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const model = await openModelToRun(path, { ...flags, lookFirst }, terminal);
   const pattern = await choosePattern(model, flags);
@@ -98,11 +99,9 @@ async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promi
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
   const window = model.config.maxPositionEmbeddings;
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
+  const amount = () => ({ passed: ids.length, decoded: capacity - ids.length });
   const settings = {
-    ...(await openDevice(flags, terminal, {
-      model,
-      amount: () => ({ passed: ids.length, decoded: capacity - ids.length }),
-    })),
+    ...(await (named ?? openDevice(flags, terminal, { work: { model, amount } }))),
     dtype: flags.dtype,
     capacity,
   };

@@ -1,6 +1,6 @@
 /**
- * Opens GPUs that are asked for by name while texts are still being read: opening one takes about as long. `auto` knows only
- * then whether there is enough to do for one.
+ * Starts the processes of GPUs, and opens the model in them, while a command still reads its texts: a GPU takes about as long.
+ * Named GPUs are started with the command, the one that `auto` finds beside its trial.
  */
 import { chooseLength } from "../../calibration/calibration-set.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
@@ -18,83 +18,117 @@ import type { DeviceFlags, DtypeFlags, WorkerFlags } from "./options.ts";
 const mostWeightBytes = 2 ** 31;
 /** Sequences that `-c` may bring where nobody says how many: as many as fill any run. */
 const manySequences = 256;
-
-/** Of generated prompts where `--lengths` does not say. */
+/** Tokens of generated prompts where `--lengths` does not say. */
 const usualLength = 4096;
 
-type PlaceFlags = DeviceFlags & WorkerFlags;
+type PlaceFlags = DeviceFlags & WorkerFlags & DtypeFlags & { memory?: number };
 
-/** Where losses are computed, if that is on GPUs that are asked for by name. */
+/** Opens what is foreseen in processes that have been started. */
+type Opening = (place: LossPlace, early: EarlyProcesses) => unknown;
+
+export class EarlyStart {
+  readonly #program: string;
+  readonly #flags: PlaceFlags;
+  #started: { place: LossPlace; processes: EarlyProcesses } | undefined;
+  #opening: Opening | undefined;
+
+  private constructor(program: string, flags: PlaceFlags) {
+    this.#program = program;
+    this.#flags = flags;
+    const place = namedGpus(flags);
+    if (place !== undefined) this.#start(place);
+  }
+
+  /** Of a command that measures losses; its caller ends it. */
+  static forLosses(flags: PlaceFlags): EarlyStart {
+    return new EarlyStart(lossProgram, flags);
+  }
+
+  /** Of a command that has prompts answered; its caller ends it. */
+  static forAnswers(flags: PlaceFlags): EarlyStart {
+    return new EarlyStart(armsProgram, flags);
+  }
+
+  /** For `openDevices`: `auto` is about to try this device. */
+  readonly onTrial = (device: ComputeDevice): void => {
+    const { workers } = this.#flags;
+    if (this.#started === undefined) this.#start({ device, ...(workers === undefined ? {} : { workers }) });
+  };
+
+  /** Losses of sequences, whose lengths are known or guessed. */
+  async foreseeLosses(
+    model: ModelFolder,
+    lengths: readonly number[] | undefined,
+    settings: Pick<LossSettings, "objective" | "together"> = {},
+  ): Promise<void> {
+    if (lengths === undefined || model.weightBytes > mostWeightBytes) return;
+    const { dtype, memory } = this.#flags;
+    await this.#foresee((place, early) =>
+      foreseeLosses(model, lengths, {
+        ...{ ...place, ...settings, early, dtype, threads: this.#threads ?? defaultThreads() },
+        ...(memory === undefined ? {} : { memory }),
+      }),
+    );
+  }
+
+  /** @param lengths of the prompts, where they are given */
+  async foreseeAnswers(
+    model: ModelFolder,
+    patterns: readonly Pattern[],
+    lengths: readonly number[] = [usualLength],
+  ): Promise<void> {
+    if (model.weightBytes > mostWeightBytes) return;
+    const tokens = Math.min(model.config.maxPositionEmbeddings, Math.max(...lengths));
+    const threads = this.#threads === undefined ? {} : { threads: this.#threads };
+    const { dtype } = this.#flags;
+    await this.#foresee((place, early) => foreseeArms(model, patterns, tokens, { ...place, ...threads, early, dtype }));
+  }
+
+  /** The processes, if that is where it is computed after all; ends them otherwise. */
+  at(place: LossPlace): EarlyProcesses | undefined {
+    if (devicesOf(place).includes("cpu")) this.end();
+    return this.#started?.processes;
+  }
+
+  /** Ends those that nobody took. */
+  end(): void {
+    this.#started?.processes.end();
+    this.#started = undefined;
+  }
+
+  get #threads(): number | undefined {
+    const { threads } = this.#flags;
+    return threads === undefined ? undefined : Math.min(threads, defaultThreads());
+  }
+
+  #start(place: LossPlace): void {
+    const processes = new EarlyProcesses(this.#program, devicesOf(place).length);
+    this.#started = { place, processes };
+    void this.#opening?.(place, processes);
+  }
+
+  async #foresee(opening: Opening): Promise<void> {
+    this.#opening = opening;
+    if (this.#started !== undefined) await opening(this.#started.place, this.#started.processes);
+  }
+}
+
+/** Where it is computed, if that is on GPUs that are asked for by name. */
 function namedGpus({ device, devices, workers }: PlaceFlags): LossPlace | undefined {
-  const named = devices ?? [device];
-  if (named === "all" || named.some((each) => each === "auto" || each === "cpu")) return undefined;
-  if (devices !== undefined && devices !== "all") return { devices };
-  return device === "auto" ? undefined : { device, ...(workers === undefined ? {} : { workers }) };
+  if (devices === "all") return undefined;
+  if (devices !== undefined) return devices.includes("cpu") ? undefined : { devices };
+  if (device === "auto" || device === "cpu") return undefined;
+  return { device, ...(workers === undefined ? {} : { workers }) };
 }
 
-/** Starts processes for losses, on GPUs that are asked for by name; the caller ends those that it did not use. */
-export function startLosses(flags: PlaceFlags): EarlyProcesses | undefined {
-  const place = namedGpus(flags);
-  return place && startLossesAt(place);
-}
-
-/** The same for answers. */
-export function startArms(flags: PlaceFlags): EarlyProcesses | undefined {
-  const place = namedGpus(flags);
-  return place && startAt(place, armsProgram);
-}
-
-/** The same for GPUs that were chosen. */
-export function startLossesAt(place: LossPlace): EarlyProcesses | undefined {
-  return startAt(place, lossProgram);
-}
-
-function startAt(place: LossPlace, program: string): EarlyProcesses | undefined {
-  const devices = "devices" in place ? place.devices : new Array<ComputeDevice>(place.workers ?? 1).fill(place.device);
-  return devices.includes("cpu") ? undefined : new EarlyProcesses(program, devices.length);
+function devicesOf(place: LossPlace): readonly ComputeDevice[] {
+  return "devices" in place ? place.devices : new Array<ComputeDevice>(place.workers ?? 1).fill(place.device);
 }
 
 /** Lengths of the sequences that `-c` will bring, unless only reading it can tell. */
-function foreseenLengths(model: ModelFolder, flags: MixFlags): number[] | undefined {
+export function foreseenLengths(model: ModelFolder, flags: MixFlags): number[] | undefined {
   const [source, ...others] = flags.calibration;
   const differ = flags.objective === "answer" || (source !== undefined && generatedOf(source) !== undefined);
   if (others.length > 0 || differ || !flags.pack) return undefined;
   return new Array<number>(flags.sequences ?? manySequences).fill(chooseLength(model.config, flags));
-}
-
-/** @param settings what decides graphs beside the place: with how many of `count` sequences */
-export async function foresee(
-  early: EarlyProcesses | undefined,
-  model: ModelFolder,
-  flags: PlaceFlags & DtypeFlags & MixFlags & { memory?: number },
-  settings: (count: number) => Pick<LossSettings, "objective" | "together"> = () => ({}),
-): Promise<void> {
-  const place = namedGpus(flags);
-  const lengths = foreseenLengths(model, flags);
-  if (early === undefined || place === undefined || lengths === undefined || model.weightBytes > mostWeightBytes)
-    return;
-  const { dtype, memory, threads } = flags;
-  await foreseeLosses(model, lengths, {
-    ...place,
-    ...settings(lengths.length),
-    ...{ early, dtype },
-    threads: Math.min(threads ?? defaultThreads(), defaultThreads()),
-    ...(memory === undefined ? {} : { memory }),
-  });
-}
-
-/** @param lengths of the prompts, where they are given */
-export function foreseeAnswers(
-  early: EarlyProcesses | undefined,
-  model: ModelFolder,
-  patterns: readonly Pattern[],
-  lengths: readonly number[] | undefined,
-  flags: PlaceFlags & DtypeFlags,
-): void {
-  const place = namedGpus(flags);
-  if (early === undefined || place === undefined || model.weightBytes > mostWeightBytes) return;
-  const { dtype, threads } = flags;
-  const window = model.config.maxPositionEmbeddings;
-  const tokens = Math.min(window, Math.max(...(lengths ?? [usualLength])));
-  foreseeArms(model, patterns, tokens, { ...place, early, dtype, ...(threads === undefined ? {} : { threads }) });
 }

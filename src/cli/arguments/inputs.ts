@@ -15,7 +15,7 @@ import type { ModelDescription, ModelFolder } from "../../graph/model-folder.ts"
 import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
-import { type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
+import { type CheckSettings, type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
 import type { Work } from "../../runtime/device/work.ts";
 import type { LossPlace } from "../../runtime/loss/loss-evaluator.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
@@ -138,6 +138,12 @@ export interface ModelWork {
   amount: () => Amount | Promise<Amount>;
 }
 
+/** How `auto` decides, and who hears of it. */
+export interface Choosing {
+  work?: ModelWork;
+  onTrial?: CheckSettings["onTrial"];
+}
+
 type Amount = Pick<Work, "passed"> & Partial<Pick<Work, "decoded" | "prompts">>;
 
 async function workOf({ model, amount }: ModelWork): Promise<Work> {
@@ -148,30 +154,39 @@ async function workOf({ model, amount }: ModelWork): Promise<Work> {
 
 /**
  * The device to compute on, and the settings that sessions take.
- * @param work not asked about in float16, which a CPU has in losses alone and slowly
+ * @param choosing its work is not asked about in float16, which a CPU has in losses alone, and slowly
  */
 export async function openDevice(
   { device: wanted, dtype, threads }: DeviceFlags & Partial<DtypeFlags>,
   terminal: Terminal,
-  work?: ModelWork,
+  { work, onTrial }: Choosing = {},
 ): Promise<{ device: ComputeDevice; threads?: number }> {
   const own: { threads?: number } =
     threads === undefined ? {} : { threads: limitToCores("--threads", threads, terminal) };
   const decides = work !== undefined && wanted === "auto" && dtype !== "float16";
-  const chosen = await chooseDevice(wanted, { ...own, work: decides ? () => workOf(work) : undefined });
+  const chosen = await chooseDevice(wanted, { ...own, work: decides ? () => workOf(work) : undefined, onTrial });
   announce(chosen, terminal);
   return { device: chosen.device, ...own };
+}
+
+/** Begins to open a device that is asked for by name, which takes a while, for whoever awaits it later. */
+export function beginToOpen(flags: DeviceFlags & Partial<DtypeFlags>, terminal: Terminal) {
+  if (flags.device === "auto") return undefined;
+  const opening = openDevice(flags, terminal);
+  // What else is wrong may be told first.
+  opening.catch(() => undefined);
+  return opening;
 }
 
 /** As `openDevice`, for work that several processes and devices can share. */
 export async function openDevices(
   flags: DeviceFlags & WorkerFlags & Partial<DtypeFlags>,
   terminal: Terminal,
-  work?: ModelWork,
+  choosing?: Choosing,
 ): Promise<LossPlace & { threads?: number }> {
   const { devices: wanted, threads, workers } = flags;
   if (wanted === undefined) {
-    const place = await openDevice(flags, terminal, work);
+    const place = await openDevice(flags, terminal, choosing);
     if (workers === undefined) return place;
     return { ...place, workers: place.device === "cpu" ? limitToCores("--workers", workers, terminal) : workers };
   }

@@ -25,7 +25,7 @@ import { type DistillRecord, distillRecord, formatDistillReport } from "../../re
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { addMixOptions, type MixFlags } from "../arguments/calibration-mix.ts";
-import { choosePattern, type ModelWork, openDevices } from "../arguments/inputs.ts";
+import { type Choosing, choosePattern, openDevices } from "../arguments/inputs.ts";
 import { addJournalOptions, type JournalFlags, logMode } from "../arguments/journal-options.ts";
 import { addModelToRun, openModelToRun, type VerifyFlags } from "../arguments/opening.ts";
 import {
@@ -161,8 +161,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   // Losses before and after and the states that training reads; a step's rows pass the attention that is learned from, too.
   const stepped = stepsCost * recipe.steps * recipe.batch * set.sequenceLength;
   const { device, devices, threads } = await openPlaces(flags, terminal, {
-    model,
-    amount: () => ({ passed: 3 * set.tokens + stepped }),
+    work: { model, amount: () => ({ passed: 3 * set.tokens + stepped }) },
   });
   const text = splitText(set, recipe, flags.holdout);
   terminal.note(`training on ${counted(text.training.length, "sequence")}, ${text.heldOut.length} held out`);
@@ -344,9 +343,9 @@ const stepsCost = 8;
 async function openPlaces(
   flags: DistillFlags,
   terminal: Terminal,
-  work?: ModelWork,
+  choosing?: Choosing,
 ): Promise<{ device: ComputeDevice; devices: readonly ComputeDevice[]; threads?: number }> {
-  const { threads, ...place } = await openDevices(flags, terminal, work);
+  const { threads, ...place } = await openDevices(flags, terminal, choosing);
   const devices = "devices" in place ? place.devices : [place.device];
   return { device: devices[0] ?? "cpu", devices, ...(threads === undefined ? {} : { threads }) };
 }

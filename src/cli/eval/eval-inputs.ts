@@ -17,7 +17,7 @@ import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { foreseeAnswers, startArms } from "../arguments/early.ts";
+import { EarlyStart } from "../arguments/early.ts";
 import type { GivenOption } from "../arguments/given-options.ts";
 import { choosePattern, identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelToRun } from "../arguments/opening.ts";
@@ -68,7 +68,7 @@ interface Opened {
   model: ModelDescription;
   window: number;
   /** Takes the patterns as soon as they are known. */
-  prepare(patterns: readonly Pattern[]): void;
+  prepare(patterns: readonly Pattern[]): Promise<void>;
   source(amount: EvalAmount): Promise<AnswerSource>;
   /** Of what became no source. */
   release(): Promise<void>;
@@ -77,21 +77,24 @@ interface Opened {
 type EvalAmount = Pick<EvalInputs, "suite" | "assembly" | "arms">;
 
 async function openLocal(path: string | undefined, flags: EvalFlags, terminal: Terminal): Promise<Opened> {
-  const early = startArms(flags);
+  const early = EarlyStart.forAnswers(flags);
   try {
     const model = await openModelToRun(path ?? demoModel, flags, terminal);
     const window = model.config.maxPositionEmbeddings;
     return {
       ...{ model, window },
-      prepare: (patterns) => foreseeAnswers(early, model, patterns, flags.lengths, flags),
+      prepare: (patterns) => early.foreseeAnswers(model, patterns, flags.lengths),
       source: async (amount) => {
-        const place = await openDevices(flags, terminal, { model, amount: () => amountOf(amount) });
-        return localAnswers(model, { ...place, dtype: flags.dtype }, early);
+        const place = await openDevices(flags, terminal, {
+          work: { model, amount: () => amountOf(amount) },
+          onTrial: early.onTrial,
+        });
+        return localAnswers(model, { ...place, dtype: flags.dtype }, early.at(place));
       },
-      release: async () => early?.end(),
+      release: async () => early.end(),
     };
   } catch (error) {
-    early?.end();
+    early.end();
     throw error;
   }
 }
@@ -105,7 +108,7 @@ async function openServed(
   const source = await serverAnswers(flags, model, terminal);
   return {
     ...{ model, window: source.window },
-    prepare: (patterns) => {
+    prepare: async (patterns) => {
       for (const pattern of patterns) source.require(pattern);
     },
     source: async () => source,
@@ -144,7 +147,7 @@ async function readInputs(
 ): Promise<Omit<EvalInputs, "model">> {
   const { model, window } = opened;
   const arms = await chooseArms(model, flags);
-  opened.prepare(arms.map(({ pattern }) => pattern));
+  await opened.prepare(arms.map(({ pattern }) => pattern));
   const tokenizer = await Tokenizer.load(model.path);
   const assembly = await openPromptAssembly(tokenizer, {
     chatTemplate: flags.chatTemplate,

@@ -15,7 +15,7 @@ import {
   openCalibrationMix,
   type SearchObjective,
 } from "../arguments/calibration-mix.ts";
-import { foresee, startLosses } from "../arguments/early.ts";
+import { EarlyStart, foreseenLengths } from "../arguments/early.ts";
 import { identityRecord, openDevices } from "../arguments/inputs.ts";
 import { openModelForLosses } from "../arguments/memory.ts";
 import { demoModel } from "../arguments/options.ts";
@@ -68,7 +68,7 @@ export async function openSource(path: string | undefined, flags: SearchFlags, t
 }
 
 async function openLocal(path: string, flags: SearchFlags, terminal: Terminal): Promise<Opened> {
-  const early = startLosses(flags);
+  const early = EarlyStart.forLosses(flags);
   try {
     const { model, device } = await openModelForLosses(path, flags, terminal);
     const { indexerLayers, numHiddenLayers } = model.config;
@@ -77,22 +77,27 @@ async function openLocal(path: string, flags: SearchFlags, terminal: Terminal): 
       model,
       start: indexerLayers,
       pinned: [],
-      foresee: (method, objective) =>
-        foresee(early, model, flags, (count) => {
-          const { search } = splitSequences([[...Array(count).keys()]], flags.holdout, flags.seed);
-          return { objective: measuredObjective(objective), together: sequencesAtOnce(method, search.length) };
-        }),
+      foresee: async (method, objective) => {
+        const lengths = foreseenLengths(model, flags);
+        if (lengths === undefined) return;
+        const { search } = splitSequences([[...lengths.keys()]], flags.holdout, flags.seed);
+        const together = sequencesAtOnce(method, search.length);
+        await early.foreseeLosses(model, lengths, { objective: measuredObjective(objective), together });
+      },
       open: async (set, { sequences, method, foreseen }) => {
         const passed = (foreseen.layers / numHiddenLayers) * set.sequenceLength;
-        const place = await openDevices({ ...flags, device }, terminal, { model, amount: () => ({ passed }) });
+        const place = await openDevices({ ...flags, device }, terminal, {
+          work: { model, amount: () => ({ passed }) },
+          onTrial: early.onTrial,
+        });
         const together = sequencesAtOnce(method, sequences.length);
         const { dtype, memory } = flags;
-        return localLosses(model, set, { ...place, dtype, memory, together, early }, terminal);
+        return localLosses(model, set, { ...place, dtype, memory, together, early: early.at(place) }, terminal);
       },
-      release: async () => early?.end(),
+      release: async () => early.end(),
     };
   } catch (error) {
-    early?.end();
+    early.end();
     throw error;
   }
 }

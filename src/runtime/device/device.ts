@@ -41,6 +41,8 @@ export interface DeviceCheck {
 export interface CheckSettings {
   /** Where it is known: `auto` leaves to the CPU what would take a GPU longer. Asked only where there may be a GPU. */
   work?: (() => Promise<Work>) | undefined;
+  /** Hears of a device that `auto` is about to try, if what can be known without a trial speaks for it. */
+  onTrial?: ((device: ComputeDevice) => void) | undefined;
   /** How long to measure the device's speed; not at all where absent. */
   seconds?: number;
   threads?: number;
@@ -142,9 +144,10 @@ export async function checkDevice(
   query: GpuQuery,
   settings: CheckSettings = {},
 ): Promise<DeviceCheck> {
-  const { seconds = 0, threads = defaultThreads() } = settings;
+  const { seconds = 0, threads = defaultThreads(), onTrial } = settings;
   const found = await lookAt(device, query, settings);
   if (found.lacks.length > 0) return found;
+  onTrial?.(device);
   const trial = await tryDevice({ device, threads, seconds });
   return trial.works ? { device, lacks: [], trial } : { device, lacks: [explainFailure(device, trial.reason)] };
 }

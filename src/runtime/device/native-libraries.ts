@@ -78,14 +78,17 @@ function defaultFolders(): string[] {
 /** The version of ONNX Runtime that a library of it was built as; undefined where it does not carry one. */
 export async function builtVersion(file: string): Promise<string | undefined> {
   // A C string of its own. Other versions in there (CUDA's, cuDNN's) have another first number or another shape.
-  const pattern = /\0(1\.\d\d\.\d+)\0/;
-  const overlap = 16;
-  let tail = "";
+  const pattern = /^\0(1\.\d\d\.\d+)\0/;
+  const most = 16;
+  let tail: Buffer = Buffer.alloc(0);
   for await (const block of createReadStream(file, { highWaterMark: 2 ** 22 })) {
-    const text: string = tail + (block as Buffer).toString("latin1");
-    const version = pattern.exec(text)?.[1];
-    if (version !== undefined) return version;
-    tail = text.slice(-overlap);
+    const bytes: Buffer = Buffer.concat([tail, block as Buffer]);
+    // The provider is hundreds of megabytes of code for GPUs, and every command that uses one looks here.
+    for (let at = bytes.indexOf("\x001."); at >= 0; at = bytes.indexOf("\x001.", at + 1)) {
+      const version = pattern.exec(bytes.toString("latin1", at, at + most))?.[1];
+      if (version !== undefined) return version;
+    }
+    tail = bytes.subarray(-most);
   }
   return undefined;
 }
