@@ -158,8 +158,9 @@ function stack(graph: ModelGraph, weights: RoutedWeights, matrix: (expert: MlpWe
 
 /** Can experts be read as they are stored? Blocks with scales cannot, nor can experts of several dtypes. */
 export function readsAsStored({ experts }: RoutedWeights): boolean {
-  const dtypes = new Set(experts.flatMap(({ gate, up, down }) => [gate, up, down]).map(({ dtype }) => dtype));
-  const scaled = experts.some(({ gate, up, down }) => [gate, up, down].some(({ scale }) => scale !== undefined));
+  const matrices = experts.flatMap(matricesOf);
+  const dtypes = new Set(matrices.map(({ dtype }) => dtype));
+  const scaled = matrices.some(({ scale }) => scale !== undefined);
   return dtypes.size === 1 && !scaled && [...dtypes].every((dtype) => weightTypes[dtype] !== undefined);
 }
 
@@ -169,15 +170,24 @@ export function readsAsStored({ experts }: RoutedWeights): boolean {
  */
 function storedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
   if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
-  const { nRoutedExperts: experts, moeIntermediateSize: inner, hiddenSize } = graph.config;
+  const { moeIntermediateSize: inner, hiddenSize } = graph.config;
   const routed = route(graph, weights, h);
-  const { pairs, downs, rowsFrom } = storedRows(graph, weights, routed.chosen);
-  const fc1 = rowsFrom(graph.int32(pairs.flat(), [experts, 1, 2]), [inner, 1]);
-  const fc2 = rowsFrom(graph.int32(downs, [experts, 1]), [inner]);
-  return moe(graph, routed, h, [
-    graph.reshape(fc1, [experts, 2 * inner, hiddenSize]),
-    graph.reshape(fc2, [experts, hiddenSize, inner]),
-  ]);
+  const groups = storedRows(graph, weights, routed.chosen).map(({ experts: { length }, pairs, downs, rowsFrom }) => {
+    const fc1 = rowsFrom(graph.int32(pairs.flat(), [length, 1, 2]), [inner, 1]);
+    const fc2 = rowsFrom(graph.int32(downs, [length, 1]), [inner]);
+    return [graph.reshape(fc1, [length, 2 * inner, hiddenSize]), graph.reshape(fc2, [length, hiddenSize, inner])];
+  });
+  const [fc1, fc2] = [0, 1].map((matrix) =>
+    joined(
+      graph,
+      groups.map((group) => group[matrix] as Value),
+    ),
+  );
+  return moe(graph, routed, h, [fc1 as Value, fc2 as Value]);
+}
+
+function joined(graph: ModelGraph, parts: Value[]): Value {
+  return parts.length === 1 ? (parts[0] as Value) : graph.node("Concat", parts, { axis: 0 });
 }
 
 /** The same for one row `[1, hidden_size]`: its experts are read, converted and multiplied, and no others. */
@@ -185,43 +195,82 @@ function chosenMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Val
   if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
   const { moeIntermediateSize: inner, hiddenSize, numExpertsPerTok: k } = graph.config;
   const { chosen, shares } = route(graph, weights, h);
-  const { pairs, downs, rowsFrom } = storedRows(graph, weights, chosen);
   const experts = graph.reshape(chosen, [k]);
-  const startsOf = (starts: number[], shape: number[]) =>
-    graph.node("Gather", [graph.int32(starts, shape), experts], { axis: 0 });
-  const gatesAndUps = graph.reshape(rowsFrom(startsOf(pairs.flat(), [pairs.length, 2, 1]), [inner]), [-1, hiddenSize]);
+  const groups = storedRows(graph, weights, chosen).map(({ first, experts: { length }, pairs, downs, rowsFrom }) => {
+    const within = graph.node("Sub", [experts, graph.int(first)]);
+    // Of those that lie elsewhere any are read, and left.
+    const place = graph.node("Max", [graph.node("Min", [within, graph.int(length - 1)]), graph.int(0)]);
+    const startsOf = (starts: number[], shape: number[]) =>
+      graph.node("Gather", [graph.int32(starts, shape), place], { axis: 0 });
+    return {
+      first,
+      gatesAndUps: rowsFrom(startsOf(pairs.flat(), [length, 2, 1]), [inner]),
+      down: rowsFrom(startsOf(downs, [length, 1]), [inner]),
+    };
+  });
+  type Group = (typeof groups)[number];
+  const found = (matrix: "gatesAndUps" | "down", shape: number[]) =>
+    groups.slice(1).reduce(
+      (before, group) => {
+        const here = graph.node("Not", [graph.node("Less", [graph.reshape(experts, shape), graph.int(group.first)])]);
+        return graph.node("Where", [here, group[matrix], before]);
+      },
+      (groups[0] as Group)[matrix],
+    );
+  const gatesAndUps = graph.reshape(found("gatesAndUps", [k, 1, 1, 1]), [-1, hiddenSize]);
   const both = graph.reshape(graph.node("Gemm", [h, gatesAndUps], { transB: 1 }), [k, 2, inner]);
   const [gate, up] = graph.nodes("Split", [both], { axis: 1, num_outputs: 2 }, 2) as [Value, Value];
   const silu = graph.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
-  const down = graph.reshape(rowsFrom(startsOf(downs, [downs.length, 1]), [inner]), [k, hiddenSize, inner]);
+  const down = graph.reshape(found("down", [k, 1, 1]), [k, hiddenSize, inner]);
   const outputs = graph.contrib("FusedMatMul", [graph.node("Mul", [silu, up]), down], { transB: 1 });
   return graph.node("MatMul", [graph.fromFloat(shares), graph.reshape(outputs, [k, hiddenSize])]);
 }
 
 /**
- * All matrices of a layer's experts as rows of `hidden_size` elements in one tensor, in the order in which they are stored.
- * @returns where each expert's gate and up, and its down, begin; and what takes the `moe_intermediate_size` rows that follow
- *   each of some beginnings, spread over a shape, in the graph's precision
+ * All matrices of a layer's experts as rows of `hidden_size` elements, in the order in which they are stored: those of one
+ * file are one tensor of the graph, so that none has to be put together with another file's.
+ * @returns for each group of experts the first one, where each one's gate and up, and its down, begin; and what takes the
+ *   `moe_intermediate_size` rows that follow each of some beginnings, spread over a shape, in the graph's precision
  */
 function storedRows(graph: ModelGraph, { experts }: RoutedWeights, chosen: Value) {
   const { moeIntermediateSize: inner, hiddenSize } = graph.config;
-  const matrices = experts.flatMap(({ gate, up, down }) => [gate, up, down]);
-  const { rows, firstRow } = graph.storedTogether(matrices, hiddenSize);
   // Zero, and known when the router has chosen: what would depend on constants alone ONNX Runtime makes when it loads the graph,
   // on the host, and what depends on nothing it makes long before it is read.
   const zero = graph.node("Mul", [graph.slice(graph.reshape(chosen, [-1]), 0, 0, 1), graph.int([0])]);
   const places = Array.from({ length: inner }, (_, row) => row);
   const late = graph.node("Add", [graph.int32(places), graph.cast(zero, OnnxType.int32)]);
-  const type = weightTypes[(matrices[0] as Weight).dtype];
-  return {
-    pairs: experts.map(({ gate, up }) => [firstRow(gate), firstRow(up)]),
-    downs: experts.map(({ down }) => firstRow(down)),
-    rowsFrom: (starts: Value, shape: number[]): Value => {
-      const wanted = graph.node("Add", [starts, graph.reshape(late, shape)]);
-      const found = graph.node("Gather", [rows, wanted], { axis: 0 });
-      return type === graph.settings.precision ? found : graph.cast(found, graph.settings.precision);
-    },
-  };
+  return byFile(experts).map((group) => {
+    const matrices = group.experts.flatMap(matricesOf);
+    const { rows, firstRow } = graph.storedTogether(matrices, hiddenSize);
+    const type = weightTypes[(matrices[0] as Weight).dtype];
+    return {
+      ...group,
+      pairs: group.experts.map(({ gate, up }) => [firstRow(gate), firstRow(up)]),
+      downs: group.experts.map(({ down }) => firstRow(down)),
+      rowsFrom: (starts: Value, shape: number[]): Value => {
+        const wanted = graph.node("Add", [starts, graph.reshape(late, shape)]);
+        const found = graph.node("Gather", [rows, wanted], { axis: 0 });
+        return type === graph.settings.precision ? found : graph.cast(found, graph.settings.precision);
+      },
+    };
+  });
+}
+
+function matricesOf({ gate, up, down }: MlpWeights): Weight[] {
+  return [gate, up, down];
+}
+
+/** Experts in order, in groups that lie in one file; one that lies in several is a group of its own. */
+function byFile(experts: readonly MlpWeights[]): { first: number; experts: MlpWeights[] }[] {
+  const filesOf = (expert: MlpWeights) => new Set(matricesOf(expert).map(({ location }) => location));
+  const groups: { first: number; experts: MlpWeights[] }[] = [];
+  for (const [index, expert] of experts.entries()) {
+    const last = groups.at(-1)?.experts ?? [];
+    const files = new Set([...filesOf(expert), ...last.flatMap((each) => [...filesOf(each)])]);
+    if (last.length > 0 && files.size === 1) last.push(expert);
+    else groups.push({ first: index, experts: [expert] });
+  }
+  return groups;
 }
 
 /**
