@@ -18,7 +18,7 @@ export class RandomNumbers {
     return this.fill(new Float32Array(count));
   }
 
-  /** Puts the next numbers into `target` and gives it back. */
+  /** Puts the next numbers into `target` and returns it. */
   fill(target: Float32Array): Float32Array {
     for (let at = 0; at < target.length; ) {
       const part = this.#block.subarray(this.#next, this.#next + target.length - at);

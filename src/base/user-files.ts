@@ -128,7 +128,7 @@ export async function hashFile(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
-/** Is there anything at that path? A link that leads nowhere counts: it is told of when it is read. */
+/** Is there anything at that path? A link that leads nowhere counts: it is reported when it is read. */
 async function isPresent(path: string, noun: string): Promise<boolean> {
   try {
     await lstat(path);

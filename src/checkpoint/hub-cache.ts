@@ -26,7 +26,7 @@ export async function findModel(text: string): Promise<string> {
   }
   const there = await isThere(text);
   const match = there ? null : repositoryId.exec(text);
-  // What does not exist is told of by who reads it, and what is no folder as well.
+  // Whoever reads it reports what does not exist or is not a folder.
   if (match === null) return text;
   const [, id = "", revision] = match;
   const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
@@ -57,7 +57,7 @@ export function modelName(folder: string): string {
 /** The command that completes a snapshot of the cache; undefined for any other folder. */
 export function downloadHint(folder: string): string | undefined {
   const id = repositoryOf(folder);
-  return id === undefined ? undefined : `the download may not be complete: hf download ${id} goes on with it`;
+  return id === undefined ? undefined : `the download may not be complete: hf download ${id} continues it`;
 }
 
 function repositoryOf(folder: string): string | undefined {

@@ -39,7 +39,7 @@ const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 /**
  * Finds every tensor of a checkpoint without reading its data. Shards are believed, and their index where two of them hold
  * a tensor: an entry of a tensor that is nowhere matters only to who needs that tensor (`absent`).
- * @param known the weight files, where another file than the index tells of them: that of an older export is missing
+ * @param known the weight files, if they are known from another file than the index: that of an older export is missing
  * @throws InputError for a folder without weights, one whose files contradict each other, or a file name that leads out
  *   of the folder
  */

@@ -1,4 +1,4 @@
-/** What a checkpoint holds and its model does not use: where that contradicts config.json, people are told. */
+/** What a checkpoint holds and its model does not use: if that contradicts config.json, the user is told. */
 
 import type { DsaConfig } from "./config/model-config.ts";
 import { weightTypes } from "./dtype.ts";

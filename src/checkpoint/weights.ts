@@ -60,7 +60,7 @@ export interface NormGate {
   up: Weight;
 }
 
-/** The tensors of a layer. Parts that are absent are not in its graphs: this is what tells architectures apart. */
+/** The tensors of a layer. Parts that are absent are not in its graphs: that is how architectures differ. */
 export interface LayerWeights {
   inputNorm: Weight;
   inputGate?: NormGate | undefined;

@@ -180,7 +180,7 @@ export class AppendLog<Entry extends object> {
       if (code === "EINVAL" || code === "ENOTSUP") return;
       if (code === undefined) throw error;
       throw new RuntimeFailure(`Cannot write journal "${this.path}": ${describeSystemError(code)}`, {
-        hint: "what it holds so far is kept; make room and go on with --resume",
+        hint: "what it holds so far is kept; make room and continue with --resume",
         cause: error,
       });
     }

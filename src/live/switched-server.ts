@@ -76,7 +76,7 @@ export class SwitchedServer {
     if (old !== now || restarted.layers !== before.layers || after.obstacles.length > 0) {
       throw new RuntimeFailure(
         `${adapter.url} was started anew with other settings: ${now} against ${old}${after.obstacles.map((words) => `; ${words}`).join("")}`,
-        { hint: "start it as it was, and go on with --resume" },
+        { hint: "start it as it was, and continue with --resume" },
       );
     }
     this.#replica.description = { ...after, state: { ...before.state, bootId: restarted.state.bootId } };

@@ -1,4 +1,4 @@
-/** What an evaluation of a pattern gives, and what a decoder offers: the runtime as the rooms above it see it. */
+/** What an evaluation of a pattern returns, and what a decoder offers: the runtime as the rooms above it see it. */
 import type { Pattern } from "../pattern/pattern.ts";
 
 /** Mean negative log-likelihood of the tokens that count in one window, in nats. */
@@ -129,9 +129,9 @@ export async function* evaluateInTurn(
 export interface Decoder {
   readonly pattern: Pattern;
   readonly vocabularySize: number;
-  /** Runs the prompt in query chunks; gives the logits of its last token, `[vocab]`. */
+  /** Runs the prompt in query chunks; returns the logits of its last token, `[vocab]`. */
   prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
-  /** Appends one token; gives the logits after it, `[vocab]`. */
+  /** Appends one token; returns the logits after it, `[vocab]`. */
   decode(id: number): Promise<Float32Array>;
   /** Indexer scorings made, and those that Shared layers saved, since opening; one for each layer and forward call. */
   readonly indexerExecutions: { made: number; saved: number };

@@ -182,7 +182,7 @@ export class ProgressTracker {
   }
 
   /**
-   * What time left is told by, rather than by evaluations: a candidate runs the layers from its flip up, so that a flip near the top is
+   * Time left follows from this, not from evaluations: a candidate runs the layers from its flip up, so that a flip near the top is
    * cheap and its time says little about one near the bottom. Which flips are taken, and what a race or a bound spares,
    * decides how many layers the others run: what the rehearsal had left before this step is stretched by what the steps before
    * it took, of what they took in the rehearsal.

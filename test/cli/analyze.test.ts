@@ -77,7 +77,7 @@ describe("analyze", () => {
     const outcome = await interrupt(folder, words, "loss ", "SIGINT");
     expect(outcome).toMatchObject({ status: 130, stdout: "" });
     expect(outcome.stderr).toMatch(
-      /every measured loss is in "cut.json.journal.jsonl"\nhint: go on with: .* --resume\n/,
+      /every measured loss is in "cut.json.journal.jsonl"\nhint: continue with: .* --resume\n/,
     );
     expect(await readdir(folder)).not.toContain("cut.json");
     await rm(join(folder, "cut.json.journal.jsonl"));

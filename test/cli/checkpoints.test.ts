@@ -108,7 +108,7 @@ describe("names and links", () => {
     await unlink(join(half, "model-00002-of-00002.safetensors"));
     const words = await refused(["inspect", "indexcache/half"]);
     expect(words).toMatch(/Shard ".*model-00002-of-00002\.safetensors" is missing/);
-    expect(words).toContain("hf download indexcache/half goes on with it");
+    expect(words).toContain("hf download indexcache/half continues it");
   });
 
   test("a model of the cache is called owner/name in results", async () => {

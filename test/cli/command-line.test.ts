@@ -173,10 +173,10 @@ describe("search", () => {
     const stopped = await interrupt(folder, [...slow, "-o", "cut it.json"], "step 1 of 4", "SIGINT");
     expect(stopped).toMatchObject({ status: 130, stdout: "" });
     expect(stopped.stderr).toMatch(
-      /\nerror: Interrupted; every finished evaluation is in "cut it.json.journal.jsonl"\nhint: go on with: node \S+ search .* -o 'cut it.json' --resume\n$/,
+      /\nerror: Interrupted; every finished evaluation is in "cut it.json.journal.jsonl"\nhint: continue with: node \S+ search .* -o 'cut it.json' --resume\n$/,
     );
     expect(stopped.stderr).not.toContain("    at ");
-    const command = /go on with: (.*)/.exec(stopped.stderr)?.[1] ?? "";
+    const command = /continue with: (.*)/.exec(stopped.stderr)?.[1] ?? "";
     const resumed = await shell(folder, command);
     expect(resumed).toMatchObject({ status: 0, stderr: expect.stringMatching(/resuming: \d patterns/) });
     expect(await timeless(join(folder, "cut it.json"))).toEqual(await timeless(join(shared, "whole.json")));

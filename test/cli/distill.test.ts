@@ -246,7 +246,7 @@ describe("a run that is cut", () => {
     expect(stopped).toMatchObject({
       status: 130,
       stderr: expect.stringMatching(
-        /Interrupted; what was trained so far is in "stopped.work"\nhint: go on with: .*--resume/,
+        /Interrupted; what was trained so far is in "stopped.work"\nhint: continue with: .*--resume/,
       ),
     });
     const again = await indexcache(folder, words("stopped"));

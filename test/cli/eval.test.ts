@@ -212,7 +212,7 @@ describe("an evaluation", () => {
     const stopped = await interrupt(folder, [...arms, "--workers", "1", "-o", "r.json"], " items (", "SIGINT");
     expect(stopped.status).toBe(130);
     expect(stopped.stderr).toMatch(
-      /every finished item is in "r\.json\.samples\.jsonl"\nhint: go on with: .* --resume/,
+      /every finished item is in "r\.json\.samples\.jsonl"\nhint: continue with: .* --resume/,
     );
   });
 

@@ -82,7 +82,7 @@ describe("SIGTERM", () => {
     const output = `term-${workers}.json`;
     const args = [...slow, "--workers", workers, "-o", output];
     const ended = await interrupt(folder, args, "step 1 of", "SIGTERM");
-    expect(ended).toMatchObject({ status: 130, stderr: expect.stringMatching(/hint: go on with: .* --resume/) });
+    expect(ended).toMatchObject({ status: 130, stderr: expect.stringMatching(/hint: continue with: .* --resume/) });
     expect(await indexcache(folder, [...args, "--resume", "-q"])).toMatchObject({ status: 0 });
   });
 });

@@ -1,4 +1,4 @@
-/** Fields of `config.json` that mean the same and say different things: one of them counts, the others are told of. */
+/** Fields of `config.json` that mean the same and say different things: one of them counts, the others are reported. */
 import { InputError } from "../../base/errors.ts";
 import { type Pattern, parsePattern, requireLayers } from "../../pattern/pattern.ts";
 import { DEFAULT_FREQUENCY_OFFSET, frequencyPattern } from "../../pattern/schedule.ts";

@@ -28,7 +28,7 @@ export type EngineHeads = (typeof engineHeads)[number];
 /** Index heads that DeepGEMM has kernels for (Hopper). */
 const indexHeads = [32, 64] as const;
 
-/** Positions that engines are told of: they want room for a generated token after a prompt that fills the window. */
+/** Positions that engines are told about: they want room for a generated token after a prompt that fills the window. */
 const positions = 8192;
 
 export interface EngineShape {

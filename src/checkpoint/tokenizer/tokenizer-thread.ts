@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 
-/** What the thread does, and what it takes and gives. */
+/** What the thread does, takes and returns. */
 export interface TokenizerCalls {
   load(): true;
   encode(text: string, special: boolean): Int32Array;

@@ -1,7 +1,7 @@
 /**
  * The tokenizer of a model folder: text to ids and back, the ids that end a text, and the chat template.
  * A prompt or a document begins with exactly one BOS wherever the model has one: none costs quality without a message,
- * and two is what a template that writes BOS gives with a tokenizer that adds it.
+ * and two is what a template that writes BOS makes with a tokenizer that adds it.
  */
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";

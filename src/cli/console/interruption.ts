@@ -74,7 +74,7 @@ export function resumeCommand(argv: readonly string[]): string {
 export function withResume(error: unknown, what: string, place: string | undefined): unknown {
   if (!(error instanceof InterruptedError) || place === undefined) return error;
   return new InterruptedError(`Interrupted; ${what} is in "${place}"`, {
-    hint: `go on with: ${resumeCommand(process.argv)}`,
+    hint: `continue with: ${resumeCommand(process.argv)}`,
     cause: error,
   });
 }
@@ -98,7 +98,7 @@ export function recordedCommand(argv: readonly string[]): string {
   return ["indexcache", ...withSettings(withoutJournalMode(words))].map(quoteWord).join(" ");
 }
 
-/** A run that goes on gives the same file as one that was never cut. */
+/** A run that continues writes the same file as one that was never interrupted. */
 function withoutJournalMode(words: readonly string[]): string[] {
   return words.filter((word) => word !== "--fresh" && word !== "--resume");
 }

@@ -1,4 +1,4 @@
-/** What `indexcache inspect` tells of a model: its shape, its weights, what it costs in memory, and whether it keeps the contract. */
+/** What `indexcache inspect` says about a model: its shape, its weights, what it costs in memory, and whether it keeps the contract. */
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { InputError } from "../../base/errors.ts";

@@ -1,6 +1,6 @@
 /**
  * What a layer's attention would lose with another layer's selection: a graph beside the layer's body, which it leaves
- * alone. It reads the layer's hidden states and the latent rows that the body has made, and gives a number for each query
+ * alone. It reads the layer's hidden states and the latent rows that the body has made, and returns a number for each query
  * and selection, so that nothing of the size of queries x keys leaves the runtime.
  */
 

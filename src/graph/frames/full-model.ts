@@ -32,7 +32,7 @@ import { type ChunkRows, chunkRows, pastFrame } from "./past-frame.ts";
 
 /**
  * Inputs and outputs of a pattern's graph: those of `model.onnx` without bypass and without keys of Shared layers. Between
- * ranges of layers hidden states are handed on, and the selection that Shared layers go on with.
+ * ranges of layers hidden states are handed on, and the selection that Shared layers continue with.
  */
 function patternSpec(config: DsaConfig, pattern: Pattern, { from, to }: LayerRange): GraphSpec {
   const unused = new Set([

@@ -7,7 +7,7 @@ import type { GraphSettings, ModelGraph } from "../model-graph.ts";
 
 /**
  * Fixed sizes of a sequence graph. Rows are ordered by chunk, then sequence, then position in the chunk. The last chunk runs
- * first: it needs the most memory, and what it leaves behind then holds every other.
+ * first: it needs the most memory, and the buffers that it leaves then hold every other.
  */
 export interface SequenceShape {
   batch: number;

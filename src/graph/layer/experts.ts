@@ -15,7 +15,7 @@ import type { ModelGraph } from "../model-graph.ts";
 const normalisationEps = 1e-20;
 
 /**
- * How experts run: `branch`, each behind an `If` on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
+ * How experts run: `branch`, each in an `If`, on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
  * matrices that are put together when the graph is loaded; `stored`, the same kernel over matrices that every run puts together
  * from the weights as they are stored; `chosen`, for one row alone, which puts together no more than that row's experts;
  * `dense`, all experts on all rows, for a GPU provider without that kernel.
@@ -274,7 +274,7 @@ function byFile(experts: readonly MlpWeights[]): { first: number; experts: MlpWe
 }
 
 /**
- * ONNX Runtime's MoE kernel. It routes by a softmax over the k largest inputs: logarithms of our weights make it give
+ * ONNX Runtime's MoE kernel. It routes by a softmax over the k largest inputs: logarithms of our weights make it return
  * exactly these, normalised, and their sum is multiplied back. Logarithms are taken from the largest weight down, where
  * float16 is finest.
  */

@@ -74,7 +74,7 @@ function ask(child: ChildProcess, request: TrialRequest, timeoutMs: number): Pro
     child.on("close", (code, signal) => {
       settle(reply ?? `the native library crashed (${signal ?? `exit code ${code}`})`);
     });
-    // A child that dies at once is told of by "close".
+    // "close" reports a child that dies at once.
     child.send(request, () => undefined);
   });
 }

@@ -1,4 +1,4 @@
-/** The GPUs of the machine, as the NVIDIA driver's own tool tells of them. */
+/** The GPUs of the machine, as the NVIDIA driver's own tool lists them. */
 import { execFile } from "node:child_process";
 import process from "node:process";
 import { promisify } from "node:util";
@@ -55,7 +55,7 @@ export async function queryGpus(): Promise<Gpu[]> {
   return (await askDriver()).gpus;
 }
 
-/** The GPU that a device is, as far as the driver tells. */
+/** The GPU that a device is, as far as the driver says. */
 export async function gpuOf(device: ComputeDevice): Promise<Gpu | undefined> {
   return device === "cpu" ? undefined : (await queryGpus())[cudaIndex(device) ?? 0];
 }

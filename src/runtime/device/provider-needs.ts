@@ -109,7 +109,7 @@ async function libraryLacks(runtime: RuntimePackage): Promise<{ lacks: Lack[]; n
   return { lacks, needsDriver };
 }
 
-/** What a failed trial means, where that can be told. */
+/** What a failed trial means, if that can be determined. */
 export function explainFailure(device: ComputeDevice, reason: string): Lack {
   if (device === "webgpu" && process.platform === "linux" && /adapter|vulkan|vkCreate/i.test(reason)) {
     return { what: `no Vulkan driver found (${reason})`, how: installVulkan };

@@ -18,7 +18,7 @@ export interface TrialInputs {
 export const trialShapes = { x: [side, side], order: [side] } as const;
 
 /**
- * `products` matrix products one behind the other, then a softmax over the rows that have the greatest keys. The keys are
+ * `products` matrix products one after the other, then a softmax over the rows that have the largest keys. The keys are
  * whole numbers of their own, so that every device selects the same rows and differences are those of the products.
  */
 export function trialGraph(products: number): Uint8Array {

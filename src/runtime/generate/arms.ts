@@ -23,7 +23,7 @@ export interface PromptRequest {
    * is `start` unless other tokens lead the answer than the prompt ends with.
    */
   answer?: { ids: readonly number[]; start: number; scored?: number };
-  /** Prompt and what leads a label, and each label's tokens behind it. */
+  /** Prompt and what leads a label, and each label's tokens after it. */
   choices?: { shared: readonly number[]; options: readonly (readonly number[])[] };
   maxNewTokens: number;
   stop: readonly string[];
@@ -136,7 +136,7 @@ export class Arms implements ArmRunner {
   }
 }
 
-/** Teacher forcing behind the prompt; the decoder is afterwards where it was. */
+/** Teacher forcing after the prompt; the decoder is afterwards where it was. */
 async function score(
   decoder: CachedDecoder,
   { prompt, answer, choices }: PromptRequest,
@@ -153,7 +153,7 @@ async function score(
   if (choices === undefined) return result;
   const { shared, options } = choices;
   const start = commonPrefix([prompt, shared]);
-  // Where nothing leads the labels, the prefill's own logits are behind the prompt.
+  // Where nothing leads the labels, the prefill's own logits follow the prompt.
   const next =
     start === shared.length && start === prompt.length
       ? logits

@@ -11,20 +11,20 @@ export interface Rewindable {
 }
 
 /**
- * Whether the first token shows in the logits behind the second one. Tokens of a vocabulary may have equal embeddings, so
+ * Whether the first token shows in the logits after the second one. Tokens of a vocabulary may have equal embeddings, so
  * several are tried. Leaves the decoder at its beginning.
  */
 export async function keepsWhatIsWritten(decoder: Rewindable): Promise<boolean> {
-  const behind = async (first: number): Promise<Float32Array> => {
+  const after = async (first: number): Promise<Float32Array> => {
     decoder.rewind(0);
     await decoder.decode(first);
     const logits = Float32Array.from(await decoder.decode(0));
     decoder.rewind(0);
     return logits;
   };
-  const reference = await behind(0);
+  const reference = await after(0);
   for (const share of [1 / 2, 1 / 3, 1 / 5]) {
-    const logits = await behind(Math.floor(decoder.vocabularySize * share));
+    const logits = await after(Math.floor(decoder.vocabularySize * share));
     if (logits.some((logit, id) => logit !== reference[id])) return true;
   }
   return false;

@@ -9,7 +9,7 @@ import type { Pattern } from "../../pattern/pattern.ts";
 import type { WeightConversion } from "../device/weight-conversion.ts";
 import { rowBytes } from "../loss/sequence-batch.ts";
 
-/** One run: the rows `start` to `end` of the sequence, and rows of padding behind them. */
+/** One run: the rows `start` to `end` of the sequence, and rows of padding after them. */
 export interface GenerationRun {
   start: number;
   end: number;
@@ -60,7 +60,7 @@ export function promptRuns(
     const every = row < config.indexTopk;
     const border = every ? Math.min(config.indexTopk, end) : end;
     const next = Math.min(row + Math.min(rowsPerRun(config, kernels, row), most), border);
-    // A border inside the prompt is not padded: the next run brings the rows behind it.
+    // A border inside the prompt is not padded: the next run brings the rows after it.
     const step = kernels.experts === "stored" ? rowsPerRun(config, kernels, row) : rowStep;
     const padding = next === end ? (step - ((next - row) % step)) % step : 0;
     const keys = every ? next + padding : Math.max(next + padding, config.indexTopk);

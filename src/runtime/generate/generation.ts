@@ -21,7 +21,7 @@ export interface GenerationResult {
   text: string;
   finish: Finish;
   prefillSeconds: number;
-  /** Of all tokens but the first, which the prefill gives. */
+  /** Of all tokens but the first, which the prefill returns. */
   decodeSeconds: number;
   indexerExecutions: { made: number; saved: number };
 }

@@ -158,7 +158,7 @@ class ParallelArms implements ArmRunner {
           program,
           opening: openingOf(model, patterns, { device, threads, dtype }),
           early: early?.processes[index],
-          hint: "if memory ran out, use fewer workers or fewer patterns; --resume goes on, its journal holds every finished item",
+          hint: "if memory ran out, use fewer workers or fewer patterns; --resume continues, its journal holds every finished item",
           onReplacement,
         }),
     );

@@ -40,7 +40,7 @@ export interface Timings {
   other: number[];
 }
 
-/** Seconds of a whole prefill, and of one decoded token behind it. */
+/** Seconds of a whole prefill, and of one decoded token after it. */
 export interface ContextTimings {
   prefill: Timings;
   decode: Timings;
@@ -97,7 +97,7 @@ export class PatternTimer {
     for (const decoder of this.#decoders) await decoder.release();
   }
 
-  /** Times prefills of `context` tokens, and tokens decoded behind them. */
+  /** Times prefills of `context` tokens, and tokens decoded after them. */
   async measure({
     context,
     repeats,
@@ -163,7 +163,7 @@ export class PatternTimer {
     }
   }
 
-  /** Random rows up to `position`: what caches hold does not change what a chunk behind them takes. */
+  /** Random rows up to `position`: what caches hold does not change what a chunk after them takes. */
   #fillTo(position: number): void {
     const count = position - this.#anyOf.position;
     if (count <= 0) return;

@@ -107,7 +107,7 @@ function draw(choices: readonly Choice[], random: Random): number {
     left -= probability;
     if (left < 0) return id;
   }
-  // Rounding may leave a sliver behind the last choice.
+  // Rounding may leave a sliver after the last choice.
   const last = choices.at(-1);
   if (last === undefined) throw new RuntimeFailure("No token is left to draw from");
   return last.id;

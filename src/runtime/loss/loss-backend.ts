@@ -29,7 +29,7 @@ export abstract class SequenceLosses {
   }
 }
 
-/** What every way of computing losses is told about its share of the windows. */
+/** What every way of computing losses knows about its share of the windows. */
 export interface BackendSettings {
   device: ComputeDevice;
   dtype: Dtype;

@@ -202,10 +202,10 @@ function joinPlans(
 }
 
 const partsHint =
-  "if memory ran out, give less of it with --memory; a search with -o can go on with --resume, its journal holds every finished evaluation";
+  "if memory ran out, give less of it with --memory; a search with -o can continue with --resume, its journal holds every finished evaluation";
 
 function deathHint(device: ComputeDevice): string {
   return device === "cpu"
-    ? "if memory ran out, use fewer workers; a search with -o can go on with --resume, its journal holds every finished evaluation"
-    : "shorter sequences or --dtype float16 take less memory; a search with -o can go on with --resume --device cpu, its journal holds every finished evaluation";
+    ? "if memory ran out, use fewer workers; a search with -o can continue with --resume, its journal holds every finished evaluation"
+    : "shorter sequences or --dtype float16 take less memory; a search with -o can continue with --resume --device cpu, its journal holds every finished evaluation";
 }

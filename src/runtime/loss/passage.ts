@@ -28,7 +28,7 @@ export interface StagedWindow extends WindowGroup<StagedStates> {
   firstLosses: Float32Array | undefined;
 }
 
-/** The states that a passage goes on from. */
+/** The states that a passage continues from. */
 export type Departure = Pick<StagedStates, "pattern" | "boundaries" | "selected">;
 
 export type StagedWalker = Walker<StagedStates, StagedWindow>;
@@ -144,13 +144,13 @@ export class Passage implements Departure {
     for (const [at, chunks] of this.#departure?.selected ?? []) if (at < this.from) this.selected.set(at, chunks);
   }
 
-  /** The first rows behind a layer, where a pass of any pattern has left them. */
+  /** The first rows after a layer, where a pass of any pattern has left them. */
   async #knownRows(layer: number): Promise<KnownRows | undefined> {
     const { latents, rows, storage } = this.window;
     const latent = latents.get(layer);
-    const behind = this.#departure?.boundaries[layer + 1];
-    if (latent === undefined || behind === undefined) return undefined;
-    return { latent, hidden: await storage.hidden(behind, rows.invariant * this.#stages.config.hiddenSize) };
+    const after = this.#departure?.boundaries[layer + 1];
+    if (latent === undefined || after === undefined) return undefined;
+    return { latent, hidden: await storage.hidden(after, rows.invariant * this.#stages.config.hiddenSize) };
   }
 
   /** Counts a layer body that ran over the sequence, over all its rows or only over those that a pattern decides. */

@@ -92,7 +92,7 @@ export class SequenceBatch {
         for (let offset = 0; offset < chunkRows; offset++, row++) {
           const position = chunk * chunkRows + offset;
           this.positions[row] = BigInt(position);
-          // Rows behind the end are padding: nothing before them sees them, and their losses are not read.
+          // Rows after the end are padding: nothing before them sees them, and their losses are not read.
           this.ids[row] = BigInt(window[position] ?? 0);
           const target = window[position + 1];
           this.targets[row] = BigInt(target ?? 0);

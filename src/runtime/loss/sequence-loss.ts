@@ -286,7 +286,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     return await this.#opened.session.run(feeds, [lossOutput(this.#opened.settings), ...fetches]);
   }
 
-  /** Losses, with divergences where the graph has them; what the model's own pattern gives is kept for those of others. */
+  /** Losses, with divergences where the graph has them; what the model's own pattern returns is kept for those of others. */
   async #losses(batch: SequenceBatch, pattern: Pattern, outputs: Feeds): Promise<SequenceLoss[]> {
     const output = lossOutput(this.#opened.settings);
     const rows = floats(outputs[output], output);
@@ -316,7 +316,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       const layer = layers.find((layer) => !allFinite(outputs[hiddenStates(layer + 1)]));
       if (layer !== undefined) {
         throw new RuntimeFailure(
-          `Sequence ${number}: layer ${layer} gives values that are not finite, with pattern ${pattern}`,
+          `Sequence ${number}: layer ${layer} returns values that are not finite, with pattern ${pattern}`,
           { hint },
         );
       }

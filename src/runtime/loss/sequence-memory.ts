@@ -66,7 +66,7 @@ export interface DeviceMemory {
   free: number;
 }
 
-/** What a device has, or undefined where nothing tells. */
+/** What a device has; undefined if nothing says. */
 export async function deviceMemory(device: ComputeDevice): Promise<DeviceMemory | undefined> {
   return memoryOf(await gpuOf(device));
 }

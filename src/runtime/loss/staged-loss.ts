@@ -28,7 +28,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
   readonly plan: string[];
   readonly #stages: StageModel;
   readonly #all: StagedWindow[];
-  /** The model's own next-token distributions behind the invariant rows, where divergences are asked for. */
+  /** The model's own next-token distributions after the invariant rows, where divergences are asked for. */
   readonly #own: OwnDistributions | undefined;
   readonly #file: TemporaryFile;
   /** Bytes that passages may take between layers, in memory and in the file. */
@@ -236,7 +236,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
       hidden = (await this.#stages.runBody(layer, hidden, window.rows, keys)).hidden;
       if (!hidden.every(Number.isFinite)) {
         throw new RuntimeFailure(
-          `Sequence ${window.number}: layer ${layer} gives values that are not finite, with pattern ${pattern}`,
+          `Sequence ${window.number}: layer ${layer} returns values that are not finite, with pattern ${pattern}`,
           {
             hint: "check the checkpoint with indexcache export, which looks at every weight",
           },

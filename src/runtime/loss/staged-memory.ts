@@ -30,7 +30,7 @@ export function sequenceCacheBytes(config: DsaConfig, length: number): number {
   return 4 * length * (latentWidth(config) + config.indexHeadDim);
 }
 
-/** Bytes that layers `from` and up add: hidden states behind each, selected keys of each Full one. */
+/** Bytes that layers `from` and up add: hidden states after each, selected keys of each Full one. */
 export function layerBytes(config: DsaConfig, length: number, pattern: Pattern, from: number): number {
   const indexers = fullLayers(pattern).filter((layer) => layer >= from).length;
   const width = (pattern.length - from) * config.hiddenSize + indexers * Math.min(config.indexTopk, length);
@@ -58,7 +58,7 @@ export function stateRooms(config: DsaConfig, lengths: readonly number[], memory
 
 /**
  * Bytes for each sequence: the base's for as many as possible; what then is left is for candidates of these. A step has a
- * candidate for each layer at most, and half of the layers lie behind its flip: more would be of no use.
+ * candidate for each layer at most, and half of the layers lie above its flip: more would be of no use.
  */
 function limits(sizes: readonly number[], bytes: number, layers: number): number[] {
   let left = bytes;

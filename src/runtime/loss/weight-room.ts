@@ -14,7 +14,7 @@ const commandBytes = 128 * 2 ** 20;
 
 /** Share of the free memory that the weights of all processes together may take. */
 export const weightShare = 0.5;
-/** Bytes of a loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves behind. */
+/** Bytes of a loaded copy for each byte of weights on disk: fp32 of bf16, and what folding leaves. */
 export const loadedPerStored = 2.6;
 
 /** Where layers come and go: which of them stay, and what states may take. */

@@ -14,7 +14,7 @@ export function serveRequests<Request>(answer: (request: Request) => Promise<obj
   });
 }
 
-/** What tells the other end of an error. */
+/** How the other end learns of an error. */
 export function toReply(error: unknown): FailedReply {
   if (error instanceof IndexCacheError) {
     const kind = error instanceof InputError ? "input" : "runtime";

@@ -152,7 +152,7 @@ class Child {
   #settle: ((outcome: object | Death) => void) | undefined;
 
   constructor(program: string, environment: Readonly<Record<string, string>> = {}) {
-    // What native code writes as it dies is for the one sentence that tells of it.
+    // What native code writes as it dies is for the one sentence that reports it.
     this.#process = fork(program, [], {
       serialization: "advanced",
       stdio: ["ignore", "ignore", "pipe", "ipc"],

@@ -35,7 +35,7 @@ export class Recording {
     return new Recording(await mkdtemp(join(tmpdir(), "indexcache-profile-")));
   }
 
-  /** Takes up a session and its counter; gives the prefix of the file that its profile goes to. */
+  /** Takes up a session and its counter; returns the prefix of the file that its profile goes to. */
   add(name: string, traffic: Traffic): string {
     this.#sessions.push({ name, traffic, warm: noTraffic() });
     return this.#prefix(this.#sessions.length - 1);

@@ -1,4 +1,4 @@
-/** ONNX Runtime's failures in words: what a user can do something about is told apart from the rest. */
+/** ONNX Runtime's failures in words: what a user can do something about, apart from the rest. */
 import { RuntimeFailure } from "../../base/errors.ts";
 
 /** The runtime's messages run over many lines of source positions; the first one says what is wrong. */
@@ -29,7 +29,7 @@ function explainDevice(error: unknown, name: string): RuntimeFailure | undefined
     const wanted = /buffer of size (\d+)/.exec(text)?.[1];
     const size = wanted === undefined ? "" : ` (a tensor of ${(Number(wanted) / 2 ** 20).toFixed(0)} MiB was next)`;
     return new RuntimeFailure(`The device ran out of memory in "${name}"${size}`, {
-      hint: "use shorter sequences (--sequence-length), --dtype float16, or go on with --resume --device cpu",
+      hint: "use shorter sequences (--sequence-length), --dtype float16, or continue with --resume --device cpu",
       cause: error,
     });
   }
@@ -37,7 +37,7 @@ function explainDevice(error: unknown, name: string): RuntimeFailure | undefined
   if (failure !== null || /device (was |is )?lost/i.test(text)) {
     const words = failure === null ? firstLine(error) : `CUDA failure ${failure[1]}, ${failure[2]?.trim()}`;
     return new RuntimeFailure(`The device failed in "${name}": ${words}`, {
-      hint: "see what indexcache doctor says; a search goes on with --resume, on --device cpu too",
+      hint: "see what indexcache doctor says; a search continues with --resume, on --device cpu too",
       cause: error,
     });
   }

@@ -49,13 +49,13 @@ export class RowCache<T extends Float32Array | Uint16Array = Float32Array> {
     this.extend(rows.length / this.width).set(rows);
   }
 
-  /** Adds `count` rows of no particular content and gives them, `[count, width]`, to be written. */
+  /** Adds `count` rows of no particular content and returns them, `[count, width]`, to be written. */
   extend(count: number): T {
     const start = this.#length * this.width;
     return this.reserve(count).subarray(start) as T;
   }
 
-  /** Takes `count` more rows into use, for the caller to fill; gives all rows in use. */
+  /** Takes `count` more rows into use, for the caller to fill; returns all rows in use. */
   reserve(count: number): T {
     const needed = (this.#length + count) * this.width;
     if (needed > this.#rows.length) {
@@ -67,7 +67,7 @@ export class RowCache<T extends Float32Array | Uint16Array = Float32Array> {
     return this.view();
   }
 
-  /** Takes rows from `length` on out of use and gives a copy of them. */
+  /** Takes rows from `length` on out of use and returns a copy of them. */
   cut(length: number): T {
     const rows = this.#rows.slice(length * this.width, this.#length * this.width) as T;
     this.#length = Math.min(length, this.#length);

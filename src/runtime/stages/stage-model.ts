@@ -34,7 +34,7 @@ export interface SequenceRows {
   sin: Float32Array;
 }
 
-/** What an earlier pass left of the invariant rows behind one layer. */
+/** What an earlier pass left of the invariant rows after one layer. */
 export interface KnownRows {
   /** `[invariant, latentWidth]` */
   latent: Float32Array;
@@ -241,7 +241,7 @@ export class StageModel {
     return { recall: floats(outputs.recall, "recall"), similarity: floats(outputs.similarity, "similarity") };
   }
 
-  /** Logits behind the last row, `[vocab_size]`. */
+  /** Logits after the last row, `[vocab_size]`. */
   async lastLogits(hidden: Float32Array): Promise<Float32Array> {
     return await this.logits(hidden.slice(-this.config.hiddenSize));
   }

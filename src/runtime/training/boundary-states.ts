@@ -172,7 +172,7 @@ function cannotWrite(path: string, error: unknown): never {
   const code = systemErrorCode(error);
   if (code === undefined) throw error;
   throw new RuntimeFailure(`Cannot write "${path}": ${describeSystemError(code)}`, {
-    hint: "make room and go on with --resume, or start again with --work on another disk",
+    hint: "make room and continue with --resume, or start again with --work on another disk",
     cause: error,
   });
 }

@@ -19,7 +19,7 @@ export interface LayerStatesSettings {
   batch: number;
   /** Tokens of a sequence. */
   length: number;
-  /** How states are given; numbers, unless told. */
+  /** How states are fed; numbers by default. */
   states?: StatesType;
   /** Boundaries above the range's first that are asked for; all of them, unless given. */
   boundaries?: readonly number[];

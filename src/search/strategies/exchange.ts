@@ -21,7 +21,7 @@ interface Exchanges {
 }
 
 /**
- * @param walked greedy's way: what flips cost there tells which exchanges are worth a try
+ * @param walked greedy's way: what flips cost there shows which exchanges are worth a try
  * @param size layers of each kind that are exchanged at once
  */
 export async function* exchangeLayers(trials: Trials, walked: Found, size: number): AsyncGenerator<SearchEvent, void> {
