@@ -2,7 +2,11 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { OnnxType } from "../../src/checkpoint/dtype.ts";
 import { buildSequenceGraph, sequenceSpec } from "../../src/graph/frames/sequence-graph.ts";
-import { restOfAllRows, type SequenceGraphSettings, type SequenceShape } from "../../src/graph/frames/sequence-rows.ts";
+import {
+  postAttentionBytes,
+  type SequenceGraphSettings,
+  type SequenceShape,
+} from "../../src/graph/frames/sequence-rows.ts";
 import { readableKeys } from "../../src/graph/frames/sequence-sizes.ts";
 import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { kernelsOf } from "../../src/graph/layer/kernels.ts";
@@ -145,8 +149,8 @@ it("takes what follows attention chunk by chunk where all rows would be too much
   const full = read.config.indexerLayers;
   const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
   const model = { ...read, config: { ...read.config, intermediateSize: 2 ** 40 } };
-  expect(restOfAllRows(read.config, shape)).toBeGreaterThan(0);
-  expect(restOfAllRows(model.config, shape)).toBe(0);
+  expect(postAttentionBytes(read.config, shape)).toBeGreaterThan(0);
+  expect(postAttentionBytes(model.config, shape)).toBe(0);
   const [[found] = []] = await lossesOf(model, windows, [full], shape, settings("cuda"));
   expect(found).toBeCloseTo(expected, 5);
   await staged.release();

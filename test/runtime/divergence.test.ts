@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, withShared } from "../../src/pattern/pattern.ts";
 import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
-import { OwnDistributions } from "../../src/runtime/loss/own-distributions.ts";
+import { ReferenceDistributions } from "../../src/runtime/loss/reference-distributions.ts";
 import type { Measurement, PatternEvaluator } from "../../src/runtime/measurement.ts";
 import { fixturePath, largestDifference, oracleLogits, readOracle } from "../oracle.ts";
 
@@ -140,7 +140,7 @@ test("is the same whatever is kept, in whatever order, by however many processes
 });
 
 test("distributions come back from memory and from the temporary file alike", async () => {
-  const kept = new OwnDistributions(40);
+  const kept = new ReferenceDistributions(40);
   const rows = [3, 4, 5, 6].map((length) => Float32Array.from({ length }, (_, i) => Math.fround(length + i / 3)));
   for (const [place, values] of rows.entries()) await kept.set(place, values);
   for (const [place, values] of rows.entries()) expect(await kept.get(place)).toEqual(values);

@@ -24,8 +24,8 @@ import {
   inOrder,
   isWrittenOut,
   overChunks,
+  postAttentionBytes,
   type QueryChunk,
-  restOfAllRows,
   type SequenceContext,
   selectsKeys,
 } from "./sequence-rows.ts";
@@ -38,12 +38,12 @@ export function sequenceFrame(graph: ModelGraph, context: SequenceContext): Laye
     kernels,
     angles: { cos, sin, places: { positions, together: shape.chunkRows } },
     selects: selectsKeys(config, shape),
-    restByChunk: restOfAllRows(config, shape) === 0,
+    restByChunk: postAttentionBytes(config, shape) === 0,
     keepIndexKeys: (fresh) => keepIndexKeys(graph, context, fresh),
     keepLatents: (layer, fresh) => keepLatents(graph, context, layer, fresh),
     overQueries: (body) => overChunks(graph, context, body),
     overAttention: (body) => overChunks(graph, context, body, { first: firstChunks(context) }),
-    asksTogether: kernels.atOnce && isWrittenOut(context) && restOfAllRows(config, shape) > 0,
+    asksTogether: kernels.atOnce && isWrittenOut(context) && postAttentionBytes(config, shape) > 0,
   };
 }
 

@@ -54,7 +54,7 @@ function restRowBytes(config: DsaConfig): number {
 const restBytes = 3 * 2 ** 30;
 
 /** Bytes of the tensors after attention where those take all rows at once, 0 where they go chunk by chunk. */
-export function restOfAllRows(config: DsaConfig, { batch, length }: SequenceShape): number {
+export function postAttentionBytes(config: DsaConfig, { batch, length }: SequenceShape): number {
   const bytes = batch * length * restRowBytes(config);
   return bytes <= restBytes ? bytes : 0;
 }

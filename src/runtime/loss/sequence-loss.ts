@@ -27,7 +27,7 @@ import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
 import { type BatchGroup, BatchGroups, type BatchStates } from "./batch-groups.ts";
 import { noExecutions } from "./layer-executions.ts";
 import type { BackendSettings } from "./loss-backend.ts";
-import { OwnDistributions } from "./own-distributions.ts";
+import { ReferenceDistributions } from "./reference-distributions.ts";
 import { type SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
 import { describeNeed, deviceNeed, memoryOf, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
 import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
@@ -57,7 +57,7 @@ interface Opened {
   /** Batches whose states there is room for. */
   mostStates: number;
   /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
-  own: OwnDistributions | undefined;
+  reference: ReferenceDistributions | undefined;
 }
 
 export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
@@ -152,10 +152,11 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       ...conversionLines(conversion),
     ];
     const numbers = settings.numbers ?? [...windows.keys()];
-    const own = graphSettings.top === undefined ? undefined : new OwnDistributions(settings.stateBytes - kept);
+    const reference =
+      graphSettings.top === undefined ? undefined : new ReferenceDistributions(settings.stateBytes - kept);
     const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
     const groups = new BatchGroups(windows, shape, settings.scoredFrom, boundaries);
-    const opened = { session, form, shape, settings: graphSettings, numbers, mostStates, own };
+    const opened = { session, form, shape, settings: graphSettings, numbers, mostStates, reference };
     return new BatchedLosses(config, windows.length, groups, opened, lines);
   }
 
@@ -167,8 +168,8 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     return 1;
   }
 
-  protected lacksOwn({ batch }: BatchGroup): boolean {
-    return this.#opened.own?.has(batch.name) === false;
+  protected lacksReference({ batch }: BatchGroup): boolean {
+    return this.#opened.reference?.has(batch.name) === false;
   }
 
   protected bytesOf(): number {
@@ -177,15 +178,15 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
 
   protected async forget({ batch, states }: BatchGroup): Promise<void> {
     states.clear();
-    this.#opened.own?.delete(batch.name);
+    this.#opened.reference?.delete(batch.name);
   }
 
   protected groupsOf(indices: readonly number[]): BatchGroup[] {
-    return this.#batches.of(indices, ({ batch }) => this.#opened.own?.delete(batch.name));
+    return this.#batches.of(indices, ({ batch }) => this.#opened.reference?.delete(batch.name));
   }
 
   async releaseOwn(): Promise<void> {
-    await this.#opened.own?.release();
+    await this.#opened.reference?.release();
   }
 
   async release(): Promise<void> {
@@ -264,7 +265,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const { top } = this.#opened.settings;
     if (top !== undefined) {
       const own = pattern === this.config.indexerLayers;
-      const rows = own ? undefined : await this.#opened.own?.get(batch.name);
+      const rows = own ? undefined : await this.#opened.reference?.get(batch.name);
       values[divergenceNames.own] = own;
       values[divergenceNames.baseline] = this.#ownRows(rows ?? new Float32Array(), ownWidth(top));
     }
@@ -292,11 +293,11 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     const rows = floats(outputs[output], output);
     const width = rows.length / (this.#opened.shape.batch * this.#opened.shape.length);
     const own = pattern === this.config.indexerLayers;
-    if (own) await this.#opened.own?.set(batch.name, rows);
+    if (own) await this.#opened.reference?.set(batch.name, rows);
     const losses = batch.lossRows.map((indices) => {
       const mean = (column: number) => sum(indices.map((row) => rows[row * width + column] as number)) / indices.length;
       const loss = mean(0);
-      const kl = this.#opened.own === undefined ? {} : { kl: own ? 0 : mean(1) };
+      const kl = this.#opened.reference === undefined ? {} : { kl: own ? 0 : mean(1) };
       return { loss, tokens: indices.length, ...kl };
     });
     const bad = losses.findIndex(({ loss, kl = 0 }) => !Number.isFinite(loss) || !Number.isFinite(kl));

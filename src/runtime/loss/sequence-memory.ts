@@ -3,7 +3,7 @@ import { RuntimeFailure } from "../../base/errors.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import { latentWidth } from "../../graph/exported/contract.ts";
-import { restOfAllRows, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
+import { postAttentionBytes, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { attentionBytes, indexingBytes, rankingsBytes } from "../../graph/frames/sequence-sizes.ts";
 import type { Kernels } from "../../graph/layer/kernels.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
@@ -45,7 +45,7 @@ export function deviceNeed(config: DsaConfig, shape: SequenceShape, settings: Ne
   const rows = shape.batch * shape.length;
   const hidden = rows * config.hiddenSize * size;
   const selected = selectsKeys(config, shape) ? rows * config.indexTopk * 4 : 0;
-  const rest = restOfAllRows(config, shape) || shape.chunkRows * shape.batch * rowBytes(config, 0);
+  const rest = postAttentionBytes(config, shape) || shape.chunkRows * shape.batch * rowBytes(config, 0);
   return {
     weights: conversion.device,
     sequences: 3 * hidden + 2 * selected + rows * latentWidth(config) * size + rankingsBytes(graph),

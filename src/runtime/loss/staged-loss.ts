@@ -12,8 +12,8 @@ import type { PatternRequest, SequenceLoss } from "../measurement.ts";
 import { type SelectedKeys, StageModel } from "../stages/stage-model.ts";
 import { KeptStates } from "./kept-states.ts";
 import { type BackendSettings, chosen, type TogetherOptions } from "./loss-backend.ts";
-import { OwnDistributions } from "./own-distributions.ts";
 import { type Passage, passagesOf, type StagedWalker, type StagedWindow } from "./passage.ts";
+import { ReferenceDistributions } from "./reference-distributions.ts";
 import { distributionBytes, flightBytes, layerBytes, memoryPlan, type StateRoom, stateRooms } from "./staged-memory.ts";
 import { partsOf, type StagedStates, StateStorage } from "./staged-states.ts";
 import { TemporaryFile } from "./temporary-file.ts";
@@ -29,7 +29,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
   readonly #stages: StageModel;
   readonly #all: StagedWindow[];
   /** The model's own next-token distributions after the invariant rows, where divergences are asked for. */
-  readonly #own: OwnDistributions | undefined;
+  readonly #reference: ReferenceDistributions | undefined;
   readonly #file: TemporaryFile;
   /** Bytes that passages may take between layers, in memory and in the file. */
   readonly #flight: { memory: number; file: number };
@@ -37,7 +37,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
   private constructor(
     stages: StageModel,
     windows: StagedWindow[],
-    own: OwnDistributions | undefined,
+    reference: ReferenceDistributions | undefined,
     file: TemporaryFile,
     flight: { memory: number; file: number },
     plan: string[],
@@ -45,7 +45,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
     super(stages.config, windows.length);
     this.#stages = stages;
     this.#all = windows;
-    this.#own = own;
+    this.#reference = reference;
     this.#file = file;
     this.#flight = flight;
     this.plan = plan;
@@ -63,11 +63,12 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
     try {
       const lengths = windows.map(({ length }) => length);
       const { config } = model;
-      const ownBytes = top === undefined ? 0 : sum(lengths.map((length) => distributionBytes(config, length, top)));
-      const ownLimit = Math.min(ownBytes, settings.stateBytes / 2);
-      const own = top === undefined ? undefined : new OwnDistributions(ownLimit);
+      const referenceBytes =
+        top === undefined ? 0 : sum(lengths.map((length) => distributionBytes(config, length, top)));
+      const referenceLimit = Math.min(referenceBytes, settings.stateBytes / 2);
+      const reference = top === undefined ? undefined : new ReferenceDistributions(referenceLimit);
       const share = room === undefined ? 0 : flightShare;
-      const [memory, spill] = [settings.stateBytes - ownLimit, settings.spillBytes ?? 0];
+      const [memory, spill] = [settings.stateBytes - referenceLimit, settings.spillBytes ?? 0];
       const flight = { memory: share * memory, file: share * spill };
       const rooms = stateRooms(config, lengths, memory - flight.memory, spill - flight.file);
       const file = new TemporaryFile();
@@ -96,7 +97,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
         config,
         rooms.map((room, index) => ({ ...room, length: lengths[index] as number })),
       );
-      return new StagedLosses(stages, staged, own, file, flight, plan);
+      return new StagedLosses(stages, staged, reference, file, flight, plan);
     } catch (error) {
       await stages.release();
       throw error;
@@ -116,8 +117,8 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
     return chosen(this.#all, places);
   }
 
-  protected lacksOwn({ place }: StagedWindow): boolean {
-    return this.#own?.has(place) === false;
+  protected lacksReference({ place }: StagedWindow): boolean {
+    return this.#reference?.has(place) === false;
   }
 
   protected bytesOf({ length }: StagedWindow, pattern: Pattern, from: number): number {
@@ -188,7 +189,7 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
   }
 
   async release(): Promise<void> {
-    await this.#own?.release();
+    await this.#reference?.release();
     await this.#file.release();
     await this.#stages.release();
   }
@@ -201,26 +202,27 @@ export class StagedLosses extends WindowLosses<StagedStates, StagedWindow> {
     window.latents.clear();
     window.indexerKeys.clear();
     window.firstLosses = undefined;
-    this.#own?.delete(window.place);
+    this.#reference?.delete(window.place);
   }
 
   /** The loss at the end of a passage, and the divergence: the invariant rows have the same losses and none in every pattern. */
   async #headLoss(window: StagedWindow, pattern: Pattern, hidden: Float32Array): Promise<SequenceLoss> {
     const { place, ids, rows, firstLosses, firstScored } = window;
-    const own = pattern === this.config.indexerLayers ? undefined : await this.#own?.get(place);
+    const baseline = pattern === this.config.indexerLayers ? undefined : await this.#reference?.get(place);
     const from = firstLosses === undefined ? 0 : rows.invariant;
-    const { values, width } = await this.#stages.lossRows(hidden, ids, rows, from, own);
+    const { values, width } = await this.#stages.lossRows(hidden, ids, rows, from, baseline);
     const losses = new Float32Array(rows.length - 1);
     losses.set(firstLosses ?? []);
     losses.set(column(values, 0, width), Math.min(from, losses.length));
     window.firstLosses ??= losses.slice(0, rows.invariant);
-    if (own === undefined && this.#own?.has(place) === false) {
-      await this.#own.set(place, values.slice((rows.invariant - from) * width));
+    if (baseline === undefined && this.#reference?.has(place) === false) {
+      await this.#reference.set(place, values.slice((rows.invariant - from) * width));
     }
     const tokens = losses.length - firstScored;
     const loss = sum(losses.subarray(firstScored)) / tokens;
-    const divergences = own === undefined ? [] : column(values, 1, width).subarray(Math.max(0, firstScored - from));
-    const kl = this.#own === undefined ? undefined : sum(divergences) / tokens;
+    const divergences =
+      baseline === undefined ? [] : column(values, 1, width).subarray(Math.max(0, firstScored - from));
+    const kl = this.#reference === undefined ? undefined : sum(divergences) / tokens;
     if (!Number.isFinite(loss) || !Number.isFinite(kl ?? 0)) await this.#blameLayer(window, pattern);
     return { loss, tokens, ...(kl === undefined ? {} : { kl }) };
   }

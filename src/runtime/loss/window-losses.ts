@@ -71,7 +71,7 @@ export abstract class WindowLosses<S extends PatternStates, G extends WindowGrou
   /** Back to what opening leaves. */
   protected abstract forget(group: G): Promise<void>;
   /** Are divergences asked for, and the model's own distributions not known? */
-  protected abstract lacksOwn(group: G): boolean;
+  protected abstract lacksReference(group: G): boolean;
   /** Bytes that the states of layers `from` and up take. */
   protected abstract bytesOf(group: G, pattern: Pattern, from: number): number;
   /** How many of the patterns have room side by side: at least one. */
@@ -139,7 +139,7 @@ export abstract class WindowLosses<S extends PatternStates, G extends WindowGrou
       group.base = wanted;
     }
     const leaders = wanted === undefined || isKept ? [] : [{ pattern: wanted, keeps: true }];
-    if (this.lacksOwn(group) && leaders[0]?.pattern !== own) leaders.unshift({ pattern: own, keeps: false });
+    if (this.lacksReference(group) && leaders[0]?.pattern !== own) leaders.unshift({ pattern: own, keeps: false });
     return leaders.map(({ pattern, keeps }) => ({
       ...walkerOf<S, G>(group, { pattern, executions }),
       leads: true,

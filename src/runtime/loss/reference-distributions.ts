@@ -1,7 +1,7 @@
 /** What the KL objective keeps of the model's own next-token distributions: in memory up to a limit, then in a file. */
 import { type Region, TemporaryFile } from "./temporary-file.ts";
 
-export class OwnDistributions {
+export class ReferenceDistributions {
   readonly #limit: number;
   readonly #file = new TemporaryFile();
   /** By the window, or by the name of a batch of them. */
