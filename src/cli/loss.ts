@@ -97,7 +97,7 @@ async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): 
 async function measureWith(early: EarlyStart, path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
-  await early.foreseeLosses(model, foreseenLengths(model, flags));
+  await early.foreseeLosses(model, await foreseenLengths(model, flags));
   const pattern = await choosePattern(model, flags);
   const set = await openCalibrationMix(model, flags, terminal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {

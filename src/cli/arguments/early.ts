@@ -2,6 +2,7 @@
  * Starts the processes of GPUs, and opens the model in them, while a command still reads its texts: a GPU takes about as long.
  * Named GPUs are started with the command, the one that `auto` finds beside its trial.
  */
+import { stat } from "node:fs/promises";
 import { chooseLength } from "../../calibration/calibration-set.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
@@ -12,12 +13,12 @@ import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { EarlyProcesses } from "../../runtime/process/early-processes.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { generatedOf, type MixFlags } from "./calibration-mix.ts";
-import type { DeviceFlags, DtypeFlags, WorkerFlags } from "./options.ts";
+import { type DeviceFlags, type DtypeFlags, demoCalibration, type WorkerFlags } from "./options.ts";
 
 /** Loading a model again, if other sequences come than were foreseen, should cost little. */
 const mostWeightBytes = 2 ** 31;
-/** Sequences that `-c` may bring where nobody says how many: as many as fill any run. */
-const manySequences = 256;
+/** Sequences that `-c` may bring where nobody says how many: as many as fill any run, out of a text of many bytes. */
+const many = { sequences: 256, bytes: 2 ** 20 };
 /** Tokens of generated prompts where `--lengths` does not say. */
 const usualLength = 4096;
 
@@ -126,9 +127,11 @@ function devicesOf(place: LossPlace): readonly ComputeDevice[] {
 }
 
 /** Lengths of the sequences that `-c` will bring, unless only reading it can tell. */
-export function foreseenLengths(model: ModelFolder, flags: MixFlags): number[] | undefined {
-  const [source, ...others] = flags.calibration;
-  const differ = flags.objective === "answer" || (source !== undefined && generatedOf(source) !== undefined);
+export async function foreseenLengths(model: ModelFolder, flags: MixFlags): Promise<number[] | undefined> {
+  const [source = demoCalibration, ...others] = flags.calibration;
+  const differ = flags.objective === "answer" || generatedOf(source) !== undefined;
   if (others.length > 0 || differ || !flags.pack) return undefined;
-  return new Array<number>(flags.sequences ?? manySequences).fill(chooseLength(model.config, flags));
+  const size = flags.sequences === undefined ? await stat(source).catch(() => undefined) : undefined;
+  if (flags.sequences === undefined && !(size !== undefined && size.size >= many.bytes)) return undefined;
+  return new Array<number>(flags.sequences ?? many.sequences).fill(chooseLength(model.config, flags));
 }

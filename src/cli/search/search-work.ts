@@ -78,7 +78,7 @@ async function openLocal(path: string, flags: SearchFlags, terminal: Terminal): 
       start: indexerLayers,
       pinned: [],
       foresee: async (method, objective) => {
-        const lengths = foreseenLengths(model, flags);
+        const lengths = await foreseenLengths(model, flags);
         if (lengths === undefined) return;
         const { search } = splitSequences([[...lengths.keys()]], flags.holdout, flags.seed);
         const together = sequencesAtOnce(method, search.length);
