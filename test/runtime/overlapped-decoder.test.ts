@@ -1,13 +1,15 @@
-/** Two halves of the layers in two threads against one graph: the same bits, and failures that somebody hears of. */
+/** Ranges of layers in two threads against one graph: the same bits, and failures that somebody hears of. */
 import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect, test } from "vitest";
 // The built program has the program of a thread beside it.
 import { openModel } from "../../dist/graph/model-folder.js";
 import { type Pattern, parsePattern } from "../../dist/pattern/pattern.js";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
+import { rangesInTurn } from "../../dist/runtime/generate/layer-ranges.js";
 import { LayerThread } from "../../dist/runtime/generate/layer-thread.js";
 import type { Decoder } from "../../dist/runtime/measurement.js";
 import { largestDifference } from "../oracle.ts";
@@ -56,6 +58,36 @@ test("a graph for few tokens has the bits of one for many, and goes on beyond th
   await Promise.all([few?.release(), many?.release()]);
 });
 
+// Two of a thread and two of the other, as many layers as there are ranges, fewer.
+test.each([
+  ["FFFFFFFFFFFF", [2, 4, 4, 2]],
+  ["FSSSFSSSFSSS", [2, 4, 4, 2]],
+  ["FFSS", [1, 1, 1, 1]],
+  ["FSSFS", [1, 2, 1, 1]],
+  ["FFF", [2, 1]],
+  ["FS", [1, 1]],
+])("%s: ranges by turns, with as much to do in both threads", (text, sizes) => {
+  const ranges = rangesInTurn(parsePattern(text));
+  expect(ranges.map(({ from, to }) => to - from)).toEqual(sizes);
+  expect(ranges.map(({ from }) => from)).toEqual([0, ...ranges.slice(0, -1).map(({ to }) => to)]);
+});
+
+test("the same prompt again after a signal", async () => {
+  const pattern = parsePattern("FSSSSSFSSSSS");
+  const decoder = await openOverlappedDecoder(demo, pattern, { threads: 2 });
+  const expected = await logitsOf(decoder, ids);
+  decoder.rewind(0);
+  const controller = new AbortController();
+  const prefill = decoder.prefill(ids, controller.signal);
+  await nextTurn();
+  await nextTurn();
+  controller.abort();
+  await expect(prefill).rejects.toThrow("Interrupted");
+  // What the other thread still had to do is done before what is asked now.
+  expect(await logitsOf(decoder, ids)).toEqual(expected);
+  await decoder.release();
+});
+
 test("a signal ends a prefill between chunks", async () => {
   const decoder = await openOverlappedDecoder(demo, parsePattern("F".repeat(12)), { threads: 2 });
   const controller = new AbortController();
@@ -66,22 +98,30 @@ test("a signal ends a prefill between chunks", async () => {
 });
 
 test("a graph that cannot be loaded, and a thread that ends", async () => {
-  const settings = { graph: Uint8Array.of(1), name: "broken", threads: 1, folder: ".", caches: [], capacity: 1 };
-  const thread = new LayerThread(settings);
+  const layers = {
+    graph: Uint8Array.of(1),
+    name: "broken",
+    threads: 1,
+    folder: ".",
+    passes: [],
+    caches: [],
+    capacity: 1,
+  };
+  const thread = new LayerThread([layers]);
   await expect(thread.opened).rejects.toThrow('ONNX Runtime cannot load "broken"');
-  await expect(thread.ask({ start: 0, inputs: {} })).rejects.toThrow('ONNX Runtime cannot load "broken"');
+  await expect(thread.ask({ range: 0, start: 0, inputs: {} })).rejects.toThrow('ONNX Runtime cannot load "broken"');
   await thread.end();
 
   const folder = await mkdtemp(join(tmpdir(), "indexcache-test-"));
   const program = join(folder, "program.mjs");
   writeFileSync(program, "process.exit(7);");
-  const ended = new LayerThread(settings, program);
+  const ended = new LayerThread([layers], program);
   await expect(ended.opened).rejects.toThrow('The thread of "broken" ended (7)');
-  await expect(ended.ask({ start: 0, inputs: {} })).rejects.toThrow("ended (7)");
+  await expect(ended.ask({ range: 0, start: 0, inputs: {} })).rejects.toThrow("ended (7)");
   await rm(folder, { recursive: true });
 });
 
-test("what is run in halves", () => {
+test("what is run in two threads", () => {
   const { config } = demo;
   const cpu = { device: "cpu", threads: 2 } as const;
   const long = { prompt: 512, newTokens: 128 };

@@ -47,11 +47,22 @@ function patternSpec(config: DsaConfig, pattern: Pattern, { from, to }: LayerRan
     ...(to < pattern.length ? ["logits", "logits_to_keep"] : []),
   ]);
   const { inputs, outputs } = fullModelSpec(config);
+  const passed = new Set(passedOn(config, pattern, { from, to }));
   const keep = ({ name }: { name: string }) => !unused.has(name) && !name.startsWith(bypassPrefix);
   return {
     inputs: [...(from > 0 ? boundarySpec(config, pattern, from) : []), ...inputs.filter(keep)],
-    outputs: [...outputs.filter(keep), ...(to < pattern.length ? boundarySpec(config, pattern, to) : [])],
+    outputs: [
+      ...outputs.filter(keep),
+      ...(to < pattern.length ? boundarySpec(config, pattern, to).filter(({ name }) => !passed.has(name)) : []),
+    ],
   };
+}
+
+/** What a range takes that the range after it takes as well: a selection from before both. */
+export function passedOn(config: DsaConfig, pattern: Pattern, { from, to }: LayerRange): string[] {
+  if (from === 0 || to === pattern.length) return [];
+  const after = new Set(boundarySpec(config, pattern, to).map(({ name }) => name));
+  return boundarySpec(config, pattern, from).flatMap(({ name }) => (after.has(name) ? [name] : []));
 }
 
 /** What the range of layers from `layer` on takes from the range before it. */

@@ -20,6 +20,8 @@ export interface LayerSettings {
   threads: number;
   /** Folder that the graph's external data lie in. */
   folder: string;
+  /** Inputs that are handed on as they come, beside the outputs. */
+  passes: readonly string[];
   /** The model's; those that the graph has are made. */
   caches: readonly { past: string; fresh: string; width: number }[];
   /** Tokens that the caches have room for before they grow. */
@@ -30,10 +32,12 @@ export class CachedLayers {
   readonly #session: OnnxSession;
   readonly #caches: FedCache[];
   readonly #fresh: ReadonlySet<string>;
+  readonly #passes: readonly string[];
 
-  private constructor(session: OnnxSession, { caches, capacity }: LayerSettings) {
+  private constructor(session: OnnxSession, { caches, capacity, passes }: LayerSettings) {
     const own = caches.filter(({ past }) => session.inputNames.includes(past));
     this.#session = session;
+    this.#passes = passes;
     this.#caches = own.map((names) => new FedCache(names, capacity, "float32", true));
     this.#fresh = new Set(own.map(({ fresh }) => fresh));
   }
@@ -44,16 +48,30 @@ export class CachedLayers {
     return new CachedLayers(session, settings);
   }
 
-  /** Runs the rows from position `start` on, in the place of those that were there; returns what is no cache's. */
+  static async openAll(all: readonly LayerSettings[]): Promise<CachedLayers[]> {
+    const opened: CachedLayers[] = [];
+    for (const settings of all) opened.push(await CachedLayers.open(settings));
+    return opened;
+  }
+
+  /**
+   * Runs the rows from position `start` on, in the place of those that were there; returns what the next range takes, or the
+   * logits.
+   * @param inputs what the graph does not read is left aside
+   */
   async run(start: number, inputs: HandedTensors): Promise<HandedTensors> {
     const { Tensor: tensor } = await loadRuntime();
-    const feeds = Object.entries(inputs).map(([name, { type, data, dims }]) => [name, new tensor(type, data, dims)]);
+    const read = Object.entries(inputs).filter(([name]) => this.#session.inputNames.includes(name));
+    const feeds = read.map(([name, { type, data, dims }]) => [name, new tensor(type, data, dims)]);
     for (const { rows } of this.#caches) rows.truncate(start);
     const past = this.#caches.map((cache) => [cache.past, cache.tensor(tensor)]);
     const outputs = await this.#session.run(Object.fromEntries([...feeds, ...past]));
     for (const cache of this.#caches) cache.put(start, outputs);
     const handed = Object.entries(outputs).filter(([name]) => !this.#fresh.has(name));
-    return Object.fromEntries(handed.map(([name, { type, data, dims }]) => [name, { type, data, dims }]));
+    return Object.fromEntries([
+      ...handed.map(([name, { type, data, dims }]) => [name, { type, data, dims }]),
+      ...this.#passes.map((name) => [name, inputs[name]]),
+    ]);
   }
 
   async release(): Promise<void> {

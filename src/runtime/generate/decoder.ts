@@ -1,9 +1,8 @@
 import { RuntimeFailure } from "../../base/errors.ts";
-import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { ModelWeights } from "../../checkpoint/weights.ts";
 import type { LayerRange } from "../../graph/exported/contract.ts";
-import { buildFullModel } from "../../graph/frames/full-model.ts";
+import { buildFullModel, passedOn } from "../../graph/frames/full-model.ts";
 import type { CacheForm } from "../../graph/frames/generation-caches.ts";
 import {
   buildGenerationGraph,
@@ -34,6 +33,7 @@ import { CachedDecoder } from "./cached-decoder.ts";
 import { CachedLayers, type LayerSettings } from "./cached-layers.ts";
 import { FedCache } from "./fed-cache.ts";
 import { capacityFor, type GenerationNeed, generationNeed, totalNeed } from "./generation-runs.ts";
+import { rangesInTurn } from "./layer-ranges.ts";
 import { LayerThread } from "./layer-thread.ts";
 import { OverlappedDecoder } from "./overlapped-decoder.ts";
 
@@ -186,8 +186,8 @@ export async function requireDecoderRoom(
 }
 
 /**
- * Is a generation faster with half of the layers in a thread of its own (`overlapped-decoder.ts`)? Its prompt is, from a few
- * chunks on; decoding is not (1.1 times as long on two threads), since each half has half of the threads and waits for the other.
+ * Is a generation faster with its layers in two threads (`overlapped-decoder.ts`)? Its prompt is, from a few chunks on; decoding
+ * is not (1.1 times as long on two threads), since each thread's graphs have half of the threads and wait for the other's.
  */
 export function overlaps(
   { device, dtype, threads = defaultThreads(), recording }: DecoderSettings,
@@ -206,43 +206,37 @@ export async function openOverlappedDecoder(
   { threads = defaultThreads(), capacity = defaultCapacity }: Pick<DecoderSettings, "threads" | "capacity">,
 ): Promise<OverlappedDecoder> {
   const { config } = model;
-  const { numHiddenLayers: layers } = config;
   const weights = await model.weights();
-  const middle = middleOf(pattern);
+  const ranges = rangesInTurn(pattern);
   const settings = (range: LayerRange): LayerSettings => ({
     graph: encodeModel(buildFullModel(config, weights, pattern, range, capacity)),
     name: `${config.name} ${pattern}, layers ${range.from} to ${range.to - 1}`,
     threads: Math.max(1, Math.floor(threads / 2)),
     folder: model.places.folder,
+    passes: passedOn(config, pattern, range),
     caches: generationCaches(config, pattern),
     capacity,
   });
+  const ofThread = (thread: number) => ranges.filter((_, index) => index % 2 === thread);
   await flushDenormals();
-  const upper = new LayerThread(settings({ from: middle, to: layers }));
+  const others = new LayerThread(ofThread(1).map(settings));
   try {
-    const lower = await CachedLayers.open(settings({ from: 0, to: middle }));
-    await upper.opened;
+    const own = await CachedLayers.openAll(ofThread(0).map(settings));
+    await others.opened;
+    const lists = [0, 1].map((thread) =>
+      ofThread(thread)
+        .map(({ from, to }) => (to - from === 1 ? from : `${from} to ${to - 1}`))
+        .join(", "),
+    );
     const lines = [
       ...growingPlan(config, pattern, capacity),
-      `layers 0 to ${middle - 1} in one thread, ${middle} to ${layers - 1} in another, chunk by chunk side by side`,
+      `layers ${lists[0]} in one thread, ${lists[1]} in another, chunks side by side`,
     ];
-    return new OverlappedDecoder(config, pattern, lower, upper, lines);
+    return new OverlappedDecoder(config, pattern, own, others, lines);
   } catch (error) {
-    await upper.end();
+    await others.end();
     throw error;
   }
-}
-
-/** The layer from which on about as much time is spent as before it: a Full one takes twice as long as a Shared one at 4K tokens. */
-function middleOf(pattern: Pattern): number {
-  const costs = [...pattern].map((letter) => (letter === "F" ? 2 : 1));
-  const all = sum(costs);
-  let below = 0;
-  const first = costs.findIndex((cost) => {
-    below += cost;
-    return below >= all / 2;
-  });
-  return Math.min(first + 1, pattern.length - 1);
 }
 
 function growingPlan(config: DsaConfig, pattern: Pattern, capacity: number): string[] {

@@ -1,4 +1,4 @@
-/** A range of layers in a thread of its own, which answers requests in their order. */
+/** Ranges of layers in a thread of their own, which answers requests in their order. */
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { RuntimeFailure } from "../../base/errors.ts";
@@ -6,6 +6,8 @@ import { isFailed, toError } from "../process/replaceable-process.ts";
 import type { HandedTensors, LayerSettings } from "./cached-layers.ts";
 
 export interface LayerRequest {
+  /** Which of the thread's ranges. */
+  range: number;
   start: number;
   inputs: HandedTensors;
 }
@@ -16,14 +18,17 @@ interface Waiting {
 }
 
 export class LayerThread {
-  /** @throws what opening the graph failed with */
+  /** @throws what opening the graphs failed with */
   readonly opened: Promise<unknown>;
   readonly #worker: Worker;
   readonly #waiting: Waiting[] = [];
   #failure: unknown;
 
   /** @param program another one in tests */
-  constructor(settings: LayerSettings, program = fileURLToPath(new URL("./layer-program.js", import.meta.url))) {
+  constructor(
+    settings: readonly LayerSettings[],
+    program = fileURLToPath(new URL("./layer-program.js", import.meta.url)),
+  ) {
     this.#worker = new Worker(program, { workerData: settings });
     this.#worker.on("message", (reply: HandedTensors) => {
       const waiting = this.#waiting.shift();
@@ -34,7 +39,9 @@ export class LayerThread {
     });
     this.#worker.on("error", (error) => this.#fail(error));
     this.#worker.on("exit", (code) =>
-      this.#fail(new RuntimeFailure(`The thread of "${settings.name}" ended (${code})`)),
+      this.#fail(
+        new RuntimeFailure(`The thread of "${settings.map(({ name }) => name).join('", "')}" ended (${code})`),
+      ),
     );
     this.opened = this.#answer();
   }

@@ -1,7 +1,7 @@
 /**
- * Long prompts on two or more cores: the lower half of the layers takes chunk after chunk in this thread, the upper half
- * follows in another. Within one graph many operators run on one thread, whatever the session has; two graphs side by side wait
- * for each other at the first and the last chunk alone. Each half holds its own weights and caches, and nothing is held twice.
+ * Long prompts on two or more cores: ranges of layers take turns in two threads, chunk after chunk. Within one graph many
+ * operators run on one thread, whatever the session has; two graphs side by side wait for each other at the first range of the
+ * first chunk and at the last of the last chunk alone. Each range holds its own weights and caches, and nothing is held twice.
  * Chunks, and with them all bits, are those of `CachedDecoder`.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -11,30 +11,45 @@ import { cachedBytes } from "../../graph/frames/generation-graph.ts";
 import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { Decoder } from "../measurement.ts";
 import { chunksOf } from "../stages/chunks.ts";
-import { type CachedLayers, type HandedTensors, int64s } from "./cached-layers.ts";
+import { type CachedLayers, type HandedTensor, type HandedTensors, int64s } from "./cached-layers.ts";
 import type { LayerThread } from "./layer-thread.ts";
 
-/** Chunks that the upper half may be behind: more would only take memory. */
-const mostWaiting = 4;
+/** A chunk on its way through the ranges. */
+interface Passage {
+  start: number;
+  positions: HandedTensor;
+  /** What the range before the next one hands on. */
+  handed: HandedTensors;
+  /** The range of this thread that takes it next. */
+  range: number;
+  /** Is what that one takes there? */
+  arrived: boolean;
+  /** Settles when it is. */
+  arrival: Promise<void>;
+}
 
 export class OverlappedDecoder implements Decoder {
   readonly pattern: Pattern;
   readonly vocabularySize: number;
   readonly plan: string[];
   readonly #config: DsaConfig;
-  readonly #lower: CachedLayers;
-  readonly #upper: LayerThread;
+  readonly #own: readonly CachedLayers[];
+  readonly #others: LayerThread;
   #position = 0;
   #made = 0;
   #saved = 0;
 
-  constructor(config: DsaConfig, pattern: Pattern, lower: CachedLayers, upper: LayerThread, plan: string[]) {
+  /**
+   * @param own the ranges that run in this thread: the first one, the third, ...
+   * @param others a thread with as many: the second, the fourth, ... to the last one
+   */
+  constructor(config: DsaConfig, pattern: Pattern, own: readonly CachedLayers[], others: LayerThread, plan: string[]) {
     this.pattern = pattern;
     this.vocabularySize = config.vocabSize;
     this.plan = plan;
     this.#config = config;
-    this.#lower = lower;
-    this.#upper = upper;
+    this.#own = own;
+    this.#others = others;
   }
 
   get indexerExecutions(): { made: number; saved: number } {
@@ -48,21 +63,16 @@ export class OverlappedDecoder implements Decoder {
   async prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("The prompt has no tokens");
     const first = this.#position;
-    const waiting: Promise<HandedTensors>[] = [];
-    let answer: HandedTensors = {};
-    for (const { start, end } of chunksOf(this.#config, first, first + ids.length)) {
-      // A run blocks the event loop; between runs a signal can arrive.
-      await nextTurn();
-      if (signal?.aborted) throw new InterruptedError("Interrupted");
-      waiting.push((await this.#begin(ids.slice(start - first, end - first))).answer);
-      if (waiting.length > mostWaiting) await waiting.shift();
-    }
-    for (const chunk of waiting) answer = await chunk;
-    return logitsOf(answer);
+    const chunks = chunksOf(this.#config, first, first + ids.length);
+    return await this.#pass(
+      chunks.map(({ start, end }) => passage(start, ids.slice(start - first, end - first))),
+      first + ids.length,
+      signal,
+    );
   }
 
   async decode(id: number): Promise<Float32Array> {
-    return logitsOf(await (await this.#begin([id])).answer);
+    return await this.#pass([passage(this.#position, [id])], this.#position + 1);
   }
 
   /** Forgets the tokens from `position` on: what is written next takes their place. */
@@ -71,25 +81,71 @@ export class OverlappedDecoder implements Decoder {
   }
 
   async release(): Promise<void> {
-    await this.#lower.release();
-    await this.#upper.end();
+    for (const range of this.#own) await range.release();
+    await this.#others.end();
   }
 
-  /** Runs the next tokens through the lower half and hands them to the upper one. */
-  async #begin(ids: readonly number[]): Promise<{ answer: Promise<HandedTensors> }> {
-    const start = this.#position;
-    const positions = int64s(ids.map((_, row) => start + row));
-    const handed = await this.#lower.run(start, { input_ids: int64s(ids), position_ids: positions });
-    this.#position += ids.length;
-    // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
-    if (this.#position > this.#config.indexTopk) {
-      const full = fullLayers(this.pattern).length;
-      this.#made += full;
-      this.#saved += this.#config.numHiddenLayers - full;
+  /** Runs chunks through all ranges, up to position `end`. @returns the logits after the last one */
+  async #pass(chunks: readonly Passage[], end: number, signal?: AbortSignal): Promise<Float32Array> {
+    for (;;) {
+      // A run blocks the event loop; between runs a signal and what the other thread has done can arrive.
+      await nextTurn();
+      if (signal?.aborted) throw new InterruptedError("Interrupted");
+      const chunk = this.#next(chunks);
+      const range = this.#own[chunk?.range ?? -1];
+      if (chunk !== undefined && range !== undefined) {
+        const inputs = { ...chunk.handed, position_ids: chunk.positions };
+        this.#handOn(chunk, await range.run(chunk.start, inputs));
+        continue;
+      }
+      const away = chunks.filter(({ arrived }) => !arrived);
+      if (away.length === 0) break;
+      await Promise.race(away.map(({ arrival }) => arrival));
     }
-    const inputs = { ...handed, position_ids: positions, logits_to_keep: int64s([1]) };
-    return { answer: this.#upper.ask({ start, inputs }) };
+    for (const { start, positions } of chunks) this.#count(start + (positions.dims[0] ?? 0));
+    this.#position = end;
+    return logitsOf(chunks.at(-1)?.handed ?? {});
   }
+
+  /**
+   * The chunk to run next in this thread. Each range takes chunks in their order; of several the one that is earliest in ranges
+   * and chunks together, so that what has the longest way to go is not left for the end.
+   */
+  #next(chunks: readonly Passage[]): Passage | undefined {
+    const ready = chunks.flatMap((chunk, index) => {
+      const open = chunk.arrived && chunk.range < this.#own.length;
+      return open && (chunks[index - 1]?.range ?? chunk.range + 1) > chunk.range
+        ? [{ chunk, place: 2 * chunk.range + index }]
+        : [];
+    });
+    return ready.sort((a, b) => a.place - b.place)[0]?.chunk;
+  }
+
+  /** Gives a chunk to the other thread's next range. */
+  #handOn(chunk: Passage, handed: HandedTensors): void {
+    const inputs = { ...handed, position_ids: chunk.positions, logits_to_keep: int64s([1]) };
+    chunk.arrived = false;
+    chunk.arrival = this.#others.ask({ range: chunk.range, start: chunk.start, inputs }).then((outputs) => {
+      chunk.handed = outputs;
+      chunk.arrived = true;
+    });
+    // Whoever waits for it hears of a failure; until then nobody may.
+    chunk.arrival.catch(() => undefined);
+    chunk.range++;
+  }
+
+  #count(end: number): void {
+    // With no more keys than index_topk there is nothing to select, and nothing that a Shared layer could save.
+    if (end <= this.#config.indexTopk) return;
+    const full = fullLayers(this.pattern).length;
+    this.#made += full;
+    this.#saved += this.#config.numHiddenLayers - full;
+  }
+}
+
+function passage(start: number, ids: readonly number[]): Passage {
+  const positions = int64s(ids.map((_, row) => start + row));
+  return { start, positions, handed: { input_ids: int64s(ids) }, range: 0, arrived: true, arrival: Promise.resolve() };
 }
 
 function logitsOf({ logits }: HandedTensors): Float32Array {
