@@ -126,7 +126,7 @@ async function measureWith(early: EarlyStart, path: string, flags: LossFlags, te
       for (const line of evaluator.plan) terminal.detail(line);
       const { measurement, warmUpSeconds } = await measurePasses(evaluator, pattern, {
         ...{ count: set.windows.length, signal: terminal.signal, terminal },
-        warmsUp: placeName(place) !== "cpu",
+        warmsUp: placeName(place) !== "cpu" && evaluator.isWarm !== true,
         ...(recording === undefined ? {} : { onWarm: () => recording.leaveOutWarmUp() }),
       });
       const timing = { loadSeconds, warmUpSeconds };

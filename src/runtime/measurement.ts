@@ -109,6 +109,8 @@ export interface PatternEvaluator {
   evaluate(pattern: Pattern, options?: EvaluateOptions): Promise<Measurement>;
   /** Windows that one run or one pass over the layers computes: blocks of consecutive indices, a multiple of it long, leave nobody idle. */
   readonly sideBySide: number;
+  /** Its first runs are as fast as any; undefined where that is not known. */
+  readonly isWarm?: boolean;
   /** The memory plan, one line for each part, for `--verbose`. */
   readonly plan: string[];
   release(): Promise<void>;

@@ -19,6 +19,8 @@ const { foreseeLosses, openLossEvaluator }: typeof import("../../src/runtime/los
 let model: ModelFolder;
 let folder: string;
 let early: EarlyProcesses;
+/** Of the evaluators in turn. */
+let warm: (boolean | undefined)[];
 
 /** The frame of GPUs, on the CPU. */
 const settings: LossSettings = { devices: ["cpu", "cpu"], dtype: "float16", threads: 2, stateBytes: 2 ** 24 };
@@ -28,6 +30,7 @@ beforeAll(async () => {
   model = await openModel(tinyModel);
 });
 beforeEach(() => {
+  warm = [];
   folder = mkdtempSync(join(tmpdir(), "indexcache-early-"));
   writeFileSync(
     join(folder, "child.mjs"),
@@ -62,6 +65,7 @@ async function losses(
 ): Promise<Measurement["sequences"][]> {
   const evaluator = await openLossEvaluator(model, windows, { ...settings, ...more } as LossSettings);
   try {
+    warm.push(evaluator.isWarm);
     const found: Measurement["sequences"][] = [];
     for (const pattern of patterns) found.push((await evaluator.evaluate(pattern, { base: patterns[0] })).sequences);
     return found;
@@ -84,6 +88,7 @@ test.each(["nll", "kl"] as const)(
     await foreseeLosses(model, [48, 48, 48, 48, 48], { ...settings, objective, early });
     expect(await losses(windows, { objective, early })).toEqual(wanted);
     expect(sessions()).toEqual([1, 1]);
+    expect(warm).toEqual([false, true]);
   },
 );
 
@@ -93,6 +98,7 @@ test("other windows than were foreseen are opened as they are", async () => {
   await foreseeLosses(model, [48, 48, 48, 48, 48], { ...settings, early });
   expect(await losses(windows, { early })).toEqual(wanted);
   expect(sessions()).toEqual([2, 2]);
+  expect(warm).toEqual([false, false]);
 });
 
 test("what fails early is not told, and who dies early or was used before is started anew", async () => {

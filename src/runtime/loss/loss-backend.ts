@@ -20,6 +20,8 @@ export abstract class SequenceLosses {
   /** How many patterns one call may ask for: many where layers are loaded in turn, each then once for all of them. */
   abstract readonly patternsAtOnce: number;
   abstract readonly plan: string[];
+  /** What it computes with has run already, on other sequences: its first runs are as fast as any. */
+  readonly isWarm: boolean = false;
   /** Evaluates as many of the patterns, from the first one on, as there is room for: at least one. */
   abstract evaluateAll(requests: readonly PatternRequest[], options?: TogetherOptions): Promise<SequenceResults[]>;
   abstract release(): Promise<void>;

@@ -180,6 +180,10 @@ class LossEvaluator implements PatternEvaluator {
     return this.#losses.plan;
   }
 
+  get isWarm(): boolean {
+    return this.#losses.isWarm;
+  }
+
   get sideBySide(): number {
     return this.#losses.sideBySide;
   }

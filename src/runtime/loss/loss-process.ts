@@ -16,7 +16,7 @@ async function answer(request: LossRequest): Promise<LossReply> {
     const earlier = losses;
     losses = undefined;
     losses = await openLosses(model, request.windows, request.settings, earlier);
-    return { kind: "opened", plan: losses.plan, sideBySide: losses.sideBySide };
+    return { kind: "opened", plan: losses.plan, sideBySide: losses.sideBySide, isWarm: losses.isWarm };
   }
   if (losses === undefined) throw new Error("asked for a loss before the model was opened");
   return { kind: "evaluated", results: await losses.evaluateAll(request.requests, request.options) };

@@ -37,7 +37,7 @@ export type LossRequest =
 
 /** Child to parent, one for each request. */
 export type LossReply =
-  | { kind: "opened"; plan: string[]; sideBySide: number }
+  | { kind: "opened"; plan: string[]; sideBySide: number; isWarm: boolean }
   | { kind: "evaluated"; results: SequenceResults[] }
   | FailedReply;
 
@@ -65,6 +65,7 @@ const largeBlock = 2 ** 18;
 export class ParallelLosses extends SequenceLosses {
   readonly plan: string[];
   readonly sideBySide: number;
+  override readonly isWarm: boolean;
   readonly patternsAtOnce: number;
   readonly #workers: readonly ReplaceableProcess<Opened>[];
   readonly #windows: number;
@@ -72,12 +73,18 @@ export class ParallelLosses extends SequenceLosses {
   private constructor(
     workers: readonly ReplaceableProcess<Opened>[],
     windows: number,
-    { sideBySide, plan, patternsAtOnce }: Pick<SequenceLosses, "sideBySide" | "plan" | "patternsAtOnce">,
+    {
+      sideBySide,
+      plan,
+      patternsAtOnce,
+      isWarm,
+    }: Pick<SequenceLosses, "sideBySide" | "plan" | "patternsAtOnce" | "isWarm">,
   ) {
     super();
     this.#workers = workers;
     this.#windows = windows;
     this.sideBySide = sideBySide;
+    this.isWarm = isWarm;
     this.patternsAtOnce = patternsAtOnce;
     this.plan = plan;
   }
@@ -107,6 +114,7 @@ export class ParallelLosses extends SequenceLosses {
     const devices = shares.map(({ device }) => device);
     return new ParallelLosses(workers, windows.length, {
       sideBySide: count * Math.max(...opened.map(({ sideBySide }) => sideBySide)),
+      isWarm: opened.every(({ isWarm }) => isWarm),
       patternsAtOnce: inParts ? Number.POSITIVE_INFINITY : 1,
       plan: joinPlans(devices, plans, threadsOfEach(settings.threads, count), settings.devices.length - count),
     });

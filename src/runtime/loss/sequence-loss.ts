@@ -51,6 +51,8 @@ interface Opened {
   session: OnnxSession;
   /** Says which graph the session is of, and how it was opened. */
   form: string;
+  /** It has run on sequences that were foreseen. */
+  hasRun: boolean;
   shape: SequenceShape;
   settings: SequenceGraphSettings;
   numbers: readonly number[];
@@ -62,6 +64,7 @@ interface Opened {
 
 export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
   readonly plan: string[];
+  override readonly isWarm: boolean;
   protected readonly inParts = false;
   readonly #opened: Opened;
   readonly #batches: BatchGroups;
@@ -73,6 +76,7 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
     this.#opened = opened;
     this.#batches = batches;
     this.plan = plan;
+    this.isWarm = opened.hasRun;
   }
 
   static async open(
@@ -156,7 +160,16 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
       graphSettings.top === undefined ? undefined : new ReferenceDistributions(settings.stateBytes - kept);
     const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
     const groups = new BatchGroups(windows, shape, settings.scoredFrom, boundaries);
-    const opened = { session, form, shape, settings: graphSettings, numbers, mostStates, reference };
+    const opened = {
+      session,
+      form,
+      hasRun: foreseen !== undefined,
+      shape,
+      settings: graphSettings,
+      numbers,
+      mostStates,
+      reference,
+    };
     return new BatchedLosses(config, windows.length, groups, opened, lines);
   }
 
