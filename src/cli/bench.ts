@@ -32,7 +32,6 @@ import { formatBytes, formatCount, formatDuration } from "../report/quantities.t
 import { cacheForm } from "../runtime/device/frame-choice.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
-import type { Dtype } from "../runtime/measurement.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { parseRetain } from "../search/retain.ts";
 import { beginToOpen, choosePattern, openDevice, requireIndexers, toolRecord } from "./arguments/inputs.ts";
@@ -42,6 +41,7 @@ import {
   addDtypeOption,
   addOutputOptions,
   type DeviceFlags,
+  type DtypeFlags,
   demoModel,
   layerCount,
   type OutputFlags,
@@ -56,7 +56,7 @@ import { Countdown } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
+interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, DtypeFlags, OutputFlags {
   config?: string;
   randomWeights?: boolean;
   seed: number;
@@ -70,7 +70,6 @@ interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, OutputFlags {
   clock: ClockName;
   latency?: string;
   output?: string;
-  dtype: Dtype;
 }
 
 const anyValue = z.unknown();
@@ -136,12 +135,12 @@ export function addBenchCommand(program: Command): void {
 
 async function bench(path: string | undefined, flags: BenchFlags, terminal: Terminal): Promise<void> {
   requireSensibleFlags(path, flags);
-  for (const file of [flags.output, flags.latency]) if (file !== undefined) await requireWritable(file);
-  const named = beginToOpen(flags, terminal);
+  for (const file of [flags.output, flags.latency]) await requireWritable(file);
+  const opening = beginToOpen(flags, terminal);
   if (flags.config === undefined) {
     const lookFirst = (model: ModelFolder) => choosePatterns(model, flags);
     const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal);
-    await timePatterns(model, named, null, flags, terminal);
+    await timePatterns(model, model.found, opening, null, flags, terminal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);
@@ -153,8 +152,9 @@ async function bench(path: string | undefined, flags: BenchFlags, terminal: Term
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
     await writeRandomCheckpoint(folder, reduced, flags.seed, terminal.signal);
     const model = await openModel(folder);
-    const called = { ...model, config: { ...model.config, name: reduced.config.name } };
-    await timePatterns(called, named, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal);
+    const named = { ...model, config: { ...model.config, name: reduced.config.name } };
+    const patterns = await choosePatterns(named, flags);
+    await timePatterns(named, patterns, opening, { seed: flags.seed, reduced: reduced.reduced }, flags, terminal);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -165,12 +165,12 @@ const chunkRows = 512;
 
 async function timePatterns(
   model: ModelFolder,
-  named: ReturnType<typeof beginToOpen>,
+  patterns: readonly NamedPattern[],
+  opening: ReturnType<typeof beginToOpen>,
   random: BenchFile["model"]["random_weights"],
   flags: BenchFlags,
   terminal: Terminal,
 ): Promise<void> {
-  const patterns = await choosePatterns(model, flags);
   // Beside the patterns the graph without indexers.
   const timed = (patterns.length + 1) * flags.repeats;
   const most = flags.sampleChunks === undefined ? Number.POSITIVE_INFINITY : flags.sampleChunks * chunkRows;
@@ -178,7 +178,7 @@ async function timePatterns(
     passed: timed * sum(flags.contexts.map((context) => Math.min(context, most))),
     decoded: timed * flags.decodeTokens * flags.contexts.length,
   });
-  const { device, threads = defaultThreads() } = await (named ??
+  const { device, threads = defaultThreads() } = await (opening ??
     openDevice(flags, terminal, { work: { model, amount } }));
   const form = cacheForm(device, flags.dtype);
   const file = await benchFile(model, random, patterns, flags, { device, threads });

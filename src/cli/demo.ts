@@ -3,7 +3,6 @@ import { spawn } from "node:child_process";
 import process from "node:process";
 import type { Command } from "commander";
 import { type ExitCode, IndexCacheError, InterruptedError } from "../base/errors.ts";
-import { quoteWord } from "../base/shell.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
 import type { EvalItem, Suite } from "../eval/item.ts";
 import { openPromptAssembly } from "../eval/prompt-assembly.ts";
@@ -18,7 +17,7 @@ import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { choosePattern, openCalibrationSet } from "./arguments/inputs.ts";
 import { openModelToRun } from "./arguments/opening.ts";
 import { addOutputOptions, demoModel, heldOutText, type OutputFlags } from "./arguments/options.ts";
-import { programWords } from "./console/interruption.ts";
+import { proposedCommand } from "./console/next-command.ts";
 import { Countdown, whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
@@ -198,12 +197,11 @@ async function measureLosses(
 }
 
 function nextCommands(searched: string): string[] {
-  const program = programWords(process.argv).map(quoteWord).join(" ");
   return [
     "",
     "Next: more questions, what an engine takes, and your own model:",
-    `  ${program} eval -p ${quoteWord(searched)} --samples 50 -o eval.json`,
-    `  ${program} pattern ${quoteWord(searched)} --for vllm`,
-    `  ${program} search ./your-checkpoint -c text.jsonl --retain 1/2,1/4 -o p.json`,
+    `  ${proposedCommand(["eval", "-p", searched, "--samples", "50", "-o", "eval.json"])}`,
+    `  ${proposedCommand(["pattern", searched, "--for", "vllm"])}`,
+    `  ${proposedCommand(["search", "./your-checkpoint", "-c", "text.jsonl", "--retain", "1/2,1/4", "-o", "p.json"])}`,
   ];
 }

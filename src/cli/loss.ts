@@ -6,20 +6,14 @@ import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
 import { EarlyStart, foreseenLengths } from "./arguments/early.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
-import { addMemoryOption, type MemoryFlags, openModelForLosses } from "./arguments/memory.ts";
-import { addModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { addLossPlaceOptions, type LossPlaceFlags, openModelForLosses } from "./arguments/memory.ts";
+import { addModelToRun } from "./arguments/opening.ts";
 import {
-  addDeviceOptions,
-  addDtypeOption,
   addOutputOptions,
   addPatternOptions,
-  addWorkersOptions,
-  type DeviceFlags,
-  type DtypeFlags,
   demoModel,
   type OutputFlags,
   type PatternFlags,
-  type WorkerFlags,
 } from "./arguments/options.ts";
 import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
 import { measurePasses } from "./console/loss-passes.ts";
@@ -29,16 +23,7 @@ import { addWork } from "./console/work.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
 import { addServerOptions, modelPath, type ServerFlags } from "./live/server-options.ts";
 
-type LossFlags = PatternFlags &
-  VerifyFlags &
-  MixFlags &
-  DeviceFlags &
-  DtypeFlags &
-  WorkerFlags &
-  MemoryFlags &
-  ProfileFlags &
-  ServerFlags &
-  OutputFlags;
+type LossFlags = PatternFlags & MixFlags & LossPlaceFlags & ProfileFlags & ServerFlags & OutputFlags;
 
 const help = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first; with --server over
@@ -64,10 +49,7 @@ export function addLossCommand(program: Command): void {
       "answer",
     ]),
   );
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  addWorkersOptions(command);
-  addMemoryOption(command);
+  addLossPlaceOptions(command);
   addProfileOption(command);
   addServerOptions(command);
   addOutputOptions(command);
@@ -98,7 +80,7 @@ async function measureWith(early: EarlyStart, path: string, flags: LossFlags, te
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
   await early.foreseeLosses(model, await foreseenLengths(model, flags));
-  const pattern = await choosePattern(model, flags);
+  const pattern = model.found;
   const set = await openCalibrationMix(model, flags, terminal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
     terminal.warn("--profile computes in one process: --workers is ignored");

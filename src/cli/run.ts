@@ -90,7 +90,7 @@ async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promi
   const named = beginToOpen(flags, terminal);
   const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
   const model = await openModelToRun(path, { ...flags, lookFirst }, terminal);
-  const pattern = await choosePattern(model, flags);
+  const pattern = model.found;
   // A prompt of ids does without a tokenizer; text and stop strings do not.
   const tokenizer =
     "text" in prompt || flags.stop.length > 0

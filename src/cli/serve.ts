@@ -1,7 +1,7 @@
 /** `indexcache serve`: the model behind the OpenAI API. */
 import { type Command, Option } from "commander";
 import { InterruptedError, UsageError } from "../base/errors.ts";
-import { isPublished, readAnyPatternFile } from "../formats/published-pattern.ts";
+import { isPublished } from "../formats/published-pattern.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
@@ -24,7 +24,8 @@ import {
 import { reportFailure } from "./console/failure.ts";
 import type { Terminal, Verbosity } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
-import { patternOfSize, splitRetain } from "./pattern/pattern-of-size.ts";
+import { patternOfSize } from "./pattern/pattern-of-size.ts";
+import { readNamedPattern } from "./pattern/shelf.ts";
 
 interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
   host: string;
@@ -145,8 +146,7 @@ function isLoopback(host: string): boolean {
 /** The sizes of a pattern file, by which requests may ask for them. */
 async function patternsOfFile(text: string): Promise<{ named: ServedPattern[]; ofSize?: (retain: string) => Pattern }> {
   if (looksLikePattern(text)) return { named: [] };
-  const { path } = splitRetain(text);
-  const file = await readAnyPatternFile(path);
+  const { path, file } = await readNamedPattern(text);
   if (isPublished(file)) return { named: [] };
   const found = (file.patterns ?? [file]).map(({ index_topk_pattern: letters }) => parsePattern(letters, path));
   return {

@@ -2,10 +2,10 @@
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { DistilledManifest } from "../formats/distilled-manifest.ts";
 import type { Inspection } from "../graph/exported/inspect.ts";
-import { fullLayers, parsePattern } from "../pattern/pattern.ts";
+import { countFull } from "../pattern/pattern.ts";
 import type { WeightNeeds } from "../runtime/loss/weight-needs.ts";
 import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
-import { formatFields } from "./text-table.ts";
+import { type Field, formatFields } from "./text-table.ts";
 
 /** Of a model without weights. */
 export interface ConfigInspection {
@@ -24,14 +24,9 @@ export function describeConfig(config: DsaConfig): Omit<ConfigInspection, "param
 }
 
 export function formatConfigInspection(model: ConfigInspection, known: readonly string[], columns?: number): string {
-  const full = fullLayers(parsePattern(model.indexerLayers)).length;
   return formatFields(
     [
-      ["Model", `${model.name} (${model.architecture}, config.json alone)`],
-      ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
-      ["Layers", `${model.layers}, of which ${full} run an indexer`],
-      ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
-      knownField(known),
+      ...modelFields(model, "config.json alone", known),
       ["Indexer", `selects ${formatCount(model.indexTopk)} tokens`],
       ["Weights", `${formatBytes(model.losses.stored)}, estimated: ${storedWords}`],
       ["Loaded", `${formatBytes(model.losses.loaded)} (fp32, experts twice)`],
@@ -43,13 +38,20 @@ export function formatConfigInspection(model: ConfigInspection, known: readonly 
 
 const storedWords = "FP8 matrices where config.json says so, else BF16";
 
-/** Patterns of the package for this model; `indexcache pattern --list` says more of them. */
-function knownField(known: readonly string[]): readonly [string, string | undefined] {
-  return ["Known patterns", known.length === 0 ? undefined : known.join(", ")];
+/** @param known patterns of the package for this model; `indexcache pattern --list` says more of them */
+function modelFields(model: Omit<ConfigInspection, "losses">, kind: string, known: readonly string[]): Field[] {
+  const full = countFull(model.indexerLayers);
+  return [
+    ["Model", `${model.name} (${model.architecture}, ${kind})`],
+    ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
+    ["Layers", `${model.layers}, of which ${full} run an indexer`],
+    ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
+    ["Known patterns", known.length > 0 && known.join(", ")],
+  ];
 }
 
 /** What `loss` and `search` need. */
-function lossFields({ largestLayer, whole, least }: WeightNeeds): (readonly [string, string])[] {
+function lossFields({ largestLayer, whole, least }: WeightNeeds): Field[] {
   return [
     ["Largest layer", `${formatBytes(largestLayer.stored)} stored, ${formatBytes(largestLayer.loaded)} loaded`],
     [
@@ -64,14 +66,9 @@ export function formatInspection(
   columns?: number,
 ): string {
   const { experts, cacheBytesPerToken, weightBytes } = model;
-  const full = fullLayers(model.indexerLayers).length;
   return formatFields(
     [
-      ["Model", `${model.name} (${model.architecture}, ${model.kind})`],
-      ["Parameters", `${formatMagnitude(model.parameters)} (${formatCount(model.parameters)})`],
-      ["Layers", `${model.layers}, of which ${full} run an indexer`],
-      ["Own pattern", full === model.layers ? "every layer Full" : model.indexerLayers],
-      knownField(model.knownPatterns),
+      ...modelFields(model, model.kind, model.knownPatterns),
       [
         "Not used",
         model.leftoverIndexers.length > 0 &&

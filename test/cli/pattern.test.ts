@@ -297,6 +297,9 @@ test("a text of dollar signs on stdin is no defect", async () => {
 
 test.each([
   [["pattern"], "PATTERN is missing"],
+  [["pattern", "-p", "FFSF"], "the pattern is an argument\nhint: leave out -p: indexcache pattern PATTERN"],
+  [["pattern", "apply", demoModel, "-o", "new", "-p", "uniform:4"], "the pattern is an argument"],
+  [["pattern", "uniform:99", "--layers", "12"], '"uniform:99" asks for every 99th layer, and there are only 12'],
   [["pattern", "FFSF", "--list"], "--list takes no pattern"],
   [["pattern", "ffsf"], 'has "f" at layer 0'],
   [["pattern", "FFSX", "--layers", "4"], 'has "X" at layer 3'],

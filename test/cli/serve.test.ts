@@ -54,6 +54,12 @@ describe("serving", () => {
     await expect(fetch(`${url}/health`)).rejects.toThrow();
   });
 
+  test("takes a pattern of the package by its name, and requests the other sizes of its file", async () => {
+    const { url, stderr } = await start("-p", "indexcache/demo/quarter@1/4");
+    expect(stderr()).toMatch(/serving demo, pattern F[FS]{11} \(3\/12 Full\)/);
+    expect((await post(`${url}/v1/completions`, { model: "demo@1/2", prompt: "The", max_tokens: 1 })).status).toBe(200);
+  });
+
   test("a client that goes away in its body leaves no word in the log", async () => {
     const { url, child, stderr } = await start();
     const { hostname, port } = new URL(url);

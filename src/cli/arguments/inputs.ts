@@ -10,7 +10,7 @@ import { type CalibrationSet, loadCalibrationSet } from "../../calibration/calib
 import { type ChatMessage, Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import { type ModelIdentityRecord, requireSameModel } from "../../formats/pattern-file.ts";
-import { isPublished, readAnyPatternFile, requireSameShape } from "../../formats/published-pattern.ts";
+import { isPublished, requireSameShape } from "../../formats/published-pattern.ts";
 import type { ModelDescription, ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/pattern.ts";
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
@@ -24,8 +24,8 @@ import { runtimeName } from "../../runtime/session/runtime-name.ts";
 import { recordedCommand } from "../console/interruption.ts";
 import { PacedNotes } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { patternOfSize, splitRetain } from "../pattern/pattern-of-size.ts";
-import { patternPath } from "../pattern/shelf.ts";
+import { patternOfSize } from "../pattern/pattern-of-size.ts";
+import { readNamedPattern } from "../pattern/shelf.ts";
 import {
   type CalibrationFlags,
   type DeviceFlags,
@@ -51,9 +51,7 @@ export async function choosePattern(model: ModelDescription, { pattern, offset }
   // Mistyped letters are no file name: say what is wrong with them.
   const isMistyped = pattern.length > 1 && looksLikeLetters(pattern) && !(await isThere(pattern));
   if (looksLikePattern(pattern) || isMistyped) return resolve(pattern, "--pattern");
-  const { path: named, retain } = splitRetain(pattern);
-  const path = await patternPath(named);
-  const file = await readAnyPatternFile(path);
+  const { path, retain, file } = await readNamedPattern(pattern);
   const identity = await identityRecord(model);
   if (isPublished(file)) requireSameShape(file, identity, path);
   else requireSameModel(file, identity, path);

@@ -1,33 +1,39 @@
-/** `--memory`, and whether a model is loaded whole or its layers in turn. */
+/** Where and how losses are computed, and whether a model is loaded whole for them or its layers in turn. */
 import { type Command, InvalidArgumentError } from "commander";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { formatBytes } from "../../report/quantities.ts";
 import { availableMemory } from "../../runtime/device/host-memory.ts";
 import { hasRoomOnGpu, requireRoom } from "../../runtime/device/model-memory.ts";
 import { leastBytes, partsRoom, sizesOf, wholeBytes } from "../../runtime/loss/weight-room.ts";
-import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
+import type { Device } from "../../runtime/measurement.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { openModelToRun, type VerifyFlags } from "./opening.ts";
+import { type FirstLook, type OpenedModel, openModelToRun, type VerifyFlags } from "./opening.ts";
+import {
+  addDeviceOptions,
+  addDtypeOption,
+  addWorkersOptions,
+  type DeviceFlags,
+  type DtypeFlags,
+  type WorkerFlags,
+} from "./options.ts";
 
-export interface MemoryFlags {
+export interface LossPlaceFlags extends VerifyFlags, DeviceFlags, DtypeFlags, WorkerFlags {
   /** Bytes. */
   memory?: number;
 }
 
-export function addMemoryOption(command: Command): Command {
-  return command.option(
+export function addLossPlaceOptions(command: Command): Command {
+  addDeviceOptions(command);
+  addDtypeOption(command);
+  return addWorkersOptions(command).option(
     "--memory <size>",
     "what weights and states may take on the CPU: 8GiB (default: what is free). A larger model's layers are loaded in turn, with the same losses; on a GPU, what states may take of the host's memory",
     byteSize,
   );
 }
 
-interface PlacedFlags extends MemoryFlags, VerifyFlags {
-  device: Device;
-  devices?: DeviceList;
-  dtype: Dtype;
+interface PlacedFlags<T> extends LossPlaceFlags, FirstLook<T> {
   sequenceLength?: number;
-  lookFirst?: (model: ModelFolder) => Promise<unknown>;
 }
 
 /**
@@ -35,11 +41,11 @@ interface PlacedFlags extends MemoryFlags, VerifyFlags {
  * @returns the model, and the device to compute on: the CPU where layers are loaded in turn
  * @throws as `openModelToRun` does
  */
-export async function openModelForLosses(
+export async function openModelForLosses<T>(
   text: string,
-  flags: PlacedFlags,
+  flags: PlacedFlags<T>,
   terminal: Terminal,
-): Promise<{ model: ModelFolder; device: Device }> {
+): Promise<{ model: OpenedModel<T>; device: Device }> {
   let { device } = flags;
   const lookForRoom = async (model: ModelFolder): Promise<void> => {
     device = await placeLosses(model, flags, terminal);
@@ -53,7 +59,7 @@ const someTokens = 1024;
 
 async function placeLosses(
   model: ModelFolder,
-  { device, devices, dtype, memory = availableMemory(), sequenceLength = someTokens }: PlacedFlags,
+  { device, devices, dtype, memory = availableMemory(), sequenceLength = someTokens }: PlacedFlags<unknown>,
   terminal: Terminal,
 ): Promise<Device> {
   const onCpu = devices === undefined && (device === "cpu" || device === "auto") && dtype === "float32";

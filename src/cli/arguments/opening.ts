@@ -16,14 +16,22 @@ export interface VerifyFlags {
   verify: boolean;
 }
 
-interface OpeningFlags extends VerifyFlags {
+export interface FirstLook<T> {
+  /** Refuses what else was given and does not fit the model, before its weights are read, which can take a minute. */
+  lookFirst?: (model: ModelFolder) => Promise<T>;
+}
+
+export interface OpenedModel<T> extends ModelFolder {
+  /** What the first look has found. */
+  found: T;
+}
+
+interface OpeningFlags<T> extends VerifyFlags, FirstLook<T> {
   device: Device;
   devices?: DeviceList;
   dtype?: Dtype;
   /** Of a command that need not load the whole model: looks for room in its own way, once the model is open. */
   lookForRoom?: (model: ModelFolder) => Promise<void>;
-  /** Refuses what else was given and does not fit the model, before its weights are read, which can take a minute. */
-  lookFirst?: (model: ModelFolder) => Promise<unknown>;
 }
 
 /** MODEL of a command that computes with it. */
@@ -38,18 +46,18 @@ export function addModelToRun(command: Command): Command {
  * @throws InputError where it is no model, one that ONNX Runtime refuses to load, or not the one that was exported
  * @throws RuntimeFailure where there is no memory for it
  */
-export async function openModelToRun(
+export async function openModelToRun<T>(
   text: string,
-  { verify, device, devices, dtype = "float32", lookForRoom, lookFirst }: OpeningFlags,
+  { verify, device, devices, dtype = "float32", lookForRoom, lookFirst }: OpeningFlags<T>,
   terminal: Terminal,
-): Promise<ModelFolder> {
+): Promise<OpenedModel<T>> {
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
   for (const note of model.notes) terminal.warn(note);
   if (lookForRoom === undefined) {
     await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
   } else await lookForRoom(model);
-  await lookFirst?.(model);
+  const found = (await lookFirst?.(model)) as T;
   const progress = new ByteCount(terminal, "checking weights");
   const hashing = { signal: terminal.signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
   // An export has looked at them already.
@@ -61,6 +69,7 @@ export async function openModelToRun(
   let identity: ReturnType<ModelFolder["identity"]> | undefined;
   return {
     ...model,
+    found,
     identity() {
       identity ??= model.identity({
         signal: terminal.signal,

@@ -4,6 +4,7 @@ import { homedir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 import { mayNameFiles, namesFiles, type Setting, type SettingValue } from "./settings-table.ts";
@@ -58,6 +59,27 @@ export async function readConfig(path: string): Promise<ConfigFile> {
     sections.set(name, result.data);
   }
   return { path, sections };
+}
+
+/** @throws InputError for a section that is no command's */
+export function requireSections({ path, sections }: ConfigFile, isCommand: (name: string) => boolean): void {
+  const stray = [...sections.keys()].find((name) => name !== COMMON && !isCommand(name));
+  if (stray === undefined) return;
+  throw new InputError(`Config file "${path}": ${quoted(stray)} is no command`, { hint: configHint });
+}
+
+/**
+ * @param known keys of all commands
+ * @throws InputError for a common value that no command has
+ */
+export function requireCommonKeys(
+  { path, sections }: ConfigFile,
+  known: ReadonlySet<string>,
+  hint: string = configHint,
+): void {
+  const stray = Object.keys(sections.get(COMMON) ?? {}).find((key) => !known.has(key));
+  if (stray === undefined) return;
+  throw new InputError(`Config file "${path}": "${COMMON}" has ${quoted(stray)}, no option of any command`, { hint });
 }
 
 /** A value of the file, with the files that it names seen from here instead of from there. */

@@ -2,12 +2,12 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { z } from "zod";
-import { InputError, UsageError } from "../../base/errors.ts";
+import { UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { formatTable, left } from "../../report/text-table.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import { COMMON, CONFIG_NAME, type ConfigFile, configHint } from "./config-file.ts";
+import { COMMON, CONFIG_NAME, type ConfigFile, requireCommonKeys, requireSections } from "./config-file.ts";
 import { chosenConfig } from "./configured.ts";
 import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
 import { settingsOf } from "./settings-table.ts";
@@ -80,20 +80,9 @@ const anyValue = z.union([z.string(), z.number(), z.boolean(), z.array(z.union([
 /** @throws InputError for anything that no command would take */
 function checkWhole(config: ConfigFile, all: Command): void {
   const commands = commandsOf(all);
-  const sections = new Map(commands.map((command) => [sectionOf(command), command]));
-  for (const name of config.sections.keys()) {
-    if (name !== COMMON && !sections.has(name)) {
-      throw new InputError(`Config file "${config.path}": ${quoted(name)} is no command`, { hint: configHint });
-    }
-  }
-  const known = new Set(commands.flatMap((command) => settingsOf(command).map(({ key }) => key)));
-  for (const key of Object.keys(config.sections.get(COMMON) ?? {})) {
-    if (!known.has(key)) {
-      throw new InputError(`Config file "${config.path}": "${COMMON}" has ${quoted(key)}, no option of any command`, {
-        hint: configHint,
-      });
-    }
-  }
+  const names = new Set(commands.map(sectionOf));
+  requireSections(config, (name) => names.has(name));
+  requireCommonKeys(config, new Set(commands.flatMap((command) => settingsOf(command).map(({ key }) => key))));
   for (const command of commands) settingsFor(command, config, {});
 }
 

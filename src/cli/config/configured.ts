@@ -1,11 +1,18 @@
 /** A program whose commands take values from the config file and the environment. */
 import process from "node:process";
 import type { Command } from "commander";
-import { InputError, UsageError } from "../../base/errors.ts";
-import { quoted } from "../../base/quoted.ts";
+import { UsageError } from "../../base/errors.ts";
 import { recordSettings } from "../console/interruption.ts";
 import { Terminal } from "../console/terminal.ts";
-import { COMMON, type ConfigFile, configHint, findConfig, readConfig } from "./config-file.ts";
+import {
+  COMMON,
+  type ConfigFile,
+  configHint,
+  findConfig,
+  readConfig,
+  requireCommonKeys,
+  requireSections,
+} from "./config-file.ts";
 import { applySettings, sectionOf, settingsFor, settingsInForce, wordsInForce } from "./settings.ts";
 import { settingsOf } from "./settings-table.ts";
 
@@ -63,18 +70,11 @@ async function requireKnown(
   names: readonly string[],
   buildAll: () => Promise<Command>,
 ): Promise<void> {
-  for (const name of file.sections.keys()) {
-    if (name === COMMON || names.includes(name.split(" ")[0] ?? "")) continue;
-    throw new InputError(`Config file "${file.path}": ${quoted(name)} is no command`, { hint: configHint });
-  }
+  requireSections(file, (name) => names.includes(name.split(" ")[0] ?? ""));
   const own = new Set(settingsOf(command).map(({ key }) => key));
-  const foreign = Object.keys(file.sections.get(COMMON) ?? {}).filter((key) => !own.has(key));
-  if (foreign.length === 0) return;
+  if (Object.keys(file.sections.get(COMMON) ?? {}).every((key) => own.has(key))) return;
   const all = (one: Command): Command[] => [one, ...one.commands.flatMap(all)];
   const known = new Set(all(await buildAll()).flatMap((one) => settingsOf(one).map(({ key }) => key)));
-  const unknown = foreign.find((key) => !known.has(key));
-  if (unknown === undefined) return;
-  throw new InputError(`Config file "${file.path}": "${COMMON}" has ${quoted(unknown)}, no option of any command`, {
-    hint: `${configHint}; the options of ${sectionOf(command)}: indexcache config ${sectionOf(command)}`,
-  });
+  const hint = `${configHint}; the options of ${sectionOf(command)}: indexcache config ${sectionOf(command)}`;
+  requireCommonKeys(file, known, hint);
 }

@@ -8,9 +8,11 @@ import { writeFailure } from "../../base/files.ts";
 /**
  * Makes sure that a file of this name can be written, by writing one beside it: permissions alone do not tell of
  * read-only file systems, quotas or full disks.
+ * @param path undefined where nothing will be written
  * @param hint what to do where the path is a folder
  */
-export async function requireWritable(path: string, hint = "-o names the file itself"): Promise<void> {
+export async function requireWritable(path: string | undefined, hint = "-o names the file itself"): Promise<void> {
+  if (path === undefined) return;
   const probe = join(dirname(path), `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`);
   try {
     if ((await stat(path).catch(() => undefined))?.isDirectory() === true) {

@@ -3,6 +3,7 @@ import { InputError, UsageError } from "../../base/errors.ts";
 import { type CalibrationSet, chooseLength, setOfWindows } from "../../calibration/calibration-set.ts";
 import { type CalibrationMix, mixSets } from "../../calibration/mix.ts";
 import { chooseWindows, fillWindows } from "../../calibration/windows.ts";
+import type { DistillShape } from "../../distill/distill-plan.ts";
 import type { Recipe } from "../../distill/recipe.ts";
 import { calibrationSeed } from "../../eval/generated/seeds.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
@@ -100,7 +101,9 @@ export function splitText(set: CalibrationMix, { steps, batch, seed }: Steps, ho
       (place < first ? training : heldOut).push(set.windows[index] as Int32Array);
     }
   }
-  return { training: chooseWindows(training, steps * batch, seed), heldOut };
+  const chosen = chooseWindows(training, steps * batch, seed);
+  const shape: DistillShape = { sequences: chosen.length, heldOut: heldOut.length, length: set.sequenceLength };
+  return { training: chosen, heldOut, shape };
 }
 
 /** Whole batches, one at least. */

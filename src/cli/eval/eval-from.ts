@@ -33,7 +33,7 @@ const ofModel = ["model_config_hash", "weight_hash"];
 /** Where a result goes and how it is printed. */
 const outputOptions = ["from", "output", "json", "markdown", "junit", "failOn", "verbose", "quiet"];
 /** What decides scores and verdicts of samples that are there. */
-const scoringOptions = ["baseline", "margin", "alpha", "seed", "bootstrap", ...scoringAttributes()];
+const scoringOptions = ["baseline", "margin", "alpha", "seed", ...scoringAttributes()];
 const scoringWords = "--baseline, --margin, --alpha, --seed, --code-ratio and --empty-outputs";
 
 /** @param paths a result file, or samples files: those of several models are paired item by item, those of several seeds pooled */

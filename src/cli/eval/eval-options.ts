@@ -10,17 +10,18 @@ import { DEFAULT_SUITE, type SuiteName, type SuiteValues, suiteNames } from "../
 import type { TokenBudget } from "../../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
 import { type Gate, gates } from "../../report/eval/eval-gate.ts";
-import type { DeviceList, Dtype } from "../../runtime/measurement.ts";
 import { addJournalOptions, type JournalFlags, requireLog } from "../arguments/journal-options.ts";
 import type { VerifyFlags } from "../arguments/opening.ts";
 import {
   addDtypeOption,
   type DeviceFlags,
+  type DtypeFlags,
   decimalNumber,
   deviceOption,
   devicesOption,
   type OutputFlags,
   positiveNumber,
+  type WorkerFlags,
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
@@ -37,7 +38,15 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 const allFullBaseline = "full";
 
-export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, ServerFlags, JournalFlags, SuiteValues {
+export interface EvalFlags
+  extends VerifyFlags,
+    DeviceFlags,
+    DtypeFlags,
+    WorkerFlags,
+    OutputFlags,
+    ServerFlags,
+    JournalFlags,
+    SuiteValues {
   pattern: string[];
   baseline: string;
   offset: number;
@@ -52,10 +61,6 @@ export interface EvalFlags extends VerifyFlags, DeviceFlags, OutputFlags, Server
   seed: number;
   margin: number;
   alpha: number;
-  bootstrap?: number;
-  workers?: number;
-  devices?: DeviceList;
-  dtype: Dtype;
   cache: string | boolean;
   dryRun?: boolean;
   list?: boolean;
@@ -97,8 +102,7 @@ export function addEvalOptions(command: Command): void {
     .optionsGroup("Statistics:")
     .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
     .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
-    .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05)
-    .addOption(new Option("--bootstrap <n>", "of earlier versions: nothing is resampled now").hideHelp());
+    .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05);
   addSuiteOptions(command);
   command
     .optionsGroup("Where it computes:")

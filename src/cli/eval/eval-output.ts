@@ -20,8 +20,8 @@ import type { EvalFlags } from "./eval-options.ts";
 
 /** Looks at every file that will be written, before the work. */
 export async function requireWritableOutputs({ output, junit }: EvalFlags): Promise<void> {
-  if (output !== undefined) await requireWritable(output);
-  if (junit !== undefined) await requireWritable(junit, "--junit names the file itself");
+  await requireWritable(output);
+  await requireWritable(junit, "--junit names the file itself");
 }
 
 /** @throws GateFailure where `--fail-on` says so, once everything is written */

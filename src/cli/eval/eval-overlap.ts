@@ -8,10 +8,9 @@ import type { Suite } from "../../eval/item.ts";
 import { findOverlap } from "../../eval/overlap.ts";
 import type { PromptAssembly } from "../../eval/prompt-assembly.ts";
 import { readDistilledManifest, trainingTexts } from "../../formats/distilled-manifest.ts";
-import { isPublished, readAnyPatternFile } from "../../formats/published-pattern.ts";
+import { isPublished } from "../../formats/published-pattern.ts";
 import { looksLikePattern } from "../../pattern/schedule.ts";
-import { splitRetain } from "../pattern/pattern-of-size.ts";
-import { patternPath } from "../pattern/shelf.ts";
+import { readNamedPattern } from "../pattern/shelf.ts";
 
 /** Text that an arm was made with. */
 interface KnownText {
@@ -67,7 +66,7 @@ async function textsOfSearches(patterns: readonly string[]): Promise<KnownText[]
   const texts: KnownText[] = [];
   for (const pattern of patterns) {
     if (looksLikePattern(pattern)) continue;
-    const file = await readAnyPatternFile(await patternPath(splitRetain(pattern).path));
+    const { file } = await readNamedPattern(pattern);
     if (isPublished(file)) continue;
     texts.push({
       ...file.calibration,

@@ -70,7 +70,6 @@ async function evalCommand(
   terminal: Terminal,
 ): Promise<void> {
   requireSensibleEvalFlags(flags);
-  if (flags.bootstrap !== undefined) terminal.warn("--bootstrap has no effect: intervals are computed, not resampled");
   if (flags.list === true) {
     const tasks = listSuites();
     terminal.answer(taskListRecord(tasks), () => formatTaskList(tasks, terminal.resultWidth));

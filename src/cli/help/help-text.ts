@@ -1,5 +1,7 @@
 /** The prose of `--help`: paragraphs, lists of words and their meaning, and examples, within the columns of a terminal. */
 
+import { wrapWords } from "../../report/text-table.ts";
+
 /** Columns of help: what every terminal has. */
 const COLUMNS = 80;
 
@@ -56,18 +58,8 @@ function command(line: string): string[] {
   return comment === undefined ? lines : [...lines, `      (${comment})`];
 }
 
-function flow(text: string, first: string, rest: string): string[] {
-  const lines: string[] = [];
-  let line = first;
-  let isEmpty = true;
-  for (const word of text.split(/ +/)) {
-    if (!isEmpty && line.length + 1 + word.length > COLUMNS) {
-      lines.push(line);
-      line = rest;
-      isEmpty = true;
-    }
-    line += isEmpty ? word : ` ${word}`;
-    isEmpty = false;
-  }
-  return [...lines, line];
+/** @param first stands in the place of the indentation of the first line */
+function flow(text: string, first: string, indent: string): string[] {
+  const [line = "", ...rest] = wrapWords(text.replace(/ +/g, " "), COLUMNS, indent);
+  return [first + line.slice(indent.length), ...rest];
 }

@@ -5,24 +5,14 @@ import process from "node:process";
 import { type Command, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
-import { quoteWord } from "../../base/shell.ts";
 import { engineNames } from "../../engines/engines.ts";
 import { CONFIG_NAME } from "../config/config-file.ts";
 import { isRunByAgent } from "../console/agent.ts";
-import { programWords } from "../console/interruption.ts";
+import { proposedCommand } from "../console/next-command.ts";
 import { requireWritable } from "../console/output-file.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import {
-  type Answers,
-  type Checked,
-  checkEngine,
-  checkModel,
-  checkPlace,
-  checkRetain,
-  checkText,
-  DEMO,
-} from "./init-answers.ts";
+import { type Answers, checkEngine, checkModel, checkPlace, checkRetain, checkText, DEMO } from "./init-answers.ts";
 import { Questions } from "./questions.ts";
 
 interface InitFlags {
@@ -37,6 +27,8 @@ interface InitFlags {
 }
 
 const DEFAULT_RETAIN = "1/2,1/4";
+/** The text that the demo model and those made of it come with. */
+const OWN_TEXT = "its own";
 
 const help = `
 Asks on a terminal what no option answers: the model, where it runs, the text to judge by, how many layers should keep their indexer, and the engine that will serve it. Each answer is checked at once: config.json is opened, the sequences of the text are counted. Without a terminal, --yes takes the defaults of what is not given; a model other than the demo, or one made of it, needs --calibration.
@@ -69,7 +61,7 @@ async function init(flags: InitFlags, terminal: Terminal): Promise<void> {
     });
   }
   await requireWritable(flags.output);
-  const answers = await (mayAsk(flags) ? ask(flags, terminal) : take(flags, terminal));
+  const answers = await answersOf(flags, new Questions(terminal, mayAsk(flags)));
   await writeFileAtomically(flags.output, `${JSON.stringify(configOf(answers), null, 2)}\n`);
   terminal.note(`written: ${flags.output}`);
   const commands = nextCommands(answers, flags.output);
@@ -90,53 +82,39 @@ function mayAsk({ yes, model }: InitFlags): boolean {
   });
 }
 
-/** Answers from the options alone. */
-async function take(flags: InitFlags, terminal: Terminal): Promise<Answers> {
-  const said = <T>(name: string, { value, found }: Checked<T>): T => {
-    terminal.note(`${name}: ${found}`);
-    return value;
-  };
-  const { model = DEMO, on = "auto", retain = DEFAULT_RETAIN, engine = "none" } = flags;
-  const description = said("model", await checkModel(model));
-  const place = said("where it runs", checkPlace(on));
-  const calibration = said("text", await checkText(flags.calibration, description, terminal.signal));
-  said("retention", checkRetain(retain, description));
-  return { model: named(model), place, calibration, retain, engine: said("engine", checkEngine(engine)) };
-}
-
 /** Asks for what the options do not say. */
-async function ask(flags: InitFlags, terminal: Terminal): Promise<Answers> {
-  const questions = new Questions(terminal);
+async function answersOf(flags: InitFlags, questions: Questions): Promise<Answers> {
   const model = await questions.text({
-    given: flags.model,
+    ...{ name: "model", given: flags.model },
     message: "Which model?",
     hint: "a folder with config.json, owner/name in the Hugging Face cache, or demo",
     initial: DEMO,
     check: checkModel,
   });
   const place = await questions.text({
-    given: flags.on,
+    ...{ name: "where it runs", given: flags.on },
     message: "Where does it run?",
     hint: "auto, cpu, cuda, or the address of a running vLLM or SGLang: http://127.0.0.1:8000",
     initial: "auto",
-    check: async (text) => checkPlace(text),
+    check: checkPlace,
   });
   const calibration = await questions.text({
-    given: flags.calibration,
+    ...{ name: "text", given: flags.calibration },
     message: "Which text should it be judged by?",
     hint: "text, JSONL, CSV or Parquet of what the model is used for",
-    ...(model.text === DEMO ? { initial: "its own" } : {}),
-    check: (text) => checkText(text === "its own" ? undefined : text, model.value, terminal.signal),
+    initial: OWN_TEXT,
+    mustBeAsked: model.text !== DEMO,
+    check: (text) => checkText(text === OWN_TEXT ? undefined : text, model.value, questions.terminal.signal),
   });
   const retain = await questions.text({
-    given: flags.retain,
+    ...{ name: "retention", given: flags.retain },
     message: "How many layers should keep their indexer?",
     hint: "shares or numbers, with commas between",
     initial: DEFAULT_RETAIN,
-    check: async (text) => checkRetain(text, model.value),
+    check: (text) => checkRetain(text, model.value),
   });
   const engine = await questions.choice({
-    given: flags.engine,
+    ...{ name: "engine", given: flags.engine },
     message: "Which engine will serve it?",
     choices: ["none", ...engineNames],
     check: checkEngine,
@@ -174,8 +152,7 @@ export function nextCommands({ place, retain, engine }: Answers, config: string)
   const sizes = retain.split(",").map((size) => size.trim());
   const files = sizes.length === 1 && retain !== "all" ? ["pattern.json"] : sizes.map((size) => `pattern.json@${size}`);
   const isFound = relative(".", config) === CONFIG_NAME;
-  const command = (...words: string[]): string =>
-    [...programWords(process.argv), ...(isFound ? [] : ["--config", config]), ...words].map(quoteWord).join(" ");
+  const command = (...words: string[]): string => proposedCommand([...(isFound ? [] : ["--config", config]), ...words]);
   const [file = "pattern.json"] = retain === "all" ? ["pattern.json@1/4"] : files.slice(-1);
   const arms = (retain === "all" ? [file] : files).flatMap((one) => ["-p", one]);
   return [

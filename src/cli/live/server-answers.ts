@@ -5,13 +5,12 @@ import type { ModelDescription } from "../../graph/model-folder.ts";
 import { type LiveModel, numbersOf, serverLetters } from "../../live/live-model.ts";
 import { preflight } from "../../live/preflight.ts";
 import { ServerArms } from "../../live/server-arms.ts";
-import { ServerLosses } from "../../live/server-losses.ts";
 import { randomPrompts } from "../../live/verification.ts";
 import { isFull, type Pattern } from "../../pattern/pattern.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { AnswerSource } from "../eval/answer-source.ts";
-import { openServers, type ServerFlags } from "./server-options.ts";
-import { describePreflight, describeServer } from "./server-words.ts";
+import { lossesOn, openServers, type ServerFlags } from "./server-options.ts";
+import { describePreflight } from "./server-words.ts";
 
 /** Random prompts of the preflight, on each server, and their length in index_topk. */
 const preflightPrompts = 2;
@@ -22,13 +21,11 @@ export async function serverAnswers(
   model: ModelDescription,
   terminal: Terminal,
 ): Promise<AnswerSource> {
-  const note = (words: string): void => terminal.warn(words);
-  const served = await openServers(flags, model, note, terminal.signal);
+  const served = await openServers(flags, model, terminal);
   const { description, replicas } = served;
   const { maxPositionEmbeddings } = model.config;
   const window = Math.min(maxPositionEmbeddings, description.maxModelLength ?? maxPositionEmbeddings);
   const { dtype, ...numbers } = numbersOf(description);
-  for (const { adapter, description: own } of replicas) terminal.note(describeServer(adapter.url, own));
   return {
     window,
     settings: { device: "server", dtype: dtype ?? "unknown", servers: replicas.length, ...numbers },
@@ -37,8 +34,9 @@ export async function serverAnswers(
     require: (pattern) => requireServable(served, pattern),
     async open(_patterns, tokenizer: Tokenizer) {
       await served.prepare(terminal.signal);
-      await tellPreflight(served, model, flags.concurrency, window, note, terminal);
-      return new ServerArms(served, tokenizer, { window, concurrency: flags.concurrency, note });
+      const { concurrency } = flags;
+      await tellPreflight(served, model, concurrency, window, terminal);
+      return new ServerArms(served, tokenizer, { window, concurrency, note: (words) => terminal.warn(words) });
     },
     release: () => served.release(),
   };
@@ -73,7 +71,6 @@ async function tellPreflight(
   model: ModelDescription,
   concurrency: number,
   window: number,
-  note: (words: string) => void,
   terminal: Terminal,
 ): Promise<void> {
   const { indexTopk, vocabSize } = model.config;
@@ -84,8 +81,8 @@ async function tellPreflight(
       { hint: "start it with a larger --max-model-len (vLLM) or --context-length (SGLang)" },
     );
   }
-  const prompts = randomPrompts(preflightPrompts * served.replicas.length, length, vocabSize);
-  const losses = new ServerLosses(served, prompts, { objective: "nll", indexTopk, concurrency, note });
-  const [, acts] = describePreflight(await preflight(served, losses, [...prompts.keys()], indexTopk, terminal.signal));
+  const windows = randomPrompts(preflightPrompts * served.replicas.length, length, vocabSize);
+  const losses = lossesOn(served, { windows }, { objective: "nll", indexTopk, concurrency }, terminal);
+  const [, acts] = describePreflight(await preflight(served, losses, [...windows.keys()], indexTopk, terminal.signal));
   terminal.note(`on random tokens, ${acts}`);
 }

@@ -2,14 +2,12 @@
 
 import { numbersOf } from "../../live/live-model.ts";
 import { requireCalls } from "../../live/preflight.ts";
-import { ServerLosses } from "../../live/server-losses.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../../report/loss-report.ts";
 import { type MixFlags, openCalibrationMix } from "../arguments/calibration-mix.ts";
 import { choosePattern } from "../arguments/inputs.ts";
 import type { OutputFlags, PatternFlags } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
-import { describeServer } from "./server-words.ts";
+import { lossesOn, openServedFolder, openServers, type ServerFlags } from "./server-options.ts";
 
 type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & MixFlags & OutputFlags;
 
@@ -20,18 +18,13 @@ export async function measureServerLoss(
 ): Promise<void> {
   const model = await openServedFolder(path, terminal);
   const { indexTopk } = model.config;
-  const note = (words: string): void => terminal.warn(words);
-  const served = await openServers(flags, model, note, terminal.signal);
+  const served = await openServers(flags, model, terminal);
   try {
     const pattern = await choosePattern(model, flags);
     const set = await openCalibrationMix(model, flags, terminal);
-    for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
     await served.prepare(terminal.signal);
     const { concurrency } = flags;
-    const losses = new ServerLosses(served, set.windows, {
-      ...{ objective: "nll", indexTopk, concurrency, note },
-      scoredFrom: set.scoredFrom,
-    });
+    const losses = lossesOn(served, set, { objective: "nll", indexTopk, concurrency }, terminal);
     for (const line of losses.plan) terminal.detail(line);
     for (const { adapter } of served.replicas) await adapter.count(true, terminal.signal);
     const measurement = await losses.evaluate(pattern, { signal: terminal.signal });

@@ -5,8 +5,10 @@ import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { LiveModel } from "../../live/live-model.ts";
 import { parseServers } from "../../live/server-address.ts";
+import { ServerLosses, type ServerLossSettings } from "../../live/server-losses.ts";
 import { numberUpTo, positiveNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { describeServer } from "./server-words.ts";
 
 export interface ConnectionFlags {
   apiKey?: string;
@@ -98,31 +100,18 @@ export async function openServedFolder(path: string | undefined, terminal: Termi
   return model;
 }
 
-/**
- * Connects to `--server`, and looks whether it is this model and can be switched.
- * @param note hears of retries and restarts, all along
- */
+/** Connects to `--server`, looks whether it is this model and can be switched, and says what it is. */
 export async function openServers(
   flags: ServerFlags & { server: string },
   model: ModelDescription,
-  note: (words: string) => void,
-  signal: AbortSignal,
+  terminal: Terminal,
 ): Promise<LiveModel> {
   const urls = parseServers(flags.server, flags.allowRemote === true);
-  const served = await LiveModel.open(
-    urls,
-    {
-      apiKey: flags.apiKey,
-      timeout: flags.timeout * 1000,
-      pauses: urls.length > 1 ? replicaPauses : patientPauses,
-      onRetry: note,
-      note,
-    },
-    signal,
-  );
+  const served = await connect(urls, flags, urls.length > 1 ? replicaPauses : patientPauses, terminal);
   try {
     served.requireShape(model.config);
-    await served.requireSwitchable(signal);
+    await served.requireSwitchable(terminal.signal);
+    for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
     return served;
   } catch (error) {
     await served.release();
@@ -131,15 +120,34 @@ export async function openServers(
 }
 
 /** For a look at a server: no long waiting. */
-export async function openForALook(
-  url: string,
-  flags: ConnectionFlags,
-  note: (words: string) => void,
-  signal: AbortSignal,
+export function openForALook(url: string, flags: ConnectionFlags, terminal: Terminal): Promise<LiveModel> {
+  return connect(parseServers(url, flags.allowRemote === true), flags, shortPauses, terminal);
+}
+
+/** @param pauses between tries; retries and restarts are told of, all along */
+function connect(
+  urls: ReturnType<typeof parseServers>,
+  { apiKey, timeout }: ConnectionFlags,
+  pauses: readonly number[],
+  terminal: Terminal,
 ): Promise<LiveModel> {
-  return await LiveModel.open(
-    parseServers(url, flags.allowRemote === true),
-    { apiKey: flags.apiKey, timeout: flags.timeout * 1000, pauses: shortPauses, onRetry: note, note },
-    signal,
-  );
+  const note = (words: string): void => terminal.warn(words);
+  return LiveModel.open(urls, { apiKey, timeout: timeout * 1000, pauses, onRetry: note, note }, terminal.signal);
+}
+
+interface Scored {
+  windows: readonly Int32Array[];
+  /** Where it is not every token from `index_topk` on. */
+  scoredFrom?: readonly number[];
+}
+
+/** The evaluator of these sequences on the servers. */
+export function lossesOn(
+  served: LiveModel,
+  { windows, scoredFrom = [] }: Scored,
+  settings: Omit<ServerLossSettings, "scoredFrom" | "note">,
+  terminal: Terminal,
+): ServerLosses {
+  const note = (words: string): void => terminal.warn(words);
+  return new ServerLosses(served, windows, { ...settings, scoredFrom, note });
 }

@@ -4,11 +4,10 @@ import type { PatternFile } from "../../formats/pattern-file.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import { type LiveModel, numbersOf } from "../../live/live-model.ts";
 import { type Preflight, preflight } from "../../live/preflight.ts";
-import { ServerLosses } from "../../live/server-losses.ts";
 import type { Terminal } from "../console/terminal.ts";
 import type { LossSource } from "../loss-source.ts";
-import { openServers, type ServerFlags } from "./server-options.ts";
-import { describePreflight, describeServer } from "./server-words.ts";
+import { lossesOn, openServers, type ServerFlags } from "./server-options.ts";
+import { describePreflight } from "./server-words.ts";
 
 /** A server that is open, before it is known what is to be measured there. */
 export interface OpenServer {
@@ -22,10 +21,8 @@ export async function openServer(
   model: ModelDescription,
   terminal: Terminal,
 ): Promise<OpenServer> {
-  const note = (words: string): void => terminal.warn(words);
-  const served = await openServers(flags, model, note, terminal.signal);
+  const served = await openServers(flags, model, terminal);
   try {
-    for (const { adapter, description } of served.replicas) terminal.note(describeServer(adapter.url, description));
     await served.prepare(terminal.signal);
   } catch (error) {
     await served.release();
@@ -37,21 +34,14 @@ export async function openServer(
     const { description } = served;
     return {
       numbers: { ...numbersOf(description), servers: served.replicas.length, scored_from: indexTopk },
-      tool: {
-        runtime: description.title,
-        device: "server",
-        dtype: description.dtype,
-      },
+      tool: { runtime: description.title, device: "server", dtype: description.dtype },
       server: () => serverRecord(served, indexTopk, found?.noise ?? 0),
       secondsEach: () => found?.seconds,
       divergences: false,
       async use(objective, work) {
         const { concurrency } = flags;
         try {
-          const losses = new ServerLosses(served, set.windows, {
-            ...{ objective, indexTopk, concurrency, note },
-            scoredFrom: set.scoredFrom,
-          });
+          const losses = lossesOn(served, set, { objective, indexTopk, concurrency }, terminal);
           found = await preflight(served, losses, measured, indexTopk, terminal.signal);
           for (const line of describePreflight(found)) terminal.note(line);
           return await work(losses);

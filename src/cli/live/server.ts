@@ -3,7 +3,6 @@ import type { Command } from "commander";
 import { GateFailure, InputError, UsageError } from "../../base/errors.ts";
 import { type LiveModel, leftBehind } from "../../live/live-model.ts";
 import { type Preflight, preflight, sparsestPattern } from "../../live/preflight.ts";
-import { ServerLosses } from "../../live/server-losses.ts";
 import { randomPrompts, type Verification, verify } from "../../live/verification.ts";
 import { countFull, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { resolvePattern } from "../../pattern/schedule.ts";
@@ -18,7 +17,13 @@ import {
 } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import { addConnectionOptions, type ConnectionFlags, openForALook, openServedFolder } from "./server-options.ts";
+import {
+  addConnectionOptions,
+  type ConnectionFlags,
+  lossesOn,
+  openForALook,
+  openServedFolder,
+} from "./server-options.ts";
 import { describePreflight } from "./server-words.ts";
 
 interface LookFlags extends ConnectionFlags, CalibrationFlags, OutputFlags {
@@ -70,7 +75,7 @@ async function look(url: string, flags: LookFlags, terminal: Terminal): Promise<
   if ((flags.calibration === undefined) !== (flags.model === undefined) && flags.calibration !== undefined) {
     throw new UsageError("-c needs -m: the folder with config.json and the tokenizer of the model");
   }
-  const served = await openForALook(url, flags, (words) => terminal.warn(words), terminal.signal);
+  const served = await openForALook(url, flags, terminal);
   try {
     if (flags.restore === true) return await restore(served, flags, terminal);
     if (flags.verify === true) return await verifyPattern(served, flags, terminal);
@@ -102,12 +107,7 @@ async function show(served: LiveModel, flags: LookFlags, terminal: Terminal): Pr
   if (description.obstacles.length === 0 && (running ?? 0) === 0 && description.indexTopk !== undefined) {
     const { windows, indexTopk } = await promptsFor(served, flags, terminal);
     await served.prepare(terminal.signal);
-    const losses = new ServerLosses(served, windows, {
-      objective: "nll",
-      indexTopk,
-      concurrency: prompts,
-      note: (words) => terminal.warn(words),
-    });
+    const losses = lossesOn(served, { windows }, { objective: "nll", indexTopk, concurrency: prompts }, terminal);
     found = await preflight(served, losses, [...windows.keys()], indexTopk, terminal.signal);
   }
   const { state, ...rest } = description;

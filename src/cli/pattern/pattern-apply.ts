@@ -67,8 +67,19 @@ export function addPatternApplyCommand(pattern: Command): void {
     .addOption(
       new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
     );
+  refusePatternOption(command, "indexcache pattern apply MODEL PATTERN -o FOLDER");
   addOutputOptions(command);
   addWork(command, { help, stopping: "Stopping; nothing will be left of the new folder" }, run);
+}
+
+/** Everywhere else a pattern is an option; here it is what the command is about. */
+export function refusePatternOption(command: Command, usage: string): void {
+  const option = new Option("-p, --pattern <pattern>").hideHelp().argParser(() => {
+    throw new UsageError("-p is no option of this command: the pattern is an argument", {
+      hint: `leave out -p: ${usage}`,
+    });
+  });
+  command.addOption(option);
 }
 
 /** The value that follows --engine-shape; without one, commander's own is true. */

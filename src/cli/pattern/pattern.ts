@@ -29,7 +29,7 @@ import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../
 import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import { addPatternApplyCommand } from "./pattern-apply.ts";
+import { addPatternApplyCommand, refusePatternOption } from "./pattern-apply.ts";
 import {
   lettersOf,
   modelOf,
@@ -101,21 +101,11 @@ export function addPatternCommand(program: Command): void {
     .optionsGroup("Files:")
     .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
     .option("--overwrite", "let --write-config replace another config.json");
-  refusePatternOption(command);
+  refusePatternOption(command, "indexcache pattern PATTERN");
   addOutputOptions(command);
   const shown = "list for engine engine-version model check explain pipeline-stages write-config json";
   addWork(command, { help, shown }, run);
   addPatternApplyCommand(command);
-}
-
-/** Everywhere else a pattern is an option; here it is what the command is about. */
-function refusePatternOption(command: Command): void {
-  const option = new Option("-p, --pattern <pattern>").hideHelp().argParser(() => {
-    throw new UsageError("-p is no option of this command: the pattern is an argument", {
-      hint: "leave out -p: indexcache pattern PATTERN, or indexcache pattern apply MODEL PATTERN -o FOLDER",
-    });
-  });
-  command.addOption(option);
 }
 
 async function run(text: string | undefined, flags: PatternFlags, terminal: Terminal): Promise<void> {

@@ -16,6 +16,7 @@ import {
   readAnyPatternFile,
 } from "../../formats/published-pattern.ts";
 import { publishedPatterns } from "../arguments/options.ts";
+import { splitRetain } from "./pattern-of-size.ts";
 
 export interface ShelfEntry {
   /** `zai-org/GLM-5/half`: what `--pattern` takes. */
@@ -67,6 +68,15 @@ async function shelfPath(name: string): Promise<string | undefined> {
 /** Where a pattern is read from that a user has named: a file or folder comes before a published pattern of that name. */
 export async function patternPath(named: string): Promise<string> {
   return (await isThere(named)) ? named : ((await shelfPath(named)) ?? named);
+}
+
+/** What a user has named: `p.json@1/2`, `zai-org/GLM-5/half`; and the size that was asked for. */
+export async function readNamedPattern(
+  text: string,
+): Promise<{ path: string; retain: string | undefined; file: AnyPatternFile }> {
+  const { path: named, retain } = splitRetain(text);
+  const path = await patternPath(named);
+  return { path, retain, file: await readAnyPatternFile(path) };
 }
 
 /** The entries of a model by its name alone: `zai-org/GLM-5`, `glm-5`. */

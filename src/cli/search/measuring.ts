@@ -5,7 +5,7 @@ import { counted } from "../../base/quantities.ts";
 import type { Journal, JournalEntry, KnownSequences } from "../../formats/journal.ts";
 import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { executionsRecord } from "../../report/search/search-report.ts";
+import { executionsRecord } from "../../report/search/search-record.ts";
 import type { Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
 import type { Evaluate, MeasureRequest } from "../../search/events.ts";
 import type { Recall } from "../../search/losses.ts";

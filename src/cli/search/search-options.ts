@@ -4,19 +4,9 @@ import { UsageError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
 import { addMixOptions, type MixFlags, type SearchObjective } from "../arguments/calibration-mix.ts";
 import { addJournalOptions, type JournalFlags } from "../arguments/journal-options.ts";
-import { addMemoryOption, type MemoryFlags } from "../arguments/memory.ts";
-import { addModelToRun, type VerifyFlags } from "../arguments/opening.ts";
-import {
-  addDeviceOptions,
-  addDtypeOption,
-  addOutputOptions,
-  addWorkersOptions,
-  type DeviceFlags,
-  type DtypeFlags,
-  type OutputFlags,
-  type WorkerFlags,
-  wholeNumber,
-} from "../arguments/options.ts";
+import { addLossPlaceOptions, type LossPlaceFlags } from "../arguments/memory.ts";
+import { addModelToRun } from "../arguments/opening.ts";
+import { addOutputOptions, type OutputFlags, wholeNumber } from "../arguments/options.ts";
 import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
 import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
 import { addEffortOption, type EffortName } from "./effort.ts";
@@ -25,16 +15,12 @@ import { addStrategyOptions, type StrategyFlags } from "./strategy-options.ts";
 
 export interface SearchFlags
   extends MixFlags,
-    VerifyFlags,
-    DeviceFlags,
-    DtypeFlags,
-    WorkerFlags,
+    LossPlaceFlags,
     OutputFlags,
     StrategyFlags,
     ConstraintFlags,
     LatencyFlags,
     ServerFlags,
-    MemoryFlags,
     JournalFlags {
   objective?: SearchObjective;
   retain: string;
@@ -68,10 +54,7 @@ export function addSearchOptions(command: Command): void {
   addConstraintOptions(command);
   addLatencyOptions(command);
   addMixOptions(command);
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  addWorkersOptions(command);
-  addMemoryOption(command);
+  addLossPlaceOptions(command);
   addServerOptions(command);
   command.option(
     "--repeats <n>",

@@ -14,7 +14,7 @@ import {
 } from "../../formats/journal.ts";
 import type { PatternFile } from "../../formats/pattern-file.ts";
 import { PlainDisplay, type SearchDisplay } from "../../report/search/search-display.ts";
-import { searchRecord } from "../../report/search/search-report.ts";
+import { searchRecord } from "../../report/search/search-record.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
 import type { SearchResult } from "../../search/events.ts";
 import { ProgressTracker } from "../../search/progress.ts";

@@ -118,7 +118,7 @@ export async function prepareSearch(
   // Refused before texts are read and weights are loaded.
   requireFeasible(method, space, targets);
   for (const file of flags.dryRun === true ? [] : [flags.output, flags.pareto]) {
-    if (file !== undefined) await requireWritable(file);
+    await requireWritable(file);
   }
   await foresee(method, objective);
   const set = await openCalibrationMix(model, flags, terminal);

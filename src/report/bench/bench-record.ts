@@ -84,6 +84,14 @@ export function isAboveLimit({ speedup, limit }: BenchMeasurement["arms"][number
   return speedup.low > limit && speedup.median > 1.02 * limit;
 }
 
+/** A line for each arm of each context. */
+export function timedArms(measurements: readonly BenchMeasurement[]) {
+  return measurements.flatMap((measurement) => {
+    const noise = isWithinNoise(measurement);
+    return measurement.arms.map((arm, index) => ({ ...measurement, arm, index, isFirst: index === 0, noise }));
+  });
+}
+
 /** The latency file of a finished bench. */
 export function latencyRecord({ model, machine, prefill, decode, tool }: BenchFile): LatencyFile {
   const costs = (phase: LatencyPhase, measurements: readonly BenchMeasurement[]) =>

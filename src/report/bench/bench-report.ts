@@ -2,7 +2,7 @@
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
 import { formatFields, formatTable, left, right } from "../text-table.ts";
-import { isAboveLimit, isWithinNoise } from "./bench-record.ts";
+import { isAboveLimit, isWithinNoise, timedArms } from "./bench-record.ts";
 
 export function formatBenchReport(file: BenchFile): string {
   const { model, machine, settings, patterns } = file;
@@ -32,15 +32,11 @@ export function formatBenchReport(file: BenchFile): string {
 }
 
 function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
-  const timed = measurements.flatMap((measurement) => {
-    const noise = isWithinNoise(measurement);
-    return measurement.arms.map((arm, index) => ({ ...measurement, arm, index, noise }));
-  });
-  type Timed = (typeof timed)[number];
+  type Timed = ReturnType<typeof timedArms>[number];
   /** The first arm is what the others are compared with. */
-  const compared = (cell: (one: Timed) => string) => (one: Timed) => (one.index === 0 ? "" : cell(one));
-  const once = (cell: (one: Timed) => string) => (one: Timed) => (one.index > 0 ? "" : cell(one));
-  const table = formatTable(timed, [
+  const compared = (cell: (one: Timed) => string) => (one: Timed) => (one.isFirst ? "" : cell(one));
+  const once = (cell: (one: Timed) => string) => (one: Timed) => (one.isFirst ? cell(one) : "");
+  const table = formatTable(timedArms(measurements), [
     right(
       "Context",
       once(

@@ -3,10 +3,10 @@
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
 import { formatCount, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { left, right } from "../text-table.ts";
-import type { AnalysisEvidence, Evidence } from "./evidence.ts";
+import type { AnalysisEvidence } from "./evidence.ts";
 import { heatmapChart, interactionChart } from "./heatmap-chart.ts";
-import { bullets, code, table, text } from "./markdown.ts";
-import { blocks, chartLine, type Section } from "./section.ts";
+import { bullets, code, table } from "./markdown.ts";
+import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
 import { sensitivityChart } from "./sensitivity-chart.ts";
 
 const statistics = [
@@ -15,17 +15,7 @@ const statistics = [
   ["similarity", "similarity of outputs"],
 ] as const;
 
-export async function analysisSections({ analyses }: Evidence): Promise<Section[]> {
-  const sections: Section[] = [];
-  for (const analysis of analyses) {
-    const suffix = analyses.length === 1 ? "" : `-${analysis.name}`;
-    const title = analyses.length === 1 ? "" : `: ${text(analysis.name)}`;
-    sections.push(await layersSection(analysis, suffix, title), await sharingSection(analysis, suffix, title));
-  }
-  return sections;
-}
-
-async function layersSection({ file }: AnalysisEvidence, suffix: string, title: string): Promise<Section> {
+export async function layersSection({ file }: AnalysisEvidence, { suffix, label }: SectionNames): Promise<Section> {
   const searched = file.patterns.findLast(({ origin }) => origin === "searched")?.index_topk_pattern;
   const charts = [];
   for (const [field, name] of statistics) {
@@ -33,7 +23,7 @@ async function layersSection({ file }: AnalysisEvidence, suffix: string, title: 
   }
   const marked = searched === undefined ? "" : ` Rings: what the searched pattern ${code(searched)} shares.`;
   return {
-    heading: `What layers select${title}`,
+    heading: `What layers select${label(": ")}`,
     body: blocks(
       `Over ${formatCount(file.queries)} queries that see at least ${formatCount(file.model.index_topk)} keys, on the run of ${code(file.index_topk_pattern)}.${marked}`,
       bullets([
@@ -75,7 +65,7 @@ function neighbourMean(matrix: AnalysisFile["overlap"]["mean"], sources: readonl
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-async function sharingSection({ file }: AnalysisEvidence, suffix: string, title: string): Promise<Section> {
+export async function sharingSection({ file }: AnalysisEvidence, { suffix, label }: SectionNames): Promise<Section> {
   const flips = await sensitivityChart(`sensitivity${suffix}`, file.sensitivity.flips);
   const pairs =
     file.pairs === undefined || file.pairs.length === 0
@@ -83,7 +73,7 @@ async function sharingSection({ file }: AnalysisEvidence, suffix: string, title:
       : await interactionChart(`interaction${suffix}`, file.pairs, file.model.layers);
   const charts = [flips, ...(pairs === undefined ? [] : [pairs])];
   return {
-    heading: `What sharing costs${title}`,
+    heading: `What sharing costs${label(": ")}`,
     body: blocks(
       `Each layer made Shared alone, from ${code(file.sensitivity.base)} at ${formatLoss(file.sensitivity.base_loss)} nats${pairs === undefined ? "" : "; and what two flips cost beyond the sum of both"}. Bars are 95% intervals, paired over sequences.`,
       chartLine(charts),

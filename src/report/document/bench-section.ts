@@ -1,25 +1,18 @@
 /** What patterns gain in time and memory. */
 
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
-import { isAboveLimit, isWithinNoise } from "../bench/bench-record.ts";
+import { isAboveLimit, timedArms } from "../bench/bench-record.ts";
 import { formatRateNumber, formatShare } from "../bench/bench-report.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
 import { left, right } from "../text-table.ts";
-import type { BenchEvidence, Evidence } from "./evidence.ts";
+import type { BenchEvidence } from "./evidence.ts";
 import { code, table, text } from "./markdown.ts";
-import { blocks, chartLine, type Section } from "./section.ts";
+import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
 import { speedChart } from "./speed-chart.ts";
 
 const phases = ["prefill", "decode"] as const;
 
-export async function benchSections({ benches }: Evidence): Promise<Section[]> {
-  const sections: Section[] = [];
-  for (const bench of benches) sections.push(await benchSection(bench, benches.length > 1));
-  return sections;
-}
-
-async function benchSection({ file, name }: BenchEvidence, isOneOfMany: boolean): Promise<Section> {
-  const suffix = isOneOfMany ? `-${name}` : "";
+export async function benchSection({ file }: BenchEvidence, { suffix, label }: SectionNames): Promise<Section> {
   const charts = [];
   for (const phase of phases) {
     const measured = file[phase];
@@ -27,7 +20,7 @@ async function benchSection({ file, name }: BenchEvidence, isOneOfMany: boolean)
       charts.push(await speedChart(`${phase}${suffix}`, phase, measured));
   }
   return {
-    heading: `Speed${isOneOfMany ? `: ${text(name)}` : ""}`,
+    heading: `Speed${label(": ")}`,
     body: blocks(
       conditions(file),
       charts.length === 0 ? undefined : chartLine(charts),
@@ -49,11 +42,7 @@ function conditions({ model, machine, settings, tool }: BenchFile): string {
 }
 
 function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasurement[]): string {
-  const timed = measured.flatMap((measurement) => {
-    const noise = isWithinNoise(measurement);
-    return measurement.arms.map((arm, index) => ({ ...measurement, arm, isFirst: index === 0, noise }));
-  });
-  return table(timed, [
+  return table(timedArms(measured), [
     right(phase === "prefill" ? "Prefill, tokens" : "Decode after", ({ isFirst, context }) =>
       isFirst ? formatCount(context) : "",
     ),

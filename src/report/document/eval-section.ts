@@ -1,20 +1,14 @@
 /** What patterns do to benchmark scores, with verdicts. */
 import { formatEvalMarkdown } from "../eval/eval-report.ts";
-import type { EvalEvidence, Evidence } from "./evidence.ts";
+import type { EvalEvidence } from "./evidence.ts";
 import { text } from "./markdown.ts";
 import { scoreChart } from "./score-chart.ts";
-import { blocks, chartLine, type Section } from "./section.ts";
+import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
 
-export async function evalSections({ evaluations }: Evidence): Promise<Section[]> {
-  const sections: Section[] = [];
-  for (const evaluation of evaluations) sections.push(await evalSection(evaluation, evaluations.length > 1));
-  return sections;
-}
-
-async function evalSection({ file, name }: EvalEvidence, isOneOfMany: boolean): Promise<Section> {
-  const chart = await scoreChart(isOneOfMany ? `scores-${name}` : "scores", file);
+export async function evalSection({ file }: EvalEvidence, { suffix, label }: SectionNames): Promise<Section> {
+  const chart = await scoreChart(`scores${suffix}`, file);
   return {
-    heading: `Quality: ${text(file.suite.name)}${isOneOfMany ? `, ${text(name)}` : ""}`,
+    heading: `Quality: ${text(file.suite.name)}${label(", ")}`,
     body: blocks(
       chart === undefined ? undefined : chartLine([chart]),
       chart === undefined

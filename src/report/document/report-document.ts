@@ -1,14 +1,14 @@
 /** The report of an evidence: its Markdown, its charts, and the page that holds both. */
-import { analysisSections } from "./analysis-section.ts";
-import { benchSections } from "./bench-section.ts";
+import { layersSection, sharingSection } from "./analysis-section.ts";
+import { benchSection } from "./bench-section.ts";
 import type { Chart } from "./chart.ts";
-import { evalSections } from "./eval-section.ts";
+import { evalSection } from "./eval-section.ts";
 import type { Evidence } from "./evidence.ts";
 import { text } from "./markdown.ts";
 import type { PromptLengths } from "./prefill-forecast.ts";
 import { provenanceSection } from "./provenance-section.ts";
 import { lossSection, patternSection } from "./search-section.ts";
-import { blocks, type Section } from "./section.ts";
+import { blocks, type Section, sectionsOfEach } from "./section.ts";
 import { servingSection } from "./serving-section.ts";
 import { summarySection } from "./summary-section.ts";
 
@@ -27,9 +27,9 @@ export async function reportDocument(evidence: Evidence, lengths?: PromptLengths
   const sections: Section[] = [
     await patternSection(evidence),
     await lossSection(evidence),
-    ...(await benchSections(evidence)),
-    ...(await evalSections(evidence)),
-    ...(await analysisSections(evidence)),
+    ...(await sectionsOfEach(evidence.benches, benchSection)),
+    ...(await sectionsOfEach(evidence.evaluations, evalSection)),
+    ...(await sectionsOfEach(evidence.analyses, layersSection, sharingSection)),
     servingSection(evidence),
     provenanceSection(evidence),
   ].filter((section) => section !== undefined);

@@ -5,7 +5,7 @@ import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
-import { formatStrategy, stabilityLines } from "../search/search-report.ts";
+import { formatStrategy, objectiveName, stabilityLines, stepsOf } from "../search/search-report.ts";
 import { left, right } from "../text-table.ts";
 import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
 import { type LossPoint, lossChart } from "./loss-chart.ts";
@@ -167,14 +167,6 @@ function triedPatterns({ file, journal }: SearchEvidence): [pattern: string, { f
   });
 }
 
-type Step = CheckedPatternFile["trajectory"][number] | NonNullable<FoundRecord["steps"]>[number];
-type FoundRecord = NonNullable<CheckedPatternFile["patterns"]>[number];
-
-/** The committed steps of the sparsest pattern: of greedy, or of another search. */
-function stepsOf(file: CheckedPatternFile): readonly Step[] {
-  return file.trajectory.length > 0 ? file.trajectory : (file.patterns?.at(-1)?.steps ?? []);
-}
-
 function stepsTable({ file, name }: SearchEvidence): string | undefined {
   const steps = stepsOf(file);
   if (steps.length === 0) return undefined;
@@ -182,7 +174,7 @@ function stepsTable({ file, name }: SearchEvidence): string | undefined {
     right("Step", (_, index) => String(index + 1)),
     right("Layer", (step) => ("flipped_layer" in step ? String(step.flipped_layer) : step.flipped_layers.join(" "))),
     right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
-    right(file.search.objective === "kl" ? "KL" : "Loss", ({ loss }) => formatLoss(loss)),
+    right(objectiveName(file), ({ loss }) => formatLoss(loss)),
     right("Change", (step) => changeWithError(file, step)),
     right("Lead over the next layer", ({ lead }) =>
       lead === undefined ? "" : `${formatLoss(lead.nats)}${lead.within_noise === true ? " (noise)" : ""}`,

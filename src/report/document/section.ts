@@ -9,6 +9,28 @@ export interface Section {
   charts: Chart[];
 }
 
+/** How a section and its charts are told from those of other files of the same kind; empty where there are none. */
+export interface SectionNames {
+  /** Of names of charts. */
+  suffix: string;
+  /** Of the heading. */
+  label(separator: string): string;
+}
+
+/** The sections of each file of a kind, one file after the other. */
+export async function sectionsOfEach<File extends { name: string }>(
+  files: readonly File[],
+  ...makers: readonly ((file: File, names: SectionNames) => Promise<Section>)[]
+): Promise<Section[]> {
+  const sections: Section[] = [];
+  for (const file of files) {
+    const [suffix, name] = files.length > 1 ? [`-${file.name}`, text(file.name)] : ["", ""];
+    const label = (separator: string): string => (name === "" ? "" : separator + name);
+    for (const make of makers) sections.push(await make(file, { suffix, label }));
+  }
+  return sections;
+}
+
 /** Paragraphs, tables and charts one below the other. */
 export function blocks(...parts: readonly (string | undefined)[]): string {
   return parts.filter((part) => part !== undefined && part !== "").join("\n\n");
