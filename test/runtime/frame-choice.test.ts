@@ -50,7 +50,7 @@ const graphs = [losses, decoder, stages, sequences];
 const commands: Record<string, string[]> = {
   "loss.ts": [losses, stages, sequences],
   "search/search.ts": [losses, stages, sequences],
-  "analyze.ts": [losses, stages, sequences],
+  "analyze/analyze.ts": [losses, stages, sequences],
   "run.ts": [decoder],
   "eval/eval.ts": [decoder],
   "bench.ts": [decoder],
