@@ -195,7 +195,7 @@ function once(name, command, at, dtype) {
   const row = { command: name, device: at.name, dtype, status: error?.code ?? status, seconds };
   if (/^on the CPU: /m.test(stderr)) row.on = "cpu";
   // A verdict of its own gate is no failure of the device.
-  if (row.status !== 0 && !(name === "eval" && row.status === 1)) {
+  if (row.status !== 0 && !(["eval", "distill"].includes(name) && row.status === 1)) {
     row.last = stderr.trim().split("\n").slice(-3).join(" | ").slice(0, 400);
     return row;
   }
