@@ -1,8 +1,9 @@
 /** The served model: prompts are scored and continued, each under the pattern of its request; requests take turns, step by step. */
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import type { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
+import { cachedBytes } from "../graph/frames/generation-graph.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { fullLayers, type Pattern } from "../pattern/pattern.ts";
+import type { Pattern } from "../pattern/pattern.ts";
 import type { Finish } from "../runtime/generate/continuation.ts";
 import { generate } from "../runtime/generate/generation.ts";
 import { createSampler, type SamplingOptions } from "../runtime/generate/sampling.ts";
@@ -95,8 +96,8 @@ export class ModelRunner {
 
   /** Bytes that the caches take for each token under a pattern. */
   bytesPerToken(pattern: Pattern): number {
-    const { numHiddenLayers: layers, kvLoraRank, qkRopeHeadDim, indexHeadDim } = this.config;
-    return 4 * (layers * (kvLoraRank + qkRopeHeadDim) + fullLayers(pattern).length * indexHeadDim);
+    const { latent, indexerKey } = cachedBytes(this.config, pattern, 4);
+    return latent + indexerKey;
   }
 
   /**

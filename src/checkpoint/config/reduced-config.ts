@@ -30,6 +30,7 @@ const droppedFields = [
   "index_skip_topk_offset",
   "quantization_config",
   "mlp_layer_types",
+  "first_k_dense_replace",
   "num_local_experts",
   "num_experts",
   "dtype",

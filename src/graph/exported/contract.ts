@@ -40,7 +40,13 @@ export interface LayerRange {
 
 /** Width of a latent row: the normed c_kv joined with the rotated k_pe. */
 export function latentWidth(config: DsaConfig): number {
-  return config.kvLoraRank + config.qkRopeHeadDim;
+  const [content, pe] = latentParts(config);
+  return content + pe;
+}
+
+/** Its parts: c_kv, then k_pe. */
+export function latentParts({ kvLoraRank, qkRopeHeadDim }: DsaConfig): [content: number, pe: number] {
+  return [kvLoraRank, qkRopeHeadDim];
 }
 
 /** Stage graphs by name; each is a file `stages/<name>.onnx`. */

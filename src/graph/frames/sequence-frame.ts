@@ -7,6 +7,7 @@
 
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
+import { latentParts } from "../exported/contract.ts";
 import type { Value } from "../graph-builder.ts";
 import { closedKeys, readExpanded, readGathered, rowColumn, selectionBias } from "../layer/attention-kernels.ts";
 import type { IndexQueries, LayerFrame } from "../layer/dsa-layer.ts";
@@ -150,7 +151,7 @@ export function orderedKeys(
   fresh: Latents,
 ): { expanded: ExpandedKeys; ordered: Latents } {
   const { config, shape } = context;
-  const { qkRopeHeadDim: rope, kvLoraRank: rank } = config;
+  const [rank, rope] = latentParts(config);
   const readable = readableKeys(context);
   const ordered = {
     content: inOrder(graph, context, fresh.content, rank),

@@ -13,6 +13,7 @@
  */
 import { type DsaConfig, latentNormEps } from "../../checkpoint/config/model-config.ts";
 import type { LayerWeights } from "../../checkpoint/weights.ts";
+import { latentParts } from "../exported/contract.ts";
 import type { Value } from "../graph-builder.ts";
 import type { ModelGraph } from "../model-graph.ts";
 import { type RowAngles, rotate } from "./rope.ts";
@@ -51,9 +52,7 @@ export function joinLatents(graph: ModelGraph, { content, pe }: Latents): Value 
 }
 
 export function splitLatents(graph: ModelGraph, rows: Value): [content: Value, pe: Value] {
-  const { config } = graph;
-  const sizes = graph.int([config.kvLoraRank, config.qkRopeHeadDim]);
-  return graph.nodes("Split", [rows, sizes], { axis: 1 }, 2) as [Value, Value];
+  return graph.nodes("Split", [rows, graph.int(latentParts(graph.config))], { axis: 1 }, 2) as [Value, Value];
 }
 
 /** Rotated queries of all heads, q_pe before q_nope: `[rows, H * (rope + nope)]`, or as many elements. */
