@@ -61,6 +61,12 @@ export function chunkRows(
   const at = (test: string, rows: Value, limit: number): Value => graph.node(test, [rows, graph.int([limit])]);
   const scalar = (...conditions: [Value, Value?]): Value =>
     graph.node("Squeeze", [conditions.length === 2 ? graph.node("And", conditions as Value[]) : conditions[0]]);
+  // ONNX cuts in equal pieces and a smaller one, which may not be empty; pieces of one row gain nothing.
+  const cuts = (rows: Value, parts: number): Value => {
+    const size = graph.node("Div", [graph.node("Add", [rows, graph.int([parts - 1])]), graph.int([parts])]);
+    const equal = graph.node("Mul", [size, graph.int([parts - 1])]);
+    return graph.node("And", [graph.node("Less", [equal, rows]), at("GreaterOrEqual", rows, 2 * parts)]);
+  };
   const later = graph.node("Greater", [
     graph.node("Unsqueeze", [positions, graph.int([0])]),
     graph.node("Unsqueeze", [positions, graph.int([1])]),
@@ -81,12 +87,8 @@ export function chunkRows(
       keys < ways.boundFrom
         ? undefined
         : scalar(at("GreaterOrEqual", total, ways.boundFrom), at("GreaterOrEqual", fresh, ways.boundRows)),
-    // ONNX cuts in equal pieces and a smaller one: there have to be enough keys for that.
-    selectsInBlocks: scalar(
-      at("Equal", at("Mod", fresh, ways.selectBlocks), 0),
-      at("GreaterOrEqual", past, ways.selectBlocks ** 2),
-    ),
-    readsInBlocks: scalar(at("Equal", at("Mod", fresh, 2 * ways.gatherBlocks), 0)),
+    selectsInBlocks: scalar(cuts(fresh, ways.selectBlocks), cuts(past, ways.selectPieces)),
+    readsInBlocks: scalar(cuts(fresh, ways.gatherBlocks)),
   };
 }
 
@@ -165,7 +167,7 @@ function select(
 /** The same from many scores, `[S, index_topk]`: first those below a bound are put aside, and rows are taken in blocks. */
 function selectBounded(graph: ModelGraph, chunk: ChunkRows, past: Value, fresh: Value, asked: IndexQueries): Value {
   const { config } = graph;
-  const { scoreGroups, selectBlocks } = chunkWays(config);
+  const { scoreGroups, selectBlocks, selectPieces } = chunkWays(config);
   const k = chunk.selected;
   // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
   const missing = graph.node("Mod", [graph.node("Neg", [chunk.total]), graph.int([scoreGroups])]);
@@ -188,9 +190,10 @@ function selectBounded(graph: ModelGraph, chunk: ChunkRows, past: Value, fresh: 
   const chosen = graph.either(
     chunk.selectsInBlocks,
     (many) => {
-      const cut = (rows: Value): Value[] =>
-        many.nodes("Split", [rows], { axis: 0, num_outputs: selectBlocks }, selectBlocks);
-      const [keys, pieces] = [cut(past), all.map(cut)];
+      const cut = (rows: Value, parts: number): Value[] =>
+        many.nodes("Split", [rows], { axis: 0, num_outputs: parts }, parts);
+      const keys = cut(past, selectPieces);
+      const pieces = all.map((rows) => cut(rows, selectBlocks));
       const blocks = Array.from({ length: selectBlocks }, (_, i) => pieces.map((piece) => piece[i] as Value));
       return many.node(
         "Concat",

@@ -113,12 +113,13 @@ export interface ChunkWays {
   /** Fewer rows than these save less by that than its operators take. */
   boundRows: number;
   /**
-   * From there on rows select in so many blocks, and a block's scores of past keys are made in as many pieces: what has been
-   * multiplied then stays in a core's cache (2 MiB) until it has been added up, bounded and sorted. 0.73 of a chunk at 4,096
-   * keys, 0.68 at 8,192, 0.94 at 1,152. Eight blocks without pieces are worth 0.76 at both; blocks of scores alone, joined before
-   * the top-k, half of that; twice as many of either gain nothing and open later.
+   * From there on rows select in so many blocks, and a block's scores of past keys are made in `selectPieces`: what has been
+   * multiplied then stays in a core's cache (2 MiB) until it has been added up, bounded and sorted. Blocks of scores alone, joined
+   * before the top-k, are worth half of that. More blocks gain nothing and open later.
    */
   selectBlocks: number;
+  /** Of keys. Twice as many: 0.94 of a chunk of 256 rows at 8,192 keys, 0.97 at 4,096. */
+  selectPieces: number;
   /** Groups of scores that `raiseOthers` makes: more make a larger top-k, fewer a lower bound. */
   scoreGroups: number;
 }
@@ -130,6 +131,7 @@ export function chunkWays({ indexTopk }: DsaConfig): ChunkWays {
     boundFrom: Math.max(Math.ceil(indexTopk ** (1 / 0.725)), 4 * indexTopk),
     boundRows: 8,
     selectBlocks: 4,
+    selectPieces: 8,
     scoreGroups: 2 * indexTopk,
   };
 }

@@ -16,8 +16,11 @@ export interface Chunk {
 const maxRows = 256;
 /** Fewer than this starve the matrix products. */
 const minRows = 16;
-/** Floats of index scores `[rows, heads, keys]` that a chunk may make: 16 MiB, which the allocator still reuses without new pages. */
-const scoreBudget = 4 << 20;
+/**
+ * Floats of index scores `[rows, heads, keys]` that a chunk may make, piece by piece (`chunkWays`). Half as many take 1.2 times as
+ * long at 8,192 keys (demo): every chunk joins and cuts the caches anew.
+ */
+const scoreBudget = 8 << 20;
 /** Floats of logits that one run may make: 64 MiB. */
 const logitBudget = 16 << 20;
 /** Floats of gathered latent rows `[rows, index_topk, width]` that a chunk may make. */
