@@ -52,12 +52,12 @@ export function suiteValues(
 
 /** What decides prompts or scores, whether given or not: a run that goes on needs the same. */
 export function suiteSettings(suite: SuiteName, values: SuiteValues): Settings {
-  return settingsOf(suite, values, ({ decides }) => decides !== "source", "default");
+  return settingsOf(suite, values, ({ decides }) => decides !== "source");
 }
 
 /** What was asked for beside that. */
 export function suiteSources(suite: SuiteName, values: SuiteValues): Settings {
-  return settingsOf(suite, values, ({ decides }) => decides === "source", undefined);
+  return settingsOf(suite, values, ({ decides }) => decides === "source");
 }
 
 /** Of options that decide scores of outputs that are there. */
@@ -67,24 +67,29 @@ export function scoringAttributes(): string[] {
 
 /** The scoring options of a suite, for a record of samples that are scored again. */
 export function scoringSettings(suite: SuiteName, values: SuiteValues): Settings {
-  return settingsOf(suite, values, ({ decides }) => decides === "scores", "default");
+  return settingsOf(suite, values, ({ decides }) => decides === "scores");
 }
 
 function settingsOf(
   suite: SuiteName,
   values: Readonly<Record<string, unknown>>,
   includes: (option: SuiteOption) => boolean,
-  absent: string | undefined,
 ): Settings {
   const settings: Settings = {};
   for (const [attribute, option] of Object.entries(optionsOf(suite))) {
     if (!includes(option)) continue;
-    const value = values[attribute] ?? (option.kind === "switch" && absent !== undefined ? false : absent);
+    const value = values[attribute] ?? restOf(option);
     if (value === undefined) continue;
     const name = attribute.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     settings[name] = typeof value === "number" || typeof value === "boolean" ? value : String(value);
   }
   return settings;
+}
+
+/** What a record has where an option is not given; nothing of where data came from. */
+function restOf({ decides, kind }: SuiteOption): false | "default" | undefined {
+  if (decides === "source") return undefined;
+  return kind === "switch" ? false : "default";
 }
 
 function lengths(text: string): number[] {

@@ -6,6 +6,7 @@ import { describeModel, type ModelDescription } from "../../graph/model-folder.t
 import { LiveModel } from "../../live/live-model.ts";
 import { parseServers } from "../../live/server-address.ts";
 import { ServerLosses, type ServerLossSettings } from "../../live/server-losses.ts";
+import { givenOptions } from "../arguments/given-options.ts";
 import { numberUpTo, positiveNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { describeServer } from "./server-words.ts";
@@ -29,17 +30,9 @@ const patientPauses = [500, 1000, 2000, 4000, 8000, 16_000, ...Array<number>(30)
 /** Where others can take over. */
 const replicaPauses = [500, 1000, 2000, 4000, 8000, 16_000] as const;
 
-/** Options of this tool's own runtime, by the names of their values. */
-const localOptions: Readonly<Record<string, string>> = {
-  device: "--device",
-  devices: "--devices",
-  threads: "--threads",
-  workers: "--workers",
-  dtype: "--dtype",
-  memory: "--memory",
-  profile: "--profile",
-  verify: "--no-verify",
-};
+/** Options that mean something with `--server` alone, by the names of their values; and those of this tool's own runtime. */
+const serverOptions = new Set(["concurrency", "repeats", "allowRemote", "timeout"]);
+const localOptions = new Set(["device", "devices", "threads", "workers", "dtype", "memory", "profile", "verify"]);
 
 export function addServerOptions(command: Command): Command {
   command
@@ -62,15 +55,11 @@ export function addConnectionOptions(command: Command): Command {
 
 /** @throws UsageError for options that have no meaning where a server computes, and for server options without one */
 function requireServerOptions(command: Command, { server }: ServerFlags): void {
-  const given = (name: string): boolean => command.getOptionValueSource(name) === "cli";
-  if (server === undefined) {
-    const alone = ["concurrency", "repeats", "allowRemote", "timeout"].find(given);
-    if (alone === undefined) return;
-    throw new UsageError(`--${alone.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --server`);
-  }
-  const local = Object.keys(localOptions).find(given);
-  if (local === undefined) return;
-  throw new UsageError(`${localOptions[local]} does not go with --server: the server decides that`, {
+  const foreign = server === undefined ? serverOptions : localOptions;
+  const stray = givenOptions(command).find(({ attribute }) => foreign.has(attribute));
+  if (stray === undefined) return;
+  if (server === undefined) throw new UsageError(`${stray.written} needs --server`);
+  throw new UsageError(`${stray.written} does not go with --server: the server decides that`, {
     hint: "it was said when the server was started",
   });
 }

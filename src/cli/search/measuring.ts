@@ -6,8 +6,14 @@ import type { Journal, JournalEntry, KnownSequences } from "../../formats/journa
 import { addEntry, knownSequences } from "../../formats/journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { executionsRecord } from "../../report/search/search-record.ts";
-import type { Measurement, Objective, PatternEvaluator } from "../../runtime/measurement.ts";
-import type { Evaluate, MeasureRequest } from "../../search/events.ts";
+import type {
+  EvaluateContext,
+  Measurement,
+  Objective,
+  PatternEvaluator,
+  PatternRequest,
+} from "../../runtime/measurement.ts";
+import type { Evaluate } from "../../search/events.ts";
 import type { Recall } from "../../search/losses.ts";
 import type { Terminal } from "../console/terminal.ts";
 
@@ -65,16 +71,14 @@ export class Measuring {
 
   /** What a search takes as its evaluator. */
   evaluateWith(evaluator: PatternEvaluator): Evaluate {
-    const measure = this.#measureAll.bind(this);
-    const judged = this.#judged.bind(this);
+    const measure = this.#measure.bind(this);
+    const judged = (sequence: JournalEntry["sequences"][number]): WeightedLoss => {
+      const loss = this.#judged(sequence);
+      if (loss === undefined) throw new Error("the evaluator returned no KL");
+      return loss;
+    };
     return async function* (requests, context) {
-      for await (const measured of measure(evaluator, requests, context)) {
-        yield measured.map((sequence) => {
-          const loss = judged(sequence);
-          if (loss === undefined) throw new Error("the evaluator returned no KL");
-          return loss;
-        });
-      }
+      for await (const measured of measure(evaluator, requests, context)) yield measured.map(judged);
     };
   }
 
@@ -92,23 +96,16 @@ export class Measuring {
     { base, signal }: { base?: Pattern; signal: AbortSignal },
   ): Promise<void> {
     const requests = patterns
-      .map((pattern) => ({
-        pattern,
-        sequences: this.#missing(pattern, sequences, needs),
-        base,
-      }))
+      .map((pattern) => ({ pattern, sequences: this.#missing(pattern, sequences, needs), base }))
       .filter((request) => request.sequences.length > 0);
-    let place = 0;
-    for await (const measurement of evaluator.evaluateAll(requests, { signal })) {
-      await this.#record(measurement, requests[place++]?.sequences ?? []);
-    }
+    for await (const _ of this.#measure(evaluator, requests, { signal }));
   }
 
   /** Every measurement is in the journal before the next one is asked for. */
-  async *#measureAll(
+  async *#measure(
     evaluator: PatternEvaluator,
-    requests: readonly MeasureRequest[],
-    { repeat, ...context }: Parameters<Evaluate>[1],
+    requests: readonly PatternRequest[],
+    { repeat, ...context }: EvaluateContext & { repeat?: number | undefined },
   ): AsyncGenerator<JournalEntry["sequences"]> {
     let place = 0;
     for await (const measurement of evaluator.evaluateAll(requests, context)) {

@@ -50,29 +50,24 @@ export function provenanceSection(evidence: Evidence): Section {
 
 function originsOf({ searches, analyses, benches, latencies, evaluations }: Evidence): Origin[] {
   return [
-    ...searches.map(({ file, ...source }) => ({ ...source, kind: "search", ...fingerprints(file), tool: file.tool })),
-    ...analyses.map(({ file, ...source }) => ({ ...source, kind: "analysis", ...fingerprints(file), tool: file.tool })),
-    ...benches.map(({ file, ...source }) => ({ ...source, kind: "bench", ...unbound, tool: file.tool })),
-    ...latencies.map(({ file, ...source }) => ({ ...source, kind: "latency", ...unbound, tool: file.tool })),
-    ...evaluations.map(({ file, ...source }) => ({
-      ...source,
-      kind: "evaluation",
-      weights: file.model.weight_hash,
-      config: file.model.config_hash,
-      calibration: undefined,
-      tool: file.tool,
-    })),
+    ...searches.map((one) => originOf("search", one, one.file)),
+    ...analyses.map((one) => originOf("analysis", one, one.file)),
+    // Timings may be of other weights and shapes.
+    ...benches.map((one) => originOf("bench", one, { tool: one.file.tool })),
+    ...latencies.map((one) => originOf("latency", one, { tool: one.file.tool })),
+    ...evaluations.map((one) => originOf("evaluation", one, one.file)),
   ];
 }
 
-/** Timings may be of other weights and shapes. */
-const unbound = { weights: undefined, config: undefined, calibration: undefined };
+interface MadeFile {
+  tool: Origin["tool"];
+  model?: { weight_hash?: string | undefined; config_hash: string };
+  calibration?: { hash: string };
+}
 
-function fingerprints(file: {
-  model: { weight_hash?: string | undefined; config_hash: string };
-  calibration: { hash: string };
-}): Pick<Origin, "weights" | "config" | "calibration"> {
-  return { weights: file.model.weight_hash, config: file.model.config_hash, calibration: file.calibration.hash };
+function originOf(kind: string, { path, name, sha256 }: Source, { tool, model, calibration }: MadeFile): Origin {
+  const fingerprints = { weights: model?.weight_hash, config: model?.config_hash, calibration: calibration?.hash };
+  return { path, name, sha256, kind, tool, ...fingerprints };
 }
 
 function hash(value: string | undefined): string {
