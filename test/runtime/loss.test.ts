@@ -198,7 +198,7 @@ test.each<Partial<LossSettings>>([
   const evaluator = await openLossEvaluator(damaged, windows, { ...place, ...settings });
   await expect(evaluator.evaluate(full, { base: full, sequences: [5] })).rejects.toMatchObject({
     code: "E_RUNTIME",
-    message: expect.stringMatching(/^Sequence [135]: layer 3 gives values that are not finite, with pattern [FS]+$/),
+    message: expect.stringMatching(/^Sequence [135]: layer 3 returns values that are not finite, with pattern [FS]+$/),
   });
   await evaluator.release();
   await rm(folder, { recursive: true });
