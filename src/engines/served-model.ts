@@ -87,7 +87,7 @@ function unknownFamily(modelType: string): string {
   const known = otherwise[modelType.replace(/_text$/, "")];
   return known === undefined
     ? `nothing is known here of how engines share indices of model_type ${quoted(modelType)}; known are ${Object.keys(families).join(", ")}`
-    : `no pattern can be written for a ${modelType} model. ${known}`;
+    : `no pattern can be written for model_type ${modelType}. ${known}`;
 }
 
 /** A model of which nothing but its number of layers is known: each of them with an indexer. */
