@@ -11,54 +11,27 @@ import { sum } from "../../base/sum.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import { hiddenStates, topkIndices } from "../../graph/exported/contract.ts";
-import { divergenceNames, keptTokens, ownWidth } from "../../graph/frames/head.ts";
-import { buildSequenceGraph, runInput, selectInput, sequenceSpec } from "../../graph/frames/sequence-graph.ts";
-import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
-import { encodeModel } from "../../graph/graph-builder.ts";
-import { kernelsOf } from "../../graph/layer/kernels.ts";
+import { divergenceNames, ownWidth } from "../../graph/frames/head.ts";
+import { runInput, selectInput, sequenceSpec } from "../../graph/frames/sequence-graph.ts";
+import { type SequenceGraphSettings, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
-import { firstDifference, fullLayers, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
-import { usesCudnn } from "../device/cudnn.ts";
-import { gpuOf } from "../device/gpu.ts";
-import { conversionLines, convertedAhead, weightConversion } from "../device/weight-conversion.ts";
-import type { Dtype, SequenceLoss } from "../measurement.ts";
-import { providerOf } from "../session/execution-provider.ts";
-import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
+import { firstDifference, isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
+import type { SequenceLoss } from "../measurement.ts";
+import { type Feeds, floats } from "../session/onnx-session.ts";
 import { type BatchGroup, BatchGroups, type BatchStates } from "./batch-groups.ts";
 import { noExecutions } from "./layer-executions.ts";
-import type { BackendSettings } from "./loss-backend.ts";
 import { ReferenceDistributions } from "./reference-distributions.ts";
-import { type SequenceBatch, sequenceShape, wantedTogether } from "./sequence-batch.ts";
-import { describeNeed, deviceNeed, memoryOf, requireDeviceMemory, totalNeed } from "./sequence-memory.ts";
+import type { SequenceBatch } from "./sequence-batch.ts";
+import { openSequenceSession, type SequenceLossSettings, type SequenceSession } from "./sequence-session.ts";
 import { type Arrival, type Walker, WindowLosses } from "./window-losses.ts";
-
-export interface SequenceLossSettings extends BackendSettings {
-  /** Bytes of device memory that the working set of one chunk may take. */
-  chunkBytes: number;
-  /** Bytes of host memory for converting weights. Default: what is free. */
-  hostBytes?: number;
-  profilePrefix?: string;
-}
-
-/** Share of the device's memory that the working set of one chunk may take. */
-const chunkShare = 1 / 16;
 
 type BatchWalker = Walker<BatchStates, BatchGroup>;
 type BatchRun = Pick<BatchWalker, "pattern" | "departure" | "executions"> & { batch: SequenceBatch };
 
-/** What losses are computed with. */
-interface Opened {
-  session: OnnxSession;
-  /** Says which graph the session is of, and how it was opened. */
-  form: string;
-  /** It has run on sequences that were foreseen. */
-  hasRun: boolean;
-  shape: SequenceShape;
-  settings: SequenceGraphSettings;
+interface Opened extends SequenceSession {
+  /** Of the windows, for messages. */
   numbers: readonly number[];
-  /** Batches whose states there is room for. */
-  mostStates: number;
-  /** The model's own next-token distributions, batch by batch, where divergences are asked for. */
+  /** The model's own next-token distributions, batch by batch, if divergences are asked for. */
   reference: ReferenceDistributions | undefined;
 }
 
@@ -71,106 +44,29 @@ export class BatchedLosses extends WindowLosses<BatchStates, BatchGroup> {
   /** Batches with states of a base, the last one that was made at the end. */
   readonly #holding = new Set<BatchGroup>();
 
-  private constructor(config: DsaConfig, windows: number, batches: BatchGroups, opened: Opened, plan: string[]) {
+  private constructor(config: DsaConfig, windows: number, batches: BatchGroups, opened: Opened) {
     super(config, windows);
     this.#opened = opened;
     this.#batches = batches;
-    this.plan = plan;
+    this.plan = opened.plan;
     this.isWarm = opened.hasRun;
   }
 
+  /** @param earlier opened for sequences that were foreseen, and not used; its session is taken over if it fits */
   static async open(
     model: ModelFolder,
     windows: readonly Int32Array[],
     settings: SequenceLossSettings,
     earlier?: BatchedLosses,
   ): Promise<BatchedLosses> {
-    const { config } = model;
-    const precision = settings.dtype === "float16" ? OnnxType.float16 : OnnxType.float;
-    const provider = providerOf(settings.device);
-    const weights = await model.weights();
-    const gpu = await gpuOf(settings.device);
-    const cudnn = await usesCudnn(settings.device, gpu);
-    // Sizes follow from all of the memory, not from what is free: a process that replaces a dead one takes the same.
-    const memory = memoryOf(gpu);
-    const total = memory?.total ?? Number.POSITIVE_INFINITY;
-    const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
-    const conversion = weightConversion(config, weights, settings.dtype, convertedAhead.losses, settings.hostBytes);
-    const chosen = { cudnn, storedExperts: conversion.inRuns };
-    const kernels = kernelsOf(provider, precision, chosen);
-    const sized = (mostSequences?: number) => {
-      const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
-      const states = stateBytes(config, shape, settings.dtype) * Math.ceil(windows.length / shape.batch);
-      const boundaries = states <= settings.stateBytes;
-      return {
-        shape,
-        states,
-        boundaries,
-        need: deviceNeed(config, shape, { dtype: settings.dtype, boundaries, conversion, kernels }),
-      };
-    };
-    const together = settings.together ?? windows.length;
-    let plan = sized(wantedTogether(windows, together));
-    while (plan.shape.batch > 1 && totalNeed(plan.need) > total) {
-      plan = sized(Math.floor(plan.shape.batch / 2));
-    }
-    const { shape, states, boundaries } = plan;
-    const kept = boundaries ? states : 0;
-    const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
-    const graphSettings: SequenceGraphSettings = {
-      precision,
-      provider,
-      boundaries,
-      ...top,
-      ...chosen,
-    };
-    const { device, dtype, threads } = settings;
-    const form = JSON.stringify({ shape, graphSettings, device, threads, inRuns: conversion.inRuns });
-    const foreseen = earlier !== undefined && earlier.#opened.form === form ? earlier.#opened.session : undefined;
-    if (foreseen === undefined) {
-      await earlier?.release();
-      const left = earlier === undefined ? memory : memoryOf(await gpuOf(device));
-      requireDeviceMemory(plan.need, left?.free, device);
-    }
-    const create = () =>
-      OnnxSession.create(encodeModel(buildSequenceGraph(config, weights, shape, graphSettings)), config.name, {
-        device,
-        threads,
-        folder: model.places.folder,
-        solo: true,
-        // Index scores multiply float16 values then: TF32 holds them exactly.
-        tf32: dtype === "float16",
-        convertsInRuns: conversion.inRuns,
-        profilePrefix: settings.profilePrefix,
-        recording: settings.recording,
-      });
-    if (foreseen !== undefined) await earlier?.releaseOwn();
-    const session = foreseen ?? (await create());
-    const batches = Math.ceil(windows.length / shape.batch);
-    const lines = [
-      `device memory: ${describeNeed(plan.need)}`,
-      `${batches} batches of ${shape.batch} sequences of ${shape.length} tokens in ${shape.chunks} chunks, ${settings.dtype}`,
-      graphSettings.boundaries
-        ? `boundary states: ${(states / 2 ** 20).toFixed(1)} MiB of host memory`
-        : `boundary states would take ${(states / 2 ** 20).toFixed(1)} MiB of host memory: every candidate runs all layers`,
-      ...conversionLines(conversion),
-    ];
+    const release = async () => await earlier?.release();
+    const opened = await openSequenceSession(model, windows, settings, earlier && { ...earlier.#opened, release });
+    if (opened.hasRun) await earlier?.releaseOwn();
+    const { top, boundaries } = opened.settings;
+    const reference = top === undefined ? undefined : new ReferenceDistributions(settings.stateBytes - opened.kept);
     const numbers = settings.numbers ?? [...windows.keys()];
-    const reference =
-      graphSettings.top === undefined ? undefined : new ReferenceDistributions(settings.stateBytes - kept);
-    const mostStates = Math.floor(settings.stateBytes / stateBytes(config, shape, settings.dtype));
-    const groups = new BatchGroups(windows, shape, settings.scoredFrom, boundaries);
-    const opened = {
-      session,
-      form,
-      hasRun: foreseen !== undefined,
-      shape,
-      settings: graphSettings,
-      numbers,
-      mostStates,
-      reference,
-    };
-    return new BatchedLosses(config, windows.length, groups, opened, lines);
+    const groups = new BatchGroups(windows, opened.shape, settings.scoredFrom, boundaries);
+    return new BatchedLosses(model.config, windows.length, groups, { ...opened, numbers, reference });
   }
 
   get sideBySide(): number {
@@ -364,12 +260,4 @@ function allFinite(tensor: Tensor | undefined): boolean {
 /** What every run fetches: a loss for each row, or a loss and what belongs to the divergence. */
 function lossOutput({ top }: SequenceGraphSettings): string {
   return top === undefined ? "negative_log_likelihood" : divergenceNames.output;
-}
-
-/** Bytes of host memory for the boundary states of one batch. */
-function stateBytes(config: DsaConfig, shape: SequenceShape, dtype: Dtype): number {
-  const rows = shape.batch * shape.length;
-  const indexers = selectsKeys(config, shape) ? fullLayers(config.indexerLayers).length : 0;
-  const width = (config.numHiddenLayers - 1) * config.hiddenSize * (dtype === "float16" ? 2 : 4);
-  return rows * (width + 4 * indexers * config.indexTopk);
 }
