@@ -14,14 +14,14 @@ export interface Work {
   prompts: number;
 }
 
-/** What it takes to open a GPU: its context, ONNX Runtime's libraries and the first run (docs/gpu.md). */
-const openingSeconds = 3;
-/** Multiply-adds a second and core of a whole pass of the demo model, indexers, attention and all (docs/gpu.md). */
-const coreSpeed = 4e9;
+/** What it takes to open a GPU, longer than to load a model on the CPU: its context, libraries and a first run (docs/gpu.md). */
+const openingSeconds = 1.5;
+/** Multiply-adds a second and core of a whole pass, indexers, attention and all (docs/gpu.md). */
+const coreSpeed = 8e9;
 /** The same of a whole GPU, a H200 in float32, where launches take most of the time (docs/gpu.md). */
 const gpuSpeed = 1e12;
 /** Seconds of a decoded token and layer: what a GPU's launches and caches take, and a CPU's operators (docs/gpu.md). */
-const decodedLayer = { gpu: 1.2e-3, cpu: 0.4e-3 };
+const decodedLayer = { gpu: 0.9e-3, cpu: 0.3e-3 };
 /** Bytes a second of a CPU's memory: a decoded token reads all weights. */
 const memorySpeed = 20e9;
 
