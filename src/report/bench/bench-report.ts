@@ -33,48 +33,36 @@ export function formatBenchReport(file: BenchFile): string {
 
 function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
   type Timed = ReturnType<typeof timedArms>[number];
-  /** The first arm is what the others are compared with. */
-  const compared = (cell: (one: Timed) => string) => (one: Timed) => (one.isFirst ? "" : cell(one));
-  const once = (cell: (one: Timed) => string) => (one: Timed) => (one.isFirst ? cell(one) : "");
+  /** The first arm is what the others are compared with, and what is true of all of them stands beside it. */
+  const compared = (name: string, cell: (one: Timed) => string) =>
+    right<Timed>(name, (one) => (one.isFirst ? "" : cell(one)));
+  const once = (name: string, cell: (one: Timed) => string) =>
+    right<Timed>(name, (one) => (one.isFirst ? cell(one) : ""));
   const table = formatTable(timedArms(measurements), [
-    right(
-      "Context",
-      once(
-        ({ context, chunks }) =>
-          formatCount(context) + (chunks === undefined || chunks.timed === chunks.all ? "" : "*"),
-      ),
-    ),
+    once("Context", ({ context, chunks }) => formatCount(context) + (isSampled(chunks) ? "*" : "")),
     left("Pattern", ({ arm }) => arm.pattern),
     right("Full", ({ index }) => String(patterns[index]?.full_layers)),
     right("Seconds", ({ arm }) => seconds(arm.seconds.median)),
     right("Tokens/s", ({ arm }) => formatRateNumber(arm.tokens_per_second)),
     right("Speed-up", ({ arm }) => `${arm.speedup.median.toFixed(2)}x`),
-    right(
-      "Low to high",
-      compared(({ arm: { speedup } }) => `${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)}`),
-    ),
-    right(
-      "Limit",
-      compared(({ arm, noise }) => (noise ? "?" : `${arm.limit.toFixed(2)}x`)),
-    ),
-    right(
-      "Of limit",
-      compared(({ arm, noise }) => (noise ? "?" : arm.of_limit.toFixed(2) + (isAboveLimit(arm) ? "!" : ""))),
-    ),
-    right(
-      "Indexers (alone)",
-      once(
-        ({ indexers, noise }) =>
-          `${noise ? "noise" : formatShare(indexers.share)} (${formatShare(indexers.alone_share)})`,
-      ),
-    ),
+    compared("Low to high", ({ arm: { speedup } }) => `${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)}`),
+    compared("Limit", ({ arm, noise }) => (noise ? "?" : `${arm.limit.toFixed(2)}x`)),
+    compared("Of limit", ({ arm, noise }) => (noise ? "?" : arm.of_limit.toFixed(2) + (isAboveLimit(arm) ? "!" : ""))),
+    once("Indexers (alone)", ({ indexers: { share, alone_share: alone }, noise }) => {
+      return `${noise ? "noise" : formatShare(share)} (${formatShare(alone)})`;
+    }),
   ]);
-  const sampled = measurements.filter(({ chunks }) => chunks !== undefined && chunks.timed < chunks.all);
+  const sampled = measurements.filter(({ chunks }) => isSampled(chunks));
   const notes = sampled.map(
     ({ context, chunks }) =>
       `* ${formatCount(context)}: from ${chunks?.timed} of ${chunks?.all} query chunks, on caches of random rows`,
   );
   return [title, table, ...notes, ...measurements.flatMap(doubts)].join("\n");
+}
+
+/** Were only some of the query chunks timed? */
+function isSampled(chunks: BenchMeasurement["chunks"]): boolean {
+  return chunks !== undefined && chunks.timed < chunks.all;
 }
 
 /** What of a measurement cannot be the indexers' doing. */

@@ -10,7 +10,7 @@ import {
   formatRate,
   formatScore,
 } from "../quantities.ts";
-import { type Column, formatTable, left, right, wrapWords } from "../text-table.ts";
+import { type Column, formatTable, type Heading, left, right, wrapWords } from "../text-table.ts";
 import { cannotTell, primaryRow } from "./eval-gate.ts";
 
 /**
@@ -91,9 +91,10 @@ function columnsOf(result: EvalResult, labels: readonly string[], everyInterval:
   const { alpha } = result.statistics;
   const confidence = `${percent(1 - alpha)} CI`;
   const compared = result.arms.length > 1;
-  /** A cell of what the arm is compared by; empty for the baseline. */
-  const ofChange = (cell: (comparison: EvalComparison) => string) => (line: Line) =>
-    line.comparison === undefined ? "" : cell(line.comparison);
+  /** What the arm is compared by; empty for the baseline, and no column where there is nothing else. */
+  const change = (title: string, cell: (comparison: EvalComparison) => string, layout: Partial<Heading> = {}) =>
+    compared && right<Line>(title, ({ comparison }) => (comparison === undefined ? "" : cell(comparison)), layout);
+  const late = (label: string): Partial<Heading> => ({ fold: "late", label });
   const columns: (Column<Line> | false)[] = [
     left("Task", ({ row, arm }) => (arm === 0 ? rowName(row) : ""), { fold: "above", label: "" }),
     right("n", ({ row, arm }) => (arm === 0 ? formatCount(row.items) : ""), { fold: "above" }),
@@ -104,39 +105,18 @@ function columnsOf(result: EvalResult, labels: readonly string[], everyInterval:
         const interval = row.arms[arm]?.interval;
         return row.items === 0 || interval === undefined ? "" : range(interval, formatScore);
       }),
+    change("Change", ({ difference }) => formatPointChange(difference)),
+    change(confidence, ({ interval }) => range(interval, formatPointChange)),
+    change("p", ({ p, p_holm: corrected = 1 }) => `${formatP(p)}${corrected < alpha ? "*" : ""}`),
+    right("Gold loss", ({ row, arm }) => row.arms[arm]?.gold_loss?.toFixed(4) ?? "-", late("gold loss")),
+    change("Change", ({ gold_loss: loss }) => (loss === undefined ? "" : formatNats(loss.difference)), late("change")),
+    everyInterval &&
+      change(confidence, ({ gold_loss: loss }) => (loss?.interval && range(loss.interval, formatNats)) ?? ""),
     compared &&
-      right(
-        "Change",
-        ofChange(({ difference }) => formatPointChange(difference)),
-      ),
-    compared &&
-      right(
-        confidence,
-        ofChange(({ interval }) => range(interval, formatPointChange)),
-      ),
-    compared &&
-      right(
-        "p",
-        ofChange(({ p, p_holm: corrected = 1 }) => `${formatP(p)}${corrected < alpha ? "*" : ""}`),
-      ),
-    right("Gold loss", ({ row, arm }) => row.arms[arm]?.gold_loss?.toFixed(4) ?? "-", {
-      ...{ fold: "late", label: "gold loss" },
-    }),
-    compared &&
-      right(
-        "Change",
-        ofChange(({ gold_loss: loss }) => (loss === undefined ? "" : formatNats(loss.difference))),
-        {
-          ...{ fold: "late", label: "change" },
-        },
-      ),
-    compared &&
-      everyInterval &&
-      right(
-        confidence,
-        ofChange(({ gold_loss: loss }) => (loss?.interval === undefined ? "" : range(loss.interval, formatNats))),
-      ),
-    compared && left("Verdict", ofChange(verdictWords), { fold: "below", label: "" }),
+      left("Verdict", ({ comparison }) => (comparison === undefined ? "" : verdictWords(comparison)), {
+        fold: "below",
+        label: "",
+      }),
   ];
   return columns.filter((column) => column !== false);
 }
