@@ -36,8 +36,8 @@ export interface AnswerSequence {
 
 export interface AnswerOptions extends DocumentOptions {
   /** Longer sequences are left out. Default: the model's window. */
-  sequenceLength?: number;
-  sequences?: number;
+  sequenceLength?: number | undefined;
+  sequences?: number | undefined;
   seed?: number;
   signal?: AbortSignal;
 }

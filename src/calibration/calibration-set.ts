@@ -25,9 +25,9 @@ export interface CalibrationModel {
 }
 
 export interface CalibrationOptions extends DocumentOptions, Omit<DocumentEncoder, "encode"> {
-  sequenceLength?: number;
+  sequenceLength?: number | undefined;
   /** Use only this many windows, chosen by `seed`. */
-  sequences?: number;
+  sequences?: number | undefined;
   seed?: number;
   /** One window a document instead of documents one after the other. */
   pack?: boolean;

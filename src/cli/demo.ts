@@ -179,8 +179,8 @@ async function measureLosses(
   arms: readonly Omit<DemoArm, "loss">[],
   terminal: Terminal,
 ): Promise<DemoArm[]> {
-  const flags = { calibration: heldOutText, sequences: SEQUENCES, seed: 0, pack: true };
-  const set = await openCalibrationSet(model, flags, new Terminal({ quiet: true }, terminal.signal));
+  const flags = { sequences: SEQUENCES, seed: 0, pack: true };
+  const set = await openCalibrationSet(model, heldOutText, flags, new Terminal({ quiet: true }, terminal.signal));
   const evaluator = await openLossEvaluator(model, set.windows, { device: "cpu", dtype: "float32" });
   try {
     return await whileWaiting(terminal, "measuring losses on held-out text", async () => {

@@ -114,7 +114,7 @@ async function analyzeWith(early: EarlyStart, path: string, flags: AnalyzeFlags,
   const searched = flags.searched === undefined ? undefined : await readPatternFile(flags.searched);
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   await requireWritable(flags.output);
-  const set = await openCalibrationSet(model, flags, terminal);
+  const set = await openCalibrationSet(model, flags.calibration, flags, terminal);
   const patterns = 2 + sizes.length * comparedEach + sources.length * (flags.pairs === true ? sources.length / 2 : 1);
   // Each runs from its first difference to a pattern before it: half of the layers on average.
   const amount = () => ({ passed: (patterns * set.tokens) / 2 });

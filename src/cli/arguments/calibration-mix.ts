@@ -21,13 +21,13 @@ import { formatCount } from "../../report/quantities.ts";
 import type { Objective } from "../../runtime/measurement.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { openCalibrationSet } from "./inputs.ts";
-import { addCalibrationOptions, type CalibrationFlags } from "./options.ts";
+import { addCalibrationOptions, type TextFlags } from "./options.ts";
 import { RepeatableOption } from "./repeatable-option.ts";
 
 /** What counts: every token's loss, its divergence from the model's own pattern, or the loss of answers alone. */
 export type SearchObjective = Objective | "answer";
 
-export interface MixFlags extends Omit<CalibrationFlags, "calibration"> {
+export interface MixFlags extends TextFlags {
   calibration: string[];
   /** Where it was not said: `answer` if a source is generated, otherwise `nll`. */
   objective?: SearchObjective;
@@ -119,12 +119,7 @@ async function openSource(
       return { name, answers: true, set };
     }
   }
-  const { calibration: _, objective: __, ...text } = flags;
-  const set = await openCalibrationSet(
-    model,
-    { ...text, ...(name === undefined ? {} : { calibration: name }) },
-    terminal,
-  );
+  const set = await openCalibrationSet(model, name, flags, terminal);
   return { name: set.source, answers: false, set };
 }
 
@@ -210,7 +205,7 @@ export class AnswerReader {
     source: string,
     { suite: name, tasks }: GeneratedSource,
     seed: number,
-    flags: MixFlags,
+    flags: TextFlags,
     signal: AbortSignal,
   ): Promise<CalibrationSet> {
     const { tokenizer, assembly } = await this.#open();
@@ -236,10 +231,7 @@ export class AnswerReader {
       signal.throwIfAborted();
       found.push(assembly.answer(item));
     }
-    const set = answerSet(source, config, found, {
-      seed: flags.seed,
-      ...(sequences === undefined ? {} : { sequences }),
-    });
+    const set = answerSet(source, config, found, { seed: flags.seed, sequences });
     return { ...set, notes: suite.notes.filter((note) => note.includes("does not fit")) };
   }
 

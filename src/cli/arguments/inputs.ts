@@ -27,13 +27,13 @@ import type { Terminal } from "../console/terminal.ts";
 import { patternOfSize } from "../pattern/pattern-of-size.ts";
 import { readNamedPattern } from "../pattern/shelf.ts";
 import {
-  type CalibrationFlags,
   type DeviceFlags,
   type DtypeFlags,
   demoCalibration,
   demoCalibrationName,
   demoModel,
   type PatternFlags,
+  type TextFlags,
   type WorkerFlags,
 } from "./options.ts";
 
@@ -58,10 +58,11 @@ export async function choosePattern(model: ModelDescription, { pattern, offset }
   return resolve(patternOfSize(file, retain, path), `Pattern file "${path}"`);
 }
 
-/** Reads the calibration set and says what it is. The tokenizer is loaded at the first text, a set of ids needs none. */
+/** Reads the calibration set, of `-c` or the package's own, and says what it is. The tokenizer is loaded at the first text, a set of ids needs none. */
 export async function openCalibrationSet(
   model: ModelDescription,
-  flags: CalibrationFlags,
+  named: string | undefined,
+  flags: TextFlags,
   terminal: Terminal,
 ): Promise<CalibrationSet> {
   let tokenizer: Promise<Tokenizer> | undefined;
@@ -77,7 +78,7 @@ export async function openCalibrationSet(
     return loaded.encodeRendered(loaded.renderChat(messages, { variables: { add_generation_prompt: false } }));
   };
   const reading = new PacedNotes(terminal);
-  const calibration = await requireCalibration(model.path, flags.calibration, terminal);
+  const calibration = await requireCalibration(model.path, named, terminal);
   const { sequenceLength, sequences, textColumn, split, seed, pack } = flags;
   const set = await loadCalibrationSet(calibration, model.config, encode, {
     textColumn,
@@ -89,8 +90,8 @@ export async function openCalibrationSet(
     seed,
     pack,
     signal: terminal.signal,
-    ...(sequenceLength === undefined ? {} : { sequenceLength }),
-    ...(sequences === undefined ? {} : { sequences }),
+    sequenceLength,
+    sequences,
   });
   (await tokenizer)?.dismiss();
   const source = calibration === demoCalibration ? demoCalibrationName : calibration;

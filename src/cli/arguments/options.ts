@@ -43,14 +43,18 @@ export interface WorkerFlags {
   devices?: DeviceList;
 }
 
-export interface CalibrationFlags {
-  calibration?: string;
+/** What a text is read by. */
+export interface TextFlags {
   textColumn?: string;
   split?: string;
   sequenceLength?: number;
-  sequences?: number;
+  sequences?: number | undefined;
   seed: number;
   pack: boolean;
+}
+
+export interface CalibrationFlags extends TextFlags {
+  calibration?: string;
 }
 
 export interface OutputFlags {

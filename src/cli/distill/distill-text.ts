@@ -24,21 +24,15 @@ type Steps = Pick<Recipe, "steps" | "batch" | "seed">;
  */
 export async function openTrainingText(
   model: ModelDescription,
-  { calibration, ...flags }: MixFlags,
+  flags: MixFlags,
   recipe: Steps,
   holdout: string | undefined,
   terminal: Terminal,
 ): Promise<CalibrationMix> {
-  const given = await namedSources(calibration);
-  const read = (name: string | undefined, sequences: number | undefined): Promise<CalibrationSet> => {
-    const { sequences: _, objective: __, ...rest } = flags;
-    const named = name === undefined ? {} : { calibration: name };
-    const limited = sequences === undefined ? {} : { sequences };
-    return openCalibrationSet(model, { ...rest, ...named, ...limited }, terminal);
-  };
+  const given = await namedSources(flags.calibration);
   const [only] = given;
   if (given.length < 2 && (only === undefined || generatedOf(only.name) === undefined)) {
-    const set = await read(only?.name, flags.sequences);
+    const set = await openCalibrationSet(model, only?.name, flags, terminal);
     return mixSets([{ name: set.source, weight: 1, answers: false, set }]);
   }
   const weights = given.reduce((sum, { weight }) => sum + weight, 0);
@@ -46,7 +40,7 @@ export async function openTrainingText(
   let total = Math.min(flags.sequences ?? Number.POSITIVE_INFINITY, usableSequences(recipe, holdout));
   for (const { name, weight } of given) {
     if (generatedOf(name) !== undefined) continue;
-    const set = await read(name, undefined);
+    const set = await openCalibrationSet(model, name, { ...flags, sequences: undefined }, terminal);
     files.set(name, set);
     total = Math.min(total, Math.floor((set.windows.length * weights) / weight));
   }
@@ -60,7 +54,7 @@ export async function openTrainingText(
     let windows: Int32Array[];
     if (generated === undefined) windows = chooseWindows(file?.windows ?? [], count, flags.seed);
     else {
-      const asked = { ...flags, calibration, sequences: count };
+      const asked = { ...flags, sequences: count };
       const found = await reader.generate(name, generated, calibrationSeed(flags.seed), asked, terminal.signal);
       for (const warning of found.warnings) terminal.warn(warning);
       windows = fillWindows(found.windows, length);

@@ -62,8 +62,7 @@ export async function checkText(
   model: ModelDescription,
   signal: AbortSignal,
 ): Promise<Checked<string | undefined>> {
-  const flags = { seed: 0, pack: true, ...(text === undefined ? {} : { calibration: text }) };
-  const set = await openCalibrationSet(model, flags, new Terminal({ quiet: true }, signal));
+  const set = await openCalibrationSet(model, text, { seed: 0, pack: true }, new Terminal({ quiet: true }, signal));
   const few = set.windows.length < 8 ? ": few to search by, eight or more are better" : "";
   return {
     value: text,

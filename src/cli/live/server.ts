@@ -192,7 +192,8 @@ async function promptsFor(
   if (flags.model !== undefined && flags.calibration !== undefined) {
     const model = await openServedFolder(flags.model, terminal);
     served.requireShape(model.config);
-    const { windows } = await openCalibrationSet(model, { ...flags, sequences: flags.sequences ?? prompts }, terminal);
+    const { sequences = prompts, calibration } = flags;
+    const { windows } = await openCalibrationSet(model, calibration, { ...flags, sequences }, terminal);
     return { windows, indexTopk: model.config.indexTopk };
   }
   if (indexTopk === undefined || vocabSize === undefined) {
