@@ -26,8 +26,10 @@ const { values, positionals } = parseArgs({
     devices: { type: "string", default: "auto,cuda" },
     // What only exists in float32 is run in that.
     dtypes: { type: "string", default: "float16" },
-    commands: { type: "string", default: "loss,search,eval,run,analyze,bench,distill,report" },
+    commands: { type: "string", default: "loss,search,eval,run,analyze,bench,report,distill" },
     sequences: { type: "string", default: "8" },
+    // Layers are compared on the CPU, whatever the device.
+    analyzed: { type: "string", default: "4" },
     samples: { type: "string", default: "4" },
     steps: { type: "string", default: "4" },
     "sequence-length": { type: "string", default: "1024" },
@@ -36,18 +38,17 @@ const { values, positionals } = parseArgs({
     retain: { type: "string", default: "1/4" },
     strategy: { type: "string", default: "greedy" },
     limit: { type: "string", default: "120" },
+    // For all of it: what has not begun by then is not run, and said to be.
+    seconds: { type: "string", default: "3600" },
   },
 });
 const [model] = positionals;
 const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
-const text = [
-  "-c",
-  values.calibration,
-  "--sequences",
-  values.sequences,
-  "--sequence-length",
-  values["sequence-length"],
+const textOf = (sequences) => [
+  ...["-c", values.calibration, "--sequences", sequences],
+  ...["--sequence-length", values["sequence-length"]],
 ];
+const text = textOf(values.sequences);
 /** Of a mean loss, in nats (docs/gpu.md). */
 const tolerance = { float32: 1e-4, float16: 1e-2 };
 /** A process start wanders by this much. */
@@ -116,7 +117,7 @@ const commands = {
   analyze: {
     args: (at) => [
       model,
-      ...text,
+      ...textOf(values.analyzed),
       "--retain",
       values.retain,
       "-o",
@@ -180,13 +181,15 @@ function prompt() {
   return file;
 }
 
+const secondsLeft = () => Number(values.seconds) - performance.now() / 1000;
+
 /** Seconds of one run and what became of it. */
 function once(name, command, at) {
   if (name === "distill") rmSync(at.file("distilled"), { recursive: true, force: true });
   const started = performance.now();
   const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...command.args(at)], {
     encoding: "utf8",
-    timeout: Number(values.limit) * 1000,
+    timeout: 1000 * Math.max(1, Math.min(Number(values.limit), secondsLeft())),
     killSignal: "SIGKILL",
     maxBuffer: 2 ** 28,
   });
@@ -218,6 +221,10 @@ const faster = (row, again) => (again.last === undefined && again.seconds < row.
 const rows = [];
 const doctor = { args: () => ["--json"] };
 for (const name of ["doctor", ...values.commands.split(",")]) {
+  if (secondsLeft() < 5) {
+    console.log(`${name} was not run: --seconds ${values.seconds} are over`);
+    continue;
+  }
   const command = commands[name] ?? doctor;
   const places = values.devices.split(",").flatMap((device) => {
     const dtypes = device.startsWith("cuda") && !command.float32Only ? values.dtypes.split(",") : ["float32"];
