@@ -189,7 +189,7 @@ function once(name, command, at) {
   const started = performance.now();
   const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...command.args(at)], {
     encoding: "utf8",
-    timeout: 1000 * Math.max(1, Math.min(Number(values.limit), secondsLeft())),
+    timeout: Math.round(1000 * Math.max(1, Math.min(Number(values.limit), secondsLeft()))),
     killSignal: "SIGKILL",
     maxBuffer: 2 ** 28,
   });
