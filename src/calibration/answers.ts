@@ -3,15 +3,12 @@
  * prompt only leads to them.
  */
 import { InputError } from "../base/errors.ts";
-import { describeLeftOut } from "../formats/records/data-folder.ts";
 import {
   type CalibrationModel,
   type CalibrationSet,
   chooseLength,
   hashWindows,
-  isAside,
   requireSequences,
-  sentences,
 } from "./calibration-set.ts";
 import { type Document, type DocumentOptions, openDocuments } from "./documents.ts";
 import type { Turn } from "./row-content.ts";
@@ -83,15 +80,8 @@ export async function loadAnswers(
   }
   if (plain > 0 && plain === account.rows) return undefined;
   const set = answerSet(source, model, found, options);
-  return {
-    ...set,
-    documents: account.rows,
-    notes: sentences(account.describeShapes(), describeLeftOut(opened.leftOut.filter(isAside))),
-    warnings: [
-      ...sentences(account.describeEmpty(), describeLeftOut(opened.leftOut.filter((file) => !isAside(file)))),
-      ...set.warnings,
-    ],
-  };
+  const { notes, warnings } = account.describe(opened.leftOut);
+  return { ...set, documents: account.rows, notes, warnings: [...warnings, ...set.warnings] };
 }
 
 /**

@@ -3,7 +3,6 @@
 import { createHash } from "node:crypto";
 import { InputError, UsageError } from "../base/errors.ts";
 import { counted } from "../base/quantities.ts";
-import { describeLeftOut, type LeftOut, NO_DATA } from "../formats/records/data-folder.ts";
 import { type DocumentOptions, openDocuments } from "./documents.ts";
 import { type DocumentEncoder, RowAccount, tokenizeDocuments } from "./tokenized-documents.ts";
 import { chooseWindows, packWindows, type Windows, windowPerDocument } from "./windows.ts";
@@ -74,15 +73,13 @@ export async function loadCalibrationSet(
   const cut = await (pack ? packWindows(documents, length) : windowPerDocument(documents, length));
   requireWindows(cut, source, length, model.indexTopk, pack, account);
   const windows = chooseWindows(cut.windows, options.sequences ?? cut.windows.length, options.seed ?? 0);
+  const { notes, warnings } = account.describe(opened.leftOut);
   return {
     ...setOfWindows(source, windows, length),
     available: cut.windows.length,
     documents: cut.documents,
-    notes: sentences(account.describeShapes(), describeLeftOut(opened.leftOut.filter(isAside))),
-    warnings: [
-      ...sentences(account.describeEmpty(), describeLeftOut(opened.leftOut.filter((file) => !isAside(file)))),
-      ...describeConcerns(cut, windows.length, length, options),
-    ],
+    notes,
+    warnings: [...warnings, ...describeConcerns(cut, windows.length, length, options)],
   };
 }
 
@@ -105,15 +102,6 @@ export function setOfWindows(source: string, windows: Int32Array[], length: numb
 export function requireSequences(sequences: number | undefined): void {
   if (sequences === undefined || (Number.isInteger(sequences) && sequences >= 1)) return;
   throw new UsageError(`--sequences is ${sequences}: it must be a whole number from 1 up`);
-}
-
-/** A README beside data is nothing to warn of. */
-export function isAside({ reason }: LeftOut): boolean {
-  return reason === NO_DATA;
-}
-
-export function sentences(...all: (string | undefined)[]): string[] {
-  return all.filter((sentence) => sentence !== undefined);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** From documents to token ids, with an account of what the rows were and which of them held nothing. */
 import { InputError } from "../base/errors.ts";
 import { capitalized } from "../base/words.ts";
+import { describeLeftOut, type LeftOut, NO_DATA } from "../formats/records/data-folder.ts";
 import type { Document } from "./documents.ts";
 import type { Turn } from "./row-content.ts";
 
@@ -42,8 +43,20 @@ export class RowAccount {
     if (this.#empty.length < NAMED_ROWS) this.#empty.push(`${where.replace(/^calibration /, "")} (${reason})`);
   }
 
+  /**
+   * What the rows were read as, and loudly what was left out.
+   * @param leftOut files beside those that were read: a README is nothing to warn of
+   */
+  describe(leftOut: readonly LeftOut[]): { notes: string[]; warnings: string[] } {
+    const isAside = ({ reason }: LeftOut): boolean => reason === NO_DATA;
+    const asides = describeLeftOut(leftOut.filter(isAside));
+    const files = describeLeftOut(leftOut.filter((file) => !isAside(file)));
+    const sentences = (...all: (string | undefined)[]): string[] => all.filter((sentence) => sentence !== undefined);
+    return { notes: sentences(this.#shapesRead(), asides), warnings: sentences(this.describeEmpty(), files) };
+  }
+
   /** What rows other than plain text and ids were read as; undefined where there are none. */
-  describeShapes(): string | undefined {
+  #shapesRead(): string | undefined {
     const shapes = [...this.#shapes];
     if (shapes.every(([shape]) => plainShapes.includes(shape))) return undefined;
     const parts = shapes.map(([shape, rows]) => (shapes.length === 1 ? shape : `${rows} as ${shape}`));

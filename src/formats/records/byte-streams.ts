@@ -55,9 +55,23 @@ export async function* gunzip(blocks: AsyncIterable<Buffer>, what: string): Asyn
 
 /** A stream that cannot be unpacked, and why. */
 export function unpackingFailure(what: string, error: unknown): InputError {
+  return readingFailure(`Cannot unpack ${what}`, error);
+}
+
+/** What a library says of a file that it cannot read, after the beginning of a sentence. */
+export function readingFailure(sentence: string, error: unknown, hint = "is it cut off or damaged?"): InputError {
   if (error instanceof InputError) return error;
   const reason = error instanceof Error ? error.message : String(error);
-  return new InputError(`Cannot unpack ${what}: ${reason}`, { hint: "is it cut off or damaged?", cause: error });
+  return new InputError(`${sentence}: ${reason}`, { hint, cause: error });
+}
+
+/** Runs what a library does, with its errors in words. */
+export async function attempt<T>(sentence: string, operation: () => Promise<T>, hint?: string): Promise<T> {
+  try {
+    return await operation();
+  } catch (error) {
+    throw readingFailure(sentence, error, hint);
+  }
 }
 
 /** The same text in UTF-8 where a byte order mark says that it is UTF-16. */

@@ -35,17 +35,16 @@ const textExtensions = [".txt", ".text", ".raw"];
 const convert = (what: string): string =>
   `write it as Parquet or JSONL first: ${what}, in Python's datasets (docs/data.md)`;
 
-const refused: readonly {
-  problem: string;
-  hint: string;
-  extensions: readonly string[];
+/** Formats that are told by their first bytes (`magic`, each byte a character) or, where those say nothing, by their name. */
+const refused: readonly (RefusedFormat & {
+  extensions?: readonly string[];
+  magic?: readonly string[];
   starts?: (head: Buffer) => boolean;
-}[] = [
+})[] = [
   {
     problem: "is a pointer of Git LFS, not the data itself",
     hint: "download the file: git lfs pull, or hf download",
-    extensions: [],
-    starts: (head) => head.toString("latin1", 0, 60).startsWith("version https://git-lfs.github.com/spec/"),
+    magic: ["version https://git-lfs.github.com/spec/"],
   },
   {
     problem: "is packed with bzip2",
@@ -57,21 +56,11 @@ const refused: readonly {
     problem: "is packed with xz",
     hint: "unpack it: unxz --keep FILE",
     extensions: [".xz", ".lzma"],
-    starts: (head) => begins(head, 0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00),
+    magic: ["\xfd7zXZ\0"],
   },
-  {
-    problem: "is packed with lz4",
-    hint: "unpack it: unlz4 FILE",
-    extensions: [".lz4"],
-    starts: (head) => begins(head, 0x04, 0x22, 0x4d, 0x18),
-  },
-  {
-    problem: "is a 7z archive",
-    hint: "unpack it: 7z x FILE",
-    extensions: [".7z"],
-    starts: (head) => begins(head, 0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c),
-  },
-  { problem: "is a rar archive", hint: "unpack it", extensions: [".rar"], starts: (head) => text(head, "Rar!") },
+  { problem: "is packed with lz4", hint: "unpack it: unlz4 FILE", extensions: [".lz4"], magic: ["\x04\x22\x4d\x18"] },
+  { problem: "is a 7z archive", hint: "unpack it: 7z x FILE", extensions: [".7z"], magic: ["7z\xbc\xaf\x27\x1c"] },
+  { problem: "is a rar archive", hint: "unpack it", extensions: [".rar"], magic: ["Rar!"] },
   {
     problem: "is a tar archive",
     hint: "unpack it: tar xf FILE, then give the folder",
@@ -82,72 +71,56 @@ const refused: readonly {
     problem: "is an Arrow file",
     hint: convert('Dataset.from_file("FILE").to_parquet("data.parquet"), or load_from_disk for a folder of them'),
     extensions: [".arrow", ".feather"],
-    starts: (head) => text(head, "ARROW1") || text(head, "FEA1") || begins(head, 0xff, 0xff, 0xff, 0xff),
+    magic: ["ARROW1", "FEA1", "\xff\xff\xff\xff"],
   },
-  {
-    problem: "is an Avro file",
-    hint: "write it as Parquet or JSONL",
-    extensions: [".avro"],
-    starts: (head) => text(head, "Obj\x01"),
-  },
-  {
-    problem: "is an ORC file",
-    hint: "write it as Parquet or JSONL",
-    extensions: [".orc"],
-    starts: (head) => text(head, "ORC"),
-  },
-  { problem: "is an encrypted Parquet file", hint: "decrypt it", extensions: [], starts: (head) => text(head, "PARE") },
+  { problem: "is an Avro file", hint: "write it as Parquet or JSONL", extensions: [".avro"], magic: ["Obj\x01"] },
+  { problem: "is an ORC file", hint: "write it as Parquet or JSONL", extensions: [".orc"], magic: ["ORC"] },
+  { problem: "is an encrypted Parquet file", hint: "decrypt it", magic: ["PARE"] },
   {
     problem: "is a SQLite database",
     hint: "write the table as CSV: sqlite3 -header -csv FILE 'select * from ...'",
     extensions: [".sqlite", ".db"],
-    starts: (head) => text(head, "SQLite format 3\0"),
+    magic: ["SQLite format 3\0"],
   },
   {
     problem: "is an array of NumPy",
     hint: "write the ids as JSON: json.dump(array.tolist(), file)",
     extensions: [".npy", ".npz"],
-    starts: (head) => text(head, "\x93NUMPY"),
+    magic: ["\x93NUMPY"],
   },
   {
     problem: "is a pickle of Python",
     hint: "a pickle can run programs and is never read: write the data as JSON or JSONL",
     extensions: [".pkl", ".pickle", ".pt", ".pth"],
-    starts: (head) => head[0] === 0x80 && (head[1] ?? 0) >= 2 && (head[1] ?? 0) <= 5 && head.length > 2,
+    magic: ["\x80\x02", "\x80\x03", "\x80\x04", "\x80\x05"],
   },
   {
     problem: "is an HDF5 file",
     hint: "write it as Parquet or JSONL",
     extensions: [".h5", ".hdf5"],
-    starts: (head) => text(head, "\x89HDF"),
+    magic: ["\x89HDF"],
   },
-  {
-    problem: "is a PDF",
-    hint: "write its text to a .txt file",
-    extensions: [".pdf"],
-    starts: (head) => text(head, "%PDF-"),
-  },
+  { problem: "is a PDF", hint: "write its text to a .txt file", extensions: [".pdf"], magic: ["%PDF-"] },
   {
     problem: "is a file of weights, not of data",
     hint: "MODEL is the first argument; -c and --data take text and records",
     extensions: [".safetensors", ".gguf", ".onnx"],
-    starts: (head) => text(head, "GGUF") || (head.toString("latin1", 8, 10) === '{"' && head.readUIntLE(2, 6) === 0),
+    magic: ["GGUF"],
+    starts: (head) => head.toString("latin1", 8, 10) === '{"' && head.readUIntLE(2, 6) === 0,
   },
   { problem: "is a spreadsheet", hint: "save it as CSV", extensions: [".xlsx", ".xls", ".ods"] },
   { problem: "is a TFRecord file", hint: "write it as JSONL", extensions: [".tfrecord"] },
   {
     problem: "is a web page",
     hint: "a download can end at a page that asks to log in; save the data itself",
-    extensions: [],
     starts: (head) => /^(\xef\xbb\xbf)?\s*<(!doctype html|html)/i.test(head.toString("latin1", 0, 200)),
   },
 ];
 
-function begins(head: Buffer, ...magic: number[]): boolean {
-  return magic.every((byte, i) => head[i] === byte);
-}
+/** The format that has such a name. */
+const refusedByName = (extension: string) => refused.find(({ extensions }) => extensions?.includes(extension));
 
-function text(head: Buffer, magic: string): boolean {
+function begins(head: Buffer, magic: string): boolean {
   return head.toString("latin1", 0, magic.length) === magic;
 }
 
@@ -156,11 +129,13 @@ function text(head: Buffer, magic: string): boolean {
  * @param name the file's name, without the extension of what it was packed with
  */
 export function detectFormat(head: Buffer, name: string): DataFormat | RefusedFormat {
-  if (begins(head, 0x1f, 0x8b)) return "gzip";
-  if (begins(head, 0x28, 0xb5, 0x2f, 0xfd) || isSkippableFrame(head)) return "zstd";
-  if (begins(head, 0x50, 0x4b, 0x03, 0x04) || begins(head, 0x50, 0x4b, 0x05, 0x06)) return "zip";
-  if (text(head, "PAR1")) return "parquet";
-  const known = refused.find(({ starts }) => head.length > 9 && starts?.(head));
+  if (begins(head, "\x1f\x8b")) return "gzip";
+  if (begins(head, "\x28\xb5\x2f\xfd") || isSkippableFrame(head)) return "zstd";
+  if (begins(head, "PK\x03\x04") || begins(head, "PK\x05\x06")) return "zip";
+  if (begins(head, "PAR1")) return "parquet";
+  const isKnown = ({ magic = [], starts }: (typeof refused)[number]): boolean =>
+    magic.some((one) => begins(head, one)) || starts?.(head) === true;
+  const known = head.length > 9 ? refused.find(isKnown) : undefined;
   if (known !== undefined) return known;
   const extension = extname(name).toLowerCase();
   const promised = records[extension] ?? packed[extension];
@@ -171,7 +146,7 @@ export function detectFormat(head: Buffer, name: string): DataFormat | RefusedFo
     };
   }
   if (promised !== undefined) return promised;
-  const named = refused.find(({ extensions }) => extensions.includes(extension));
+  const named = refusedByName(extension);
   if (named !== undefined) return named;
   if (isUtf16(head) || !isBinary(head)) {
     return !textExtensions.includes(extension) && startsLikeJson(head) ? "json" : "text";
@@ -181,12 +156,12 @@ export function detectFormat(head: Buffer, name: string): DataFormat | RefusedFo
 
 /** Zstandard allows frames of other data before its own. */
 function isSkippableFrame(head: Buffer): boolean {
-  return ((head[0] ?? 0) & 0xf0) === 0x50 && begins(head.subarray(1), 0x2a, 0x4d, 0x18);
+  return ((head[0] ?? 0) & 0xf0) === 0x50 && begins(head.subarray(1), "\x2a\x4d\x18");
 }
 
 /** Has it a byte order mark of UTF-16? (The one of UTF-32 begins alike.) */
 export function isUtf16(head: Buffer): boolean {
-  return begins(head, 0xfe, 0xff) || (begins(head, 0xff, 0xfe) && !begins(head.subarray(2), 0, 0));
+  return begins(head, "\xfe\xff") || (begins(head, "\xff\xfe") && !begins(head.subarray(2), "\0\0"));
 }
 
 /** No text has these bytes, in no encoding that is read. */
@@ -217,7 +192,7 @@ export function kindByName(name: string): "records" | "text" | { leftOut: string
     return textExtensions.includes(extension) ? "text" : "records";
   }
   if (textExtensions.includes(extension)) return "text";
-  const known = refused.find(({ extensions }) => extensions.includes(extension));
+  const known = refusedByName(extension);
   return { leftOut: known === undefined ? "no data file by its name" : known.problem };
 }
 

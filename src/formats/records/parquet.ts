@@ -4,6 +4,7 @@ import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadOb
 import { compressors as packagedCompressors } from "hyparquet-compressors";
 import { InputError } from "../../base/errors.ts";
 import { openUserFile } from "../../base/user-files.ts";
+import { attempt } from "./byte-streams.ts";
 
 export interface ParquetRows {
   columns: string[];
@@ -36,35 +37,27 @@ const compressors: Compressors = Object.fromEntries(
  * @throws InputError for a file that is not Parquet, or is cut off
  */
 export async function readParquetRows(source: string | ArrayBuffer, what: string): Promise<ParquetRows> {
-  const attempt = async <T>(operation: () => Promise<T>): Promise<T> => {
-    try {
-      return await operation();
-    } catch (error) {
-      if (error instanceof InputError) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new InputError(`Cannot read ${what}: ${reason}`, { hint: "is it cut off or damaged?", cause: error });
-    }
-  };
-  const metadata = await attempt(() => withBytes(source, what, (file) => parquetMetadataAsync(file)));
+  const cannot = `Cannot read ${what}`;
+  const metadata = await attempt(cannot, () => withBytes(source, what, (file) => parquetMetadataAsync(file)));
   const groups = metadata.row_groups.map(({ num_rows: rows, total_byte_size: bytes }) => ({
     rows: Number(rows),
     bytes: Number(bytes),
   }));
   const huge = groups.find(({ bytes }) => bytes > LARGEST_ROW_GROUP);
   if (huge !== undefined) {
-    throw new InputError(`Cannot read ${what}: a row group of ${huge.bytes} bytes does not fit into memory`, {
+    throw new InputError(`${cannot}: a row group of ${huge.bytes} bytes does not fit into memory`, {
       hint: "write it with smaller row groups",
     });
   }
   const stated = Number(metadata.num_rows);
   const counted = groups.reduce((total, { rows }) => total + rows, 0);
   if (stated !== counted) {
-    throw new InputError(`Cannot read ${what}: it says it has ${stated} rows, its row groups have ${counted}`, {
+    throw new InputError(`${cannot}: it says it has ${stated} rows, its row groups have ${counted}`, {
       hint: "is it cut off or damaged?",
     });
   }
   return {
-    columns: await attempt(async () => parquetSchema(metadata).children.map(({ element }) => element.name)),
+    columns: await attempt(cannot, async () => parquetSchema(metadata).children.map(({ element }) => element.name)),
     async *rows(columns) {
       const [file, close] = await openBytes(source, what);
       try {
@@ -72,9 +65,9 @@ export async function readParquetRows(source: string | ArrayBuffer, what: string
           // Of one group at a time: the library plans a read over all groups that it is shown.
           const own = { ...metadata, row_groups: [group], num_rows: group.num_rows };
           const chosen = columns === undefined ? {} : { columns };
-          const rows = await attempt(() => parquetReadObjects({ file, metadata: own, compressors, ...chosen }));
+          const rows = await attempt(cannot, () => parquetReadObjects({ file, metadata: own, compressors, ...chosen }));
           if (rows.length !== Number(group.num_rows)) {
-            throw new InputError(`Cannot read ${what}: a row group holds ${rows.length} of ${group.num_rows} rows`);
+            throw new InputError(`${cannot}: a row group holds ${rows.length} of ${group.num_rows} rows`);
           }
           for (const row of rows) {
             yield Object.fromEntries(Object.entries(row).map(([name, value]) => [name, withNumbers(value)]));

@@ -5,6 +5,7 @@ import { InputError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { requireRegularFile } from "../../base/user-files.ts";
 import { capitalized } from "../../base/words.ts";
+import { attempt, readingFailure } from "./byte-streams.ts";
 
 export interface ZippedFile {
   name: string;
@@ -44,12 +45,14 @@ export async function listZip(path: string, what: string, most: number): Promise
   return files.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+const HINT = "is the zip complete?";
+
 /** yauzl checks sizes as the bytes come, checksums are compared here. */
 async function* readEntry(path: string, entry: Entry, what: string): AsyncGenerator<Buffer> {
-  const noun = `${quoted(entry.fileName)} of ${what}`;
-  const zip = await attempt(what, () => yauzl.openPromise(path, { autoClose: false }));
+  const noun = `Cannot read ${quoted(entry.fileName)} of ${what}`;
+  const zip = await openZip(path, what);
   try {
-    const stream = await attempt(noun, () => zip.openReadStreamPromise(entry));
+    const stream = await attempt(noun, () => zip.openReadStreamPromise(entry), HINT);
     try {
       let checksum = 0;
       for await (const block of stream) {
@@ -58,7 +61,7 @@ async function* readEntry(path: string, entry: Entry, what: string): AsyncGenera
       }
       if (checksum !== entry.crc32) throw new Error("its checksum does not match its content");
     } catch (error) {
-      throw asInputError(noun, error);
+      throw readingFailure(noun, error, HINT);
     } finally {
       stream.destroy();
     }
@@ -67,25 +70,15 @@ async function* readEntry(path: string, entry: Entry, what: string): AsyncGenera
   }
 }
 
+function openZip(path: string, what: string): Promise<ZipFile> {
+  return attempt(`Cannot read ${what}`, () => yauzl.openPromise(path, { autoClose: false }), HINT);
+}
+
 async function withZip(path: string, what: string, use: (zip: ZipFile) => Promise<void>): Promise<void> {
-  const zip = await attempt(what, () => yauzl.openPromise(path, { autoClose: false }));
+  const zip = await openZip(path, what);
   try {
-    await attempt(what, () => use(zip));
+    await attempt(`Cannot read ${what}`, () => use(zip), HINT);
   } finally {
     zip.close();
   }
-}
-
-async function attempt<T>(what: string, operation: () => Promise<T>): Promise<T> {
-  try {
-    return await operation();
-  } catch (error) {
-    throw asInputError(what, error);
-  }
-}
-
-function asInputError(what: string, error: unknown): InputError {
-  if (error instanceof InputError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
-  return new InputError(`Cannot read ${what}: ${reason}`, { hint: "is the zip complete?", cause: error });
 }
