@@ -1,20 +1,17 @@
 /** `analyze` as users run it, on a small model. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { type AnalysisFile, readAnalysisFile } from "../../src/formats/analysis-file.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, interrupt, otherModel, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-analyze-"));
   await writeIds(join(folder, "ids.jsonl"), 4, 48);
   const search = ["search", tinyModel, ...set, "--retain", "2", "-q", "-o", "searched.json"];
   expect((await indexcache(folder, search)).status).toBe(0);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const set = ["-c", "ids.jsonl", "--sequence-length", "48", "--workers", "1"];
 

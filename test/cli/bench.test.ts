@@ -1,19 +1,16 @@
 /** `bench` as users run it. Times are only ever looked at for being there. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { readBenchFile } from "../../src/formats/bench-file.ts";
 import { readLatencyFile } from "../../src/formats/latency-file.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-bench-"));
   await copyFile(join(tinyModel, "config.json"), join(folder, "config.json"));
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const quick = ["--threads", "1", "--repeats", "2", "--decode-tokens", "2"];
 

@@ -2,10 +2,11 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { copyFile, cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Random } from "../../src/base/random.ts";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
 import { writeByteTokenizer } from "../checkpoint/byte-tokenizer.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import {
   demoModel,
   indexcache,
@@ -19,7 +20,7 @@ import {
 } from "./indexcache.ts";
 
 let shared: string;
-let folder: string;
+const folder = temporaryFolder("test");
 
 beforeAll(async () => {
   shared = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
@@ -33,10 +34,8 @@ beforeAll(async () => {
 afterAll(() => rmSync(shared, { recursive: true }));
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
   for (const name of ["ids.jsonl", "many.jsonl", "tiny.json"]) await copyFile(join(shared, name), join(folder, name));
 });
-afterEach(() => rmSync(folder, { recursive: true }));
 
 /** One process: what several do is tested in devices.test.ts, terminal.test.ts and parallel-loss.test.ts. */
 const alone = ["--workers", "1"];

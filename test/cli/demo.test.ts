@@ -1,15 +1,10 @@
 /** `demo` from outside. That it searches and asks to the end is what `npm run demo` shows in `.ci/run`. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, indexcacheProcess, interrupt } from "./indexcache.ts";
 
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-demo-"));
-});
-afterAll(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("file");
 
 test("a search that cannot write ends the demo as it ends itself", async () => {
   const { status, stderr } = await indexcacheProcess(folder, ["demo", "-o", join("nowhere", "p.json")]);

@@ -1,21 +1,18 @@
 /** Text of a distillation from several sources. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import type { CalibrationSet } from "../../src/calibration/calibration-set.ts";
 import { mixSets } from "../../src/calibration/mix.ts";
 import { splitText } from "../../src/cli/distill/distill-text.ts";
 import { readDistilledManifest } from "../../src/formats/distilled-manifest.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-distill-text-"));
   await writeIds(join(folder, "ids.jsonl"), 12, 28);
   await writeIds(join(folder, "more.jsonl"), 5, 28, 50);
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 const set = (first: number, count: number): CalibrationSet => ({
   source: String(first),

@@ -1,22 +1,20 @@
 /** `indexcache distill` as its users meet it, on tiny models. */
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { readDistilledManifest, trainingTexts } from "../../src/formats/distilled-manifest.ts";
 import { indexerTensors } from "../../src/graph/layer/lightning-indexer.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { readIndexers } from "../../src/runtime/training/stored-indexers.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, interrupt, shell, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-distill-"));
   await writeIds(join(folder, "ids.jsonl"), 12, 28);
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 const set = ["-c", "ids.jsonl", "--sequence-length", "28", "--batch", "2", "--threads", "1"];
 const small = [...set, "--steps", "6"];

@@ -4,7 +4,7 @@ import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { sketchOf } from "../../src/base/ngram-sketch.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { distilledManifestName, formatDistilledManifest, TRAINING_RUNS } from "../../src/formats/distilled-manifest.ts";
@@ -17,13 +17,10 @@ import {
   type SampleFingerprint,
 } from "../../src/formats/sample-journal.ts";
 import { writeLongbenchV2, writeLongbenchZip } from "../eval/longbench/synthetic-files.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-eval-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("test");
 
 const small = ["--tasks", "vt,fwe", "--lengths", "320", "--samples", "1", "--no-cache"];
 const arms = ["eval", "-p", "uniform:4", "-p", "full", ...small];

@@ -1,18 +1,16 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawn } from "@lydell/node-pty";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { nextCommands } from "../../src/cli/init/init.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, plainEnvironment, program, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("test");
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-init-"));
   await writeIds(join(folder, "ids.jsonl"), 9, 130);
 });
-afterEach(() => rmSync(folder, { recursive: true }));
 
 const config = async (): Promise<unknown> =>
   JSON.parse(await readFile(join(folder, "indexcache.config.json"), "utf8")) as unknown;

@@ -1,25 +1,23 @@
 /** GLM-5 by names, shapes and sizes, in sparse files: every command says at once that there is no room for it. */
-import { cp, mkdtemp, rm, statfs } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { openModelToRun } from "../../src/cli/arguments/opening.ts";
 import { Terminal } from "../../src/cli/console/terminal.ts";
 import { writeSparseCheckpoint } from "../checkpoint/sparse-checkpoint.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { demoModel, indexcache } from "./indexcache.ts";
 
-let scratch: string;
+const scratch = temporaryFolder("file");
 let bytes: number;
 
 beforeAll(async () => {
-  scratch = await mkdtemp(join(tmpdir(), "indexcache-large-"));
   const config = join(import.meta.dirname, "..", "..", "tools", "bench", "configs", "GLM-5", "config.json");
   bytes = await writeSparseCheckpoint(join(scratch, "glm"), config);
   for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
     await cp(join(demoModel, name), join(scratch, "glm", name));
   }
 });
-afterAll(() => rm(scratch, { recursive: true }));
 
 const calibration = ["-c", join(demoModel, "..", "..", "calibration", "demo.jsonl")];
 

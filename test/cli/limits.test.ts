@@ -1,17 +1,14 @@
 /** Counts that no machine has room for, and what a search says of where it stands. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-limits-"));
   await writeIds(join(folder, "ids.jsonl"), 2, 48);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const set = [tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--workers", "1"];
 

@@ -1,18 +1,16 @@
 /** The command that a result proposes as the next one: it runs as it is printed. */
-import { mkdtemp, readdir, rm, symlink } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { deviceWords } from "../../src/cli/console/next-command.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { demoModel, indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "indexcache-next-"));
   await writeIds(join(folder, "ids.jsonl"), 8, 28);
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 /** The words after the program in the last line on stderr, which has to be a proposal. */
 function proposed(stderr: string): string[] {

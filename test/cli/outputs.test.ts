@@ -1,19 +1,17 @@
 /** Where results go: never over what the command reads, and not to a disk without room in silence. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { readFile, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-outputs-"));
   await writeIds(join(folder, "ids.jsonl"), 8, 28);
   await symlink("ids.jsonl", join(folder, "link.jsonl"));
   await writeFile(join(folder, "p.json"), "{}");
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const text = ["-c", "ids.jsonl", "--sequence-length", "28"];
 

@@ -1,22 +1,19 @@
 /** `pattern apply`: what it writes is loaded and computes the same losses as the original with the pattern. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { readServedModel } from "../../src/engines/served-model.ts";
 import { cacheInTwoShards } from "../checkpoint/hub-cache-layout.ts";
 import { fixturePath } from "../oracle.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { demoModel, indexcache, type Outcome, tinyModel, writeIds } from "./indexcache.ts";
 
 const quarter = join(import.meta.dirname, "..", "..", "patterns", "indexcache/demo/quarter.json@1/4");
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-apply-"));
   await writeIds(join(folder, "ids.jsonl"), 2, 24);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const apply = (...args: string[]): Promise<Outcome> => indexcache(folder, ["pattern", "apply", ...args]);
 

@@ -1,23 +1,18 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { readModelConfig } from "../../src/checkpoint/config/model-config.ts";
 import { latentWidth } from "../../src/graph/exported/contract.ts";
 import type { ProfileRecord } from "../../src/report/profile-report.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { demoModel, indexcache, shell } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("test");
 let config: Awaited<ReturnType<typeof readModelConfig>>;
 
 beforeAll(async () => {
   config = await readModelConfig(demoModel);
 });
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-cli-"));
-});
-afterEach(() => rmSync(folder, { recursive: true }));
 
 const length = 256;
 const loss = ["loss", "--sequences", "1", "--sequence-length", String(length), "--device", "cpu"];

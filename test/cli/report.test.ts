@@ -1,17 +1,14 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { writeEvidence } from "../report/document/evidence.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-report-"));
   await writeEvidence(folder);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 test("report writes a page, Markdown and its charts, and lists them", async () => {
   const outcome = await indexcache(folder, ["report", "greedy.json", "bench.json", "-o", "out"]);

@@ -1,21 +1,18 @@
-import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { commandWords } from "../../src/cli/completion/command-words.ts";
 import { completionScript } from "../../src/cli/completion/shell-scripts.ts";
 import { isRunByAgent } from "../../src/cli/console/agent.ts";
 import { buildProgram } from "../../src/cli/program.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { demoModel, indexcache, shell } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-shells-"));
   const { stdout } = await indexcache(folder, ["completion", "bash"]);
   await writeFile(join(folder, "completion.bash"), stdout);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 describe("completion", () => {
   test.each([

@@ -1,20 +1,17 @@
 /** `search` with its strategies, objectives, constraints and journals, on a small model. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { readPatternFile } from "../../src/formats/pattern-file.ts";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, tinyModel, writeIds } from "./indexcache.ts";
 
-let folder: string;
+const folder = temporaryFolder("file");
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-strategies-"));
   await writeIds(join(folder, "ids.jsonl"), 6, 48);
   expect((await indexcache(folder, [...words, "--strategy", "greedy", "-q", "-o", "greedy.json"])).status).toBe(0);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const words = ["search", tinyModel, "-c", "ids.jsonl", "--sequence-length", "48", "--workers", "1", "--retain", "3"];
 

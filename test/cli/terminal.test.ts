@@ -1,10 +1,9 @@
 /** The command in a real terminal: a pseudo-terminal, with the line discipline that turns a typed Ctrl-C into SIGINT. */
-import { mkdtempSync, rmSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawn } from "@lydell/node-pty";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, interrupt, plainEnvironment, program, tinyModel, writeIds } from "./indexcache.ts";
 
 const CTRL_C = "\x03";
@@ -34,12 +33,10 @@ function inTerminal(folder: string, args: readonly string[], words: string, keys
   });
 }
 
-let folder: string;
+const folder = temporaryFolder("file");
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "indexcache-terminal-"));
   await writeIds(join(folder, "many.jsonl"), 30, 128);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Long enough to be interrupted. */
 const slow = [
