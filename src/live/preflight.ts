@@ -42,14 +42,6 @@ export async function preflight(
   const sparse = await losses.evaluate(sparsest, options);
   for (const replica of served.replicas) await requireCalls(replica, sparsest, signal);
   const change = sparse.loss - baseline.loss;
-  const { baseline: _, ...rest } = {
-    baseline,
-    noise,
-    sparsest,
-    change,
-    tokens: baseline.tokens + sequences.length * indexTopk,
-    seconds: (baseline.seconds + again.seconds) / 2,
-  };
   if (Math.abs(change) <= Math.max(leastRatio * noise, TIE_NATS)) {
     throw new RuntimeFailure(
       `Patterns do not reach the model: ${sparsest} moves the loss by ${change.toExponential(1)} nats, a repeated measurement by ${noise.toExponential(1)}`,
@@ -58,7 +50,14 @@ export async function preflight(
       },
     );
   }
-  return { baseline, ...rest };
+  return {
+    baseline,
+    noise,
+    sparsest,
+    change,
+    tokens: baseline.tokens + sequences.length * indexTopk,
+    seconds: (baseline.seconds + again.seconds) / 2,
+  };
 }
 
 /** Root mean square of the differences of two measurements of the same, as an error of their mean. */

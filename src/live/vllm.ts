@@ -14,6 +14,7 @@ import {
   joinRanks,
   type LikelyTokens,
   type PatternState,
+  type RankState,
   rankSchema,
   requireDone,
   requireLogprobs,
@@ -67,7 +68,7 @@ export class VllmAdapter implements EngineAdapter {
   }
 
   async describe(signal?: AbortSignal): Promise<EngineDescription> {
-    const ranks = await this.#rpc("indexcache_describe", [], z.array(describedRank).min(1), signal);
+    const ranks = await this.#rpc("indexcache_describe", [], describedRank, signal);
     const models = await this.#client.json("GET", "/v1/models", modelsSchema, { signal });
     this.#model = models.data[0]?.id ?? "";
     return joinDescriptions(this.url, "vllm", this.#model, await this.#withVersion(ranks, signal));
@@ -76,10 +77,10 @@ export class VllmAdapter implements EngineAdapter {
   /** Releases before 0.26 ignore `head_dtype` for generation: the kit computes logits in float32 there. */
   async prepare(signal?: AbortSignal): Promise<string | undefined> {
     this.#scoresGiven = await this.#tryGiven(signal);
-    const [rank] = await this.#rpc("indexcache_describe", [], z.array(describedRank).min(1), signal);
+    const [rank] = await this.#rpc("indexcache_describe", [], describedRank, signal);
     const before = rank?.head_dtype ?? undefined;
     if (before === undefined || before === "float32") return undefined;
-    const set = await this.#rpc("indexcache_head", ["float32"], z.array(rankSchema).min(1), signal);
+    const set = await this.#rpc("indexcache_head", ["float32"], rankSchema, signal);
     const failed = set.find(({ error }) => error !== undefined);
     if (failed !== undefined) return `logits stay in the model's dtype (${failed.error}), which adds to the noise`;
     this.#headBefore = before;
@@ -88,45 +89,35 @@ export class VllmAdapter implements EngineAdapter {
 
   async restore(signal?: AbortSignal, always = false): Promise<void> {
     if (this.#headBefore === undefined && !always) return;
-    await this.#rpc("indexcache_head", ["model"], z.array(rankSchema).min(1), signal);
+    await this.#rpc("indexcache_head", ["model"], rankSchema, signal);
     this.#headBefore = undefined;
   }
 
   async set(letters: string, signal?: AbortSignal): Promise<PatternState> {
-    const ranks = await this.#rpc("indexcache_set", [letters], z.array(rankSchema).min(1), signal);
-    requireDone(this.url, ranks, `cannot switch to ${letters}`);
-    return joinRanks(this.url, ranks);
+    return joinRanks(this.url, await this.#done("indexcache_set", [letters], `cannot switch to ${letters}`, signal));
   }
 
   async state(signal?: AbortSignal): Promise<PatternState> {
-    const ranks = await this.#rpc("indexcache_describe", [], z.array(rankSchema).min(1), signal);
-    requireDone(this.url, ranks, "cannot say what it runs");
-    return joinRanks(this.url, ranks);
+    return joinRanks(this.url, await this.#done("indexcache_describe", [], "cannot say what it runs", signal));
   }
 
   async count(reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]> {
-    const ranks = await this.#rpc("indexcache_count", [reset ? "1" : "0"], z.array(rankSchema).min(1), signal);
-    requireDone(this.url, ranks, "cannot count");
+    const ranks = await this.#done("indexcache_count", [reset ? "1" : "0"], "cannot count", signal);
     return ranks.map(({ calls }) => calls ?? []);
   }
 
   async score({ ids, from, signal }: ScoreRequest): Promise<TokenLogprobs> {
     const scored = ids.slice(from);
     if (this.#scoresGiven) {
-      const values = await this.#given(
-        ids,
-        from,
-        scored.map((id) => [id]),
-        signal,
-      );
-      return requireLogprobs(this.url, Float64Array.from(values));
+      const own = scored.map((id) => [id]);
+      return requireLogprobs(this.url, Float64Array.from(await this.#given(ids, from, own, signal)));
     }
     const positions = await this.#promptLogprobs(ids, 0, signal);
     return requireLogprobs(
       this.url,
       Float64Array.from(scored, (id, index) => {
         const value = positions[from + index]?.[String(id)]?.logprob;
-        if (value === undefined) throw this.#without(from + index);
+        if (value === undefined) throw this.#incomplete(`gives no log-probability of the token at ${from + index}`);
         return value;
       }),
     );
@@ -160,9 +151,8 @@ export class VllmAdapter implements EngineAdapter {
     const answer = await this.#client.json("POST", "/v1/completions", continuedSchema, { body, signal, most });
     const tokens = answer.choices[0]?.token_ids;
     if (tokens == null || tokens.length === 0) {
-      throw new RuntimeFailure(`${this.url}/v1/completions gives no ids of the generated tokens`, {
-        hint: "is it older than vLLM 0.10.2, or a proxy that drops return_token_ids?",
-      });
+      const hint = "is it older than vLLM 0.10.2, or a proxy that drops return_token_ids?";
+      throw this.#incomplete("gives no ids of the generated tokens", hint);
     }
     return tokens;
   }
@@ -210,8 +200,15 @@ export class VllmAdapter implements EngineAdapter {
     await this.#client.close();
   }
 
-  async #rpc<T>(method: string, args: string[], schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
-    const answer = z.object({ results: schema });
+  /** What every rank answers, or the first one's refusal with `what` it could not do. */
+  async #done(method: string, args: string[], what: string, signal?: AbortSignal): Promise<RankState[]> {
+    const ranks = await this.#rpc(method, args, rankSchema, signal);
+    requireDone(this.url, ranks, what);
+    return ranks;
+  }
+
+  async #rpc<T>(method: string, args: string[], rank: z.ZodType<T>, signal?: AbortSignal): Promise<T[]> {
+    const answer = z.object({ results: z.array(rank).min(1) });
     try {
       const { results } = await this.#client.json("POST", "/collective_rpc", answer, {
         body: { method, args, kwargs: {} },
@@ -277,12 +274,9 @@ export class VllmAdapter implements EngineAdapter {
         prompt_logprob_start: from - 1,
       },
     };
-    const { prompt_token_id_logprobs: encoded } = await this.#client.json(
-      "POST",
-      "/inference/v1/generate",
-      generateSchema,
-      { body, signal, most: 65536 + 8 * lists.length * columns },
-    );
+    const settings = { body, signal, most: 65536 + 8 * lists.length * columns };
+    const answer = await this.#client.json("POST", "/inference/v1/generate", generateSchema, settings);
+    const encoded = answer.prompt_token_id_logprobs;
     if (encoded == null) throw new GivenUnknown(`${this.url} gives no scores of given tokens`);
     return decodeNpy(encoded, lists.length, columns);
   }
@@ -293,15 +287,13 @@ export class VllmAdapter implements EngineAdapter {
     const answer = await this.#client.json("POST", "/v1/completions", completionSchema, { body, signal, most });
     const positions = answer.choices[0]?.prompt_logprobs ?? [];
     if (positions.length !== ids.length) {
-      throw new RuntimeFailure(
-        `${this.url}/v1/completions gives log-probabilities of ${positions.length} tokens of a prompt of ${ids.length}`,
-      );
+      throw this.#incomplete(`gives log-probabilities of ${positions.length} tokens of a prompt of ${ids.length}`);
     }
     return positions;
   }
 
-  #without(position: number): RuntimeFailure {
-    return new RuntimeFailure(`${this.url}/v1/completions gives no log-probability of the token at ${position}`);
+  #incomplete(what: string, hint?: string): RuntimeFailure {
+    return new RuntimeFailure(`${this.url}/v1/completions ${what}`, { hint });
   }
 }
 
