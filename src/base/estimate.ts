@@ -1,5 +1,5 @@
 /** Mean losses over sequences, and paired differences of them: texts differ by far more than two patterns on one text do. */
-import { weightedMean } from "./weighted-mean.ts";
+import { sum } from "./sum.ts";
 
 /** The loss of one sequence: mean nats per predicted token. */
 export interface WeightedLoss {
@@ -14,10 +14,13 @@ export interface Estimate {
   sequences: number;
 }
 
-/** The mean over sequences, weighted by their tokens. */
+/** The mean over sequences, weighted by their tokens (ratio estimator; the error is s / sqrt(n) for equal lengths). */
 export function estimate(losses: readonly WeightedLoss[]): Estimate {
-  const values = losses.map(({ loss, tokens }) => ({ value: loss, tokens }));
-  return { ...weightedMean(values), sequences: losses.length };
+  const total = sum(losses.map(({ tokens }) => tokens));
+  const mean = sum(losses.map(({ loss, tokens }) => loss * tokens)) / total;
+  const squares = sum(losses.map(({ loss, tokens }) => (tokens * (loss - mean)) ** 2));
+  const n = losses.length;
+  return { mean, standardError: n < 2 ? null : Math.sqrt((n / (n - 1)) * squares) / total, sequences: n };
 }
 
 /**

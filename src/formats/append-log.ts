@@ -201,6 +201,15 @@ export function requireEqual(old: Map<string, string>, current: Map<string, stri
   });
 }
 
+/** Fields of a fingerprint by the names that messages use: `weight_hash`, `settings.seed`. */
+export function namedFields(fingerprint: object): [string, string][] {
+  return Object.entries(fingerprint).flatMap(([name, value]): [string, string][] =>
+    typeof value === "object" && value !== null
+      ? Object.entries(value).map(([key, inner]) => [`${name}.${key}`, String(inner)])
+      : [[name, String(value)]],
+  );
+}
+
 /** Hashes by their beginning: nobody compares 64 digits. */
 function shown(value = "none"): string {
   return value.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1...");

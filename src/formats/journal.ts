@@ -5,7 +5,15 @@
  */
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
-import { AppendLog, type LogContent, type LogKind, type LogMode, readLog, requireEqual } from "./append-log.ts";
+import {
+  AppendLog,
+  type LogContent,
+  type LogKind,
+  type LogMode,
+  namedFields,
+  readLog,
+  requireEqual,
+} from "./append-log.ts";
 import { count, layerExecutions, letters, positive, settings } from "./fields.ts";
 import { currentStrategyName, isRemovedStrategy } from "./strategy-names.ts";
 
@@ -54,7 +62,7 @@ const searchJournal: LogKind<JournalFingerprint, JournalEntry> = {
   fingerprint: fingerprintSchema,
   entry: entrySchema,
   compared: (fingerprint) =>
-    new Map([...numbers(fingerprint), ...prefixed("search", withCurrentName(fingerprint.search))]),
+    new Map([...numbers(fingerprint), ...namedFields({ search: withCurrentName(fingerprint.search) })]),
   requireContinuable({ search: { strategy, swaps } }, path) {
     if (swaps === undefined && !isRemovedStrategy(String(strategy))) return;
     throw new InputError(
@@ -159,10 +167,6 @@ function meanOf<T extends { loss: number; kl?: number | undefined }>(before: T, 
 }
 
 /** The name is left out: a model folder may be renamed, its hashes tell. */
-function numbers({ model_name: _, settings, search: __, ...hashes }: JournalFingerprint): Map<string, string> {
-  return new Map([...Object.entries(hashes), ...prefixed("settings", settings)]);
-}
-
-function prefixed(name: string, values: Record<string, string | number | boolean>): [string, string][] {
-  return Object.entries(values).map(([key, value]) => [`${name}.${key}`, String(value)]);
+function numbers({ model_name: _, search: __, ...fields }: JournalFingerprint): Map<string, string> {
+  return new Map(namedFields(fields));
 }

@@ -3,7 +3,7 @@
  * that a scorer needs, so that `eval --from` scores it again without a model or data.
  */
 import { z } from "zod";
-import { AppendLog, type LogContent, type LogKind, type LogMode, readLog } from "./append-log.ts";
+import { AppendLog, type LogContent, type LogKind, type LogMode, namedFields, readLog } from "./append-log.ts";
 import { count, letters, seconds, settings, share } from "./fields.ts";
 
 /** What the first line of a samples file calls itself. */
@@ -78,11 +78,7 @@ const sampleJournal: LogKind<SampleFingerprint, Sample> = {
   entry: sampleSchema,
   // Left out: names, which say nothing that a hash does not. Patterns, tasks and items are no part of it: each line names
   // its own, so that a run can go on with more of them.
-  compared: ({ model_name: _, chat_template: __, settings, ...others }) =>
-    new Map([
-      ...Object.entries(others).map(([name, value]): [string, string] => [name, String(value)]),
-      ...Object.entries(settings).map(([name, value]): [string, string] => [`settings.${name}`, String(value)]),
-    ]),
+  compared: ({ model_name: _, chat_template: __, ...others }) => new Map(namedFields(others)),
 };
 
 /** What differs between two runs, by the names that messages use; names of models and templates are not compared. */

@@ -7,7 +7,6 @@ import type { samplingFields, servingFields } from "./request-fields.ts";
 import { collect, type SequenceResult } from "./sequence-results.ts";
 import { executeBeside, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
-import { UsageCount } from "./usage-count.ts";
 
 type TextBody = z.infer<z.ZodObject<typeof servingFields & typeof samplingFields>>;
 
@@ -81,5 +80,37 @@ export abstract class TextAnswer<Body extends TextBody, Sequence extends Choice 
         return { ...this.#head, object: this.object.whole, choices, usage: this.#usage.fields(), ...this.whole() };
       }),
     );
+  }
+}
+
+/** Tokens of one request, as `usage` tells them. */
+class UsageCount {
+  #prompt = 0;
+  #completion = 0;
+  #reused = 0;
+
+  /**
+   * @param first false for a further continuation of a prompt that is counted already
+   * @param reused rows of the prompt that came from an earlier request
+   */
+  add({ ids }: { ids: readonly number[] }, first: boolean, reused: number, generated: number): void {
+    if (first) {
+      this.#prompt += ids.length;
+      this.#reused += reused;
+    }
+    this.#completion += generated;
+  }
+
+  addTokens(generated: number): void {
+    this.#completion += generated;
+  }
+
+  fields() {
+    return {
+      prompt_tokens: this.#prompt,
+      completion_tokens: this.#completion,
+      total_tokens: this.#prompt + this.#completion,
+      prompt_tokens_details: { cached_tokens: this.#reused },
+    };
   }
 }

@@ -8,9 +8,9 @@ import type { Sample } from "../../formats/sample-journal.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { EvalTask } from "../item.ts";
 import { type ComparisonSettings, compare, type PairedItem, type PairedStratum } from "../statistics/comparison.ts";
-import { holm } from "../statistics/holm.ts";
 import { type Interval, studentInterval, wilsonInterval } from "../statistics/intervals.ts";
 import { usualPower } from "../statistics/power.ts";
+import { holm } from "../statistics/significance.ts";
 import { stratumOf } from "../statistics/strata.ts";
 
 export interface StatisticsSettings {

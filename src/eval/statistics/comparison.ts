@@ -3,10 +3,9 @@ import { normalQuantile } from "../../base/distributions.ts";
 import { sum } from "../../base/sum.ts";
 import type { EvalComparison } from "../../formats/eval-result.ts";
 import { type Interval, studentInterval } from "./intervals.ts";
-import { mcnemar } from "./mcnemar.ts";
-import { signFlipTest } from "./permutation.ts";
 import { minimumDetectableEffect, type PowerSettings } from "./power.ts";
 import { BoundedMean, type DifferenceRule, PairedShares } from "./rule.ts";
+import { mcnemar, signFlipTest } from "./significance.ts";
 import { macroMean, type Stratum, stratumOf } from "./strata.ts";
 import { verdict } from "./verdict.ts";
 

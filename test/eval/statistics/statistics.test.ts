@@ -3,11 +3,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { normalCdf, normalQuantile, studentCdf, studentQuantile } from "../../../src/base/distributions.ts";
 import { compare, type PairedItem, type PairedStratum } from "../../../src/eval/statistics/comparison.ts";
-import { holm } from "../../../src/eval/statistics/holm.ts";
 import { studentInterval, wilsonInterval } from "../../../src/eval/statistics/intervals.ts";
-import { mcnemar } from "../../../src/eval/statistics/mcnemar.ts";
-import { signFlipTest } from "../../../src/eval/statistics/permutation.ts";
 import { itemsForDifference, minimumDetectableEffect, usualPower } from "../../../src/eval/statistics/power.ts";
+import { holm, mcnemar, signFlipTest } from "../../../src/eval/statistics/significance.ts";
 import { macroStandardError, stratumOf } from "../../../src/eval/statistics/strata.ts";
 
 const settings = { margin: 0.01, power: usualPower, permutations: 500, seed: 1 };
