@@ -7,7 +7,7 @@ import type { Pattern } from "../pattern/pattern.ts";
 import type { Finish } from "../runtime/generate/continuation.ts";
 import { generate } from "../runtime/generate/generation.ts";
 import { createSampler, type SamplingOptions } from "../runtime/generate/sampling.ts";
-import type { ComputeDevice, Decoder } from "../runtime/measurement.ts";
+import type { ComputeDevice } from "../runtime/measurement.ts";
 import { chunksOf } from "../runtime/stages/chunks.ts";
 import { StageModel } from "../runtime/stages/stage-model.ts";
 import { StagedSequence } from "../runtime/stages/staged-sequence.ts";
@@ -125,18 +125,14 @@ export class ModelRunner {
         yield { kind: "done", text: "", finish: "length", tokens: 0 };
         return;
       }
-      const decoder: Decoder = {
-        pattern: request.pattern,
+      const decoder = {
         vocabularySize: this.config.vocabSize,
         indexerExecutions: { made: 0, saved: 0 },
-        cacheBytes: { latent: 0, indexerKey: 0 },
-        plan: [],
         prefill: async () => logits,
-        decode: async (id) => {
+        decode: async (id: number) => {
           logits = await prompt.decode(id, signal);
           return logits;
         },
-        release: async () => undefined,
       };
       const sample = createSampler(request.sampling);
       const { tokenScores, givenTokens = [] } = request;

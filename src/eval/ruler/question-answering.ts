@@ -77,10 +77,15 @@ const hotpotSchema = z.looseObject({
   ]),
 });
 
+interface Asked {
+  question: string;
+  answers: readonly string[];
+}
+
 interface Article {
   title: string | undefined;
   /** Questions by their paragraph, in the order of the file. */
-  paragraphs: Map<string, { question: string; answers: readonly string[] }[]>;
+  paragraphs: Map<string, Asked[]>;
 }
 
 /**
@@ -90,33 +95,31 @@ interface Article {
  */
 export async function readSquad(path: string): Promise<QuestionSet> {
   const articles: Article[] = [];
-  const add = (
-    title: string | undefined,
-    context: string,
-    asked: readonly { question: string; answers: readonly string[] }[],
-  ): void => {
-    // Rows of an article stand together, and so do those of a text without a title.
-    const last = articles.at(-1);
-    const same = last !== undefined && last.title === title && (title !== undefined || last.paragraphs.has(context));
-    const article = same ? last : { title, paragraphs: new Map() };
-    if (!same) articles.push(article);
-    article.paragraphs.set(context, [...(article.paragraphs.get(context) ?? []), ...asked]);
+  const begin = (title: string | undefined): Article => {
+    const article = { title, paragraphs: new Map<string, Asked[]>() };
+    articles.push(article);
+    return article;
+  };
+  const ask = ({ paragraphs }: Article, context: string, asked: readonly Asked[]): void => {
+    paragraphs.set(context, [...(paragraphs.get(context) ?? []), ...asked]);
   };
   for await (const { where, value } of readValues(path, "SQuAD")) {
     const hint = "it takes dev-v2.0.json of SQuAD 2.0, or the hub's rows with context, question and answers";
     if (value !== null && typeof value === "object" && Object.hasOwn(value, "paragraphs")) {
-      const { title, paragraphs } = checkShape(value, articleSchema, where, hint);
-      const article: Article = { title: title ?? `article ${articles.length}`, paragraphs: new Map() };
-      articles.push(article);
+      const { title = `article ${articles.length}`, paragraphs } = checkShape(value, articleSchema, where, hint);
+      const article = begin(title);
       for (const { context, qas } of paragraphs) {
-        const asked = qas.flatMap(({ question, is_impossible: impossible, answers }) =>
-          impossible === true ? [] : [{ question, answers: answers.map(({ text }) => text) }],
-        );
-        article.paragraphs.set(context, [...(article.paragraphs.get(context) ?? []), ...asked]);
+        const possible = qas.filter(({ is_impossible: impossible }) => impossible !== true);
+        const texts = possible.map(({ question, answers }) => ({ question, answers: answers.map(({ text }) => text) }));
+        ask(article, context, texts);
       }
     } else {
-      const { title, context, question, answers } = checkShape(value, squadRowSchema, where, hint);
-      add(title, context, [{ question, answers }]);
+      const { title, context, ...asked } = checkShape(value, squadRowSchema, where, hint);
+      // Rows of an article stand together, and so do those of a text without a title.
+      const last = articles.at(-1);
+      const isSame =
+        last !== undefined && last.title === title && (title !== undefined || last.paragraphs.has(context));
+      ask(isSame ? last : begin(title), context, [asked]);
     }
   }
   const { documents, indexOf } = indexDocuments(articles.flatMap(({ paragraphs }) => [...paragraphs.keys()]));
@@ -127,13 +130,7 @@ export async function readSquad(path: string): Promise<QuestionSet> {
       const near = all.filter((index) => index !== own);
       return asked
         .filter(({ answers }) => answers.length > 0)
-        .map(({ question, answers }) => ({
-          question,
-          answers,
-          own: [own],
-          near,
-          cluster: title ?? `article ${article}`,
-        }));
+        .map((one) => ({ ...one, own: [own], near, cluster: title ?? `article ${article}` }));
     });
   });
   return requireQuestions({ hash: await hashOf(path, questions), documents, questions }, path);

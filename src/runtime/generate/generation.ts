@@ -37,7 +37,7 @@ export type GenerationEvent =
  * @throws UsageError or InputError for a prompt that is empty, outside the vocabulary, or as long as the window
  */
 export async function* generate(
-  decoder: Decoder,
+  decoder: Pick<Decoder, "vocabularySize" | "prefill" | "decode" | "indexerExecutions">,
   prompt: readonly number[],
   options: GenerationOptions,
 ): AsyncGenerator<GenerationEvent> {
