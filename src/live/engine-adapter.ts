@@ -110,47 +110,64 @@ export interface LikelyTokens {
   width: number;
 }
 
-export interface EngineAdapter {
-  readonly url: string;
-  readonly engine: "vllm" | "sglang";
-  describe(signal?: AbortSignal): Promise<EngineDescription>;
+export abstract class EngineAdapter {
+  abstract readonly engine: "vllm" | "sglang";
+  protected readonly client: HttpClient;
+  /** Names of the metrics that count requests under way and waiting. */
+  protected abstract readonly requestMetrics: readonly string[];
+
+  constructor(client: HttpClient) {
+    this.client = client;
+  }
+
+  get url(): string {
+    return this.client.url;
+  }
+
+  async close(): Promise<void> {
+    await this.client.close();
+  }
+
+  /** Requests that are under way; undefined where the server does not tell. */
+  async running(signal?: AbortSignal): Promise<number | undefined> {
+    return await sumMetric(this.client, this.requestMetrics, signal);
+  }
+
+  abstract describe(signal?: AbortSignal): Promise<EngineDescription>;
   /** Gets logits as exact as the engine can; nothing where it is so already. */
-  prepare(signal?: AbortSignal): Promise<string | undefined>;
+  abstract prepare(signal?: AbortSignal): Promise<string | undefined>;
   /**
    * Switches every rank, and answers with what they read back.
    * @param letters F, S, and `-` for layers without an indexer
    */
-  set(letters: string, signal?: AbortSignal): Promise<PatternState>;
-  state(signal?: AbortSignal): Promise<PatternState>;
+  abstract set(letters: string, signal?: AbortSignal): Promise<PatternState>;
+  abstract state(signal?: AbortSignal): Promise<PatternState>;
   /** Runs of each layer's indexer since the last reset (on SGLang: since the last switch), rank by rank. */
-  count(reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]>;
-  score(request: ScoreRequest): Promise<TokenLogprobs>;
+  abstract count(reset: boolean, signal?: AbortSignal): Promise<(number | null)[][]>;
+  abstract score(request: ScoreRequest): Promise<TokenLogprobs>;
   /**
    * Log-probabilities of each of these tokens as the one after `ids`.
    * @returns undefined where the engine takes a request for each
    */
-  scoreNext(
+  abstract scoreNext(
     ids: readonly number[],
     tokens: readonly number[],
     signal?: AbortSignal,
   ): Promise<readonly number[] | undefined>;
   /** The tokens that follow, a stop token and those of a stop text included. */
-  generate(request: GenerateRequest): Promise<number[]>;
+  abstract generate(request: GenerateRequest): Promise<number[]>;
   /** The likeliest tokens at each scored position; undefined where the engine cannot score given tokens later on. */
-  readonly distributions:
+  abstract readonly distributions:
     | {
         likely(request: ScoreRequest, width: number): Promise<LikelyTokens>;
         /** Log-probabilities of the token itself, then of the given ones: [rows, 1 + width]. */
         scoreGiven(request: ScoreRequest, given: LikelyTokens): Promise<Float64Array>;
       }
     | undefined;
-  /** Requests that are under way; undefined where the server does not tell. */
-  running(signal?: AbortSignal): Promise<number | undefined>;
   /** Forgets what earlier prompts have left in caches. */
-  reset(signal?: AbortSignal): Promise<void>;
+  abstract reset(signal?: AbortSignal): Promise<void>;
   /** Undoes `prepare`; with `always` also that of a run that was killed. */
-  restore(signal?: AbortSignal, always?: boolean): Promise<void>;
-  close(): Promise<void>;
+  abstract restore(signal?: AbortSignal, always?: boolean): Promise<void>;
 }
 
 /** @throws RuntimeFailure for what a rank could not do */
@@ -236,7 +253,7 @@ export function requireLogprobs(url: string, values: TokenLogprobs): TokenLogpro
 }
 
 /** The sum of a server's metrics with one of the names; undefined where it has none of them, or does not tell. */
-export async function sumMetric(
+async function sumMetric(
   client: HttpClient,
   names: readonly string[],
   signal: AbortSignal | undefined,

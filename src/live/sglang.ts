@@ -8,7 +8,7 @@ import { quoted } from "../base/quoted.ts";
 import {
   type DescribedRank,
   describedRank,
-  type EngineAdapter,
+  EngineAdapter,
   type EngineDescription,
   type GenerateRequest,
   joinDescriptions,
@@ -16,10 +16,8 @@ import {
   type PatternState,
   requireLogprobs,
   type ScoreRequest,
-  sumMetric,
   type TokenLogprobs,
 } from "./engine-adapter.ts";
-import type { HttpClient } from "./http-client.ts";
 
 const infoSchema = z.object({
   version: z.string().nullish(),
@@ -51,20 +49,12 @@ const generatedBytes = 2000;
 const pluginHint =
   "start the server with SGLANG_PLUGINS=indexcache and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
 
-export class SglangAdapter implements EngineAdapter {
+export class SglangAdapter extends EngineAdapter {
   readonly engine = "sglang";
+  protected readonly requestMetrics = ["sglang:num_running_reqs", "sglang:num_queue_reqs"];
   /** `token_ids_logprob` is one list for all positions. */
   readonly distributions = undefined;
-  readonly #client: HttpClient;
   #vocabSize = Number.POSITIVE_INFINITY;
-
-  constructor(client: HttpClient) {
-    this.#client = client;
-  }
-
-  get url(): string {
-    return this.#client.url;
-  }
 
   async describe(signal?: AbortSignal): Promise<EngineDescription> {
     const { info, ranks } = await this.#info(signal);
@@ -82,7 +72,7 @@ export class SglangAdapter implements EngineAdapter {
   async restore(): Promise<void> {}
 
   async set(letters: string, signal?: AbortSignal): Promise<PatternState> {
-    const done = await this.#client.json("POST", "/set_internal_state", setSchema, {
+    const done = await this.client.json("POST", "/set_internal_state", setSchema, {
       body: { server_args: wordsOf(letters) },
       signal,
     });
@@ -113,7 +103,7 @@ export class SglangAdapter implements EngineAdapter {
       logprob_start_len: from - 1,
     };
     const most = 65536 + tokenBytes * ids.length;
-    const { meta_info } = await this.#client.json("POST", "/generate", scoreSchema, { body, signal, most });
+    const { meta_info } = await this.client.json("POST", "/generate", scoreSchema, { body, signal, most });
     const listed = meta_info.input_token_logprobs.slice(1);
     // The vocabulary's last token is taken for a placeholder of an image and listed as token 0 (seen in 0.5.17).
     const scored = ids.slice(from).map((id) => (id < this.#vocabSize - 1 ? id : 0));
@@ -136,7 +126,7 @@ export class SglangAdapter implements EngineAdapter {
       logprob_start_len: -1,
       token_ids_logprob: tokens,
     };
-    const { meta_info } = await this.#client.json("POST", "/generate", nextSchema, { body, signal });
+    const { meta_info } = await this.client.json("POST", "/generate", nextSchema, { body, signal });
     const listed = new Map(meta_info.output_token_ids_logprobs[0]?.map(([logprob, id]) => [id, logprob]));
     return [
       ...requireLogprobs(
@@ -164,25 +154,17 @@ export class SglangAdapter implements EngineAdapter {
       },
     };
     const most = 65536 + generatedBytes * maxTokens;
-    return (await this.#client.json("POST", "/generate", continuedSchema, { body, signal, most })).output_ids;
-  }
-
-  async running(signal?: AbortSignal): Promise<number | undefined> {
-    return await sumMetric(this.#client, ["sglang:num_running_reqs", "sglang:num_queue_reqs"], signal);
+    return (await this.client.json("POST", "/generate", continuedSchema, { body, signal, most })).output_ids;
   }
 
   async reset(signal?: AbortSignal): Promise<void> {
     // Refused while a request runs: the last one may have been answered before its scheduler is through with it.
-    await this.#client.text("POST", "/flush_cache?timeout=30", { signal });
-  }
-
-  async close(): Promise<void> {
-    await this.#client.close();
+    await this.client.text("POST", "/flush_cache?timeout=30", { signal });
   }
 
   /** @param withErrors whether a state that holds an error is wanted rather than thrown */
   async #info(signal: AbortSignal | undefined, withErrors = false) {
-    const info = await this.#client.json("GET", "/server_info", infoSchema, { signal });
+    const info = await this.client.json("GET", "/server_info", infoSchema, { signal });
     const states = info.internal_states ?? [];
     const ranks: DescribedRank[] = states.map(({ indexcache }) => {
       if (indexcache === undefined) {

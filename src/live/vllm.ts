@@ -7,7 +7,7 @@ import { RuntimeFailure } from "../base/errors.ts";
 import {
   type DescribedRank,
   describedRank,
-  type EngineAdapter,
+  EngineAdapter,
   type EngineDescription,
   type GenerateRequest,
   joinDescriptions,
@@ -19,10 +19,8 @@ import {
   requireDone,
   requireLogprobs,
   type ScoreRequest,
-  sumMetric,
   type TokenLogprobs,
 } from "./engine-adapter.ts";
-import type { HttpClient } from "./http-client.ts";
 import { decodeNpy } from "./npy.ts";
 import { ServerRefusal } from "./server-error.ts";
 
@@ -51,25 +49,17 @@ const mostGiven = 20;
 export const extensionHint =
   "start the server with --worker-extension-cls indexcache_live.vllm.PatternExtension and the kit on PYTHONPATH (`indexcache kit FOLDER` writes it and prints the command)";
 
-export class VllmAdapter implements EngineAdapter {
+export class VllmAdapter extends EngineAdapter {
   readonly engine = "vllm";
-  readonly #client: HttpClient;
+  protected readonly requestMetrics = ["vllm:num_requests_running", "vllm:num_requests_waiting"];
   #model = "";
   /** Whether this release scores given tokens; found out by `prepare`. */
   #scoresGiven = false;
   #headBefore: string | undefined;
 
-  constructor(client: HttpClient) {
-    this.#client = client;
-  }
-
-  get url(): string {
-    return this.#client.url;
-  }
-
   async describe(signal?: AbortSignal): Promise<EngineDescription> {
     const ranks = await this.#rpc("indexcache_describe", [], describedRank, signal);
-    const models = await this.#client.json("GET", "/v1/models", modelsSchema, { signal });
+    const models = await this.client.json("GET", "/v1/models", modelsSchema, { signal });
     this.#model = models.data[0]?.id ?? "";
     return joinDescriptions(this.url, "vllm", this.#model, await this.#withVersion(ranks, signal));
   }
@@ -148,7 +138,7 @@ export class VllmAdapter implements EngineAdapter {
       return_token_ids: true,
     };
     const most = 65536 + generatedBytes * maxTokens + promptIdBytes * ids.length;
-    const answer = await this.#client.json("POST", "/v1/completions", continuedSchema, { body, signal, most });
+    const answer = await this.client.json("POST", "/v1/completions", continuedSchema, { body, signal, most });
     const tokens = answer.choices[0]?.token_ids;
     if (tokens == null || tokens.length === 0) {
       const hint = "is it older than vLLM 0.10.2, or a proxy that drops return_token_ids?";
@@ -187,17 +177,9 @@ export class VllmAdapter implements EngineAdapter {
     };
   }
 
-  async running(signal?: AbortSignal): Promise<number | undefined> {
-    return await sumMetric(this.#client, ["vllm:num_requests_running", "vllm:num_requests_waiting"], signal);
-  }
-
   async reset(signal?: AbortSignal): Promise<void> {
     // 0.25 answers without a body.
-    await this.#client.text("POST", "/reset_prefix_cache", { signal });
-  }
-
-  async close(): Promise<void> {
-    await this.#client.close();
+    await this.client.text("POST", "/reset_prefix_cache", { signal });
   }
 
   /** What every rank answers, or the first one's refusal with `what` it could not do. */
@@ -210,7 +192,7 @@ export class VllmAdapter implements EngineAdapter {
   async #rpc<T>(method: string, args: string[], rank: z.ZodType<T>, signal?: AbortSignal): Promise<T[]> {
     const answer = z.object({ results: z.array(rank).min(1) });
     try {
-      const { results } = await this.#client.json("POST", "/collective_rpc", answer, {
+      const { results } = await this.client.json("POST", "/collective_rpc", answer, {
         body: { method, args, kwargs: {} },
         signal,
       });
@@ -241,7 +223,7 @@ export class VllmAdapter implements EngineAdapter {
 
   async #withVersion(ranks: DescribedRank[], signal?: AbortSignal): Promise<DescribedRank[]> {
     if (ranks.every(({ engine_version: version }) => version != null)) return ranks;
-    const { version } = await this.#client.json("GET", "/version", versionSchema, { signal });
+    const { version } = await this.client.json("GET", "/version", versionSchema, { signal });
     return ranks.map((rank) => ({ ...rank, engine_version: rank.engine_version ?? version }));
   }
 
@@ -275,7 +257,7 @@ export class VllmAdapter implements EngineAdapter {
       },
     };
     const settings = { body, signal, most: 65536 + 8 * lists.length * columns };
-    const answer = await this.#client.json("POST", "/inference/v1/generate", generateSchema, settings);
+    const answer = await this.client.json("POST", "/inference/v1/generate", generateSchema, settings);
     const encoded = answer.prompt_token_id_logprobs;
     if (encoded == null) throw new GivenUnknown(`${this.url} gives no scores of given tokens`);
     return decodeNpy(encoded, lists.length, columns);
@@ -284,7 +266,7 @@ export class VllmAdapter implements EngineAdapter {
   async #promptLogprobs(ids: readonly number[], top: number, signal?: AbortSignal) {
     const body = { model: this.#model, prompt: ids, max_tokens: 1, temperature: 0, prompt_logprobs: top };
     const most = 65536 + positionBytes * (1 + top) * ids.length;
-    const answer = await this.#client.json("POST", "/v1/completions", completionSchema, { body, signal, most });
+    const answer = await this.client.json("POST", "/v1/completions", completionSchema, { body, signal, most });
     const positions = answer.choices[0]?.prompt_logprobs ?? [];
     if (positions.length !== ids.length) {
       throw this.#incomplete(`gives log-probabilities of ${positions.length} tokens of a prompt of ${ids.length}`);
