@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { clocks } from "../../src/base/clock.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import { type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { CachedDecoder } from "../../src/runtime/generate/cached-decoder.ts";
 import { openDecoder } from "../../src/runtime/generate/decoder.ts";
 import { PatternTimer } from "../../src/runtime/generate/pattern-timer.ts";
 import { fixturePath, readOracle } from "../oracle.ts";
@@ -68,6 +69,23 @@ describe("glm-groups", () => {
     const sampled = await timer.measure({ context: 60, repeats: 1, decodeTokens: 1, sampledChunks: 1 });
     expect(sampled.chunks).toEqual({ timed: 1, all: 2 });
     await timer.release();
+  });
+
+  test("every way of reading keys has run before anything is timed", async () => {
+    const starts: number[] = [];
+    const { prefill } = CachedDecoder.prototype;
+    const spy = vi.spyOn(CachedDecoder.prototype, "prefill").mockImplementation(function (this: CachedDecoder, ids) {
+      starts.push(this.position);
+      return prefill.call(this, ids);
+    });
+    const settings = { ...cpu, capacity: 64, clock: clocks.wall, provider: "cuda" } as const;
+    const timer = await PatternTimer.open(model, [pattern], settings);
+    await timer.measure({ context: 40, repeats: 1, decodeTokens: 1 });
+    await timer.release();
+    spy.mockRestore();
+    // Five graphs: rows up to index_topk, which select every key, then those after it.
+    const ways = [0, model.config.indexTopk].flatMap((start) => Array<number>(5).fill(start));
+    expect(starts).toEqual([...ways, ...ways]);
   });
 
   test("patterns that have no room for a graph each are timed in one, each as often", async () => {

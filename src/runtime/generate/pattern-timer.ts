@@ -14,6 +14,7 @@ import type { Pattern } from "../../pattern/pattern.ts";
 import type { Chunk } from "../stages/chunks.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
 import { convertsInRuns } from "./decoder.ts";
+import type { GenerationRun } from "./generation-runs.ts";
 import { type GraphName, type OpenGraphs, openGraphs, type TimedPattern, type TimerSettings } from "./timed-graphs.ts";
 
 export interface TimingPlan {
@@ -111,7 +112,7 @@ export class PatternTimer {
     const chunks = this.#anyOf.runsOf(0, context);
     const sample = sampleOf(chunks, sampledChunks ?? chunks.length);
     const before = new Map([...this.#decoders].map((decoder) => [decoder, decoder.runs]));
-    await this.#warmUp(chunks);
+    const warmUps = await this.#warmUp(chunks);
     for (let repeat = 0; repeat < repeats; repeat++) {
       this.#rewind(0);
       for (const pieces of [prefill, decode]) for (const name of this.#graphs.timed.keys()) beginRepeat(pieces, name);
@@ -125,7 +126,7 @@ export class PatternTimer {
       await pause(signal);
       await this.#step(1, decodeTokens, repeat, 1 / decodeTokens, decode);
     }
-    this.#requireRuns(before, 2 + repeats * (sample.length + decodeTokens));
+    this.#requireRuns(before, warmUps + repeats * (sample.length + decodeTokens));
     return {
       prefill: timingsOf(prefill),
       decode: timingsOf(decode),
@@ -133,12 +134,19 @@ export class PatternTimer {
     };
   }
 
-  /** Runs the largest chunk and a token untimed: kernels are chosen and memory is taken then. */
-  async #warmUp(chunks: readonly Chunk[]): Promise<void> {
-    const { start, end } = chunks.at(-1) as Chunk;
-    this.#rewind(0);
-    this.#fillTo(start);
-    for (const rows of [end - start, 1]) await this.#step(rows, 1, 0, 1, new Map());
+  /**
+   * Runs the last chunk of each way of reading keys and a token untimed: kernels are chosen and memory is taken then, for each
+   * way on its own. Returns how many calls that was.
+   */
+  async #warmUp(chunks: readonly GenerationRun[]): Promise<number> {
+    const lastOfWay = new Map(chunks.map((chunk) => [chunk.way, chunk]));
+    for (const { start, end } of lastOfWay.values()) {
+      this.#rewind(0);
+      this.#fillTo(start);
+      await this.#step(end - start, 1, 0, 1, new Map());
+    }
+    await this.#step(1, 1, 0, 1, new Map());
+    return lastOfWay.size + 1;
   }
 
   /**
