@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander";
 import { InterruptedError, UsageError } from "../base/errors.ts";
 import { isPublished } from "../formats/published-pattern.ts";
+import { isLoopback } from "../live/server-address.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
@@ -137,10 +138,6 @@ function requireSafe({ host, apiKey, dev, dialect }: ServeFlags, terminal: Termi
     });
   }
   terminal.warn(`${host} is reached from other machines, and without --api-key whoever reaches it can use the model`);
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 /** The sizes of a pattern file, by which requests may ask for them. */

@@ -35,6 +35,7 @@ function parseServer(text: string, allowRemote: boolean): string {
   return `${url.origin}${path}`;
 }
 
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
+/** Is it this machine? @param host as a URL has it, or as one listens on it */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || /^\[?::1\]?$/.test(host) || /^127(\.\d{1,3}){3}$/.test(host);
 }
