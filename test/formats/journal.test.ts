@@ -115,7 +115,7 @@ describe("journals", () => {
     const error = await openJournal(path, other, "resume").catch((reason: unknown) => reason);
     expect(error).toMatchObject({
       message: expect.stringMatching(
-        /weight_hash \(journal: b, now: x\); calibration_hash \(journal: c, now: y\); tool_version \(journal: 0.1.0, now: 0.2.0\); settings.dtype \(journal: float32, now: float16\); search.objective \(journal: nll, now: kl\)/,
+        /weight_hash \(journal: b, now: x\); calibration_hash \(journal: c, now: y\); settings.dtype \(journal: float32, now: float16\); tool_version \(journal: 0.1.0, now: 0.2.0\); search.objective \(journal: nll, now: kl\)/,
       ),
       hint: expect.stringContaining("--fresh"),
     });
