@@ -10,7 +10,7 @@ import { closedKeys, latentScores, readGathered, readLatents, rowColumn } from "
 import type { IndexQueries, LayerFrame, Queries } from "../layer/dsa-layer.ts";
 import { chunkKernels, chunkWays } from "../layer/kernels.ts";
 import { absorbedQueries, absorbedValues, joinLatents } from "../layer/latent-attention.ts";
-import { indexScores, raiseOthers, topk } from "../layer/lightning-indexer.ts";
+import { raiseOthers, topk } from "../layer/lightning-indexer.ts";
 import type { ModelGraph } from "../model-graph.ts";
 
 /** What a chunk of query rows brings to every layer: cos and sin of the rows' angles, and their positions, int64 `[S]`. */
@@ -141,7 +141,7 @@ function select(
   fresh: Value,
   ask: (inside: Queries) => IndexQueries,
 ): Value {
-  const { total, selected: k } = chunk;
+  const { total } = chunk;
   return queries.graph.either(
     chunk.seesEveryKey,
     (then) => {
@@ -151,48 +151,62 @@ function select(
     },
     (inside) => {
       const asked = ask({ ...queries, graph: inside });
-      const unbounded = (short: ModelGraph): Value => {
-        const scores = [score(short, asked, past, chunk.past), visible(short, chunk, fresh, asked)];
-        return topk(short, short.node("Concat", scores, { axis: 1 }), k)[1];
-      };
+      const choose = (way: ModelGraph, bounded: boolean) => selectScored(way, chunk, past, fresh, asked, bounded);
       const indices =
         chunk.boundsScores === undefined
-          ? unbounded(inside)
-          : inside.either(chunk.boundsScores, (long) => selectBounded(long, chunk, past, fresh, asked), unbounded);
+          ? choose(inside, false)
+          : inside.either(
+              chunk.boundsScores,
+              (long) => choose(long, true),
+              (short) => choose(short, false),
+            );
       return inside.cast(indices, OnnxType.int32);
     },
   );
 }
 
-/** The same from many scores, `[S, index_topk]`: first those below a bound are put aside, and rows are taken in blocks. */
-function selectBounded(graph: ModelGraph, chunk: ChunkRows, past: Value, fresh: Value, asked: IndexQueries): Value {
+/**
+ * The same by scores, `[S, index_topk]`, rows in blocks where there are enough. Past and fresh keys are scored apart and the scores
+ * joined: joining the keys would copy the whole cache.
+ * @param bounded of many scores those below a bound are put aside first, and past keys are taken in pieces
+ */
+function selectScored(
+  graph: ModelGraph,
+  chunk: ChunkRows,
+  past: Value,
+  fresh: Value,
+  asked: IndexQueries,
+  bounded: boolean,
+): Value {
   const { config } = graph;
   const { scoreGroups, selectBlocks, selectPieces } = chunkWays(config);
   const k = chunk.selected;
-  // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
-  const missing = graph.node("Mod", [graph.node("Neg", [chunk.total]), graph.int([scoreGroups])]);
-  const shape = graph.node("Concat", [chunk.fresh, missing], { axis: 0 });
-  const nobodys = graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), shape]);
-  const last = graph.node("Concat", [visible(graph, chunk, fresh, asked), nobodys], { axis: 1 });
   const all = [
     graph.reshape(asked.queries, [-1, config.indexNHeads, config.indexHeadDim]),
     graph.node("Unsqueeze", [asked.weights, graph.int([1])]),
-    graph.node("Unsqueeze", [last, graph.int([1])]),
+    graph.node("Unsqueeze", [chunk.future, graph.int([1])]),
   ];
-  const choose = (inside: ModelGraph, keys: Value[], [own, weights, ends]: Value[]): Value => {
-    const scores = keys.map((some) => {
+  if (bounded) {
+    // Columns that make whole groups of them: nobody's keys, and last, so that they lose every tie.
+    const missing = graph.node("Mod", [graph.node("Neg", [chunk.total]), graph.int([scoreGroups])]);
+    const shape = graph.node("Concat", [chunk.fresh, graph.int([1]), missing], { axis: 0 });
+    all.push(graph.node("Expand", [graph.float(Number.NEGATIVE_INFINITY), shape]));
+  }
+  const choose = (inside: ModelGraph, keys: Value[], [own, weights, future, ...nobodys]: Value[]): Value => {
+    const scored = (some: Value): Value => {
       const products = inside.node("Relu", [inside.contrib("FusedMatMul", [own as Value, some], { transB: 1 })]);
       return inside.node("MatMul", [weights as Value, products]);
-    });
-    const joined = inside.node("Concat", [...scores, ends as Value], { axis: 2 });
-    return topk(inside, raiseOthers(inside, joined, scoreGroups, k), k)[1];
+    };
+    const visible = inside.node("Add", [scored(fresh), future as Value]);
+    const joined = inside.node("Concat", [...keys.map(scored), visible, ...nobodys], { axis: 2 });
+    return topk(inside, bounded ? raiseOthers(inside, joined, scoreGroups, k) : joined, k)[1];
   };
   const chosen = graph.either(
     chunk.selectsInBlocks,
     (many) => {
       const cut = (rows: Value, parts: number): Value[] =>
         many.nodes("Split", [rows], { axis: 0, num_outputs: parts }, parts);
-      const keys = cut(past, selectPieces);
+      const keys = bounded ? cut(past, selectPieces) : [past];
       const pieces = all.map((rows) => cut(rows, selectBlocks));
       const blocks = Array.from({ length: selectBlocks }, (_, i) => pieces.map((piece) => piece[i] as Value));
       return many.node(
@@ -203,22 +217,7 @@ function selectBounded(graph: ModelGraph, chunk: ChunkRows, past: Value, fresh: 
     },
     (whole) => choose(whole, [past], all),
   );
-  return graph.reshape(chosen, [-1, config.indexTopk]);
-}
-
-/** Index scores of the chunk's own keys, fp32 `[S, S]`; -inf where a key is in the future. */
-function visible(graph: ModelGraph, chunk: ChunkRows, fresh: Value, asked: IndexQueries): Value {
-  return graph.node("Add", [score(graph, asked, fresh, chunk.fresh), chunk.future]);
-}
-
-/**
- * Index scores of some keys, fp32 `[S, keys]`. Past and fresh keys are scored apart and the scores joined: joining the keys would
- * copy the whole cache.
- */
-function score(graph: ModelGraph, { queries, weights }: IndexQueries, rows: Value, count: Value) {
-  const asked = graph.reshape(queries, [-1, graph.config.indexHeadDim]);
-  const keys = { rows, count: () => count, mayBeEmpty: true };
-  return indexScores(graph, chunkKernels, asked, weights, keys, { fused: false });
+  return graph.node("Squeeze", [chosen, graph.int([1])]);
 }
 
 /** Softmax attention over the selected keys, `[S, H, latentWidth]`: three ways that give the same result. */

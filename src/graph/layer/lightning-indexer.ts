@@ -65,8 +65,6 @@ export interface ScoredKeys {
   rows: Value;
   /** int64 `[1]` */
   count: () => Value;
-  /** There may be none. */
-  mayBeEmpty?: boolean;
 }
 
 export interface ScoreForm {
@@ -85,16 +83,13 @@ export function indexScores(
   kernels: Kernels,
   queries: Value,
   headWeights: Value,
-  { rows, count, mayBeEmpty }: ScoredKeys,
+  { rows, count }: ScoredKeys,
   { fused, single }: ScoreForm,
 ): Value {
   const products = fused ? reluProduct(graph, queries, rows) : plainProduct(graph, kernels, queries, rows);
   if (single === true) return graph.node("MatMul", [headWeights, products]);
-  const perHead = graph.node(
-    "Reshape",
-    [products, graph.node("Concat", [graph.int([-1, graph.config.indexNHeads]), count()], { axis: 0 })],
-    mayBeEmpty === true ? { allowzero: 1 } : {},
-  );
+  const shape = graph.node("Concat", [graph.int([-1, graph.config.indexNHeads]), count()], { axis: 0 });
+  const perHead = graph.node("Reshape", [products, shape]);
   const weights = graph.node("Unsqueeze", [headWeights, graph.int([1])]);
   return graph.node("Squeeze", [graph.node("MatMul", [weights, perHead]), graph.int([1])]);
 }
