@@ -96,7 +96,7 @@ export const benchFileSchema = z
           name: z.string(),
           index_topk_pattern: letters,
           full_layers: positive,
-          weight_bytes: count.describe("float32, as loaded; weights of Shared layers' indexers are not"),
+          weight_bytes: count.describe("as loaded, in the dtype of `tool`; weights of Shared layers' indexers are not"),
           latent_bytes_per_token: count,
           indexer_key_bytes_per_token: count,
         }),

@@ -87,6 +87,9 @@ test("a bench file, its latency file and its table", () => {
   expect(table).toContain("random, seed 3; smaller: num_hidden_layers 78 -> 4");
   expect(table).toMatch(/quarter +4 +8\.00 +512 +1\.50x +1\.50 to 1\.50 +1\.60x +0\.94/);
   expect(table).toContain("* 4,096: from 2 of 16 query chunks");
+  expect(table).toContain("Memory, float32, caches");
+  const half = { ...file, tool: { ...file.tool, dtype: "float16" } };
+  expect(formatBenchReport(half)).toContain("Memory, float16, caches");
 });
 
 test("a spread is the median between the lowest and the highest", () => {

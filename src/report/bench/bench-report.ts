@@ -82,7 +82,7 @@ function doubts(measurement: BenchMeasurement): string[] {
   ];
 }
 
-function memory({ patterns, prefill }: BenchFile): string {
+function memory({ patterns, prefill, tool }: BenchFile): string {
   const longest = Math.max(...prefill.map(({ context }) => context));
   const table = formatTable(patterns, [
     left("Pattern", ({ name }) => name),
@@ -91,7 +91,7 @@ function memory({ patterns, prefill }: BenchFile): string {
     right("Latent cache", ({ latent_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
     right("Indexer keys", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
   ]);
-  return `Memory, float32, caches at ${formatCount(longest)} tokens\n${table}`;
+  return `Memory, ${tool.dtype ?? "float32"}, caches at ${formatCount(longest)} tokens\n${table}`;
 }
 
 function seconds(value: number): string {
