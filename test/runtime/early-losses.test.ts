@@ -8,12 +8,18 @@ import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
 import type { Pattern } from "../../src/pattern/pattern.ts";
 import type { LossSettings } from "../../src/runtime/loss/loss-evaluator.ts";
 import type { Measurement } from "../../src/runtime/measurement.ts";
-import { EarlyProcesses } from "../../src/runtime/process/early-processes.ts";
+import type { EarlyProcesses } from "../../src/runtime/process/early-processes.ts";
 import { tinyModel } from "../cli/indexcache.ts";
 
 const built = join(import.meta.dirname, "..", "..", "dist");
 const { foreseeLosses, openLossEvaluator }: typeof import("../../src/runtime/loss/loss-evaluator.ts") = await import(
   pathToFileURL(join(built, "runtime", "loss", "loss-evaluator.js")).href
+);
+const start: (program: string, count: number) => EarlyProcesses = await import(
+  pathToFileURL(join(built, "runtime", "process", "early-processes.js")).href
+).then(
+  (module: typeof import("../../src/runtime/process/early-processes.ts")) => (program, count) =>
+    new module.EarlyProcesses(program, count),
 );
 
 let model: ModelFolder;
@@ -23,7 +29,7 @@ let early: EarlyProcesses;
 let warm: (boolean | undefined)[];
 
 /** The frame of GPUs, on the CPU. */
-const settings: LossSettings = { devices: ["cpu", "cpu"], dtype: "float16", threads: 2, stateBytes: 2 ** 24 };
+const settings: LossSettings = { devices: ["cpu"], dtype: "float16", threads: 1, stateBytes: 2 ** 24 };
 const patterns = ["FFFFF", "FFSFF", "FSFSF"] as Pattern[];
 
 beforeAll(async () => {
@@ -45,7 +51,7 @@ InferenceSession.create = async (...args) => {
 await import(${JSON.stringify(pathToFileURL(join(built, "runtime", "loss", "loss-process.js")).href)});
 `,
   );
-  early = new EarlyProcesses(join(folder, "child.mjs"), 2);
+  early = start(join(folder, "child.mjs"), 1);
 });
 afterEach(() => {
   early.end();
@@ -74,41 +80,53 @@ async function losses(
   }
 }
 
-/** Sessions that were opened in each process. */
-function sessions(): number[] {
-  const pids = readFileSync(join(folder, "sessions"), "utf8").trim().split("\n");
-  return [...new Set(pids)].map((pid) => pids.filter((other) => other === pid).length);
+/** Processes of the sessions that were opened. */
+function opened(): string[] {
+  return readFileSync(join(folder, "sessions"), "utf8").trim().split("\n");
 }
 
-test.each(["nll", "kl"] as const)(
-  "what was foreseen is not opened again, with the same losses, objective %s",
-  async (objective) => {
-    const windows = windowsOf([48, 48, 48, 48, 48]);
-    const wanted = await losses(windows, { objective });
-    await foreseeLosses(model, [48, 48, 48, 48, 48], { ...settings, objective, early });
-    expect(await losses(windows, { objective, early })).toEqual(wanted);
-    expect(sessions()).toEqual([1, 1]);
-    expect(warm).toEqual([false, true]);
-  },
-);
+const pids = () => [...new Set(opened())];
+
+/** Sessions that were opened in each process. */
+function sessions(): number[] {
+  return pids().map((pid) => opened().filter((other) => other === pid).length);
+}
+
+test("what was foreseen is not opened again, with the same losses", async () => {
+  const windows = windowsOf([48, 48, 48]);
+  const wanted = await losses(windows, {});
+  await foreseeLosses(model, [48, 48, 48], { ...settings, early });
+  expect(await losses(windows, { early })).toEqual(wanted);
+  expect(sessions()).toEqual([1]);
+  expect(warm).toEqual([false, true]);
+});
 
 test("other windows than were foreseen are opened as they are", async () => {
   const windows = windowsOf([30, 41, 20]);
   const wanted = await losses(windows, {});
   await foreseeLosses(model, [48, 48, 48, 48, 48], { ...settings, early });
   expect(await losses(windows, { early })).toEqual(wanted);
-  expect(sessions()).toEqual([2, 2]);
+  expect(sessions()).toEqual([2]);
   expect(warm).toEqual([false, false]);
 });
 
-test("what fails early is not told, and who dies early or was used before is started anew", async () => {
+test("a second evaluator takes the processes of the first, and dead ones are not given back", async () => {
+  const windows = windowsOf([48, 48]);
+  const wanted = [await losses(windows, {}), await losses(windows, { objective: "kl" })];
+  expect(await losses(windows, { early })).toEqual(wanted[0]);
+  expect(await losses(windows, { objective: "kl", early })).toEqual(wanted[1]);
+  expect(sessions()).toEqual([2]);
+  for (const pid of pids()) process.kill(Number(pid), "SIGKILL");
+  expect(await losses(windows, { early })).toEqual(wanted[0]);
+});
+
+test("what fails early is not told, and who dies early is started anew", async () => {
   const windows = windowsOf([48, 48]);
   const wanted = await losses(windows, {});
   for (const process of early.processes) process.foresee([{ kind: "open", path: join(folder, "no model") }]);
   expect(await losses(windows, { early })).toEqual(wanted);
-  expect(await losses(windows, { early })).toEqual(wanted);
   writeFileSync(join(folder, "dead.mjs"), "process.exit(3);");
-  const dead = new EarlyProcesses(join(folder, "dead.mjs"), 2);
+  const dead = start(join(folder, "dead.mjs"), 1);
   await foreseeLosses(model, [48, 48], { ...settings, early: dead });
   expect(await losses(windows, { early: dead })).toEqual(wanted);
 });

@@ -28,7 +28,7 @@ export interface ReplaceableSettings {
   hint: string;
   /** Hears of a child that died and was replaced. */
   onReplacement?: ((words: string) => void) | undefined;
-  /** The first child, which was started before it was known what for. */
+  /** The first child, which was started before it was known what for, and gets it back: it may be asked for more. */
   early?: EarlyProcess | undefined;
 }
 
@@ -41,6 +41,8 @@ export class ReplaceableProcess<Opened> {
   #child: Child | undefined;
   #opened: Opened | undefined;
   #ended = false;
+  /** Requests that are not answered. */
+  #waiting = 0;
   /** Settles with the last request: a reply belongs to the request before it, so there is one at a time. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -53,14 +55,18 @@ export class ReplaceableProcess<Opened> {
    * @throws the child's own error, or RuntimeFailure where children die one after the other
    */
   inTurn<T>(work: (child: Pick<Child, "ask">, opened: Opened) => Promise<T>): Promise<T> {
-    const done = this.#last.then(() => this.#outliveDeaths(work));
+    this.#waiting++;
+    const done = this.#last.then(() => this.#outliveDeaths(work)).finally(() => this.#waiting--);
     this.#last = done.catch(() => undefined);
     return done;
   }
 
   end(): void {
     this.#ended = true;
-    this.#child?.end();
+    const { early } = this.#settings;
+    if (this.#child !== undefined && this.#waiting === 0 && early !== undefined) early.giveBack(this.#child);
+    else this.#child?.end();
+    this.#child = undefined;
   }
 
   async #outliveDeaths<T>(work: (child: Child, opened: Opened) => Promise<T>): Promise<T> {
@@ -98,9 +104,10 @@ export class ReplaceableProcess<Opened> {
  * seconds. Whether it comes of use shows when it is taken; failures are for the true work to meet again, and to tell.
  */
 export class EarlyProcess {
-  readonly #child: Child;
+  #child: Child;
   #done: Promise<unknown> = Promise.resolve();
   #isTaken = false;
+  #isEnded = false;
 
   /** @param program as `ReplaceableSettings.program` */
   constructor(program: string) {
@@ -122,8 +129,16 @@ export class EarlyProcess {
     return this.#child.isAlive ? this.#child : undefined;
   }
 
-  /** Unless it was taken. */
+  /** A child that is asked for nothing more by who took it. */
+  giveBack(child: Child): void {
+    if (this.#isEnded) child.end();
+    this.#child = child;
+    this.#isTaken = this.#isEnded;
+  }
+
+  /** Unless it is taken. */
   end(): void {
+    this.#isEnded = true;
     if (!this.#isTaken) this.#child.end();
     this.#isTaken = true;
   }
