@@ -124,10 +124,10 @@ test("a graph that cannot be loaded, and a thread that ends", async () => {
 test("what is run in two threads", () => {
   const { config } = demo;
   const cpu = { device: "cpu", threads: 2 } as const;
-  const long = { prompt: 512, newTokens: 128 };
+  const long = { prompt: 512, newTokens: 144 };
   expect(overlaps(cpu, config, long)).toBe(true);
   expect(overlaps(cpu, config, { ...long, prompt: 511 })).toBe(false);
-  expect(overlaps(cpu, config, { ...long, newTokens: 129 })).toBe(false);
+  expect(overlaps(cpu, config, { ...long, newTokens: 145 })).toBe(false);
   expect(overlaps({ ...cpu, threads: 1 }, config, long)).toBe(false);
   expect(overlaps({ ...cpu, device: "cuda" }, config, long)).toBe(false);
   expect(overlaps(cpu, { ...config, numHiddenLayers: 1 }, long)).toBe(false);
