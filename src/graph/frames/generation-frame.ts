@@ -94,7 +94,8 @@ export interface GenerationFrame extends LayerFrame<Queries> {
 }
 
 export function generationFrame(pass: Pass, names: CacheRows<CacheName>): GenerationFrame {
-  const { graph, kernels, caches, blocks, angles, way } = pass;
+  const { graph, caches, blocks, angles, way } = pass;
+  const kernels = indexKernels(pass);
   const fresh: Partial<CacheRows<Value>> = {};
   return {
     graph,
@@ -107,7 +108,7 @@ export function generationFrame(pass: Pass, names: CacheRows<CacheName>): Genera
     keepIndexKeys: (rows) => {
       fresh.indexKey = rows;
       const keys = writeCache(graph, caches, names.indexKey, rows, blocks);
-      return (queries, ask) => select(pass, keys, ask(queries));
+      return (queries, ask) => select({ ...pass, kernels }, keys, ask(queries));
     },
     keepLatents: (layer, latents) => {
       fresh.latent = joinLatents(graph, latents);
@@ -121,17 +122,19 @@ export function generationFrame(pass: Pass, names: CacheRows<CacheName>): Genera
   };
 }
 
-/** Index scores of all readable keys, then top-k: int64 `[rows, index_topk]`. Scores are float32 in every precision. */
+/** One row's index scores take no time, and are float32 in every precision. */
+function indexKernels({ kernels, way }: Pass): Kernels {
+  return isSingle(way) ? { ...kernels, indexProducts: "float32" } : kernels;
+}
+
+/** Index scores of all readable keys, then top-k: int64 `[rows, index_topk]`. */
 function select(pass: Pass, keys: WrittenCache, { queries, weights }: IndexQueries): Value {
   const { graph, kernels, visible, way } = pass;
-  const single = isSingle(way);
-  // The fused operator makes up its mind anew at every call, which takes the host longer than a single row's product takes
-  // the device (0.37 ms, docs/gpu.md).
-  const fused = kernels.reluProduct && !single;
   const asked = graph.reshape(queries, [-1, graph.config.indexHeadDim]);
   const readable = keys.readable();
-  const rows = { rows: fused ? readable : graph.toFloat(readable), count: () => graph.dimension(readable, 0) };
-  const scores = indexScores(graph, kernels, asked, weights, rows, { fused, single });
+  const rows = kernels.indexProducts === "float16" ? readable : graph.toFloat(readable);
+  const scored = { rows, count: () => graph.dimension(readable, 0) };
+  const scores = indexScores(graph, kernels, asked, weights, scored, { single: isSingle(way) });
   const seen = graph.node("Add", [scores, visible as Value]);
   return way === "far" ? topkOfPieces(pass, seen) : topk(graph, seen, graph.int([graph.config.indexTopk]))[1];
 }

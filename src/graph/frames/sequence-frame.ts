@@ -49,16 +49,14 @@ export function sequenceFrame(graph: ModelGraph, context: SequenceContext): Laye
 }
 
 /**
- * Indices of the selected keys, int32 `[rows, index_topk]`, in no order. Scores are fp32 whatever the precision of the
- * graph. Rows that see fewer keys get keys of their future as well; attention masks them.
+ * Indices of the selected keys, int32 `[rows, index_topk]`, in no order. Rows that see fewer keys get keys of their future as
+ * well; attention masks them.
  */
 function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value) {
   const { config, shape, kernels } = context;
   const { indexHeadDim: dim } = config;
-  // The operator multiplies plain matrices, so one sequence at a time.
-  const fused = kernels.reluProduct && shape.batch === 1;
   const ordered = graph.reshape(inOrder(graph, context, fresh, dim), [shape.batch, -1, dim]);
-  const keys = fused ? ordered : graph.toFloat(ordered);
+  const keys = kernels.indexProducts === "float16" ? ordered : graph.toFloat(ordered);
   const range = graph.node("Range", [graph.int(0), graph.int(shape.length), graph.int(1)]);
   const every = graph.cast(range, OnnxType.int32);
   const order = graph.node("Mul", [graph.cast(range, OnnxType.float), graph.float(tieStep)]);
@@ -71,11 +69,9 @@ function keepIndexKeys(graph: ModelGraph, context: SequenceContext, fresh: Value
     const prefix = (all: Value, axis: number) =>
       shape.chunks === 1 ? all : inside.node("Slice", [all, inside.int([0]), end, inside.int([axis])]);
     const seen = prefix(keys, 1);
-    const rows = { rows: fused ? inside.reshape(seen, [-1, dim]) : seen, count: () => inside.dimension(seen, 1) };
-    const own = (blockQueries: Value, blockWeights: Value): Value => {
-      const asked = inside.reshape(blockQueries, fused ? [-1, dim] : [shape.batch, -1, dim]);
-      return indexScores(inside, kernels, asked, blockWeights, rows, { fused });
-    };
+    const rows = { rows: seen, count: () => inside.dimension(seen, 1) };
+    const own = (blockQueries: Value, blockWeights: Value): Value =>
+      indexScores(inside, kernels, inside.reshape(blockQueries, [shape.batch, -1, dim]), blockWeights, rows);
     const blocks = scoreBlocks(context, chunk.end ?? shape.length);
     const size = shape.chunkRows / blocks;
     const flat = blocks === 1 ? queries : inside.reshape(queries, [-1, config.indexNHeads * dim]);

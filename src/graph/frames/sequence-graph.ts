@@ -9,7 +9,7 @@ import { OnnxType } from "../../checkpoint/dtype.ts";
 import type { LayerWeights, ModelWeights } from "../../checkpoint/weights.ts";
 import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "../exported/contract.ts";
 import type { Value } from "../graph-builder.ts";
-import { enterLayer, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
+import { enterLayer, type LayerInput, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import { ModelGraph } from "../model-graph.ts";
@@ -26,7 +26,7 @@ import {
 
 /** Does layer i run? In graphs without boundaries every layer has to. */
 export const runInput = (layer: number) => `run.${layer}`;
-/** Does the indexer of layer i run? Layer 0 of a graph without boundaries always does. */
+/** Does the indexer of layer i run? No more than its layer does; that of layer 0 of a graph without boundaries always runs. */
 export const selectInput = (layer: number) => `select.${layer}`;
 
 /** Inputs and outputs of a sequence graph. R rows in all, `batch * length`; K selected keys. */
@@ -141,28 +141,45 @@ export function* layersOver(
   for (let layer = from; layer < to; layer++) {
     const parts = weights.layers[layer] as LayerWeights;
     const [input, before] = [hidden, selected];
-    const frameOf = (inside: ModelGraph) => {
-      const frame = sequenceFrame(inside, context);
-      return { frame, entered: enterLayer(frame, parts, { residual: input }) };
-    };
+    const enter = (inside: ModelGraph) => enterLayer(sequenceFrame(inside, context), parts, { residual: input });
     const { indexer } = parts;
+    let entered: LayerInput | undefined;
     if (indexer !== undefined && selectsKeys(context.config, context.shape)) {
-      const select = (inside: ModelGraph) => {
-        const { frame, entered } = frameOf(inside);
-        return lightningIndexer(frame, indexer, entered) as Value;
-      };
+      // Read by the indexer and by attention, in a branch each.
+      const both = switched && before !== undefined ? enteredWhere(graph, runInput(layer), input, enter) : enter(graph);
+      entered = both;
+      const select = (inside: ModelGraph) => lightningIndexer(sequenceFrame(inside, context), indexer, both) as Value;
       selected =
         switched && before !== undefined ? graph.either(selectInput(layer), select, () => before) : select(graph);
     }
     const keys = selected;
-    const run = (inside: ModelGraph) => {
-      const { frame, entered } = frameOf(inside);
-      return sumOf(inside, layerBody(frame, parts, entered, keys));
-    };
+    const run = (inside: ModelGraph) =>
+      sumOf(inside, layerBody(sequenceFrame(inside, context), parts, entered ?? enter(inside), keys));
     // A branch for each layer, needed or not: ONNX Runtime plans branches one by one, in time that grows with their square.
     hidden = switched ? graph.either(runInput(layer), run, () => input) : run(graph);
     yield { layer, hidden, selected };
   }
+}
+
+/** What enters a layer where it runs; no rows of anything where it does not. */
+function enteredWhere(
+  graph: ModelGraph,
+  runs: Value,
+  residual: Value,
+  enter: (inside: ModelGraph) => LayerInput,
+): LayerInput {
+  let shared = true;
+  const values = graph.branch(
+    runs,
+    (inside) => {
+      const { h, compressed, asked } = enter(inside);
+      shared = asked === compressed;
+      return shared ? [h, compressed] : [h, compressed, asked];
+    },
+    (inside, count) => Array.from({ length: count }, () => inside.slice(residual, 0, 0, 0)),
+  );
+  const [h, compressed, asked] = values as [Value, Value, Value];
+  return { residual, h, compressed, asked: shared ? compressed : asked };
 }
 
 /** Loss of every row, float `[rows]`. */

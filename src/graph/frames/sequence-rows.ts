@@ -47,7 +47,8 @@ export function selectsKeys(config: DsaConfig, shape: SequenceShape): boolean {
 /** Bytes that a row takes after attention at its widest: values of all heads, then the MLP. */
 function restRowBytes(config: DsaConfig): number {
   const { numAttentionHeads, vHeadDim, intermediateSize, moeIntermediateSize, numExpertsPerTok } = config;
-  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, moeIntermediateSize * numExpertsPerTok);
+  const experts = config.sparseLayers.includes(true) ? moeIntermediateSize * numExpertsPerTok : 0;
+  return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, experts);
 }
 
 /** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */

@@ -36,17 +36,14 @@ export function indexingBytes(graph: SizedGraph): number {
   const rows = batch * (kernels.atOnce ? length : chunkRows);
   const asked = rows * config.indexNHeads * config.indexHeadDim * elementBytes(graph);
   const product = productBytes(graph, length) / scoreBlocks(graph, length);
-  // Where its relu is an operator of its own, there are two.
-  return asked + (kernels.reluProduct ? 1 : 2) * product + 12 * batch * chunkRows * length;
+  // Its relu is an operator of its own.
+  return asked + 2 * product + 12 * batch * chunkRows * length;
 }
 
 /** A product of index queries and keys up to here is never cut. */
-const leastCutBytes = 2 ** 29;
-/**
- * Share of what attention takes that such a product may take, the widest tensor of all and gone after one operator. At GLM-5's
- * sizes this cuts it in two at 8,192 tokens, which takes no more time, and leaves it whole at 32,768 (docs/gpu.md).
- */
-const productShare = 5 / 8;
+const leastCutBytes = 2 ** 28;
+/** Share of what attention takes that such a product may take, the widest tensor of all: its relu is a second one. */
+const productShare = 5 / 16;
 
 /** In how many blocks of rows the index scores of a chunk are made that sees so many keys. */
 export function scoreBlocks(graph: SizedGraph, seen: number): number {
@@ -56,8 +53,9 @@ export function scoreBlocks(graph: SizedGraph, seen: number): number {
   return Math.min(chunkRows, 2 ** Math.max(0, Math.ceil(Math.log2(productBytes(graph, seen) / most))));
 }
 
-function productBytes({ config, shape }: SizedGraph, seen: number): number {
-  return 4 * shape.batch * shape.chunkRows * config.indexNHeads * Math.max(seen, config.indexTopk);
+function productBytes({ config, shape, kernels }: SizedGraph, seen: number): number {
+  const size = kernels.indexProducts === "float16" ? 2 : 4;
+  return size * shape.batch * shape.chunkRows * config.indexNHeads * Math.max(seen, config.indexTopk);
 }
 
 /** Bytes that what is added to index scores may take, of all chunks together. */

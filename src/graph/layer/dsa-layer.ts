@@ -75,13 +75,13 @@ export function lightningIndexer<Q extends Queries>(
   indexer: IndexerWeights,
   { h, compressed }: LayerInput,
 ): Value | undefined {
-  const { graph, angles } = frame;
+  const { graph, kernels, angles } = frame;
   const select = frame.keepIndexKeys(indexKeys(graph, indexer, h, angles));
   if (!frame.selects) return undefined;
   if (frame.asksTogether === true) {
     const { indexNHeads: heads, indexHeadDim: dim } = graph.config;
     const asked = graph.reshape(indexQueries(graph, indexer, compressed, angles), [-1, heads * dim]);
-    const weights = indexHeadWeights(graph, indexer, h);
+    const weights = indexHeadWeights(graph, kernels, indexer, h);
     return frame.overQueries((queries) =>
       select(queries, (inside) => ({ queries: inside.rows(asked), weights: inside.rows(weights) })),
     );
@@ -89,7 +89,7 @@ export function lightningIndexer<Q extends Queries>(
   return frame.overQueries((queries) =>
     select(queries, (inside) => ({
       queries: indexQueries(inside.graph, indexer, inside.rows(compressed), inside.angles()),
-      weights: indexHeadWeights(inside.graph, indexer, inside.rows(h)),
+      weights: indexHeadWeights(inside.graph, kernels, indexer, inside.rows(h)),
     })),
   );
 }

@@ -49,8 +49,17 @@ export function indexQueries(graph: ModelGraph, indexer: IndexerWeights, compres
   return rotate(graph, graph.linear(compressed, indexer.wqB), angles, indexRotation(config, config.indexNHeads));
 }
 
-/** `[rows, index_n_heads]`, float32 whatever the precision of the graph. */
-export function indexHeadWeights(graph: ModelGraph, indexer: IndexerWeights, h: Value): Value {
+/**
+ * `[rows, index_n_heads]`: float32 whatever the precision of the graph, with the indexer's scales; or, for products in float16,
+ * which have the scales themselves, in float16, as in transformers.
+ */
+export function indexHeadWeights(
+  graph: ModelGraph,
+  { indexProducts }: Pick<Kernels, "indexProducts">,
+  indexer: IndexerWeights,
+  h: Value,
+): Value {
+  if (indexProducts === "float16") return graph.linear(h, indexer.weightsProj);
   return graph.scaledLinear(graph.toFloat(h), indexer.weightsProj, indexScale(graph.config));
 }
 
@@ -61,17 +70,10 @@ export function indexScale({ indexNHeads: heads, indexHeadDim: dim }: DsaConfig)
 
 /** Index keys that a kernel scores. */
 export interface ScoredKeys {
-  /** `[keys, index_head_dim]`, or with the batch in front; float32, or float16 for the fused product. */
+  /** `[keys, index_head_dim]`, or with the batch in front; in what products are made in. */
   rows: Value;
   /** int64 `[1]` */
   count: () => Value;
-}
-
-export interface ScoreForm {
-  /** float16 product, relu and float32 result in one kernel. */
-  fused: boolean;
-  /** There is just one row. */
-  single?: boolean;
 }
 
 /**
@@ -84,26 +86,25 @@ export function indexScores(
   queries: Value,
   headWeights: Value,
   { rows, count }: ScoredKeys,
-  { fused, single }: ScoreForm,
+  { single = false } = {},
 ): Value {
-  const products = fused ? reluProduct(graph, queries, rows) : plainProduct(graph, kernels, queries, rows);
-  if (single === true) return graph.node("MatMul", [headWeights, products]);
+  const products = graph.node("Relu", [product(graph, kernels, queries, rows)]);
+  if (single) return graph.node("MatMul", [headWeights, products]);
   const shape = graph.node("Concat", [graph.int([-1, graph.config.indexNHeads]), count()], { axis: 0 });
   const perHead = graph.node("Reshape", [products, shape]);
   const weights = graph.node("Unsqueeze", [headWeights, graph.int([1])]);
-  return graph.node("Squeeze", [graph.node("MatMul", [weights, perHead]), graph.int([1])]);
+  const sums = graph.node("Squeeze", [graph.node("MatMul", [weights, perHead]), graph.int([1])]);
+  return kernels.indexProducts === "float16" ? graph.cast(sums, OnnxType.float) : sums;
 }
 
-/** relu(a b^T) of float16 matrices in float32. */
-function reluProduct(graph: ModelGraph, a: Value, b: Value): Value {
-  const attributes = { transB: 1, dtype: OnnxType.float, activation: "RELU" };
-  return graph.contrib("GemmFloat8", [a, b], attributes);
-}
-
-function plainProduct(graph: ModelGraph, kernels: Kernels, queries: Value, keys: Value): Value {
+/** q . k of every head; in float16 times the indexer's scales, which keep it far from what float16 can hold. */
+function product(graph: ModelGraph, kernels: Kernels, queries: Value, keys: Value): Value {
+  if (kernels.indexProducts === "float16") {
+    return graph.contrib("FusedMatMul", [queries, keys], { transB: 1, alpha: { float: indexScale(graph.config) } });
+  }
   const a = graph.toFloat(queries);
-  if (kernels.fusedMatMul) return graph.node("Relu", [graph.contrib("FusedMatMul", [a, keys], { transB: 1 })]);
-  return graph.node("Relu", [graph.node("MatMul", [a, graph.node("Transpose", [keys], { perm: [0, 2, 1] })])]);
+  if (kernels.fusedMatMul) return graph.contrib("FusedMatMul", [a, keys], { transB: 1 });
+  return graph.node("MatMul", [a, graph.node("Transpose", [keys], { perm: [0, 2, 1] })]);
 }
 
 /**

@@ -56,7 +56,11 @@ export function trainedScores(
   const turned = indexQueries(graph, indexer, compressed, rows.angles);
   const queries = graph.reshape(turned, [batch, rows.count * heads, dim]);
   const keys = graph.reshape(indexKeys(graph, indexer, h, sequenceFrame(graph, context).angles), [batch, length, dim]);
-  const headWeights = graph.reshape(indexHeadWeights(graph, indexer, ownH), [-1, heads, 1]);
+  const headWeights = graph.reshape(indexHeadWeights(graph, { indexProducts: "float32" }, indexer, ownH), [
+    -1,
+    heads,
+    1,
+  ]);
   const transposed = graph.node("Transpose", [keys], { perm: [0, 2, 1] });
   const products = graph.node("Relu", [graph.node("MatMul", [queries, transposed])]);
   const perHead = graph.reshape(products, [-1, heads, length]);

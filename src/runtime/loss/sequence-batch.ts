@@ -1,6 +1,7 @@
 /** Windows laid out for a sequence graph: how many at once, padded to one length, rows in the graph's order. */
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { SequenceShape } from "../../graph/frames/sequence-rows.ts";
+import type { Kernels } from "../../graph/layer/kernels.ts";
 
 /** Rows of a run that fill a large GPU: more gain nothing and cost memory. */
 const rowsPerRun = 32768;
@@ -8,12 +9,8 @@ const rowsPerRun = 32768;
 const leastRows = 2048;
 /** Fewer rows than this starve the matrix products. */
 const minChunkRows = 64;
-/**
- * Chunks larger than both gain nothing: matrix products are at full speed, and queries read keys of their future, which a
- * cut would have spared them (measured at 8K and 64K tokens, docs/gpu.md).
- */
+/** Chunks larger than this and than `Kernels.chunkRows` gain nothing: matrix products are at full speed. */
 const sensibleChunkBytes = 1.25 * 2 ** 30;
-const sensibleChunkRows = 512;
 
 /** How many sequences a run holds where so many are asked for at once: a run of more would compute what nobody wants. */
 export function wantedTogether(windows: readonly Int32Array[], together: number): number {
@@ -32,12 +29,13 @@ export function sequenceShape(
   config: DsaConfig,
   windows: readonly Int32Array[],
   chunkBytes: number,
+  kernels: Pick<Kernels, "chunkRows" | "indexProducts">,
   mostSequences = Number.POSITIVE_INFINITY,
 ): SequenceShape {
   const longest = longestOf(windows);
   const batch = Math.max(1, Math.min(windows.length, mostSequences, Math.floor(rowsPerRun / longest)));
-  const perRow = batch * rowBytes(config, longest);
-  const wanted = Math.max(sensibleChunkBytes / perRow, sensibleChunkRows);
+  const perRow = batch * rowBytes(config, longest, kernels);
+  const wanted = Math.max(sensibleChunkBytes / perRow, kernels.chunkRows);
   const rows = Math.max(minChunkRows, Math.floor(Math.min(chunkBytes / perRow, wanted)));
   if (rows >= longest) return { batch, length: longest, chunks: 1, chunkRows: longest };
   const chunkRows = 2 ** Math.floor(Math.log2(rows));
@@ -46,8 +44,12 @@ export function sequenceShape(
 }
 
 /** Bytes that one query row needs at its widest: index scores of all heads, logits three times, or the MLP. */
-export function rowBytes(config: DsaConfig, length: number): number {
-  const scores = 4 * config.indexNHeads * length + 16 * length;
+export function rowBytes(
+  config: DsaConfig,
+  length: number,
+  { indexProducts }: Pick<Kernels, "indexProducts"> = { indexProducts: "float32" },
+): number {
+  const scores = (indexProducts === "float16" ? 2 : 4) * config.indexNHeads * length + 16 * length;
   const logits = 12 * config.vocabSize;
   const mlp = 16 * Math.max(config.intermediateSize, config.moeIntermediateSize * config.nRoutedExperts);
   return Math.max(scores, logits, mlp) + 8 * config.hiddenSize;

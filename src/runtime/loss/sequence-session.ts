@@ -70,7 +70,7 @@ export async function openSequenceSession(
   const chosen = { cudnn, storedExperts: conversion.inRuns };
   const kernels = kernelsOf(provider, precision, chosen);
   const sized = (mostSequences?: number) => {
-    const shape = sequenceShape(config, windows, chunkBytes, mostSequences);
+    const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
     const states = stateBytes(config, shape, dtype) * Math.ceil(windows.length / shape.batch);
     const boundaries = states <= settings.stateBytes;
     return { shape, states, boundaries, need: deviceNeed(config, shape, { dtype, boundaries, conversion, kernels }) };
@@ -94,7 +94,7 @@ export async function openSequenceSession(
       threads,
       folder: model.places.folder,
       solo: true,
-      // Index scores multiply float16 values then: TF32 holds them exactly.
+      // What float16 graphs multiply in float32, routers, are float16 and mostly bfloat16 values: TF32 holds them exactly.
       tf32: dtype === "float16",
       convertsInRuns: conversion.inRuns,
       profilePrefix: settings.profilePrefix,
