@@ -7,7 +7,7 @@ import type { ModelType } from "../checkpoint/architectures/architectures.ts";
 import type { DerivedFile } from "../checkpoint/derived/derived-checkpoint.ts";
 import { patchConfig } from "../engines/applied/config-patch.ts";
 import { cardTable, modelCard } from "../engines/applied/model-card.ts";
-import { indexerTypes } from "../engines/index-fields.ts";
+import { sharingFields } from "../engines/index-fields.ts";
 import {
   type DistilledManifest,
   distilledManifestName,
@@ -43,12 +43,7 @@ export async function distilledFiles(
 async function distilledConfig(folder: string, pattern: Pattern | "any"): Promise<string> {
   const path = join(folder, "config.json");
   const text = await readText(path, `"${path}"`);
-  if (pattern === "any") return text;
-  return patchConfig(text, {
-    use_index_cache: true,
-    index_topk_pattern: pattern,
-    indexer_types: indexerTypes(pattern),
-  });
+  return pattern === "any" ? text : patchConfig(text, sharingFields(pattern));
 }
 
 function cardLines(modelType: ModelType, origin: DistilledOrigin, dropped: number): string[] {

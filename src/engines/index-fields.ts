@@ -28,6 +28,11 @@ export function indexerTypes(pattern: string): string[] {
   return [...pattern].map((letter) => (letter === "S" ? "shared" : "full"));
 }
 
+/** Every field that some engine reads of a pattern: see docs/engines.md. */
+export function sharingFields(pattern: string) {
+  return { use_index_cache: true, index_topk_pattern: pattern, indexer_types: indexerTypes(pattern) };
+}
+
 /** F/S letters of a list such as `indexer_types`; undefined where an entry is neither "full" nor "shared". */
 export function lettersOfTypes(types: readonly string[]): string | undefined {
   const letters = types.map((type) => ({ full: "F", shared: "S" })[type]);

@@ -173,12 +173,19 @@ async function shippedIndexers(folder: string, layers: number): Promise<string |
     (await stat(join(folder, name)).catch(() => undefined)) !== undefined;
   if (!(await holds("model.safetensors.index.json")) && !(await holds("model.safetensors"))) return undefined;
   const { tensors } = await openTensors(folder);
-  const owners = new Set<number>();
-  for (const name of tensors.keys()) {
-    const match = /^model\.layers\.(\d+)\.self_attn\.indexer\./.exec(name);
-    if (match !== null) owners.add(Number(match[1]));
-  }
+  const owners = indexerLayers(tensors.keys());
   return Array.from({ length: layers }, (_, layer) => (owners.has(layer) ? "F" : "S")).join("");
+}
+
+/** The backbone or prediction layer whose indexer a tensor belongs to; scales of quantized weights included. */
+export function indexerLayer(name: string): number | undefined {
+  const layer = /^model\.layers\.(\d{1,6})\.self_attn\.indexer\./.exec(name)?.[1];
+  return layer === undefined ? undefined : Number(layer);
+}
+
+/** Layers that own some of these tensors of indexers. */
+export function indexerLayers(names: Iterable<string>): Set<number> {
+  return new Set([...names].flatMap((name) => indexerLayer(name) ?? []));
 }
 
 async function readConfigText(file: string): Promise<string> {

@@ -27,7 +27,7 @@ import { readTextIfPresent } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 import { type Pattern, requireLayers } from "../../pattern/pattern.ts";
 import { nativeLetters } from "../derived-types.ts";
-import { readServedModel, type ServedModel } from "../served-model.ts";
+import { indexerLayer, indexerLayers, readServedModel, type ServedModel } from "../served-model.ts";
 import { formatCard, type Origin } from "./applied-card.ts";
 import { appliedConfig, readConfig, restoredConfig, withShape } from "./applied-config.ts";
 
@@ -164,19 +164,13 @@ async function openOriginal(folder: string, model: ServedModel): Promise<Origina
 }
 
 function requireIndexersSomewhere(source: string, { tensors }: CheckpointTensors, model: ServedModel): void {
-  if ([...tensors.keys()].some((name) => indexerLayer(name) !== undefined)) return;
+  if (indexerLayers(tensors.keys()).size > 0) return;
   throw new InputError(
     `"${source}" has no indexer that a pattern could leave out: no tensor is named model.layers.N.self_attn.indexer.*`,
     {
       hint: `of ${model.layers} layers each should have one; other layouts of a checkpoint have to be converted first`,
     },
   );
-}
-
-/** The backbone or prediction layer whose indexer this tensor belongs to; scales of quantized weights included. */
-function indexerLayer(name: string): number | undefined {
-  const layer = /^model\.layers\.(\d{1,6})\.self_attn\.indexer\./.exec(name)?.[1];
-  return layer === undefined ? undefined : Number(layer);
 }
 
 /** Is a tensor part of the indexer of a Shared layer? */
@@ -194,9 +188,7 @@ function missingTensors(
   original: CheckpointTensors | undefined,
   source: string,
 ): FileTensor[] {
-  const owners = (all: CheckpointTensors["tensors"]): Set<number> =>
-    new Set([...all.keys()].flatMap((name) => indexerLayer(name) ?? []));
-  const own = owners(tensors);
+  const own = indexerLayers(tensors.keys());
   const lacking = [...pattern].flatMap((letter, layer) => (letter === "F" && !own.has(layer) ? [layer] : []));
   const [first] = lacking;
   if (first === undefined) return [];
@@ -206,7 +198,7 @@ function missingTensors(
       { hint: "--restore ORIGINAL takes the missing indexers from the checkpoint that it was made from" },
     );
   }
-  const there = owners(original.tensors);
+  const there = indexerLayers(original.tensors.keys());
   const nowhere = lacking.find((layer) => !there.has(layer));
   if (nowhere !== undefined) {
     throw new InputError(

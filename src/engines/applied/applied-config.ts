@@ -4,18 +4,12 @@ import type { EngineShape } from "../../checkpoint/derived/engine-shape.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { type IndexFields, indexerTypes, indexFieldNames } from "../index-fields.ts";
+import { indexFieldNames, sharingFields } from "../index-fields.ts";
 import type { ServedModel } from "../served-model.ts";
 import { patchConfig } from "./config-patch.ts";
 
-/** Every field that some engine reads: see docs/engines.md. */
 export async function appliedConfig(model: ServedModel, pattern: Pattern): Promise<string> {
-  const fields: IndexFields = {
-    use_index_cache: true,
-    index_topk_pattern: pattern,
-    indexer_types: indexerTypes(pattern),
-  };
-  return patchConfig(await configText(model), fields);
+  return patchConfig(await configText(model), sharingFields(pattern));
 }
 
 /**

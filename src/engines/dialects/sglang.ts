@@ -2,7 +2,7 @@
 import { jsonArgument } from "../argument.ts";
 import { builtFields } from "../derived-types.ts";
 import type { Dialect, Engine, Schedule } from "../dialect.ts";
-import { type IndexFields, indexerTypes } from "../index-fields.ts";
+import { type IndexFields, sharingFields } from "../index-fields.ts";
 import { isSince, type Release, type ReleasesRead } from "../release.ts";
 import { frequencyRule, patternRule, patternThenFrequency, sharedTypesRule } from "../rules.ts";
 import type { ServedModel } from "../served-model.ts";
@@ -39,11 +39,7 @@ function at(release: Release): Dialect {
         : undefined,
     // Both fields: 0.5.19 and older read the pattern only, 0.5.20 and newer ask the types first, which transformers' config
     // class of GLM-5 has filled in by then.
-    fields: (pattern) => ({
-      use_index_cache: true,
-      index_topk_pattern: pattern,
-      indexer_types: indexerTypes(pattern),
-    }),
+    fields: sharingFields,
     ...(typesFirst ? { strongerField: "indexer_types" as const } : {}),
     schedule: (override, model) => schedule(override, model, release),
     leadingShared: "SGLang has no indices to hand to the first layer and crashes",
