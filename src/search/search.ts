@@ -11,10 +11,9 @@ import {
   type SearchResult,
 } from "./events.ts";
 import { bounded } from "./screening/bounded.ts";
-import { complete } from "./screening/complete.ts";
 import { raced } from "./screening/raced.ts";
 import { contest, repeated } from "./screening/repeated.ts";
-import type { Screening } from "./screening/screening.ts";
+import { complete, type Screening } from "./screening/screening.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 import { stabilityOf } from "./stability.ts";

@@ -1,8 +1,9 @@
 /** What the time of `loss` is of, on a device whose first run takes long. */
+
 import { expect, test } from "vitest";
 import { measurePasses } from "../../src/cli/console/loss-passes.ts";
 import { fullPattern } from "../../src/pattern/pattern.ts";
-import { noExecutions } from "../../src/runtime/loss/layer-executions.ts";
+import { noExecutions } from "../../src/runtime/loss/loss-backend.ts";
 import type { Measurement, PatternEvaluator } from "../../src/runtime/measurement.ts";
 
 const pattern = fullPattern(4);

@@ -1,9 +1,17 @@
 /** What computes the losses of windows, in this process or in others. */
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { ComputeDevice, Dtype, EvaluateOptions, PatternRequest, SequenceLoss } from "../measurement.ts";
+import type {
+  ComputeDevice,
+  Dtype,
+  EvaluateOptions,
+  LayerExecutions,
+  LayerLoads,
+  PatternRequest,
+  RowExecutions,
+  SequenceLoss,
+} from "../measurement.ts";
 import type { Recording } from "../session/recording.ts";
 import type { LayerRoom } from "../stages/stage-sessions.ts";
-import type { CountedExecutions } from "./layer-executions.ts";
 
 /** Losses of windows for one pattern: what a process can answer. */
 export interface SequenceResults {
@@ -56,4 +64,26 @@ export interface BackendSettings {
 /** The places that were asked for, in that order; all where nothing is said. */
 export function chosen<T>(all: readonly T[], indices: readonly number[] | undefined): T[] {
   return indices === undefined ? [...all] : indices.map((index) => all[index] as T);
+}
+
+/** What evaluations took. */
+export interface CountedExecutions extends LayerExecutions {
+  rows: RowExecutions;
+}
+
+export function noExecutions(): CountedExecutions {
+  return { body: 0, indexer: 0, naiveBody: 0, naiveIndexer: 0, rows: { run: 0, prefix: 0, invariant: 0, kept: 0 } };
+}
+
+export function sumExecutions(parts: Iterable<CountedExecutions>): CountedExecutions {
+  const total = noExecutions();
+  for (const { rows, loads, ...layers } of parts) {
+    for (const key of Object.keys(layers) as (keyof typeof layers)[]) total[key] += layers[key];
+    if (loads !== undefined) {
+      total.loads ??= { passes: 0, layers: 0, bytes: 0, seconds: 0 };
+      for (const key of Object.keys(loads) as (keyof LayerLoads)[]) total.loads[key] += loads[key];
+    }
+    for (const key of Object.keys(rows) as (keyof RowExecutions)[]) total.rows[key] += rows[key];
+  }
+  return total;
 }

@@ -3,7 +3,7 @@
 import { estimate } from "../../base/estimate.ts";
 import { sum } from "../../base/sum.ts";
 import type { Measurement, SequenceLoss } from "../measurement.ts";
-import { noExecutions, sumExecutions } from "./layer-executions.ts";
+import { noExecutions, sumExecutions } from "./loss-backend.ts";
 
 /**
  * Measurements of one pattern on different sequences, as one.

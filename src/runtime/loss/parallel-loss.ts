@@ -18,12 +18,13 @@ import {
   ReplaceableProcess,
   type ReplaceableSettings,
 } from "../process/replaceable-process.ts";
-import { noExecutions, sumExecutions } from "./layer-executions.ts";
 import {
   type BackendSettings,
   chosen,
+  noExecutions,
   SequenceLosses,
   type SequenceResults,
+  sumExecutions,
   type TogetherOptions,
 } from "./loss-backend.ts";
 

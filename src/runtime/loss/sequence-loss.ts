@@ -4,6 +4,7 @@
  * States of candidates stay on the device: fetching them would take about as long as the run, and only one candidate of many is
  * the next base.
  */
+
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Tensor } from "onnxruntime-node";
 import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
@@ -19,7 +20,7 @@ import { firstDifference, isFull, type Pattern, sourceLayer } from "../../patter
 import type { SequenceLoss } from "../measurement.ts";
 import { type Feeds, floats } from "../session/onnx-session.ts";
 import { type BatchGroup, BatchGroups, type BatchStates } from "./batch-groups.ts";
-import { noExecutions } from "./layer-executions.ts";
+import { noExecutions } from "./loss-backend.ts";
 import { ReferenceDistributions } from "./reference-distributions.ts";
 import type { SequenceBatch } from "./sequence-batch.ts";
 import { openSequenceSession, type SequenceLossSettings, type SequenceSession } from "./sequence-session.ts";

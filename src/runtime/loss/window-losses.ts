@@ -8,8 +8,13 @@ import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { firstDifference, fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import type { PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { KeptStates } from "./kept-states.ts";
-import { type CountedExecutions, noExecutions } from "./layer-executions.ts";
-import { SequenceLosses, type SequenceResults, type TogetherOptions } from "./loss-backend.ts";
+import {
+  type CountedExecutions,
+  noExecutions,
+  SequenceLosses,
+  type SequenceResults,
+  type TogetherOptions,
+} from "./loss-backend.ts";
 
 /** What a pattern leaves of a group of windows. */
 export interface PatternStates {

@@ -24,8 +24,7 @@ import { isFull, type Pattern, sourceLayer } from "../../pattern/pattern.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
-import { rangeShape, statesTensor } from "./layer-states.ts";
-import { rowPositions } from "./row-positions.ts";
+import { rangeShape, rowPositions, statesTensor } from "./layer-states.ts";
 
 /** Weights of one indexer, row by row as Hugging Face stores them. */
 export type IndexerParameters = Record<IndexerTensor, Float32Array>;

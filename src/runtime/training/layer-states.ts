@@ -10,7 +10,6 @@ import { rowBytes } from "../loss/sequence-batch.ts";
 import type { ComputeDevice } from "../measurement.ts";
 import { providerOf } from "../session/execution-provider.ts";
 import { type Feeds, floats, OnnxSession } from "../session/onnx-session.ts";
-import { rowPositions } from "./row-positions.ts";
 
 export interface LayerStatesSettings {
   device: ComputeDevice;
@@ -121,4 +120,10 @@ export function statesTensor(
   shape: readonly number[],
 ): Tensor {
   return states instanceof Float32Array ? new Tensor("float32", states, shape) : new Tensor("uint16", states, shape);
+}
+
+/** Positions of a batch's rows, sequence after sequence, as the training graphs take them: int64 `[batch * length]`. */
+export function rowPositions(session: OnnxSession, { batch, length }: { batch: number; length: number }): Tensor {
+  const positions = BigInt64Array.from({ length: batch * length }, (_, row) => BigInt(row % length));
+  return new session.Tensor("int64", positions, [positions.length]);
 }

@@ -1,5 +1,5 @@
 /**
- * How a step finds its best candidates: measure all of them on every sequence (`complete.ts`), or stop early (`bounded.ts`,
+ * How a step finds its best candidates: measure all of them on every sequence (`complete`), or stop early (`bounded.ts`,
  * `raced.ts`).
  */
 import type { Pattern } from "../../pattern/pattern.ts";
@@ -32,3 +32,10 @@ export function blocksOf(indices: readonly number[], size: number): number[][] {
     indices.slice(block * size, (block + 1) * size),
   );
 }
+
+/** Every candidate on every sequence: the paper's way. */
+export const complete: Screening = {
+  name: "complete",
+  callsEach: () => 1,
+  run: (trials, from, patterns) => trials.tryAll(patterns, from),
+};
