@@ -115,6 +115,34 @@ test("each wing of runtime imports those before it", () => {
   expect([...known].filter((name) => name !== undefined).sort()).toEqual([...wings].sort());
 });
 
+/** Files that import each other in a circle, types too: the first circle that each file can be reached from. */
+function circles(found: readonly Import[]): string[] {
+  const targets = new Map<string, string[]>();
+  for (const { from, to, isPackage } of found) if (!isPackage) targets.set(from, [...(targets.get(from) ?? []), to]);
+  const finished = new Set<string>();
+  const open: string[] = [];
+  const circular: string[] = [];
+  const visit = (file: string): void => {
+    if (finished.has(file)) return;
+    if (open.includes(file)) {
+      circular.push([...open.slice(open.indexOf(file)), file].join(" -> "));
+      return;
+    }
+    open.push(file);
+    for (const target of targets.get(file) ?? []) visit(target);
+    open.pop();
+    finished.add(file);
+  };
+  for (const file of targets.keys()) visit(file);
+  return circular;
+}
+
+test("no files import each other in a circle", () => {
+  expect(circles(imports)).toEqual([]);
+  const back = { from: "base/errors.ts", to: "cli/main.ts", isPackage: false };
+  expect(circles([...imports, back])).toContainEqual(expect.stringContaining("base/errors.ts -> cli/main.ts"));
+});
+
 test.each(Object.entries(packages))("only its own room imports %s (%s)", (name, owner) => {
   const users = new Set(imports.filter(({ isPackage, to }) => isPackage && to === name).map(({ from }) => room(from)));
   expect([...users]).toEqual([owner]);

@@ -1,6 +1,6 @@
 /** The patterns that are set side by side at each retention: optima of the statistics, a fixed schedule, a searched one. */
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
-import type { PatternFile } from "../formats/pattern-file.ts";
+import type { PatternFile } from "../formats/pattern-schema.ts";
 import { fullLayers, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import { evenPattern } from "../pattern/schedule.ts";
 import { bestSharing, meanSharing } from "./sharing-optimum.ts";

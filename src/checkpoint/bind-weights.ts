@@ -5,7 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import type { LayerBinder } from "./architectures/architecture.ts";
-import { architectures } from "./architectures/architectures.ts";
+import { architectures, type ModelType } from "./architectures/architectures.ts";
 import type { DsaConfig } from "./config/model-config.ts";
 import { weightTypes } from "./dtype.ts";
 import { unreadFormat } from "./quantization.ts";
@@ -62,7 +62,7 @@ function bindModel(binder: Binder, config: DsaConfig, { folder, files, bytes }: 
     finalNorm: binder.weight("model.norm.weight", [hiddenSize]),
     lmHead: tied ? embedding : binder.weight(names.head, vocabulary),
     layers: Array.from({ length: config.numHiddenLayers }, (_, layer) =>
-      architectures[config.modelType].layer(binder, config, layer),
+      architectures[config.modelType as ModelType].layer(binder, config, layer),
     ),
     leftoverIndexers: [...config.indexerLayers].flatMap((letter, layer) =>
       letter === "S" && binder.has(`model.layers.${layer}.self_attn.indexer.wq_b.weight`) ? [layer] : [],

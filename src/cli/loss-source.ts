@@ -1,7 +1,7 @@
 /** Where a command's losses come from: this tool's own runtime, or a server. */
 import type { CalibrationSet } from "../calibration/calibration-set.ts";
 import type { JournalFingerprint } from "../formats/journal.ts";
-import type { PatternFile } from "../formats/pattern-file.ts";
+import type { PatternFile } from "../formats/pattern-schema.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { type LossSettings, openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import type { Objective, PatternEvaluator } from "../runtime/measurement.ts";

@@ -10,7 +10,7 @@ import { AppendLog, type LogMode } from "../formats/append-log.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { type DistillEntry, type DistillFingerprint, distillJournal } from "./distill-journal.ts";
-import type { DistillationStore, Measured } from "./distillation.ts";
+import type { DistillationStore, Measured } from "./group-training.ts";
 import { fromArrays, type SavedTraining, toArrays } from "./saved-training.ts";
 
 const journalName = "journal.jsonl";

@@ -5,82 +5,21 @@
  * whole model.
  */
 
-import type { LayerRange } from "../graph/exported/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import type { TargetWeight } from "../graph/training/attention-target.ts";
 import { layersFed, type StepStates } from "../graph/training/distill-graph.ts";
 import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
 import type { ComputeDevice } from "../runtime/measurement.ts";
-import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
-import { Boundaries, type BoundaryStore, type LayersTogether } from "./boundaries.ts";
-import { trainGroup } from "./group-training.ts";
+import { Boundaries, type LayersTogether } from "./boundaries.ts";
+import {
+  type DistillationSettings,
+  type DistillationText,
+  type DistillEvent,
+  type GroupWork,
+  trainGroup,
+} from "./group-training.ts";
 import type { Recipe } from "./recipe.ts";
-import type { SavedTraining } from "./saved-training.ts";
 import { sideBySide } from "./side-by-side.ts";
-import { type LayerGroup, layerGroups, type StepDone } from "./training.ts";
-
-export interface DistillationSettings {
-  /** A pattern, or every pattern: a random one each step. */
-  pattern: Pattern | "any";
-  recipe: Recipe;
-  weight: TargetWeight;
-  device: ComputeDevice;
-  /** Several devices, in the place of `device`: the states of all groups are made on the first, then each trains a group. */
-  devices?: readonly ComputeDevice[];
-  threads: number;
-  stepStates: StepStates;
-  /** How many held-out measurements a group gets, the one before its first step included. */
-  measurements: number;
-  /** Where states and progress are kept; absent: in memory, and gone with the process. */
-  store?: DistillationStore | undefined;
-  /** Steps between two checkpoints of a training, where there is a store. */
-  checkpointEvery?: number;
-  signal?: AbortSignal;
-  /** Writes a profile of every node of a training step to `<prefix>_<time>.json`. */
-  profilePrefix?: string;
-  /** Hears of each batch of sequences that went through a layer. */
-  onCarried?: (layer: number, sequences: number, total: number) => void;
-}
-
-/** Keeps what a run has done; a run that is taken up again asks it first. Groups go by their Full layer. */
-export interface DistillationStore extends BoundaryStore {
-  trained(group: number): Promise<{ parameters: Map<number, IndexerParameters>; step: number } | undefined>;
-  saveTrained(group: number, saved: SavedTraining): Promise<void>;
-  checkpoint(group: number): Promise<SavedTraining | undefined>;
-  saveCheckpoint(group: number, saved: SavedTraining): Promise<void>;
-  saveMeasured(group: number, measured: Measured): Promise<void>;
-}
-
-/** What held-out sequences say of the indexers of a group. */
-export interface Measured {
-  step: number;
-  /** By layer: share of the attention that the selection misses. */
-  missed: Map<number, number>;
-  /** By layer: KL divergence over all visible keys, nats. */
-  divergence: Map<number, number>;
-}
-
-export type DistillEvent =
-  | { type: "group"; group: LayerGroup; index: number; groups: number }
-  | { type: "step"; group: LayerGroup; done: StepDone }
-  | { type: "measured"; group: LayerGroup; measured: Measured; best: boolean }
-  /** The training made things worse and was ended; the indexers of step `kept` stay. */
-  | { type: "diverged"; group: LayerGroup; step: number; rate: number; kept: number }
-  | { type: "trained"; group: LayerGroup; parameters: Map<number, IndexerParameters>; step: number };
-
-/** Token windows of one length. */
-export interface DistillationText {
-  training: readonly Int32Array[];
-  heldOut: readonly Int32Array[];
-}
-
-/** A group's layers as one range of the model, and which of them are trained on which targets. */
-export interface GroupWork {
-  group: LayerGroup;
-  range: LayerRange;
-  trained: number[];
-  targets: number[];
-}
+import { layerGroups } from "./training.ts";
 
 export async function* distil(
   model: ModelFolder,

@@ -3,7 +3,6 @@
 import { join } from "node:path";
 import { counted } from "../base/quantities.ts";
 import { escapeControls } from "../base/quoted.ts";
-import type { ModelType } from "../checkpoint/architectures/architectures.ts";
 import type { DerivedFile } from "../checkpoint/derived/derived-checkpoint.ts";
 import { patchConfig } from "../engines/applied/config-patch.ts";
 import { cardTable, modelCard } from "../engines/applied/model-card.ts";
@@ -27,7 +26,7 @@ export interface DistilledOrigin extends DistilledManifest {
  */
 export async function distilledFiles(
   folder: string,
-  modelType: ModelType,
+  modelType: string,
   origin: DistilledOrigin,
   dropped: number,
 ): Promise<DerivedFile[]> {
@@ -46,7 +45,7 @@ async function distilledConfig(folder: string, pattern: Pattern | "any"): Promis
   return pattern === "any" ? text : patchConfig(text, sharingFields(pattern));
 }
 
-function cardLines(modelType: ModelType, origin: DistilledOrigin, dropped: number): string[] {
+function cardLines(modelType: string, origin: DistilledOrigin, dropped: number): string[] {
   const { made_from: source, pattern, recipe, text, kept_steps: kept, measured, tool } = origin;
   const name = escapeControls(source.name);
   const steps = [...new Set(Object.values(kept))].sort((left, right) => left - right);

@@ -1,14 +1,80 @@
 /** Trains the indexers of one group of layers on stored hidden states, and keeps those that did best on held-out text. */
+import type { LayerRange } from "../graph/exported/contract.ts";
 import type { ModelFolder } from "../graph/model-folder.ts";
-import { layersFed } from "../graph/training/distill-graph.ts";
+import type { TargetWeight } from "../graph/training/attention-target.ts";
+import { layersFed, type StepStates } from "../graph/training/distill-graph.ts";
+import type { Pattern } from "../pattern/pattern.ts";
+import type { ComputeDevice } from "../runtime/measurement.ts";
 import { type BoundaryStates, fromBfloat16 } from "../runtime/training/boundary-states.ts";
 import { GradientSession, type IndexerParameters } from "../runtime/training/gradient-session.ts";
 import { readIndexers } from "../runtime/training/stored-indexers.ts";
-import type { Boundaries } from "./boundaries.ts";
-import type { DistillationSettings, DistillationText, DistillEvent, GroupWork, Measured } from "./distillation.ts";
-import { queriesAt } from "./recipe.ts";
-import type { Best } from "./saved-training.ts";
-import { IndexerTraining } from "./training.ts";
+import type { Boundaries, BoundaryStore } from "./boundaries.ts";
+import { queriesAt, type Recipe } from "./recipe.ts";
+import type { Best, SavedTraining } from "./saved-training.ts";
+import { IndexerTraining, type LayerGroup, type StepDone } from "./training.ts";
+
+export interface DistillationSettings {
+  /** A pattern, or every pattern: a random one each step. */
+  pattern: Pattern | "any";
+  recipe: Recipe;
+  weight: TargetWeight;
+  device: ComputeDevice;
+  /** Several devices, in the place of `device`: the states of all groups are made on the first, then each trains a group. */
+  devices?: readonly ComputeDevice[];
+  threads: number;
+  stepStates: StepStates;
+  /** How many held-out measurements a group gets, the one before its first step included. */
+  measurements: number;
+  /** Where states and progress are kept; absent: in memory, and gone with the process. */
+  store?: DistillationStore | undefined;
+  /** Steps between two checkpoints of a training, where there is a store. */
+  checkpointEvery?: number;
+  signal?: AbortSignal;
+  /** Writes a profile of every node of a training step to `<prefix>_<time>.json`. */
+  profilePrefix?: string;
+  /** Hears of each batch of sequences that went through a layer. */
+  onCarried?: (layer: number, sequences: number, total: number) => void;
+}
+
+/** Keeps what a run has done; a run that is taken up again asks it first. Groups go by their Full layer. */
+export interface DistillationStore extends BoundaryStore {
+  trained(group: number): Promise<{ parameters: Map<number, IndexerParameters>; step: number } | undefined>;
+  saveTrained(group: number, saved: SavedTraining): Promise<void>;
+  checkpoint(group: number): Promise<SavedTraining | undefined>;
+  saveCheckpoint(group: number, saved: SavedTraining): Promise<void>;
+  saveMeasured(group: number, measured: Measured): Promise<void>;
+}
+
+/** What held-out sequences say of the indexers of a group. */
+export interface Measured {
+  step: number;
+  /** By layer: share of the attention that the selection misses. */
+  missed: Map<number, number>;
+  /** By layer: KL divergence over all visible keys, nats. */
+  divergence: Map<number, number>;
+}
+
+export type DistillEvent =
+  | { type: "group"; group: LayerGroup; index: number; groups: number }
+  | { type: "step"; group: LayerGroup; done: StepDone }
+  | { type: "measured"; group: LayerGroup; measured: Measured; best: boolean }
+  /** The training made things worse and was ended; the indexers of step `kept` stay. */
+  | { type: "diverged"; group: LayerGroup; step: number; rate: number; kept: number }
+  | { type: "trained"; group: LayerGroup; parameters: Map<number, IndexerParameters>; step: number };
+
+/** Token windows of one length. */
+export interface DistillationText {
+  training: readonly Int32Array[];
+  heldOut: readonly Int32Array[];
+}
+
+/** A group's layers as one range of the model, and which of them are trained on which targets. */
+export interface GroupWork {
+  group: LayerGroup;
+  range: LayerRange;
+  trained: number[];
+  targets: number[];
+}
 
 /** A training whose held-out divergence has come to this many times what it began with is not coming back. */
 const divergedAt = 2;

@@ -8,7 +8,6 @@ import { parsePattern } from "../pattern/pattern.ts";
 import { type PipelineEngine, pipelineEngines, requiredFull } from "../pattern/pipeline-stages.ts";
 import { nativeLetters } from "./derived-types.ts";
 import type { Dialect } from "./dialect.ts";
-import type { EngineName } from "./engines.ts";
 import { type IndexFields, indexerTypes, indexFieldNames } from "./index-fields.ts";
 import type { ServedModel } from "./served-model.ts";
 
@@ -242,7 +241,7 @@ export function stageHeads(
   });
 }
 
-export function isPipelineEngine(engine: EngineName): engine is PipelineEngine {
+export function isPipelineEngine(engine: string): engine is PipelineEngine {
   return (pipelineEngines as readonly string[]).includes(engine);
 }
 

@@ -3,7 +3,6 @@
  * down from its source: which fields it takes, what it does with what is missing, and how a user hands them over.
  */
 import type { Pattern } from "../pattern/pattern.ts";
-import type { EngineName } from "./engines.ts";
 import type { IndexFields } from "./index-fields.ts";
 import type { Release, ReleasesRead } from "./release.ts";
 import type { ServedModel } from "./served-model.ts";
@@ -21,7 +20,7 @@ export interface LoadFault {
 }
 
 export interface Dialect {
-  engine: EngineName;
+  engine: string;
   title: string;
   /** The release whose rules these are; undefined for an engine that was read at a commit. */
   version?: string;
@@ -60,7 +59,7 @@ export interface Dialect {
 
 /** An engine with the rules of all its releases. */
 export interface Engine {
-  engine: EngineName;
+  engine: string;
   title: string;
   /** undefined for an engine that was read at a commit of its main branch. */
   releases?: ReleasesRead;

@@ -1,7 +1,7 @@
 /** What a pattern file says twice must agree: letters and numbers of layers, patterns and steps, losses and their changes. */
 import { InputError } from "../base/errors.ts";
 import { countFull, parsePattern } from "../pattern/pattern.ts";
-import type { PatternFile } from "./pattern-file.ts";
+import type { PatternFile } from "./pattern-schema.ts";
 
 type Step = PatternFile["trajectory"][number];
 type Found = NonNullable<PatternFile["patterns"]>[number];

@@ -6,14 +6,8 @@ import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { countFull, type Pattern, parsePattern, requireLayers } from "../pattern/pattern.ts";
 import { letters, positive } from "./fields.ts";
-import {
-  type CheckedPatternFile,
-  type ModelIdentityRecord,
-  PATTERN_SCHEMA_VERSION,
-  parsePatternFile,
-  patternFileSchema,
-  readPatternText,
-} from "./pattern-file.ts";
+import { type CheckedPatternFile, parsePatternFile, readPatternText } from "./pattern-file.ts";
+import { type ModelIdentityRecord, PATTERN_SCHEMA_VERSION, patternFileSchema } from "./pattern-schema.ts";
 import { parseJson } from "./validation.ts";
 
 const source = z.object({

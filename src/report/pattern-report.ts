@@ -2,14 +2,14 @@
 
 import type { Finding } from "../engines/check.ts";
 import type { Dialect } from "../engines/dialect.ts";
-import { dialects, type EngineName, engineNames } from "../engines/engines.ts";
+import { dialects, engineNames } from "../engines/engines.ts";
 import type { IndexFields } from "../engines/index-fields.ts";
 import type { ServedModel } from "../engines/served-model.ts";
 import { formatTable, left, right } from "./text-table.ts";
 
 /** What one engine would run. */
 export interface EngineOutcome {
-  engine: EngineName;
+  engine: string;
   /** One letter for each layer with an indexer; absent where the engine would not serve that. */
   index_topk_pattern?: string;
   full_layers?: number[];

@@ -7,7 +7,6 @@ import type { Estimate, WeightedLoss } from "../base/estimate.ts";
 import type { Pattern } from "../pattern/pattern.ts";
 import type { PatternEvaluation, Recall } from "./losses.ts";
 import type { PatternSpace } from "./space.ts";
-import type { Stability, StabilityUnknown } from "./stability.ts";
 
 /** A pattern to be measured, and on which sequences. */
 export interface MeasureRequest {
@@ -161,6 +160,22 @@ export interface Refinement {
   /** Patterns that were measured beyond greedy's, of all sizes together. */
   tried: number;
 }
+
+/** Of the pattern found for one number of Full layers. */
+export interface Stability {
+  retain: number;
+  resamples: number;
+  /** Share of the resamples, each of as many sequences as there are, that choose the search's pattern. */
+  agreement: number;
+  /** For each layer, the share of those in which it is Full. */
+  full: readonly number[];
+  /** The fewest sequences with which 9 of 10 choose the search's pattern; undefined if `tried`, the most, are too few. */
+  needed: number | undefined;
+  tried: number;
+}
+
+/** Why nothing can be said: candidates were dropped, which resamples might have chosen, or there is too little to resample. */
+export type StabilityUnknown = "race" | "bound" | "strategy" | "few sequences";
 
 export interface SearchResult {
   baseline: PatternEvaluation;

@@ -13,12 +13,13 @@ import {
 import { bounded } from "./screening/bounded.ts";
 import { raced } from "./screening/raced.ts";
 import { contest, repeated } from "./screening/repeated.ts";
-import { complete, type Screening } from "./screening/screening.ts";
+import { complete } from "./screening/screening.ts";
 import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 import { stabilityOf } from "./stability.ts";
 import { strategies } from "./strategies/strategies.ts";
 import { type SearchMethod, strategySettings } from "./strategy.ts";
+import type { Screening } from "./trials.ts";
 import { Trials } from "./trials.ts";
 
 /**

@@ -10,7 +10,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { Random } from "../base/random.ts";
 import { sum } from "../base/sum.ts";
 import { firstDifference, fullLayers, isFull, type Pattern, withFull } from "../pattern/pattern.ts";
-import type { Found } from "./events.ts";
+import type { Found, Stability, StabilityUnknown } from "./events.ts";
 import type { PatternSpace } from "./space.ts";
 import type { Strategy } from "./strategy.ts";
 import { chooseBest, improves } from "./ties.ts";
@@ -25,22 +25,6 @@ const FEWEST_SEQUENCES = 4;
 /** Numbers of sequences are tried up to this multiple of those that there are; each is about so much more than the last. */
 const MOST_SEQUENCES = 4;
 const GROWTH = 1.5;
-
-/** Of the pattern found for one number of Full layers. */
-export interface Stability {
-  retain: number;
-  resamples: number;
-  /** Share of the resamples, each of as many sequences as there are, that choose the search's pattern. */
-  agreement: number;
-  /** For each layer, the share of those in which it is Full. */
-  full: readonly number[];
-  /** The fewest sequences with which 9 of 10 choose the search's pattern; undefined if `tried`, the most, are too few. */
-  needed: number | undefined;
-  tried: number;
-}
-
-/** Why nothing can be said: candidates were dropped, which resamples might have chosen, or there is too little to resample. */
-export type StabilityUnknown = "race" | "bound" | "strategy" | "few sequences";
 
 /**
  * @param found the search's results

@@ -2,10 +2,9 @@
 import type { Pattern } from "../pattern/pattern.ts";
 import type { Candidate, Found, Lead, SearchEvent, SearchStep } from "./events.ts";
 import type { PatternEvaluation } from "./losses.ts";
-import type { Tried } from "./screening/screening.ts";
 import { type Direction, differences } from "./space.ts";
 import { chooseBest } from "./ties.ts";
-import type { Trials } from "./trials.ts";
+import type { Trials, Tried } from "./trials.ts";
 
 /** Leads below so many standard errors are within noise. */
 const NOISE_ERRORS = 2;

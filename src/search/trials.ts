@@ -19,7 +19,6 @@ import type {
 } from "./events.ts";
 import { Frontier } from "./frontier.ts";
 import { type Across, LossTable, type PatternEvaluation, type Recall } from "./losses.ts";
-import type { Screening, Tried } from "./screening/screening.ts";
 import type { PatternSpace } from "./space.ts";
 
 /**
@@ -30,6 +29,26 @@ const NOISE_ERRORS = 3;
 
 /** Tells a stage that works on a budget that there is no more; nothing is wrong. */
 export class BudgetSpent extends Error {}
+
+/** A pattern that a step has measured. */
+export interface Tried {
+  pattern: Pattern;
+  evaluation: PatternEvaluation;
+  /** Shown not to be among the best before all sequences were measured. */
+  dropped: boolean;
+}
+
+export interface Screening {
+  name: "complete" | "bounded" | "raced";
+  /** Calls of the evaluator for one candidate, at most. */
+  callsEach(sequences: number): number;
+  /**
+   * Measures candidates that depart from one pattern.
+   * @param keep how many of the best the step wants; at least these are not dropped
+   * @returns one entry for each pattern, in their order
+   */
+  run(trials: Trials, from: Pattern, patterns: readonly Pattern[], keep: number): AsyncGenerator<SearchEvent, Tried[]>;
+}
 
 export class Trials {
   readonly space: PatternSpace;

@@ -2,7 +2,7 @@
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { requiredTensors } from "../../src/checkpoint/bind-weights.ts";
-import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { parseModelConfig } from "../../src/checkpoint/config/config-json.ts";
 
 const shardBytes = 5e9;
 const block = 128;

@@ -3,7 +3,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { bindWeights } from "../../src/checkpoint/bind-weights.ts";
-import { parseModelConfig, readModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { parseModelConfig, readModelConfig } from "../../src/checkpoint/config/config-json.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { listWeights } from "../../src/checkpoint/weights.ts";

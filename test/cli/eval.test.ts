@@ -9,7 +9,8 @@ import { sketchOf } from "../../src/base/ngram-sketch.ts";
 import { Tokenizer } from "../../src/checkpoint/tokenizer/tokenizer.ts";
 import { distilledManifestName, formatDistilledManifest, TRAINING_RUNS } from "../../src/formats/distilled-manifest.ts";
 import { evalResultSchema, readEvalResult } from "../../src/formats/eval-result.ts";
-import { formatPatternFile, PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-file.ts";
+import { formatPatternFile } from "../../src/formats/pattern-file.ts";
+import { PATTERN_SCHEMA_VERSION, type PatternFile } from "../../src/formats/pattern-schema.ts";
 import {
   openSampleJournal,
   readSamples,

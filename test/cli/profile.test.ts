@@ -1,7 +1,7 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { readModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { readModelConfig } from "../../src/checkpoint/config/config-json.ts";
 import { latentWidth } from "../../src/graph/exported/contract.ts";
 import type { ProfileRecord } from "../../src/report/profile-report.ts";
 import { temporaryFolder } from "../temporary-folder.ts";

@@ -4,12 +4,12 @@ import { describe, expect, test } from "vitest";
 import { InputError, RuntimeFailure } from "../../src/base/errors.ts";
 import {
   formatPatternFile,
-  type PatternFile,
   parsePatternFile,
   readPatternFile,
   requireSameModel,
   writePatternFile,
 } from "../../src/formats/pattern-file.ts";
+import type { PatternFile } from "../../src/formats/pattern-schema.ts";
 import { patternJsonSchema } from "../../src/formats/published-pattern.ts";
 import { temporaryFolder } from "../temporary-folder.ts";
 

@@ -1,6 +1,6 @@
 /** What `distill --dry-run` prints of a model far larger than any terminal is wide. */
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../../src/checkpoint/config/model-config.ts";
+import { parseModelConfig } from "../../src/checkpoint/config/config-json.ts";
 import { distillPlan } from "../../src/distill/distill-plan.ts";
 import { defaultRecipe, queriesAt } from "../../src/distill/recipe.ts";
 import type { TargetWeight } from "../../src/graph/training/attention-target.ts";

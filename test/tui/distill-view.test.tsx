@@ -1,6 +1,6 @@
 import { render } from "ink-testing-library";
 import { describe, expect, test } from "vitest";
-import type { DistillEvent } from "../../src/distill/distillation.ts";
+import type { DistillEvent } from "../../src/distill/group-training.ts";
 import { DistillProgress, type DistillState, PlainDistillDisplay } from "../../src/report/distill/distill-progress.ts";
 import { DistillView } from "../../src/tui/distill-view.tsx";
 

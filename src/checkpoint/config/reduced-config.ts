@@ -3,8 +3,9 @@
  * smaller vocabulary. Attention and indexer keep their shapes.
  */
 import { UsageError } from "../../base/errors.ts";
+import { parseModelConfig } from "./config-json.ts";
 import { identifyConfig } from "./identified-config.ts";
-import { type DsaConfig, parseModelConfig } from "./model-config.ts";
+import type { DsaConfig } from "./model-config.ts";
 
 /** What is to be made smaller; absent ones stay. */
 export interface Reduction {

@@ -11,7 +11,8 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { bindWeights } from "../bind-weights.ts";
-import { type DsaConfig, parseModelConfig } from "../config/model-config.ts";
+import { parseModelConfig } from "../config/config-json.ts";
+import type { DsaConfig } from "../config/model-config.ts";
 import { quantizationHint } from "../quantization.ts";
 import type { CheckpointTensors } from "../shards.ts";
 import { layerOf } from "../tensor-names.ts";

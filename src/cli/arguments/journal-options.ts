@@ -5,7 +5,7 @@ import { toolVersion } from "../../base/version.ts";
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
 import { type LogMode, requireNoLog } from "../../formats/append-log.ts";
 import { type Journal, type JournalFingerprint, openJournal } from "../../formats/journal.ts";
-import { type PatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
+import { type PatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-schema.ts";
 
 export interface JournalFlags {
   resume?: boolean;

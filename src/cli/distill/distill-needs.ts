@@ -3,7 +3,8 @@ import { stat, statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { InputError, RuntimeFailure } from "../../base/errors.ts";
 import { defaultSequenceLength } from "../../calibration/calibration-set.ts";
-import { type DsaConfig, parseModelConfig } from "../../checkpoint/config/model-config.ts";
+import { parseModelConfig } from "../../checkpoint/config/config-json.ts";
+import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
 import {

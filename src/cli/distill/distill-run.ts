@@ -2,8 +2,8 @@
 import { clocks } from "../../base/clock.ts";
 import { RuntimeFailure } from "../../base/errors.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
-import type { DistillEvent, Measured } from "../../distill/distillation.ts";
 import type { DistilledOrigin } from "../../distill/distilled-files.ts";
+import type { DistillEvent, Measured } from "../../distill/group-training.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { DistillProgress, type DistillState } from "../../report/distill/distill-progress.ts";

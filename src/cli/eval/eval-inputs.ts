@@ -13,7 +13,7 @@ import { openSuite, type SuiteValues } from "../../eval/suites.ts";
 import { type TokenBudget, usualThoughtTokens } from "../../eval/token-budget.ts";
 import { tokenCounter } from "../../eval/token-counter.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
-import { WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
+import { WEIGHTS_NOT_READ } from "../../formats/pattern-schema.ts";
 import type { SampleFingerprint } from "../../formats/sample-journal.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";

@@ -4,7 +4,7 @@ import { basename, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeFailure } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
-import { readModelConfig } from "../../checkpoint/config/model-config.ts";
+import { readModelConfig } from "../../checkpoint/config/config-json.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { kitFolder, type OutputFlags } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";

@@ -1,6 +1,6 @@
 /** Losses from a server: preflight, notes that do not disturb a view, and the pattern back at the end. */
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import type { ModelDescription } from "../../graph/model-folder.ts";
 import { type LiveModel, numbersOf } from "../../live/live-model.ts";
 import { type Preflight, preflight } from "../../live/preflight.ts";

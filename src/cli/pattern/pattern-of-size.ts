@@ -1,6 +1,6 @@
 /** `p.json@1/2`: the pattern of one retention in a file that holds several. */
 import { InputError, UsageError } from "../../base/errors.ts";
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { type AnyPatternFile, isPublished } from "../../formats/published-pattern.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { parseRetain } from "../../search/retain.ts";

@@ -4,7 +4,7 @@ import Papa from "papaparse";
 import { UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { costsAt, type LatencyPhase, latencyPhases, readLatencyFile } from "../../formats/latency-file.ts";
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { fullLayersForSpeedup, type LayerCosts, predictLatency, predictSpeedup } from "../../pattern/latency.ts";
 import { parsePattern } from "../../pattern/pattern.ts";
 import { positiveNumber } from "../arguments/options.ts";

@@ -12,7 +12,7 @@ import {
   requireAgreement,
   requireSameNumbers,
 } from "../../formats/journal.ts";
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { PlainDisplay, type SearchDisplay } from "../../report/search/search-display.ts";
 import { searchRecord } from "../../report/search/search-record.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";

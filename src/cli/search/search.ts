@@ -2,7 +2,8 @@
 
 import type { Command } from "commander";
 import { counted } from "../../base/quantities.ts";
-import { formatPatternFile, type PatternFile, writePatternFile } from "../../formats/pattern-file.ts";
+import { formatPatternFile, writePatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { formatSearchReport } from "../../report/search/search-report.ts";

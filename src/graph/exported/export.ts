@@ -16,7 +16,7 @@ import { hashFile, requireRegularFile } from "../../base/user-files.ts";
 import { toolVersion } from "../../base/version.ts";
 import { refuseAdapter } from "../../checkpoint/adapter.ts";
 import { bindWeights } from "../../checkpoint/bind-weights.ts";
-import { readModelConfig } from "../../checkpoint/config/model-config.ts";
+import { readModelConfig } from "../../checkpoint/config/config-json.ts";
 import { hashFiniteFile } from "../../checkpoint/finite-weights.ts";
 import { type CheckpointTensors, indexName, openTensors, withOwnNames } from "../../checkpoint/shards.ts";
 import { listWeights, type ModelWeights, tensorName } from "../../checkpoint/weights.ts";

@@ -1,5 +1,5 @@
 /** How far a distillation is, and what a person sees of it: lines here, a live view in the `tui` room. */
-import type { DistillEvent } from "../../distill/distillation.ts";
+import type { DistillEvent } from "../../distill/group-training.ts";
 import { PacedLines } from "../paced-lines.ts";
 import { counted, formatDuration } from "../quantities.ts";
 

@@ -9,7 +9,8 @@ import { type BenchFile, readBenchFile } from "../../formats/bench-file.ts";
 import { type EvalResult, readEvalResult } from "../../formats/eval-result.ts";
 import { type JournalEntry, readJournal } from "../../formats/journal.ts";
 import { type LatencyFile, readLatencyFile } from "../../formats/latency-file.ts";
-import { type CheckedPatternFile, parsePatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-file.ts";
+import { type CheckedPatternFile, parsePatternFile } from "../../formats/pattern-file.ts";
+import { WEIGHTS_NOT_READ } from "../../formats/pattern-schema.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
 

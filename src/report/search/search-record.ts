@@ -1,7 +1,7 @@
 /** The pattern file of a finished search. */
 
 import type { JournalEntry, KnownSequences } from "../../formats/journal.ts";
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { countFull, type Pattern } from "../../pattern/pattern.ts";
 import type { LayerExecutions } from "../../runtime/measurement.ts";
 import type { Found, Refinement, SearchResult, SearchStep } from "../../search/events.ts";

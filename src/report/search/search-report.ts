@@ -1,6 +1,6 @@
 /** What `search` prints: the content of the pattern file as tables. */
 
-import type { PatternFile } from "../../formats/pattern-file.ts";
+import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { countFull } from "../../pattern/pattern.ts";
 import { exhaustive } from "../../search/strategies/exhaustive.ts";
 import {

@@ -7,8 +7,8 @@
 
 import { TIE_NATS } from "../../base/near-tie.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import type { Trials } from "../trials.ts";
-import { blocksOf, type Screening } from "./screening.ts";
+import type { Screening, Trials } from "../trials.ts";
+import { blocksOf } from "./screening.ts";
 
 /** Blocks that the sequences are measured in, at most: more drop candidates earlier and leave less for a batch. */
 const BLOCKS = 16;

@@ -10,8 +10,8 @@ import { TIE_NATS } from "../../base/near-tie.ts";
 import { Random } from "../../base/random.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { chooseBestOnes } from "../ties.ts";
-import type { Trials } from "../trials.ts";
-import { blocksOf, type Screening } from "./screening.ts";
+import type { Screening, Trials } from "../trials.ts";
+import { blocksOf } from "./screening.ts";
 
 export interface RaceSettings {
   /** Error rate of one test. */

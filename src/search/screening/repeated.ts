@@ -10,8 +10,7 @@ import type { Found, Repetition, SearchEvent } from "../events.ts";
 import { differences } from "../space.ts";
 import { follow } from "../step.ts";
 import { chooseBest, improves } from "../ties.ts";
-import type { Trials } from "../trials.ts";
-import type { Screening, Tried } from "./screening.ts";
+import type { Screening, Trials, Tried } from "../trials.ts";
 
 /** Other patterns of a size that the result is compared with at the end, the closest first; the others are only named. */
 const MOST_RIVALS = 8;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { AnalysisFile } from "../../../src/formats/analysis-file.ts";
 import type { BenchFile } from "../../../src/formats/bench-file.ts";
 import type { EvalResult } from "../../../src/formats/eval-result.ts";
-import type { PatternFile } from "../../../src/formats/pattern-file.ts";
+import type { PatternFile } from "../../../src/formats/pattern-schema.ts";
 
 const model = {
   name: "tiny <b>&</b> *wild*",

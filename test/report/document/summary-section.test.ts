@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { EvalComparison, EvalResult } from "../../../src/formats/eval-result.ts";
-import type { PatternFile } from "../../../src/formats/pattern-file.ts";
+import type { PatternFile } from "../../../src/formats/pattern-schema.ts";
 import { parsePattern } from "../../../src/pattern/pattern.ts";
 import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { forecastPrefill, type PromptLengths } from "../../../src/report/document/prefill-forecast.ts";
