@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { automaticDevice, chooseDevice, chooseDevices } from "../../src/runtime/device/device.ts";
 import { tryDevice } from "../../src/runtime/device/device-trial.ts";
+import { isLeftToCpu, type Work } from "../../src/runtime/device/device-work.ts";
 import type { GpuQuery } from "../../src/runtime/device/gpu.ts";
 import {
   builtVersion,
@@ -12,7 +13,6 @@ import {
   runtimePackage,
 } from "../../src/runtime/device/native-libraries.ts";
 import { explainFailure, lacksOf } from "../../src/runtime/device/provider-needs.ts";
-import { isLeftToCpu, type Work } from "../../src/runtime/device/work.ts";
 import { plainWords } from "../../src/runtime/process/native-words.ts";
 import { cudaIndex, executionProviders, parseDevice } from "../../src/runtime/session/execution-provider.ts";
 import { brokenDriver, pathWithNvidiaSmi, twoGpus } from "./nvidia-smi.ts";

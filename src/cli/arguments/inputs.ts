@@ -17,7 +17,7 @@ import { fullLayers, looksLikeLetters, type Pattern } from "../../pattern/patter
 import { looksLikePattern, resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { type CheckSettings, type ChosenDevice, chooseDevice, chooseDevices } from "../../runtime/device/device.ts";
-import type { Work } from "../../runtime/device/work.ts";
+import type { Work } from "../../runtime/device/device-work.ts";
 import type { LossPlace } from "../../runtime/loss/loss-evaluator.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";

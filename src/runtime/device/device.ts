@@ -4,10 +4,10 @@ import type { ComputeDevice, Device, DeviceList } from "../measurement.ts";
 import { cudaDevice, cudaIndex } from "../session/execution-provider.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import { type Trial, tryDevice } from "./device-trial.ts";
+import { isLeftToCpu, type Work } from "./device-work.ts";
 import { askDriver, driverLibrary, type GpuQuery } from "./gpu.ts";
 import { hasLibrary, type RuntimePackage, runtimePackage } from "./native-libraries.ts";
 import { explainFailure, type Lack, lacksOf } from "./provider-needs.ts";
-import { isLeftToCpu, type Work } from "./work.ts";
 
 /** What `auto` looks at, fastest first. */
 const preference = ["cuda", "webgpu", "cpu"] as const;
