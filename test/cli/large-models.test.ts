@@ -39,7 +39,7 @@ test.each([
   const memory = ["--memory", "20GB", "--device", "cpu"];
   const { status, stdout, stderr } = await indexcache(scratch, [command, "glm", ...memory, ...flags]);
   expect(stderr).toMatch(
-    /error: Model "glm" does not fit: loading its 744B parameters takes about 3.25 TiB in float32; this process may have 18\.6 GiB of memory, where a layer at a time takes about [\d.]+ GiB\n/,
+    /error: Model "glm" does not fit: loading its 744B parameters takes about 3.25 TiB in float32, losses take about [\d.]+ GiB even with a layer loaded at a time; this process may have 18\.6 GiB of memory\n/,
   );
   expect(stdout).toBe("");
   expect(status).toBe(3);

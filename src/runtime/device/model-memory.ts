@@ -62,8 +62,11 @@ export async function requireRoom(
   const need = gpu === undefined ? cpu : there;
   const how = gpu === undefined || dtype === "float32" ? "float32" : dtype;
   const config = quoteWord(join(model.path, "config.json"));
+  const parameters = `loading its ${formatMagnitude(need.parameters)} parameters takes about ${formatBytes(need.bytes)} in ${how}`;
+  const inTurn =
+    least === undefined ? [] : [`losses take about ${formatBytes(least)} even with a layer loaded at a time`];
   throw new RuntimeFailure(
-    `Model "${model.config.name}" does not fit: loading its ${formatMagnitude(need.parameters)} parameters takes about ${formatBytes(need.bytes)} in ${how}; ${free.join(" and ")}${least === undefined ? "" : `, where a layer at a time takes about ${formatBytes(least)}`}`,
+    `Model "${model.config.name}" does not fit: ${[parameters, ...inTurn].join(", ")}; ${free.join(" and ")}`,
     {
       hint: `it takes a machine with more memory. Here you can time a smaller model of these shapes (indexcache bench --config ${config} --random-weights --layers 4 --experts 8), and give a published pattern to serving engines (indexcache pattern --help)`,
     },
