@@ -51,8 +51,11 @@ function restRowBytes(config: DsaConfig): number {
   return 4 * numAttentionHeads * vHeadDim + 16 * Math.max(intermediateSize, experts);
 }
 
-/** Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. */
-const restBytes = 3 * 2 ** 30;
+/**
+ * Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. Where there is
+ * more, chunks are so large that it gains nothing (docs/gpu.md: 32,768 tokens).
+ */
+const restBytes = 2 * 2 ** 30;
 
 /** Bytes of the tensors after attention where those take all rows at once, 0 where they go chunk by chunk. */
 export function postAttentionBytes(config: DsaConfig, { batch, length }: SequenceShape): number {

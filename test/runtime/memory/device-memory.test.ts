@@ -91,7 +91,10 @@ test("the plan of GLM-5's sizes is what an H200 held, and index scores are cut w
   const kernels = kernelsOf("cuda", OnnxType.float16);
   const conversion = { inRuns: false, device: 949_289_984 * 2, run: 0 };
   // docs/gpu.md: nvidia-smi, MiB.
-  for (const [length, held, blocks] of [[8192, 5150, 2]] as const) {
+  for (const [length, held, blocks] of [
+    [8192, 5377, 2],
+    [65536, 18835, 2],
+  ] as const) {
     const shape = sequenceShape(config, [new Int32Array(length)], 8 * 2 ** 30, kernels);
     const need = deviceNeed(config, shape, { dtype: "float16", boundaries: false, kernels, conversion });
     expect(Math.abs(totalNeed(need) / (held * 2 ** 20) - 1)).toBeLessThan(0.06);
