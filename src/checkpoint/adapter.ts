@@ -47,7 +47,7 @@ export function describeAdapter({ files, kind }: Adapter): string {
   return `an adapter (${kind}; ${files.join(", ")}) lies beside the weights and is not applied`;
 }
 
-/** @throws InputError where an adapter lies in the folder: transformers would run another model than these weights */
+/** @throws InputError if an adapter lies in the folder: transformers would run another model than these weights */
 export async function refuseAdapter(folder: string): Promise<void> {
   const adapter = await findAdapter(folder);
   if (adapter === undefined) return;

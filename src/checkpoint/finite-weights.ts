@@ -15,7 +15,7 @@ const blockBytes = 8 << 20;
 
 export interface WeightPassSettings {
   signal?: AbortSignal | undefined;
-  /** Hears of bytes that were read. */
+  /** Called for bytes that were read. */
   onBytes?: ((bytes: number) => void) | undefined;
 }
 

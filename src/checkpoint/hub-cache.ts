@@ -16,7 +16,7 @@ const snapshotFolder = /^models--(.+?)--(.+)$/;
 
 /**
  * The folder that MODEL stands for.
- * @throws InputError where it is neither a folder nor a repository in the cache
+ * @throws InputError if it is neither a folder nor a repository in the cache
  */
 export async function findModel(text: string): Promise<string> {
   if (/^https?:\/\//i.test(text)) {

@@ -10,11 +10,11 @@ import type { StoredTensor } from "./safetensors.ts";
 export interface Quantization {
   /** For people: `compressed-tensors, pack-quantized, 4 bits`. */
   words: string;
-  /** Do the weights have 8-bit floating point numbers by this config? undefined where it does not say. */
+  /** Do the weights have 8-bit floating point numbers by this config? undefined if it does not say. */
   isFp8: boolean | undefined;
   /** Edges `[rows, columns]` that blocks of scales may have; empty where none is declared. */
   blocks: [number, number][];
-  /** Ways in which scales may be laid out; undefined where the config leaves it open. */
+  /** Ways in which scales may be laid out; undefined if the config leaves it open. */
   strategies: ScaleStrategy[] | undefined;
 }
 
@@ -83,7 +83,7 @@ const declaredSchema = z.looseObject({
 
 /**
  * Reads `quantization_config` (or the names that other tools give it).
- * @param declared the object, undefined where the config has none
+ * @param declared the object, undefined if the config has none
  */
 export function readQuantization(declared: unknown): Quantization | undefined {
   const parsed = declaredSchema.safeParse(declared ?? undefined);

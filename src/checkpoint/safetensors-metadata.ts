@@ -5,7 +5,7 @@ import { openUserFile } from "../base/user-files.ts";
 const schema = z.object({ __metadata__: z.record(z.string(), z.string()).optional() });
 
 /**
- * The strings beside the tensors, as they are; undefined where there are none, or something else is in their place.
+ * The strings beside the tensors, as they are; undefined if there are none, or something else is in their place.
  * @param path a file whose header `readSafetensorsHeader` has checked
  */
 export async function readSafetensorsMetadata(path: string): Promise<Record<string, string> | undefined> {

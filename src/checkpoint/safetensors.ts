@@ -30,7 +30,7 @@ const entrySchema = z.object({
 
 /**
  * Reads and checks the header of one safetensors file.
- * @throws InputError naming the file, and the tensor where there is one
+ * @throws InputError naming the file, and the tensor if there is one
  */
 export async function readSafetensorsHeader(path: string): Promise<Map<string, StoredTensor>> {
   const file = await openUserFile(path, `"${path}"`);

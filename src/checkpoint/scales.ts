@@ -22,7 +22,7 @@ const exponentRun: [number, number] = [1, 32];
 
 /**
  * @param shape of the scales, for one matrix `[height, width]`
- * @returns undefined where the shape fits no layout that the config allows
+ * @returns undefined if the shape fits no layout that the config allows
  */
 export function scaleGrid(
   shape: readonly number[],
@@ -75,7 +75,7 @@ export function expectedScales(
  * The scales that belong to an FP8 weight.
  * @param find a tensor by its name
  * @param where describes a tensor, for messages
- * @throws InputError where there are none, two sets, of a dtype that is not read, or more than a factor belongs to them
+ * @throws InputError if there are none, two sets, of a dtype that is not read, or more than a factor belongs to them
  */
 export function findScales(
   name: string,

@@ -26,7 +26,7 @@ export function predictSpeedup(pattern: Pattern, costs: LayerCosts): number {
 
 /**
  * The most Full layers with which a model of `layers` layers is predicted to be `speedup` times as fast as with all of
- * them; undefined where not even one Full layer is.
+ * them; undefined if not even one Full layer is.
  */
 export function fullLayersForSpeedup(speedup: number, layers: number, costs: LayerCosts): number | undefined {
   const allowed = latencyOf(layers, layers, costs) / speedup;

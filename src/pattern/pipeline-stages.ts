@@ -67,7 +67,7 @@ export const pipelineEngines = Object.keys(rules) as PipelineEngine[];
 
 /**
  * First layer of each stage, ascending from 0, as the engine splits `layers` backbone layers by itself.
- * @throws UsageError where there are more stages than layers
+ * @throws UsageError if there are more stages than layers
  */
 export function stageStarts(engine: PipelineEngine, layers: number, stages: number): number[] {
   if (!Number.isSafeInteger(stages) || stages < 1 || stages > layers) {
@@ -80,7 +80,7 @@ export function stageStarts(engine: PipelineEngine, layers: number, stages: numb
 
 /**
  * First layer of each stage of a split that the user has set by hand (`VLLM_PP_LAYER_PARTITION=16,15,15,15`).
- * @throws UsageError where the sizes do not add up to the model's layers
+ * @throws UsageError if the sizes do not add up to the model's layers
  */
 export function partitionStarts(sizes: readonly number[], layers: number): number[] {
   const sum = sizes.reduce((total, size) => total + size, 0);

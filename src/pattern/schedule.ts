@@ -14,7 +14,7 @@ export interface PatternContext {
   layers: number;
   /** `index_skip_topk_offset` of `freq:N`. */
   offset?: number;
-  /** F where the model owns an indexer (GLM-5.2 has none on its Shared layers); all layers where absent. */
+  /** F where the model owns an indexer (GLM-5.2 has none on its Shared layers); all layers if absent. */
   indexers?: Pattern;
 }
 
@@ -50,7 +50,7 @@ export function frequencyPattern(layers: number, frequency: number, offset = DEF
 /**
  * The pattern that a user's text stands for: an F/S string, `full`, `uniform:N` or `freq:N`.
  * @param where what the text came from, for messages
- * @throws InputError where it is none of these, or does not fit the model
+ * @throws InputError if it is none of these, or does not fit the model
  */
 export function resolvePattern(text: string, context: PatternContext, where = "pattern"): Pattern {
   const indexers = context.indexers ?? fullPattern(context.layers);

@@ -8,7 +8,7 @@ import { hasTwoRopes, ropeFieldsOf } from "./rope-parameters.ts";
 type PatternField = "indexer_types" | "index_topk_pattern" | "index_topk_freq";
 
 /**
- * What one field says of the layers; undefined where it is absent. Entries past the last layer are of prediction layers.
+ * What one field says of the layers; undefined if it is absent. Entries past the last layer are of prediction layers.
  * @throws InputError for a field that no model can have
  */
 function patternBy(field: PatternField, raw: RawConfig, path: string): Pattern | undefined {

@@ -20,7 +20,7 @@ import { readRopeParameters } from "./rope-parameters.ts";
 
 /**
  * Reads `config.json` of a folder.
- * @throws InputError where it is missing or malformed (field named), or where the architecture is not supported
+ * @throws InputError if it is missing or malformed (field named), or where the architecture is not supported
  */
 export async function readModelConfig(folder: string): Promise<DsaConfig> {
   const path = join(folder, "config.json");

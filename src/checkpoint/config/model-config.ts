@@ -48,7 +48,7 @@ export interface DsaConfig {
   indexerLayers: Pattern;
   /** Sizes that only this architecture has (`Architecture.ownSizes`), by their names in config.json. */
   ownSizes: Readonly<Record<string, number>>;
-  /** How config.json says that the weights are quantised; undefined where it says nothing. */
+  /** How config.json says that the weights are quantised; undefined if it says nothing. */
   quantization: Quantization | undefined;
   bosTokenId: number | undefined;
   eosTokenIds: number[];

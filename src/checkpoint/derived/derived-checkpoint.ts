@@ -109,9 +109,9 @@ export async function requireEmptyTarget(target: string): Promise<void> {
 
 /**
  * Writes `target`, all or nothing.
- * @throws InputError where the target holds something, or a source file is not what it was said to be
+ * @throws InputError if the target holds something, or a source file is not what it was said to be
  * @throws InterruptedError after the signal; nothing is left behind
- * @throws RuntimeFailure where the disk is full or the folder cannot be written; nothing is left behind
+ * @throws RuntimeFailure if the disk is full or the folder cannot be written; nothing is left behind
  */
 export async function writeDerivedCheckpoint(
   target: string,

@@ -33,7 +33,7 @@ export async function writeFloats(path: string, arrays: ReadonlyMap<string, Floa
 
 /**
  * @param hash what `writeFloats` returned
- * @throws InputError where the file is not the one that was written
+ * @throws InputError if the file is not the one that was written
  */
 export async function readFloats(path: string, hash: string): Promise<Map<string, FloatArray>> {
   const bytes = await readFile(path).catch((error: unknown) => {

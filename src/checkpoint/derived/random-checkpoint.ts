@@ -19,7 +19,7 @@ export function randomWeightBytes({ config }: Pick<ReducedConfig, "config">): nu
 /**
  * Writes config.json and model.safetensors (float32) into `folder`. Norms are near 1, matrices of a scale that keeps
  * activations of variance 1, everything else small.
- * @throws RuntimeFailure where the disk is full
+ * @throws RuntimeFailure if the disk is full
  */
 export async function writeRandomCheckpoint(
   folder: string,

@@ -80,8 +80,8 @@ export class TokenizerThread {
   }
 
   /**
-   * @throws TokenizerFailure where the call fails
-   * @throws TokenizerOverrun where it does not end in time, and every later call
+   * @throws TokenizerFailure if the call fails
+   * @throws TokenizerOverrun if it does not end in time, and every later call
    */
   call<Name extends keyof TokenizerCalls>(
     call: Name,

@@ -92,7 +92,7 @@ export class Tokenizer {
 
   /**
    * Loads `tokenizer.json` and what stands beside it.
-   * @throws InputError where a file is missing, malformed, or of a kind that is not supported
+   * @throws InputError if a file is missing, malformed, or of a kind that is not supported
    */
   static async load(folder: string): Promise<Tokenizer> {
     const files = await readModelFiles(folder);
@@ -183,12 +183,12 @@ export class Tokenizer {
     return refuseFailures(`Cannot render ${own}`, () => this.#thread.call("render", template, names));
   }
 
-  /** The id of a token by its text; undefined where the vocabulary does not have it. */
+  /** The id of a token by its text; undefined if the vocabulary does not have it. */
   idOf(token: string): number | undefined {
     return this.#thread.call("idOf", token);
   }
 
-  /** The texts of the tokens that begin and end documents; undefined where the checkpoint names none. */
+  /** The texts of the tokens that begin and end documents; undefined if the checkpoint names none. */
   get specialTokens(): { bos: string | undefined; eos: string | undefined } {
     const { bos_token: bos, eos_token: eos } = this.#specialTexts;
     return { bos: bos === "" ? undefined : bos, eos: eos === "" ? undefined : eos };

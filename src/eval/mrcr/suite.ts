@@ -13,7 +13,7 @@ import { chooseTasks, dataOptions, defineSuite } from "../suite-definition.ts";
 /** Changes whenever a prompt or a score does. */
 const MRCR_VERSION = 1;
 
-/** The texts asked for have some hundred words. */
+/** The texts asked for have a few hundred words. */
 const ANSWER_TOKENS = 2048;
 
 interface MrcrTask extends EvalTask {

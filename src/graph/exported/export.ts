@@ -65,7 +65,7 @@ const companions = [
 /**
  * Exports `source` to the new folder `target`, all or nothing, or into `source` itself where both are the same folder.
  * @throws InputError for anything wrong with the checkpoint, NaN and infinite weights included
- * @throws RuntimeFailure where the folder cannot be written
+ * @throws RuntimeFailure if the folder cannot be written
  */
 export async function exportModel(
   source: string,
@@ -180,7 +180,7 @@ async function presentCompanions(source: string): Promise<string[]> {
 
 /**
  * @param partial a folder of the file system that will hold the copies
- * @throws RuntimeFailure where it has no room for them and cannot copy by reference
+ * @throws RuntimeFailure if it has no room for them and cannot copy by reference
  */
 async function requireDiskSpace(source: string, partial: string, { files, bytes }: CheckpointTensors): Promise<void> {
   const { bavail, bsize } = await statfs(partial);

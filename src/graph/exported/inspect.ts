@@ -59,7 +59,7 @@ const dtypeNames = new Map<number, string>([
 export interface InspectSettings {
   /** Compare the hash of every file with the manifest: reads the whole model. */
   verify?: boolean;
-  /** Hears of bytes that are read for it. */
+  /** Called for bytes that are read for it. */
   onBytes?: (bytes: number) => void;
   signal?: AbortSignal;
 }
@@ -135,7 +135,7 @@ async function storedWeights(model: ModelFolder): Promise<StoredWeight[]> {
   return [...found.values()];
 }
 
-/** @throws InputError where a graph file is not what the tool writes */
+/** @throws InputError if a graph file is not what the tool writes */
 async function requireOwnGraph({ path }: ModelFolder, name: string, graph: ModelProto): Promise<void> {
   if (Buffer.compare(encodeModel(graph), await readGraph(path, name)) === 0) return;
   throw new InputError(

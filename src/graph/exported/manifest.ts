@@ -24,8 +24,8 @@ const manifestSchema = z.object({
 export type Manifest = z.infer<typeof manifestSchema>;
 
 /**
- * The manifest of a folder, or undefined where there is none (the folder is then a plain checkpoint).
- * @throws InputError where it is malformed or of another contract version
+ * The manifest of a folder, or undefined if there is none (the folder is then a plain checkpoint).
+ * @throws InputError if it is malformed or of another contract version
  */
 export async function readManifest(folder: string): Promise<Manifest | undefined> {
   const path = join(folder, manifestName);

@@ -75,8 +75,8 @@ function boundarySpec(config: DsaConfig, pattern: Pattern, layer: number): Tenso
 }
 
 /**
- * @param pattern whose indexers are in the graph; with switches for all of them where absent
- * @param range of a pattern's layers; all where absent
+ * @param pattern whose indexers are in the graph; with switches for all of them if absent
+ * @param range of a pattern's layers; all if absent
  * @param keys how many there will be (`chunkRows`)
  */
 export function buildFullModel(

@@ -54,9 +54,9 @@ export interface Kernels {
 
 /** What else a choice of kernels depends on. */
 export interface KernelSettings {
-  /** Is attention in float16 on CUDA cuDNN's? It is where absent. */
+  /** Is attention in float16 on CUDA cuDNN's? It is if absent. */
   cudnn?: boolean;
-  /** Are experts read as they are stored, and put together in every run? When the graph is loaded, where absent. */
+  /** Are experts read as they are stored, and put together in every run? When the graph is loaded, if absent. */
   storedExperts?: boolean;
 }
 

@@ -75,7 +75,7 @@ function ropeFirst(graph: ModelGraph, { qB, gatesValues }: QueryWeights): Value 
   });
 }
 
-/** q_b_proj head by head: q_nope, q_pe, and the gate of the head's values where there is one. */
+/** q_b_proj head by head: q_nope, q_pe, and the gate of the head's values if there is one. */
 function headBlocks(graph: ModelGraph, { qB, gatesValues }: QueryWeights): Value {
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope, vHeadDim } = graph.config;
   const [, width = 0] = qB.shape;

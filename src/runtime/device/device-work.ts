@@ -18,7 +18,7 @@ export interface Work {
 const openingSeconds = 1.5;
 /** Multiply-adds a second and core of a whole pass, indexers, attention and all (docs/gpu.md). */
 const coreSpeed = 8e9;
-/** The same of a whole GPU, a H200 in float32, where launches take most of the time (docs/gpu.md). */
+/** The same of a whole GPU, an H200 in float32, where launches take most of the time (docs/gpu.md). */
 const gpuSpeed = 1e12;
 /** Seconds of a decoded token and layer: what a GPU's launches and caches take, and a CPU's operators (docs/gpu.md). */
 const decodedLayer = { gpu: 0.9e-3, cpu: 0.3e-3 };

@@ -57,7 +57,7 @@ export class CachedLayers {
   /**
    * Runs the rows from position `start` on, in the place of those that were there; returns what the next range takes, or the
    * logits.
-   * @param inputs what the graph does not read is left aside
+   * @param inputs what the graph does not read is ignored
    */
   async run(start: number, inputs: HandedTensors): Promise<HandedTensors> {
     const { Tensor: tensor } = await loadRuntime();

@@ -39,7 +39,7 @@ export class Passage implements Departure {
   readonly walker: StagedWalker;
   /** The first layer that runs. */
   readonly from: number;
-  /** Hidden states that enter each layer, if they are kept: what the next passages go on from. */
+  /** Hidden states that enter each layer, if they are kept: what the next passages continue from. */
   readonly boundaries: (Float32Array | Region)[] = [];
   readonly selected = new Map<number, readonly KeptKeys[]>();
   readonly #stages: StageModel;
