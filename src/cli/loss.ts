@@ -90,7 +90,7 @@ async function measureWith(early: EarlyStart, path: string, flags: LossFlags, te
     const place =
       recording === undefined
         ? await openDevices({ ...flags, device }, terminal, {
-            work: { model, amount: () => ({ passed: set.tokens }) },
+            work: { model, amount: () => ({ passed: set.tokens, sideBySide: set.windows.length }) },
             onTrial: early.onTrial,
           })
         : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };

@@ -195,7 +195,7 @@ describe("chooseDevice", () => {
     vi.stubEnv("PATH", folder);
     vi.stubEnv("LD_LIBRARY_PATH", folder);
     writeFileSync(join(folder, "libcuda.so.1"), "");
-    const demo: Work = { parameters: 2.4e6, layers: 12, passed: 8192, decoded: 0, prompts: 1 };
+    const demo: Work = { parameters: 2.4e6, layers: 12, passed: 8192, decoded: 0, sideBySide: 8 };
     const chosen = (work: Partial<Work>) =>
       chooseDevice("auto", { runtime, threads: 16, work: async () => ({ ...demo, ...work }) });
     const { device, note } = await chosen({});
@@ -205,10 +205,17 @@ describe("chooseDevice", () => {
   });
 
   test("a token of a small model takes a GPU longer, however many there are; one of a large model does not", () => {
-    const work: Work = { parameters: 2.4e6, layers: 12, passed: 1e4, decoded: 1e4, prompts: 1 };
+    const work: Work = { parameters: 2.4e6, layers: 12, passed: 1e4, decoded: 1e4, sideBySide: 1 };
     expect(isLeftToCpu(work, 16)).toBe(true);
-    expect(isLeftToCpu({ ...work, prompts: 100 }, 16)).toBe(true);
+    expect(isLeftToCpu({ ...work, sideBySide: 100 }, 16)).toBe(true);
     expect(isLeftToCpu({ ...work, parameters: 1e9, layers: 4, passed: 100, decoded: 100 }, 16)).toBe(false);
+  });
+
+  test("one prompt does not keep 32 cores busy", () => {
+    // 51M parameters: 5.8 s on 32 cores, 3.5 s on the H200 beside them.
+    const work: Work = { parameters: 51e6, layers: 4, passed: 5300, decoded: 64, sideBySide: 1 };
+    expect(isLeftToCpu(work, 32)).toBe(false);
+    expect(isLeftToCpu({ ...work, passed: 600 }, 32)).toBe(true);
   });
 
   test("auto prefers the first GPU to the CPU, and never takes WebGPU", () => {

@@ -118,7 +118,7 @@ async function analyzeWith(early: EarlyStart, path: string, flags: AnalyzeFlags,
   const set = await openCalibrationSet(model, flags.calibration, flags, terminal);
   const patterns = 2 + sizes.length * comparedEach + sources.length * (flags.pairs === true ? sources.length / 2 : 1);
   // Each runs from its first difference to a pattern before it: half of the layers on average.
-  const amount = () => ({ passed: (patterns * set.tokens) / 2 });
+  const amount = () => ({ passed: (patterns * set.tokens) / 2, sideBySide: set.windows.length });
   // Layers are compared on the CPU: meanwhile a GPU is opened.
   await early.foreseeLosses(
     model,

@@ -144,12 +144,12 @@ export interface Choosing {
   onTrial?: CheckSettings["onTrial"];
 }
 
-type Amount = Pick<Work, "passed"> & Partial<Pick<Work, "decoded" | "prompts">>;
+type Amount = Pick<Work, "passed"> & Partial<Pick<Work, "decoded" | "sideBySide">>;
 
 async function workOf({ model, amount }: ModelWork): Promise<Work> {
   const { indexerLayers, numHiddenLayers: layers } = model.config;
-  const { passed, decoded = 0, prompts = 1 } = await amount();
-  return { parameters: elementsOf(await model.weights(), indexerLayers), layers, passed, decoded, prompts };
+  const { passed, decoded = 0, sideBySide = 1 } = await amount();
+  return { parameters: elementsOf(await model.weights(), indexerLayers), layers, passed, decoded, sideBySide };
 }
 
 /**

@@ -134,7 +134,7 @@ async function amountOf({ suite, assembly, arms }: EvalAmount) {
   // Of records nobody knows how many there are before they are read: a full count stands for many.
   const all = suite.total ?? (items < countedItems ? items : manyItems);
   const times = (arms.length * all) / Math.max(1, items);
-  return { passed: passed * times, decoded: decoded * times, prompts: all };
+  return { passed: passed * times, decoded: decoded * times, sideBySide: Math.max(1, all) };
 }
 
 const manyItems = 200;

@@ -87,7 +87,7 @@ async function openLocal(path: string, flags: SearchFlags, terminal: Terminal): 
       open: async (set, { sequences, method, foreseen }) => {
         const passed = (foreseen.layers / numHiddenLayers) * set.sequenceLength;
         const place = await openDevices({ ...flags, device }, terminal, {
-          work: { model, amount: () => ({ passed }) },
+          work: { model, amount: () => ({ passed, sideBySide: sequences.length }) },
           onTrial: early.onTrial,
         });
         const together = sequencesAtOnce(method, sequences.length);

@@ -10,14 +10,16 @@ export interface Work {
   passed: number;
   /** Tokens that are decoded, each after the one before it. */
   decoded: number;
-  /** Prompts that processes on a CPU decode side by side, where there are that many cores; a GPU decodes one. */
-  prompts: number;
+  /** Sequences or prompts that processes on a CPU compute side by side, as far as there are cores; a GPU decodes one prompt. */
+  sideBySide: number;
 }
 
 /** What it takes to open a GPU, longer than to load a model on the CPU: its context, libraries and a first run (docs/gpu.md). */
 const openingSeconds = 1.5;
 /** Multiply-adds a second and core of a whole pass, indexers, attention and all (docs/gpu.md). */
 const coreSpeed = 8e9;
+/** Cores that one sequence or prompt keeps busy (docs/gpu.md). */
+const coresOfOne = 8;
 /** The same of a whole GPU, an H200 in float32, where launches take most of the time (docs/gpu.md). */
 const gpuSpeed = 1e12;
 /** Seconds of a decoded token and layer: what a GPU's launches and caches take, and a CPU's operators (docs/gpu.md). */
@@ -27,10 +29,10 @@ const memorySpeed = 20e9;
 
 /** About what work takes on the CPU. */
 function cpuSeconds(work: Work, threads = defaultThreads()): number {
-  const { parameters, layers, passed, decoded, prompts } = work;
-  const passing = (parameters * passed) / (threads * coreSpeed);
-  const sideBySide = Math.max(1, Math.min(prompts, threads));
-  return passing + decoded * ((layers * decodedLayer.cpu) / sideBySide + (4 * parameters) / memorySpeed);
+  const { parameters, layers, passed, decoded, sideBySide } = work;
+  const passing = (parameters * passed) / (Math.min(threads, coresOfOne * sideBySide) * coreSpeed);
+  const processes = Math.min(sideBySide, threads);
+  return passing + decoded * ((layers * decodedLayer.cpu) / processes + (4 * parameters) / memorySpeed);
 }
 
 /** Is work done on the CPU before a GPU would have done it, opening included? */
