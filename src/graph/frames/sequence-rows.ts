@@ -55,7 +55,7 @@ function restRowBytes(config: DsaConfig): number {
  * Up to here, what follows attention takes all rows at once: matrix products of one chunk leave a large GPU half idle. Where there is
  * more, chunks are so large that it gains nothing (docs/gpu.md: 32,768 tokens).
  */
-const restBytes = 2 * 2 ** 30;
+const restBytes = 2.75 * 2 ** 30;
 
 /** Bytes of the tensors after attention where those take all rows at once, 0 where they go chunk by chunk. */
 export function postAttentionBytes(config: DsaConfig, { batch, length }: SequenceShape): number {
