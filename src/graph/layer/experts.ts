@@ -17,15 +17,16 @@ const normalisationEps = 1e-20;
 /**
  * How experts run: `branch`, each in an `If`, on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
  * matrices that are put together when the graph is loaded; `stored`, the same kernel over matrices that every run puts together
- * from the weights as they are stored; `chosen`, for one row alone, which puts together no more than that row's experts;
- * `dense`, all experts on all rows, for a GPU provider without that kernel.
+ * from the weights as they are stored; `products`, batched products over the same matrices; `chosen`, for one row alone, which
+ * puts together no more than that row's experts; `dense`, all experts on all rows, for a GPU provider without that kernel.
  */
-export type ExpertForm = "branch" | "fused" | "stored" | "chosen" | "dense";
+export type ExpertForm = "branch" | "fused" | "stored" | "products" | "chosen" | "dense";
 
 const expertForms = {
   branch: mixture,
   fused: fusedMixture,
   stored: storedMixture,
+  products: productsMixture,
   chosen: chosenMixture,
   dense: denseMixture,
 };
@@ -133,7 +134,7 @@ function denseMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Valu
   return outputs.reduce((sum, output) => graph.node("Add", [sum, output]));
 }
 
-/** The kernel's two matrices of every expert: `[E, 2 I, H]`, rows of gate and up in turn, and `[E, H, I]`. */
+/** Two matrices of every expert: `[E, 2 I, H]`, gate and up (the kernel wants their rows in turn), and `[E, H, I]`. */
 type ExpertMatrices = [fc1: Value, fc2: Value];
 
 function fusedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
@@ -170,20 +171,81 @@ export function readsAsStored({ experts }: RoutedWeights): boolean {
  */
 function storedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
   if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
-  const { moeIntermediateSize: inner, hiddenSize } = graph.config;
   const routed = route(graph, weights, h);
-  const groups = storedRows(graph, weights, routed.chosen).map(({ experts: { length }, pairs, downs, rowsFrom }) => {
-    const fc1 = rowsFrom(graph.int32(pairs.flat(), [length, 1, 2]), [inner, 1]);
+  return moe(graph, routed, h, storedMatrices(graph, weights, routed.chosen, "in turn"));
+}
+
+/**
+ * The same without that kernel, which tries its tactics first, in each of its nodes: rows are sorted by their experts and padded
+ * to as many for each as the busiest one has, so that two batched products compute all experts at once.
+ */
+function productsMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
+  if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
+  const { nRoutedExperts: count, hiddenSize, numExpertsPerTok: k } = graph.config;
+  const { chosen, shares } = route(graph, weights, h);
+  const [fc1, fc2] = storedMatrices(graph, weights, chosen, "apart");
+  // Every choice of a row is one of N = rows x k; sorted by expert, then by place.
+  const experts = graph.reshape(chosen, [-1]);
+  const all = graph.node("Mul", [graph.dimension(h, 0), graph.int([k])]);
+  const places = graph.node("Range", [graph.int(0), graph.node("Squeeze", [all, graph.int([0])]), graph.int(1)]);
+  const keys = graph.node("Add", [graph.node("Mul", [experts, all]), places]);
+  const [sorted, order] = graph.nodes("TopK", [keys, all], { axis: 0, largest: 0, sorted: 1 }, 2) as [Value, Value];
+  const expertOf = graph.node("Div", [sorted, all]);
+  const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
+  const members = overExperts(graph, h, chosen, ones, 0);
+  const counts = graph.cast(graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 }), OnnxType.int64);
+  const busiest = graph.node("ReduceMax", [counts, graph.int([0])], { keepdims: 1 });
+  const step = graph.int([16]);
+  const room = graph.node("Mul", [graph.node("Div", [graph.node("Add", [busiest, graph.int([15])]), step]), step]);
+  const first = graph.node("CumSum", [counts, graph.int(0)], { exclusive: 1 });
+  const rank = graph.node("Sub", [places, graph.node("Gather", [first, expertOf], { axis: 0 })]);
+  const slots = graph.node("Add", [graph.node("Mul", [expertOf, room]), rank]);
+  const zeros = (size: Value) => graph.node("Expand", [graph.int([0]), size]);
+  const scattered = (size: Value, to: Value, values: Value) =>
+    graph.node("ScatterElements", [zeros(size), to, values], { axis: 0 });
+  // Slots that stay empty hold the first row, and nobody reads them.
+  const rowOf = scattered(
+    graph.node("Mul", [room, graph.int([count])]),
+    slots,
+    graph.node("Div", [order, graph.int([k])]),
+  );
+  const x = graph.reshape(graph.node("Gather", [h, rowOf], { axis: 0 }), [count, -1, hiddenSize]);
+  const both = graph.contrib("FusedMatMul", [x, fc1], { transB: 1 });
+  const [gate, up] = graph.nodes("Split", [both], { axis: 2, num_outputs: 2 }, 2) as [Value, Value];
+  const silu = graph.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
+  const down = graph.contrib("FusedMatMul", [graph.node("Mul", [silu, up]), fc2], { transB: 1 });
+  const slotOf = graph.reshape(scattered(all, order, slots), [-1, k]);
+  const perRow = graph.node("Gather", [graph.reshape(down, [-1, hiddenSize]), slotOf], { axis: 0 });
+  const share = graph.node("Unsqueeze", [graph.fromFloat(shares), graph.int([1])]);
+  return graph.node("Squeeze", [graph.node("MatMul", [share, perRow]), graph.int([1])]);
+}
+
+/** @param order of the rows of gate and up: in turn, or those of up after all of gate */
+function storedMatrices(
+  graph: ModelGraph,
+  weights: RoutedWeights,
+  chosen: Value,
+  order: "in turn" | "apart",
+): ExpertMatrices {
+  const { moeIntermediateSize: inner, hiddenSize } = graph.config;
+  const [starts, places] =
+    order === "in turn"
+      ? [
+          [1, 2],
+          [inner, 1],
+        ]
+      : [[2, 1], [inner]];
+  const groups = storedRows(graph, weights, chosen).map(({ experts: { length }, pairs, downs, rowsFrom }) => {
+    const fc1 = rowsFrom(graph.int32(pairs.flat(), [length, ...starts]), places);
     const fc2 = rowsFrom(graph.int32(downs, [length, 1]), [inner]);
     return [graph.reshape(fc1, [length, 2 * inner, hiddenSize]), graph.reshape(fc2, [length, hiddenSize, inner])];
   });
-  const [fc1, fc2] = [0, 1].map((matrix) =>
+  const joinedBy = (matrix: number) =>
     joined(
       graph,
       groups.map((group) => group[matrix] as Value),
-    ),
-  );
-  return moe(graph, routed, h, [fc1 as Value, fc2 as Value]);
+    );
+  return [joinedBy(0), joinedBy(1)];
 }
 
 function joined(graph: ModelGraph, parts: Value[]): Value {

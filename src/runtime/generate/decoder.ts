@@ -11,7 +11,7 @@ import {
   precisionOf,
 } from "../../graph/frames/generation-graph.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
-import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
+import { kernelsOf, type Provider, type StoredExperts } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
@@ -91,12 +91,12 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const switched = [...layers.keys()].filter((layer) => layers[layer] !== 0 && layers[layer] !== patterns.length);
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, convertedAhead.decoding, options.hostBytes);
-  const { inRuns } = conversion;
-  const kernels = kernelsOf(provider ?? providerOf(device), precision, { storedExperts: inRuns });
-  const rows = capacityFor(config, kernels, capacity);
+  const storedExperts: StoredExperts | undefined = conversion.inRuns ? "products" : undefined;
+  const kernels = kernelsOf(provider ?? providerOf(device), precision, { storedExperts });
+  const rows = capacityFor(config, capacity);
   const fixed = {
     ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
-    storedExperts: inRuns,
+    storedExperts,
     ...(switched.length === 0 ? {} : { switched }),
   };
   const need = generationNeed(config, conversion, held, kernels, rows, dtype === "float16" ? 2 : 4);
@@ -119,7 +119,7 @@ export async function decoderNeed(
 
 /** Does every run of a decoder convert the weights that it reads? */
 export async function convertsInRuns(model: ModelFolder, pattern: Pattern, options: DecoderSettings): Promise<boolean> {
-  return (await planDecoder(model, pattern, options)).fixed?.storedExperts === true;
+  return (await planDecoder(model, pattern, options)).fixed?.storedExperts !== undefined;
 }
 
 /**
@@ -149,7 +149,7 @@ export async function openDecoder(
     solo: options.solo ?? true,
     // Index scores multiply float16 values then: TF32 holds them exactly.
     tf32: dtype === "float16",
-    convertsInRuns: fixed?.storedExperts === true,
+    convertsInRuns: fixed?.storedExperts !== undefined,
     ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });

@@ -31,9 +31,8 @@ const mostGatheringRows = 256;
 const runBytes = 2.5 * 2 ** 30;
 
 /** The rows that caches need for `tokens` tokens and the padding after them. */
-export function capacityFor(config: DsaConfig, kernels: Kernels, tokens: number): number {
-  const padding = kernels.experts === "stored" ? rowsPerRun(config, kernels, 0) : rowStep;
-  return Math.max(Math.ceil((tokens + padding) / cacheBlock) * cacheBlock, leastCapacity(config));
+export function capacityFor(config: DsaConfig, tokens: number): number {
+  return Math.max(Math.ceil((tokens + rowStep) / cacheBlock) * cacheBlock, leastCapacity(config));
 }
 
 /** The run of the token at `position`. */
@@ -44,9 +43,8 @@ export function decodeRun(config: DsaConfig, position: number): GenerationRun {
 }
 
 /**
- * Runs of the rows `start` to `end`, of at most `most` rows each, and all of one size where experts are many: in each of its
- * nodes ONNX Runtime's MoE tries every tactic when it meets a power of two of rows for the first time, half a second a layer. One of them ends at `index_topk`: rows before it select every key that they see, so
- * their runs are not scored.
+ * Runs of the rows `start` to `end`, of at most `most` rows each. One of them ends at `index_topk`: rows before it select
+ * every key that they see, so their runs are not scored.
  */
 export function promptRuns(
   config: DsaConfig,
@@ -61,8 +59,7 @@ export function promptRuns(
     const border = every ? Math.min(config.indexTopk, end) : end;
     const next = Math.min(row + Math.min(rowsPerRun(config, kernels, row), most), border);
     // A border inside the prompt is not padded: the next run brings the rows after it.
-    const step = kernels.experts === "stored" ? rowsPerRun(config, kernels, row) : rowStep;
-    const padding = next === end ? (step - ((next - row) % step)) % step : 0;
+    const padding = next === end ? (rowStep - ((next - row) % rowStep)) % rowStep : 0;
     const keys = every ? next + padding : Math.max(next + padding, config.indexTopk);
     const way = every ? "every" : keys > readableLimit(config, kernels) ? "gather" : "read";
     runs.push({ start: row, end: next, padding, way, blocks: Math.ceil(keys / cacheBlock) });

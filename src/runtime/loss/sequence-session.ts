@@ -67,7 +67,7 @@ export async function openSequenceSession(
   const total = memory?.total ?? Number.POSITIVE_INFINITY;
   const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
   const conversion = weightConversion(config, weights, dtype, convertedAhead.losses, settings.hostBytes);
-  const chosen = { cudnn, storedExperts: conversion.inRuns };
+  const chosen = { cudnn, storedExperts: conversion.inRuns ? ("stored" as const) : undefined };
   const kernels = kernelsOf(provider, precision, chosen);
   const sized = (mostSequences?: number) => {
     const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
