@@ -133,7 +133,7 @@ export interface ChunkWays {
    * before the top-k, are worth half of that. More blocks gain nothing and open later.
    */
   selectBlocks: number;
-  /** Of keys. Twice as many: 0.94 of a chunk of 256 rows at 8,192 keys, 0.97 at 4,096. */
+  /** Of keys. Half as many take 1.06 times as long for 256 rows at 8,192 keys beside other jobs, 1.03 at 4,096. */
   selectPieces: number;
   /** Groups of scores that `raiseOthers` makes: more make a larger top-k, fewer a lower bound. */
   scoreGroups: number;

@@ -17,8 +17,8 @@ const maxRows = 256;
 /** Fewer than this starve the matrix products. */
 const minRows = 16;
 /**
- * Floats of index scores `[rows, heads, keys]` that a chunk may make, piece by piece (`chunkWays`). Half as many take 1.2 times as
- * long at 8,192 keys (demo): every chunk joins and cuts the caches anew.
+ * Floats of index scores `[rows, heads, keys]` that a chunk may make, piece by piece (`chunkWays`). Every chunk joins and
+ * cuts the caches anew: half as many take 1.02 to 1.04 times as long for 8,192 tokens (demo), more beside other jobs.
  */
 const scoreBudget = 8 << 20;
 /** Floats of logits that one run may make: 64 MiB. */
