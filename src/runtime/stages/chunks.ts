@@ -18,7 +18,7 @@ const maxRows = 256;
 const minRows = 16;
 /**
  * Floats of index scores `[rows, heads, keys]` that a chunk may make, piece by piece (`chunkWays`). Every chunk joins and
- * cuts the caches anew: half as many take 1.02 to 1.04 times as long for 8,192 tokens (demo), more beside other jobs.
+ * cuts the caches anew: half as many take 1.02 to 1.04 times as long for 8,192 tokens (demo).
  */
 const scoreBudget = 8 << 20;
 /** Floats of logits that one run may make: 64 MiB. */
