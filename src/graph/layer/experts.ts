@@ -86,8 +86,7 @@ export function route(graph: ModelGraph, weights: RoutedWeights, h: Value) {
 function mixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
   const { nRoutedExperts: experts, hiddenSize } = graph.config;
   const { chosen, shares } = route(graph, weights, h);
-  const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
-  const members = overExperts(graph, h, chosen, ones, 0);
+  const members = membersOf(graph, h, chosen);
   const byExpert = graph.node("Transpose", [members], { perm: [1, 0] });
   const counts = graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 });
   const busy = graph.nodes(
@@ -122,6 +121,12 @@ function overExperts(graph: ModelGraph, h: Value, chosen: Value, values: Value, 
   const shape = graph.node("Concat", [graph.dimension(h, 0), graph.int([graph.config.nRoutedExperts])], { axis: 0 });
   const all = graph.node("Expand", [graph.float(elsewhere), shape]);
   return graph.node("ScatterElements", [all, chosen, values], { axis: 1 });
+}
+
+/** 1 for every row at the experts that it chose, 0 at the others: float `[S, E]`. */
+function membersOf(graph: ModelGraph, h: Value, chosen: Value): Value {
+  const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
+  return overExperts(graph, h, chosen, ones, 0);
 }
 
 /** All experts on all rows, weighted: `E / k` times the arithmetic, and nothing that depends on the data. */
@@ -191,8 +196,7 @@ function productsMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): V
   const keys = graph.node("Add", [graph.node("Mul", [experts, all]), places]);
   const [sorted, order] = graph.nodes("TopK", [keys, all], { axis: 0, largest: 0, sorted: 1 }, 2) as [Value, Value];
   const expertOf = graph.node("Div", [sorted, all]);
-  const ones = graph.node("Expand", [graph.float(1), graph.node("Shape", [chosen])]);
-  const members = overExperts(graph, h, chosen, ones, 0);
+  const members = membersOf(graph, h, chosen);
   const counts = graph.cast(graph.node("ReduceSum", [members, graph.int([0])], { keepdims: 0 }), OnnxType.int64);
   const busiest = graph.node("ReduceMax", [counts, graph.int([0])], { keepdims: 1 });
   const step = graph.int([16]);

@@ -71,9 +71,9 @@ interface DecoderPlan {
 }
 
 async function planDecoder(model: ModelFolder, pattern: Pattern, options: DecoderSettings): Promise<DecoderPlan> {
-  const { device, dtype = "float32", capacity = defaultCapacity, provider } = options;
+  const { device, dtype = "float32", capacity = defaultCapacity, provider = providerOf(device) } = options;
   const { config } = model;
-  const form = provider === undefined ? cacheForm(device, dtype) : "fed";
+  const form = options.provider === undefined ? cacheForm(device, dtype) : "fed";
   const weights = await model.weights();
   if (form === "growing") {
     return {
@@ -92,10 +92,10 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, convertedAhead.decoding, options.hostBytes);
   const storedExperts: StoredExperts | undefined = conversion.inRuns ? "products" : undefined;
-  const kernels = kernelsOf(provider ?? providerOf(device), precision, { storedExperts });
+  const kernels = kernelsOf(provider, precision, { storedExperts });
   const rows = capacityFor(config, capacity);
   const fixed = {
-    ...{ precision, provider: provider ?? providerOf(device), caches: form, capacity: rows },
+    ...{ precision, provider, caches: form, capacity: rows },
     storedExperts,
     ...(switched.length === 0 ? {} : { switched }),
   };

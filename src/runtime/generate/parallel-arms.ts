@@ -14,6 +14,7 @@ import type { EarlyProcesses } from "../process/early-processes.ts";
 import { orInterrupted } from "../process/interrupted-child.ts";
 import { openAll, ReplaceableProcess } from "../process/replaceable-process.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
+import { standInIds } from "../session/stand-in-ids.ts";
 import { type ArmAnswer, type ArmRunner, Arms, type PromptRequest } from "./arms.ts";
 import type { PrefillSettings } from "./pattern-decoders.ts";
 
@@ -68,7 +69,7 @@ export function foreseeArms(
   { early, dtype = "float32", ...settings }: ParallelArmSettings & { early: EarlyProcesses },
 ): void {
   const { devices, threads } = placesOf(model, patterns, settings as ParallelArmSettings);
-  const ids = Array.from({ length: tokens - foreseenTokens }, (_, at) => (at * 7919 + 13) % model.config.vocabSize);
+  const ids = standInIds(model.config.vocabSize, tokens - foreseenTokens);
   const prompt: PromptRequest = { prompt: ids, maxNewTokens: foreseenTokens - 1, stop: [] };
   for (const [index, device] of devices.entries()) {
     const answer: ArmRequest = { kind: "answer", prompt, patterns: patterns.slice(0, 1) };

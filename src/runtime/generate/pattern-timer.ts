@@ -11,6 +11,7 @@ import { RandomNumbers } from "../../base/random-numbers.ts";
 import { sum } from "../../base/sum.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
+import { standInIds } from "../session/stand-in-ids.ts";
 import type { Chunk } from "../stages/chunks.ts";
 import type { CachedDecoder } from "./cached-decoder.ts";
 import { convertsInRuns } from "./decoder.ts";
@@ -154,7 +155,9 @@ export class PatternTimer {
    */
   async #step(rows: number, calls: number, turn: number, weight: number, pieces: Pieces): Promise<void> {
     const { position } = this.#anyOf;
-    const tokens = Array.from({ length: calls }, (_, call) => someIds(position + call * rows, rows, this.#vocabulary));
+    const tokens = Array.from({ length: calls }, (_, call) =>
+      standInIds(this.#vocabulary, rows, position + call * rows),
+    );
     const inTurn = [...this.#graphs.timed];
     for (let index = 0; index < inTurn.length; index++) {
       const [name, { decoder, pattern }] = inTurn[(index + turn) % inTurn.length] as [GraphName, TimedPattern];
@@ -229,11 +232,6 @@ function sampleOf(chunks: readonly Chunk[], wanted: number): { chunk: Chunk; wei
       const rows = (stretch.at(-1)?.end ?? 0) - (stretch[0]?.start ?? 0);
       return { chunk, weight: rows / (chunk.end - chunk.start) };
     });
-}
-
-/** Token ids that do not repeat for a while; what they say does not matter to the clock. */
-function someIds(first: number, count: number, vocabulary: number): number[] {
-  return Array.from({ length: count }, (_, i) => ((first + i) * 7919 + 13) % vocabulary);
 }
 
 /** A run blocks the event loop; between chunks a signal can arrive. */

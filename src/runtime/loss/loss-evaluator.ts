@@ -21,6 +21,7 @@ import type {
 import type { EarlyProcesses } from "../process/early-processes.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
 import type { Recording } from "../session/recording.ts";
+import { standInIds } from "../session/stand-in-ids.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { meanLoss } from "./mean-loss.ts";
 import { openLosses } from "./open-losses.ts";
@@ -116,7 +117,7 @@ export async function foreseeLosses(
   { early, ...settings }: LossSettings & { early: EarlyProcesses },
 ): Promise<void> {
   const { vocabSize, indexerLayers: pattern } = model.config;
-  const windows = lengths.map((length) => Int32Array.from({ length }, (_, at) => (at * 7919 + 13) % vocabSize));
+  const windows = lengths.map((length) => Int32Array.from(standInIds(vocabSize, length)));
   const { shared } = await placesOf(model, windows, settings);
   if (shared === undefined) return;
   for (const [index, { opening }] of sharesOf(model, windows, shared).entries()) {
