@@ -138,9 +138,11 @@ async function bench(path: string | undefined, flags: BenchFlags, terminal: Term
   for (const file of [flags.output, flags.latency]) await requireWritable(file);
   const opening = beginToOpen(flags, terminal);
   if (flags.config === undefined) {
-    const lookFirst = (model: ModelFolder) => choosePatterns(model, flags);
-    const model = await openModelToRun(path ?? demoModel, { ...flags, lookFirst }, terminal);
-    await timePatterns(model, model.found, opening, null, flags, terminal);
+    const model = await openModelToRun(path ?? demoModel, flags, terminal);
+    const patterns = await choosePatterns(model, flags);
+    await opening;
+    await model.checkWeights();
+    await timePatterns(model, patterns, opening, null, flags, terminal);
     return;
   }
   const reduced = await readConfig(flags.config, flags);

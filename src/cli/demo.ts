@@ -70,6 +70,7 @@ async function demo(flags: DemoFlags, terminal: Terminal): Promise<void> {
     { name: flags.pattern === undefined ? "searched" : "yours", pattern: await choose(searched) },
     { name: "uniform", pattern: await choose("uniform:4") },
   ];
+  await model.checkWeights();
   const questions = await askQuestions(model, arms, terminal);
   const measured = await measureLosses(model, arms, terminal);
   const result = { arms: measured, questions, length: LENGTH };

@@ -1,6 +1,5 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
-import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
@@ -68,19 +67,11 @@ export function addLossCommand(program: Command): void {
 
 async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
   // A recording computes in this process.
-  const early = EarlyStart.forLosses(flags.profile === undefined ? flags : { ...flags, device: "cpu" });
-  try {
-    await measureWith(early, path, flags, terminal);
-  } finally {
-    early.end();
-  }
-}
-
-async function measureWith(early: EarlyStart, path: string, flags: LossFlags, terminal: Terminal): Promise<void> {
-  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
+  const placed = flags.profile === undefined ? flags : { ...flags, device: "cpu" as const };
+  const early = new EarlyStart("losses", placed, terminal);
+  const { model, device } = await openModelForLosses(path, flags, terminal);
+  const pattern = await choosePattern(model, flags);
   await early.foreseeLosses(model, await foreseenLengths(model, flags));
-  const pattern = model.found;
   const set = await openCalibrationMix(model, flags, terminal);
   if (flags.profile !== undefined && flags.workers !== undefined && flags.workers > 1) {
     terminal.warn("--profile computes in one process: --workers is ignored");
@@ -94,6 +85,7 @@ async function measureWith(early: EarlyStart, path: string, flags: LossFlags, te
             onTrial: early.onTrial,
           })
         : { ...(await openDevice({ ...flags, device }, terminal)), workers: 1, recording };
+    await model.checkWeights();
     const opened = performance.now();
     const evaluator = await whileWaiting(terminal, "loading the model", () =>
       openLossEvaluator(model, set.windows, {

@@ -3,10 +3,9 @@ import process from "node:process";
 import type { Command } from "commander";
 import { escapeForTerminal } from "../base/quoted.ts";
 import { Tokenizer } from "../checkpoint/tokenizer/tokenizer.ts";
-import type { ModelFolder } from "../graph/model-folder.ts";
 import { formatRunStatistics, runRecord } from "../report/run-report.ts";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../runtime/generate/decoder.ts";
-import { type GenerationResult, generate } from "../runtime/generate/generation.ts";
+import { type GenerationResult, generate, requirePrompt } from "../runtime/generate/generation.ts";
 import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { providerOf } from "../runtime/session/execution-provider.ts";
@@ -88,16 +87,16 @@ async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promi
   });
   const prompt = await readPrompt(flags);
   const named = beginToOpen(flags, terminal);
-  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const model = await openModelToRun(path, { ...flags, lookFirst }, terminal);
-  const pattern = model.found;
+  const model = await openModelToRun(path, flags, terminal);
+  const pattern = await choosePattern(model, flags);
   // A prompt of ids does without a tokenizer; text and stop strings do not.
   const tokenizer =
     "text" in prompt || flags.stop.length > 0
       ? await Tokenizer.load(model.path)
       : await openTokenizer(model, terminal, "ids are printed instead of text");
   const ids = "ids" in prompt ? prompt.ids : encode(prompt.text, flags, tokenizer);
-  const window = model.config.maxPositionEmbeddings;
+  const { maxPositionEmbeddings: window, vocabSize } = model.config;
+  requirePrompt(ids, vocabSize, { maxNewTokens: flags.maxNewTokens, window });
   const capacity = Math.min(window, ids.length + flags.maxNewTokens);
   const amount = () => ({ passed: ids.length, decoded: capacity - ids.length });
   const settings = {
@@ -105,6 +104,7 @@ async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promi
     dtype: flags.dtype,
     capacity,
   };
+  await model.checkWeights();
   await withProfile(flags, terminal, async (recording) => {
     const opened = performance.now();
     const all = { ...settings, ...(recording === undefined ? {} : { recording }) };

@@ -102,6 +102,7 @@ async function serve(path = demoModel, flags: ServeFlags, terminal: Terminal): P
   });
   const tokenizer = await openTokenizer(model, terminal, "requests must send token ids");
   const { device, threads = defaultThreads() } = await openDevice(flags, terminal);
+  await model.checkWeights();
   const prefixBytes = flags.prefixCache === undefined ? availableMemory() * prefixShare : flags.prefixCache * 2 ** 20;
   const runner = await ModelRunner.open(model, tokenizer, { device, threads, prefixBytes });
   try {

@@ -94,21 +94,12 @@ export function addAnalyzeCommand(program: Command): void {
 
 async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
   await requireSensibleJournal(flags);
-  const early = EarlyStart.forLosses(flags);
-  try {
-    await analyzeWith(early, path, flags, terminal);
-  } finally {
-    early.end();
-  }
-}
-
-async function analyzeWith(early: EarlyStart, path: string, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
   const started = performance.now();
-  const lookFirst = (model: ModelFolder) => choosePattern(model, flags);
-  const { model, device } = await openModelForLosses(path, { ...flags, lookFirst }, terminal);
+  const early = new EarlyStart("losses", flags, terminal);
+  const { model, device } = await openModelForLosses(path, flags, terminal);
   const { numHiddenLayers: layers, indexerLayers } = model.config;
   const sources = fullLayers(indexerLayers);
-  const pattern = model.found;
+  const pattern = await choosePattern(model, flags);
   const sizes = [...new Set(flags.retain.split(",").map((text) => parseRetain(text.trim(), layers)))];
   requireIndexers(sizes, indexerLayers);
   const identity = await identityRecord(model);
@@ -130,6 +121,7 @@ async function analyzeWith(early: EarlyStart, path: string, flags: AnalyzeFlags,
   });
   const fingerprint = journalFingerprint(identity, set, { dtype: flags.dtype }, { command: "analyze" });
   const journal = await openEvaluationJournal(flags, fingerprint);
+  await model.checkWeights();
   const settings = { ...place, dtype: flags.dtype, memory: flags.memory, early: early.at(place) };
   try {
     const statistics = await compareLayers(model, pattern, set.windows, { ...place, memory: flags.memory }, terminal);

@@ -12,6 +12,7 @@ import { lossProgram } from "../../runtime/loss/parallel-loss.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { EarlyProcesses } from "../../runtime/process/early-processes.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
+import type { Terminal } from "../console/terminal.ts";
 import { generatedOf, type MixFlags } from "./calibration-mix.ts";
 import { type DeviceFlags, type DtypeFlags, demoCalibration, type WorkerFlags } from "./options.ts";
 
@@ -33,21 +34,13 @@ export class EarlyStart {
   #started: { place: LossPlace; processes: EarlyProcesses } | undefined;
   #opening: Opening | undefined;
 
-  private constructor(program: string, flags: PlaceFlags) {
-    this.#program = program;
+  /** Of a command that measures losses, or that has prompts answered; what nobody took ends with it. */
+  constructor(work: "losses" | "answers", flags: PlaceFlags, terminal: Terminal) {
+    this.#program = work === "losses" ? lossProgram : armsProgram;
     this.#flags = flags;
+    terminal.atEnd(() => this.#end());
     const place = namedGpus(flags);
     if (place !== undefined) this.#start(place);
-  }
-
-  /** Of a command that measures losses; its caller ends it. */
-  static forLosses(flags: PlaceFlags): EarlyStart {
-    return new EarlyStart(lossProgram, flags);
-  }
-
-  /** Of a command that has prompts answered; its caller ends it. */
-  static forAnswers(flags: PlaceFlags): EarlyStart {
-    return new EarlyStart(armsProgram, flags);
   }
 
   /** For `openDevices`: `auto` is about to try this device. */
@@ -87,12 +80,11 @@ export class EarlyStart {
 
   /** The processes, if that is where it is computed after all; ends them otherwise. */
   at(place: LossPlace): EarlyProcesses | undefined {
-    if (devicesOf(place).includes("cpu")) this.end();
+    if (devicesOf(place).includes("cpu")) this.#end();
     return this.#started?.processes;
   }
 
-  /** Ends those that nobody took. */
-  end(): void {
+  #end(): void {
     this.#started?.processes.end();
     this.#started = undefined;
   }

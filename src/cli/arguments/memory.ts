@@ -7,7 +7,7 @@ import { hasRoomOnGpu, requireRoom } from "../../runtime/device/model-memory.ts"
 import { leastBytes, partsRoom, sizesOf, wholeBytes } from "../../runtime/loss/weight-room.ts";
 import type { Device } from "../../runtime/measurement.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { type FirstLook, type OpenedModel, openModelToRun, type VerifyFlags } from "./opening.ts";
+import { type ModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import {
   addDeviceOptions,
   addDtypeOption,
@@ -32,7 +32,7 @@ export function addLossPlaceOptions(command: Command): Command {
   );
 }
 
-interface PlacedFlags<T> extends LossPlaceFlags, FirstLook<T> {
+interface PlacedFlags extends LossPlaceFlags {
   sequenceLength?: number;
 }
 
@@ -41,11 +41,11 @@ interface PlacedFlags<T> extends LossPlaceFlags, FirstLook<T> {
  * @returns the model, and the device to compute on: the CPU where layers are loaded in turn
  * @throws as `openModelToRun` does
  */
-export async function openModelForLosses<T>(
+export async function openModelForLosses(
   text: string,
-  flags: PlacedFlags<T>,
+  flags: PlacedFlags,
   terminal: Terminal,
-): Promise<{ model: OpenedModel<T>; device: Device }> {
+): Promise<{ model: ModelToRun; device: Device }> {
   let { device } = flags;
   const lookForRoom = async (model: ModelFolder): Promise<void> => {
     device = await placeLosses(model, flags, terminal);
@@ -59,7 +59,7 @@ const someTokens = 1024;
 
 async function placeLosses(
   model: ModelFolder,
-  { device, devices, dtype, memory = availableMemory(), sequenceLength = someTokens }: PlacedFlags<unknown>,
+  { device, devices, dtype, memory = availableMemory(), sequenceLength = someTokens }: PlacedFlags,
   terminal: Terminal,
 ): Promise<Device> {
   const onCpu = devices === undefined && (device === "cpu" || device === "auto") && dtype === "float32";

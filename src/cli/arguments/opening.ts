@@ -16,17 +16,16 @@ export interface VerifyFlags {
   verify: boolean;
 }
 
-export interface FirstLook<T> {
-  /** Refuses what else was given and does not fit the model, before its weights are read, which can take a minute. */
-  lookFirst?: (model: ModelFolder) => Promise<T>;
+export interface ModelToRun extends ModelFolder {
+  /**
+   * Reads all weights, once a model: minutes of a large one. After all that can be refused without them, before any of them
+   * is computed with.
+   * @throws InputError where one is not finite, or the weights are not those that were exported
+   */
+  checkWeights(): Promise<void>;
 }
 
-export interface OpenedModel<T> extends ModelFolder {
-  /** What the first look has found. */
-  found: T;
-}
-
-interface OpeningFlags<T> extends VerifyFlags, FirstLook<T> {
+interface OpeningFlags extends VerifyFlags {
   device: Device;
   devices?: DeviceList;
   dtype?: Dtype;
@@ -42,40 +41,38 @@ export function addModelToRun(command: Command): Command {
 }
 
 /**
- * Opens a folder, or `owner/name` of the Hugging Face cache.
- * @throws InputError where it is no model, one that ONNX Runtime refuses to load, or not the one that was exported
+ * Opens a folder, or `owner/name` of the Hugging Face cache; its weights are still to be checked.
+ * @throws InputError where it is no model, or one that ONNX Runtime refuses to load
  * @throws RuntimeFailure where there is no memory for it
  */
-export async function openModelToRun<T>(
+export async function openModelToRun(
   text: string,
-  { verify, device, devices, dtype = "float32", lookForRoom, lookFirst }: OpeningFlags<T>,
+  { verify, device, devices, dtype = "float32", lookForRoom }: OpeningFlags,
   terminal: Terminal,
-): Promise<OpenedModel<T>> {
+): Promise<ModelToRun> {
   const model = await openModel(await findModel(text));
   requireSingleNames(model);
   for (const note of model.notes) terminal.warn(note);
   if (lookForRoom === undefined) {
     await requireRoom(model, Array.isArray(devices) ? (devices[0] ?? device) : device, dtype);
   } else await lookForRoom(model);
-  const found = (await lookFirst?.(model)) as T;
-  const progress = new ByteCount(terminal, "checking weights");
-  const hashing = { signal: terminal.signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
-  // An export has looked at them already.
-  if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), hashing);
-  else if (verify) await verifyWeights(model, hashing);
   tellOwnPattern(model, terminal);
-  // Results name the model by its hashes: a large checkpoint is read once, and that shows.
-  const naming = new ByteCount(terminal, "hashing weights");
+  const reading = (what: string) => {
+    const progress = new ByteCount(terminal, what);
+    return { signal: terminal.signal, onBytes: (bytes: number) => progress.add(bytes, model.weightBytes) };
+  };
   let identity: ReturnType<ModelFolder["identity"]> | undefined;
   return {
     ...model,
-    found,
+    // Results name the model by its hashes: a large checkpoint is read once, and that shows.
     identity() {
-      identity ??= model.identity({
-        signal: terminal.signal,
-        onBytes: (bytes) => naming.add(bytes, model.weightBytes),
-      });
+      identity ??= model.identity(reading("hashing weights"));
       return identity;
+    },
+    async checkWeights() {
+      // An export has looked at them already.
+      if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), reading("checking weights"));
+      else if (verify) await verifyWeights(model, reading("checking weights"));
     },
   };
 }

@@ -24,12 +24,22 @@ export class Terminal {
   /** Aborted by the first Ctrl-C or SIGTERM. */
   readonly signal: AbortSignal;
   readonly #verbosity: Verbosity;
+  readonly #atEnd: (() => void)[] = [];
   /** What waits for the end of a view; undefined where none is shown. */
   #held: string[] | undefined;
 
   constructor(verbosity: Verbosity, signal: AbortSignal = new AbortController().signal) {
     this.#verbosity = verbosity;
     this.signal = signal;
+  }
+
+  /** `task` is done once the command has ended, however it ends. */
+  atEnd(task: () => void): void {
+    this.#atEnd.push(task);
+  }
+
+  end(): void {
+    for (const task of this.#atEnd.splice(0)) task();
   }
 
   get quiet(): boolean {

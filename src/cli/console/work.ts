@@ -26,7 +26,10 @@ export function addWork<Given extends unknown[]>(
   if (shown !== undefined) shortenHelp(command, shown);
   command.addHelpText("after", helpText(help)).action((...parsed: [...Given, Command]) => {
     const given = parsed.slice(0, -1) as Given;
-    const start = (signal?: AbortSignal) => work(...given, new Terminal(given.at(-1) as Verbosity, signal));
+    const start = async (signal?: AbortSignal) => {
+      const terminal = new Terminal(given.at(-1) as Verbosity, signal);
+      await work(...given, terminal).finally(() => terminal.end());
+    };
     return stopping === undefined ? start() : interruptible(start, stopping);
   });
 }

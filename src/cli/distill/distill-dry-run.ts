@@ -2,12 +2,11 @@
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { DistillShape } from "../../distill/distill-plan.ts";
 import type { Recipe } from "../../distill/recipe.ts";
-import type { ModelFolder } from "../../graph/model-folder.ts";
 import { type DistillPlanRecord, formatDistillPlan } from "../../report/distill/distill-plan.ts";
 import type { ComputeDevice } from "../../runtime/measurement.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { type Choosing, openDevices } from "../arguments/inputs.ts";
-import { openModelToRun } from "../arguments/opening.ts";
+import { type ModelToRun, openModelToRun } from "../arguments/opening.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { freeDisk, freeMemory, openPlanned, planFor, plannedLength, requireRoom, speedOf } from "./distill-needs.ts";
 import { type DistillFlags, recipeOf, trainedPattern } from "./distill-options.ts";
@@ -58,7 +57,7 @@ function assumedShape(config: DsaConfig, { steps, batch }: Recipe, flags: Distil
 }
 
 /** Opens MODEL; room is looked for once it is known what is trained. */
-export function openModelToTrain(path: string, flags: DistillFlags, terminal: Terminal): Promise<ModelFolder> {
+export function openModelToTrain(path: string, flags: DistillFlags, terminal: Terminal): Promise<ModelToRun> {
   return openModelToRun(path, { ...flags, lookForRoom: async () => {} }, terminal);
 }
 

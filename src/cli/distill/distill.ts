@@ -101,6 +101,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     flags.states,
   );
   for (const each of devices) await requireRoom(plan, each, work);
+  await model.checkWeights();
   const base = {
     stepStates: plan.stepStates,
     pattern,

@@ -56,9 +56,7 @@ export function localAnswers(
         early,
         ...(onReplacement === undefined ? {} : { onReplacement }),
       }),
-    async release() {
-      early?.end();
-    },
+    async release() {},
   };
 }
 

@@ -77,26 +77,23 @@ interface Opened {
 type EvalAmount = Pick<EvalInputs, "suite" | "assembly" | "arms">;
 
 async function openLocal(path: string | undefined, flags: EvalFlags, terminal: Terminal): Promise<Opened> {
-  const early = EarlyStart.forAnswers(flags);
-  try {
-    const model = await openModelToRun(path ?? demoModel, flags, terminal);
-    const window = model.config.maxPositionEmbeddings;
-    return {
-      ...{ model, window },
-      prepare: (patterns) => early.foreseeAnswers(model, patterns, flags.lengths),
-      source: async (amount) => {
-        const place = await openDevices(flags, terminal, {
-          work: { model, amount: () => amountOf(amount) },
-          onTrial: early.onTrial,
-        });
-        return localAnswers(model, { ...place, dtype: flags.dtype }, early.at(place));
-      },
-      release: async () => early.end(),
-    };
-  } catch (error) {
-    early.end();
-    throw error;
-  }
+  const early = new EarlyStart("answers", flags, terminal);
+  const model = await openModelToRun(path ?? demoModel, flags, terminal);
+  const window = model.config.maxPositionEmbeddings;
+  return {
+    ...{ model, window },
+    prepare: (patterns) => early.foreseeAnswers(model, patterns, flags.lengths),
+    source: async (amount) => {
+      const place = await openDevices(flags, terminal, {
+        work: { model, amount: () => amountOf(amount) },
+        onTrial: early.onTrial,
+      });
+      const source = localAnswers(model, { ...place, dtype: flags.dtype }, early.at(place));
+      await model.checkWeights();
+      return source;
+    },
+    release: async () => {},
+  };
 }
 
 async function openServed(

@@ -68,38 +68,34 @@ export async function openSource(path: string | undefined, flags: SearchFlags, t
 }
 
 async function openLocal(path: string, flags: SearchFlags, terminal: Terminal): Promise<Opened> {
-  const early = EarlyStart.forLosses(flags);
-  try {
-    const { model, device } = await openModelForLosses(path, flags, terminal);
-    const { indexerLayers, numHiddenLayers } = model.config;
-    return {
-      path,
-      model,
-      start: indexerLayers,
-      pinned: [],
-      foresee: async (method, objective) => {
-        const lengths = await foreseenLengths(model, flags);
-        if (lengths === undefined) return;
-        const { search } = splitSequences([[...lengths.keys()]], flags.holdout, flags.seed);
-        const together = sequencesAtOnce(method, search.length);
-        await early.foreseeLosses(model, lengths, { objective: measuredObjective(objective), together });
-      },
-      open: async (set, { sequences, method, foreseen }) => {
-        const passed = (foreseen.layers / numHiddenLayers) * set.sequenceLength;
-        const place = await openDevices({ ...flags, device }, terminal, {
-          work: { model, amount: () => ({ passed, sideBySide: sequences.length }) },
-          onTrial: early.onTrial,
-        });
-        const together = sequencesAtOnce(method, sequences.length);
-        const { dtype, memory } = flags;
-        return localLosses(model, set, { ...place, dtype, memory, together, early: early.at(place) }, terminal);
-      },
-      release: async () => early.end(),
-    };
-  } catch (error) {
-    early.end();
-    throw error;
-  }
+  const early = new EarlyStart("losses", flags, terminal);
+  const { model, device } = await openModelForLosses(path, flags, terminal);
+  const { indexerLayers, numHiddenLayers } = model.config;
+  return {
+    path,
+    model,
+    start: indexerLayers,
+    pinned: [],
+    foresee: async (method, objective) => {
+      const lengths = await foreseenLengths(model, flags);
+      if (lengths === undefined) return;
+      const { search } = splitSequences([[...lengths.keys()]], flags.holdout, flags.seed);
+      const together = sequencesAtOnce(method, search.length);
+      await early.foreseeLosses(model, lengths, { objective: measuredObjective(objective), together });
+    },
+    open: async (set, { sequences, method, foreseen }) => {
+      const passed = (foreseen.layers / numHiddenLayers) * set.sequenceLength;
+      const place = await openDevices({ ...flags, device }, terminal, {
+        work: { model, amount: () => ({ passed, sideBySide: sequences.length }) },
+        onTrial: early.onTrial,
+      });
+      await model.checkWeights();
+      const together = sequencesAtOnce(method, sequences.length);
+      const { dtype, memory } = flags;
+      return localLosses(model, set, { ...place, dtype, memory, together, early: early.at(place) }, terminal);
+    },
+    release: async () => {},
+  };
 }
 
 export async function prepareSearch(

@@ -87,10 +87,11 @@ function without(logits: Float32Array, ids: readonly number[]): Float32Array {
   return allowed;
 }
 
-function requirePrompt(
+/** @throws as `generate` does, for whoever wants to know before a model is loaded */
+export function requirePrompt(
   prompt: readonly number[],
   vocabularySize: number,
-  { maxNewTokens, window }: GenerationOptions,
+  { maxNewTokens, window }: Pick<GenerationOptions, "maxNewTokens" | "window">,
 ): void {
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new UsageError(`--max-new-tokens is ${maxNewTokens}: it must be a whole number from 1 up`);
