@@ -1,9 +1,10 @@
 /** What does not fit the model is refused before its weights are read: those of a large one take a minute. */
+import { execFile } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { copyFixture, pokeTensor } from "../checkpoint/safetensors-file.ts";
-import { indexcache, killAfter } from "./indexcache.ts";
+import { indexcache, program } from "./indexcache.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -70,5 +71,9 @@ test.each([
   ["analyze", ".", ...text, "--retain", "99"],
   ["eval", ".", "-p", "FSS"],
 ])("%s, refused, ends with the processes that it has started for a GPU", async (...words) => {
-  expect(await killAfter(folder, [...words, "--device", "cuda"], 30_000)).toBe(true);
+  const argv = [program, ...words, "--device", "cuda"];
+  const end = new Promise((resolve) => {
+    execFile(process.execPath, argv, { cwd: folder, timeout: 30_000 }, (error) => resolve(error?.code));
+  });
+  expect(await end).toBe(2);
 });
