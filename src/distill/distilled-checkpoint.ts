@@ -5,7 +5,7 @@ import {
   type DerivedFile,
   type DerivedReport,
   type DerivedSettings,
-  type DerivedTensor,
+  type ReplacedTensor,
   writeDerivedCheckpoint,
 } from "../checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../checkpoint/shards.ts";
@@ -79,8 +79,8 @@ export function requireStorable(weights: ModelWeights, layers: readonly number[]
 function encodeIndexers(
   weights: ModelWeights,
   trained: ReadonlyMap<number, IndexerParameters>,
-): Map<string, DerivedTensor["data"]> {
-  const replaced = new Map<string, DerivedTensor["data"]>();
+): Map<string, ReplacedTensor["data"]> {
+  const replaced = new Map<string, ReplacedTensor["data"]>();
   for (const [layer, parameters] of trained) {
     const indexer = weights.layers[layer]?.indexer;
     if (indexer === undefined) throw new RangeError(`layer ${layer} has no indexer`);

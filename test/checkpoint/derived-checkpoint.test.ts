@@ -6,6 +6,7 @@ import {
   type DerivedCheckpoint,
   formatIndex,
   placements,
+  type ReplacedTensor,
   writeDerivedCheckpoint,
 } from "../../src/checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../../src/checkpoint/shards.ts";
@@ -122,6 +123,42 @@ describe("writeDerivedCheckpoint()", () => {
     ).rejects.toThrow('Tensor "a" has 4 bytes of data, its shape takes 8');
     expect(await readdir(place)).toEqual([]);
   });
+
+  test.each(placements)(
+    "writes tensors over those of a copy, whatever %s says, and never over a link",
+    async (placement) => {
+      const source = join(folder, `read-only-${placement}`);
+      await mkdir(source);
+      const original = await readFile(join(shared, shard(1)));
+      await writeFile(join(source, shard(1)), original, { mode: 0o444 });
+      const [first, second] = [...(await openTensors(shared)).tensors.values()].filter(({ file }) => file === shard(1));
+      if (first === undefined || second === undefined) throw new RangeError("no tensors");
+      const filled = ({ name, offset, length }: typeof first, byte: number) => ({
+        ...{ name, offset, length },
+        data: () => [new Uint8Array(length - 1).fill(byte), new Uint8Array(1).fill(byte)],
+      });
+      const target = join(folder, `replaced-${placement}`);
+      const shards = (replaced: ReplacedTensor[]) => [{ file: shard(1), source: join(source, shard(1)), replaced }];
+      const all = shards([filled(second, 7), filled(first, 9)]);
+      const report = await writeDerivedCheckpoint(target, { shards: all, files: [] }, { placement });
+      expect(report).toMatchObject({ rewritten: [shard(1)], unchanged: [], bytes: original.length });
+      const expected = Buffer.from(original);
+      for (const [{ offset, length }, byte] of [
+        [first, 9],
+        [second, 7],
+      ] as const) {
+        expected.fill(byte, offset, offset + length);
+      }
+      expect(Buffer.compare(await readFile(join(target, shard(1))), expected)).toBe(0);
+      expect((await lstat(join(target, shard(1)))).isSymbolicLink()).toBe(false);
+      expect(Buffer.compare(await readFile(join(source, shard(1))), original)).toBe(0);
+      const short = shards([{ ...filled(first, 9), data: () => [new Uint8Array(1)] }]);
+      await expect(writeDerivedCheckpoint(join(folder, "short"), { shards: short, files: [] })).rejects.toThrow(
+        `has 1 bytes of data, its shape takes ${first.length}`,
+      );
+      expect(await readdir(folder)).not.toContain("short");
+    },
+  );
 
   test("compares with the free space before it starts", async () => {
     const huge = { name: "a", dtype: "F32", shape: [1 << 30, 1 << 20], data: () => [] };

@@ -1,12 +1,13 @@
 /**
- * Writes a checkpoint that is made from another one: some shards rewritten tensor by tensor, the others copied or linked
- * as they are, small files beside them. The target folder appears complete or not at all: everything is written into a
+ * Writes a checkpoint that is made from another one: some shards rewritten tensor by tensor, some copied with other numbers
+ * in a few tensors, the others copied or linked as they are, small files beside them. The target folder appears complete or not at all: everything is written into a
  * hidden folder next to it, which is renamed at the end. Memory stays at one block, whatever the model's size.
  */
 
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import {
+  chmod,
   copyFile,
   type FileHandle,
   link,
@@ -24,6 +25,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { formatBytes } from "../../base/quantities.ts";
+import { sum } from "../../base/sum.ts";
 import { dtypeBytes } from "../dtype.ts";
 
 /** How files that do not change get into the new folder. `copy` shares blocks where the file system can (reflink). */
@@ -48,9 +50,23 @@ export interface DerivedTensor {
   data: FileRange | (() => Iterable<Uint8Array> | AsyncIterable<Uint8Array>);
 }
 
-/** A weight file of the new folder: an existing file as it is, or one that is put together from tensors. */
+/** Bytes of a tensor that are written over those of a copied file; its dtype and shape stay. */
+export interface ReplacedTensor {
+  name: string;
+  /** First byte in the file. */
+  offset: number;
+  /** Bytes. */
+  length: number;
+  data: () => Iterable<Uint8Array>;
+}
+
+/**
+ * A weight file of the new folder: an existing file as it is, a copy of it with other numbers in some tensors, or one that is
+ * put together from tensors. There is no file with just the new tensors beside a link to the old ones: engines read all
+ * tensors of every file that the index names, and which one of a name stays depends on their order.
+ */
 export type DerivedShard =
-  | { file: string; source: string }
+  | { file: string; source: string; replaced?: readonly ReplacedTensor[] }
   | { file: string; tensors: readonly DerivedTensor[]; metadata?: Readonly<Record<string, string>> };
 
 /** A small file: written from `content`, or copied from `source`. */
@@ -73,7 +89,7 @@ export interface DerivedReport {
   target: string;
   /** Bytes of the weight files of the new folder. */
   bytes: number;
-  /** Of these, bytes that were written or copied. */
+  /** Of these, bytes that were written or copied; a copy by reference counts as one. */
   writtenBytes: number;
   rewritten: string[];
   unchanged: string[];
@@ -122,11 +138,11 @@ export async function writeDerivedCheckpoint(
   const placement = settings.placement ?? "copy";
   const parent = dirname(resolve(target));
   const sizes = await Promise.all(shards.map(sizeOf));
-  const sum = (counts: (shard: DerivedShard) => boolean): number =>
-    sizes.reduce((bytes, size, index) => bytes + (counts(shards[index] as DerivedShard) ? size : 0), 0);
-  const total = sum(() => true);
-  const rewrittenBytes = sum((shard) => "tensors" in shard);
-  const writtenBytes = placement === "copy" ? total : rewrittenBytes;
+  const total = sum(sizes);
+  const writtenBytes =
+    placement === "copy" ? total : sum(sizes.filter((_, index) => isRewritten(shards[index] as DerivedShard)));
+  /** Where copies are made by reference. */
+  const newBytes = sum(shards.map((shard, index) => ("source" in shard ? replacedBytes(shard) : (sizes[index] ?? 0))));
   const partial = join(parent, `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   let done = 0;
   const advance = (bytes: number): void => {
@@ -137,11 +153,12 @@ export async function writeDerivedCheckpoint(
   try {
     await mkdir(parent, { recursive: true });
     await mkdir(partial);
-    await requireSpace(parent, (await clonesFiles(shards, partial)) ? rewrittenBytes : writtenBytes);
+    await requireSpace(parent, (await clonesFiles(shards, partial)) ? newBytes : writtenBytes);
     for (const [index, shard] of shards.entries()) {
       const path = join(partial, shard.file);
       if ("source" in shard) {
-        await place(shard.source, path, placement);
+        await place(shard.source, path, isRewritten(shard) ? "copy" : placement);
+        await replaceTensors(path, shard.replaced ?? []);
         advance(sizes[index] ?? 0);
       } else {
         await writeShard(path, shard.tensors, shard.metadata, advance);
@@ -164,7 +181,7 @@ export async function writeDerivedCheckpoint(
     });
   }
   const names = (rewritten: boolean): string[] =>
-    shards.filter((shard) => "tensors" in shard === rewritten).map(({ file }) => file);
+    shards.filter((shard) => isRewritten(shard) === rewritten).map(({ file }) => file);
   return { target, bytes: total, writtenBytes, rewritten: names(true), unchanged: names(false) };
 }
 
@@ -174,6 +191,14 @@ export function formatIndex(
   metadata: Readonly<Record<string, unknown>> & { total_size: number },
 ): string {
   return `${JSON.stringify({ metadata, weight_map: Object.fromEntries(weightMap) }, null, 2)}\n`;
+}
+
+function isRewritten(shard: DerivedShard): boolean {
+  return "tensors" in shard || shard.replaced !== undefined;
+}
+
+function replacedBytes({ replaced = [] }: { replaced?: readonly ReplacedTensor[] }): number {
+  return sum(replaced.map(({ length }) => length));
 }
 
 async function sizeOf(shard: DerivedShard): Promise<number> {
@@ -226,19 +251,49 @@ async function writeShard(
     await target.writeFile(head);
     advance(head.length);
     for (const tensor of tensors) {
-      let written = 0;
       const blocks = typeof tensor.data === "function" ? tensor.data() : readRange(tensor.data);
-      for await (const block of blocks) {
+      for await (const block of inFull(tensor.name, blocks, tensorBytes(tensor))) {
         await target.writeFile(block);
-        written += block.length;
         advance(block.length);
-      }
-      const expected = tensorBytes(tensor);
-      if (written !== expected) {
-        throw new InputError(`Tensor "${tensor.name}" has ${written} bytes of data, its shape takes ${expected}`);
       }
     }
   });
+}
+
+async function replaceTensors(path: string, replaced: readonly ReplacedTensor[]): Promise<void> {
+  if (replaced.length === 0) return;
+  // A copy has the mode of its source, which may be read-only.
+  await chmod(path, (await stat(path)).mode | 0o200);
+  const file = await open(path, "r+");
+  try {
+    for (const { name, offset, length, data } of replaced) {
+      let at = offset;
+      for await (const block of inFull(name, data(), length)) {
+        for (let done = 0; done < block.length; ) {
+          done += (await file.write(block, done, block.length - done, at + done)).bytesWritten;
+        }
+        at += block.length;
+      }
+    }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** @throws InputError where a tensor's data are not as long as its shape takes */
+async function* inFull(
+  name: string,
+  blocks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  expected: number,
+): AsyncGenerator<Uint8Array> {
+  let written = 0;
+  for await (const block of blocks) {
+    yield block;
+    written += block.length;
+  }
+  if (written === expected) return;
+  throw new InputError(`Tensor "${name}" has ${written} bytes of data, its shape takes ${expected}`);
 }
 
 async function* readRange({ path, offset, length }: FileRange): AsyncGenerator<Uint8Array> {

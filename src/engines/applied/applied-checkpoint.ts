@@ -14,6 +14,7 @@ import {
   type DerivedShard,
   type DerivedTensor,
   formatIndex,
+  type ReplacedTensor,
   requireEmptyTarget,
   tensorBytes,
   writeDerivedCheckpoint,
@@ -232,7 +233,8 @@ function derived(path: string, { name, dtype, shape, offset, length }: StoredTen
 }
 
 /**
- * Shards with a tensor to leave out, to reshape or to replace are rewritten, those left empty fall away, all others stay.
+ * Shards with a tensor to leave out or to reshape are rewritten, those with tensors to replace are copied and written over,
+ * those left empty fall away, all others stay.
  * @param replaced new data of tensors, by name; dtype and shape stay
  */
 export async function planShards(
@@ -240,7 +242,7 @@ export async function planShards(
   isShared: (name: string) => boolean,
   restored: readonly FileTensor[],
   shape: EngineShape | undefined,
-  replaced: ReadonlyMap<string, DerivedTensor["data"]> = new Map(),
+  replaced: ReadonlyMap<string, ReplacedTensor["data"]> = new Map(),
 ): Promise<{ shards: DerivedShard[]; leftOut: StoredTensor[] }> {
   const shards: DerivedShard[] = [];
   const leftOut: StoredTensor[] = [];
@@ -252,13 +254,15 @@ export async function planShards(
     const before = held
       .filter(({ name }) => !isShared(name) && shape?.isLeftOut(name) !== true)
       .map((tensor) => derived(path, tensor));
-    const after = before.map((tensor) => {
-      const data = replaced.get(tensor.name);
-      return data === undefined ? spread(tensor) : { ...tensor, data };
-    });
-    const isWhole = after.length === held.length && after.every((tensor, index) => tensor === before[index]);
-    if (isWhole) shards.push({ file, source: path });
-    else if (after.length > 0) {
+    const spreadOut = before.map(spread);
+    const after = spreadOut.map((tensor) => ({ ...tensor, data: replaced.get(tensor.name) ?? tensor.data }));
+    if (after.length === held.length && spreadOut.every((tensor, index) => tensor === before[index])) {
+      const others = held.flatMap(({ name, offset, length }) => {
+        const data = replaced.get(name);
+        return data === undefined ? [] : [{ name, offset, length, data }];
+      });
+      shards.push({ file, source: path, ...(others.length === 0 ? {} : { replaced: others }) });
+    } else if (after.length > 0) {
       const metadata = await readSafetensorsMetadata(path);
       shards.push({ file, tensors: after, ...(metadata && { metadata }) });
     }
