@@ -3,9 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { z } from "zod";
-import { type ClockName, clockNames, clocks } from "../base/clock.ts";
+import { clockNames, clocks } from "../base/clock.ts";
 import { InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
 import { writeFileAtomically } from "../base/files.ts";
 import { sum } from "../base/sum.ts";
@@ -34,43 +34,71 @@ import { availableMemory } from "../runtime/device/host-memory.ts";
 import { PatternTimer } from "../runtime/generate/pattern-timer.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
 import { parseRetain } from "../search/retain.ts";
+import { choice, type Flags, group, option, repeatable } from "./arguments/declared-option.ts";
 import { beginToOpen, choosePattern, openDevice, requireIndexers, toolRecord } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, type VerifyFlags } from "./arguments/opening.ts";
+import { modelOptions, openModelToRun } from "./arguments/opening.ts";
 import {
-  addDeviceOptions,
-  addDtypeOption,
-  addOutputOptions,
-  type DeviceFlags,
-  type DtypeFlags,
+  addModelArgument,
   demoModel,
+  deviceOptions,
+  dtypeOptions,
   layerCount,
-  type OutputFlags,
+  outputOptions,
   positiveNumber,
   repeatCount,
   wholeNumber,
 } from "./arguments/options.ts";
-import { RepeatableOption } from "./arguments/repeatable-option.ts";
 import { proposedCommand, proposeUse, resultsBeside, searchedFiles } from "./console/next-command.ts";
 import { requireWritable } from "./console/output-file.ts";
 import { Countdown } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface BenchFlags extends Reduction, VerifyFlags, DeviceFlags, DtypeFlags, OutputFlags {
-  config?: string;
-  randomWeights?: boolean;
-  seed: number;
-  contexts: number[];
-  pattern: string[];
-  offset: number;
-  retain: string;
-  repeats: number;
-  decodeTokens: number;
-  sampleChunks?: number;
-  clock: ClockName;
-  latency?: string;
-  output?: string;
-}
+const options = [
+  ...modelOptions,
+  ...group(
+    "A model without weights:",
+    option("--config <file>", "time a model of this config.json instead, with random weights"),
+    option("--random-weights", "needed with --config: there are no others"),
+    option("--layers <n>", "make it only so many layers deep", layerCount),
+    option("--experts <n>", "with only so many routed experts", positiveNumber),
+    option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber),
+    option("--vocabulary <n>", "with only so many tokens", positiveNumber),
+    option("--seed <n>", "seed of the random weights", wholeNumber, 0),
+  ),
+  ...group(
+    "What is timed:",
+    option(
+      "--contexts <list>",
+      "lengths of the context in tokens, with commas between",
+      contextList,
+      [1024, 8192],
+      "1024,8192",
+    ),
+    repeatable("-p, --pattern <pattern>", "a pattern to time; may be given several times", "uniform ones"),
+    option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+    option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4"),
+    option("--repeats <n>", "how often to time everything", repeatCount, 3),
+    option("--decode-tokens <n>", "tokens to decode in each repeat", repeatCount, 16),
+    option("--sample-chunks <n>", "time only so many query chunks of a prefill, at even distances", positiveNumber),
+    choice(
+      "--clock <name>",
+      "wall, or cpu: time that this process computed, for --threads 1 on a busy machine",
+      clockNames,
+      "wall",
+    ),
+  ),
+  ...group(
+    "Files:",
+    option("--latency <file>", "write the cost of a Full and a Shared layer here, for search"),
+    option("-o, --output <file>", "write the bench file here, exactly; after every context"),
+  ),
+  ...deviceOptions,
+  ...dtypeOptions,
+  ...outputOptions,
+] as const;
+
+type BenchFlags = Flags<typeof options>;
 
 const anyValue = z.unknown();
 
@@ -91,46 +119,9 @@ Examples:
 
 export function addBenchCommand(program: Command): void {
   const command = program.command("bench").description("Time patterns, and what their indexers take");
-  addModelToRun(command);
-  command
-    .optionsGroup("A model without weights:")
-    .option("--config <file>", "time a model of this config.json instead, with random weights")
-    .option("--random-weights", "needed with --config: there are no others")
-    .option("--layers <n>", "make it only so many layers deep", layerCount)
-    .option("--experts <n>", "with only so many routed experts", positiveNumber)
-    .option("--mlp-width <n>", "with MLPs and experts at most this wide", positiveNumber)
-    .option("--vocabulary <n>", "with only so many tokens", positiveNumber)
-    .option("--seed <n>", "seed of the random weights", wholeNumber, 0)
-    .optionsGroup("What is timed:")
-    .addOption(
-      new Option("--contexts <list>", "lengths of the context in tokens, with commas between")
-        .argParser(contextList)
-        .default([1024, 8192], "1024,8192"),
-    )
-    .addOption(
-      new RepeatableOption("-p, --pattern <pattern>", "a pattern to time; may be given several times").default(
-        [],
-        "uniform ones",
-      ),
-    )
-    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
-    .option("-r, --retain <list>", "without --pattern: uniform patterns that keep so many layers Full", "1/2,1/4")
-    .option("--repeats <n>", "how often to time everything", repeatCount, 3)
-    .option("--decode-tokens <n>", "tokens to decode in each repeat", repeatCount, 16)
-    .option("--sample-chunks <n>", "time only so many query chunks of a prefill, at even distances", positiveNumber)
-    .addOption(
-      new Option("--clock <name>", "wall, or cpu: time that this process computed, for --threads 1 on a busy machine")
-        .choices(clockNames)
-        .default("wall"),
-    )
-    .optionsGroup("Files:")
-    .option("--latency <file>", "write the cost of a Full and a Shared layer here, for search")
-    .option("-o, --output <file>", "write the bench file here, exactly; after every context");
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  addOutputOptions(command);
+  addModelArgument(command);
   const shown = "pattern retain contexts repeats config random-weights layers latency output device";
-  addWork(command, { help, shown, stopping: "Stopping after the call at hand; Ctrl-C again kills" }, bench);
+  addWork(command, { options, help, shown, stopping: "Stopping after the call at hand; Ctrl-C again kills" }, bench);
 }
 
 async function bench(path: string | undefined, flags: BenchFlags, terminal: Terminal): Promise<void> {

@@ -14,18 +14,22 @@ import { type DemoArm, type DemoQuestion, formatDemoReport } from "../report/dem
 import { Arms } from "../runtime/generate/arms.ts";
 import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
+import { type Flags, option } from "./arguments/declared-option.ts";
 import { choosePattern, openCalibrationSet } from "./arguments/inputs.ts";
 import { openModelToRun } from "./arguments/opening.ts";
-import { addOutputOptions, demoModel, heldOutText, type OutputFlags } from "./arguments/options.ts";
+import { demoModel, heldOutText, outputOptions } from "./arguments/options.ts";
 import { proposedCommand } from "./console/next-command.ts";
 import { Countdown, whileWaiting } from "./console/patience.ts";
 import { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface DemoFlags extends OutputFlags {
-  output: string;
-  pattern?: string;
-}
+const options = [
+  option("-o, --output <file>", "where the search's pattern goes", "demo-pattern.json"),
+  option("-p, --pattern <pattern>", "ask under this pattern instead of searching"),
+  ...outputOptions,
+] as const;
+
+type DemoFlags = Flags<typeof options>;
 
 /** What the demo model was trained to answer; two samples of each, the first ones of the seed that `eval` takes. */
 const tasks = ["niah_single_1", "niah_multikey_2", "vt"];
@@ -46,13 +50,8 @@ Examples:
   $ indexcache demo --pattern FSSFSSSSSFSS      asks only, under a pattern of yours`;
 
 export function addDemoCommand(program: Command): void {
-  const command = program
-    .command("demo")
-    .description("Search the demo model and show what the pattern is worth")
-    .option("-o, --output <file>", "where the search's pattern goes", "demo-pattern.json")
-    .option("-p, --pattern <pattern>", "ask under this pattern instead of searching");
-  addOutputOptions(command);
-  addWork(command, { help, stopping: "Stopping" }, demo);
+  const command = program.command("demo").description("Search the demo model and show what the pattern is worth");
+  addWork(command, { options, help, stopping: "Stopping" }, demo);
 }
 
 async function demo(flags: DemoFlags, terminal: Terminal): Promise<void> {

@@ -4,11 +4,12 @@ import { RuntimeFailure } from "../base/errors.ts";
 import { doctorRecord, formatDoctorReport } from "../report/doctor-report.ts";
 import { unavailability } from "../runtime/device/device.ts";
 import { diagnose } from "../runtime/device/diagnosis.ts";
-import { addOutputOptions, type DeviceFlags, deviceOption, type OutputFlags } from "./arguments/options.ts";
+import type { Flags } from "./arguments/declared-option.ts";
+import { deviceOption, outputOptions } from "./arguments/options.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-type DoctorFlags = Pick<DeviceFlags, "device"> & OutputFlags;
+const options = [deviceOption("look at this device and the CPU only"), ...outputOptions] as const;
 
 const help = `
 Every device multiplies matrices for a second, in a process of its own; the result is compared with the CPU's.
@@ -19,15 +20,11 @@ Examples:
   $ indexcache doctor --device cuda:1 --json`;
 
 export function addDoctorCommand(program: Command): void {
-  const command = program
-    .command("doctor")
-    .description("Show which devices work here, and what the others lack")
-    .addOption(deviceOption("look at this device and the CPU only"));
-  addOutputOptions(command);
-  addWork(command, { help }, examine);
+  const command = program.command("doctor").description("Show which devices work here, and what the others lack");
+  addWork(command, { options, help }, examine);
 }
 
-async function examine(flags: DoctorFlags, terminal: Terminal): Promise<void> {
+async function examine(flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   const diagnosis = await diagnose(flags.device);
   terminal.answer(doctorRecord(diagnosis), () => formatDoctorReport(diagnosis));
   const required = diagnosis.checks.filter(({ device }) => device === "cpu" || device === flags.device);

@@ -4,14 +4,18 @@ import { findModel } from "../checkpoint/hub-cache.ts";
 import { exportModel } from "../graph/exported/export.ts";
 import { counted, formatBytes, formatDuration, formatRate } from "../report/quantities.ts";
 import { formatFields } from "../report/text-table.ts";
-import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
+import { type Flags, required } from "./arguments/declared-option.ts";
+import { outputOptions } from "./arguments/options.ts";
 import { ByteCount } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface ExportFlags extends OutputFlags {
-  output: string;
-}
+const options = [
+  required("-o, --output <folder>", "the new model folder, or the checkpoint's own"),
+  ...outputOptions,
+] as const;
+
+type ExportFlags = Flags<typeof options>;
 
 const help = `
 The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
@@ -26,10 +30,8 @@ export function addExportCommand(program: Command): void {
   const command = program
     .command("export")
     .description("Export a Hugging Face checkpoint to ONNX")
-    .argument("<checkpoint>", "folder with config.json and safetensors, or owner/name in the Hugging Face cache")
-    .requiredOption("-o, --output <folder>", "the new model folder, or the checkpoint's own");
-  addOutputOptions(command);
-  addWork(command, { help, stopping: "Stopping" }, run);
+    .argument("<checkpoint>", "folder with config.json and safetensors, or owner/name in the Hugging Face cache");
+  addWork(command, { options, help, stopping: "Stopping" }, run);
 }
 
 async function run(checkpoint: string, flags: ExportFlags, terminal: Terminal): Promise<void> {

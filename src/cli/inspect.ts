@@ -9,16 +9,17 @@ import { availableMemory } from "../runtime/device/host-memory.ts";
 import { modelSizes } from "../runtime/device/model-sizes.ts";
 import { type WeightNeeds, weightNeeds } from "../runtime/loss/weight-needs.ts";
 import { sizesOf } from "../runtime/loss/weight-room.ts";
-import { addModelArgument, addOutputOptions, demoModel, type OutputFlags } from "./arguments/options.ts";
+import { type Flags, option } from "./arguments/declared-option.ts";
+import { addModelArgument, demoModel, outputOptions } from "./arguments/options.ts";
 import { findFolder } from "./arguments/weightless.ts";
 import { ByteCount } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 import { knownPatterns } from "./pattern/shelf.ts";
 
-interface InspectFlags extends OutputFlags {
-  verify?: boolean;
-}
+const options = [option("--verify", "compare the hash of every file with the manifest"), ...outputOptions] as const;
+
+type InspectFlags = Flags<typeof options>;
 
 const help = `
 Examples:
@@ -31,9 +32,7 @@ export function addInspectCommand(program: Command): void {
     .command("inspect")
     .description("Show a model's layers, indexers and sizes, and check that it keeps the contract");
   addModelArgument(command);
-  command.option("--verify", "compare the hash of every file with the manifest");
-  addOutputOptions(command);
-  addWork(command, { help }, inspect);
+  addWork(command, { options, help }, inspect);
 }
 
 async function inspect(model = demoModel, flags: InspectFlags, terminal: Terminal): Promise<void> {

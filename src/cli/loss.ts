@@ -2,27 +2,39 @@
 import type { Command } from "commander";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
-import { addMixOptions, type MixFlags, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
+import { mixOptions, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
+import { type Flags, group } from "./arguments/declared-option.ts";
 import { EarlyStart, foreseenLengths } from "./arguments/early.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
-import { addLossPlaceOptions, type LossPlaceFlags, openModelForLosses } from "./arguments/memory.ts";
-import { addModelToRun } from "./arguments/opening.ts";
-import {
-  addOutputOptions,
-  addPatternOptions,
-  demoModel,
-  type OutputFlags,
-  type PatternFlags,
-} from "./arguments/options.ts";
-import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
+import { lossPlaceOptions, openModelForLosses } from "./arguments/memory.ts";
+import { modelOptions } from "./arguments/opening.ts";
+import { addModelArgument, demoModel, outputOptions, patternOptions } from "./arguments/options.ts";
+import { profileOptions, withProfile } from "./arguments/profile.ts";
 import { measurePasses } from "./console/loss-passes.ts";
 import { whileWaiting } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 import { measureServerLoss } from "./live/server-loss.ts";
-import { addServerOptions, modelPath, type ServerFlags } from "./live/server-options.ts";
+import { modelPath, serverOptions } from "./live/server-options.ts";
 
-type LossFlags = PatternFlags & MixFlags & LossPlaceFlags & ProfileFlags & ServerFlags & OutputFlags;
+const options = [
+  ...modelOptions,
+  ...patternOptions,
+  ...mixOptions,
+  ...group(
+    "Text:",
+    objectiveOption("which tokens count: nll, all of them, or answer, those of answers after their prompts", [
+      "nll",
+      "answer",
+    ]),
+  ),
+  ...lossPlaceOptions,
+  ...profileOptions,
+  ...serverOptions,
+  ...outputOptions,
+] as const;
+
+type LossFlags = Flags<typeof options>;
 
 const help = `
 Loss is the mean negative log-likelihood of the next token, in nats, over every token of every sequence but its first; with --server over
@@ -40,22 +52,11 @@ Examples:
 
 export function addLossCommand(program: Command): void {
   const command = program.command("loss").description("Measure the LM loss of a pattern on a calibration set");
-  addModelToRun(command);
-  addPatternOptions(command);
-  addMixOptions(command).addOption(
-    objectiveOption("which tokens count: nll, all of them, or answer, those of answers after their prompts", [
-      "nll",
-      "answer",
-    ]),
-  );
-  addLossPlaceOptions(command);
-  addProfileOption(command);
-  addServerOptions(command);
-  addOutputOptions(command);
+  addModelArgument(command);
   const shown = "pattern calibration sequence-length sequences device devices dtype profile server json";
   addWork(
     command,
-    { help, shown, stopping: "Stopping" },
+    { options, help, shown, stopping: "Stopping" },
     async (model: string | undefined, flags: LossFlags, terminal: Terminal) => {
       const path = modelPath(command, model, flags);
       const { server } = flags;

@@ -7,15 +7,23 @@ import { isThere } from "../base/user-files.ts";
 import { findModel } from "../checkpoint/hub-cache.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 import type { PromptLengths } from "../report/document/prefill-forecast.ts";
-import { addOutputOptions, type OutputFlags } from "./arguments/options.ts";
+import { type Flags, option, required } from "./arguments/declared-option.ts";
+import { outputOptions } from "./arguments/options.ts";
 import { proposeUse } from "./console/next-command.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface ReportFlags extends OutputFlags {
-  output: string;
-  lengths?: PromptLengths;
-}
+const options = [
+  required("-o, --output <folder>", "where the report goes"),
+  option(
+    "--lengths <list>",
+    "lengths of your prompts in tokens and how often they come: 55000:0.5,280k:0.1 (weights need not sum to 1)",
+    promptLengths,
+  ),
+  ...outputOptions,
+] as const;
+
+type ReportFlags = Flags<typeof options>;
 
 const help = `
 Files are known by what is in them: pattern files of search -o (a journal beside one gives the error bars), and the files of
@@ -34,15 +42,8 @@ export function addReportCommand(program: Command): void {
   const command = program
     .command("report")
     .description("Make a page of what search, analyze, bench and eval have written")
-    .argument("<files...>", "result files, of any kind and in any order")
-    .requiredOption("-o, --output <folder>", "where the report goes")
-    .option(
-      "--lengths <list>",
-      "lengths of your prompts in tokens and how often they come: 55000:0.5,280k:0.1 (weights need not sum to 1)",
-      promptLengths,
-    );
-  addOutputOptions(command);
-  addWork(command, { help }, report);
+    .argument("<files...>", "result files, of any kind and in any order");
+  addWork(command, { options, help }, report);
 }
 
 async function report(files: readonly string[], flags: ReportFlags, terminal: Terminal): Promise<void> {

@@ -9,38 +9,47 @@ import { type GenerationResult, generate, requirePrompt } from "../runtime/gener
 import { createSampler } from "../runtime/generate/sampling.ts";
 import type { Decoder } from "../runtime/measurement.ts";
 import { providerOf } from "../runtime/session/execution-provider.ts";
+import { type Flags, group, option, repeatable } from "./arguments/declared-option.ts";
 import { beginToOpen, choosePattern, openDevice } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
+import { modelOptions, openModelToRun, openTokenizer } from "./arguments/opening.ts";
 import {
-  addDeviceOptions,
-  addDtypeOption,
-  addOutputOptions,
-  addPatternOptions,
-  type DeviceFlags,
-  type DtypeFlags,
+  addModelArgument,
   decimalNumber,
   demoModel,
-  type OutputFlags,
-  type PatternFlags,
+  deviceOptions,
+  dtypeOptions,
+  outputOptions,
+  patternOptions,
   positiveNumber,
   wholeNumber,
 } from "./arguments/options.ts";
-import { addProfileOption, type ProfileFlags, withProfile } from "./arguments/profile.ts";
-import { type PromptFlags, readPrompt } from "./arguments/prompt.ts";
-import { RepeatableOption } from "./arguments/repeatable-option.ts";
+import { profileOptions, withProfile } from "./arguments/profile.ts";
+import { promptOptions, readPrompt } from "./arguments/prompt.ts";
 import { whileWaiting } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 
-interface RunFlags extends PatternFlags, VerifyFlags, PromptFlags, DeviceFlags, DtypeFlags, ProfileFlags, OutputFlags {
-  temperature?: number;
-  topK?: number;
-  topP?: number;
-  seed: number;
-  stop: string[];
-  maxNewTokens: number;
-  ignoreEos?: boolean;
-}
+const options = [
+  ...modelOptions,
+  ...patternOptions,
+  ...promptOptions,
+  ...group(
+    "Answer:",
+    option("-n, --max-new-tokens <n>", "end after this many tokens", positiveNumber, 128),
+    option("--temperature <t>", "0 is greedy", decimalNumber),
+    option("--top-k <k>", "draw from the k most likely tokens", positiveNumber),
+    option("--top-p <p>", "draw from the most likely tokens that together reach p", decimalNumber),
+    option("--seed <n>", "seed of every random choice", wholeNumber, 0),
+    repeatable("--stop <text>", "end before this text; may be given several times"),
+    option("--ignore-eos", "continue past the end of the text"),
+  ),
+  ...deviceOptions,
+  ...dtypeOptions,
+  ...profileOptions,
+  ...outputOptions,
+] as const;
+
+type RunFlags = Flags<typeof options>;
 
 const help = `
 Text goes to stdout as it is made, a line of statistics to stderr. Greedy unless --temperature, --top-k or --top-p ask
@@ -54,28 +63,9 @@ Examples:
 
 export function addRunCommand(program: Command): void {
   const command = program.command("run").description("Generate text with a pattern");
-  addModelToRun(command);
-  addPatternOptions(command);
-  command
-    .optionsGroup("Prompt:")
-    .option("--prompt <text>", "the prompt (default: stdin)")
-    .option("--prompt-file <file>", "read the prompt from a text file")
-    .option("--tokens-file <file>", "take a JSON array of token ids as the prompt, as they are")
-    .option("--chat", "put the prompt into the model's chat template, as the user's message")
-    .optionsGroup("Answer:")
-    .option("-n, --max-new-tokens <n>", "end after this many tokens", positiveNumber, 128)
-    .option("--temperature <t>", "0 is greedy", decimalNumber)
-    .option("--top-k <k>", "draw from the k most likely tokens", positiveNumber)
-    .option("--top-p <p>", "draw from the most likely tokens that together reach p", decimalNumber)
-    .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
-    .addOption(new RepeatableOption("--stop <text>", "end before this text; may be given several times"))
-    .option("--ignore-eos", "continue past the end of the text");
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  addProfileOption(command);
-  addOutputOptions(command);
+  addModelArgument(command);
   const shown = "pattern prompt prompt-file chat max-new-tokens temperature seed device dtype json";
-  addWork(command, { help, shown, stopping: "Stopping" }, run);
+  addWork(command, { options, help, shown, stopping: "Stopping" }, run);
 }
 
 async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promise<void> {

@@ -1,5 +1,5 @@
 /** `indexcache serve`: the model behind the OpenAI API. */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { InterruptedError, UsageError } from "../base/errors.ts";
 import { isPublished } from "../formats/published-pattern.ts";
 import { isLoopback } from "../live/server-address.ts";
@@ -8,35 +8,48 @@ import { looksLikePattern } from "../pattern/schedule.ts";
 import { formatBytes } from "../report/quantities.ts";
 import { availableMemory } from "../runtime/device/host-memory.ts";
 import { defaultThreads } from "../runtime/session/onnx-session.ts";
-import type { ApiDialect } from "../serve/app.ts";
 import { ModelRunner } from "../serve/model-runner.ts";
 import { ModelServer } from "../serve/model-server.ts";
 import { retained, type ServedPattern, ServedPatterns } from "../serve/served-patterns.ts";
+import { choice, type Flags, group, option } from "./arguments/declared-option.ts";
 import { choosePattern, openDevice } from "./arguments/inputs.ts";
-import { addModelToRun, openModelToRun, openTokenizer, type VerifyFlags } from "./arguments/opening.ts";
-import {
-  addDeviceOptions,
-  addPatternOptions,
-  type DeviceFlags,
-  demoModel,
-  type PatternFlags,
-  wholeNumber,
-} from "./arguments/options.ts";
+import { modelOptions, openModelToRun, openTokenizer } from "./arguments/opening.ts";
+import { addModelArgument, demoModel, deviceOptions, patternOptions, wholeNumber } from "./arguments/options.ts";
 import { reportFailure } from "./console/failure.ts";
-import type { Terminal, Verbosity } from "./console/terminal.ts";
+import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
 import { patternOfSize } from "./pattern/pattern-of-size.ts";
 import { readNamedPattern } from "./pattern/shelf.ts";
 
-interface ServeFlags extends PatternFlags, VerifyFlags, DeviceFlags, Verbosity {
-  host: string;
-  port: number;
-  apiKey?: string;
-  name?: string;
-  prefixCache?: number;
-  dev?: boolean;
-  dialect: ApiDialect | "both";
-}
+const options = [
+  ...modelOptions,
+  ...patternOptions,
+  ...group(
+    "Server:",
+    option("--host <address>", "where to listen; anything but loopback is reached from other machines", "127.0.0.1"),
+    option("--port <n>", "0 takes a free one", portNumber, 8000),
+    option("--api-key <key>", "requests must carry it as a bearer token").env("INDEXCACHE_API_KEY"),
+    option("--name <name>", "what clients call the model (default: its folder's name)"),
+    option(
+      "--prefix-cache <MiB>",
+      "caches of earlier requests kept for those that begin alike; 0 for none (default: a fifth of the free memory)",
+      wholeNumber,
+    ),
+    option(
+      "--dev",
+      "also the engines' routes that search --server uses: whoever reaches them changes the pattern of all",
+    ),
+    choice("--dialect <engine>", "with --dev: whose routes", ["vllm", "sglang", "both"], "both"),
+  ),
+  ...deviceOptions,
+  ...group(
+    "What it prints:",
+    option("-v, --verbose", "say more on stderr: devices, memory"),
+    option("-q, --quiet", "say nothing on stderr but warnings and errors"),
+  ),
+] as const;
+
+type ServeFlags = Flags<typeof options>;
 
 /** Share of the free memory that is kept for prefixes where `--prefix-cache` does not say. */
 const prefixShare = 0.2;
@@ -59,33 +72,9 @@ Examples:
 
 export function addServeCommand(program: Command): void {
   const command = program.command("serve").description("Serve the model, with a pattern, behind the OpenAI API");
-  addModelToRun(command);
-  addPatternOptions(command);
-  command
-    .optionsGroup("Server:")
-    .option("--host <address>", "where to listen; anything but loopback is reached from other machines", "127.0.0.1")
-    .option("--port <n>", "0 takes a free one", portNumber, 8000)
-    .addOption(new Option("--api-key <key>", "requests must carry it as a bearer token").env("INDEXCACHE_API_KEY"))
-    .option("--name <name>", "what clients call the model (default: its folder's name)")
-    .option(
-      "--prefix-cache <MiB>",
-      "caches of earlier requests kept for those that begin alike; 0 for none (default: a fifth of the free memory)",
-      wholeNumber,
-    )
-    .option(
-      "--dev",
-      "also the engines' routes that search --server uses: whoever reaches them changes the pattern of all",
-    )
-    .addOption(
-      new Option("--dialect <engine>", "with --dev: whose routes").choices(["vllm", "sglang", "both"]).default("both"),
-    );
-  addDeviceOptions(command);
-  command
-    .optionsGroup("What it prints:")
-    .option("-v, --verbose", "say more on stderr: devices, memory")
-    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
+  addModelArgument(command);
   const shown = "pattern host port api-key name prefix-cache dev dialect device threads";
-  addWork(command, { help, shown, stopping: "Stopping: requests under way are finished" }, serve);
+  addWork(command, { options, help, shown, stopping: "Stopping: requests under way are finished" }, serve);
 }
 
 async function serve(path = demoModel, flags: ServeFlags, terminal: Terminal): Promise<void> {

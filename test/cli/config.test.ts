@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
-import { RepeatableOption } from "../../src/cli/arguments/repeatable-option.ts";
+import { RepeatableOption } from "../../src/cli/arguments/declared-option.ts";
 import { configJsonSchema } from "../../src/cli/config/config.ts";
 import { findConfig } from "../../src/cli/config/config-file.ts";
 import { applySettings, settingsFor, wordsInForce } from "../../src/cli/config/settings.ts";

@@ -1,12 +1,12 @@
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
 import { UsageError } from "../../src/base/errors.ts";
-import { addSuiteOptions, suiteSettings, suiteSources, suiteValues } from "../../src/cli/eval/suite-flags.ts";
+import { suiteFlags, suiteSettings, suiteSources, suiteValues } from "../../src/cli/eval/suite-flags.ts";
 import { suiteNames } from "../../src/eval/suites.ts";
 
 const parsed = (...args: string[]): Record<string, unknown> => {
   const command = new Command().exitOverride().configureOutput({ writeErr: () => {} });
-  addSuiteOptions(command);
+  for (const option of suiteFlags) command.addOption(option);
   return command.parse(args, { from: "user" }).opts();
 };
 

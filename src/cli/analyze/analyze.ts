@@ -16,6 +16,7 @@ import { formatCount, formatLoss } from "../../report/quantities.ts";
 import type { LossSettings } from "../../runtime/loss/loss-evaluator.ts";
 import { meanLoss } from "../../runtime/loss/mean-loss.ts";
 import { parseRetain } from "../../search/retain.ts";
+import { type Flags, group, option } from "../arguments/declared-option.ts";
 import { EarlyStart } from "../arguments/early.ts";
 import {
   choosePattern,
@@ -27,22 +28,19 @@ import {
   toolRecord,
 } from "../arguments/inputs.ts";
 import {
-  addJournalOptions,
-  type JournalFlags,
   journalFingerprint,
+  journalOptions,
   openEvaluationJournal,
   requireSensibleJournal,
 } from "../arguments/journal-options.ts";
-import { addLossPlaceOptions, type LossPlaceFlags, openModelForLosses } from "../arguments/memory.ts";
-import { addModelToRun } from "../arguments/opening.ts";
+import { lossPlaceOptions, openModelForLosses } from "../arguments/memory.ts";
+import { modelOptions } from "../arguments/opening.ts";
 import {
-  addCalibrationOptions,
-  addOutputOptions,
-  addPatternOptions,
-  type CalibrationFlags,
+  addModelArgument,
+  calibrationOptions,
   demoModel,
-  type OutputFlags,
-  type PatternFlags,
+  outputOptions,
+  patternOptions,
 } from "../arguments/options.ts";
 import { withResume } from "../console/interruption.ts";
 import { requireWritable } from "../console/output-file.ts";
@@ -52,12 +50,26 @@ import { localLosses } from "../loss-source.ts";
 import { Measuring } from "../search/measuring.ts";
 import { compareLayers } from "./layer-comparison.ts";
 
-interface AnalyzeFlags extends PatternFlags, CalibrationFlags, LossPlaceFlags, OutputFlags, JournalFlags {
-  searched?: string;
-  output?: string;
-  retain: string;
-  pairs?: boolean;
-}
+const options = [
+  ...modelOptions,
+  ...patternOptions,
+  ...group(
+    "What is compared:",
+    option("--searched <file>", "a pattern file of this model to set beside the others"),
+    option("-r, --retain <list>", "how many layers the compared patterns keep Full, with commas between", "1/2,1/4"),
+    option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations"),
+  ),
+  ...group(
+    "Files and resuming:",
+    option("-o, --output <file>", "write the analysis file here, exactly"),
+    ...journalOptions(),
+  ),
+  ...calibrationOptions,
+  ...lossPlaceOptions,
+  ...outputOptions,
+] as const;
+
+type AnalyzeFlags = Flags<typeof options>;
 
 const help = `
 Runs --pattern over the calibration set and compares all pairs of layers, on queries that see at least index_topk keys:
@@ -75,21 +87,9 @@ Examples:
 
 export function addAnalyzeCommand(program: Command): void {
   const command = program.command("analyze").description("Compare what layers select, and what sharing costs");
-  addModelToRun(command);
-  addPatternOptions(command);
-  command
-    .optionsGroup("What is compared:")
-    .option("--searched <file>", "a pattern file of this model to set beside the others")
-    .option("-r, --retain <list>", "how many layers the compared patterns keep Full, with commas between", "1/2,1/4")
-    .option("--pairs", "measure every pair of flips too: layers x layers / 2 evaluations")
-    .optionsGroup("Files and resuming:")
-    .option("-o, --output <file>", "write the analysis file here, exactly");
-  addJournalOptions(command);
-  addCalibrationOptions(command);
-  addLossPlaceOptions(command);
-  addOutputOptions(command);
+  addModelArgument(command);
   const shown = "pattern searched retain pairs output calibration sequences device resume json";
-  addWork(command, { help, shown, stopping: "Stopping after the layer at hand; Ctrl-C again kills" }, analyze);
+  addWork(command, { options, help, shown, stopping: "Stopping after the layer at hand; Ctrl-C again kills" }, analyze);
 }
 
 async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {

@@ -2,7 +2,6 @@
  * `-c` of the commands that judge patterns: several sources with weights, of text and of answers, from files or generated.
  */
 
-import { type Command, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { counted } from "../../base/quantities.ts";
 import { quoted } from "../../base/quoted.ts";
@@ -20,18 +19,28 @@ import type { ModelDescription } from "../../graph/model-folder.ts";
 import { formatCount } from "../../report/quantities.ts";
 import type { Objective } from "../../runtime/measurement.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { choice, type Flags, group, repeatable } from "./declared-option.ts";
 import { openCalibrationSet } from "./inputs.ts";
-import { addCalibrationOptions, type TextFlags } from "./options.ts";
-import { RepeatableOption } from "./repeatable-option.ts";
+import { type TextFlags, textOptions } from "./options.ts";
 
 /** What counts: every token's loss, its divergence from the model's own pattern, or the loss of answers alone. */
 export type SearchObjective = Objective | "answer";
 
-export interface MixFlags extends TextFlags {
-  calibration: string[];
+export const mixOptions = [
+  ...group(
+    "Text:",
+    repeatable(
+      "-c, --calibration <path>",
+      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them; or answers that are generated, ruler:vt,niah_multikey_2 or graphwalks:; several with weights: -c text.jsonl=0.5 -c ruler:vt=0.5 (default, for the demo model alone: the set of the package)",
+    ),
+  ),
+  ...textOptions,
+] as const;
+
+export type MixFlags = Flags<typeof mixOptions> & {
   /** Where it was not said: `answer` if a source is generated, otherwise `nll`. */
   objective?: SearchObjective;
-}
+};
 
 /** Generated sources, by the word before the colon. */
 const generatedSuites: Readonly<Record<string, SuiteName>> = { ruler: "ruler-core", graphwalks: "graphwalks" };
@@ -39,21 +48,8 @@ const generatedSuites: Readonly<Record<string, SuiteName>> = { ruler: "ruler-cor
 /** Generated samples of each task, where `--sequences` does not say. */
 const SAMPLES_EACH = 16;
 
-export function addMixOptions(command: Command): Command {
-  return addCalibrationOptions(
-    command,
-    new RepeatableOption(
-      "-c, --calibration <path>",
-      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them; or answers that are generated, ruler:vt,niah_multikey_2 or graphwalks:; several with weights: -c text.jsonl=0.5 -c ruler:vt=0.5 (default, for the demo model alone: the set of the package)",
-    ),
-  );
-}
-
-export function objectiveOption(description: string, choices: readonly SearchObjective[]): Option {
-  return new Option(
-    "--objective <name>",
-    `${description} (default: nll, or answer where -c generates answers)`,
-  ).choices(choices);
+export function objectiveOption<T extends SearchObjective>(description: string, choices: readonly T[]) {
+  return choice("--objective <name>", `${description} (default: nll, or answer where -c generates answers)`, choices);
 }
 
 export function objectiveOf({ objective, calibration }: Pick<MixFlags, "objective" | "calibration">): SearchObjective {

@@ -1,23 +1,21 @@
 /** `--resume` and `--fresh`, and the journal beside `-o FILE` of the commands that measure many patterns. */
-import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
 import { type LogMode, requireNoLog } from "../../formats/append-log.ts";
 import { type Journal, type JournalFingerprint, openJournal } from "../../formats/journal.ts";
 import { type PatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-schema.ts";
-
-export interface JournalFlags {
-  resume?: boolean;
-  fresh?: boolean;
-}
+import { type Flags, option } from "./declared-option.ts";
 
 /** @param left what an earlier run has left behind */
-export function addJournalOptions(command: Command, left = "journal"): Command {
-  return command
-    .option("--resume", `continue from the ${left} of an earlier run`)
-    .option("--fresh", `begin anew where there is a ${left} already`);
+export function journalOptions(left = "journal") {
+  return [
+    option("--resume", `continue from the ${left} of an earlier run`),
+    option("--fresh", `begin anew where there is a ${left} already`),
+  ] as const;
 }
+
+export type JournalFlags = Flags<ReturnType<typeof journalOptions>>;
 
 /** @throws UsageError where both are given */
 export function logMode({ resume, fresh }: JournalFlags): LogMode {

@@ -1,5 +1,5 @@
 /** Where and how losses are computed, and whether a model is loaded whole for them or its layers in turn. */
-import { type Command, InvalidArgumentError } from "commander";
+import { InvalidArgumentError } from "commander";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { formatBytes } from "../../report/quantities.ts";
 import { availableMemory } from "../../runtime/device/host-memory.ts";
@@ -7,30 +7,25 @@ import { hasRoomOnGpu, requireRoom } from "../../runtime/device/model-memory.ts"
 import { leastBytes, partsRoom, sizesOf, wholeBytes } from "../../runtime/loss/weight-room.ts";
 import type { Device } from "../../runtime/measurement.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { type Flags, group, option } from "./declared-option.ts";
 import { type ModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
-import {
-  addDeviceOptions,
-  addDtypeOption,
-  addWorkersOptions,
-  type DeviceFlags,
-  type DtypeFlags,
-  type WorkerFlags,
-} from "./options.ts";
+import { deviceOptions, dtypeOptions, workersOptions } from "./options.ts";
 
-export interface LossPlaceFlags extends VerifyFlags, DeviceFlags, DtypeFlags, WorkerFlags {
-  /** Bytes. */
-  memory?: number;
-}
+export const lossPlaceOptions = [
+  ...deviceOptions,
+  ...dtypeOptions,
+  ...workersOptions,
+  ...group(
+    "Where it computes:",
+    option(
+      "--memory <size>",
+      "what weights and states may take on the CPU: 8GiB (default: what is free). A larger model's layers are loaded in turn, with the same losses; on a GPU, what states may take of the host's memory",
+      byteSize,
+    ),
+  ),
+] as const;
 
-export function addLossPlaceOptions(command: Command): Command {
-  addDeviceOptions(command);
-  addDtypeOption(command);
-  return addWorkersOptions(command).option(
-    "--memory <size>",
-    "what weights and states may take on the CPU: 8GiB (default: what is free). A larger model's layers are loaded in turn, with the same losses; on a GPU, what states may take of the host's memory",
-    byteSize,
-  );
-}
+export type LossPlaceFlags = VerifyFlags & Flags<typeof lossPlaceOptions>;
 
 interface PlacedFlags extends LossPlaceFlags {
   sequenceLength?: number;

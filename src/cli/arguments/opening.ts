@@ -1,5 +1,4 @@
 /** Opens MODEL for commands that compute with it: what cannot be loaded is refused before anything long begins. */
-import type { Command } from "commander";
 import { InputError } from "../../base/errors.ts";
 import { requireFiniteWeights } from "../../checkpoint/finite-weights.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
@@ -9,12 +8,15 @@ import { requireRoom } from "../../runtime/device/model-memory.ts";
 import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
 import { ByteCount } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
-import { addModelArgument } from "./options.ts";
+import { type Flags, group, option } from "./declared-option.ts";
 
-export interface VerifyFlags {
-  /** False with `--no-verify`. */
-  verify: boolean;
-}
+/** Of commands that compute with MODEL. */
+export const modelOptions = group(
+  "Model:",
+  option("--no-verify", "take an exported model's weights on trust instead of comparing their hashes once"),
+);
+
+export type VerifyFlags = Flags<typeof modelOptions>;
 
 export interface ModelToRun extends ModelFolder {
   /**
@@ -31,13 +33,6 @@ interface OpeningFlags extends VerifyFlags {
   dtype?: Dtype;
   /** Of a command that need not load the whole model: looks for room in its own way, once the model is open. */
   lookForRoom?: (model: ModelFolder) => Promise<void>;
-}
-
-/** MODEL of a command that computes with it. */
-export function addModelToRun(command: Command): Command {
-  return addModelArgument(command)
-    .optionsGroup("Model:")
-    .option("--no-verify", "take an exported model's weights on trust instead of comparing their hashes once");
 }
 
 /**

@@ -1,9 +1,10 @@
 /** Arguments and options that several commands share, so that they are spelled and explained once. */
 import { fileURLToPath } from "node:url";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { largestSizes } from "../../checkpoint/config/config-schema.ts";
-import type { ComputeDevice, Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
+import type { ComputeDevice, Device, DeviceList } from "../../runtime/measurement.ts";
 import { parseDevice } from "../../runtime/session/execution-provider.ts";
+import { choice, type Flags, group, option } from "./declared-option.ts";
 import { suggest } from "./suggested-values.ts";
 
 /** Two folders up from `src/cli` and from `dist/cli` alike. */
@@ -29,138 +30,11 @@ export const kitFolder = packageFile("tools/kit");
 /** Patterns that were published, with where they come from. */
 export const publishedPatterns = packageFile("patterns");
 
-export interface DeviceFlags {
-  device: Device;
-  threads?: number;
-}
-
-export interface DtypeFlags {
-  dtype: Dtype;
-}
-
-export interface WorkerFlags {
-  workers?: number;
-  devices?: DeviceList;
-}
-
-/** What a text is read by. */
-export interface TextFlags {
-  textColumn?: string;
-  split?: string;
-  sequenceLength?: number;
-  sequences?: number | undefined;
-  seed: number;
-  pack: boolean;
-}
-
-export interface CalibrationFlags extends TextFlags {
-  calibration?: string;
-}
-
-export interface OutputFlags {
-  json?: boolean;
-  verbose?: boolean;
-  quiet?: boolean;
-}
-
-export interface PatternFlags {
-  pattern: string;
-  offset: number;
-}
-
 export function addModelArgument(command: Command): Command {
   return command.argument(
     "[model]",
     "folder of a checkpoint, one that `indexcache export` wrote, or owner/name in the Hugging Face cache (default: the demo model of the package)",
   );
-}
-
-export function addPatternOptions(command: Command): Command {
-  return command
-    .optionsGroup("Pattern:")
-    .option(
-      "-p, --pattern <pattern>",
-      "a pattern file (p.json, or p.json@1/2 for one of its sizes), an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
-      "full",
-    )
-    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2);
-}
-
-/** @param source `-c` of commands that take more than one set of text */
-export function addCalibrationOptions(
-  command: Command,
-  source = new Option(
-    "-c, --calibration <path>",
-    "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
-  ),
-): Command {
-  return command
-    .optionsGroup("Text:")
-    .addOption(source)
-    .option(
-      "--text-column <name>",
-      "field or column that holds the text (default: as the rows' shape tells, docs/data.md)",
-    )
-    .option("--split <name>", "only the files of this split in a folder or zip: train, test or validation")
-    .option(
-      "--sequence-length <n>",
-      "tokens of a sequence (default: a multiple of index_topk, at least 4 x it and about 1024, as far as the window goes)",
-      wholeNumber,
-    )
-    .option("--sequences <n>", "use only this many sequences, chosen by --seed (default: all)", wholeNumber)
-    .option("--seed <n>", "seed of every random choice", wholeNumber, 0)
-    .option("--no-pack", "one sequence a document, instead of documents one after the other");
-}
-
-/** `--device`; what it is for differs between commands. */
-export function deviceOption(purpose: string): Option {
-  const option = new Option("--device <name>", `${purpose}: auto, cpu, webgpu, cuda or cuda:N for GPU N`);
-  return suggest(option, ["auto", "cpu", "webgpu", "cuda", "cuda:0"]).argParser(deviceName).default("auto");
-}
-
-export function addDeviceOptions(command: Command): Command {
-  return command
-    .optionsGroup("Where it computes:")
-    .addOption(deviceOption("where to compute"))
-    .option("--threads <n>", "CPU threads (default: all cores)", positiveNumber);
-}
-
-/** For commands whose numbers depend on it. */
-export function addDtypeOption(command: Command): Command {
-  return command
-    .optionsGroup("Where it computes:")
-    .addOption(
-      new Option("--dtype <name>", "weights and activations; scores, softmax and norms stay float32")
-        .choices(["float32", "float16"])
-        .default("float32"),
-    );
-}
-
-/** For commands that evaluate many sequences. */
-export function addWorkersOptions(command: Command): Command {
-  return command
-    .optionsGroup("Where it computes:")
-    .option(
-      "--workers <n>",
-      "processes that share the sequences (default: one a thread, as far as memory allows)",
-      workerCount,
-    )
-    .addOption(devicesOption("several devices share the sequences, a process each"));
-}
-
-/** `--devices`, in the place of `--device` and `--workers`. */
-export function devicesOption(purpose: string): Option {
-  return new Option("--devices <list>", `${purpose}: cuda:0,cuda:1 or all GPUs: all`)
-    .argParser(deviceList)
-    .conflicts(["device", "workers"]);
-}
-
-export function addOutputOptions(command: Command): Command {
-  return command
-    .optionsGroup("What it prints:")
-    .option("--json", "print the result as JSON")
-    .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
-    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
 }
 
 /** Parses the name of a device. */
@@ -221,3 +95,110 @@ export function decimalNumber(text: string): number {
   if (text.trim() === "" || !Number.isFinite(value)) throw new InvalidArgumentError("It must be a number.");
   return value;
 }
+
+/** Of a pattern in the form of any command. */
+export const patternOptions = group(
+  "Pattern:",
+  option(
+    "-p, --pattern <pattern>",
+    "a pattern file (p.json, or p.json@1/2 for one of its sizes), an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
+    "full",
+  ),
+  option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+);
+
+export type PatternFlags = Flags<typeof patternOptions>;
+
+/** How the text of `-c` is read. */
+export const textOptions = group(
+  "Text:",
+  option(
+    "--text-column <name>",
+    "field or column that holds the text (default: as the rows' shape tells, docs/data.md)",
+  ),
+  option("--split <name>", "only the files of this split in a folder or zip: train, test or validation"),
+  option(
+    "--sequence-length <n>",
+    "tokens of a sequence (default: a multiple of index_topk, at least 4 x it and about 1024, as far as the window goes)",
+    wholeNumber,
+  ),
+  option("--sequences <n>", "use only this many sequences, chosen by --seed (default: all)", wholeNumber),
+  option("--seed <n>", "seed of every random choice", wholeNumber, 0),
+  option("--no-pack", "one sequence a document, instead of documents one after the other"),
+);
+
+export type TextFlags = Flags<typeof textOptions>;
+
+/** Of commands that take one set of text; those that take several have `mixOptions`. */
+export const calibrationOptions = [
+  ...group(
+    "Text:",
+    option(
+      "-c, --calibration <path>",
+      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
+    ),
+  ),
+  ...textOptions,
+] as const;
+
+/** `--device`; what it is for differs between commands. */
+export function deviceOption(purpose: string) {
+  const declared = option(
+    "--device <name>",
+    `${purpose}: auto, cpu, webgpu, cuda or cuda:N for GPU N`,
+    deviceName,
+    "auto",
+  );
+  return suggest(declared, ["auto", "cpu", "webgpu", "cuda", "cuda:0"]);
+}
+
+export const deviceOptions = group(
+  "Where it computes:",
+  deviceOption("where to compute"),
+  option("--threads <n>", "CPU threads (default: all cores)", positiveNumber),
+);
+
+export type DeviceFlags = Flags<typeof deviceOptions>;
+
+/** For commands whose numbers depend on it. */
+export const dtypeOptions = group(
+  "Where it computes:",
+  choice(
+    "--dtype <name>",
+    "weights and activations; scores, softmax and norms stay float32",
+    ["float32", "float16"],
+    "float32",
+  ),
+);
+
+export type DtypeFlags = Flags<typeof dtypeOptions>;
+
+/** `--devices`, in the place of `--device` and `--workers`. */
+export function devicesOption(purpose: string) {
+  return option("--devices <list>", `${purpose}: cuda:0,cuda:1 or all GPUs: all`, deviceList).conflicts([
+    "device",
+    "workers",
+  ]);
+}
+
+/** For commands that evaluate many sequences. */
+export const workersOptions = group(
+  "Where it computes:",
+  option(
+    "--workers <n>",
+    "processes that share the sequences (default: one a thread, as far as memory allows)",
+    workerCount,
+  ),
+  devicesOption("several devices share the sequences, a process each"),
+);
+
+export type WorkerFlags = Flags<typeof workersOptions>;
+
+export const outputOptions = group(
+  "What it prints:",
+  option("--json", "print the result as JSON"),
+  option("-v, --verbose", "say more on stderr: the memory plan, devices, files"),
+  option("-q, --quiet", "say nothing on stderr but warnings and errors"),
+);
+
+export type OutputFlags = Flags<typeof outputOptions>;

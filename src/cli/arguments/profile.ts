@@ -1,28 +1,22 @@
 /** `--profile`: the work is recorded, and reported when all its sessions are closed. */
 import process from "node:process";
-import { type Command, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { formatProfile, type Profile, profileRecord } from "../../report/profile-report.ts";
 import { Recording } from "../../runtime/session/recording.ts";
 import { requireWritable } from "../console/output-file.ts";
 import type { Terminal } from "../console/terminal.ts";
+import { type Flags, group, option } from "./declared-option.ts";
 
-export interface ProfileFlags {
-  /** True without FILE. */
-  profile?: string | true;
-}
+export const profileOptions = group(
+  "What it prints:",
+  option(
+    "--profile [file]",
+    "tell on stderr, or in a JSON file, where time goes: operators, CPU fallbacks, copies, transfers",
+  ).conflicts("devices"),
+);
 
-export function addProfileOption(command: Command): Command {
-  return command
-    .optionsGroup("What it prints:")
-    .addOption(
-      new Option(
-        "--profile [file]",
-        "tell on stderr, or in a JSON file, where time goes: operators, CPU fallbacks, copies, transfers",
-      ).conflicts("devices"),
-    );
-}
+type ProfileFlags = Flags<typeof profileOptions>;
 
 /** What the work knows of itself. */
 export type ProfiledWork = Pick<Profile, "command" | "device" | "seconds">;

@@ -5,13 +5,17 @@ import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { readText } from "../../formats/text-file.ts";
 import { parseJson } from "../../formats/validation.ts";
+import { type Flags, group, option } from "./declared-option.ts";
 
-export interface PromptFlags {
-  prompt?: string;
-  promptFile?: string;
-  tokensFile?: string;
-  chat?: boolean;
-}
+export const promptOptions = group(
+  "Prompt:",
+  option("--prompt <text>", "the prompt (default: stdin)"),
+  option("--prompt-file <file>", "read the prompt from a text file"),
+  option("--tokens-file <file>", "take a JSON array of token ids as the prompt, as they are"),
+  option("--chat", "put the prompt into the model's chat template, as the user's message"),
+);
+
+type PromptFlags = Flags<typeof promptOptions>;
 
 /** Text that is still to be tokenized, or ids that are used as they are. */
 export type Prompt = { text: string } | { ids: number[] };

@@ -3,7 +3,7 @@ import type { Option } from "commander";
 
 const suggested = new WeakMap<Option, readonly string[]>();
 
-export function suggest(option: Option, values: readonly string[]): Option {
+export function suggest<O extends Option>(option: O, values: readonly string[]): O {
   suggested.set(option, values);
   return option;
 }

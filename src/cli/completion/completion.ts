@@ -22,7 +22,7 @@ export function addCompletionCommand(program: Command, buildAll: () => Promise<C
     .command("completion")
     .description("Print a script that completes commands and options in your shell")
     .addArgument(new Argument("<shell>", "whose script").choices(shells));
-  addWork(command, { help }, async (shell: Shell, _: object, terminal: Terminal) => {
+  addWork(command, { options: [], help }, async (shell: Shell, _: object, terminal: Terminal) => {
     const whole = await buildAll();
     const published = (await readShelf()).map(({ name }) => name);
     const words = commandWords(whole, "", {

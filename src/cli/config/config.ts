@@ -5,6 +5,7 @@ import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { quoted } from "../../base/quoted.ts";
 import { formatTable, left } from "../../report/text-table.ts";
+import { type Flags, option } from "../arguments/declared-option.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 import { COMMON, CONFIG_NAME, type ConfigFile, requireCommonKeys, requireSections } from "./config-file.ts";
@@ -12,10 +13,12 @@ import { chosenConfig } from "./configured.ts";
 import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
 import { settingsOf } from "./settings-table.ts";
 
-interface ConfigFlags {
-  schema?: boolean;
-  json?: boolean;
-}
+const options = [
+  option("--schema", "print the JSON Schema of config files"),
+  option("--json", "print the result as JSON"),
+] as const;
+
+type ConfigFlags = Flags<typeof options>;
 
 const help = `
 ${CONFIG_NAME} is looked for in this folder and those above it, up to the repository or the home folder; --config FILE or INDEXCACHE_CONFIG names another, --no-config none. It has a section for each command, with the options' long names, and "${COMMON}" for what several commands share:
@@ -34,10 +37,8 @@ export function addConfigCommand(program: Command, buildAll: () => Promise<Comma
   const command = program
     .command("config")
     .description("Check the config file, and show where each value comes from")
-    .argument("[command...]", "show all options of this command")
-    .option("--schema", "print the JSON Schema of config files")
-    .option("--json", "print the result as JSON");
-  addWork(command, { help }, async (words: string[], flags: ConfigFlags, terminal: Terminal) => {
+    .argument("[command...]", "show all options of this command");
+  addWork(command, { options, help }, async (words: string[], flags: ConfigFlags, terminal: Terminal) => {
     const all = await buildAll();
     if (flags.schema === true) return terminal.result(configJsonSchema(all));
     const config = await chosenConfig(program.opts());

@@ -1,7 +1,7 @@
 /** What of a command can be set outside the command line: its options, as commander has them, and its model. */
 import { type Argument, type Command, InvalidArgumentError, type Option } from "commander";
 import { z } from "zod";
-import { RepeatableOption } from "../arguments/repeatable-option.ts";
+import { RepeatableOption } from "../arguments/declared-option.ts";
 
 /** Options that only ask for something: no file has them. */
 const commandLineOnly = new Set(["--help-all", "--version"]);

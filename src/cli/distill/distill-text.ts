@@ -37,10 +37,11 @@ export async function openTrainingText(
   }
   const weights = given.reduce((sum, { weight }) => sum + weight, 0);
   const files = new Map<string, CalibrationSet>();
-  let total = Math.min(flags.sequences ?? Number.POSITIVE_INFINITY, usableSequences(recipe, holdout));
+  const { sequences: most, ...reading } = flags;
+  let total = Math.min(most ?? Number.POSITIVE_INFINITY, usableSequences(recipe, holdout));
   for (const { name, weight } of given) {
     if (generatedOf(name) !== undefined) continue;
-    const set = await openCalibrationSet(model, name, { ...flags, sequences: undefined }, terminal);
+    const set = await openCalibrationSet(model, name, reading, terminal);
     files.set(name, set);
     total = Math.min(total, Math.floor((set.windows.length * weights) / weight));
   }

@@ -21,7 +21,7 @@ import { type DistillDisplay, PlainDistillDisplay } from "../../report/distill/d
 import { type DistillRecord, distillRecord, formatDistillReport } from "../../report/distill/distill-report.ts";
 import { defaultThreads } from "../../runtime/session/onnx-session.ts";
 import { logMode } from "../arguments/journal-options.ts";
-import { demoModel } from "../arguments/options.ts";
+import { addModelArgument, demoModel } from "../arguments/options.ts";
 import { whileShowing } from "../console/display.ts";
 import { recordedCommand } from "../console/interruption.ts";
 import { deviceWords, modelWords, proposedCommand, proposeUse } from "../console/next-command.ts";
@@ -30,8 +30,8 @@ import { addWork } from "../console/work.ts";
 import { openModelToTrain, openPlaces, showPlan, stepsCost } from "./distill-dry-run.ts";
 import { planFor, requireRoom } from "./distill-needs.ts";
 import {
-  addDistillOptions,
   type DistillFlags,
+  distillOptions,
   recipeOf,
   requireSensibleDistillFlags,
   trainedPattern,
@@ -65,9 +65,13 @@ export function addDistillCommand(program: Command): void {
   const command = program
     .command("distill")
     .description("Train the indexers that a pattern keeps for the layers they serve");
-  addDistillOptions(command);
+  addModelArgument(command);
   const shown = "pattern output dry-run calibration sequences holdout steps rate device resume";
-  addWork(command, { help, shown, stopping: "Stopping after the step at hand; Ctrl-C again kills" }, distilModel);
+  addWork(
+    command,
+    { options: distillOptions, help, shown, stopping: "Stopping after the step at hand; Ctrl-C again kills" },
+    distilModel,
+  );
 }
 
 async function distilModel(path = demoModel, flags: DistillFlags, terminal: Terminal): Promise<void> {

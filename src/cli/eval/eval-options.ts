@@ -3,31 +3,27 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import type { StatisticsSettings } from "../../eval/run/rows.ts";
-import { DEFAULT_SUITE, type SuiteName, type SuiteValues, suiteNames } from "../../eval/suites.ts";
+import { DEFAULT_SUITE, type SuiteValues, suiteNames } from "../../eval/suites.ts";
 import type { TokenBudget } from "../../eval/token-budget.ts";
 import { SMALLEST_ALPHA } from "../../formats/eval-result.ts";
-import { type Gate, gates } from "../../report/eval/eval-gate.ts";
-import { addJournalOptions, type JournalFlags, requireLog } from "../arguments/journal-options.ts";
-import type { VerifyFlags } from "../arguments/opening.ts";
+import { gates } from "../../report/eval/eval-gate.ts";
+import { choice, type DeclaredOption, type Flags, group, option, repeatable } from "../arguments/declared-option.ts";
+import { journalOptions, requireLog } from "../arguments/journal-options.ts";
+import { modelOptions } from "../arguments/opening.ts";
 import {
-  addDtypeOption,
-  type DeviceFlags,
-  type DtypeFlags,
   decimalNumber,
   deviceOption,
   devicesOption,
-  type OutputFlags,
+  dtypeOptions,
   positiveNumber,
-  type WorkerFlags,
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
-import { RepeatableOption } from "../arguments/repeatable-option.ts";
-import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
-import { addSuiteOptions } from "./suite-flags.ts";
+import { serverOptions } from "../live/server-options.ts";
+import { suiteFlags } from "./suite-flags.ts";
 
 /** Draws of a sign-flip test. */
 const PERMUTATIONS = 10_000;
@@ -38,111 +34,89 @@ const SMALLEST_MARGIN = 0.001;
 /** The model as it was trained. */
 const allFullBaseline = "full";
 
-export interface EvalFlags
-  extends VerifyFlags,
-    DeviceFlags,
-    DtypeFlags,
-    WorkerFlags,
-    OutputFlags,
-    ServerFlags,
-    JournalFlags,
-    SuiteValues {
-  pattern: string[];
-  baseline: string;
-  offset: number;
-  suite: SuiteName;
-  tasks?: string[];
-  limit?: number;
-  maxNewTokens?: Pick<TokenBudget, "all" | "tasks">;
-  thinking?: boolean;
-  temperature?: number;
-  chatTemplate: string;
-  allowOverlap?: boolean;
-  seed: number;
-  margin: number;
-  alpha: number;
-  cache: string | boolean;
-  dryRun?: boolean;
-  list?: boolean;
-  from: string[];
-  markdown?: boolean;
-  output?: string;
-  samplesFile?: string;
-  junit?: string;
-  failOn?: Gate;
-}
-
-export function addEvalOptions(command: Command): void {
-  command
-    .optionsGroup("What is compared:")
-    .addOption(
-      new RepeatableOption(
-        "-p, --pattern <pattern>",
-        "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
-      ).default([], "the baseline alone is scored"),
-    )
-    .option("--baseline <pattern>", "what every arm is compared with", allFullBaseline)
-    .option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2)
-    .optionsGroup("What is asked:")
-    .addOption(new Option("--suite <name>", "what is asked").choices(suiteNames).default(DEFAULT_SUITE))
-    .option("--tasks <names>", "only these tasks of the suite, with commas between", names)
-    .option("--limit <n>", "at most this many items of every task and length", positiveNumber)
-    .option(
+export const evalOptions = [
+  ...modelOptions,
+  ...group(
+    "What is compared:",
+    repeatable(
+      "-p, --pattern <pattern>",
+      "an arm: a pattern file, an F/S string, full, uniform:N or freq:N; may be given several times",
+      "the baseline alone is scored",
+    ),
+    option("--baseline <pattern>", "what every arm is compared with", allFullBaseline),
+    option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+  ),
+  ...group(
+    "What is asked:",
+    choice("--suite <name>", "what is asked", suiteNames, DEFAULT_SUITE),
+    option("--tasks <names>", "only these tasks of the suite, with commas between", names),
+    option("--limit <n>", "at most this many items of every task and length", positiveNumber),
+    option(
       "--max-new-tokens <list>",
       "new tokens of an answer, thoughts included: 512, or by task: vt=64,512 (default: the task's own)",
       tokenBudget,
-    )
-    .option("--thinking", "chat models think first; the answer is what follows the closing tag")
-    .option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber)
-    .option(
+    ),
+    option("--thinking", "chat models think first; the answer is what follows the closing tag"),
+    option("--temperature <t>", "sample at this temperature (default: 0, the most likely token)", decimalNumber),
+    option(
       "--allow-overlap",
       "score items too that share text with a pattern's calibration set or with what the indexers were trained on",
-    )
-    .option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto")
-    .optionsGroup("Statistics:")
-    .option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42)
-    .option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1)
-    .option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05);
-  addSuiteOptions(command);
-  command
-    .optionsGroup("Where it computes:")
-    .addOption(deviceOption("where to compute"))
-    .option(
+    ),
+    option("--chat-template <name>", "auto (the checkpoint's), none, deepseek-v3.2 or a Jinja file", "auto"),
+  ),
+  ...group(
+    "Statistics:",
+    option("--seed <n>", "seed of every random choice, of prompts and of statistics", wholeNumber, 42),
+    option("--margin <points>", "loss in points that an arm may have and still pass", margin, 1),
+    option("--alpha <share>", "error probability of intervals and verdicts", probability, 0.05),
+  ),
+  ...suiteFlags,
+  ...group(
+    "Where it computes:",
+    deviceOption("where to compute"),
+    option(
       "--threads <n>",
       "CPU threads of each process (default: 1, or more where memory does not hold a process for each core)",
       positiveNumber,
-    )
-    .option(
+    ),
+    option(
       "--workers <n>",
       "processes that share the items (default: one for each core, as memory allows)",
       workerCount,
-    )
-    .addOption(devicesOption("several devices share the items, a process each"));
-  addDtypeOption(command);
-  addServerOptions(command);
-  command
-    .optionsGroup("Files and resuming:")
-    .option("--cache <folder>", "where generated sets are remembered (default: the user's cache folder)")
-    .option("--no-cache", "remember no generated sets")
-    .option("--dry-run", "say what would run, and after one item about how long")
-    .option("--list", "list suites, tasks, metrics, versions and the data that each one needs")
-    .addOption(
-      new RepeatableOption(
-        "--from <file>",
-        "no model: score a samples file again, those of several models side by side, or print a result file",
-      ),
-    )
-    .option("-o, --output <file>", "write the result as JSON here, exactly")
-    .option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)")
-    .option("--junit <file>", "write the verdicts as JUnit XML")
-    .addOption(new Option("--fail-on <verdict>", "exit with 1 where an arm is so").choices(gates));
-  addJournalOptions(command, "samples file")
-    .optionsGroup("What it prints:")
-    .option("--json", "print the result as JSON")
-    .addOption(new Option("--markdown", "print the table as Markdown").conflicts("json"))
-    .option("-v, --verbose", "say more on stderr: the memory plan, devices, files")
-    .option("-q, --quiet", "say nothing on stderr but warnings and errors");
-}
+    ),
+    devicesOption("several devices share the items, a process each"),
+  ),
+  ...dtypeOptions,
+  ...serverOptions,
+  ...group(
+    "Files and resuming:",
+    new Option(
+      "--cache <folder>",
+      "where generated sets are remembered (default: the user's cache folder)",
+    ) as DeclaredOption<{ cache: string | boolean }>,
+    new Option("--no-cache", "remember no generated sets"),
+    option("--dry-run", "say what would run, and after one item about how long"),
+    option("--list", "list suites, tasks, metrics, versions and the data that each one needs"),
+    repeatable(
+      "--from <file>",
+      "no model: score a samples file again, those of several models side by side, or print a result file",
+    ),
+    option("-o, --output <file>", "write the result as JSON here, exactly"),
+    option("--samples-file <file>", "write samples here as they are made (default: FILE.samples.jsonl of -o FILE)"),
+    option("--junit <file>", "write the verdicts as JUnit XML"),
+    choice("--fail-on <verdict>", "exit with 1 where an arm is so", gates),
+    ...journalOptions("samples file"),
+  ),
+  ...group(
+    "What it prints:",
+    option("--json", "print the result as JSON"),
+    option("--markdown", "print the table as Markdown").conflicts("json"),
+    option("-v, --verbose", "say more on stderr: the memory plan, devices, files"),
+    option("-q, --quiet", "say nothing on stderr but warnings and errors"),
+  ),
+] as const;
+
+export type EvalFlags = Flags<typeof evalOptions> & SuiteValues;
 
 /** @throws UsageError for flags that do not go together */
 export function requireSensibleEvalFlags(flags: EvalFlags): void {

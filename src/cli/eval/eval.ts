@@ -21,7 +21,7 @@ import { evalRecord } from "../../report/eval/eval-record.ts";
 import type { ArmRunner } from "../../runtime/generate/arms.ts";
 import { type GivenOption, givenOptions } from "../arguments/given-options.ts";
 import { logMode } from "../arguments/journal-options.ts";
-import { addModelToRun } from "../arguments/opening.ts";
+import { addModelArgument } from "../arguments/options.ts";
 import { whileShowing } from "../console/display.ts";
 import { recordedCommand, withResume } from "../console/interruption.ts";
 import type { Terminal } from "../console/terminal.ts";
@@ -29,7 +29,7 @@ import { addWork } from "../console/work.ts";
 import { modelPath } from "../live/server-options.ts";
 import { resultFromFiles } from "./eval-from.ts";
 import { type EvalInputs, openEvalInputs } from "./eval-inputs.ts";
-import { addEvalOptions, type EvalFlags, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
+import { type EvalFlags, evalOptions, requireSensibleEvalFlags, samplesPath, statisticsOf } from "./eval-options.ts";
 import { giveEvalResult, proposeAfterEval, requireWritableOutputs } from "./eval-output.ts";
 
 const help = `
@@ -54,12 +54,14 @@ Examples:
 
 export function addEvalCommand(program: Command): void {
   const command = program.command("eval").description("Compare a pattern with the baseline on long-context benchmarks");
-  addModelToRun(command);
-  addEvalOptions(command);
+  addModelArgument(command);
   const shown = "pattern baseline suite tasks lengths samples data server list output resume dry-run";
   const stopping = "Stopping; Ctrl-C again kills";
-  addWork(command, { help, shown, stopping }, (model: string | undefined, flags: EvalFlags, terminal: Terminal) =>
-    evalCommand(modelPath(command, model, flags), flags, givenOptions(command), terminal),
+  addWork(
+    command,
+    { options: evalOptions, help, shown, stopping },
+    (model: string | undefined, flags: EvalFlags, terminal: Terminal) =>
+      evalCommand(modelPath(command, model, flags), flags, givenOptions(command), terminal),
   );
 }
 

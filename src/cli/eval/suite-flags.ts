@@ -1,18 +1,16 @@
 /** Options of the suites on the command line: how they are parsed, which suite takes them, how a record names them. */
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import type { SuiteOption } from "../../eval/suite-definition.ts";
 import { optionsOf, type SuiteName, type SuiteValues, suiteOptions } from "../../eval/suites.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
+import { group } from "../arguments/declared-option.ts";
 import type { GivenOption } from "../arguments/given-options.ts";
 import { positiveNumber } from "../arguments/options.ts";
 
 type Settings = EvalResult["settings"];
 
-export function addSuiteOptions(command: Command): void {
-  command.optionsGroup("Of the suites:");
-  for (const { option } of suiteOptions()) command.addOption(toOption(option));
-}
+export const suiteFlags = group("Of the suites:", ...suiteOptions().map(({ option }) => toOption(option)));
 
 function toOption(option: SuiteOption): Option {
   const added = new Option(option.flags, option.help);

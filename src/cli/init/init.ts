@@ -2,10 +2,11 @@
 import { stat } from "node:fs/promises";
 import { relative } from "node:path";
 import process from "node:process";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { engineNames } from "../../engines/engines.ts";
+import { choice, type Flags, option } from "../arguments/declared-option.ts";
 import { CONFIG_NAME } from "../config/config-file.ts";
 import { isRunByAgent } from "../console/agent.ts";
 import { proposedCommand } from "../console/next-command.ts";
@@ -15,18 +16,21 @@ import { addWork } from "../console/work.ts";
 import { type Answers, checkEngine, checkModel, checkPlace, checkRetain, checkText, DEMO } from "./init-answers.ts";
 import { Questions } from "./questions.ts";
 
-interface InitFlags {
-  model?: string;
-  on?: string;
-  calibration?: string;
-  retain?: string;
-  engine?: string;
-  yes?: boolean;
-  overwrite?: boolean;
-  output: string;
-}
-
 const DEFAULT_RETAIN = "1/2,1/4";
+
+const options = [
+  option("-m, --model <model>", `folder of a checkpoint, owner/name in the Hugging Face cache, or ${DEMO}`),
+  option("--on <place>", "where it runs: auto, cpu, webgpu, cuda, cuda:N, or the address of a vLLM or SGLang"),
+  option("-c, --calibration <path>", "text to judge by, as search takes it"),
+  option("-r, --retain <list>", `how many layers stay Full (default: ${DEFAULT_RETAIN})`),
+  choice("--engine <name>", "which engine will serve it", ["none", ...engineNames]),
+  option("-y, --yes", "ask nothing: take the defaults of what is not given"),
+  option("-o, --output <file>", "the config file", CONFIG_NAME),
+  option("--overwrite", "replace a config file that is there"),
+] as const;
+
+type InitFlags = Flags<typeof options>;
+
 /** The text that the demo model and those made of it come with. */
 const OWN_TEXT = "its own";
 
@@ -42,16 +46,8 @@ Examples:
 export function addInitCommand(program: Command): void {
   const command = program
     .command("init")
-    .description("Ask five questions, write a config file, and print the commands to run next")
-    .option("-m, --model <model>", `folder of a checkpoint, owner/name in the Hugging Face cache, or ${DEMO}`)
-    .option("--on <place>", "where it runs: auto, cpu, webgpu, cuda, cuda:N, or the address of a vLLM or SGLang")
-    .option("-c, --calibration <path>", "text to judge by, as search takes it")
-    .option("-r, --retain <list>", `how many layers stay Full (default: ${DEFAULT_RETAIN})`)
-    .addOption(new Option("--engine <name>", "which engine will serve it").choices(["none", ...engineNames]))
-    .option("-y, --yes", "ask nothing: take the defaults of what is not given")
-    .option("-o, --output <file>", "the config file", CONFIG_NAME)
-    .option("--overwrite", "replace a config file that is there");
-  addWork(command, { help, stopping: "Stopping: nothing was written" }, init);
+    .description("Ask five questions, write a config file, and print the commands to run next");
+  addWork(command, { options, help, stopping: "Stopping: nothing was written" }, init);
 }
 
 async function init(flags: InitFlags, terminal: Terminal): Promise<void> {

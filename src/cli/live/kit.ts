@@ -6,14 +6,18 @@ import { writeFailure } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { readModelConfig } from "../../checkpoint/config/config-json.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
-import { kitFolder, type OutputFlags } from "../arguments/options.ts";
+import { type Flags, option } from "../arguments/declared-option.ts";
+import { kitFolder } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 
-interface KitFlags extends OutputFlags {
-  model?: string;
-  port: string;
-}
+const options = [
+  option("-m, --model <model>", "what the server will serve: a folder, or a name that the engine knows"),
+  option("--port <n>", "port of the server", "8000"),
+  option("--json", "print the commands as JSON"),
+] as const;
+
+type KitFlags = Flags<typeof options>;
 
 const help = `
 FOLDER gets a package of Python (standard library and the engine only) that nobody has to install: PYTHONPATH names FOLDER.
@@ -31,11 +35,8 @@ export function addKitCommand(program: Command): void {
   const command = program
     .command("kit")
     .description("Write the Python kit for vLLM and SGLang, and the commands that start a server with it")
-    .argument("<folder>", "where the kit goes")
-    .option("-m, --model <model>", "what the server will serve: a folder, or a name that the engine knows")
-    .option("--port <n>", "port of the server", "8000")
-    .option("--json", "print the commands as JSON");
-  addWork(command, { help }, writeKit);
+    .argument("<folder>", "where the kit goes");
+  addWork(command, { options, help }, writeKit);
 }
 
 async function writeKit(folder: string, flags: KitFlags, terminal: Terminal): Promise<void> {

@@ -1,27 +1,42 @@
 /** Options of the commands that work on a running engine, and the server and model that they name. */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { describeModel, type ModelDescription } from "../../graph/model-folder.ts";
 import { LiveModel } from "../../live/live-model.ts";
 import { parseServers } from "../../live/server-address.ts";
 import { ServerLosses, type ServerLossSettings } from "../../live/server-losses.ts";
+import { type Flags, group, option } from "../arguments/declared-option.ts";
 import { givenOptions } from "../arguments/given-options.ts";
 import { numberUpTo, positiveNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { describeServer } from "./server-words.ts";
 
-export interface ConnectionFlags {
-  apiKey?: string;
-  allowRemote?: boolean;
-  timeout: number;
+export function connectionOptions() {
+  return [
+    option("--api-key <key>", "the server's key").env("INDEXCACHE_API_KEY"),
+    option("--allow-remote", "a server may be on another host than this one"),
+    option("--timeout <seconds>", "what one request to a server may take", positiveNumber, 600),
+  ] as const;
 }
 
-export interface ServerFlags extends ConnectionFlags {
-  server?: string;
-  model?: string;
-  concurrency: number;
-}
+export type ConnectionFlags = Flags<ReturnType<typeof connectionOptions>>;
+
+/** The heading of options that go with `--server`. */
+export const serverHeading = "A running engine instead of weights:";
+
+export const serverOptions = group(
+  serverHeading,
+  option(
+    "--server <url>",
+    "let a running vLLM or SGLang with the kit compute (docs/serving.md); replicas with commas between",
+  ),
+  option("-m, --model <folder>", "with --server: config.json and the tokenizer of its model; no weights are needed"),
+  option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8),
+  ...connectionOptions(),
+);
+
+export type ServerFlags = Flags<typeof serverOptions>;
 
 /** Pauses between tries in a command that waits for nobody, in milliseconds. */
 const shortPauses = [500, 1000, 2000] as const;
@@ -31,31 +46,12 @@ const patientPauses = [500, 1000, 2000, 4000, 8000, 16_000, ...Array<number>(30)
 const replicaPauses = [500, 1000, 2000, 4000, 8000, 16_000] as const;
 
 /** Options that mean something with `--server` alone, by the names of their values; and those of this tool's own runtime. */
-const serverOptions = new Set(["concurrency", "repeats", "allowRemote", "timeout"]);
-const localOptions = new Set(["device", "devices", "threads", "workers", "dtype", "memory", "profile", "verify"]);
-
-export function addServerOptions(command: Command): Command {
-  command
-    .optionsGroup("A running engine instead of weights:")
-    .option(
-      "--server <url>",
-      "let a running vLLM or SGLang with the kit compute (docs/serving.md); replicas with commas between",
-    )
-    .option("-m, --model <folder>", "with --server: config.json and the tokenizer of its model; no weights are needed")
-    .option("--concurrency <n>", "with --server: requests under way at a time, on each", numberUpTo(1024), 8);
-  return addConnectionOptions(command);
-}
-
-export function addConnectionOptions(command: Command): Command {
-  return command
-    .addOption(new Option("--api-key <key>", "the server's key").env("INDEXCACHE_API_KEY"))
-    .option("--allow-remote", "a server may be on another host than this one")
-    .option("--timeout <seconds>", "what one request to a server may take", positiveNumber, 600);
-}
+const serverOnly = new Set(["concurrency", "repeats", "allowRemote", "timeout"]);
+const localOnly = new Set(["device", "devices", "threads", "workers", "dtype", "memory", "profile", "verify"]);
 
 /** @throws UsageError for options that have no meaning where a server computes, and for server options without one */
 function requireServerOptions(command: Command, { server }: ServerFlags): void {
-  const foreign = server === undefined ? serverOptions : localOptions;
+  const foreign = server === undefined ? serverOnly : localOnly;
   const stray = givenOptions(command).find(({ attribute }) => foreign.has(attribute));
   if (stray === undefined) return;
   if (server === undefined) throw new UsageError(`${stray.written} needs --server`);

@@ -8,30 +8,28 @@ import { countFull, type Pattern, parsePattern } from "../../pattern/pattern.ts"
 import { resolvePattern } from "../../pattern/schedule.ts";
 import { formatCount, formatLossChange } from "../../report/quantities.ts";
 import { formatFields, formatTable, left, right } from "../../report/text-table.ts";
+import { type Flags, group, option } from "../arguments/declared-option.ts";
 import { choosePattern, openCalibrationSet } from "../arguments/inputs.ts";
-import {
-  addCalibrationOptions,
-  addOutputOptions,
-  type CalibrationFlags,
-  type OutputFlags,
-} from "../arguments/options.ts";
+import { calibrationOptions, outputOptions } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import {
-  addConnectionOptions,
-  type ConnectionFlags,
-  lossesOn,
-  openForALook,
-  openServedFolder,
-} from "./server-options.ts";
+import { connectionOptions, lossesOn, openForALook, openServedFolder } from "./server-options.ts";
 import { describePreflight } from "./server-words.ts";
 
-interface LookFlags extends ConnectionFlags, CalibrationFlags, OutputFlags {
-  restore?: boolean;
-  verify?: boolean;
-  pattern?: string;
-  model?: string;
-}
+const options = [
+  ...group(
+    "What is looked at:",
+    option("--restore", "set the pattern that the server was started with, and nothing else"),
+    option("--verify", "does a pattern act there, and from which position on"),
+    option("-p, --pattern <pattern>", "with --verify: letters, uniform:N, freq:N or a pattern file (with -m)"),
+    option("-m, --model <folder>", "config.json and the tokenizer of the model, for -c and pattern files"),
+  ),
+  ...calibrationOptions,
+  ...group("Server:", ...connectionOptions()),
+  ...outputOptions,
+] as const;
+
+type LookFlags = Flags<typeof options>;
 
 /** Prompts of a look, where no text is given. */
 const prompts = 4;
@@ -55,17 +53,8 @@ export function addServerCommand(program: Command): void {
     .command("server")
     .description("Look at a running vLLM or SGLang: what runs, whether patterns act, the pattern back after a kill")
     .argument("<url>", "address of the server");
-  command
-    .optionsGroup("What is looked at:")
-    .option("--restore", "set the pattern that the server was started with, and nothing else")
-    .option("--verify", "does a pattern act there, and from which position on")
-    .option("-p, --pattern <pattern>", "with --verify: letters, uniform:N, freq:N or a pattern file (with -m)")
-    .option("-m, --model <folder>", "config.json and the tokenizer of the model, for -c and pattern files");
-  addCalibrationOptions(command);
-  addConnectionOptions(command);
-  addOutputOptions(command);
   const shown = "verify restore pattern model calibration sequence-length api-key allow-remote json";
-  addWork(command, { help, shown, stopping: "Stopping" }, look);
+  addWork(command, { options, help, shown, stopping: "Stopping" }, look);
 }
 
 async function look(url: string, flags: LookFlags, terminal: Terminal): Promise<void> {

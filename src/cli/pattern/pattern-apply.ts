@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { hashBytes } from "../../base/files.ts";
-import { type Placement, placements } from "../../checkpoint/derived/derived-checkpoint.ts";
+import { placements } from "../../checkpoint/derived/derived-checkpoint.ts";
 import { type EngineHeads, engineHeads } from "../../checkpoint/derived/engine-shape.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { type AppliedReport, applyPattern } from "../../engines/applied/applied-checkpoint.ts";
@@ -14,19 +14,27 @@ import { readText } from "../../formats/text-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { counted, formatBytes } from "../../report/quantities.ts";
 import { formatFields } from "../../report/text-table.ts";
-import { addOutputOptions, type OutputFlags } from "../arguments/options.ts";
+import { choice, type Flags, option, required } from "../arguments/declared-option.ts";
+import { outputOptions } from "../arguments/options.ts";
 import { ByteCount } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 import { lettersOf, originFindings, readSource } from "./pattern-input.ts";
 
-interface ApplyFlags extends OutputFlags {
-  output: string;
-  restore?: string;
-  /** true without a number of heads. */
-  engineShape?: true | EngineHeads;
-  shards: Placement;
-}
+const options = [
+  required("-o, --output <folder>", "the new checkpoint"),
+  option("--restore <original>", "checkpoint to take indexers from that MODEL lacks"),
+  option(
+    "--engine-shape [heads=N]",
+    "pad attention and indexers to the shape that engines' kernels take; the function stays the same",
+    parseEngineShape,
+  ),
+  choice("--shards <how>", "how weight files that do not change get there", placements, "copy"),
+  refusedPattern("indexcache pattern apply MODEL PATTERN -o FOLDER"),
+  ...outputOptions,
+] as const;
+
+type ApplyFlags = Flags<typeof options>;
 
 const help = `
 The new folder holds config.json with indexer_types and index_topk_pattern, the weights without the indexers of Shared
@@ -55,31 +63,17 @@ export function addPatternApplyCommand(pattern: Command): void {
     .argument(
       "[pattern]",
       "a pattern in any form that `pattern` takes (default with --restore: the original's own; with --engine-shape: the model's own)",
-    )
-    .requiredOption("-o, --output <folder>", "the new checkpoint")
-    .option("--restore <original>", "checkpoint to take indexers from that MODEL lacks")
-    .addOption(
-      new Option(
-        "--engine-shape [heads=N]",
-        "pad attention and indexers to the shape that engines' kernels take; the function stays the same",
-      ).argParser(parseEngineShape),
-    )
-    .addOption(
-      new Option("--shards <how>", "how weight files that do not change get there").choices(placements).default("copy"),
     );
-  refusePatternOption(command, "indexcache pattern apply MODEL PATTERN -o FOLDER");
-  addOutputOptions(command);
-  addWork(command, { help, stopping: "Stopping; nothing will be left of the new folder" }, run);
+  addWork(command, { options, help, stopping: "Stopping; nothing will be left of the new folder" }, run);
 }
 
 /** Everywhere else a pattern is an option; here it is what the command is about. */
-export function refusePatternOption(command: Command, usage: string): void {
-  const option = new Option("-p, --pattern <pattern>").hideHelp().argParser(() => {
+export function refusedPattern(usage: string): Option {
+  return new Option("-p, --pattern <pattern>").hideHelp().argParser(() => {
     throw new UsageError("-p is no option of this command: the pattern is an argument", {
       hint: `leave out -p: ${usage}`,
     });
   });
-  command.addOption(option);
 }
 
 /** The value that follows --engine-shape; without one, commander's own is true. */

@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
 import { counted } from "../../base/quantities.ts";
@@ -18,7 +18,7 @@ import {
   isPipelineEngine,
 } from "../../engines/check.ts";
 import type { Dialect } from "../../engines/dialect.ts";
-import { dialectAt, type EngineName, engineNames } from "../../engines/engines.ts";
+import { dialectAt, engineNames } from "../../engines/engines.ts";
 import { type IndexFields, lettersOfTypes } from "../../engines/index-fields.ts";
 import type { PatternSource } from "../../engines/pattern-source.ts";
 import { configPath, type ServedModel } from "../../engines/served-model.ts";
@@ -26,32 +26,50 @@ import { readText, readTextIfPresent } from "../../formats/text-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { partitionStarts, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { engineOutcomes, formatFacts, formatFindings, formatOutcomes } from "../../report/pattern-report.ts";
-import { addOutputOptions, layerCount, type OutputFlags, wholeNumber } from "../arguments/options.ts";
+import { choice, type Flags, group, option } from "../arguments/declared-option.ts";
+import { layerCount, outputOptions, wholeNumber } from "../arguments/options.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
-import { addPatternApplyCommand, refusePatternOption } from "./pattern-apply.ts";
-import {
-  lettersOf,
-  modelOf,
-  originFindings,
-  type PatternInputFlags,
-  readSource,
-  requestedFields,
-} from "./pattern-input.ts";
+import { addPatternApplyCommand, refusedPattern } from "./pattern-apply.ts";
+import { lettersOf, modelOf, originFindings, readSource, requestedFields } from "./pattern-input.ts";
 import { list, pointToShelf } from "./pattern-list.ts";
 
-interface PatternFlags extends PatternInputFlags, OutputFlags {
-  for?: EngineName;
-  engine?: EngineName;
-  engineVersion?: string;
-  check?: boolean;
-  explain?: boolean;
-  list?: boolean;
-  pipelineStages?: number;
-  pipelinePartition?: number[];
-  writeConfig?: string;
-  overwrite?: boolean;
-}
+const options = [
+  ...group(
+    "What is wanted:",
+    option("--list", "list the patterns that come with the package; with a MODEL, those for it"),
+    choice("--for <engine>", "print the complete argument for this engine", engineNames),
+    choice("--engine <engine>", "whose rules --check applies (default: --for)", engineNames),
+    option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)"),
+  ),
+  ...group(
+    "Model and deployment:",
+    option("-m, --model <path>", "config.json of the model, or its folder"),
+    option("--layers <n>", "backbone layers, where there is no --model", layerCount),
+    option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber),
+  ),
+  ...group(
+    "What is wanted:",
+    option("--check", "say what is wrong with the pattern"),
+    option("--explain", "show which layers each engine would make Full"),
+  ),
+  ...group(
+    "Model and deployment:",
+    option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", layerCount),
+    option("--pipeline-partition <list>", "their sizes, where they are set by hand: 16,15,15,15", partition).conflicts(
+      "pipelineStages",
+    ),
+  ),
+  ...group(
+    "Files:",
+    option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here"),
+    option("--overwrite", "let --write-config replace another config.json"),
+  ),
+  refusedPattern("indexcache pattern PATTERN"),
+  ...outputOptions,
+] as const;
+
+type PatternFlags = Flags<typeof options>;
 
 const help = `
 PATTERN is a pattern file, a name from the shelf (--list: zai-org/GLM-5/half), letters F and S, uniform:N (FSSS for 4), freq:N (the
@@ -78,33 +96,9 @@ export function addPatternCommand(program: Command): void {
   const command = program
     .command("pattern")
     .description("Write a pattern as a serving engine takes it, or check one that is about to be served")
-    .argument("[pattern]", "a pattern in any form, see below")
-    .optionsGroup("What is wanted:")
-    .option("--list", "list the patterns that come with the package; with a MODEL, those for it")
-    .addOption(new Option("--for <engine>", "print the complete argument for this engine").choices(engineNames))
-    .addOption(new Option("--engine <engine>", "whose rules --check applies (default: --for)").choices(engineNames))
-    .option("--engine-version <version>", "release of that engine whose rules apply (default: the newest known)")
-    .optionsGroup("Model and deployment:")
-    .option("-m, --model <path>", "config.json of the model, or its folder")
-    .option("--layers <n>", "backbone layers, where there is no --model", layerCount)
-    .option("--offset <n>", "index_skip_topk_offset of freq:N (default: the engines' own)", wholeNumber)
-    .optionsGroup("What is wanted:")
-    .option("--check", "say what is wrong with the pattern")
-    .option("--explain", "show which layers each engine would make Full")
-    .optionsGroup("Model and deployment:")
-    .option("--pipeline-stages <n>", "pipeline stages that the engine splits the layers into", layerCount)
-    .addOption(
-      new Option("--pipeline-partition <list>", "their sizes, where they are set by hand: 16,15,15,15")
-        .argParser(partition)
-        .conflicts("pipelineStages"),
-    )
-    .optionsGroup("Files:")
-    .option("--write-config <folder>", "write a copy of --model's config.json with the pattern in it here")
-    .option("--overwrite", "let --write-config replace another config.json");
-  refusePatternOption(command, "indexcache pattern PATTERN");
-  addOutputOptions(command);
+    .argument("[pattern]", "a pattern in any form, see below");
   const shown = "list for engine engine-version model check explain pipeline-stages write-config json";
-  addWork(command, { help, shown }, run);
+  addWork(command, { options, help, shown }, run);
   addPatternApplyCommand(command);
 }
 

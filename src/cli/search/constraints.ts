@@ -1,35 +1,29 @@
 /** Options that say which patterns a deployment can take. */
 
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { InvalidArgumentError } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { withoutUndefined } from "../../base/without-undefined.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
-import { type PipelineEngine, pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
+import { pipelineEngines, requiredFull, stageStarts } from "../../pattern/pipeline-stages.ts";
 import { PatternSpace } from "../../search/space.ts";
 import { type SearchMethod, strategySettings } from "../../search/strategy.ts";
+import { choice, type Flags, group, option } from "../arguments/declared-option.ts";
 import { layerCount } from "../arguments/options.ts";
 
-export interface ConstraintFlags {
-  pinFull?: number[];
-  pipelineStages?: number;
-  engine?: PipelineEngine;
-  pipelineStarts?: number[];
-  maxSharedRun?: number;
-}
+export const constraintOptions = group(
+  "What the deployment allows:",
+  option("--pin-full <layers>", "layers that stay Full: 0,1,30", layerList),
+  option(
+    "--pipeline-stages <n>",
+    "stages that the model is served in; each begins Full where --engine asks for it",
+    layerCount,
+  ),
+  choice("--engine <name>", "whose stages: they divide layers differently", pipelineEngines),
+  option("--pipeline-starts <layers>", "first layers of stages, by hand: 0,16,31,46", layerList),
+  option("--max-shared-run <n>", "Shared layers that may stand in a row", layerCount),
+);
 
-export function addConstraintOptions(command: Command): Command {
-  return command
-    .optionsGroup("What the deployment allows:")
-    .option("--pin-full <layers>", "layers that stay Full: 0,1,30", layerList)
-    .option(
-      "--pipeline-stages <n>",
-      "stages that the model is served in; each begins Full where --engine asks for it",
-      layerCount,
-    )
-    .addOption(new Option("--engine <name>", "whose stages: they divide layers differently").choices(pipelineEngines))
-    .option("--pipeline-starts <layers>", "first layers of stages, by hand: 0,16,31,46", layerList)
-    .option("--max-shared-run <n>", "Shared layers that may stand in a row", layerCount);
-}
+type ConstraintFlags = Flags<typeof constraintOptions>;
 
 /**
  * The patterns that the options leave.

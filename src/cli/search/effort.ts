@@ -1,5 +1,6 @@
 /** `--effort`: three presets of `search`. What they find and take: docs/search.md, by `tools/landscape/compare.js effort`. */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
+import { choice } from "../arguments/declared-option.ts";
 
 /** Options that a preset sets, by the names of their values. */
 type Preset = Readonly<Record<string, string | number | boolean>>;
@@ -10,18 +11,15 @@ export const efforts = {
   thorough: { strategy: "refine", budget: 6 },
 } as const satisfies Record<string, Preset>;
 
-export type EffortName = keyof typeof efforts;
+type EffortName = keyof typeof efforts;
 
 const names = Object.keys(efforts) as EffortName[];
 
-export function addEffortOption(command: Command): Command {
-  return command.addOption(
-    new Option(
-      "--effort <name>",
-      `a preset, whose options can be given as well: ${names.map((name) => `${name} (${wordsOf(efforts[name])})`).join(", ")}`,
-    ).choices(names),
-  );
-}
+export const effortOption = choice(
+  "--effort <name>",
+  `a preset, whose options can be given as well: ${names.map((name) => `${name} (${wordsOf(efforts[name])})`).join(", ")}`,
+  names,
+);
 
 /**
  * Sets what the preset says and nobody else does. A strategy that is given takes the preset's place: its other options

@@ -1,5 +1,4 @@
 /** `--latency FILE` of `search`: per-layer costs that `bench` has measured, for targets and results that speak of speed. */
-import { type Command, Option } from "commander";
 import Papa from "papaparse";
 import { UsageError } from "../../base/errors.ts";
 import { writeFileAtomically } from "../../base/files.ts";
@@ -7,31 +6,23 @@ import { costsAt, type LatencyPhase, latencyPhases, readLatencyFile } from "../.
 import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { fullLayersForSpeedup, type LayerCosts, predictLatency, predictSpeedup } from "../../pattern/latency.ts";
 import { parsePattern } from "../../pattern/pattern.ts";
+import { choice, type Flags, group, option } from "../arguments/declared-option.ts";
 import { positiveNumber } from "../arguments/options.ts";
 
-export interface LatencyFlags {
-  latency?: string;
-  phase?: LatencyPhase;
-  context?: number;
-  pareto?: string;
-}
+export const latencyOptions = group(
+  "Speed:",
+  option("--latency <file>", "costs of layers that bench --latency wrote: --retain takes 1.5x, results show speed-ups"),
+  choice("--phase <name>", "what should be fast (default: prefill)", latencyPhases),
+  option("--context <n>", "tokens of context (default: the longest of the latency file)", positiveNumber),
+  option("--pareto <file>", "write loss against predicted latency of every size here, as CSV"),
+);
+
+type LatencyFlags = Flags<typeof latencyOptions>;
 
 export interface PredictedLatency {
   phase: LatencyPhase;
   context: number;
   costs: LayerCosts;
-}
-
-export function addLatencyOptions(command: Command): Command {
-  return command
-    .optionsGroup("Speed:")
-    .option(
-      "--latency <file>",
-      "costs of layers that bench --latency wrote: --retain takes 1.5x, results show speed-ups",
-    )
-    .addOption(new Option("--phase <name>", "what should be fast (default: prefill)").choices([...latencyPhases]))
-    .option("--context <n>", "tokens of context (default: the longest of the latency file)", positiveNumber)
-    .option("--pareto <file>", "write loss against predicted latency of every size here, as CSV");
 }
 
 /**

@@ -10,14 +10,17 @@ import {
   requireSameRun,
 } from "../../formats/journal.ts";
 import { formatCount } from "../../report/quantities.ts";
+import { type Flags, option, required } from "../arguments/declared-option.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 
-interface MergeFlags {
-  output: string;
-  fresh?: boolean;
-  quiet?: boolean;
-}
+const options = [
+  required("-o, --output <file>", "write the joined journal here, exactly"),
+  option("--fresh", "overwrite a file that exists"),
+  option("-q, --quiet", "say nothing on stderr but errors"),
+] as const;
+
+type MergeFlags = Flags<typeof options>;
 
 const help = `
 What several journals measured is written once, that of the first. Copy FILE to where the search's pattern file is to be,
@@ -30,11 +33,8 @@ export function addMergeCommand(search: Command): void {
   const command = search
     .command("merge")
     .description("join journals of the same search")
-    .argument("<journals...>", "journals of the same model, text, strategy, objective and version")
-    .requiredOption("-o, --output <file>", "write the joined journal here, exactly")
-    .option("--fresh", "overwrite a file that exists")
-    .option("-q, --quiet", "say nothing on stderr but errors");
-  addWork(command, { help }, merge);
+    .argument("<journals...>", "journals of the same model, text, strategy, objective and version");
+  addWork(command, { options, help }, merge);
 }
 
 async function merge(paths: readonly string[], flags: MergeFlags, terminal: Terminal): Promise<void> {

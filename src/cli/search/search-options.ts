@@ -1,69 +1,56 @@
 /** The options of `search`, and what they mean together. */
-import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
-import { addMixOptions, type MixFlags, type SearchObjective } from "../arguments/calibration-mix.ts";
-import { addJournalOptions, type JournalFlags } from "../arguments/journal-options.ts";
-import { addLossPlaceOptions, type LossPlaceFlags } from "../arguments/memory.ts";
-import { addModelToRun } from "../arguments/opening.ts";
-import { addOutputOptions, type OutputFlags, wholeNumber } from "../arguments/options.ts";
-import { addServerOptions, type ServerFlags } from "../live/server-options.ts";
-import { addConstraintOptions, type ConstraintFlags } from "./constraints.ts";
-import { addEffortOption, type EffortName } from "./effort.ts";
-import { addLatencyOptions, type LatencyFlags } from "./predicted-latency.ts";
-import { addStrategyOptions, type StrategyFlags } from "./strategy-options.ts";
+import { mixOptions } from "../arguments/calibration-mix.ts";
+import { type Flags, group, option } from "../arguments/declared-option.ts";
+import { journalOptions } from "../arguments/journal-options.ts";
+import { lossPlaceOptions } from "../arguments/memory.ts";
+import { modelOptions } from "../arguments/opening.ts";
+import { outputOptions, wholeNumber } from "../arguments/options.ts";
+import { serverHeading, serverOptions } from "../live/server-options.ts";
+import { constraintOptions } from "./constraints.ts";
+import { effortOption } from "./effort.ts";
+import { latencyOptions } from "./predicted-latency.ts";
+import { strategyOptions } from "./strategy-options.ts";
 
-export interface SearchFlags
-  extends MixFlags,
-    LossPlaceFlags,
-    OutputFlags,
-    StrategyFlags,
-    ConstraintFlags,
-    LatencyFlags,
-    ServerFlags,
-    JournalFlags {
-  objective?: SearchObjective;
-  retain: string;
-  holdout?: string;
-  output?: string;
-  reuse?: string[];
-  dryRun?: boolean;
-  /** Of a server's noisy measurements. */
-  repeats: number;
-  status?: string;
-  effort?: EffortName;
-}
-
-export function addSearchOptions(command: Command): void {
-  addModelToRun(command);
-  command
-    .optionsGroup("What is searched for:")
-    .option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4")
-    .option(
+export const searchOptions = [
+  ...modelOptions,
+  ...group(
+    "What is searched for:",
+    option("-r, --retain <list>", "how many layers stay Full: 1/4, 12, 1/2,1/4,1/8, all, or by --latency 1.5x", "1/4"),
+    option(
       "--holdout <share>",
       "keep this share or number of the sequences out of the search, and report losses on them",
-    )
-    .optionsGroup("Files and resuming:")
-    .option("-o, --output <file>", "write the pattern file here, exactly");
-  addJournalOptions(command)
-    .option("--reuse <journals...>", "take losses from journals of other searches of this model on this text")
-    .option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation")
-    .option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else");
-  addEffortOption(command.optionsGroup("How it searches:"));
-  addStrategyOptions(command);
-  addConstraintOptions(command);
-  addLatencyOptions(command);
-  addMixOptions(command);
-  addLossPlaceOptions(command);
-  addServerOptions(command);
-  command.option(
-    "--repeats <n>",
-    "with --server: rounds in which patterns are measured again that noise does not tell apart",
-    wholeNumber,
-    4,
-  );
-  addOutputOptions(command);
-}
+    ),
+  ),
+  ...group(
+    "Files and resuming:",
+    option("-o, --output <file>", "write the pattern file here, exactly"),
+    ...journalOptions(),
+    option("--reuse <journals...>", "take losses from journals of other searches of this model on this text"),
+    option("--dry-run", "say what there is to do and how long it takes, after timing one evaluation"),
+    option("--status <file>", "say where the search of this -o FILE or journal stands, and nothing else"),
+  ),
+  ...group("How it searches:", effortOption),
+  ...strategyOptions,
+  ...constraintOptions,
+  ...latencyOptions,
+  ...mixOptions,
+  ...lossPlaceOptions,
+  ...serverOptions,
+  ...group(
+    serverHeading,
+    option(
+      "--repeats <n>",
+      "with --server: rounds in which patterns are measured again that noise does not tell apart",
+      wholeNumber,
+      4,
+    ),
+  ),
+  ...outputOptions,
+] as const;
+
+export type SearchFlags = Flags<typeof searchOptions>;
 
 /**
  * Which sequences a search judges by, and which are kept out of it; of several sources the same share of each.

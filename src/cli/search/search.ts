@@ -11,6 +11,7 @@ import type { PatternEvaluator } from "../../runtime/measurement.ts";
 import type { SearchResult } from "../../search/events.ts";
 import { measuredObjective } from "../arguments/calibration-mix.ts";
 import { requireSensibleJournal } from "../arguments/journal-options.ts";
+import { addModelArgument } from "../arguments/options.ts";
 import { withResume } from "../console/interruption.ts";
 import { deviceWords, modelWords, proposedCommand, resultBeside } from "../console/next-command.ts";
 import type { Terminal } from "../console/terminal.ts";
@@ -21,7 +22,7 @@ import { applyEffort } from "./effort.ts";
 import { Measuring } from "./measuring.ts";
 import { withSpeedups, writePareto } from "./predicted-latency.ts";
 import { addMergeCommand } from "./search-merge.ts";
-import { addSearchOptions, type SearchFlags } from "./search-options.ts";
+import { type SearchFlags, searchOptions } from "./search-options.ts";
 import { showPlan, showPlanOfConfig } from "./search-plan.ts";
 import { openJournals, recordOf, runSearch } from "./search-run.ts";
 import { showStatus } from "./search-status.ts";
@@ -61,16 +62,20 @@ Examples:
 
 export function addSearchCommand(program: Command): void {
   const command = program.command("search").description("Search the patterns that keep the loss lowest");
-  addSearchOptions(command);
+  addModelArgument(command);
   command.enablePositionalOptions();
   const shown = "retain output calibration holdout effort strategy objective device server resume dry-run";
   const stopping = "Stopping after the layer at hand; Ctrl-C again kills";
-  addWork(command, { help, shown, stopping }, (model: string | undefined, flags: SearchFlags, terminal: Terminal) => {
-    const path = modelPath(command, model, flags);
-    const effort = applyEffort(command);
-    if (effort !== undefined) terminal.note(`effort ${flags.effort}: ${effort || "--strategy replaces it"}`);
-    return search(path, flags, terminal);
-  });
+  addWork(
+    command,
+    { options: searchOptions, help, shown, stopping },
+    (model: string | undefined, flags: SearchFlags, terminal: Terminal) => {
+      const path = modelPath(command, model, flags);
+      const effort = applyEffort(command);
+      if (effort !== undefined) terminal.note(`effort ${flags.effort}: ${effort || "--strategy replaces it"}`);
+      return search(path, flags, terminal);
+    },
+  );
   addMergeCommand(command);
 }
 

@@ -1,24 +1,15 @@
 /** `--strategy` and the options that belong to it. */
 
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { InvalidArgumentError, type Option } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { withoutUndefined } from "../../base/without-undefined.ts";
 import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-names.ts";
-import type { Across } from "../../search/losses.ts";
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, strategySettings } from "../../search/strategy.ts";
-import { objectiveOption, type SearchObjective } from "../arguments/calibration-mix.ts";
+import { objectiveOption } from "../arguments/calibration-mix.ts";
+import { choice, type Flags, group, option } from "../arguments/declared-option.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
 import { suggest } from "../arguments/suggested-values.ts";
-
-export interface StrategyFlags {
-  strategy: string;
-  objective?: SearchObjective;
-  seed: number;
-  race?: boolean;
-  alpha?: number;
-  across?: Across;
-}
 
 const DEFAULT_ALPHA = 0.1;
 /** Sequences that a round of a race adds. */
@@ -34,40 +25,37 @@ export function strategyLines(): string[] {
   return strategies.map(({ name, summary }) => `${name.padEnd(width)}  ${summary}`);
 }
 
-export function addStrategyOptions(command: Command): Command {
-  const names = strategies.map(({ name }) => name);
-  command
-    .optionsGroup("How it searches:")
-    .addOption(
-      suggest(new Option("--strategy <name>", `which patterns are tried: ${names.join(", ")}`), names)
-        .argParser(strategyName)
-        .default(strategies[0].name),
-    )
-    .addOption(
-      objectiveOption(
-        "what is minimised: nll, the LM loss; kl, the KL divergence from the model's own pattern; or answer, the loss of answers given their prompts",
-        ["nll", "kl", "answer"],
-      ),
-    )
-    .addOption(
-      new Option(
-        "--across <how>",
-        "how several -c count together: mean, by their weights; or worst, by the one on which a pattern loses most",
-      )
-        .choices(["mean", "worst"])
-        .default("mean"),
-    );
-  for (const { name, summary, initial } of optionsOfStrategies) {
-    command.option(`--${name} <n>`, `${summary} (default: ${initial})`, layerCount);
-  }
-  return command
-    .option("--race", "judge candidates by as few sequences as a paired test needs; not exact")
-    .option("--alpha <p>", `error rate of one test of a race (default: ${DEFAULT_ALPHA})`, probability);
-}
+const names = strategies.map(({ name }) => name);
+
+export const strategyOptions = [
+  ...group(
+    "How it searches:",
+    suggest(
+      option("--strategy <name>", `which patterns are tried: ${names.join(", ")}`, strategyName, strategies[0].name),
+      names,
+    ),
+    objectiveOption(
+      "what is minimised: nll, the LM loss; kl, the KL divergence from the model's own pattern; or answer, the loss of answers given their prompts",
+      ["nll", "kl", "answer"],
+    ),
+    choice(
+      "--across <how>",
+      "how several -c count together: mean, by their weights; or worst, by the one on which a pattern loses most",
+      ["mean", "worst"],
+      "mean",
+    ),
+    ...optionsOfStrategies.map(
+      ({ name, summary, initial }): Option => option(`--${name} <n>`, `${summary} (default: ${initial})`, layerCount),
+    ),
+    option("--race", "judge candidates by as few sequences as a paired test needs; not exact"),
+    option("--alpha <p>", `error rate of one test of a race (default: ${DEFAULT_ALPHA})`, probability),
+  ),
+] as const;
+
+export type StrategyFlags = Flags<typeof strategyOptions> & { seed: number };
 
 /** Names of earlier versions pass; `methodOf` says what they are called now. */
 function strategyName(text: string): string {
-  const names = strategies.map(({ name }) => name);
   if (names.includes(currentStrategyName(text))) return text;
   const choices = `Allowed choices are ${names.join(", ")}.`;
   throw new InvalidArgumentError(
