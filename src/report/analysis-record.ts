@@ -1,7 +1,8 @@
 /** The losses of an analysis as its file has them. */
 import { type ComparedPattern, type PairStatisticsResult, sharedLayerMeans } from "../analyze/compared-patterns.ts";
 import { lossChange, type MeasuredPattern, type measureFlips, type measurePairs } from "../analyze/loss-change.ts";
-import type { AnalysisFile } from "../formats/analysis-file.ts";
+import { sum } from "../base/sum.ts";
+import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
 import { fullLayers } from "../pattern/pattern.ts";
 
 export interface AnalysisLosses {
@@ -37,6 +38,12 @@ export function comparedPatterns(
       change_standard_error: standardError,
     };
   });
+}
+
+/** Mean of a statistic over the layers with an indexer, each beside the indexer before it; "-" for a single one. */
+export function besideIndexerBefore(matrix: Statistic["mean"], sources: readonly number[]): string {
+  const values = sources.slice(1).map((layer, index) => matrix[layer]?.[index] ?? Number.NaN);
+  return values.length === 0 ? "-" : (sum(values) / values.length).toFixed(3);
 }
 
 /** What single flips cost, and pairs of them. */

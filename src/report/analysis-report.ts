@@ -1,5 +1,6 @@
 /** What `analyze` prints: heatmaps, the patterns side by side, what single layers cost. */
 import type { AnalysisFile, Statistic } from "../formats/analysis-file.ts";
+import { besideIndexerBefore } from "./analysis-record.ts";
 import { formatHeatmap } from "./heatmap.ts";
 import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
 import { formatFields, formatTable, left, right } from "./text-table.ts";
@@ -40,12 +41,8 @@ function heatmap(title: string, { mean }: Statistic, sources: readonly number[])
   return `${title}\n${formatHeatmap(mean, sources)}`;
 }
 
-/** Means over neighbouring layers, by position: the heatmaps in a few numbers. */
+/** The heatmaps in a few numbers. */
 function positions({ overlap, recall, similarity, sources }: AnalysisFile): string {
-  const neighbours = (matrix: Statistic["mean"]): string => {
-    const values = sources.slice(1).map((layer, index) => matrix[layer]?.[index] ?? Number.NaN);
-    return values.length === 0 ? "-" : (values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(3);
-  };
   const buckets = overlap.by_position.map(({ from, to, queries, mean }, index) => ({
     keys: `${formatCount(from)} to ${formatCount(to)}`,
     queries,
@@ -59,7 +56,7 @@ function positions({ overlap, recall, similarity, sources }: AnalysisFile): stri
       left("Visible keys", ({ keys }) => keys),
       right("Queries", (bucket) => formatCount(bucket.queries)),
       ...["Overlap", "Recall", "Similarity"].map((title, at) =>
-        right<typeof all>(title, ({ means }) => neighbours(means[at] ?? [])),
+        right<typeof all>(title, ({ means }) => besideIndexerBefore(means[at] ?? [], sources)),
       ),
     ],
   );

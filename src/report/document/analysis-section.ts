@@ -1,6 +1,7 @@
 /** What layers select, and what sharing costs. */
 
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
+import { besideIndexerBefore } from "../analysis-record.ts";
 import { formatCount, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { left, right } from "../text-table.ts";
 import type { AnalysisEvidence } from "./evidence.ts";
@@ -41,7 +42,7 @@ export async function layersSection({ file }: AnalysisEvidence, { suffix, label 
 type Bucket = AnalysisFile["overlap"]["by_position"][number];
 type Compared = AnalysisFile["patterns"][number];
 
-/** How the statistics of neighbours change with the number of keys. */
+/** How the statistics change with the number of keys. */
 function positionTable(file: AnalysisFile): string | undefined {
   if (file.overlap.by_position.length < 2) return undefined;
   const columns = [
@@ -50,19 +51,14 @@ function positionTable(file: AnalysisFile): string | undefined {
     ...statistics.map(([field, name]) =>
       right<Bucket>(name, (_, index) => {
         const bucket = file[field].by_position[index];
-        return bucket === undefined ? "" : neighbourMean(bucket.mean, file.sources).toFixed(3);
+        return bucket === undefined ? "" : besideIndexerBefore(bucket.mean, file.sources);
       }),
     ),
   ];
-  return blocks("Means over pairs of a layer and the one before it:", table(file.overlap.by_position, columns));
-}
-
-function neighbourMean(matrix: AnalysisFile["overlap"]["mean"], sources: readonly number[]): number {
-  const values = matrix.flatMap((row, layer) => {
-    const value = row[sources.indexOf(layer - 1)];
-    return value == null ? [] : [value];
-  });
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  return blocks(
+    "Means over the layers with an indexer, each beside the indexer before it:",
+    table(file.overlap.by_position, columns),
+  );
 }
 
 export async function sharingSection({ file }: AnalysisEvidence, { suffix, label }: SectionNames): Promise<Section> {

@@ -2,6 +2,8 @@ import { mkdtempSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
+import type { AnalysisFile } from "../../../src/formats/analysis-file.ts";
+import { formatAnalysisReport } from "../../../src/report/analysis-report.ts";
 import { chartFile } from "../../../src/report/document/chart.ts";
 import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { htmlPage } from "../../../src/report/document/html-page.ts";
@@ -90,6 +92,21 @@ describe("a report", () => {
     expect(drawn(charts)).toContain("nats per token: 0.125; series: kl");
     expect(drawn(charts)).not.toContain("nats per token: 0.0625;");
     expect(drawn((await make("greedy.json")).charts)).toContain("nats per token: 0.0625; series: greedy");
+  });
+
+  test("means of layers are over those with an indexer, as analyze prints them", async () => {
+    // Layers 1 and 3 are Shared in the model: the only pair is that of layers 2 and 0.
+    const columns = (matrix: AnalysisFile["overlap"]["mean"]) => matrix.map((row) => [row[0] ?? null, row[2] ?? null]);
+    const ofIndexers = ({ mean, by_position }: AnalysisFile["overlap"]) => ({
+      mean: columns(mean),
+      by_position: by_position.map((bucket) => ({ ...bucket, mean: columns(bucket.mean) })),
+    });
+    const statistics = { overlap: ofIndexers(analysis.overlap), recall: ofIndexers(analysis.recall) };
+    const file = { ...analysis, ...statistics, similarity: ofIndexers(analysis.similarity), sources: [0, 2] };
+    await writeFile(join(folder, "shared.json"), JSON.stringify(file));
+    const { markdown } = await make("shared.json");
+    expect(markdown).toMatch(/^\| 16 to 31 \| +30 \| +0\.400 \| +0\.400 \| +0\.400 \|$/m);
+    expect(formatAnalysisReport(file)).toMatch(/^ *16 to 31 +30 +0\.400 +0\.400 +0\.400$/m);
   });
 
   test("does not draw losses on different text into one chart", async () => {
