@@ -7,7 +7,7 @@ import { InputError } from "../base/errors.ts";
 import type { LayerBinder } from "./architectures/architecture.ts";
 import { architectures, type ModelType } from "./architectures/architectures.ts";
 import type { DsaConfig } from "./config/model-config.ts";
-import { weightTypes } from "./dtype.ts";
+import { elementsIn, weightTypes } from "./dtype.ts";
 import { unreadFormat } from "./quantization.ts";
 import { expectedScales, findScales, scaleGrid } from "./scales.ts";
 import type { CheckpointTensor, CheckpointTensors } from "./shards.ts";
@@ -235,7 +235,7 @@ class Declared extends Binder {
 
   override weight(name: string, shape: number[]): Weight {
     const isFp8 = this.#isFp8 && quantisedMatrix.test(name) && !name.endsWith("weights_proj.weight");
-    const elements = shape.reduce((product, size) => product * size, 1);
+    const elements = elementsIn(shape);
     const length = Math.ceil(elements * (isFp8 ? fp8Bytes : 2));
     return { name, dtype: isFp8 ? "F8_E4M3" : "BF16", shape, file: "", location: "", offset: 0, length };
   }

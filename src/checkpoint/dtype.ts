@@ -41,6 +41,11 @@ export const dtypeBytes: Readonly<Record<string, number>> = {
   F64: 8,
 };
 
+/** Numbers in a tensor of this shape. */
+export function elementsIn(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
 /** The weight dtypes that a graph can read straight out of a safetensors file. */
 export const weightTypes: Readonly<Record<string, OnnxType>> = {
   F32: OnnxType.float,

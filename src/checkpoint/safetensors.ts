@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.ts";
 import { openUserFile } from "../base/user-files.ts";
-import { dtypeBytes } from "./dtype.ts";
+import { dtypeBytes, elementsIn } from "./dtype.ts";
 
 /** The format's own limit on the header. */
 const maxHeaderBytes = 100_000_000;
@@ -100,7 +100,7 @@ function checkHeader(
     }
     const width = Object.hasOwn(dtypeBytes, entry.dtype) ? dtypeBytes[entry.dtype] : undefined;
     if (width === undefined) throw new InputError(`${at} has the unknown dtype "${entry.dtype}"`);
-    const expected = entry.shape.reduce((product, size) => product * size, width);
+    const expected = width * elementsIn(entry.shape);
     if (expected !== end - begin) {
       throw new InputError(
         `${at}: ${entry.dtype} of shape [${entry.shape.join(", ")}] takes ${expected} bytes, data_offsets give ${end - begin}`,

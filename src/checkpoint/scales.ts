@@ -1,6 +1,6 @@
 /** Which element of an FP8 weight which scale belongs to, under all the names and shapes in which scales are stored. */
 import { InputError } from "../base/errors.ts";
-import { exponentTypes } from "./dtype.ts";
+import { elementsIn, exponentTypes } from "./dtype.ts";
 import type { Quantization, ScaleStrategy } from "./quantization.ts";
 import type { CheckpointTensor } from "./shards.ts";
 
@@ -33,7 +33,7 @@ export function scaleGrid(
   const { strategies } = quantization ?? {};
   const allowed = (...names: ScaleStrategy[]) =>
     strategies === undefined || names.some((name) => strategies.includes(name));
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = elementsIn(shape);
   for (const [rows, columns] of allowedBlocks(quantization, dtype)) {
     const across = Math.ceil(height / rows);
     const along = Math.ceil(width / columns);

@@ -1,5 +1,7 @@
 /** The weights of a model, each with its place in a file: `bind-weights.ts` finds them. */
+
 import { isFull, type Pattern } from "../pattern/pattern.ts";
+import { elementsIn } from "./dtype.ts";
 
 /** A weight and where its bytes lie; an FP8 weight carries its block scales. */
 export interface Weight {
@@ -135,9 +137,7 @@ export function elementsOf(weights: ModelWeights, pattern: Pattern): number {
 /** Elements of some weights, without scales, which are folded into what they scale. */
 export function elementCount(weights: readonly Weight[]): number {
   const scales = new Set(weights.flatMap(({ scale }) => (scale === undefined ? [] : [scale.weight.name])));
-  return weights
-    .filter(({ name }) => !scales.has(name))
-    .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
+  return weights.filter(({ name }) => !scales.has(name)).reduce((total, { shape }) => total + elementsIn(shape), 0);
 }
 
 /** Bytes of some weights in their files. */

@@ -2,6 +2,7 @@
 
 import { requiredTensors } from "../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
+import { elementsIn } from "../checkpoint/dtype.ts";
 import type { TargetWeight } from "../graph/training/attention-target.ts";
 import { layersFed, layersOfStep, type StepStates } from "../graph/training/distill-graph.ts";
 import type { Pattern } from "../pattern/pattern.ts";
@@ -158,7 +159,7 @@ function layerElements(config: DsaConfig): { whole: number; attention: number }[
     const [, number, rest = ""] = /^model\.layers\.(\d+)\.(.*)$/.exec(name) ?? [];
     const layer = layers[Number(number)];
     if (layer === undefined) continue;
-    const size = shape.reduce((product, edge) => product * edge, 1);
+    const size = elementsIn(shape);
     layer.whole += size;
     if (rest.startsWith("self_attn.") || rest.startsWith("input_layernorm.")) layer.attention += size;
   }

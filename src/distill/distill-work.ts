@@ -2,6 +2,7 @@
 
 import { declaredWeights } from "../checkpoint/bind-weights.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
+import { elementsIn } from "../checkpoint/dtype.ts";
 
 /**
  * Floating-point operations of a matrix product in the time of one pass over one number of a large tensor: measured on a CPU
@@ -24,7 +25,7 @@ export function attentionParts(config: DsaConfig): AttentionParts {
   const [layer] = declaredWeights({ ...config, numHiddenLayers: 1 }).layers;
   if (layer === undefined) throw new RangeError("a model without layers");
   const { qB, gatesValues = false } = layer;
-  return { queryElements: qB.shape.reduce((product, size) => product * size, 1), gatesValues };
+  return { queryElements: elementsIn(qB.shape), gatesValues };
 }
 
 /** Operations of one token in projections: of a whole layer, of one whose attention a step looks at, of an indexer. */

@@ -26,7 +26,7 @@ import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from ".
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { formatBytes } from "../../base/quantities.ts";
 import { sum } from "../../base/sum.ts";
-import { dtypeBytes } from "../dtype.ts";
+import { dtypeBytes, elementsIn } from "../dtype.ts";
 
 /** How files that do not change get into the new folder. `copy` shares blocks where the file system can (reflink). */
 export const placements = ["copy", "hardlink", "symlink"] as const;
@@ -105,7 +105,7 @@ const spareBytes = 16 << 20;
 export function tensorBytes({ dtype, shape }: Pick<DerivedTensor, "dtype" | "shape">): number {
   const width = dtypeBytes[dtype];
   if (width === undefined) throw new InputError(`There is no dtype "${dtype}" in safetensors files`);
-  return shape.reduce((product, size) => product * size, width);
+  return width * elementsIn(shape);
 }
 
 /**

@@ -7,13 +7,14 @@ import { Random } from "../../base/random.ts";
 import { RandomNumbers } from "../../base/random-numbers.ts";
 import { requiredTensors } from "../bind-weights.ts";
 import type { ReducedConfig } from "../config/reduced-config.ts";
+import { elementsIn } from "../dtype.ts";
 
 /** Elements that are written at a time. */
 const blockElements = 4 << 20;
 
 /** Bytes that the weights of a config take in float32. */
 export function randomWeightBytes({ config }: Pick<ReducedConfig, "config">): number {
-  return 4 * requiredTensors(config).reduce((total, { shape }) => total + elements(shape), 0);
+  return 4 * requiredTensors(config).reduce((total, { shape }) => total + elementsIn(shape), 0);
 }
 
 /**
@@ -32,7 +33,7 @@ export async function writeRandomCheckpoint(
   let end = 0;
   for (const { name, shape } of tensors) {
     const begin = end;
-    end += 4 * elements(shape);
+    end += 4 * elementsIn(shape);
     header[name] = { dtype: "F32", shape, data_offsets: [begin, end] };
   }
   // Blanks after the header put the data on a multiple of 64 bytes, where it can be mapped.
@@ -47,7 +48,7 @@ export async function writeRandomCheckpoint(
     try {
       await file.write(Buffer.concat([length, headerBytes]));
       for (const { name, shape } of tensors) {
-        for (let left = elements(shape); left > 0; left -= blockElements) {
+        for (let left = elementsIn(shape); left > 0; left -= blockElements) {
           if (signal?.aborted) throw new InterruptedError("Interrupted");
           await file.write(weightsOf(name, shape, numbers.next(Math.min(left, blockElements))));
         }
@@ -70,8 +71,4 @@ function weightsOf(name: string, shape: readonly number[], values: Float32Array)
   const scale = shape.length === 1 ? 0.1 : (shape.at(-1) ?? 1) ** -0.5;
   for (let i = 0; i < values.length; i++) values[i] = (isNorm ? 1 : 0) + scale * (values[i] as number);
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-}
-
-function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
 }

@@ -21,6 +21,7 @@ import {
 } from "../../checkpoint/derived/derived-checkpoint.ts";
 import { type EngineHeads, type EngineShape, planEngineShape } from "../../checkpoint/derived/engine-shape.ts";
 import type { FileTensor } from "../../checkpoint/derived/spread-tensor.ts";
+import { elementsIn } from "../../checkpoint/dtype.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../../checkpoint/safetensors.ts";
 import { readSafetensorsMetadata } from "../../checkpoint/safetensors-metadata.ts";
 import { type CheckpointTensors, openTensors } from "../../checkpoint/shards.ts";
@@ -320,7 +321,7 @@ export async function indexFile(
     for (const tensor of held) {
       places.push([tensor.name, shard.file]);
       bytes += tensorBytes(tensor);
-      elements += tensor.shape.reduce((product, size) => product * size, 1);
+      elements += elementsIn(tensor.shape);
     }
   }
   places.sort(([left], [right]) => (left < right ? -1 : 1));

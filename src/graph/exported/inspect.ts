@@ -6,7 +6,7 @@ import { rememberedHash } from "../../base/hash-memory.ts";
 import { toolVersion } from "../../base/version.ts";
 import { describeAdapter, findAdapter } from "../../checkpoint/adapter.ts";
 import { bindWeights } from "../../checkpoint/bind-weights.ts";
-import { OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
+import { elementsIn, OnnxType, weightTypes } from "../../checkpoint/dtype.ts";
 import { openTensors, withOwnNames } from "../../checkpoint/shards.ts";
 import { listWeights } from "../../checkpoint/weights.ts";
 import { type DistilledManifest, readDistilledManifest } from "../../formats/distilled-manifest.ts";
@@ -117,18 +117,17 @@ interface StoredWeight {
 
 /** The weights that the model's graphs read, each once, whatever kind of file holds them. */
 async function storedWeights(model: ModelFolder): Promise<StoredWeight[]> {
-  const product = (shape: readonly number[]) => shape.reduce((total, size) => total * size, 1);
   // A checkpoint has no graphs yet, and building those of a large one takes minutes.
   if (model.manifest === undefined) {
     const weights = listWeights(await model.weights());
-    return weights.map(({ dtype, shape, length }) => ({ dtype, elements: product(shape), bytes: length }));
+    return weights.map(({ dtype, shape, length }) => ({ dtype, elements: elementsIn(shape), bytes: length }));
   }
   const found = new Map<string, StoredWeight>();
   for (const name of stageSpecs(model.config).keys()) {
     for (const tensor of externalTensors(fromBinary(ModelProtoSchema, await model.stage(name)).graph)) {
       const entry = Object.fromEntries(tensor.externalData.map(({ key, value }) => [key, value]));
       const dtype = dtypeNames.get(tensor.dataType) ?? "other";
-      const elements = product(tensor.dims.map(Number));
+      const elements = elementsIn(tensor.dims.map(Number));
       found.set(`${entry.location}:${entry.offset}`, { dtype, elements, bytes: Number(entry.length ?? 0) });
     }
   }
