@@ -9,6 +9,7 @@ import { smallestRemembered } from "../../src/base/hash-memory.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
 import { requireFiniteWeights } from "../../src/checkpoint/finite-weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
+import { writeIds } from "../cli/indexcache.ts";
 import { fixturePath } from "../oracle.ts";
 import { copyFixture, editHeader, pokeTensor } from "./safetensors-file.ts";
 import { e4m3 } from "./tensor-file.ts";
@@ -63,7 +64,9 @@ test("what the model does not use is not looked at", async () => {
 test("loss refuses what would not show in it", async () => {
   const tensor = "model.layers.2.mlp.gate.e_score_correction_bias";
   const folder = await poked("glm-groups", "model.safetensors", tensor, 1, nan);
-  const run = promisify(execFile)(process.execPath, [command, "loss", folder, "-q"]);
+  const text = join(folder, "ids.jsonl");
+  await writeIds(text, 2, 252);
+  const run = promisify(execFile)(process.execPath, [command, "loss", folder, "-c", text, "-q"]);
   await expect(run).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining(`tensor "${tensor}"`) });
 });
 
