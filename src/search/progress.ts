@@ -61,7 +61,7 @@ export interface SearchProgress {
   /** It is over, and looks whether other text would have led to the same patterns. */
   isResampling: boolean;
   elapsedSeconds: number;
-  /** Undefined before the first measured evaluation. */
+  /** Undefined before the second measured evaluation: the first opens sessions, chooses kernels and takes memory as well. */
   etaSeconds: number | undefined;
 }
 
@@ -75,7 +75,7 @@ export class ProgressTracker {
   /** By pattern, for a search that continues from another pattern than the last committed one. */
   readonly #losses = new Map<Pattern, number>();
   #evaluationStartedAt = 0;
-  #measured = 0;
+  #isWarm = false;
   #foreseen: Pick<Rehearsal, "layers" | "layersBefore"> = { layers: 0, layersBefore: [] };
   /** Layers that had run before the current step. */
   #layersBefore = 0;
@@ -175,9 +175,9 @@ export class ProgressTracker {
   }
 
   #record(now: number, layers: number): void {
-    // The first one also chose kernels and took memory, which on a GPU can be most of its time.
-    if (this.#measured++ === 1) this.#recent.length = 0;
-    this.#recent.push({ seconds: now - this.#evaluationStartedAt, layers });
+    // What the first one did besides can be most of its time on a GPU.
+    if (this.#isWarm) this.#recent.push({ seconds: now - this.#evaluationStartedAt, layers });
+    this.#isWarm = true;
     if (this.#recent.length > RECENT) this.#recent.shift();
   }
 

@@ -45,7 +45,7 @@ describe("the plain display", () => {
     }
     expect(written).toEqual([
       "refine: 3 steps, about 7 evaluations from FFFF",
-      "baseline: loss 2.25000, 1 of 7 evaluations, about 0 s left",
+      "baseline: loss 2.25000, 1 of 7 evaluations",
       "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 7 evaluations, about 0 s left",
       "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 evaluations",
       "8 evaluations in 0 s",
@@ -59,7 +59,7 @@ describe("the plain display", () => {
   test("writes one line a step", async () => {
     expect(await lines(1)).toEqual([
       "greedy: 2 steps, 6 evaluations from FFFF",
-      "baseline: loss 2.00000, 1 of 6 evaluations, about 2.3 s left",
+      "baseline: loss 2.00000, 1 of 6 evaluations",
       expect.stringMatching(
         /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
       ),

@@ -11,7 +11,7 @@ export interface EvalProgress {
   task: string | undefined;
   length: number | undefined;
   elapsedSeconds: number;
-  /** Undefined where the number of items is not known, or nothing was run yet. */
+  /** Undefined where the number of items is not known, and before the second that was run: the first also opens and warms up. */
   etaSeconds: number | undefined;
 }
 
@@ -52,7 +52,7 @@ export class EvalProgressTracker {
       task: this.#last?.task,
       length: this.#last?.length,
       elapsedSeconds,
-      etaSeconds: left === undefined || run === 0 ? undefined : (elapsedSeconds / run) * left,
+      etaSeconds: left === undefined || run < 2 ? undefined : (elapsedSeconds / run) * left,
     };
   }
 }

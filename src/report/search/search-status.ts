@@ -37,7 +37,9 @@ export function statusRecord({ fingerprint, entries }: JournalContent) {
   const position = entries.findLast((entry) => entry.position !== undefined)?.position ?? null;
   const ended = position !== null && entries.at(-1)?.position === undefined;
   const searching = entries.filter((entry) => entry.position !== undefined);
-  const spent = searching.reduce((sum, entry) => sum + entry.seconds, 0);
+  // The first one also opened sessions, chose kernels and took memory.
+  const warm = searching.slice(1);
+  const each = warm.reduce((sum, entry) => sum + entry.seconds, 0) / warm.length;
   const left = position === null ? 0 : Math.max(0, position.total - position.done);
   return {
     model: fingerprint.model_name,
@@ -52,8 +54,8 @@ export function statusRecord({ fingerprint, entries }: JournalContent) {
     position,
     /** The search has ended, and what its report adds is being measured or was. */
     ended,
-    /** By the mean of the evaluations so far; null if nothing was measured yet. */
-    seconds_left: position === null ? null : ended ? 0 : (spent / searching.length) * left,
+    /** By the mean of the evaluations after the first; null before the second. */
+    seconds_left: ended ? 0 : warm.length === 0 ? null : each * left,
     /** Of patterns that were measured on as many sequences as the model's own. */
     best: [...best]
       .sort(([left], [right]) => right - left)
@@ -72,7 +74,8 @@ function describeStatusPosition({ position, ended, seconds_left: left }: SearchS
   const { done, total } = position;
   if (ended) return `${counted(done, "evaluation")}; the search has ended, what its report adds came after`;
   if (done >= total) return `${counted(done, "evaluation")}, no more are foreseen`;
-  return `${formatCount(done)} of ${counted(total, "evaluation")}, about ${formatDuration(left ?? 0)} left`;
+  const known = left === null ? "" : `, about ${formatDuration(left)} left`;
+  return `${formatCount(done)} of ${counted(total, "evaluation")}${known}`;
 }
 
 export function formatStatus(status: SearchStatus): string {
