@@ -14,7 +14,6 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { clocks } from "../../dist/base/clock.js";
 import { exportModel } from "../../dist/graph/exported/export.js";
 import { openModel } from "../../dist/graph/model-folder.js";
@@ -24,21 +23,22 @@ import { benchMeasurement } from "../../dist/report/bench/bench-record.js";
 import { formatBytes } from "../../dist/report/quantities.js";
 import { formatTable, right } from "../../dist/report/text-table.js";
 import { PatternTimer } from "../../dist/runtime/generate/pattern-timer.js";
+import { readArguments } from "../arguments.js";
 import { measurePeakMemory } from "./inference.js";
 import { measureRehearsals, measureSearch } from "./search.js";
 import { measureServer } from "./server.js";
 import { besideTransformers } from "./transformers.js";
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
+const { values: options, positionals } = readArguments(
+  {
     model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
     threads: { type: "string", default: String(availableParallelism()) },
     quick: { type: "boolean", default: false },
     transformers: { type: "string" },
     rivals: { type: "string", default: "eager,sdpa,onnx" },
   },
-});
+  { choices: ["search", "rehearsal", "server", "transformers"] },
+);
 
 const threads = Number(options.threads);
 const model = await openModel(options.model);

@@ -3,24 +3,22 @@
 // Memory of the device is what nvidia-smi says of this process after the last step.
 
 import { execFileSync } from "node:child_process";
-import { parseArgs } from "node:util";
 import { distil } from "../../dist/distill/distillation.js";
 import { defaultRecipe } from "../../dist/distill/recipe.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { parsePattern } from "../../dist/pattern/pattern.js";
+import { readArguments } from "../arguments.js";
 
-const { values } = parseArgs({
-  options: {
-    layers: { type: "string", default: "4" },
-    batch: { type: "string", default: "4" },
-    threads: { type: "string", default: "2" },
-    steps: { type: "string", default: "6" },
-    stride: { type: "string", default: "4" },
-    device: { type: "string", default: "cpu" },
-    states: { type: "string", default: "stored" },
-    sparse: { type: "boolean", default: false },
-    profile: { type: "string" },
-  },
+const { values } = readArguments({
+  layers: { type: "string", default: "4" },
+  batch: { type: "string", default: "4" },
+  threads: { type: "string", default: "2" },
+  steps: { type: "string", default: "6" },
+  stride: { type: "string", default: "4" },
+  device: { type: "string", default: "cpu" },
+  states: { type: "string", default: "stored" },
+  sparse: { type: "boolean", default: false },
+  profile: { type: "string" },
 });
 const [layers, batch, threads, steps, stride] = ["layers", "batch", "threads", "steps", "stride"].map((name) =>
   Number(values[name]),

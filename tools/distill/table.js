@@ -9,7 +9,6 @@
 
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { Terminal } from "../../dist/cli/console/terminal.js";
@@ -21,20 +20,19 @@ import { openModel } from "../../dist/graph/model-folder.js";
 import { parsePattern } from "../../dist/pattern/pattern.js";
 import { openLosses } from "../../dist/runtime/loss/open-losses.js";
 import { StatesInFile } from "../../dist/runtime/training/boundary-states.js";
+import { readArguments } from "../arguments.js";
 
-const { values } = parseArgs({
-  options: {
-    model: { type: "string", default: "models/demo" },
-    text: { type: "string" },
-    sequences: { type: "string", default: "512" },
-    heldOut: { type: "string", default: "calibration/held-out.jsonl" },
-    plan: { type: "string" },
-    out: { type: "string", default: "results.jsonl" },
-    keep: { type: "string" },
-    device: { type: "string", default: "cpu" },
-    states: { type: "string", default: "stored" },
-    threads: { type: "string", default: "2" },
-  },
+const { values } = readArguments({
+  model: { type: "string", default: "models/demo" },
+  text: { type: "string" },
+  sequences: { type: "string", default: "512" },
+  heldOut: { type: "string", default: "calibration/held-out.jsonl" },
+  plan: { type: "string", required: true },
+  out: { type: "string", default: "results.jsonl" },
+  keep: { type: "string", required: true },
+  device: { type: "string", default: "cpu" },
+  states: { type: "string", default: "stored" },
+  threads: { type: "string", default: "2" },
 });
 const threads = Number(values.threads);
 const { device, keep } = values;

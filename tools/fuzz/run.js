@@ -12,16 +12,14 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
+import { readArguments } from "../arguments.js";
 
 const root = resolve(import.meta.dirname, "..", "..");
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "0" },
-    seed: { type: "string", default: "1" },
-    class: { type: "string" },
-    case: { type: "string" },
-  },
+const { values } = readArguments({
+  minutes: { type: "string", default: "0" },
+  seed: { type: "string", default: "1" },
+  class: { type: "string" },
+  case: { type: "string" },
 });
 const until = Date.now() + Number(values.minutes) * 60_000;
 const folder = mkdtempSync(join(tmpdir(), "fuzz-report-"));

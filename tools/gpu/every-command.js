@@ -16,12 +16,11 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { readArguments } from "../arguments.js";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    calibration: { type: "string", short: "c" },
+const { values, positionals } = readArguments(
+  {
+    calibration: { type: "string", required: true, short: "c" },
     out: { type: "string", default: "every-command" },
     devices: { type: "string", default: "auto,cuda" },
     // What only exists in float32 is run in that.
@@ -41,7 +40,8 @@ const { values, positionals } = parseArgs({
     // For all of it: what has not begun by then is not run, and said to be.
     seconds: { type: "string", default: "3600" },
   },
-});
+  { named: ["MODEL"] },
+);
 const [model] = positionals;
 const program = fileURLToPath(new URL("../../bin/indexcache.js", import.meta.url));
 const textOf = (sequences) => [

@@ -6,22 +6,20 @@
  *   node tools/gpu/generation_parity.js --device cuda --dtypes float32 --lengths 100,1000,3001 --new-tokens 48
  */
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { openDecoder } from "../../dist/runtime/generate/decoder.js";
 import { mostLikely } from "../../dist/runtime/generate/sampling.js";
+import { readArguments } from "../arguments.js";
 
-const { values } = parseArgs({
-  options: {
-    device: { type: "string", default: "cuda" },
-    dtypes: { type: "string", default: "float32" },
-    lengths: { type: "string", default: "100,1000,3001" },
-    "new-tokens": { type: "string", default: "48" },
-    model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
-    calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
-  },
+const { values } = readArguments({
+  device: { type: "string", default: "cuda" },
+  dtypes: { type: "string", default: "float32" },
+  lengths: { type: "string", default: "100,1000,3001" },
+  "new-tokens": { type: "string", default: "48" },
+  model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
+  calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
 });
 /**
  * Of the logits of all steps together, as a share of their root mean square. A key that float16 selects and float32 does

@@ -11,7 +11,6 @@
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { OnnxType } from "../../dist/checkpoint/dtype.js";
 import { kernelsOf } from "../../dist/graph/layer/kernels.js";
 import { openModel } from "../../dist/graph/model-folder.js";
@@ -19,14 +18,14 @@ import { openDecoder } from "../../dist/runtime/generate/decoder.js";
 import { promptRuns } from "../../dist/runtime/generate/generation-runs.js";
 import { mostLikely } from "../../dist/runtime/generate/sampling.js";
 import { providerOf } from "../../dist/runtime/session/execution-provider.js";
+import { readArguments } from "../arguments.js";
 import { countFull, requireExecutions } from "../executions.js";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    ids: { type: "string" },
-    lengths: { type: "string" },
-    patterns: { type: "string" },
+const { values, positionals } = readArguments(
+  {
+    ids: { type: "string", required: true },
+    lengths: { type: "string", required: true },
+    patterns: { type: "string", required: true },
     device: { type: "string", default: "cuda" },
     dtype: { type: "string", default: "float16" },
     "new-tokens": { type: "string", default: "64" },
@@ -35,7 +34,8 @@ const { values, positionals } = parseArgs({
     once: { type: "string", default: "40000" },
     profile: { type: "string" },
   },
-});
+  { named: ["MODEL"] },
+);
 const lengths = values.lengths.split(",").map(Number);
 const patterns = values.patterns.split(",");
 const steps = Number(values["new-tokens"]);

@@ -9,15 +9,15 @@
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { openModel } from "../../dist/graph/model-folder.js";
 import { BatchedLosses } from "../../dist/runtime/loss/sequence-loss.js";
+import { readArguments } from "../arguments.js";
 import { countFull, requireExecutions } from "../executions.js";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { plan: { type: "string" }, dtype: { type: "string" } },
-});
+const { values, positionals } = readArguments(
+  { plan: { type: "string", required: true }, dtype: { type: "string" } },
+  { named: ["MODEL"] },
+);
 const plan = JSON.parse(readFileSync(values.plan, "utf8"));
 const dtypes = [...new Set(plan.map(({ dtype }) => dtype))];
 if (values.dtype === undefined && dtypes.length > 1) {

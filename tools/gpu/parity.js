@@ -6,7 +6,6 @@
  */
 
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { loadCalibrationSet } from "../../dist/calibration/calibration-set.js";
 import { Tokenizer } from "../../dist/checkpoint/tokenizer/tokenizer.js";
 import { openModel } from "../../dist/graph/model-folder.js";
@@ -15,14 +14,13 @@ import { oneByOne } from "../../dist/search/events.js";
 import { search as searchPatterns } from "../../dist/search/search.js";
 import { PatternSpace } from "../../dist/search/space.js";
 import { greedy } from "../../dist/search/strategies/greedy.js";
+import { readArguments } from "../arguments.js";
 
-const { values } = parseArgs({
-  options: {
-    providers: { type: "string", default: "webgpu,cuda" },
-    sequences: { type: "string", default: "16" },
-    model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
-    calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
-  },
+const { values } = readArguments({
+  providers: { type: "string", default: "webgpu,cuda" },
+  sequences: { type: "string", default: "16" },
+  model: { type: "string", default: fileURLToPath(new URL("../../models/demo", import.meta.url)) },
+  calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
 });
 
 /** Of a mean loss over the set, in nats; docs/gpu.md says why these. */

@@ -4,19 +4,18 @@
  * open verdict asks for settle it. After npm run build: node tools/statistics/simulate.js [--runs 2000] [--open-runs 300]
  * [--largest N: only worlds of at most N items] [--json]
  */
-import { parseArgs } from "node:util";
+
 import { Random } from "../../dist/base/random.js";
 import { compare, differenceRule } from "../../dist/eval/statistics/comparison.js";
 import { usualPower } from "../../dist/eval/statistics/power.js";
+import { readArguments } from "../arguments.js";
 import { openScenarios, scenarios } from "./scenarios.js";
 
-const { values } = parseArgs({
-  options: {
-    runs: { type: "string", default: "2000" },
-    "open-runs": { type: "string", default: "300" },
-    largest: { type: "string", default: "Infinity" },
-    json: { type: "boolean", default: false },
-  },
+const { values } = readArguments({
+  runs: { type: "string", default: "2000" },
+  "open-runs": { type: "string", default: "300" },
+  largest: { type: "string", default: "Infinity" },
+  json: { type: "boolean", default: false },
 });
 const runs = Number(values.runs);
 const openRuns = Number(values["open-runs"]);

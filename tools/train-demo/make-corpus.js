@@ -6,16 +6,14 @@
 
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { parseArgs } from "node:util";
+import { readArguments } from "../arguments.js";
 import { makeDocuments } from "./corpus/documents.ts";
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: "string", default: "1" },
-    documents: { type: "string", default: "1000" },
-    longest: { type: "string", default: "990" },
-    out: { type: "string", default: "corpus.jsonl" },
-  },
+const { values } = readArguments({
+  seed: { type: "string", default: "1" },
+  documents: { type: "string", default: "1000" },
+  longest: { type: "string", default: "990" },
+  out: { type: "string", default: "corpus.jsonl" },
 });
 
 const seed = Number(values.seed);

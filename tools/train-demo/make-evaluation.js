@@ -3,19 +3,17 @@
 // `answer` is the full right continuation in the form the corpus teaches. All prompts fit a window of 1,024 tokens.
 // Node 22.18 or newer runs the TypeScript that it imports.
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { Random } from "../../src/base/random.ts";
 import { joinWithAnd, numberedWords } from "../../src/eval/ruler/templates.ts";
+import { readArguments } from "../arguments.js";
 import { makeCommonWords } from "./corpus/common-words.ts";
 import { makeNiah } from "./corpus/niah.ts";
 import { makeVariableTracking } from "./corpus/variable-tracking.ts";
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: "string", default: "9001" },
-    samples: { type: "string", default: "100" },
-    out: { type: "string", default: "evaluation.jsonl" },
-  },
+const { values } = readArguments({
+  seed: { type: "string", default: "9001" },
+  samples: { type: "string", default: "100" },
+  out: { type: "string", default: "evaluation.jsonl" },
 });
 
 const niah = (options) => (random) => {
