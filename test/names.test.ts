@@ -29,13 +29,13 @@ test("no two exported types have one name", () => {
 /** Files of one name in several folders that are about one thing: each room's part of it. */
 const sameThing = [
   // A command, and what it runs or prints.
-  ...["distill-plan", "export", "inspect", "pattern", "profile", "search", "search-plan", "search-status", "version"],
+  ...["distill-plan", "export", "inspect", "pattern", "profile", "search", "search-plan", "version"],
   // The same part of each suite.
   ...["options", "records", "scoring", "suite", "tasks"],
   // An engine: what it serves, how it is spoken to, its routes.
   ...["sglang", "vllm"],
-  // Numbers for people, of one room and of all; a file format, written and read.
-  ...["npy", "progress", "quantities"],
+  // Numbers for people, of one room and of all.
+  ...["progress", "quantities"],
 ];
 
 test("files of one name are about one thing", () => {

@@ -1,21 +1,36 @@
 /** `indexcache loss`: the loss of one pattern. */
 import type { Command } from "commander";
+import { numbersOf } from "../live/live-model.ts";
+import { requireCalls } from "../live/preflight.ts";
 import { formatLossReport, lossRecord, sourceLosses } from "../report/loss-report.ts";
 import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
-import { mixOptions, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
+import { type MixFlags, mixOptions, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
 import { type Flags, group } from "./arguments/declared-option.ts";
 import { EarlyStart, foreseenLengths } from "./arguments/early.ts";
 import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
 import { lossPlaceOptions, openModelForLosses } from "./arguments/memory.ts";
 import { modelOptions } from "./arguments/opening.ts";
-import { addModelArgument, demoModel, outputOptions, patternOptions } from "./arguments/options.ts";
+import {
+  addModelArgument,
+  demoModel,
+  type OutputFlags,
+  outputOptions,
+  type PatternFlags,
+  patternOptions,
+} from "./arguments/options.ts";
 import { profileOptions, withProfile } from "./arguments/profile.ts";
 import { measurePasses } from "./console/loss-passes.ts";
 import { whileWaiting } from "./console/patience.ts";
 import type { Terminal } from "./console/terminal.ts";
 import { addWork } from "./console/work.ts";
-import { measureServerLoss } from "./live/server-loss.ts";
-import { modelPath, serverOptions } from "./live/server-options.ts";
+import {
+  lossesOn,
+  modelPath,
+  openServedFolder,
+  openServers,
+  type ServerFlags,
+  serverOptions,
+} from "./live/server-options.ts";
 
 const options = [
   ...modelOptions,
@@ -112,4 +127,32 @@ async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): 
       await evaluator.release();
     }
   });
+}
+
+type ServerLossFlags = ServerFlags & { server: string } & PatternFlags & MixFlags & OutputFlags;
+
+/** With `--server`: on a running engine. */
+async function measureServerLoss(path: string | undefined, flags: ServerLossFlags, terminal: Terminal): Promise<void> {
+  const model = await openServedFolder(path, terminal);
+  const { indexTopk } = model.config;
+  const served = await openServers(flags, model, terminal);
+  try {
+    const pattern = await choosePattern(model, flags);
+    const set = await openCalibrationMix(model, flags, terminal);
+    await served.prepare(terminal.signal);
+    const { concurrency } = flags;
+    const losses = lossesOn(served, set, { objective: "nll", indexTopk, concurrency }, terminal);
+    for (const line of losses.plan) terminal.detail(line);
+    for (const { adapter } of served.replicas) await adapter.count(true, terminal.signal);
+    const measurement = await losses.evaluate(pattern, { signal: terminal.signal });
+    const sources = sourceLosses(set, measurement);
+    for (const replica of served.replicas) await requireCalls(replica, pattern, terminal.signal);
+    const server = { ...numbersOf(served.description), servers: served.replicas.length, scored_from: indexTopk };
+    terminal.note(
+      `scored: tokens from position ${indexTopk} of each sequence on${set.sources.some(({ answers }) => answers) ? ", of answers only those of the answer" : ""}`,
+    );
+    terminal.answer({ ...lossRecord(measurement, sources), server }, () => formatLossReport(measurement, sources));
+  } finally {
+    await served.release();
+  }
 }

@@ -4,14 +4,60 @@
  */
 import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { writeFailure } from "../base/files.ts";
 import { readFloats, writeFloats } from "../checkpoint/derived/float-file.ts";
-import { AppendLog, type LogMode } from "../formats/append-log.ts";
+import { AppendLog, type LogKind, type LogMode } from "../formats/append-log.ts";
+import { count, hash, settings } from "../formats/fields.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
-import { type DistillEntry, type DistillFingerprint, distillJournal } from "./distill-journal.ts";
 import type { DistillationStore, Measured } from "./group-training.ts";
 import { fromArrays, type SavedTraining, toArrays } from "./saved-training.ts";
+
+const fingerprintSchema = z.object({
+  model_config_hash: z.string(),
+  weight_hash: z.string(),
+  text_hash: z.string(),
+  held_out_hash: z.string(),
+  pattern: z.string(),
+  settings,
+  tool_version: z.string(),
+});
+
+type DistillFingerprint = z.infer<typeof fingerprintSchema>;
+
+/** Which boundaries are complete, which groups are trained, and where the one at hand stands. */
+const entrySchema = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("boundary"), layer: count, sha256: hash }),
+  z.object({ kind: z.literal("checkpoint"), group: count, step: count, sha256: hash }),
+  z.object({
+    kind: z.literal("measured"),
+    group: count,
+    step: count,
+    missed: z.record(z.string(), z.number()),
+    divergence: z.record(z.string(), z.number()),
+  }),
+  z.object({ kind: z.literal("trained"), group: count, step: count, sha256: hash }),
+]);
+
+type DistillEntry = z.infer<typeof entrySchema>;
+
+const distillJournal: LogKind<DistillFingerprint, DistillEntry> = {
+  kind: "indexcache-distill-journal",
+  format: 1,
+  fingerprint: fingerprintSchema,
+  entry: entrySchema,
+  compared: ({ settings, ...rest }) =>
+    new Map([
+      ["model configuration", rest.model_config_hash],
+      ["weights", rest.weight_hash],
+      ["text", rest.text_hash],
+      ["held-out text", rest.held_out_hash],
+      ["pattern", rest.pattern],
+      ...Object.entries(settings).map(([name, value]) => [name, String(value)] as const),
+      ["version of indexcache", rest.tool_version],
+    ]),
+};
 
 const journalName = "journal.jsonl";
 

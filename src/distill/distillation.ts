@@ -4,7 +4,6 @@
  * by batch and holds the attention of these layers alone, no MLP and no expert. For any pattern there is one group, the
  * whole model.
  */
-
 import type { ModelFolder } from "../graph/model-folder.ts";
 import { layersFed, type StepStates } from "../graph/training/distill-graph.ts";
 import { isFull, type Pattern, parsePattern } from "../pattern/pattern.ts";
@@ -18,7 +17,6 @@ import {
   trainGroup,
 } from "./group-training.ts";
 import type { Recipe } from "./recipe.ts";
-import { sideBySide } from "./side-by-side.ts";
 import { layerGroups } from "./training.ts";
 
 export async function* distil(
@@ -97,4 +95,26 @@ export function planWork(indexerLayers: Pattern, pattern: Pattern | "any", targe
     trained: [group.full],
     targets: targets === "own" ? [group.full] : group.layers,
   }));
+}
+
+/**
+ * Events of several sources, in the order in which they happen. Where one source fails, the others end after what they are at, and the failure is thrown.
+ * @param sources all of them begin at once
+ */
+async function* sideBySide<Event>(sources: readonly AsyncGenerator<Event>[]): AsyncGenerator<Event> {
+  const next = async (source: AsyncGenerator<Event>) => ({ source, result: await source.next() });
+  const pending = new Map(sources.map((source) => [source, next(source)]));
+  try {
+    while (pending.size > 0) {
+      const { source, result } = await Promise.race(pending.values());
+      if (result.done === true) pending.delete(source);
+      else {
+        yield result.value;
+        pending.set(source, next(source));
+      }
+    }
+  } finally {
+    await Promise.allSettled(pending.values());
+    await Promise.allSettled(sources.map((source) => source.return(undefined)));
+  }
 }

@@ -1,16 +1,16 @@
 /** The suites there are: a row for each. */
-import { UsageError } from "../base/errors.ts";
+import { InputError, UsageError } from "../base/errors.ts";
 import { quoted } from "../base/quoted.ts";
-import { openCombined } from "./combined-suite.ts";
 import { graphwalksSuite } from "./graphwalks/suite.ts";
-import type { EvalTask, Suite } from "./item.ts";
+import type { EvalItem, EvalTask, Suite } from "./item.ts";
 import { longbenchESuite, longbenchSuite } from "./longbench/suite.ts";
 import { longbenchV2Suite } from "./longbench/v2.ts";
 import { mrcrSuite } from "./mrcr/suite.ts";
-import { rulerCoreSuite, rulerSuite } from "./ruler/definition.ts";
 import { rulerOptions } from "./ruler/options.ts";
+import { rulerCoreSuite, rulerSuite } from "./ruler/suite.ts";
 import {
   type AnySuite,
+  chooseTasks,
   defineSuite,
   generatedOptions,
   type OptionSet,
@@ -138,4 +138,51 @@ export function listSuites(): ListedTask[] {
       return { suite, task: name, version, metric, scores, maxNewTokens, data };
     }),
   );
+}
+
+/**
+ * Several suites as one: each is a section of the result. Opens the parts that have tasks to run. One that does not fit, into the model's window for instance, is named as skipped.
+ * @throws UsageError for a task that no part has
+ * @throws InputError of the first part where none can be opened
+ */
+async function openCombined(name: string, parts: readonly AnySuite[], options: SuiteContext): Promise<Suite> {
+  const all = parts.flatMap((part) => part.list().map(({ task }) => task));
+  const wanted = new Set(chooseTasks(all, name, options).map((task) => task.name));
+  const opened: Suite[] = [];
+  const failed: { tasks: EvalTask[]; error: InputError }[] = [];
+  for (const part of parts) {
+    const tasks = part.list().flatMap(({ task }) => (wanted.has(task.name) ? [task] : []));
+    if (tasks.length === 0) continue;
+    try {
+      opened.push(await part.open({ ...options, tasks: tasks.map((task) => task.name) }));
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      failed.push({ tasks, error });
+    }
+  }
+  const [first] = failed;
+  if (opened.length === 0 && first !== undefined) throw first.error;
+  return {
+    name,
+    version: versionOf(opened),
+    tasks: opened.flatMap(({ tasks }) => tasks),
+    sections: opened.map(({ name, version, tasks }) => ({ name, version, tasks: tasks.map((task) => task.name) })),
+    skipped: [
+      ...opened.flatMap(({ skipped }) => skipped),
+      ...failed.flatMap(({ tasks, error }) => tasks.map((task) => ({ task: task.name, reason: error.message }))),
+    ],
+    notes: opened.flatMap(({ notes }) => notes),
+    total: opened.reduce((total, suite) => total + (suite.total ?? 0), 0),
+    bad: [],
+    async *items(): AsyncGenerator<EvalItem> {
+      for (const suite of opened) {
+        for await (const item of suite.items()) yield { ...item, groups: { suite: suite.name, ...item.groups } };
+      }
+    },
+  };
+}
+
+/** Changes whenever a part's does: parts in order, two digits each. */
+function versionOf(parts: readonly Suite[]): number {
+  return parts.reduce((version, part) => 100 * version + part.version, 0);
 }

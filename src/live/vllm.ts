@@ -21,7 +21,6 @@ import {
   type ScoreRequest,
   type TokenLogprobs,
 } from "./engine-adapter.ts";
-import { decodeNpy } from "./npy.ts";
 import { ServerRefusal } from "./server-error.ts";
 
 const modelsSchema = z.object({ data: z.array(z.object({ id: z.string() })).min(1) });
@@ -280,3 +279,29 @@ export class VllmAdapter extends EngineAdapter {
 }
 
 class GivenUnknown extends RuntimeFailure {}
+
+/**
+ * Reads NumPy's file format, which vLLM sends as base64.
+ * @returns `[rows, columns]`, row by row
+ */
+function decodeNpy(base64: string, rows: number, columns: number): Float32Array {
+  const bytes = Buffer.from(base64, "base64");
+  const version = bytes[6];
+  const before = version === 1 ? 10 : 12;
+  if (bytes.toString("latin1", 0, 6) !== "\x93NUMPY" || bytes.length < before) {
+    throw new RuntimeFailure("prompt_token_id_logprobs is no .npy file");
+  }
+  const length = version === 1 ? bytes.readUInt16LE(8) : bytes.readUInt32LE(8);
+  const header = bytes.toString("latin1", before, before + length);
+  const shape = /'shape':\s*\((\d+),\s*(\d+)\)/.exec(header);
+  if (!header.includes("'<f4'") || header.includes("'fortran_order': True") || shape === null) {
+    throw new RuntimeFailure("prompt_token_id_logprobs is no matrix of float32 in rows");
+  }
+  const data = bytes.subarray(before + length);
+  if (Number(shape[1]) !== rows || Number(shape[2]) !== columns || data.length !== 4 * rows * columns) {
+    throw new RuntimeFailure(
+      `prompt_token_id_logprobs has ${shape[1]} rows of ${shape[2]}, ${rows} of ${columns} were asked for`,
+    );
+  }
+  return Float32Array.from({ length: rows * columns }, (_, index) => data.readFloatLE(4 * index));
+}

@@ -1,5 +1,6 @@
 /** Runs a strategy: on losses that are measured, or, to foresee what that takes, on losses that cost nothing. */
-import { UsageError } from "../base/errors.ts";
+import { GateFailure, UsageError } from "../base/errors.ts";
+import { TIE_NATS } from "../base/near-tie.ts";
 import { type Pattern, sourceLayer } from "../pattern/pattern.ts";
 import {
   type Evaluate,
@@ -9,18 +10,17 @@ import {
   type SearchEvent,
   type SearchOptions,
   type SearchResult,
+  type SearchStep,
 } from "./events.ts";
 import { bounded } from "./screening/bounded.ts";
 import { raced } from "./screening/raced.ts";
 import { contest, repeated } from "./screening/repeated.ts";
 import { complete } from "./screening/screening.ts";
-import { requireDifferences, requireSignal } from "./signal.ts";
 import type { PatternSpace } from "./space.ts";
 import { stabilityOf } from "./stability.ts";
 import { strategies } from "./strategies/strategies.ts";
 import { type SearchMethod, strategySettings } from "./strategy.ts";
-import type { Screening } from "./trials.ts";
-import { Trials } from "./trials.ts";
+import { type Screening, Trials } from "./trials.ts";
 
 /**
  * Runs a strategy. The consumer sees each evaluation before the next one begins, so that it can write it down.
@@ -188,4 +188,34 @@ function screeningOf({ race, bounded: isBounded }: SearchMethod): Screening {
 
 function withRepeats(screening: Screening, repeats: number | undefined): Screening {
   return repeats === undefined ? screening : repeated(screening);
+}
+
+/**
+ * After the first step: when all its candidates lose what the start loses, the sparsest pattern is measured, which differs
+ * most from it. A search that lasts days is not to find out at its end.
+ * @throws GateFailure if that loses nothing either
+ */
+async function* requireSignal(trials: Trials, { candidates }: SearchStep): AsyncGenerator<SearchEvent, void> {
+  const { space } = trials;
+  if (candidates.some(({ loss }) => !ties(trials, loss))) return;
+  yield* trials.evaluate(space.sparsest, space.start);
+  requireDifferences(trials);
+}
+
+/**
+ * If losses on this text do not differ at all, the tie rule alone would choose, and any pattern would "win".
+ * @throws GateFailure if all that was measured agrees within a tie
+ */
+function requireDifferences(trials: Trials): void {
+  const { measured, losses } = trials;
+  if (measured.length < 2 || measured.some((pattern) => !ties(trials, losses.evaluation(pattern).loss))) return;
+  throw new GateFailure(
+    `The losses of all ${measured.length} patterns that were measured agree within ${TIE_NATS} nats on these ${losses.sequences.length} sequences: ` +
+      "there is nothing to choose by, and no pattern is written",
+    { hint: "longer sequences (--sequence-length) and text that refers far back make indexers matter" },
+  );
+}
+
+function ties({ losses, space }: Trials, loss: number): boolean {
+  return Math.abs(loss - losses.evaluation(space.start).loss) <= TIE_NATS;
 }

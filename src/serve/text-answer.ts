@@ -1,11 +1,12 @@
 /** What the answers of `/v1/completions` and `/v1/chat/completions` share: from a request's fields to events or one body. */
 import type { Context } from "hono";
+import { stream } from "hono/streaming";
 import type { z } from "zod";
-import { streamEvents } from "./event-stream.ts";
+import { asApiError, errorBody } from "./api-error.ts";
 import type { SequenceEvent, SequenceRequest } from "./model-runner.ts";
 import type { samplingFields, servingFields } from "./request-fields.ts";
 import { collect, type SequenceResult } from "./sequence-results.ts";
-import { executeBeside, type ServerContext } from "./server-context.ts";
+import { executeBeside, requestSignal, type ServerContext } from "./server-context.ts";
 import type { TokenTexts } from "./token-text.ts";
 
 type TextBody = z.infer<z.ZodObject<typeof servingFields & typeof samplingFields>>;
@@ -113,4 +114,32 @@ class UsageCount {
       prompt_tokens_details: { cached_tokens: this.#reused },
     };
   }
+}
+
+/**
+ * Answers with what `work` sends, one server-sent event each, and `[DONE]` at the end. Once it has begun, an error is an event as well.
+ * Nobody waits for a slow reader: what it has not taken yet is held, at most one answer.
+ */
+function streamEvents(
+  c: Context,
+  context: ServerContext,
+  sequences: readonly SequenceRequest[],
+  work: (send: (data: unknown) => void, signal: AbortSignal) => Promise<void>,
+): Response {
+  c.header("Content-Type", "text/event-stream; charset=utf-8");
+  c.header("Cache-Control", "no-cache");
+  return stream(c, async (out) => {
+    const gone = new AbortController();
+    out.onAbort(() => gone.abort());
+    const signal = AbortSignal.any([gone.signal, requestSignal(c, context)]);
+    const send = (data: unknown): void => void out.write(`data: ${JSON.stringify(data)}\n\n`);
+    try {
+      await context.runner.share(sequences, () => work(send, signal), signal);
+      await out.write("data: [DONE]\n\n");
+    } catch (error) {
+      const known = asApiError(error);
+      if (known.status === 500) context.report(error);
+      if (!gone.signal.aborted) send(errorBody(known));
+    }
+  });
 }

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { extractAnswer } from "../../src/eval/longbench/choice.ts";
 import { loadSegmentation } from "../../src/eval/longbench/segmentation.ts";
 import { type LongbenchMetric, longbenchScore } from "../../src/eval/longbench/tasks.ts";
+import { extractAnswer } from "../../src/eval/longbench/v2.ts";
 import { stringMatchAll, stringMatchPart } from "../../src/eval/ruler/scoring.ts";
 
 interface OfficialRecord {

@@ -1,8 +1,13 @@
 import { expect, test } from "vitest";
-import { spreadOf } from "../../src/base/spread.ts";
 import { benchFileSchema } from "../../src/formats/bench-file.ts";
 import { parsePattern } from "../../src/pattern/pattern.ts";
-import { benchMeasurement, isAboveLimit, isWithinNoise, latencyRecord } from "../../src/report/bench/bench-record.ts";
+import {
+  benchMeasurement,
+  isAboveLimit,
+  isWithinNoise,
+  latencyRecord,
+  spreadOf,
+} from "../../src/report/bench/bench-record.ts";
 import { formatBenchReport } from "../../src/report/bench/bench-report.ts";
 
 const patterns = [

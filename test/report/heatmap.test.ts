@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatHeatmap } from "../../src/report/heatmap.ts";
+import { formatHeatmap } from "../../src/report/analysis-report.ts";
 
 test("numbers where they fit", () => {
   expect(

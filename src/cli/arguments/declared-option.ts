@@ -2,6 +2,7 @@
  * Options that are declared once: help, completion, config file and the type of a command's flags all come from the
  * declaration. Lists of them are plain arrays, which commands put together.
  */
+
 import { Option } from "commander";
 
 declare const flags: unique symbol;
@@ -101,4 +102,16 @@ export function repeatable<F extends string>(names: F, description: string, show
 export function group<const L extends OptionList>(heading: string, ...list: L): L {
   for (const declared of list) declared.helpGroup(heading);
   return list;
+}
+
+const suggested = new WeakMap<Option, readonly string[]>();
+
+export function suggest<O extends Option>(option: O, values: readonly string[]): O {
+  suggested.set(option, values);
+  return option;
+}
+
+/** What may follow an option; none for files and numbers. */
+export function suggestedValues(option: Option): readonly string[] {
+  return option.argChoices ?? suggested.get(option) ?? [];
 }

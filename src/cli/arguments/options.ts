@@ -4,8 +4,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { largestSizes } from "../../checkpoint/config/config-schema.ts";
 import type { ComputeDevice, Device, DeviceList } from "../../runtime/measurement.ts";
 import { parseDevice } from "../../runtime/session/execution-provider.ts";
-import { choice, type Flags, group, option } from "./declared-option.ts";
-import { suggest } from "./suggested-values.ts";
+import { choice, type Flags, group, option, suggest } from "./declared-option.ts";
 
 /** Two folders up from `src/cli` and from `dist/cli` alike. */
 const packageFile = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));

@@ -1,6 +1,6 @@
 /** What can be written after each command: the words that every shell's completion is made of. */
 import type { Command, Option } from "commander";
-import { suggestedValues } from "../arguments/suggested-values.ts";
+import { suggestedValues } from "../arguments/declared-option.ts";
 
 export interface OptionWords {
   /** `--retain`, `-r`. */

@@ -1,12 +1,15 @@
 /** `indexcache search`: finds a pattern, writes it down, survives interruptions. */
-
 import type { Command } from "commander";
+import { InputError } from "../../base/errors.ts";
 import { counted } from "../../base/quantities.ts";
+import { isThere } from "../../base/user-files.ts";
+import { readJournal } from "../../formats/journal.ts";
 import { formatPatternFile, writePatternFile } from "../../formats/pattern-file.ts";
 import type { PatternFile } from "../../formats/pattern-schema.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { formatCount } from "../../report/quantities.ts";
 import { formatSearchReport } from "../../report/search/search-report.ts";
+import { formatStatus, statusRecord } from "../../report/search/search-status.ts";
 import type { PatternEvaluator } from "../../runtime/measurement.ts";
 import type { SearchResult } from "../../search/events.ts";
 import { measuredObjective } from "../arguments/calibration-mix.ts";
@@ -25,7 +28,6 @@ import { addMergeCommand } from "./search-merge.ts";
 import { type SearchFlags, searchOptions } from "./search-options.ts";
 import { showPlan, showPlanOfConfig } from "./search-plan.ts";
 import { openJournals, recordOf, runSearch } from "./search-run.ts";
-import { showStatus } from "./search-status.ts";
 import { openSource, prepareSearch, type SearchWork } from "./search-work.ts";
 import { strategyLines } from "./strategy-options.ts";
 
@@ -203,4 +205,21 @@ function evalCommand({ path: model, source, flags }: SearchWork, { patterns = []
     ...(server === undefined ? deviceWords({ device, devices, dtype: ofTokens }) : []),
     ...(output === undefined ? [] : ["-o", resultBeside(output, "eval")]),
   ]);
+}
+
+/**
+ * Where a search stands, from its journal alone.
+ * @param given the journal, or the `-o` file that it stands beside
+ */
+async function showStatus(given: string, terminal: Terminal): Promise<void> {
+  const path = await journalOf(given);
+  const content = await readJournal(path);
+  if (content === undefined) throw new InputError(`Journal "${path}" is empty`, { hint: "nothing was measured yet" });
+  const record = statusRecord(content);
+  terminal.answer(record, () => formatStatus(record));
+}
+
+async function journalOf(path: string): Promise<string> {
+  const beside = `${path}.journal.jsonl`;
+  return (await isThere(beside)) ? beside : path;
 }

@@ -7,9 +7,8 @@ import { currentStrategyName, isRemovedStrategy } from "../../formats/strategy-n
 import { strategies } from "../../search/strategies/strategies.ts";
 import { type SearchMethod, strategySettings } from "../../search/strategy.ts";
 import { objectiveOption } from "../arguments/calibration-mix.ts";
-import { choice, type Flags, group, option } from "../arguments/declared-option.ts";
+import { choice, type Flags, group, option, suggest } from "../arguments/declared-option.ts";
 import { decimalNumber, layerCount } from "../arguments/options.ts";
-import { suggest } from "../arguments/suggested-values.ts";
 
 const DEFAULT_ALPHA = 0.1;
 /** Sequences that a round of a race adds. */

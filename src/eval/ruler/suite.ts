@@ -13,12 +13,14 @@ import { askedSet, itemsOf } from "../generated/generated-suite.ts";
 import type { GeneratedSample, GeneratorSettings, SampleGenerator } from "../generated/generator.ts";
 import { targetLengths } from "../generated/target-lengths.ts";
 import type { SkippedTask, Suite } from "../item.ts";
+import { chooseTasks, defineSuite } from "../suite-definition.ts";
 import { readEnglishWords } from "./english-words.ts";
 import { readEssays } from "./essays.ts";
 import { niahGenerator } from "./niah.ts";
 import { type RulerOptions, rulerOptions } from "./options.ts";
+import { openPreparedRuler } from "./prepared.ts";
 import { questionGenerator, readHotpotQa, readSquad } from "./question-answering.ts";
-import { goldAnswerAfter, RULER_VERSION, type RulerTask } from "./tasks.ts";
+import { coreTasks, goldAnswerAfter, RULER_VERSION, type RulerTask, rulerTasks } from "./tasks.ts";
 import { variableTrackingGenerators } from "./variable-tracking.ts";
 import { commonWordsGenerators, frequentWordsGenerator } from "./word-lists.ts";
 
@@ -147,3 +149,29 @@ function openGenerators(
   }
   throw new Error(`${task.name} has no generator`);
 }
+
+function open(name: string, all: readonly RulerTask[], options: RulerOptions): Promise<Suite> {
+  const tasks = chooseTasks(all, name, options);
+  return options.data === undefined
+    ? openGeneratedRuler(name, tasks, options)
+    : openPreparedRuler(name, tasks, options.data, options);
+}
+
+export const rulerCoreSuite = defineSuite({
+  name: "ruler-core",
+  help: "RULER's six tasks that need no data: needles, variable tracking, word counts",
+  options: rulerOptions,
+  offline: true,
+  list: () => coreTasks.map((task) => ({ task, data: "nothing" })),
+  tasks: () => [...rulerTasks],
+  open: (options) => open("ruler-core", coreTasks, options),
+});
+
+export const rulerSuite = defineSuite({
+  name: "ruler",
+  help: "all thirteen tasks of RULER; seven need --essays, --squad or --hotpotqa",
+  options: rulerOptions,
+  list: () => rulerTasks.map((task) => ({ task, data: task.flag ?? "nothing" })),
+  tasks: () => [...rulerTasks],
+  open: (options) => open("ruler", rulerTasks, options),
+});

@@ -1,5 +1,4 @@
 /** What timings say of patterns: speed-ups, the indexers' share, and the limit that it sets. */
-import { spreadOf } from "../../base/spread.ts";
 import type { DsaConfig } from "../../checkpoint/config/model-config.ts";
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import type { LatencyFile, LatencyPhase } from "../../formats/latency-file.ts";
@@ -120,4 +119,20 @@ export function geometryRecord(config: DsaConfig): BenchFile["model"]["geometry"
     index_head_dim: config.indexHeadDim,
     index_topk: config.indexTopk,
   };
+}
+
+/** Repeated measurements in three numbers. */
+interface Spread {
+  median: number;
+  low: number;
+  high: number;
+}
+
+/** @throws RangeError for an empty list */
+export function spreadOf(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  if (sorted.length === 0) throw new RangeError("spread of nothing");
+  const at = (share: number) => sorted[Math.floor(share)] as number;
+  const middle = (sorted.length - 1) / 2;
+  return { median: (at(middle) + at(Math.ceil(middle))) / 2, low: at(0), high: at(sorted.length - 1) };
 }

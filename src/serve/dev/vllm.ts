@@ -12,7 +12,6 @@ import type { RowDistribution } from "../row-score.ts";
 import { collect, finishReason, requireInVocabulary, requireRunnable, sequenceFields } from "../sequence-results.ts";
 import { execute, readJson, type ServerContext } from "../server-context.ts";
 import type { TokenTexts } from "../token-text.ts";
-import { encodeNpy } from "./npy.ts";
 import type { PatternSwitch, RpcResult } from "./pattern-switch.ts";
 
 const rpcSchema = z.object({
@@ -159,4 +158,24 @@ class CandidateScores {
 
 function isTrue(text: string | undefined): boolean {
   return text !== undefined && /^(1|true|yes)$/i.test(text);
+}
+
+const magic = Buffer.from("\x93NUMPY\x01\x00", "latin1");
+/** The data begin at a multiple of this. */
+const alignment = 64;
+
+/**
+ * NumPy's file format, which vLLM sends as base64.
+ * @param values `[rows, columns]`, row by row
+ */
+function encodeNpy(values: Float32Array, rows: number, columns: number): Buffer {
+  const described = `{'descr': '<f4', 'fortran_order': False, 'shape': (${rows}, ${columns}), }`;
+  const before = magic.length + 2;
+  const total = Math.ceil((before + described.length + 1) / alignment) * alignment;
+  const header = Buffer.alloc(total, " ");
+  magic.copy(header);
+  header.writeUInt16LE(total - before, magic.length);
+  header.write(described, before, "latin1");
+  header[total - 1] = 0x0a;
+  return Buffer.concat([header, Buffer.from(values.buffer, values.byteOffset, values.byteLength)]);
 }

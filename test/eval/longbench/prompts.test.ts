@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { hashBytes } from "../../../src/base/files.ts";
-import { thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "../../../src/eval/longbench/choice.ts";
 import { fillPrompt, longbenchPrompts } from "../../../src/eval/longbench/prompts.ts";
+import { thoughtAnswerPrompt, thoughtPrompt, zeroShotPrompt } from "../../../src/eval/longbench/v2.ts";
 
 const hashOf = (text: string): string => hashBytes(text).slice(0, 16);
 

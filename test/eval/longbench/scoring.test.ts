@@ -1,20 +1,20 @@
 import { createRequire } from "node:module";
 import { describe, expect, test } from "vitest";
-import { extractAnswer } from "../../../src/eval/longbench/choice.ts";
 import { rougeL } from "../../../src/eval/longbench/rouge.ts";
 import {
   classificationScore,
   codeSimilarity,
   countScore,
   firstLine,
+  fuzzRatio,
   qaF1,
   qaF1Chinese,
   retrievalScore,
   rougeChinese,
 } from "../../../src/eval/longbench/scoring.ts";
 import { loadSegmentation } from "../../../src/eval/longbench/segmentation.ts";
-import { fuzzRatio } from "../../../src/eval/longbench/similarity.ts";
 import { longbenchTasks } from "../../../src/eval/longbench/tasks.ts";
+import { extractAnswer } from "../../../src/eval/longbench/v2.ts";
 
 /** Values of the reference Python: pltrdy/rouge 1.0.1, fuzzywuzzy over difflib, THUDM's metrics.py. */
 test("code_sim rounds 100 times the ratio, as fuzzywuzzy does, not the ratio of 100 times the matches", () => {

@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { zipSync } from "fflate";
 import { loadCalibrationSet } from "../../../src/calibration/calibration-set.ts";
-import { readPrompt } from "../../../src/cli/arguments/prompt.ts";
+import { readPrompt } from "../../../src/cli/run.ts";
 import { openSuite } from "../../../src/eval/suites.ts";
 import { fuzzClass } from "../fuzz-class.ts";
 import { type ByteMutation, byteMutation, jsonMutation, mutateBytes, mutateJson } from "../mutations.ts";
