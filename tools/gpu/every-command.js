@@ -1,7 +1,7 @@
 /**
  * Every command that computes, on a GPU and on the CPU of the same machine: exit codes and seconds, process start and
- * loading included, and the losses and patterns that have to agree. Prints a line for each command and device as it ends
- * and a table at the end; exits with 1 where a command failed, results differ, or a device is slower than the CPU.
+ * loading included, and the losses and patterns that have to agree. Prints a line for each run as it ends and a table at
+ * the end; exits with 1 where a command failed, results differ, or a device is slower than the CPU.
  *
  *   node tools/gpu/every-command.js models/demo -c calibration/demo.jsonl --devices auto
  *   node tools/gpu/every-command.js MIDDLE -c calibration/demo.jsonl --prompt 6000
@@ -183,8 +183,14 @@ function prompt() {
 
 const secondsLeft = () => Number(values.seconds) - performance.now() / 1000;
 
-/** Seconds of one run and what became of it. */
+/** Seconds of one run and what became of it, as printed at once: the rest may never end. */
 function once(name, command, at) {
+  const row = run(name, command, at);
+  console.log(JSON.stringify(row));
+  return row;
+}
+
+function run(name, command, at) {
   if (name === "distill") rmSync(at.file("distilled"), { recursive: true, force: true });
   const started = performance.now();
   const { status, error, stdout, stderr } = spawnSync(process.execPath, [program, name, ...command.args(at)], {
@@ -244,7 +250,6 @@ for (const name of ["doctor", ...values.commands.split(",")]) {
     own.push(row);
   }
   rows.push(cpu, ...own);
-  for (const row of [cpu, ...own]) console.log(JSON.stringify(row));
 }
 
 let failed = rows.some(({ last }) => last !== undefined);
@@ -252,6 +257,7 @@ for (const name of new Set(rows.map(({ command }) => command))) {
   const own = rows.filter(({ command }) => command === name);
   const [cpu] = own;
   const cells = own.map((row) => {
+    if (row.last !== undefined) return `${row.device} ${row.dtype} FAILED after ${row.seconds} s (${row.status})`;
     const off = cpu.result === undefined || row.result === undefined ? 0 : Math.abs(row.result - cpu.result);
     const differs = !(off <= tolerance[row.dtype]) || (row.dtype === "float32" && row.letters !== cpu.letters);
     const slower = name !== "report" && isSlower(row, cpu);
