@@ -34,10 +34,11 @@ export class PacedNotes {
   }
 }
 
-/** Says how many of some things are done: `12 of 100 sequences, about 30 s left`. */
+/** Says how many of some things are done: `12 of 100 sequences, about 30 s left`. What is done first also opens and warms up. */
 export class Countdown {
   readonly #notes: PacedNotes;
   readonly #noun: string;
+  #first: { done: number; seconds: number } | undefined;
 
   constructor(terminal: Pick<Terminal, "note">, noun: string) {
     this.#notes = new PacedNotes(terminal);
@@ -46,10 +47,11 @@ export class Countdown {
 
   tell(done: number, all: number): void {
     if (done >= all) return;
-    this.#notes.note(() => {
-      const left = (this.#notes.elapsedSeconds / done) * (all - done);
-      return `${formatCount(done)} of ${formatCount(all)} ${this.#noun}, about ${formatDuration(left)} left`;
-    });
+    const seconds = this.#notes.elapsedSeconds;
+    this.#first ??= { done, seconds };
+    const each = (seconds - this.#first.seconds) / (done - this.#first.done);
+    const left = Number.isFinite(each) ? `, about ${formatDuration(each * (all - done))} left` : "";
+    this.#notes.note(() => `${formatCount(done)} of ${formatCount(all)} ${this.#noun}${left}`);
   }
 }
 
