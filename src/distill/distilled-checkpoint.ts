@@ -6,6 +6,7 @@ import {
   type DerivedReport,
   type DerivedSettings,
   type ReplacedTensor,
+  requireSpace,
   writeDerivedCheckpoint,
 } from "../checkpoint/derived/derived-checkpoint.ts";
 import { openTensors } from "../checkpoint/shards.ts";
@@ -51,6 +52,35 @@ export async function writeDistilledCheckpoint(
   const kept = companions.files.filter(({ name }) => !named.has(name));
   const report = await writeDerivedCheckpoint(target, { shards, files: [...kept, ...index, ...own] }, settings);
   return { ...report, leftOutTensors: leftOut.length };
+}
+
+/**
+ * Refuses a target whose disk has no room for the checkpoint, which a long training would meet at its end.
+ * @param layers whose indexers will be trained
+ * @param beside bytes of hidden states that will lie on that disk by then
+ * @throws RuntimeFailure before anything is trained
+ */
+export async function requireRoomForResult(
+  target: string,
+  model: ModelFolder,
+  layers: readonly number[],
+  { placement, dropShared }: DistilledSettings,
+  beside: number,
+): Promise<void> {
+  const weights = await model.weights();
+  const checkpoint = await openTensors(model.path, model.manifest?.weight_files);
+  const replaced = new Map<string, ReplacedTensor["data"]>();
+  for (const layer of layers) {
+    const indexer = weights.layers[layer]?.indexer;
+    if (indexer === undefined) continue;
+    for (const tensor of indexerTensors) {
+      const { name, scale } = indexer[tensor];
+      for (const one of scale === undefined ? [name] : [name, scale.weight.name]) replaced.set(one, () => []);
+    }
+  }
+  const isLeftOut = dropShared === undefined ? () => false : sharedTensors(dropShared);
+  const { shards } = await planShards(checkpoint, isLeftOut, [], undefined, replaced);
+  await requireSpace(target, shards, placement, beside);
 }
 
 /**

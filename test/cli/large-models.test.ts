@@ -66,6 +66,17 @@ test("export says that the disk has no room", async () => {
   expect(status).toBe(3);
 });
 
+test("distill says before it trains that the disk has no room for the result", async () => {
+  const { bavail, bsize } = await statfs(scratch);
+  if (bavail * bsize > bytes) return;
+  const words = ["distill", "glm", "-p", "uniform:4", ...calibration, "--sequences", "8", "--batch", "1", "-o", "out"];
+  const { status, stderr } = await indexcache(scratch, [...words, "--device", "cpu"]);
+  expect(stderr).toMatch(
+    /error: ".*" has [\d.]+ [GM]iB free, the new checkpoint takes 695 GiB beside [\d.]+ [GM]iB of hidden states: nothing/,
+  );
+  expect(status).toBe(3);
+});
+
 test("a dry run says what a search would take where not even a layer has room, and inspect what config.json alone tells", async () => {
   const config = join(scratch, "glm", "config.json");
   const flags = [

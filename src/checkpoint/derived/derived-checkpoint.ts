@@ -26,6 +26,7 @@ import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from ".
 import { describeSystemError, systemErrorCode } from "../../base/files.ts";
 import { formatBytes } from "../../base/quantities.ts";
 import { sum } from "../../base/sum.ts";
+import { isThere } from "../../base/user-files.ts";
 import { dtypeBytes, elementsIn } from "../dtype.ts";
 
 /** How files that do not change get into the new folder. `copy` shares blocks where the file system can (reflink). */
@@ -89,8 +90,6 @@ export interface DerivedReport {
   target: string;
   /** Bytes of the weight files of the new folder. */
   bytes: number;
-  /** Of these, bytes that were written or copied; a copy by reference counts as one. */
-  writtenBytes: number;
   rewritten: string[];
   unchanged: string[];
 }
@@ -139,10 +138,6 @@ export async function writeDerivedCheckpoint(
   const parent = dirname(resolve(target));
   const sizes = await Promise.all(shards.map(sizeOf));
   const total = sum(sizes);
-  const writtenBytes =
-    placement === "copy" ? total : sum(sizes.filter((_, index) => isRewritten(shards[index] as DerivedShard)));
-  /** Where copies are made by reference. */
-  const newBytes = sum(shards.map((shard, index) => ("source" in shard ? replacedBytes(shard) : (sizes[index] ?? 0))));
   const partial = join(parent, `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   let done = 0;
   const advance = (bytes: number): void => {
@@ -153,7 +148,7 @@ export async function writeDerivedCheckpoint(
   try {
     await mkdir(parent, { recursive: true });
     await mkdir(partial);
-    await requireSpace(parent, (await clonesFiles(shards, partial)) ? newBytes : writtenBytes);
+    await requireSpace(target, shards, placement);
     for (const [index, shard] of shards.entries()) {
       const path = join(partial, shard.file);
       if ("source" in shard) {
@@ -182,7 +177,7 @@ export async function writeDerivedCheckpoint(
   }
   const names = (rewritten: boolean): string[] =>
     shards.filter((shard) => isRewritten(shard) === rewritten).map(({ file }) => file);
-  return { target, bytes: total, writtenBytes, rewritten: names(true), unchanged: names(false) };
+  return { target, bytes: total, rewritten: names(true), unchanged: names(false) };
 }
 
 /** Text of `model.safetensors.index.json` for these shards; `weightMap` says which tensor lies in which file. */
@@ -197,8 +192,13 @@ function isRewritten(shard: DerivedShard): boolean {
   return "tensors" in shard || shard.replaced !== undefined;
 }
 
-function replacedBytes({ replaced = [] }: { replaced?: readonly ReplacedTensor[] }): number {
-  return sum(replaced.map(({ length }) => length));
+/** Bytes that a shard takes of the disk. */
+async function takenBytes(shard: DerivedShard, placement: Placement, clones: boolean): Promise<number> {
+  if ("tensors" in shard) return await sizeOf(shard);
+  const { replaced } = shard;
+  // A copy by reference takes what is written over it.
+  if (clones) return sum((replaced ?? []).map(({ length }) => length));
+  return placement === "copy" || replaced !== undefined ? await sizeOf(shard) : 0;
 }
 
 async function sizeOf(shard: DerivedShard): Promise<number> {
@@ -211,7 +211,7 @@ async function sizeOf(shard: DerivedShard): Promise<number> {
 async function clonesFiles(shards: readonly DerivedShard[], folder: string): Promise<boolean> {
   const first = shards.find((shard) => "source" in shard);
   if (first === undefined) return false;
-  const probe = join(folder, "probe");
+  const probe = join(folder, `.${randomUUID().slice(0, 8)}.partial`);
   try {
     await copyFile(await realpath(first.source), probe, constants.COPYFILE_FICLONE_FORCE);
     return true;
@@ -222,13 +222,28 @@ async function clonesFiles(shards: readonly DerivedShard[], folder: string): Pro
   }
 }
 
-async function requireSpace(folder: string, bytes: number): Promise<void> {
+/**
+ * @param beside bytes of other files that will be on the disk of `target` by then
+ * @throws RuntimeFailure where the disk has no room for the new checkpoint
+ */
+export async function requireSpace(
+  target: string,
+  shards: readonly DerivedShard[],
+  placement: Placement = "copy",
+  beside = 0,
+): Promise<void> {
+  let folder = dirname(resolve(target));
+  while (!(await isThere(folder))) folder = dirname(folder);
+  const clones = await clonesFiles(shards, folder);
+  const taken = await Promise.all(shards.map((shard) => takenBytes(shard, placement, clones)));
+  const bytes = sum(taken) + spareBytes;
   const { bavail, bsize } = await statfs(folder);
   const free = bavail * bsize;
-  if (free >= bytes + spareBytes) return;
+  if (free >= bytes + beside) return;
+  const others = beside === 0 ? "" : ` beside ${formatBytes(beside)} of hidden states`;
   throw new RuntimeFailure(
-    `"${folder}" has ${formatBytes(free)} free, the new checkpoint takes ${formatBytes(bytes + spareBytes)}: nothing was written`,
-    { hint: "weight files that do not change can be linked instead of copied" },
+    `"${folder}" has ${formatBytes(free)} free, the new checkpoint takes ${formatBytes(bytes)}${others}: nothing was written`,
+    { hint: "weight files that do not change can be linked instead of copied (--shards)" },
   );
 }
 

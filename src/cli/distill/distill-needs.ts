@@ -60,10 +60,24 @@ export function plannedLength(config: DsaConfig, asked: number | undefined): num
 
 /** Bytes that are free for files in a folder that may not be there yet; null where nothing tells. */
 export async function freeDisk(folder: string): Promise<number | null> {
+  const found = await ofNearest(folder, (path) => statfs(path));
+  return found === undefined ? null : found.bavail * found.bsize;
+}
+
+/** Of the hidden states, bytes that are still to come on the disk of the result. */
+export async function bytesBeside(output: string, plan: DistillPlan, work: string | undefined): Promise<number> {
+  if (work === undefined) return 0;
+  const near = (path: string) => ofNearest(path, (at) => stat(at));
+  const [left, right] = [await near(dirname(resolve(output))), await near(work)];
+  if (left === undefined || left.dev !== right?.dev) return 0;
+  return Math.max(0, plan.diskBytes - (await DistillFolder.boundaryBytes(work)));
+}
+
+/** What `look` finds of a folder, or of the nearest one above it that is there. */
+async function ofNearest<Found>(folder: string, look: (path: string) => Promise<Found>): Promise<Found | undefined> {
   for (let at = resolve(folder); ; at = dirname(at)) {
-    const found = await statfs(at).catch(() => undefined);
-    if (found !== undefined) return found.bavail * found.bsize;
-    if (at === dirname(at)) return null;
+    const found = await look(at).catch(() => undefined);
+    if (found !== undefined || at === dirname(at)) return found;
   }
 }
 

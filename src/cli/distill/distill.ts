@@ -10,7 +10,7 @@ import { type CalibrationSet, hashWindows } from "../../calibration/calibration-
 import { requireEmptyTarget } from "../../checkpoint/derived/derived-checkpoint.ts";
 import { DistillFolder } from "../../distill/distill-folder.ts";
 import { distil } from "../../distill/distillation.ts";
-import { requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
+import { requireRoomForResult, requireStorable, writeDistilledCheckpoint } from "../../distill/distilled-checkpoint.ts";
 import { type DistilledOrigin, distilledFiles } from "../../distill/distilled-files.ts";
 import type { DistillationSettings } from "../../distill/group-training.ts";
 import { readDistilledManifest, TRAINING_RUNS, trainingTexts } from "../../formats/distilled-manifest.ts";
@@ -28,7 +28,7 @@ import { deviceWords, modelWords, proposedCommand, proposeUse } from "../console
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 import { openModelToTrain, openPlaces, showPlan, stepsCost } from "./distill-dry-run.ts";
-import { planFor, requireRoom } from "./distill-needs.ts";
+import { bytesBeside, planFor, requireRoom } from "./distill-needs.ts";
 import {
   type DistillFlags,
   distillOptions,
@@ -84,8 +84,9 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   const model = await openModelToTrain(path, flags, terminal);
   const pattern = await trainedPattern(model, flags);
   requireSomethingToLearn(model, pattern, terminal);
-  const layers = [...model.config.indexerLayers].map((_, layer) => layer);
-  requireStorable(await model.weights(), pattern === "any" ? layers : layers.filter((layer) => isFull(pattern, layer)));
+  const all = [...model.config.indexerLayers].map((_, layer) => layer);
+  const layers = pattern === "any" ? all : all.filter((layer) => isFull(pattern, layer));
+  requireStorable(await model.weights(), layers);
   const recipe = recipeOf(flags);
   const set = await openTrainingText(model, flags, recipe, flags.holdout, terminal);
   // Losses before and after and the states that training reads; a step's rows pass the attention that is learned from, too.
@@ -104,6 +105,11 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     devices,
     flags.states,
   );
+  const placed = {
+    placement: flags.shards,
+    ...(flags.dropSharedIndexers === true && pattern !== "any" ? { dropShared: pattern } : {}),
+  };
+  await requireRoomForResult(output, model, layers, placed, await bytesBeside(output, plan, work));
   for (const each of devices) await requireRoom(plan, each, work);
   await model.checkWeights();
   const base = {
@@ -171,11 +177,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     model,
     run.trained,
     (leftOut) => distilledFiles(model.path, model.config.modelType, origin, leftOut),
-    {
-      signal,
-      placement: flags.shards,
-      ...(flags.dropSharedIndexers === true && pattern !== "any" ? { dropShared: pattern } : {}),
-    },
+    { ...placed, signal },
   ).catch(async (error: unknown) => {
     await store?.close();
     throw explainUnwritten(error, work);
