@@ -65,13 +65,9 @@ export interface ListedOption {
 }
 
 /** What `eval --list` shows of a task. */
-export interface ListedTask {
+export interface ListedTask extends Pick<EvalTask, "version" | "metric" | "scores" | "maxNewTokens"> {
   suite: SuiteName;
   task: string;
-  version: number;
-  metric: string;
-  scores: "binary" | "graded";
-  maxNewTokens: number;
   data: string;
 }
 

@@ -8,13 +8,8 @@ import { formatBytes, formatCount, formatMagnitude } from "./quantities.ts";
 import { type Field, formatFields } from "./text-table.ts";
 
 /** Of a model without weights. */
-export interface ConfigInspection {
-  name: string;
-  architecture: string;
-  layers: number;
-  indexerLayers: string;
-  indexTopk: number;
-  parameters: number;
+interface ConfigInspection
+  extends Pick<Inspection, "name" | "architecture" | "layers" | "indexerLayers" | "indexTopk" | "parameters"> {
   losses: WeightNeeds;
 }
 

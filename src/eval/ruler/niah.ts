@@ -2,6 +2,7 @@
 import { Random } from "../../base/random.ts";
 import { different, type GeneratorSettings, lineSteps, type SampleGenerator } from "../generated/generator.ts";
 import type { Essays } from "./essays.ts";
+import type { NiahParameters } from "./tasks.ts";
 import {
   joinWithAnd,
   makeNeedlePart,
@@ -13,16 +14,8 @@ import {
 } from "./templates.ts";
 import { adjectives, nouns } from "./wonderwords.ts";
 
-export interface NiahSettings {
+export interface NiahSettings extends Omit<NiahParameters, "haystack"> {
   haystack: "noise" | "needle" | Essays;
-  keyType: NeedleType;
-  valueType: NeedleType;
-  /** Keys with needles, at least `queries`. */
-  keys: number;
-  /** Values of each key. */
-  values: number;
-  /** Keys that are asked for. */
-  queries: number;
 }
 
 /** RULER's 40 depths in percent: linspace(0, 100, 40), rounded half to even. */

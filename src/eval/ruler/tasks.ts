@@ -7,12 +7,15 @@ import { joinWithAnd, type NeedleType, numberedWords } from "./templates.ts";
 /** Changes whenever a generator, a template or a score does. */
 export const RULER_VERSION = 2;
 
-interface NiahParameters {
+export interface NiahParameters {
   haystack: "noise" | "needle" | "essay";
   keyType: NeedleType;
   valueType: NeedleType;
+  /** Keys with needles, at least `queries`. */
   keys: number;
+  /** Values of each key. */
   values: number;
+  /** Keys that are asked for. */
   queries: number;
 }
 

@@ -6,7 +6,7 @@ export interface EvaluationPlan {
   cells: PlannedCell[];
   items: number;
   workers: number;
-  /** Of every item at its full budget; null where no item fits. */
+  /** Of every item at its full token budget, from one that was timed; most end earlier. Null where no item fits. */
   estimated_seconds: number | null;
 }
 

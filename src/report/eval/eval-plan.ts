@@ -1,18 +1,13 @@
 /** What `eval --dry-run` prints: what would run, and about how long. */
-import type { PlannedCell } from "../../eval/run/plan.ts";
+import type { EvaluationPlan } from "../../eval/run/plan.ts";
 import { counted, formatCount, formatDuration } from "../quantities.ts";
 import { formatTable, left, right, wrapWords } from "../text-table.ts";
 
-export interface EvalPlanRecord {
+/** Items that the journal holds already are not counted out. */
+interface EvalPlanRecord extends EvaluationPlan {
   suite: string;
   arms: { name: string; index_topk_pattern: string }[];
-  cells: PlannedCell[];
   skipped_tasks: { task: string; reason: string }[];
-  /** Items that the journal holds already are not counted out. */
-  items: number;
-  workers: number;
-  /** Of every item at its full token budget, from one that was timed; most end earlier. */
-  estimated_seconds: number | null;
 }
 
 /** @param width columns of the terminal; undefined for a file or pipe */

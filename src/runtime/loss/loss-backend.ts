@@ -42,22 +42,27 @@ export abstract class SequenceLosses {
 /** What every way of computing losses knows about its share of the windows. */
 export interface BackendSettings {
   device: ComputeDevice;
+  /** Weights and activations; scores, softmax and norms are float32 in any case. */
   dtype: Dtype;
   threads: number;
   /** Bytes of host memory that boundary states may take; 0 runs every candidate from the first layer. */
   stateBytes: number;
-  /** Bytes of a temporary file for boundary states beyond that. */
+  /** Bytes of a temporary file for boundary states beyond that; sequences beyond both run every layer each time. */
   spillBytes?: number | undefined;
   /** Which layers stay in memory where not all of them have room; then the device is `cpu`, in float32. */
   room?: LayerRoom | undefined;
-  /** Tokens of the model's own distribution that are kept, where divergences from it are asked for beside losses. */
+  /**
+   * How many of a row's most likely tokens are kept of the model's own distribution, the others as one mass, where divergences
+   * from it are asked for beside losses. The more, the closer the divergence comes to the whole one from below (docs/log.md).
+   */
   top?: number | undefined;
-  /** Windows that are asked for at once, at least; all where absent. */
+  /** Windows that are asked for at once, at least: on a GPU a run then holds no more of them. All where absent. */
   together?: number | undefined;
   /** Position of the first token that counts, for each window; 1 where absent. */
   scoredFrom?: readonly number[] | undefined;
   /** What messages call the windows; 0 and up where absent. */
   numbers?: readonly number[] | undefined;
+  /** Profiles the sessions of this process: with `workers: 1` all there are. */
   recording?: Recording | undefined;
 }
 

@@ -20,7 +20,6 @@ import type {
 } from "../measurement.ts";
 import type { EarlyProcesses } from "../process/early-processes.ts";
 import { defaultThreads } from "../session/onnx-session.ts";
-import type { Recording } from "../session/recording.ts";
 import { standInIds } from "../session/stand-in-ids.ts";
 import type { BackendSettings, SequenceLosses } from "./loss-backend.ts";
 import { meanLoss } from "./mean-loss.ts";
@@ -36,44 +35,21 @@ export type LossPlace =
   /** One process for each device. */
   | { devices: readonly ComputeDevice[] };
 
-export type LossSettings = LossPlace & {
-  /** Weights and activations; scores, softmax and norms are float32 in any case. Default float32. */
-  dtype?: Dtype;
-  /** `kl` measures divergences beside losses; default `nll`. */
-  objective?: Objective;
-  /**
-   * With `kl`: how many of a row's most likely tokens are kept of the model's own distribution, the others as one mass.
-   * The more, the closer the divergence comes to the whole one from below (docs/log.md).
-   */
-  top?: number;
-  /**
-   * For each window the position of its first token that counts, from 1; the tokens of an answer follow their prompt. All
-   * tokens that have one before them count where absent.
-   */
-  scoredFrom?: readonly number[];
-  /** Windows that are asked for at once, at least: on a GPU a run then holds no more of them. All where absent. */
-  together?: number | undefined;
-  /** CPU threads in all. */
-  threads?: number;
-  /**
-   * Bytes that all processes together may take on a CPU; on another device what boundary states may take. Default: what is
-   * free. A model that has no room in it is loaded layer by layer, float32 on a CPU.
-   */
-  memory?: number | undefined;
-  /** Bytes of memory that boundary states may take in all. Default: a share of what is free. */
-  stateBytes?: number;
-  /**
-   * Bytes of temporary files for the states of sequences beyond it; sequences beyond both run every layer each time.
-   * Default: a share of what is free in the folder for temporary files, unless that is in memory itself.
-   */
-  spillBytes?: number;
-  /** Profiles the sessions of this process: with `workers: 1` all there are. */
-  recording?: Recording | undefined;
-  /** Hears of a process that died and was replaced. */
-  onReplacement?: (words: string) => void;
-  /** Processes that were started before the windows were known, in the order of the devices. */
-  early?: EarlyProcesses | undefined;
-};
+/** Threads and bytes are of all processes together; what is absent is decided here. */
+export type LossSettings = LossPlace &
+  Partial<Omit<BackendSettings, "device" | "room" | "numbers">> & {
+    /** `kl` measures divergences beside losses; default `nll`. */
+    objective?: Objective;
+    /**
+     * Bytes that all processes together may take on a CPU; on another device what boundary states may take. Default: what is
+     * free. A model that has no room in it is loaded layer by layer, float32 on a CPU.
+     */
+    memory?: number | undefined;
+    /** Hears of a process that died and was replaced. */
+    onReplacement?: (words: string) => void;
+    /** Processes that were started before the windows were known, in the order of the devices. */
+    early?: EarlyProcesses | undefined;
+  };
 
 /** Share of the free memory that boundary states may take where `stateBytes` does not say. */
 const stateShare = 0.4;

@@ -9,6 +9,7 @@ import { buildDivergenceStage } from "../../graph/frames/head.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { type ModelSizes, modelSizes, type PartSize } from "../device/model-sizes.ts";
+import type { LayerLoads } from "../measurement.ts";
 import { OnnxSession, type SessionSettings } from "../session/onnx-session.ts";
 
 /** The head that takes the place of "loss" where divergences are asked for. */
@@ -18,13 +19,7 @@ export const probeStage = (layer: number) => `layer.${layer}.probe` as const;
 export type LoadedStage = StageName | typeof divergenceStage | ReturnType<typeof probeStage>;
 
 /** What was read and loaded so far. */
-export interface Loads {
-  /** Layers that were opened, the same ones again and again. */
-  layers: number;
-  /** Bytes of their weights in the files. */
-  bytes: number;
-  seconds: number;
-}
+export type Loads = Omit<LayerLoads, "passes">;
 
 /** Which layers stay in memory, and what that takes. */
 export interface LayerRoom {
