@@ -2,7 +2,7 @@
 import type { AnalysisFile, Matrix, Statistic } from "../formats/analysis-file.ts";
 import { besideIndexerBefore } from "./analysis-record.ts";
 import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
-import { formatFields, formatTable, left, right } from "./text-table.ts";
+import { formatFields, formatTable, formatTabled, left, right, type Tabled, tabled } from "./text-table.ts";
 
 /** Pairs that are listed: those that interact most. */
 const LISTED_PAIRS = 12;
@@ -29,8 +29,8 @@ export function formatAnalysisReport(file: AnalysisFile): string {
       file.similarity,
       file.sources,
     ),
-    positions(file),
-    patterns(file),
+    formatTabled(positionsTable(file)),
+    formatTabled(patternsTable(file)),
     sensitivity(file),
     ...(file.pairs === undefined ? [] : [pairs(file.pairs)]),
   ].join("\n\n");
@@ -41,7 +41,7 @@ function heatmap(title: string, { mean }: Statistic, sources: readonly number[])
 }
 
 /** The heatmaps in a few numbers. */
-function positions({ overlap, recall, similarity, sources }: AnalysisFile): string {
+export function positionsTable({ overlap, recall, similarity, sources }: AnalysisFile): Tabled {
   const buckets = overlap.by_position.map(({ from, to, queries, mean }, index) => ({
     keys: `${formatCount(from)} to ${formatCount(to)}`,
     queries,
@@ -49,7 +49,8 @@ function positions({ overlap, recall, similarity, sources }: AnalysisFile): stri
   }));
   const queries = buckets.reduce((total, bucket) => total + bucket.queries, 0);
   const all = { keys: "all", queries, means: [overlap, recall, similarity].map(({ mean }) => mean) };
-  const table = formatTable(
+  return tabled(
+    "Each layer with the indexer before it, by position",
     [...buckets, all],
     [
       left("Visible keys", ({ keys }) => keys),
@@ -59,11 +60,11 @@ function positions({ overlap, recall, similarity, sources }: AnalysisFile): stri
       ),
     ],
   );
-  return `Each layer with the indexer before it, by position\n${table}`;
 }
 
-function patterns({ patterns: compared }: AnalysisFile): string {
-  const table = formatTable(compared, [
+export function patternsTable({ patterns: compared }: AnalysisFile): Tabled {
+  const title = "Patterns: loss on the calibration set, statistics of their Shared layers";
+  return tabled(title, compared, [
     left("By", ({ origin }) => origin),
     right("Full", ({ full_layers: full }) => String(full)),
     right("Loss", ({ loss }) => formatLoss(loss)),
@@ -72,9 +73,8 @@ function patterns({ patterns: compared }: AnalysisFile): string {
     right("Overlap", ({ mean_of_shared_layers: means }) => means?.overlap.toFixed(3) ?? ""),
     right("Recall", ({ mean_of_shared_layers: means }) => means?.recall.toFixed(3) ?? ""),
     right("Similarity", ({ mean_of_shared_layers: means }) => means?.similarity.toFixed(3) ?? ""),
-    left("Pattern", ({ index_topk_pattern: letters }) => letters),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
   ]);
-  return `Patterns: loss on the calibration set, statistics of their Shared layers\n${table}`;
 }
 
 function sensitivity({ sensitivity: { base, flips } }: AnalysisFile): string {

@@ -13,6 +13,8 @@ export interface Heading {
   fold?: "above" | "below" | "late";
   /** Word before a folded cell; the title where none is given. */
   label?: string;
+  /** Letters of a pattern, which Markdown has as code. */
+  isCode?: true;
 }
 
 /** A column of a table that has a row for each of some items: its heading, and what it says of an item. */
@@ -47,6 +49,29 @@ export function formatTable<T>(items: readonly T[], columns: Columns<T>, width?:
   if (width === undefined || fits(plain, width)) return plain;
   const folded = foldedTable(width, headings, rows, ["above", "below"]);
   return fits(folded, width) ? folded : foldedTable(width, headings, rows, ["above", "below", "late"]);
+}
+
+/** A table that a terminal and a report both show, in plain text. */
+export interface Tabled {
+  /** Empty where what stands above it says enough. */
+  title: string;
+  columns: readonly Heading[];
+  rows: readonly string[][];
+  /** Lines below it. */
+  notes: readonly string[];
+}
+
+export function tabled<T>(
+  title: string,
+  items: readonly T[],
+  columns: Columns<T>,
+  notes: readonly string[] = [],
+): Tabled {
+  return { title, ...tableCells(items, columns), notes };
+}
+
+export function formatTabled({ title, columns, rows, notes }: Tabled): string {
+  return [...(title === "" ? [] : [title]), layOut(columns, rows), ...notes].join("\n");
 }
 
 function layOut(columns: readonly Heading[], rows: readonly (readonly string[])[]): string {

@@ -1,11 +1,11 @@
 /** What `bench` prints. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
-import { formatFields, formatTable, left, right } from "../text-table.ts";
+import { type Columns, formatFields, formatTabled, left, right, type Tabled, tabled } from "../text-table.ts";
 import { isAboveLimit, isWithinNoise, timedArms } from "./bench-record.ts";
 
 export function formatBenchReport(file: BenchFile): string {
-  const { model, machine, settings, patterns } = file;
+  const { model, machine, settings } = file;
   const random = model.random_weights;
   const reduced = random?.reduced.map(({ field, from, to }) => `${field} ${from} -> ${to}`).join(", ");
   return [
@@ -25,20 +25,24 @@ export function formatBenchReport(file: BenchFile): string {
         `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}${settings.one_graph === true ? "; all patterns in one graph, for want of memory" : ""}`,
       ],
     ]),
-    phase("Prefill", file.prefill, patterns),
-    phase("Decode, one token", file.decode, patterns),
-    memory(file),
+    ...benchTables(file).map(formatTabled),
   ].join("\n\n");
 }
 
-function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): string {
+/** Times of prefill and decode, and memory. */
+export function benchTables(file: BenchFile): Tabled[] {
+  const { patterns, prefill, decode } = file;
+  return [phase("Prefill", prefill, patterns), phase("Decode, one token", decode, patterns), memory(file)];
+}
+
+function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): Tabled {
   type Timed = ReturnType<typeof timedArms>[number];
   /** The first arm is what the others are compared with, and what is true of all of them stands beside it. */
   const compared = (name: string, cell: (one: Timed) => string) =>
     right<Timed>(name, (one) => (one.isFirst ? "" : cell(one)));
   const once = (name: string, cell: (one: Timed) => string) =>
     right<Timed>(name, (one) => (one.isFirst ? cell(one) : ""));
-  const table = formatTable(timedArms(measurements), [
+  const columns: Columns<Timed> = [
     once("Context", ({ context, chunks }) => formatCount(context) + (isSampled(chunks) ? "*" : "")),
     left("Pattern", ({ arm }) => arm.pattern),
     right("Full", ({ index }) => String(patterns[index]?.full_layers)),
@@ -51,13 +55,13 @@ function phase(title: string, measurements: readonly BenchMeasurement[], pattern
     once("Indexers (alone)", ({ indexers: { share, alone_share: alone }, noise }) => {
       return `${noise ? "noise" : formatShare(share)} (${formatShare(alone)})`;
     }),
-  ]);
+  ];
   const sampled = measurements.filter(({ chunks }) => isSampled(chunks));
   const notes = sampled.map(
     ({ context, chunks }) =>
       `* ${formatCount(context)}: from ${chunks?.timed} of ${chunks?.all} query chunks, on caches of random rows`,
   );
-  return [title, table, ...notes, ...measurements.flatMap(doubts)].join("\n");
+  return tabled(title, timedArms(measurements), columns, [...notes, ...measurements.flatMap(doubts)]);
 }
 
 /** Were only some of the query chunks timed? */
@@ -82,16 +86,16 @@ function doubts(measurement: BenchMeasurement): string[] {
   ];
 }
 
-function memory({ patterns, prefill, tool }: BenchFile): string {
-  const longest = Math.max(...prefill.map(({ context }) => context));
-  const table = formatTable(patterns, [
+function memory({ patterns, prefill, tool }: BenchFile): Tabled {
+  const longest = Math.max(0, ...prefill.map(({ context }) => context));
+  const title = `Memory, ${tool.dtype ?? "float32"}, caches at ${formatCount(longest)} tokens`;
+  return tabled(title, patterns, [
     left("Pattern", ({ name }) => name),
-    left("Layers", ({ index_topk_pattern: letters }) => letters),
+    left("Layers", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
     right("Weights", ({ weight_bytes: bytes }) => formatBytes(bytes)),
     right("Latent cache", ({ latent_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
     right("Indexer keys", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
   ]);
-  return `Memory, ${tool.dtype ?? "float32"}, caches at ${formatCount(longest)} tokens\n${table}`;
 }
 
 function seconds(value: number): string {
@@ -99,11 +103,11 @@ function seconds(value: number): string {
 }
 
 /** Tokens per second, without the unit. */
-export function formatRateNumber(value: number): string {
+function formatRateNumber(value: number): string {
   return value < 100 ? value.toPrecision(3) : formatCount(value);
 }
 
 /** `12%`. */
-export function formatShare(share: number): string {
+function formatShare(share: number): string {
   return `${(100 * share).toFixed(0)}%`;
 }

@@ -1,14 +1,13 @@
 /** What layers select, and what sharing costs. */
 import type { AnalysisFile } from "../../formats/analysis-file.ts";
-import { besideIndexerBefore } from "../analysis-record.ts";
-import { formatCount, formatError, formatLoss, formatLossChange } from "../quantities.ts";
-import { left, right } from "../text-table.ts";
+import { patternsTable, positionsTable } from "../analysis-report.ts";
+import { formatCount, formatLoss } from "../quantities.ts";
 import { type Chart, drawChart, errorBar } from "./chart.ts";
 import type { AnalysisEvidence } from "./evidence.ts";
 import { heatmapChart, interactionChart } from "./heatmap-chart.ts";
-import { bullets, code, table } from "./markdown.ts";
+import { blocks, bullets, code, tabledBlock } from "./markdown.ts";
 import { ink, seriesColors } from "./palette.ts";
-import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
+import { chartLine, type Section, type SectionNames } from "./section.ts";
 
 const statistics = [
   ["overlap", "top-k overlap"],
@@ -33,32 +32,10 @@ export async function layersSection({ file }: AnalysisEvidence, { suffix, label 
         "similarity of outputs: cosine of the row's attention output with its own and with the column's tokens",
       ]),
       chartLine(charts),
-      positionTable(file),
+      file.overlap.by_position.length < 2 ? undefined : tabledBlock(positionsTable(file)),
     ),
     charts,
   };
-}
-
-type Bucket = AnalysisFile["overlap"]["by_position"][number];
-type Compared = AnalysisFile["patterns"][number];
-
-/** How the statistics change with the number of keys. */
-function positionTable(file: AnalysisFile): string | undefined {
-  if (file.overlap.by_position.length < 2) return undefined;
-  const columns = [
-    left<Bucket>("Visible keys", ({ from, to }) => `${formatCount(from)} to ${formatCount(to)}`),
-    right<Bucket>("Queries", ({ queries }) => formatCount(queries)),
-    ...statistics.map(([field, name]) =>
-      right<Bucket>(name, (_, index) => {
-        const bucket = file[field].by_position[index];
-        return bucket === undefined ? "" : besideIndexerBefore(bucket.mean, file.sources);
-      }),
-    ),
-  ];
-  return blocks(
-    "Means over the layers with an indexer, each beside the indexer before it:",
-    table(file.overlap.by_position, columns),
-  );
 }
 
 export async function sharingSection({ file }: AnalysisEvidence, { suffix, label }: SectionNames): Promise<Section> {
@@ -73,25 +50,10 @@ export async function sharingSection({ file }: AnalysisEvidence, { suffix, label
     body: blocks(
       `Each layer made Shared alone, from ${code(file.sensitivity.base)} at ${formatLoss(file.sensitivity.base_loss)} nats${pairs === undefined ? "" : "; and what two flips cost beyond the sum of both"}. Bars are 95% intervals, paired over sequences.`,
       chartLine(charts),
-      "Patterns that are best by a local statistic, beside the searched one:",
-      patternsTable(file),
+      tabledBlock(patternsTable(file)),
     ),
     charts,
   };
-}
-
-function patternsTable(file: AnalysisFile): string {
-  return table(file.patterns, [
-    left("Made by", ({ origin }) => origin),
-    right("Full", ({ full_layers: full }) => String(full)),
-    ...statistics.map(([field, name]) =>
-      right<Compared>(name, ({ mean_of_shared_layers: local }) => local?.[field].toFixed(3) ?? ""),
-    ),
-    right("Loss change", ({ change, change_standard_error: error }) =>
-      change === 0 ? "" : `${formatLossChange(change)} ± ${formatError(error)}`,
-    ),
-    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
-  ]);
 }
 
 /** The loss of making one layer Shared, layer by layer. */

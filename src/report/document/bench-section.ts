@@ -1,13 +1,11 @@
 /** What patterns gain in time and memory. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
-import { isAboveLimit, timedArms } from "../bench/bench-record.ts";
-import { formatRateNumber, formatShare } from "../bench/bench-report.ts";
-import { formatBytes, formatCount } from "../quantities.ts";
-import { left, right } from "../text-table.ts";
+import { benchTables } from "../bench/bench-report.ts";
+import { formatCount } from "../quantities.ts";
 import { type Chart, drawChart, levelLine, seriesEncoding } from "./chart.ts";
 import type { BenchEvidence } from "./evidence.ts";
-import { code, table, text } from "./markdown.ts";
-import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
+import { blocks, tabledBlock, text } from "./markdown.ts";
+import { chartLine, type Section, type SectionNames } from "./section.ts";
 
 const phases = ["prefill", "decode"] as const;
 
@@ -24,8 +22,9 @@ export async function benchSection({ file }: BenchEvidence, { suffix, label }: S
       conditions(file),
       charts.length === 0 ? undefined : chartLine(charts),
       "Amdahl's limit is the speed-up if Shared layers paid nothing for their indexers; the share that sets it was measured between the arms, with every layer's selection given. Bars are the lowest and highest of the repeats.",
-      ...phases.map((phase) => (file[phase].length === 0 ? undefined : timesTable(phase, file[phase]))),
-      memoryTable(file),
+      ...benchTables(file)
+        .filter(({ rows }) => rows.length > 0)
+        .map(tabledBlock),
     ),
     charts,
   };
@@ -38,38 +37,6 @@ function conditions({ model, machine, settings, tool }: BenchFile): string {
       ? "its own weights"
       : `random weights (seed ${random.seed}${random.reduced.map(({ field, from, to }) => `, ${text(field)} ${from} made ${to}`).join("")})`;
   return `${text(model.name)}: ${model.layers} layers, ${geometry.num_attention_heads} heads, indexer ${geometry.index_n_heads} x ${geometry.index_head_dim}, top-k ${formatCount(geometry.index_topk)}, ${weights}. ${text(machine.cpu)}, ${machine.threads} threads, ${text(machine.platform)}, ${text(tool.device)}; medians of ${settings.repeats} repeats, arms interleaved, ${settings.clock === "cpu" ? "processor time" : "wall time"}.`;
-}
-
-function timesTable(phase: "prefill" | "decode", measured: readonly BenchMeasurement[]): string {
-  return table(timedArms(measured), [
-    right(phase === "prefill" ? "Prefill, tokens" : "Decode after", ({ isFirst, context }) =>
-      isFirst ? formatCount(context) : "",
-    ),
-    left("Pattern", ({ arm }) => text(arm.pattern)),
-    right("Seconds", ({ arm }) => arm.seconds.median.toPrecision(3)),
-    right("tokens/s", ({ arm }) => formatRateNumber(arm.tokens_per_second)),
-    right("Speed-up", ({ isFirst, arm: { speedup } }) =>
-      isFirst ? "1.00" : `${speedup.median.toFixed(2)} (${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)})`,
-    ),
-    right("Limit", ({ isFirst, noise, arm }) => (isFirst ? "" : noise ? "?" : arm.limit.toFixed(2))),
-    right("Of it", ({ isFirst, noise, arm }) =>
-      isFirst ? "" : noise ? "?" : `${formatShare(arm.of_limit)}${isAboveLimit(arm) ? " (noise)" : ""}`,
-    ),
-    right("Indexers", ({ isFirst, noise, indexers }) =>
-      isFirst ? (noise ? "within noise" : formatShare(indexers.share)) : "",
-    ),
-  ]);
-}
-
-function memoryTable({ patterns }: BenchFile): string {
-  return table(patterns, [
-    left("Memory", ({ name }) => text(name)),
-    right("Full", ({ full_layers: full }) => String(full)),
-    right("Weights", ({ weight_bytes: bytes }) => formatBytes(bytes)),
-    right("Latent cache per token", ({ latent_bytes_per_token: bytes }) => formatBytes(bytes)),
-    right("Indexer keys per token", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(bytes)),
-    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
-  ]);
 }
 
 /** Between the points of two patterns, as a factor of the context. */

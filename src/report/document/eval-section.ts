@@ -4,9 +4,9 @@ import type { EvalResult } from "../../formats/eval-result.ts";
 import { formatEvalMarkdown } from "../eval/eval-report.ts";
 import { type Chart, drawChart, seriesEncoding } from "./chart.ts";
 import type { EvalEvidence } from "./evidence.ts";
-import { text } from "./markdown.ts";
+import { blocks, text } from "./markdown.ts";
 import { faintInk, rule } from "./palette.ts";
-import { blocks, chartLine, type Section, type SectionNames } from "./section.ts";
+import { chartLine, type Section, type SectionNames } from "./section.ts";
 
 export async function evalSection({ file }: EvalEvidence, { suffix, label }: SectionNames): Promise<Section> {
   const chart = await scoreChart(`scores${suffix}`, file);

@@ -1,5 +1,5 @@
 /** Markdown of a report. Text from files is escaped: a model or a file may be called anything. */
-import { type Columns, tableCells } from "../text-table.ts";
+import { type Columns, type Heading, type Tabled, tableCells } from "../text-table.ts";
 
 /** Text as it stands, with no letter of it read as Markdown or HTML. */
 export function text(value: string): string {
@@ -25,12 +25,29 @@ export function codeBlock(language: string, lines: readonly string[]): string {
 /** A table with a row for each item; titles and cells are Markdown already. */
 export function table<T>(items: readonly T[], columns: Columns<T>): string {
   const { columns: headings, rows } = tableCells(items, columns);
+  return grid(headings, rows);
+}
+
+/** A table of plain text, with what stands above and below it. */
+export function tabledBlock({ title, columns, rows, notes }: Tabled): string {
+  const cells = rows.map((row) =>
+    row.map((cell, at) => (cell !== "" && columns[at]?.isCode === true ? code(cell) : text(cell))),
+  );
+  return blocks(title === "" ? undefined : `${text(title)}:`, grid(columns, cells), bullets(notes.map(text)));
+}
+
+function grid(headings: readonly Heading[], rows: readonly string[][]): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [
     line(headings.map(({ title }) => title)),
     line(headings.map(({ align }) => (align === "right" ? "--:" : "---"))),
     ...rows.map(line),
   ].join("\n");
+}
+
+/** Paragraphs, tables and charts one below the other. */
+export function blocks(...parts: readonly (string | undefined)[]): string {
+  return parts.filter((part) => part !== undefined && part !== "").join("\n\n");
 }
 
 export function bullets(lines: readonly string[]): string {

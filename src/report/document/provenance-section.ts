@@ -1,8 +1,8 @@
 /** Where every number comes from: commands, versions and fingerprints. */
 import { left } from "../text-table.ts";
 import type { Evidence, Source } from "./evidence.ts";
-import { code, codeBlock, table, text } from "./markdown.ts";
-import { blocks, type Section } from "./section.ts";
+import { blocks, code, codeBlock, table, text } from "./markdown.ts";
+import type { Section } from "./section.ts";
 
 interface Origin extends Source {
   kind: string;

@@ -4,11 +4,11 @@ import { benchSection } from "./bench-section.ts";
 import type { Chart } from "./chart.ts";
 import { evalSection } from "./eval-section.ts";
 import type { Evidence } from "./evidence.ts";
-import { text } from "./markdown.ts";
+import { blocks, text } from "./markdown.ts";
 import type { PromptLengths } from "./prefill-forecast.ts";
 import { provenanceSection } from "./provenance-section.ts";
 import { lossSection, patternSection } from "./search-section.ts";
-import { blocks, type Section, sectionsOfEach } from "./section.ts";
+import { type Section, sectionsOfEach } from "./section.ts";
 import { servingSection } from "./serving-section.ts";
 import { summarySection } from "./summary-section.ts";
 

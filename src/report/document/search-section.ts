@@ -5,12 +5,12 @@ import type { CheckedPatternFile } from "../../formats/pattern-file.ts";
 import { countFull, parsePattern } from "../../pattern/pattern.ts";
 import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "../quantities.ts";
 import { patternLoss } from "../search/search-losses.ts";
-import { formatStrategy, objectiveName, stabilityLines, stepsOf } from "../search/search-report.ts";
+import { formatStrategy, stabilityLines, stepsOf, stepsTable } from "../search/search-report.ts";
 import { left, right } from "../text-table.ts";
 import type { AnalysisEvidence, Evidence, SearchEvidence } from "./evidence.ts";
 import { type LossPoint, lossChart } from "./loss-chart.ts";
-import { code, table, text } from "./markdown.ts";
-import { blocks, chartLine, type Section } from "./section.ts";
+import { blocks, code, table, tabledBlock, text } from "./markdown.ts";
+import { chartLine, type Section } from "./section.ts";
 import { stripChart } from "./strip-chart.ts";
 
 /** A pattern with what it costs: a step, a point of the frontier, a result. */
@@ -102,7 +102,7 @@ export async function lossSection({ searches, analyses }: Evidence): Promise<Sec
     body: blocks(
       "Bars are 95% intervals of the change, paired over sequences. The scale is linear up to 0.01 nats and logarithmic above.",
       ...parts,
-      ...searches.map(stepsTable),
+      ...searches.map(stepsOfFile),
     ),
     charts,
   };
@@ -167,21 +167,9 @@ function triedPatterns({ file, journal }: SearchEvidence): [pattern: string, { f
   });
 }
 
-function stepsTable({ file, name }: SearchEvidence): string | undefined {
-  const steps = stepsOf(file);
-  if (steps.length === 0) return undefined;
-  const rows = table(steps, [
-    right("Step", (_, index) => String(index + 1)),
-    right("Layer", (step) => ("flipped_layer" in step ? String(step.flipped_layer) : step.flipped_layers.join(" "))),
-    right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
-    right(objectiveName(file), ({ loss }) => formatLoss(loss)),
-    right("Change", (step) => changeWithError(file, step)),
-    right("Lead over the next layer", ({ lead }) =>
-      lead === undefined ? "" : `${formatLoss(lead.nats)}${lead.within_noise === true ? " (noise)" : ""}`,
-    ),
-    left("Pattern", ({ index_topk_pattern: letters }) => code(letters)),
-  ]);
-  return blocks(`### Steps of ${text(name)}`, rows);
+function stepsOfFile({ file, name }: SearchEvidence): string | undefined {
+  const steps = stepsTable(file);
+  return steps && blocks(`### Steps of ${text(name)}`, tabledBlock(steps));
 }
 
 function changeOf(file: CheckedPatternFile, { loss, change }: Measured): number {

@@ -31,11 +31,6 @@ export async function sectionsOfEach<File extends { name: string }>(
   return sections;
 }
 
-/** Paragraphs, tables and charts one below the other. */
-export function blocks(...parts: readonly (string | undefined)[]): string {
-  return parts.filter((part) => part !== undefined && part !== "").join("\n\n");
-}
-
 /** Charts in one paragraph: side by side where the page is wide enough. */
 export function chartLine(charts: readonly Chart[]): string {
   return charts.map(({ alt, name }) => `![${text(alt)}](${name})`).join("\n");

@@ -4,8 +4,8 @@ import { dialects, engineNames } from "../../engines/engines.ts";
 import { modelOfLayers, type ServedModel } from "../../engines/served-model.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import type { Evidence } from "./evidence.ts";
-import { bullets, code, codeBlock, text } from "./markdown.ts";
-import { blocks, type Section } from "./section.ts";
+import { blocks, bullets, code, codeBlock, text } from "./markdown.ts";
+import type { Section } from "./section.ts";
 
 /** Of the first search: a report has one pattern that it recommends. */
 export function servingSection({ searches: [search] }: Evidence): Section | undefined {

@@ -15,9 +15,8 @@ import {
 import { isOptimum } from "../search/search-report.ts";
 import { right } from "../text-table.ts";
 import type { EvalEvidence, Evidence } from "./evidence.ts";
-import { bullets, codeBlock, table, text } from "./markdown.ts";
+import { blocks, bullets, codeBlock, table, text } from "./markdown.ts";
 import { forecastPrefill, type PrefillForecast, type PromptLengths, type TimedLength } from "./prefill-forecast.ts";
-import { blocks } from "./section.ts";
 
 type Held = "held" | "not held" | "not shown" | "cannot tell";
 

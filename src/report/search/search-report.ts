@@ -12,7 +12,16 @@ import {
   formatLoss,
   formatLossChange,
 } from "../quantities.ts";
-import { formatFields, formatTable, left, right } from "../text-table.ts";
+import {
+  type Columns,
+  formatFields,
+  formatTable,
+  formatTabled,
+  left,
+  right,
+  type Tabled,
+  tabled,
+} from "../text-table.ts";
 
 type FoundRecord = NonNullable<PatternFile["patterns"]>[number];
 type StepRecord = NonNullable<FoundRecord["steps"]>[number];
@@ -22,7 +31,13 @@ const LISTED_FLIPS = 4;
 
 /** @param columns of the terminal, within which long lines of the summary are folded */
 export function formatSearchReport(file: PatternFile, columns?: number): string {
-  const sections = [formatSteps(file), formatPatterns(file), formatSources(file), formatSummary(file, columns)];
+  const steps = stepsTable(file);
+  const sections = [
+    steps === undefined ? "" : formatTabled(steps),
+    formatPatterns(file),
+    formatSources(file),
+    formatSummary(file, columns),
+  ];
   return sections.filter((section) => section !== "").join("\n\n");
 }
 
@@ -34,11 +49,12 @@ export function stepsOf({
   return trajectory.length > 0 ? trajectory : (patterns?.at(-1)?.steps ?? []);
 }
 
-function formatSteps(file: PatternFile): string {
+/** @returns undefined for a search without steps */
+export function stepsTable(file: PatternFile): Tabled | undefined {
   const steps = stepsOf(file);
-  if (steps.length === 0) return "";
+  if (steps.length === 0) return undefined;
   const marks = new Set(steps.flatMap(({ lead }) => (lead === undefined ? [] : [noiseMark(lead.within_noise)])));
-  const table = formatTable(steps, [
+  const columns: Columns<(typeof steps)[number]> = [
     right("Step", (_, index) => String(index + 1)),
     right("Shared", (step) => ("flipped_layer" in step ? String(step.flipped_layer) : formatFlips(step))),
     right("Full", ({ index_topk_pattern: letters }) => String(countFull(letters))),
@@ -46,19 +62,18 @@ function formatSteps(file: PatternFile): string {
     right("Change", ({ loss, change }) => formatLossChange(change ?? loss - file.baseline_loss)),
     right("+-", ({ change_error: error }) => (error === undefined ? "" : formatError(error))),
     right("Lead", ({ lead }) => (lead === undefined ? "" : `${formatLoss(lead.nats)}${noiseMark(lead.within_noise)}`)),
-    left("Pattern", ({ index_topk_pattern: letters }) => letters),
-  ]);
+    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
+  ];
   const again = steps.some(
     (step) => "flipped_layers" in step && step.flipped_layers.some((layer) => step.index_topk_pattern[layer] === "F"),
   );
-  return [
-    table,
+  return tabled("", steps, columns, [
     ...(again ? ["F after a layer: Full again"] : []),
     ...(marks.has("~") ? ["~ ahead of the next best layer by less than twice the standard error"] : []),
     ...(marks.has("?")
       ? ["? whether that is more than noise is not known: a single sequence has no standard error"]
       : []),
-  ].join("\n");
+  ]);
 }
 
 function noiseMark(withinNoise: boolean | null): string {
@@ -279,6 +294,6 @@ export function formatStrategy({ strategy, objective, settings = {} }: PatternFi
 }
 
 /** What the losses of its steps are called. */
-export function objectiveName({ search }: PatternFile): string {
+function objectiveName({ search }: PatternFile): string {
   return search.objective === "kl" ? "KL" : "Loss";
 }

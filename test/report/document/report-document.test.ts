@@ -3,7 +3,9 @@ import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { AnalysisFile } from "../../../src/formats/analysis-file.ts";
+import type { BenchMeasurement } from "../../../src/formats/bench-file.ts";
 import { formatAnalysisReport } from "../../../src/report/analysis-report.ts";
+import { formatBenchReport } from "../../../src/report/bench/bench-report.ts";
 import { chartFile } from "../../../src/report/document/chart.ts";
 import { readEvidence } from "../../../src/report/document/evidence.ts";
 import { htmlPage } from "../../../src/report/document/html-page.ts";
@@ -74,9 +76,22 @@ describe("a report", () => {
     expect(report.markdown).toContain("No command is recorded in `bench.json`");
   });
 
+  test("says of times what bench says of them", async () => {
+    const [first, ...others] = bench.prefill as [BenchMeasurement, ...BenchMeasurement[]];
+    const sampled = { ...first, chunks: { timed: 2, all: 16 }, indexers: { ...first.indexers, share_low: -0.1 } };
+    const file = { ...bench, prefill: [sampled, ...others] };
+    await writeFile(join(folder, "sampled.json"), JSON.stringify(file));
+    const { markdown } = await make("sampled.json");
+    const printed = formatBenchReport(file);
+    for (const part of ["of 16 query chunks, on caches of random rows", "noise is larger than the signal"]) {
+      expect(printed).toContain(part);
+      expect(markdown).toContain(part);
+    }
+  });
+
   test("gives paired errors, held-out losses and, with a journal, every pattern that was tried", async () => {
     const { markdown } = await make("greedy.json");
-    expect(markdown).toContain("| +0.06250 ± 0.00000 |");
+    expect(markdown).toContain("| +0.06250 | 0.00000 |");
     expect(markdown).toContain("| +0.12500 ± 0.06250 | +0.25000 ± 0.12500 |");
     expect(markdown).toContain("Grey: all 3 patterns");
     await writeFile(join(folder, "alone.json"), JSON.stringify(search));
@@ -87,7 +102,7 @@ describe("a report", () => {
     const byKl = { ...search, search: { ...search.search, objective: "kl" } };
     await writeFile(join(folder, "kl.json"), JSON.stringify(byKl));
     const { markdown, charts } = await make("kl.json", "analysis.json");
-    expect(markdown).toContain("| Step | Layer | Full | KL |");
+    expect(markdown).toContain("| Step | Shared | Full | KL |");
     const drawn = (all: ReportDocument["charts"]) => all.find(({ name }) => name === "loss.svg")?.svg ?? "";
     expect(drawn(charts)).toContain("nats per token: 0.125; series: kl");
     expect(drawn(charts)).not.toContain("nats per token: 0.0625;");
