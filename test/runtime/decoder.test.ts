@@ -1,5 +1,5 @@
 /** A decoder over caches of fixed size, run on the CPU, against one over caches that grow. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -93,6 +93,33 @@ describe.each(["axk2-light", "glm-groups", "v32-fp8"])("%s, weights converted in
     const full = model.config.indexerLayers;
     await compare(model, quarter(full), length, "cuda", 0);
   });
+});
+
+it("converts small weights ahead where it leaves the others as they are stored", async () => {
+  const model = await openModel(fixturePath("axk2-light"));
+  const pattern = model.config.indexerLayers;
+  const folder = await mkdtemp(join(tmpdir(), "indexcache-casts-"));
+  /** Casts of a token's run. */
+  const casts = async (hostBytes: number) => {
+    const profilePrefix = join(folder, `run-${hostBytes}`);
+    const settings = { device: "cpu", threads: 1, capacity: 40, provider: "cuda", hostBytes, profilePrefix } as const;
+    const decoder = await openDecoder(model, pattern, settings);
+    expect(decoder.plan.join()).toContain("converted in every run");
+    await decoder.prefill(someIds(model, 5));
+    const logits = Float32Array.from(await decoder.decode(7));
+    await decoder.release();
+    const name = (await readdir(folder)).find((file) => file.startsWith(`run-${hostBytes}_`)) as string;
+    const events: { cat: string; name: string; ts: number; args?: { op_name?: string } }[] = JSON.parse(
+      await readFile(join(folder, name), "utf8"),
+    );
+    const last = events.filter((event) => event.name === "model_run").at(-1)?.ts ?? 0;
+    return { logits, count: events.filter(({ ts, args }) => ts > last && args?.op_name === "Cast").length };
+  };
+  const [none, small] = [await casts(0), await casts(2 ** 12)];
+  expect(small.count).toBeGreaterThan(0);
+  expect(small.count).toBeLessThan(0.6 * none.count);
+  expect(largestDifference([...small.logits], [...none.logits])).toBeLessThan(1e-4);
+  await rm(folder, { recursive: true });
 });
 
 it.each(["glm-groups", "axk2-light"])(

@@ -26,13 +26,22 @@ const convertingShare = 4.5;
  */
 export const convertedAhead = { losses: 3 * 2 ** 30, decoding: 12 * 2 ** 30 };
 
+/**
+ * Bytes of a tensor that is converted ahead all the same: norms, biases and small matrices are most of the tensors and few of
+ * the elements (A.X-K2-Light: 34 of the 78 casts of three layers, 0.5 million elements), and each of them costs a launch of some
+ * 8 us in every run.
+ */
+const smallBytes = 2 ** 18;
+
 /** Copies of a layer's experts at one time, where every run puts them together: as they are stored, and converted. */
 const togetherCopies = 1.5;
 
 /** How a graph's weights come to the device, in bytes. */
 export interface WeightConversion {
-  /** Are they there as they are stored, and converted in every run? */
+  /** Are they there as they are stored, and all but small ones converted in every run? */
   inRuns: boolean;
+  /** Bytes of a tensor up to which it is converted ahead; undefined where all are. */
+  foldsUpTo?: number;
   /** On the device from the first run to the last. */
   device: number;
   /** On the device while a run is under way: weights that are converted, and one layer's experts. */
@@ -58,7 +67,8 @@ export function weightConversion(
   const experts = layers.map((each) => elementCount(weightsIn(each)));
   const together = togetherCopies * size * Math.max(0, ...experts);
   const others = size * (elements - experts.reduce((total, count) => total + count, 0));
-  return { inRuns, device: storedBytes(listWeights(weights)), run: others + together };
+  const foldsUpTo = Math.min(smallBytes, host);
+  return { inRuns, foldsUpTo, device: storedBytes(listWeights(weights)), run: others + together };
 }
 
 /** A line of the plan, where there is something to say. */

@@ -67,6 +67,8 @@ interface DecoderPlan {
   /** Of a generation graph. */
   fixed: GenerationSettings | undefined;
   need: GenerationNeed | undefined;
+  /** Of its session. */
+  foldsUpTo?: number | undefined;
   lines: string[];
 }
 
@@ -105,7 +107,7 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
     `caches of ${rows} tokens, ${dtype}, ${form === "resident" ? "on the device" : "in host memory: they cross with every run"}`,
     ...conversionLines(conversion),
   ];
-  return { form, weights, held, fixed, need, lines };
+  return { form, weights, held, fixed, need, foldsUpTo: conversion.foldsUpTo, lines };
 }
 
 /** What a decoder takes of a GPU's memory; undefined on a CPU. */
@@ -135,7 +137,7 @@ export async function openDecoder(
 ): Promise<CachedDecoder> {
   const { device, dtype = "float32", capacity = defaultCapacity } = options;
   const { config } = model;
-  const { form, weights, held, fixed, need, lines } = await planDecoder(model, pattern, options);
+  const { form, weights, held, fixed, need, foldsUpTo, lines } = await planDecoder(model, pattern, options);
   await requireDeviceRoom(need, device);
   const graph =
     fixed === undefined
@@ -149,7 +151,7 @@ export async function openDecoder(
     solo: options.solo ?? true,
     // Index scores multiply float16 values then: TF32 holds them exactly.
     tf32: dtype === "float16",
-    convertsInRuns: fixed?.storedExperts !== undefined,
+    foldsUpTo,
     ...(options.profilePrefix === undefined ? {} : { profilePrefix: options.profilePrefix }),
     ...(options.recording === undefined ? {} : { recording: options.recording }),
   });

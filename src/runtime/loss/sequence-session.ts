@@ -96,7 +96,7 @@ export async function openSequenceSession(
       solo: true,
       // What float16 graphs multiply in float32, routers, are float16 and mostly bfloat16 values: TF32 holds them exactly.
       tf32: dtype === "float16",
-      convertsInRuns: conversion.inRuns,
+      foldsUpTo: conversion.foldsUpTo,
       profilePrefix: settings.profilePrefix,
       recording: settings.recording,
     }));

@@ -37,10 +37,11 @@ export interface SessionSettings {
    */
   solo?: boolean;
   /**
-   * Weights stay as they are stored and are converted in every run. Converted beforehand, which is the rule, they pass through
-   * the host's memory several times at once.
+   * Bytes of a tensor up to which it is computed beforehand, on the host, where it comes from weights alone; larger ones are
+   * computed in every run. Default: all, up to ONNX Runtime's own limit of 1 GiB; they pass through the host's memory several
+   * times at once.
    */
-  convertsInRuns?: boolean;
+  foldsUpTo?: number | undefined;
   /** Float32 products on CUDA may round their factors to TF32, ten bits of mantissa. Never for results in float32. */
   tf32?: boolean;
 }
@@ -105,9 +106,9 @@ export class OnnxSession {
           // Weights take their own size of a device's memory instead of an arena's next power of two.
           ...(settings.device === "cpu" ? {} : { use_device_allocator_for_initializers: "1" }),
         },
-        ...(settings.convertsInRuns === true
-          ? { optimization: { disable_specified_optimizers: "ConstantFolding" } }
-          : {}),
+        ...(settings.foldsUpTo === undefined
+          ? {}
+          : { optimization: { constant_folding_max_output_size_in_bytes: String(Math.max(1, settings.foldsUpTo)) } }),
       },
       ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
     };
