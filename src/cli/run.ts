@@ -108,12 +108,7 @@ export function addRunCommand(program: Command): void {
 }
 
 async function run(path = demoModel, flags: RunFlags, terminal: Terminal): Promise<void> {
-  const sample = createSampler({
-    seed: flags.seed,
-    ...(flags.temperature === undefined ? {} : { temperature: flags.temperature }),
-    ...(flags.topK === undefined ? {} : { topK: flags.topK }),
-    ...(flags.topP === undefined ? {} : { topP: flags.topP }),
-  });
+  const sample = createSampler(flags);
   const prompt = await readPrompt(flags);
   const named = beginToOpen(flags, terminal);
   const model = await openModelToRun(path, flags, terminal);

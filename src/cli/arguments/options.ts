@@ -95,6 +95,11 @@ export function decimalNumber(text: string): number {
   return value;
 }
 
+/** What the rule of engines that `freq:N` names begins with. */
+export function offsetOption() {
+  return option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2);
+}
+
 /** Of a pattern in the form of any command. */
 export const patternOptions = group(
   "Pattern:",
@@ -103,7 +108,7 @@ export const patternOptions = group(
     "a pattern file (p.json, or p.json@1/2 for one of its sizes), an F/S string, full, uniform:N (FSSS for 4) or freq:N (the engines' rule, FFSSSF for 4)",
     "full",
   ),
-  option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+  offsetOption(),
 );
 
 export type PatternFlags = Flags<typeof patternOptions>;
@@ -193,11 +198,13 @@ export const workersOptions = group(
 
 export type WorkerFlags = Flags<typeof workersOptions>;
 
-export const outputOptions = group(
-  "What it prints:",
-  option("--json", "print the result as JSON"),
+const printed = "What it prints:";
+export const jsonOptions = group(printed, option("--json", "print the result as JSON"));
+export const verbosityOptions = group(
+  printed,
   option("-v, --verbose", "say more on stderr: the memory plan, devices, files"),
   option("-q, --quiet", "say nothing on stderr but warnings and errors"),
 );
+export const outputOptions = [...jsonOptions, ...verbosityOptions] as const;
 
 export type OutputFlags = Flags<typeof outputOptions>;

@@ -15,9 +15,9 @@ import {
   decimalNumber,
   deviceOptions,
   devicesOption,
+  offsetOption,
   outputOptions,
   positiveNumber,
-  wholeNumber,
 } from "../arguments/options.ts";
 
 export const distillOptions = [
@@ -25,7 +25,7 @@ export const distillOptions = [
   ...group(
     "What is trained:",
     required("-p, --pattern <pattern>", "the pattern to train for, as other commands take it, or any"),
-    option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+    offsetOption(),
     option("-o, --output <folder>", "the new checkpoint"),
     option("--dry-run", "say what it takes of disk, memory and time, and stop; MODEL may be a config.json"),
   ),

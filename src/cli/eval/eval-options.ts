@@ -18,7 +18,10 @@ import {
   deviceOption,
   devicesOption,
   dtypeOptions,
+  jsonOptions,
+  offsetOption,
   positiveNumber,
+  verbosityOptions,
   wholeNumber,
   workerCount,
 } from "../arguments/options.ts";
@@ -44,7 +47,7 @@ export const evalOptions = [
       "the baseline alone is scored",
     ),
     option("--baseline <pattern>", "what every arm is compared with", allFullBaseline),
-    option("--offset <n>", "index_skip_topk_offset of freq:N", wholeNumber, 2),
+    offsetOption(),
   ),
   ...group(
     "What is asked:",
@@ -107,13 +110,9 @@ export const evalOptions = [
     choice("--fail-on <verdict>", "exit with 1 where an arm is so", gates),
     ...journalOptions("samples file"),
   ),
-  ...group(
-    "What it prints:",
-    option("--json", "print the result as JSON"),
-    option("--markdown", "print the table as Markdown").conflicts("json"),
-    option("-v, --verbose", "say more on stderr: the memory plan, devices, files"),
-    option("-q, --quiet", "say nothing on stderr but warnings and errors"),
-  ),
+  ...jsonOptions,
+  ...group("What it prints:", option("--markdown", "print the table as Markdown").conflicts("json")),
+  ...verbosityOptions,
 ] as const;
 
 export type EvalFlags = Flags<typeof evalOptions> & SuiteValues;

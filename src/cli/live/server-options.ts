@@ -8,7 +8,10 @@ import { parseServers } from "../../live/server-address.ts";
 import { ServerLosses, type ServerLossSettings } from "../../live/server-losses.ts";
 import { type Flags, group, option } from "../arguments/declared-option.ts";
 import { givenOptions } from "../arguments/given-options.ts";
+import { lossPlaceOptions } from "../arguments/memory.ts";
+import { modelOptions } from "../arguments/opening.ts";
 import { numberUpTo, positiveNumber } from "../arguments/options.ts";
+import { profileOptions } from "../arguments/profile.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { describeServer } from "./server-words.ts";
 
@@ -47,7 +50,9 @@ const replicaPauses = [500, 1000, 2000, 4000, 8000, 16_000] as const;
 
 /** Options that mean something with `--server` alone, by the names of their values; and those of this tool's own runtime. */
 const serverOnly = new Set(["concurrency", "repeats", "allowRemote", "timeout"]);
-const localOnly = new Set(["device", "devices", "threads", "workers", "dtype", "memory", "profile", "verify"]);
+const localOnly = new Set(
+  [...modelOptions, ...lossPlaceOptions, ...profileOptions].map((declared) => declared.attributeName()),
+);
 
 /** @throws UsageError for options that have no meaning where a server computes, and for server options without one */
 function requireServerOptions(command: Command, { server }: ServerFlags): void {
