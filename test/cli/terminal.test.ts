@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { spawn } from "@lydell/node-pty";
 import { beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../temporary-folder.ts";
-import { indexcache, interrupt, plainEnvironment, program, tinyModel, writeIds } from "./indexcache.ts";
+import { demoModel, indexcache, interrupt, plainEnvironment, program, tinyModel, writeIds } from "./indexcache.ts";
 
 const CTRL_C = "\x03";
 
@@ -72,6 +72,13 @@ describe("Ctrl-C in a terminal", () => {
     // The first may have been enough: the second then finds nobody.
     expect(signal === 2 || exitCode === 130).toBe(true);
   });
+});
+
+test("notes that are set in stay so, and so do their further lines", async () => {
+  const args = ["pattern", "FSSFSSSSSFFS", "--model", demoModel, "--for", "vllm", "--engine-version", "0.33"];
+  const { text } = await inTerminal(folder, args, "nothing is typed", "");
+  expect(text).toMatch(/^ {2}- serve a checkpoint without them: /m);
+  expect(text).toMatch(/^ {4}[\w-]+.*$/m);
 });
 
 describe("SIGTERM", () => {

@@ -137,7 +137,11 @@ function folded(text: string): string {
   if (isTTY !== true || !(columns > 20) || isRunByAgent(process.env)) return text;
   return text
     .split("\n")
-    .flatMap((line) => wrapWords(line, columns - 2).map((part, index) => (index === 0 ? part : `  ${part}`)))
+    .flatMap((line) => {
+      const words = line.trimStart();
+      const indent = line.slice(0, line.length - words.length);
+      return wrapWords(words, columns - 2, indent).map((part, index) => (index === 0 ? part : `  ${part}`));
+    })
     .join("\n");
 }
 
