@@ -25,6 +25,7 @@ import { addModelArgument, demoModel } from "../arguments/options.ts";
 import { whileShowing } from "../console/display.ts";
 import { recordedCommand } from "../console/interruption.ts";
 import { deviceWords, modelWords, proposedCommand, proposeUse } from "../console/next-command.ts";
+import { ByteCount } from "../console/patience.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 import { openModelToTrain, openPlaces, showPlan, stepsCost } from "./distill-dry-run.ts";
@@ -172,12 +173,13 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     ),
     tool: { version: toolVersion, command: recordedCommand(process.argv) },
   };
+  const writing = new ByteCount(terminal, "writing weights");
   const report = await writeDistilledCheckpoint(
     output,
     model,
     run.trained,
     (leftOut) => distilledFiles(model.path, model.config.modelType, origin, leftOut),
-    { ...placed, signal },
+    { ...placed, signal, onProgress: (done, total) => writing.reach(done, total) },
   ).catch(async (error: unknown) => {
     await store?.close();
     throw explainUnwritten(error, work);

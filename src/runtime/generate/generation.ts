@@ -98,7 +98,9 @@ export function requirePrompt(
   }
   if (prompt.length === 0) throw new UsageError("The prompt is empty: it has no token");
   if (prompt.length >= window) {
-    throw new InputError(`The prompt has ${prompt.length} tokens, the model's window is ${window}`);
+    throw new InputError(`The prompt has ${prompt.length} tokens, the model's window is ${window}`, {
+      hint: "shorten it: the window is max_position_embeddings of config.json, and an answer needs room as well",
+    });
   }
   const position = prompt.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabularySize));
   if (position >= 0) {
