@@ -1,8 +1,10 @@
 /** How a report opens: what is kept, what is gained, whether quality holds, with which risk. The evidence comes after it. */
 
+import type { BenchMeasurement } from "../../formats/bench-file.ts";
 import type { EvalComparison, EvalResult } from "../../formats/eval-result.ts";
 import { layerCosts } from "../../formats/latency-file.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
+import { isAboveLimit, isWithinNoise } from "../bench/bench-record.ts";
 import { cannotTell, primaryRow } from "../eval/eval-gate.ts";
 import {
   formatCount,
@@ -116,8 +118,10 @@ function reducedLines({ latencies, benches }: Evidence): string[] {
 interface Measured {
   phase: "prefill" | "decode";
   context: number;
-  speedup: number;
+  speedup: BenchMeasurement["arms"][number]["speedup"];
   limit: number;
+  /** `bench` calls it noise: it is faster than the limit, or there is none. */
+  isNoise: boolean;
   /** Whose shapes were timed. */
   of: string;
 }
@@ -132,9 +136,9 @@ function measuredSpeedups({ benches }: Evidence, pattern: Pattern): Measured[] {
       const longest = file[phase].at(-1);
       const arm = longest?.arms.find(({ pattern: name }) => names.has(name));
       if (longest === undefined || arm === undefined) return [];
-      const { median } = arm.speedup;
-      const of = text(file.model.name);
-      return [{ phase, context: longest.context, speedup: median, limit: arm.limit, of }];
+      const { speedup, limit } = arm;
+      const isNoise = isWithinNoise(longest) || isAboveLimit(arm);
+      return [{ phase, context: longest.context, speedup, limit, isNoise, of: text(file.model.name) }];
     });
   });
 }
@@ -148,7 +152,8 @@ function speedHeadline(
   const parts: string[] = [];
   if (forecast !== undefined) parts.push(`${times(forecast.speedup)} predicted ${predictedAt(forecast)}`);
   if (measured !== undefined) {
-    parts.push(`${times(measured.speedup)} measured at ${formatCount(measured.context)} tokens`);
+    const doubt = measured.isNoise ? ", which is noise" : "";
+    parts.push(`${times(measured.speedup.median)} measured at ${formatCount(measured.context)} tokens${doubt}`);
   }
   return parts.length === 0 ? undefined : `Prefill ${parts.join(", ")}`;
 }
@@ -162,8 +167,13 @@ function predictedAt({ lengths }: PrefillForecast): string {
 
 function measuredLines(evidence: Evidence, pattern: Pattern): string[] {
   return measuredSpeedups(evidence, pattern).map(
-    ({ phase, context, speedup, limit, of }) =>
-      `Measured: ${phase === "prefill" ? "prefill of" : "decode after"} ${formatCount(context)} tokens ${times(speedup)}; without any work for indexers of Shared layers it would be ${times(limit)} (timed on ${of}).`,
+    ({ phase, context, speedup: { median, low, high }, limit, isNoise, of }) => {
+      const most = isNoise
+        ? "noise is larger than what indexers take, and this says nothing: an idle machine, more --repeats or longer contexts would"
+        : `without any work for indexers of Shared layers it would be ${times(limit)}`;
+      const what = phase === "prefill" ? "prefill of" : "decode after";
+      return `Measured: ${what} ${formatCount(context)} tokens ${times(median)} (${times(low)} to ${times(high)} over the repeats); ${most} (timed on ${of}).`;
+    },
   );
 }
 

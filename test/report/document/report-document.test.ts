@@ -60,7 +60,7 @@ describe("a report", () => {
     for (const part of [
       "**greedy keeps 2 of 4 indexers (50%). Prefill 1.45x measured at 4,096 tokens. Quality not shown on ruler-core.**",
       "loss +0.12500 nats per token (+5.00%) on the calibration set; on text that the search has not seen +0.25000",
-      "Measured: prefill of 4,096 tokens 1.45x; without any work for indexers of Shared layers it would be 1.50x",
+      "Measured: prefill of 4,096 tokens 1.45x (1.38x to 1.52x over the repeats); without any work for indexers of Shared layers it would be 1.50x",
       "-3.0 points of 100 over 50 items; neither a loss of more than 1 point nor its absence is proven",
       "inconclusive: 400 more items needed",
       "indexcache search -o greedy.json",
@@ -68,6 +68,20 @@ describe("a report", () => {
       `\`${"b".repeat(16)}\``,
     ])
       expect(report.markdown).toContain(part);
+  });
+
+  test("calls noise what bench does", async () => {
+    const lost = (all: typeof bench.prefill) =>
+      all.map((one) => ({ ...one, indexers: { ...one.indexers, share_low: -0.1, share_high: 0.7 } }));
+    const fast = (all: typeof bench.decode) =>
+      all.map((one) => ({ ...one, arms: one.arms.map((arm) => ({ ...arm, limit: 1 })) }));
+    await writeFile(
+      join(folder, "noisy.json"),
+      JSON.stringify({ ...bench, prefill: lost(bench.prefill), decode: fast(bench.decode) }),
+    );
+    const { markdown } = await make("greedy.json", "noisy.json");
+    expect(markdown).toContain("Prefill 1.45x measured at 4,096 tokens, which is noise.");
+    expect(markdown.match(/over the repeats\); noise is larger than what indexers take/g)).toHaveLength(2);
   });
 
   test("leaves out what it has no file for", async () => {
