@@ -2,6 +2,8 @@ import { Command } from "commander";
 import { expect, expectTypeOf, test } from "vitest";
 import { choice, type Flags, group, option, repeatable, required } from "../../src/cli/arguments/declared-option.ts";
 import { wholeNumber } from "../../src/cli/arguments/options.ts";
+import type { Terminal } from "../../src/cli/console/terminal.ts";
+import { addWork } from "../../src/cli/console/work.ts";
 
 const options = [
   ...group(
@@ -59,6 +61,15 @@ test("values are of the declared types", () => {
     engine: "vllm",
     stop: ["p", "q"],
   });
+});
+
+test("a command's work takes no flags but those of its options", () => {
+  const words = { options: [option("--seed <n>", "of random choices", wholeNumber, 0)], help: "" } as const;
+  addWork(new Command("work"), words, async (_flags: { seed: number }, _terminal: Terminal) => {});
+  // @ts-expect-error: no option declares it
+  addWork(new Command("work"), words, async (_flags: { seeds: number }, _terminal: Terminal) => {});
+  // @ts-expect-error: it is a number
+  addWork(new Command("work"), words, async (_flags: { seed: string }, _terminal: Terminal) => {});
 });
 
 test("help has the heading of a group, and the default as it is to be shown", () => {

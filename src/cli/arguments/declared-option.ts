@@ -2,7 +2,6 @@
  * Options that are declared once: help, completion, config file and the type of a command's flags all come from the
  * declaration. Lists of them are plain arrays, which commands put together.
  */
-
 import { Option } from "commander";
 
 declare const flags: unique symbol;
@@ -106,6 +105,7 @@ export function group<const L extends OptionList>(heading: string, ...list: L): 
 
 const suggested = new WeakMap<Option, readonly string[]>();
 
+/** @param values that a shell may offer, where an option takes others as well and so has no choices */
 export function suggest<O extends Option>(option: O, values: readonly string[]): O {
   suggested.set(option, values);
   return option;
