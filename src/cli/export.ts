@@ -15,8 +15,6 @@ const options = [
   ...outputOptions,
 ] as const;
 
-type ExportFlags = Flags<typeof options>;
-
 const help = `
 The folder holds model.onnx, one small graph a stage, the checkpoint's config and tokenizer, and a manifest with the hash
 of every file. Weights are read where they are in the safetensors files: those are copied (by reference where the file
@@ -34,7 +32,7 @@ export function addExportCommand(program: Command): void {
   addWork(command, { options, help, stopping: "Stopping" }, run);
 }
 
-async function run(checkpoint: string, flags: ExportFlags, terminal: Terminal): Promise<void> {
+async function run(checkpoint: string, flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   const progress = new ByteCount(terminal, "reading and checking weights");
   const report = await exportModel(await findModel(checkpoint), flags.output, {
     signal: terminal.signal,

@@ -19,8 +19,6 @@ import { knownPatterns } from "./pattern/shelf.ts";
 
 const options = [option("--verify", "compare the hash of every file with the manifest"), ...outputOptions] as const;
 
-type InspectFlags = Flags<typeof options>;
-
 const help = `
 Examples:
   $ indexcache inspect ./model
@@ -35,7 +33,7 @@ export function addInspectCommand(program: Command): void {
   addWork(command, { options, help }, inspect);
 }
 
-async function inspect(model = demoModel, flags: InspectFlags, terminal: Terminal): Promise<void> {
+async function inspect(model = demoModel, flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   const { folder: path, hasWeights } = await findFolder(model);
   if (!hasWeights) return await inspectConfig(path, terminal);
   const progress = new ByteCount(terminal, "comparing hashes");

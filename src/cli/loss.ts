@@ -35,9 +35,9 @@ import {
 const options = [
   ...modelOptions,
   ...patternOptions,
-  ...mixOptions,
   ...group(
     "Text:",
+    ...mixOptions,
     objectiveOption("which tokens count: nll, all of them, or answer, those of answers after their prompts", [
       "nll",
       "answer",

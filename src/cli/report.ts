@@ -23,8 +23,6 @@ const options = [
   ...outputOptions,
 ] as const;
 
-type ReportFlags = Flags<typeof options>;
-
 const help = `
 Files are known by what is in them: pattern files of search -o (a journal beside one gives the error bars), and the files of
 analyze -o, bench -o, bench --latency and eval -o, several of a kind if you like. All but those of bench have to be of one
@@ -46,7 +44,7 @@ export function addReportCommand(program: Command): void {
   addWork(command, { options, help }, report);
 }
 
-async function report(files: readonly string[], flags: ReportFlags, terminal: Terminal): Promise<void> {
+async function report(files: readonly string[], flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   // Charts bring a library along that no other command needs.
   const { readEvidence } = await import("../report/document/evidence.ts");
   const { reportDocument } = await import("../report/document/report-document.ts");

@@ -41,13 +41,16 @@ const promptOptions = group(
   option("--chat", "put the prompt into the model's chat template, as the user's message"),
 );
 
-type PromptFlags = Flags<typeof promptOptions>;
-
 /** Text that is still to be tokenized, or ids that are used as they are. */
 type Prompt = { text: string } | { ids: number[] };
 
 /** @throws UsageError where no place or several are named */
-export async function readPrompt({ prompt, promptFile, tokensFile, chat }: PromptFlags): Promise<Prompt> {
+export async function readPrompt({
+  prompt,
+  promptFile,
+  tokensFile,
+  chat,
+}: Flags<typeof promptOptions>): Promise<Prompt> {
   const named = Object.entries({ "--prompt": prompt, "--prompt-file": promptFile, "--tokens-file": tokensFile }).filter(
     ([, value]) => value !== undefined,
   );

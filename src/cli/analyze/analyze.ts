@@ -69,8 +69,6 @@ const options = [
   ...outputOptions,
 ] as const;
 
-type AnalyzeFlags = Flags<typeof options>;
-
 const help = `
 Runs --pattern over the calibration set and compares all pairs of layers, on queries that see at least index_topk keys:
   overlap     keys that both select
@@ -92,7 +90,7 @@ export function addAnalyzeCommand(program: Command): void {
   addWork(command, { options, help, shown, stopping: "Stopping after the layer at hand; Ctrl-C again kills" }, analyze);
 }
 
-async function analyze(path = demoModel, flags: AnalyzeFlags, terminal: Terminal): Promise<void> {
+async function analyze(path = demoModel, flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   await requireSensibleJournal(flags);
   const started = performance.now();
   const early = new EarlyStart("losses", flags, terminal);

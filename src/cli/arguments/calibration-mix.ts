@@ -26,16 +26,14 @@ import { type TextFlags, textOptions } from "./options.ts";
 /** What counts: every token's loss, its divergence from the model's own pattern, or the loss of answers alone. */
 export type SearchObjective = Objective | "answer";
 
-export const mixOptions = [
-  ...group(
-    "Text:",
-    repeatable(
-      "-c, --calibration <path>",
-      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them; or answers that are generated, ruler:vt,niah_multikey_2 or graphwalks:; several with weights: -c text.jsonl=0.5 -c ruler:vt=0.5 (default, for the demo model alone: the set of the package)",
-    ),
+export const mixOptions = group(
+  "Text:",
+  repeatable(
+    "-c, --calibration <path>",
+    "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them; or answers that are generated, ruler:vt,niah_multikey_2 or graphwalks:; several with weights: -c text.jsonl=0.5 -c ruler:vt=0.5 (default, for the demo model alone: the set of the package)",
   ),
   ...textOptions,
-] as const;
+);
 
 export type MixFlags = Flags<typeof mixOptions> & {
   /** Where it was not said: `answer` if a source is generated, otherwise `nll`. */

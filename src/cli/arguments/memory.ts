@@ -11,19 +11,17 @@ import { type Flags, group, option } from "./declared-option.ts";
 import { type ModelToRun, openModelToRun, type VerifyFlags } from "./opening.ts";
 import { deviceOptions, dtypeOptions, workersOptions } from "./options.ts";
 
-export const lossPlaceOptions = [
+export const lossPlaceOptions = group(
+  "Where it computes:",
   ...deviceOptions,
   ...dtypeOptions,
   ...workersOptions,
-  ...group(
-    "Where it computes:",
-    option(
-      "--memory <size>",
-      "what weights and states may take on the CPU: 8GiB (default: what is free). A larger model's layers are loaded in turn, with the same losses; on a GPU, what states may take of the host's memory",
-      byteSize,
-    ),
+  option(
+    "--memory <size>",
+    "what weights and states may take on the CPU: 8GiB (default: what is free). A larger model's layers are loaded in turn, with the same losses; on a GPU, what states may take of the host's memory",
+    byteSize,
   ),
-] as const;
+);
 
 export type LossPlaceFlags = VerifyFlags & Flags<typeof lossPlaceOptions>;
 

@@ -134,16 +134,14 @@ export const textOptions = group(
 export type TextFlags = Flags<typeof textOptions>;
 
 /** Of commands that take one set of text; those that take several have `mixOptions`. */
-export const calibrationOptions = [
-  ...group(
-    "Text:",
-    option(
-      "-c, --calibration <path>",
-      "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
-    ),
+export const calibrationOptions = group(
+  "Text:",
+  option(
+    "-c, --calibration <path>",
+    "text, JSON, JSONL, CSV, TSV or Parquet, packed or not, or a folder or zip of them (default, for the demo model alone: the set of the package)",
   ),
   ...textOptions,
-] as const;
+);
 
 /** `--device`; what it is for differs between commands. */
 export function deviceOption(purpose: string) {

@@ -16,14 +16,12 @@ export const profileOptions = group(
   ).conflicts("devices"),
 );
 
-type ProfileFlags = Flags<typeof profileOptions>;
-
 /** What the work knows of itself. */
 export type ProfiledWork = Pick<Profile, "command" | "device" | "seconds">;
 
 /** Does the work; it must have released its sessions when it ends. */
 export async function withProfile(
-  { profile: wanted }: ProfileFlags,
+  { profile: wanted }: Flags<typeof profileOptions>,
   terminal: Terminal,
   work: (recording?: Recording) => Promise<ProfiledWork>,
 ): Promise<void> {

@@ -18,8 +18,6 @@ const options = [
   option("--json", "print the result as JSON"),
 ] as const;
 
-type ConfigFlags = Flags<typeof options>;
-
 const help = `
 ${CONFIG_NAME} is looked for in this folder and those above it, up to the repository or the home folder; --config FILE or INDEXCACHE_CONFIG names another, --no-config none. It has a section for each command, with the options' long names, and "${COMMON}" for what several commands share:
   { "common": { "model": "./GLM-5" }, "search": { "retain": "1/4", "calibration": "text.jsonl" } }
@@ -38,7 +36,7 @@ export function addConfigCommand(program: Command, buildAll: () => Promise<Comma
     .command("config")
     .description("Check the config file, and show where each value comes from")
     .argument("[command...]", "show all options of this command");
-  addWork(command, { options, help }, async (words: string[], flags: ConfigFlags, terminal: Terminal) => {
+  addWork(command, { options, help }, async (words: string[], flags: Flags<typeof options>, terminal: Terminal) => {
     const all = await buildAll();
     if (flags.schema === true) return terminal.result(configJsonSchema(all));
     const config = await chosenConfig(program.opts());

@@ -17,8 +17,6 @@ const options = [
   option("--json", "print the commands as JSON"),
 ] as const;
 
-type KitFlags = Flags<typeof options>;
-
 const help = `
 FOLDER gets a package of Python (standard library and the engine only) that nobody has to install: PYTHONPATH names FOLDER.
 It lets a running server switch layers between Full and Shared, count what runs, and say what it is. Development mode gives
@@ -39,7 +37,7 @@ export function addKitCommand(program: Command): void {
   addWork(command, { options, help }, writeKit);
 }
 
-async function writeKit(folder: string, flags: KitFlags, terminal: Terminal): Promise<void> {
+async function writeKit(folder: string, flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   const model = flags.model ?? "MODEL";
   const notes = flags.model === undefined ? [] : await notesOn(flags.model);
   try {

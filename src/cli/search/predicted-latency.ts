@@ -17,8 +17,6 @@ export const latencyOptions = group(
   option("--pareto <file>", "write loss against predicted latency of every size here, as CSV"),
 );
 
-type LatencyFlags = Flags<typeof latencyOptions>;
-
 export interface PredictedLatency {
   phase: LatencyPhase;
   context: number;
@@ -29,7 +27,7 @@ export interface PredictedLatency {
  * @throws UsageError for options that need a latency file
  * @throws InputError for a file that is none, or has no such context
  */
-export async function readPredictedLatency(flags: LatencyFlags): Promise<PredictedLatency | undefined> {
+export async function readPredictedLatency(flags: Flags<typeof latencyOptions>): Promise<PredictedLatency | undefined> {
   const { latency: path, phase = "prefill", context, pareto } = flags;
   if (path === undefined) {
     const given = pareto !== undefined ? "--pareto" : flags.phase !== undefined ? "--phase" : context && "--context";

@@ -20,8 +20,6 @@ const options = [
   option("-q, --quiet", "say nothing on stderr but errors"),
 ] as const;
 
-type MergeFlags = Flags<typeof options>;
-
 const help = `
 What several journals measured is written once, that of the first. Copy FILE to where the search's pattern file is to be,
 with .journal.jsonl after its name, and continue with --resume.
@@ -37,7 +35,7 @@ export function addMergeCommand(search: Command): void {
   addWork(command, { options, help }, merge);
 }
 
-async function merge(paths: readonly string[], flags: MergeFlags, terminal: Terminal): Promise<void> {
+async function merge(paths: readonly string[], flags: Flags<typeof options>, terminal: Terminal): Promise<void> {
   if (paths.length < 2) throw new UsageError("merge needs at least two journals");
   const contents: JournalContent[] = [];
   for (const path of paths) {

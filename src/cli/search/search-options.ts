@@ -37,9 +37,9 @@ export const searchOptions = [
   ...latencyOptions,
   ...mixOptions,
   ...lossPlaceOptions,
-  ...serverOptions,
   ...group(
     serverHeading,
+    ...serverOptions,
     option(
       "--repeats <n>",
       "with --server: rounds in which patterns are measured again that noise does not tell apart",
