@@ -7,7 +7,7 @@ import { openLossEvaluator } from "../runtime/loss/loss-evaluator.ts";
 import { type MixFlags, mixOptions, objectiveOption, openCalibrationMix } from "./arguments/calibration-mix.ts";
 import { type Flags, group } from "./arguments/declared-option.ts";
 import { EarlyStart, foreseenLengths } from "./arguments/early.ts";
-import { choosePattern, openDevice, openDevices, placeName } from "./arguments/inputs.ts";
+import { choosePattern, openDevice, openDevices, placeName, runsOnCpu } from "./arguments/inputs.ts";
 import { lossPlaceOptions, openModelForLosses } from "./arguments/memory.ts";
 import { modelOptions } from "./arguments/opening.ts";
 import {
@@ -116,7 +116,7 @@ async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): 
       for (const line of evaluator.plan) terminal.detail(line);
       const { measurement, warmUpSeconds } = await measurePasses(evaluator, pattern, {
         ...{ count: set.windows.length, signal: terminal.signal, terminal },
-        warmsUp: placeName(place) !== "cpu" && evaluator.isWarm !== true,
+        warmsUp: !runsOnCpu(place) && evaluator.isWarm !== true,
         ...(recording === undefined ? {} : { onWarm: () => recording.leaveOutWarmUp() }),
       });
       const timing = { loadSeconds, warmUpSeconds };

@@ -8,7 +8,7 @@ import { requireOtherOutputs } from "./arguments/overwritten-inputs.ts";
 import { takeSettings } from "./config/configured.ts";
 import { isRunByAgent } from "./console/agent.ts";
 import { reportFailure } from "./console/failure.ts";
-import { groupedHelp } from "./help/help-groups.ts";
+import { commandNamed, groupedHelp } from "./help/help-groups.ts";
 import { helpText } from "./help/help-text.ts";
 
 interface LoadedCommand {
@@ -79,6 +79,11 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
     if (isRunByAgent(process.env)) process.env.NO_COLOR = "1";
     if (await answerAtOnce(argv.slice(2))) return 0;
     const program = await buildProgram(argv[2]);
+    const [first, ...words] = argv.slice(2);
+    if (first === "help" && words.length > 0 && !words.some((word) => word.startsWith("-"))) {
+      commandNamed(words, program).outputHelp();
+      return 0;
+    }
     takeSettings(program, argv, Object.keys(commands), settingless, buildProgram);
     program.hook("preAction", (_, command) => requireOtherOutputs(command));
     await program.parseAsync(argv);

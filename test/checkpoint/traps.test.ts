@@ -25,6 +25,12 @@ afterEach(async () => {
 });
 
 describe("config.json", () => {
+  test("is not looked for inside a file", async () => {
+    await expect(readModelConfig(join(fixturePath("glm-groups"), "config.json"))).rejects.toThrow(
+      /config\.json" is a file, and MODEL is the folder of a checkpoint$/,
+    );
+  });
+
   test.each(["llama", "deepseek_v3", "deepseek_v4", "glm5_next"])("refuses model_type %s by name", (modelType) => {
     expect(() => parse({ model_type: modelType })).toThrow(
       `model_type "${modelType}" is not supported; supported are glm_moe_dsa, deepseek_v32, axk2`,

@@ -81,6 +81,7 @@ describe("a config file", () => {
     ["not JSON", "{", "is not JSON"],
     ["no object", '{"loss": 3}', '"loss" must be an object'],
     ["a list", '{"loss": []}', '"loss" must be an object'],
+    ["an option outside of a section", '{"retain": "1/2"}', '"common" holds for all of them'],
     ["an unknown command", '{"los": {}}', '"los" is no command'],
     ["an unknown key", '{"loss": {"patern": "full"}}', '"loss": Unrecognized key: "patern"'],
     ["a key that no command has", '{"common": {"patern": "full"}}', '"common" has "patern", no option'],

@@ -32,6 +32,8 @@ describe("--devices", () => {
     expect(two.stderr.replace(/^loading .*\n/gm, "")).toContain(
       "device: cpu\ndevice: cpu\n2 processes of 1 thread; each:\n",
     );
+    const table = await indexcache(folder, ["loss", ...set, "--devices", "cpu,cpu", "--dtype", dtype]);
+    expect(table.stdout, "nothing warms up on a CPU").not.toContain("warmed up");
     const [wanted, found] = [one, two].map(({ stdout }) => JSON.parse(stdout) as { loss: number; sequences: unknown });
     if (dtype === "float32") expect(found).toEqual(wanted);
     // Batches of other sizes may round otherwise.

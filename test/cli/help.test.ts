@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { beforeAll, describe, expect, test } from "vitest";
 import { helpText } from "../../src/cli/help/help-text.ts";
 import { buildProgram } from "../../src/cli/program.ts";
+import { indexcache } from "./indexcache.ts";
 
 const COLUMNS = 80;
 
@@ -26,6 +27,17 @@ function printed(command: Command, option: string): string {
 const hasGroups = (command: Command): boolean => command.options.some(({ long }) => long === "--help-all");
 
 describe("help", () => {
+  test("of a command that a command has, and of none", async () => {
+    expect(await indexcache(".", ["help", "pattern", "apply"])).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining("Usage: indexcache pattern apply "),
+    });
+    expect(await indexcache(".", ["help", "frob"])).toMatchObject({
+      ...{ status: 2, stdout: "" },
+      stderr: expect.stringMatching(/^error: "frob" is no command\n/),
+    });
+  });
+
   test("fits into 80 columns, all of it", () => {
     for (const command of tree(program)) {
       for (const option of ["--help", ...(hasGroups(command) ? ["--help-all"] : [])]) {

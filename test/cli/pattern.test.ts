@@ -248,6 +248,14 @@ describe("the published patterns", () => {
   });
 });
 
+test("a size that the shelf does not have is refused with those that it has", async () => {
+  for (const words of [["pattern"], ["loss", demoModel, "-p"]]) {
+    const { status, stderr } = await indexcache(folder, [...words, "indexcache/demo/half"]);
+    expect(status).toBe(2);
+    expect(stderr).toContain("published for this model: indexcache/demo/quarter");
+  }
+});
+
 describe("a pattern file with several sizes", () => {
   test.each(["loss", "run", "eval", "bench", "serve"])("makes %s ask which one", async (command) => {
     await copyFile(join(published, "indexcache/demo/quarter.json"), join(folder, "p.json"));

@@ -2,9 +2,11 @@
  * `config.json` of the supported architectures, checked once and turned into the numbers that the graphs need.
  * Follows transformers' GlmMoeDsaConfig and DeepseekV32Config, including what they do with absent and ignored fields.
  */
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
 import { readText } from "../../formats/text-file.ts";
 import { checkShape, parseJson } from "../../formats/validation.ts";
 import type { Architecture } from "../architectures/architecture.ts";
@@ -24,6 +26,11 @@ import { readRopeParameters } from "./rope-parameters.ts";
  */
 export async function readModelConfig(folder: string): Promise<DsaConfig> {
   const path = join(folder, "config.json");
+  if ((await stat(folder).catch(() => undefined))?.isFile() === true) {
+    throw new InputError(`${quoted(folder)} is a file, and MODEL is the folder of a checkpoint`, {
+      hint: "inspect and search --dry-run also take a config.json alone, under that name",
+    });
+  }
   const text = await readText(path, `"${path}"`, {
     hint:
       downloadHint(folder) ??

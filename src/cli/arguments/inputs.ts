@@ -209,6 +209,11 @@ export function placeName(place: LossPlace): string {
   return "devices" in place ? place.devices.join() : place.device;
 }
 
+/** Is no GPU among its devices? */
+export function runsOnCpu(place: LossPlace): boolean {
+  return ("devices" in place ? place.devices : [place.device]).every((device) => device === "cpu");
+}
+
 /** What results say of the tool that computed them. */
 export function toolRecord(device: string, dtype: string) {
   return { version: toolVersion, runtime: runtimeName, device, dtype, command: recordedCommand(process.argv) };

@@ -52,7 +52,8 @@ export async function readConfig(path: string): Promise<ConfigFile> {
     if (name === "$schema") continue;
     const result = sectionSchema.safeParse(section);
     if (!result.success || Array.isArray(section)) {
-      throw new InputError(`${what}: "${name}" must be an object with the options of that command`, {
+      const sections = `sections are named after commands, and "${COMMON}" holds for all of them`;
+      throw new InputError(`${what}: ${quoted(name)} must be an object with options; ${sections}`, {
         hint: configHint,
       });
     }

@@ -2,12 +2,11 @@
 import process from "node:process";
 import type { Command } from "commander";
 import { z } from "zod";
-import { UsageError } from "../../base/errors.ts";
-import { quoted } from "../../base/quoted.ts";
 import { formatTable, left } from "../../report/text-table.ts";
 import { type Flags, option } from "../arguments/declared-option.ts";
 import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
+import { commandNamed } from "../help/help-groups.ts";
 import { COMMON, CONFIG_NAME, type ConfigFile, requireCommonKeys, requireSections } from "./config-file.ts";
 import { chosenConfig } from "./configured.ts";
 import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
@@ -85,16 +84,6 @@ function checkWhole(config: ConfigFile, all: Command): void {
   for (const command of commands) settingsFor(command, config, {});
 }
 
-function commandNamed(words: readonly string[], all: Command): Command {
-  let command = all;
-  for (const word of words) {
-    const next = command.commands.find((one) => one.name() === word);
-    if (next === undefined) throw new UsageError(`${quoted(words.join(" "))} is no command`);
-    command = next;
-  }
-  return command;
-}
-
 function showFile(config: ConfigFile | undefined, all: Command, terminal: Terminal): void {
   const found = commandsOf(all).flatMap((command) =>
     settingsFor(command, config, process.env).map(({ setting, value, from }) => ({
@@ -140,7 +129,7 @@ function showCommand(command: Command, config: ConfigFile | undefined, terminal:
   terminal.answer(rows, () =>
     formatTable(rows, [
       left("option", ({ option }) => option),
-      left("value", ({ value }) => (value === null ? "-" : String(value))),
+      left("value", ({ value }) => String(value ?? "") || "-"),
       left("from", ({ from }) => from),
     ]),
   );

@@ -52,7 +52,7 @@ async function pass(
   { count, signal, terminal }: PassSettings,
   afresh: boolean,
 ): Promise<{ measurement: Measurement; first: Measurement }> {
-  const countdown = new Countdown(terminal, "sequences");
+  const countdown = new Countdown(terminal, afresh ? "sequences once more, warm" : "sequences");
   const parts: Measurement[] = [];
   let block = evaluator.sideBySide;
   for (let done = 0; done < count; ) {

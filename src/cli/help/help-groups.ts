@@ -3,6 +3,8 @@
  * `optionsGroup` put them into.
  */
 import { type Command, CommanderError, Help, type Option } from "commander";
+import { UsageError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
 
 /** Of commands whose help is short, the names of the options that it shows, in that order. */
 const essentials = new WeakMap<Command, readonly string[]>();
@@ -61,4 +63,19 @@ function isShort(command: Command): boolean {
 
 function nameOf(option: Option): string {
   return option.long?.replace(/^--/, "") ?? option.short ?? "";
+}
+
+/**
+ * The command that words name: `pattern apply`.
+ * @throws UsageError where there is none
+ */
+export function commandNamed(words: readonly string[], all: Command): Command {
+  let command = all;
+  for (const word of words) {
+    const next = command.commands.find((one) => one.name() === word);
+    if (next === undefined)
+      throw new UsageError(`${quoted(words.join(" "))} is no command`, { hint: "indexcache --help lists them" });
+    command = next;
+  }
+  return command;
 }

@@ -6,6 +6,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
 import { UsageError } from "../../base/errors.ts";
+import { quoted } from "../../base/quoted.ts";
 import { isThere } from "../../base/user-files.ts";
 import { modelName } from "../../checkpoint/hub-cache.ts";
 import {
@@ -53,7 +54,7 @@ export async function readShelf(): Promise<ShelfEntry[]> {
 /**
  * The file of an entry by its name, `zai-org/GLM-5/half`; the owner may be left out, capitals do not matter, and
  * dashes do for slashes (`glm-5-half`). undefined where there is none.
- * @throws UsageError for the name of a model alone
+ * @throws UsageError for the name of a model alone, or of one with a size that the shelf does not have
  */
 async function shelfPath(name: string): Promise<string | undefined> {
   const wanted = plain(name);
@@ -61,8 +62,14 @@ async function shelfPath(name: string): Promise<string | undefined> {
   const found = names.find((entry) => isCalled(entry, wanted));
   if (found !== undefined) return entryPath(found);
   const ofModel = names.filter((entry) => isCalled(dirname(entry), wanted));
-  if (ofModel.length === 0) return undefined;
-  throw new UsageError(`"${name}" is a model, and a pattern is wanted: ${ofModel.join(", ")}`);
+  if (ofModel.length > 0) {
+    throw new UsageError(`"${name}" is a model, and a pattern is wanted: ${ofModel.join(", ")}`);
+  }
+  const ofOtherSizes = names.filter((entry) => isCalled(dirname(entry), plain(dirname(name))));
+  if (ofOtherSizes.length === 0) return undefined;
+  throw new UsageError(
+    `${quoted(name)} is neither a file nor a published pattern; published for this model: ${ofOtherSizes.join(", ")}`,
+  );
 }
 
 /** Where a pattern is read from that a user has named: a file or folder comes before a published pattern of that name. */
