@@ -1,9 +1,11 @@
 /** `p.json@1/2`: the pattern of one retention in a file that holds several. */
+import { sep } from "node:path";
 import { InputError, UsageError } from "../../base/errors.ts";
 import type { PatternFile } from "../../formats/pattern-schema.ts";
 import { type AnyPatternFile, isPublished } from "../../formats/published-pattern.ts";
 import { fullLayers, type Pattern, parsePattern } from "../../pattern/pattern.ts";
 import { parseRetain } from "../../search/retain.ts";
+import { publishedPatterns } from "../arguments/options.ts";
 
 /** The path of a pattern file, and the retention after an @. */
 export function splitRetain(text: string): { path: string; retain?: string } {
@@ -27,7 +29,8 @@ export function patternOfSize(file: AnyPatternFile, retain: string | undefined, 
 }
 
 function requireOneSize(file: AnyPatternFile, path: string): void {
-  if (isPublished(file) || (file.patterns?.length ?? 0) < 2) return;
+  // The name of a file on the shelf says its size: indexcache/demo/quarter.
+  if (isPublished(file) || (file.patterns?.length ?? 0) < 2 || path.startsWith(publishedPatterns + sep)) return;
   const sizes = (file.patterns ?? []).map(({ full_layers: full }) => full);
   throw new UsageError(`Pattern file "${path}" holds patterns of several sizes: ${sizes.join(", ")} Full layers`, {
     hint: `say which one: ${sizes.map((size) => `${path}@${size}`).join(" or ")}, or a share of the layers as in @1/2`,
