@@ -59,9 +59,6 @@ const commands: Readonly<Record<string, LoadedCommand>> = {
   doctor: { group: look, load: async () => (await import("./doctor.ts")).addDoctorCommand },
 };
 
-/** Commands that are about settings, and take none. */
-const settingless: ReadonlySet<string> = new Set(["config", "completion", "help", "init"]);
-
 const help = `
 Results go to stdout (a table, or JSON with --json), everything else to stderr.
 
@@ -84,7 +81,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
       commandNamed(words, program).outputHelp();
       return 0;
     }
-    takeSettings(program, argv, Object.keys(commands), settingless, buildProgram);
+    takeSettings(program, argv, Object.keys(commands), buildProgram);
     program.hook("preAction", (_, command) => requireOtherOutputs(command));
     await program.parseAsync(argv);
     return 0;

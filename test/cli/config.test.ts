@@ -83,6 +83,7 @@ describe("a config file", () => {
     ["a list", '{"loss": []}', '"loss" must be an object'],
     ["an option outside of a section", '{"retain": "1/2"}', '"common" holds for all of them'],
     ["an unknown command", '{"los": {}}', '"los" is no command'],
+    ["a command that takes none", '{"init": {"model": "x"}}', '"init" is no command that takes settings'],
     ["an unknown key", '{"loss": {"patern": "full"}}', '"loss": Unrecognized key: "patern"'],
     ["a key that no command has", '{"common": {"patern": "full"}}', '"common" has "patern", no option'],
     ["a wrong type", '{"loss": {"pattern": true}}', '"loss.pattern": must be a text, a number, or a list'],

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { TamperedServer } from "../live/tampered-server.ts";
 import { DemoServer, full } from "../serve/demo-server.ts";
 import { demoModel, indexcache, interrupt, tinyModel } from "./indexcache.ts";
 
@@ -137,7 +138,26 @@ test("server --verify: a pattern acts from index_topk on, and nowhere before", a
   ]);
   expect(ranges[0].moved).toBe(0);
   const same = await indexcache(folder, ["server", vllm.url, "--verify", "-p", "full"]);
-  expect(same).toMatchObject({ status: 1, stderr: expect.stringContaining("does not act on this server") });
+  expect(same).toMatchObject({ status: 2, stderr: expect.stringContaining("is the server's own pattern") });
+});
+
+test("server --verify: exit code 1 where every pattern is answered alike, as captured graphs do", async () => {
+  const answers = new Map<string, string>();
+  const graphs = await TamperedServer.start(vllm.url, ({ path, sent, text: answer }) => {
+    if (path !== "/inference/v1/generate") return undefined;
+    const prompt = JSON.stringify(sent.token_ids);
+    if (!answers.has(prompt)) answers.set(prompt, answer);
+    return { text: answers.get(prompt) ?? answer };
+  });
+  try {
+    const { status, stderr } = await indexcache(folder, ["server", graphs.url, "--verify", "-p", "uniform:4"]);
+    expect({ status, stderr }).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("does not act on this server"),
+    });
+  } finally {
+    await graphs.stop();
+  }
 });
 
 test("kit writes the package and prints both commands", async () => {

@@ -66,7 +66,9 @@ export async function readConfig(path: string): Promise<ConfigFile> {
 export function requireSections({ path, sections }: ConfigFile, isCommand: (name: string) => boolean): void {
   const stray = [...sections.keys()].find((name) => name !== COMMON && !isCommand(name));
   if (stray === undefined) return;
-  throw new InputError(`Config file "${path}": ${quoted(stray)} is no command`, { hint: configHint });
+  throw new InputError(`Config file "${path}": ${quoted(stray)} is no command that takes settings`, {
+    hint: configHint,
+  });
 }
 
 /**

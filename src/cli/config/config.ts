@@ -8,7 +8,7 @@ import type { Terminal } from "../console/terminal.ts";
 import { addWork } from "../console/work.ts";
 import { commandNamed } from "../help/help-groups.ts";
 import { COMMON, CONFIG_NAME, type ConfigFile, requireCommonKeys, requireSections } from "./config-file.ts";
-import { chosenConfig } from "./configured.ts";
+import { chosenConfig, settingless } from "./configured.ts";
 import { sectionOf, sectionSchema, settingsFor } from "./settings.ts";
 import { settingsOf } from "./settings-table.ts";
 
@@ -48,7 +48,7 @@ export function addConfigCommand(program: Command, buildAll: () => Promise<Comma
 /** Commands that can have a section. */
 function commandsOf(all: Command): Command[] {
   return all.commands.flatMap((command) => [
-    ...(settingsOf(command).length > 0 ? [command] : []),
+    ...(settingsOf(command).length > 0 && !settingless.has(command.name()) ? [command] : []),
     ...commandsOf(command),
   ]);
 }

@@ -21,6 +21,9 @@ interface ProgramFlags {
   config: string | boolean;
 }
 
+/** Commands that are about settings, and take none. */
+export const settingless: ReadonlySet<string> = new Set(["config", "completion", "help", "init"]);
+
 /** The config file to go by: of `--config FILE` or `INDEXCACHE_CONFIG`, or the nearest one. */
 export async function chosenConfig({ config }: ProgramFlags): Promise<ConfigFile | undefined> {
   if (config === false) return undefined;
@@ -32,20 +35,18 @@ export async function chosenConfig({ config }: ProgramFlags): Promise<ConfigFile
 /**
  * Sets what file and environment say before a command is parsed.
  * @param names of all commands, for sections of those that are not loaded
- * @param plain commands that are about settings and take none
  */
 export function takeSettings(
   program: Command,
   argv: readonly string[],
   names: readonly string[],
-  plain: ReadonlySet<string>,
   buildAll: () => Promise<Command>,
 ): void {
   let config: Promise<ConfigFile | undefined> | undefined;
   const visit = (command: Command): void => {
     command.hook("preSubcommand", async (_, subcommand) => {
       // A file that is wrong must not stand between a user and the help.
-      if (plain.has(subcommand.name()) || argv.some((word) => /^(-h|--help|--help-all)$/.test(word))) return;
+      if (settingless.has(subcommand.name()) || argv.some((word) => /^(-h|--help|--help-all)$/.test(word))) return;
       config ??= chosenConfig(program.opts());
       const file = await config;
       if (file !== undefined) await requireKnown(file, subcommand, names, buildAll);
@@ -70,7 +71,10 @@ async function requireKnown(
   names: readonly string[],
   buildAll: () => Promise<Command>,
 ): Promise<void> {
-  requireSections(file, (name) => names.includes(name.split(" ")[0] ?? ""));
+  requireSections(file, (name) => {
+    const [first = ""] = name.split(" ");
+    return names.includes(first) && !settingless.has(first);
+  });
   const own = new Set(settingsOf(command).map(({ key }) => key));
   if (Object.keys(file.sections.get(COMMON) ?? {}).every((key) => own.has(key))) return;
   const all = (one: Command): Command[] => [one, ...one.commands.flatMap(all)];

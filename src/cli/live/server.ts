@@ -141,6 +141,11 @@ async function verifyPattern(served: LiveModel, flags: LookFlags, terminal: Term
     );
     return;
   }
+  if (pattern === served.ownPattern) {
+    throw new UsageError(`${pattern} is the server's own pattern: nothing can change under it`, {
+      hint: "give another one with -p; without it the sparsest is tried",
+    });
+  }
   await served.requireSwitchable(terminal.signal);
   const { windows, indexTopk } = await promptsFor(served, flags, terminal);
   await served.prepare(terminal.signal);
