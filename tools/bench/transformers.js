@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { clocks } from "../../dist/base/clock.js";
-import { spreadOf } from "../../dist/base/spread.js";
+import { spreadOf } from "../../dist/report/bench/bench-record.js";
 import { openDecoder, openOverlappedDecoder, overlaps } from "../../dist/runtime/generate/decoder.js";
 import { requirePrefill, someIds } from "./inference.js";
 

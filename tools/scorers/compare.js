@@ -6,9 +6,9 @@
 import { readFileSync } from "node:fs";
 import process from "node:process";
 import { nodesF1 } from "../../dist/eval/graphwalks/scoring.js";
-import { extractAnswer } from "../../dist/eval/longbench/choice.js";
 import { loadSegmentation } from "../../dist/eval/longbench/segmentation.js";
 import { longbenchScore } from "../../dist/eval/longbench/tasks.js";
+import { extractAnswer } from "../../dist/eval/longbench/v2.js";
 import { mrcrScore } from "../../dist/eval/mrcr/suite.js";
 import { stringMatchAll, stringMatchPart } from "../../dist/eval/ruler/scoring.js";
 
