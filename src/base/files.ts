@@ -1,7 +1,7 @@
-/** Files that are never half written: temp file beside the target, fsync, rename. */
+/** Files that are never half written (temp file beside the target, fsync, rename), and folders. */
 import { createHash, randomUUID } from "node:crypto";
-import { open, rename, rm } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, RuntimeFailure } from "./errors.ts";
 
 /** The code of a system error (`ENOSPC`), or undefined for anything else. */
@@ -46,6 +46,41 @@ export function writeFailure(what: string, error: unknown, hint?: string): unkno
   if (code === undefined || error instanceof IndexCacheError) return error;
   const Failure = pathErrors.has(code) ? InputError : RuntimeFailure;
   return new Failure(`${what}: ${describeSystemError(code)}`, { cause: error, hint });
+}
+
+/** How a folder is made, and what is said where it is not. */
+export interface FolderDetails {
+  /** How the sentence of a refusal begins: `Cannot write into "report"`. */
+  what: string;
+  /** What to do then. */
+  hint?: string | undefined;
+  /** Permissions of a folder that is made here. */
+  mode?: number;
+}
+
+/**
+ * Makes a folder, and those above it that are missing. Node's own recursion never ends on file systems that say ENOENT
+ * where nothing can be made (/proc).
+ * @throws InputError or RuntimeFailure, as `writeFailure` decides
+ */
+export async function makeFolder(path: string, { what, hint, mode }: FolderDetails): Promise<void> {
+  const missing: string[] = [];
+  let above = resolve(path);
+  for (; (await stat(above).catch(() => undefined)) === undefined && above !== dirname(above); above = dirname(above)) {
+    missing.unshift(above);
+  }
+  try {
+    for (const folder of missing) {
+      // Another process may be making it as well.
+      await mkdir(folder, { mode }).catch(async (error: unknown) => {
+        if ((await stat(folder).catch(() => undefined))?.isDirectory() !== true) throw error;
+      });
+    }
+  } catch (error) {
+    if (systemErrorCode(error) !== "ENOENT") throw writeFailure(what, error, hint);
+    throw new InputError(`${what}: no folder can be made in "${above}"`, { cause: error, hint });
+  }
+  if (!(await stat(path)).isDirectory()) throw new InputError(`${what}: there is a file of that name`, { hint });
 }
 
 /** Words for the system errors that users meet. */

@@ -5,12 +5,13 @@
  * memory only costs time.
  */
 import { createHash } from "node:crypto";
-import { appendFile, mkdir, readFile, realpath, rm, stat } from "node:fs/promises";
+import { appendFile, readFile, realpath, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { z } from "zod";
 import { InterruptedError } from "./errors.ts";
+import { makeFolder } from "./files.ts";
 import { readUserBlocks } from "./user-files.ts";
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
@@ -117,7 +118,7 @@ async function readMemory(): Promise<Map<string, { state: string; value: string 
 async function remember(entry: Entry): Promise<void> {
   const file = memoryFile();
   try {
-    await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });
+    await makeFolder(dirname(file), { what: "Cannot remember hashes", mode: 0o700 });
     if (((await stat(file).catch(() => undefined))?.size ?? 0) > largestMemory) await rm(file);
     await appendFile(file, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
   } catch {

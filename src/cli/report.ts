@@ -1,8 +1,7 @@
 /** `indexcache report`: what was measured, as one page. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
-import { writeFailure, writeFileAtomically } from "../base/files.ts";
+import { makeFolder, writeFileAtomically } from "../base/files.ts";
 import { isThere } from "../base/user-files.ts";
 import { findModel } from "../checkpoint/hub-cache.ts";
 import { fullLayers } from "../pattern/pattern.ts";
@@ -52,7 +51,7 @@ async function report(files: readonly string[], flags: Flags<typeof options>, te
   const { chartFile } = await import("../report/document/chart.ts");
   const evidence = await readEvidence(files);
   const document = await reportDocument(evidence, flags.lengths);
-  await makeFolder(flags.output);
+  await makeFolder(flags.output, { what: `Cannot write into "${flags.output}"`, hint: "-o names a folder" });
   const contents = [
     ["report.html", htmlPage(document)],
     ["report.md", document.markdown],
@@ -90,12 +89,4 @@ function promptLengths(list: string): PromptLengths {
     throw new InvalidArgumentError("It names a length twice.");
   }
   return { entries: entries.sort((a, b) => a.tokens - b.tokens) };
-}
-
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path, { recursive: true });
-  } catch (error) {
-    throw writeFailure(`Cannot write into "${path}"`, error, "-o names a folder");
-  }
 }

@@ -2,10 +2,10 @@
  * What a distillation keeps on disk while it runs: states at two boundaries, the training at hand, trained indexers, and the
  * journal that says which of them are whole. Gone once the result is written.
  */
-import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
+import { readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { writeFailure } from "../base/files.ts";
+import { makeFolder } from "../base/files.ts";
 import { readFloats, writeFloats } from "../checkpoint/derived/float-file.ts";
 import { AppendLog, type LogKind, type LogMode } from "../formats/append-log.ts";
 import { count, hash, settings } from "../formats/fields.ts";
@@ -80,9 +80,7 @@ export class DistillFolder implements DistillationStore {
 
   /** @throws InputError where there is a journal and the mode is `create`; ResumeMismatchError where it is another run's */
   static async open(path: string, fingerprint: DistillFingerprint, mode: LogMode): Promise<DistillFolder> {
-    await mkdir(path, { recursive: true }).catch((error: unknown) => {
-      throw writeFailure(`Cannot keep the work in "${path}"`, error);
-    });
+    await makeFolder(path, { what: `Cannot keep the work in "${path}"` });
     return new DistillFolder(path, await AppendLog.open(join(path, journalName), distillJournal, fingerprint, mode));
   }
 

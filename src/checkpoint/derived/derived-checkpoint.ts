@@ -11,7 +11,6 @@ import {
   copyFile,
   type FileHandle,
   link,
-  mkdir,
   open,
   readdir,
   realpath,
@@ -23,7 +22,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { describeSystemError, makeFolder, systemErrorCode } from "../../base/files.ts";
 import { formatBytes } from "../../base/quantities.ts";
 import { sum } from "../../base/sum.ts";
 import { isThere } from "../../base/user-files.ts";
@@ -138,6 +137,7 @@ export async function writeDerivedCheckpoint(
   const parent = dirname(resolve(target));
   const sizes = await Promise.all(shards.map(sizeOf));
   const total = sum(sizes);
+  const what = `Cannot write "${target}"`;
   const partial = join(parent, `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   let done = 0;
   const advance = (bytes: number): void => {
@@ -146,8 +146,7 @@ export async function writeDerivedCheckpoint(
     settings.onProgress?.(done, total);
   };
   try {
-    await mkdir(parent, { recursive: true });
-    await mkdir(partial);
+    await makeFolder(partial, { what });
     await requireSpace(target, shards, placement);
     for (const [index, shard] of shards.entries()) {
       const path = join(partial, shard.file);
@@ -161,7 +160,7 @@ export async function writeDerivedCheckpoint(
     }
     for (const file of files) {
       const path = join(partial, file.name);
-      await mkdir(dirname(path), { recursive: true });
+      await makeFolder(dirname(path), { what });
       if ("source" in file) await copyFile(await realpath(file.source), path);
       else await writeWhole(path, async (handle) => void (await handle.writeFile(file.content)));
     }
@@ -170,7 +169,7 @@ export async function writeDerivedCheckpoint(
     await rm(partial, { recursive: true, force: true });
     const code = systemErrorCode(error);
     if (error instanceof IndexCacheError || code === undefined) throw error;
-    throw new RuntimeFailure(`Cannot write "${target}": ${describeSystemError(code)}; nothing is left of it`, {
+    throw new RuntimeFailure(`${what}: ${describeSystemError(code)}; nothing is left of it`, {
       cause: error,
       ...(code === "EXDEV" ? { hint: "hard links stay on one file system: copy, or use symbolic links" } : {}),
     });

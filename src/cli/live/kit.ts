@@ -1,8 +1,8 @@
 /** `indexcache kit`: writes what runs inside the engines, and says how to start them with it. */
-import { copyFile, mkdir, readdir, stat } from "node:fs/promises";
+import { copyFile, readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import type { Command } from "commander";
-import { writeFailure } from "../../base/files.ts";
+import { makeFolder, writeFailure } from "../../base/files.ts";
 import { quoteWord } from "../../base/shell.ts";
 import { readModelConfig } from "../../checkpoint/config/config-json.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
@@ -60,7 +60,7 @@ async function writeKit(folder: string, flags: Flags<typeof options>, terminal: 
 async function copyPart(part: string, folder: string): Promise<void> {
   const from = join(kitFolder, part);
   const to = join(folder, part);
-  await mkdir(to, { recursive: true });
+  await makeFolder(to, { what: `Cannot write the kit to "${folder}"` });
   for (const name of await readdir(from)) {
     // Not what Python has compiled beside it.
     if ((await stat(join(from, name))).isFile()) await copyFile(join(from, name), join(to, basename(name)));

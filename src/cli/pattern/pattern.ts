@@ -1,10 +1,9 @@
 /** `indexcache pattern`: a pattern for a serving engine, checked before it is served. */
 
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { InputError, UsageError } from "../../base/errors.ts";
-import { writeFileAtomically } from "../../base/files.ts";
+import { makeFolder, writeFileAtomically } from "../../base/files.ts";
 import { counted } from "../../base/quantities.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { patchConfig } from "../../engines/applied/config-patch.ts";
@@ -310,7 +309,7 @@ async function writeConfig(
       hint: "--overwrite replaces it; another folder keeps both",
     });
   }
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder, { what: `Cannot write "${target}"` });
   await writeFileAtomically(target, patched);
   return target;
 }

@@ -3,12 +3,12 @@
  * on disk: a recipe of a few dozen bytes a sample. A sample is made from its recipe again and its hash compared; a
  * recipe that no longer makes the same sample is not used.
  */
-import { access, constants, mkdir } from "node:fs/promises";
+import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
-import { hashBytes, writeFileAtomically } from "../../base/files.ts";
+import { hashBytes, makeFolder, writeFileAtomically } from "../../base/files.ts";
 import { Random } from "../../base/random.ts";
 import { attemptRead, readUserFile } from "../../base/user-files.ts";
 import type { EvalItem, EvalTask, TokenCounter } from "../item.ts";
@@ -280,11 +280,9 @@ function contentKey(settings: SetSettings): string {
  * @throws InputError where the folder cannot be made or written
  */
 export async function requireCacheFolder(folder: string): Promise<void> {
-  const prepare = async (): Promise<void> => {
-    await mkdir(folder, { recursive: true });
-    await access(folder, constants.W_OK);
-  };
-  await attemptRead(`cache folder "${folder}"`, prepare, { verb: "use" });
+  const noun = `cache folder "${folder}"`;
+  await makeFolder(folder, { what: `Cannot use ${noun}` });
+  await attemptRead(noun, () => access(folder, constants.W_OK), { verb: "use" });
 }
 
 function cachePath(settings: SetSettings): string | undefined {

@@ -7,10 +7,10 @@
 
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { copyFile, lstat, mkdir, readdir, realpath, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { copyFile, lstat, readdir, realpath, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { describeSystemError, makeFolder, systemErrorCode } from "../../base/files.ts";
 import { formatBytes } from "../../base/quantities.ts";
 import { hashFile, requireRegularFile } from "../../base/user-files.ts";
 import { toolVersion } from "../../base/version.ts";
@@ -89,7 +89,7 @@ export async function exportModel(
   const used = new Set(listWeights(weights).map(({ name }) => tensorName(name)));
   const partial = join(dirname(resolve(target)), `.${basename(resolve(target))}.${randomUUID().slice(0, 8)}.partial`);
   try {
-    await mkdir(join(partial, stageFolder), { recursive: true });
+    await makeFolder(join(partial, stageFolder), { what: `Cannot write "${target}"` });
     const files: Manifest["files"] = {};
     if (!inPlace) await requireDiskSpace(source, partial, tensors);
     await readWeights(weights, files, settings);
