@@ -4,7 +4,7 @@ import { Command } from "commander";
 import type { ExitCode } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
-import { requireOtherOutputs } from "./arguments/overwritten-inputs.ts";
+import { requireNamedOutputs, requireOtherOutputs } from "./arguments/output-paths.ts";
 import { takeSettings } from "./config/configured.ts";
 import { isRunByAgent } from "./console/agent.ts";
 import { reportFailure } from "./console/failure.ts";
@@ -82,7 +82,10 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
       return 0;
     }
     takeSettings(program, argv, Object.keys(commands), buildProgram);
-    program.hook("preAction", (_, command) => requireOtherOutputs(command));
+    program.hook("preAction", async (_, command) => {
+      requireNamedOutputs(command);
+      await requireOtherOutputs(command);
+    });
     await program.parseAsync(argv);
     return 0;
   } catch (error) {

@@ -1,7 +1,9 @@
 /** Where results go: never over what the command reads, and not to a disk without room in silence. */
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { readFile, symlink, writeFile } from "node:fs/promises";
+import { readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import process from "node:process";
 import { beforeAll, expect, test } from "vitest";
 import { temporaryFolder } from "../temporary-folder.ts";
 import { indexcache, shell, tinyModel, writeIds } from "./indexcache.ts";
@@ -68,4 +70,40 @@ test.runIf(existsSync("/dev/full"))("a full disk behind > is one sentence, from 
 test("a reader that closes the pipe early is no failure", async () => {
   const { status, stderr } = await shell(folder, "set -o pipefail; $indexcache eval --list | head -1");
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+});
+
+test.each([
+  ["search -o -", '--output is "-": it has to name a file\nhint: leave it out and give --json, which'],
+  ["analyze -o -", '--output is "-": it has to name a file\nhint: leave it out and give --json, which'],
+  ["eval -p FFSFS -o -", '--output is "-": it has to name a file\nhint: leave it out and give --json, which'],
+  ["eval -p FFSFS --cache -", '--cache is "-": it has to name a folder'],
+  ["bench -p FFSFS --latency -", '--latency is "-": it has to name a file\n'],
+  ["loss --profile -", '--profile is "-": it has to name a file\n'],
+  ["init --model demo --yes -o -", '--output is "-": it has to name a file\n'],
+  ["report p.json -o -", '--output is "-": it has to name a folder\n'],
+  ["distill -p uniform:4 --work -", '--work is "-": it has to name a folder'],
+  ["export model -o -", '--output is "-": it has to name a folder'],
+  ["pattern apply model FFSFS -o -", '--output is "-": it has to name a folder'],
+  ["pattern FFSFS --write-config -", '--write-config is "-": it has to name a folder'],
+  ["kit -", 'FOLDER is "-": it has to name a folder'],
+])("%s makes nothing of that name", async (words, message) => {
+  const { status, stdout, stderr } = await indexcache(folder, words.split(" "));
+  expect(stderr).toContain(`error: ${message}`);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+  expect(existsSync(join(folder, "-"))).toBe(false);
+});
+
+test.skipIf(process.platform === "win32")("-o takes no device's place", async () => {
+  execFileSync("mkfifo", [join(folder, "pipe")]);
+  for (const words of [
+    ["search", tinyModel, ...text],
+    ["init", "--model", "demo", "--yes", "--overwrite"],
+  ]) {
+    const { status, stderr } = await indexcache(folder, [...words, "-o", "pipe"]);
+    expect(stderr).toContain(
+      'error: Cannot write "pipe": it is a pipe, not a file\nhint: -o names the file itself, a regular one',
+    );
+    expect(status).toBe(2);
+  }
+  expect((await stat(join(folder, "pipe"))).isFIFO()).toBe(true);
 });

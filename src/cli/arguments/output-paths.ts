@@ -1,4 +1,4 @@
-/** No command writes its result over a file that it reads. */
+/** What may stand where a command writes: nothing that it reads, and no "-". */
 import { realpath, stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
@@ -7,8 +7,26 @@ import { quoted } from "../../base/quoted.ts";
 /** Options that name a file to write, whatever the command. */
 const outputs = ["output", "junit", "samplesFile", "pareto"] as const;
 
+/** Those that name a folder, or a file that nothing is read from. */
+const folders = ["work", "cache", "writeConfig", "profile"] as const;
+
 /** Of `bench` alone: `search` reads what `bench --latency` writes. */
 const outputOf: Readonly<Record<string, readonly string[]>> = { bench: ["latency"] };
+
+/** @throws UsageError where an output is "-", which elsewhere means stdout: results go there by themselves */
+export function requireNamedOutputs(command: Command): void {
+  const flags: Record<string, unknown> = command.opts();
+  const written = new Set<string>([...outputs, ...folders, ...(outputOf[command.name()] ?? [])]);
+  const dashed = command.options.find((one) => written.has(one.attributeName()) && flags[one.attributeName()] === "-");
+  const inKit = command.name() === "kit" && command.processedArgs[0] === "-";
+  if (dashed === undefined && !inKit) return;
+  const isFolder = inKit || dashed?.flags.includes("<folder>") === true;
+  const mayGo = dashed?.attributeName() === "output" && dashed.defaultValue === undefined && !isFolder;
+  const prints = mayGo && command.options.some(({ long }) => long === "--json");
+  throw new UsageError(`${dashed?.long ?? "FOLDER"} is "-": it has to name a ${isFolder ? "folder" : "file"}`, {
+    hint: prints ? "leave it out and give --json, which prints what the file would hold" : undefined,
+  });
+}
 
 /** @throws UsageError where an output is one of the inputs, by whatever path: the result would take its place */
 export async function requireOtherOutputs(command: Command): Promise<void> {
