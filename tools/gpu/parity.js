@@ -23,7 +23,10 @@ const { values } = readArguments({
   calibration: { type: "string", default: fileURLToPath(new URL("../../calibration/demo.jsonl", import.meta.url)) },
 });
 
-/** Of a mean loss over the set, in nats; docs/gpu.md says why these. */
+/**
+ * Of a mean loss over the set, in nats; docs/gpu.md says why these. The same share of what a pattern loses comes on top: the more
+ * it is broken, the more tokens hang on one selection.
+ */
 const tolerance = { float32: 1e-4, float16: 1e-2 };
 
 const model = await openModel(values.model);
@@ -73,13 +76,19 @@ for (const device of values.providers.split(",")) {
     try {
       const found = await search(device, dtype);
       const shared = [...found.losses].filter(([pattern]) => reference.losses.has(pattern));
-      const differences = shared.map(([pattern, { loss }]) => Math.abs(loss - reference.losses.get(pattern).loss));
+      const full = reference.losses.get(model.config.indexerLayers).loss;
+      const differences = shared
+        .map(([pattern, { loss }]) => {
+          const expected = reference.losses.get(pattern).loss;
+          const allowed = tolerance[dtype] * (1 + Math.max(0, expected - full));
+          return { pattern, loss: expected, difference: loss - expected, allowed };
+        })
+        .sort((a, b) => Math.abs(b.difference) - Math.abs(a.difference));
       const ofSequences = shared.flatMap(([pattern, { sequences }]) =>
         sequences.map(({ loss }, index) => Math.abs(loss - reference.losses.get(pattern).sequences[index].loss)),
       );
       const samePath = JSON.stringify(steps(found.path)) === JSON.stringify(steps(reference.path));
-      const largest = Math.max(...differences);
-      failed ||= largest > tolerance[dtype] || !samePath;
+      failed ||= !differences.every(({ difference, allowed }) => Math.abs(difference) <= allowed) || !samePath;
       results.push({
         device,
         dtype,
@@ -88,7 +97,11 @@ for (const device of values.providers.split(",")) {
         evaluations: found.losses.size,
         shared_evaluations: shared.length,
         tolerance: tolerance[dtype],
-        largest_difference: largest,
+        largest_difference: Math.abs(differences[0].difference),
+        root_mean_square: Math.sqrt(
+          differences.reduce((sum, one) => sum + one.difference ** 2, 0) / differences.length,
+        ),
+        largest_differences: differences.slice(0, 5),
         largest_difference_of_a_sequence: Math.max(...ofSequences),
         same_path_as_cpu: samePath,
       });
