@@ -47,7 +47,7 @@ const entrySchema = z.object({
   seconds: z.number(),
   /** `loads` stands with the first of the evaluations that were made together; `rows.prefix` may be below 0. */
   executions: layerExecutions,
-  /** Of a search: its evaluations with this one, and those that were foreseen then. */
+  /** Of a search: its patterns with this one, and those that were foreseen then. */
   position: z.object({ done: count, total: count }).optional(),
 });
 

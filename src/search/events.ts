@@ -78,8 +78,6 @@ export interface Rehearsal {
   /** Times that the evaluator is asked, for one pattern or for the candidates of a step together; at most. */
   passes: number;
   steps: number;
-  /** Calls of the evaluator, at most. */
-  calls: number;
   /** Patterns measured, the model's own included. */
   evaluations: number;
   /** Body layers of one sequence, by `LayerCost`, at most. */
@@ -196,7 +194,10 @@ export interface SearchResult {
   stability?: readonly Stability[] | StabilityUnknown;
 }
 
-/** How far the search is; `done` and `total` count calls of the evaluator. */
+/**
+ * How far the search is: `done` and `total` count patterns, however often the evaluator was asked for one. A race and a
+ * noisy evaluator ask again.
+ */
 interface Position {
   /** From 1; 0 is the baseline. */
   step: number;
@@ -205,6 +206,7 @@ interface Position {
   /** The lowest layer that differs from it; undefined for the baseline and other patterns to begin with. */
   layer: number | undefined;
   pattern: Pattern;
+  /** Measured, on some sequences or all, this one included. */
   done: number;
   /** Foreseen by a rehearsal; it grows if the search turns out longer. */
   total: number;

@@ -34,8 +34,8 @@ export interface SearchProgress {
   /** From 1; 0 while the baseline is measured. */
   step: number;
   steps: number;
-  /** Calls of the evaluator. */
-  evaluations: { done: number; total: number; replayed: number };
+  /** Measured, on some sequences or all; foreseen, at most or about; of the first, those that a journal knew all of. */
+  patterns: { done: number; total: number; isExact: boolean; replayed: number };
   /** Body layers of one sequence, by `LayerCost`; the total is an estimate until the search has ended. */
   layers: { done: number; total: number };
   /** Sequences that the search judges by. */
@@ -74,6 +74,8 @@ export class ProgressTracker {
   readonly #recent: { seconds: number; layers: number }[] = [];
   /** By pattern, for a search that continues from another pattern than the last committed one. */
   readonly #losses = new Map<Pattern, number>();
+  /** Whether a journal knew all that was asked of a pattern. */
+  readonly #isReplayed = new Map<Pattern, boolean>();
   #evaluationStartedAt = 0;
   #isWarm = false;
   #foreseen: Pick<Rehearsal, "layers" | "layersBefore"> = { layers: 0, layersBefore: [] };
@@ -122,9 +124,9 @@ export class ProgressTracker {
         const { evaluation, layer, replayed, done, total } = event;
         if (!replayed) this.#record(now, event.layers);
         this.#losses.set(event.pattern, evaluation.loss);
-        const counts = { done, total, replayed: state.evaluations.replayed + (replayed ? 1 : 0) };
+        const patterns = { ...state.patterns, done, total, replayed: this.#replayedAfter(event.pattern, replayed) };
         const layers = { ...state.layers, done: state.layers.done + event.layers };
-        const next = { ...state, evaluations: counts, layers, trying: [] };
+        const next = { ...state, patterns, layers, trying: [] };
         if (event.step === 0) {
           const path = [{ full: countFull(event.pattern), loss: evaluation.loss }];
           return {
@@ -146,7 +148,7 @@ export class ProgressTracker {
       case "step committed":
         return {
           ...state,
-          evaluations: { ...state.evaluations, total: event.total },
+          patterns: { ...state.patterns, total: event.total },
           pattern: event.pattern,
           path: [...state.path, { full: countFull(event.pattern), loss: event.evaluation.loss }],
           accepted: [...state.accepted, acceptedStep(event)],
@@ -161,7 +163,7 @@ export class ProgressTracker {
         this.#foreseen = { layers: 0, layersBefore: [] };
         return {
           ...state,
-          evaluations: { ...state.evaluations, total: state.evaluations.done },
+          patterns: { ...state.patterns, total: state.patterns.done, isExact: true },
           isResampling: event.kind === "found",
         };
     }
@@ -172,6 +174,12 @@ export class ProgressTracker {
     if (from === state.pattern) return state;
     const isRefining = state.isRefining || state.targets.every((size) => state.bests.has(size));
     return { ...state, pattern: from, loss: this.#losses.get(from), candidates: [], best: undefined, isRefining };
+  }
+
+  /** How many patterns were taken from a journal, with this one. */
+  #replayedAfter(pattern: Pattern, replayed: boolean): number {
+    this.#isReplayed.set(pattern, replayed && this.#isReplayed.get(pattern) !== false);
+    return [...this.#isReplayed.values()].filter((one) => one).length;
   }
 
   #record(now: number, layers: number): void {
@@ -202,7 +210,7 @@ function emptyProgress(start: Pattern, foreseen: Rehearsal, targets: readonly nu
     pattern: start,
     step: 0,
     steps: foreseen.steps,
-    evaluations: { done: 0, total: foreseen.calls, replayed: 0 },
+    patterns: { done: 0, total: foreseen.evaluations, isExact: foreseen.exact, replayed: 0 },
     layers: { done: 0, total: foreseen.layers },
     sequences: 0,
     path: [],

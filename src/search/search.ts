@@ -101,7 +101,7 @@ export async function rehearse(
     return measure(requests, context);
   };
   const options = { space, targets, sequences, evaluate, across: method.across, repeats };
-  const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, calls: 0 });
+  const trials = new Trials(options, withRepeats(counted, repeats), { steps: 0, evaluations: 0 });
   const work = walk(method, trials, targets);
   let layers = 0;
   const layersBefore: number[] = [];
@@ -115,7 +115,6 @@ export async function rehearse(
   return {
     passes: passes + further * (screening.callsEach(sequences.length) - 1),
     steps: trials.step,
-    calls: trials.done + screened * (screening.callsEach(sequences.length) - 1),
     evaluations: trials.evaluations,
     layers,
     isOptimum: trials.isOptimum,

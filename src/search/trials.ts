@@ -61,7 +61,6 @@ export class Trials {
   foundBy = "";
   /** The step at work, from 1; 0 is the baseline. */
   step = 0;
-  done = 0;
   sequenceEvaluations = 0;
   /** What the work so far costs; replayed evaluations as if they had run, so that a resumed search decides the same. */
   readonly cost = new LayerCost();
@@ -76,7 +75,7 @@ export class Trials {
   repetition: Repetition | undefined;
   /** Rounds in which a noisy evaluator is asked again for what noise hides; undefined for an exact one. */
   readonly repeats: number | undefined;
-  readonly #foreseen: Pick<Rehearsal, "steps" | "calls">;
+  readonly #foreseen: Pick<Rehearsal, "steps" | "evaluations">;
   readonly #evaluate: Evaluate;
   readonly #recall: Recall;
   readonly #signal: AbortSignal | undefined;
@@ -85,7 +84,7 @@ export class Trials {
   constructor(
     options: SearchOptions & { across?: Across | undefined },
     screening: Screening,
-    foreseen: Pick<Rehearsal, "steps" | "calls">,
+    foreseen: Pick<Rehearsal, "steps" | "evaluations">,
   ) {
     this.space = options.space;
     // With every indexer there is one pattern, and it is measured before the first step.
@@ -234,13 +233,11 @@ export class Trials {
     }
     if (taken === undefined) return;
     const steps = Math.max(this.step, this.#foreseen.steps);
-    const total = Math.max(this.done, this.#foreseen.calls);
-    yield { kind: "step committed", ...taken, step: this.step, steps, done: this.done, total };
+    yield { kind: "step committed", ...taken, step: this.step, steps, ...this.#position(taken.pattern) };
   }
 
   #started(pattern: Pattern, from: Pattern, sequences: readonly number[]): SearchEvent {
-    const total = Math.max(this.done + 1, this.#foreseen.calls);
-    return { kind: "evaluation started", ...this.#about(pattern, from), sequences, done: this.done, total };
+    return { kind: "evaluation started", ...this.#about(pattern, from), sequences };
   }
 
   #done(
@@ -250,15 +247,18 @@ export class Trials {
     what: { layers: number; replayed: boolean },
   ): SearchEvent {
     this.sequenceEvaluations += sequences.length;
-    this.done++;
-    const total = Math.max(this.done, this.#foreseen.calls);
     const evaluation = this.losses.evaluation(pattern);
-    return { kind: "evaluation done", ...this.#about(pattern, from), done: this.done, total, evaluation, ...what };
+    return { kind: "evaluation done", ...this.#about(pattern, from), evaluation, ...what };
   }
 
   #about(pattern: Pattern, from: Pattern) {
     const layer = pattern === from ? undefined : firstDifference(pattern, from);
-    return { step: this.step, from, layer, pattern };
+    return { step: this.step, from, layer, pattern, ...this.#position(pattern) };
+  }
+
+  #position(pattern: Pattern): { done: number; total: number } {
+    const done = this.evaluations + (this.#patterns.has(pattern) ? 0 : 1);
+    return { done, total: Math.max(done, this.#foreseen.evaluations) };
   }
 
   /** Notes the losses of each request in turn; yields for each whether any sequence had to be run for it. */

@@ -7,7 +7,7 @@ import { Box, Text } from "ink";
 import type { ReactElement } from "react";
 import { cellText } from "../base/quoted.ts";
 import { formatDuration, formatLoss, formatLossChange } from "../report/quantities.ts";
-import { describeLayers, type SearchDisplay } from "../report/search/search-display.ts";
+import { describeLayers, describePatterns, type SearchDisplay } from "../report/search/search-display.ts";
 import type { SearchProgress } from "../search/progress.ts";
 import { percentBar } from "./bars.ts";
 import { CandidateBars } from "./candidate-bars.tsx";
@@ -79,16 +79,16 @@ export function SearchView(props: SearchViewProps): ReactElement {
   );
 }
 
-function describeCount({ evaluations: { done, total, replayed } }: SearchProgress): string {
-  const all = done >= total ? `${done} evaluations` : `${done} of ${total} evaluations`;
-  return replayed === 0 ? all : `${all}, ${replayed} from the journal`;
+function describeCount({ patterns }: SearchProgress): string {
+  const all = describePatterns(patterns);
+  return patterns.replayed === 0 ? all : `${all}, ${patterns.replayed} from the journal`;
 }
 
 function barLine(progress: SearchProgress, columns: number): string {
-  const { layers, evaluations, elapsedSeconds, etaSeconds, isResampling } = progress;
+  const { layers, patterns, elapsedSeconds, etaSeconds, isResampling } = progress;
   const ran = layers.total > 0 ? layers.done / layers.total : 0;
-  // Layers were foreseen on the way of a rehearsal; where the search takes another one, they end before its evaluations do.
-  const isLate = ran >= 1 && evaluations.done < evaluations.total;
+  // Layers were foreseen on the way of a rehearsal; where the search takes another one, they end before its patterns do.
+  const isLate = ran >= 1 && patterns.done < patterns.total;
   const share = isLate ? 0.99 : ran;
   const known = etaSeconds === undefined || isResampling ? "" : `about ${formatDuration(etaSeconds)} left, `;
   const left = isLate ? "nearly done, " : known;

@@ -41,7 +41,7 @@ test("a search tells its plan and the next command; --status takes its -o file; 
   const status = await indexcache(folder, ["search", "--status", "my p.json"]);
   expect(status).toMatchObject({
     status: 0,
-    stdout: expect.stringMatching(/^Position {2}\d+ evaluations; the search has/m),
+    stdout: expect.stringMatching(/^Position {2}\d+ patterns; the search has/m),
   });
   const journal = await readFile(join(folder, "my p.json.journal.jsonl"), "utf8");
   const old = journal.replaceAll(/,"checksum":"[0-9a-f]{8}"/g, "");

@@ -44,27 +44,27 @@ describe("the plain display", () => {
       }
     }
     expect(written).toEqual([
-      "refine: 3 steps, about 7 evaluations from FFFF",
-      "baseline: loss 2.25000, 1 of 7 evaluations",
-      "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of 7 evaluations, about 0 s left",
-      "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 evaluations",
-      "8 evaluations in 0 s",
-      "exhaustive: 1 step, 4 evaluations from FFFF",
-      "baseline: loss 2.25000, 1 of 4 evaluations, about 0 s left",
-      "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 evaluations",
-      "4 evaluations in 0 s",
+      "refine: 3 steps, about 7 patterns from FFFF",
+      "baseline: loss 2.25000, 1 of about 7 patterns",
+      "step 1 of 3: layer 1 is Shared, loss 2.25000 (+0.00000), FSFF, 4 of about 7 patterns, about 0 s left",
+      "step 2 of 3: layer 2 is Shared, loss 2.00000 (-0.25000), FSSF, 7 patterns",
+      "8 patterns in 0 s",
+      "exhaustive: 1 step, 4 patterns from FFFF",
+      "baseline: loss 2.25000, 1 of 4 patterns, about 0 s left",
+      "step 1 of 1: layers 1 and 2 are Shared, loss 2.00000 (-0.25000), FSSF, 4 patterns",
+      "4 patterns in 0 s",
     ]);
   });
 
   test("writes one line a step", async () => {
     expect(await lines(1)).toEqual([
-      "greedy: 2 steps, 6 evaluations from FFFF",
-      "baseline: loss 2.00000, 1 of 6 evaluations",
+      "greedy: 2 steps, 6 patterns from FFFF",
+      "baseline: loss 2.00000, 1 of 6 patterns",
       expect.stringMatching(
-        /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 evaluations, about \S+ s left$/,
+        /^step 1 of 2: layer 1 is Shared, loss 2.25000 \(\+0.25000\), FSFF, 4 of 6 patterns, about \S+ s left$/,
       ),
-      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 evaluations",
-      "6 evaluations in 6 s",
+      "step 2 of 2: layer 2 is Shared, loss 2.37500 (+0.37500), FSSF, 6 patterns",
+      "6 patterns in 6 s",
     ]);
   });
 
@@ -72,7 +72,7 @@ describe("the plain display", () => {
     const written = await lines(11);
     expect(written.filter((line) => line.includes("best so far")).length).toBeGreaterThanOrEqual(3);
     expect(written).toContainEqual(
-      expect.stringMatching(/^step 1 of 2, best so far layer 1 at 2.25000, 2 of 6 evaluations, about /),
+      expect.stringMatching(/^step 1 of 2, best so far layer 1 at 2.25000, 2 of 6 patterns, about /),
     );
   });
 });

@@ -47,13 +47,13 @@ test("the status of a search that has measured nothing is that", () => {
 test("the first evaluation, which also opens and warms up, says nothing about the time that is left", () => {
   const asOf = (...seconds: number[]) => {
     const entries = seconds.map((each, index) => ({
-      ...entry("FFF", { [index]: 1 }),
+      ...entry(["FFF", "FSF", "FFS"][index] ?? "", { 0: 1 }),
       seconds: each,
       position: { done: index + 1, total: 10 },
     }));
     const status = statusRecord({ ...content, entries });
     return { left: status.seconds_left, position: formatStatus(status).match(/Position +(.*)/)?.[1] };
   };
-  expect(asOf(900)).toEqual({ left: null, position: "1 of 10 evaluations" });
-  expect(asOf(900, 3, 5)).toEqual({ left: 28, position: "3 of 10 evaluations, about 28 s left" });
+  expect(asOf(900)).toEqual({ left: null, position: "1 of 10 patterns" });
+  expect(asOf(900, 3, 5)).toEqual({ left: 28, position: "3 of 10 patterns, about 28 s left" });
 });

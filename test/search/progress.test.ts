@@ -41,11 +41,11 @@ test("the progress of a search counts, keeps the best candidate and ends at noth
   expect(states[0]).toMatchObject({
     step: 0,
     steps: 3,
-    evaluations: { done: 0, total: 10 },
+    patterns: { done: 0, total: 10 },
     etaSeconds: undefined,
     elapsedSeconds: 0,
   });
-  const midway = states.find(({ evaluations }) => evaluations.done === 4);
+  const midway = states.find(({ patterns }) => patterns.done === 4);
   expect(midway).toMatchObject({
     pattern: "FFFFF",
     step: 1,
@@ -55,7 +55,7 @@ test("the progress of a search counts, keeps the best candidate and ends at noth
     elapsedSeconds: 5 + 4 + 3 + 2,
   });
   expect(states.at(-1)).toMatchObject({
-    evaluations: { done: 10, total: 10 },
+    patterns: { done: 10, total: 10 },
     etaSeconds: 0,
     candidates: [],
     best: undefined,
@@ -66,28 +66,28 @@ test("the estimate counts the layers that a rehearsal foresees, a second each", 
   const states = await follow();
   const space = new PatternSpace(fullPattern(5));
   const { layers } = await rehearse({ strategy: greedy }, { space, targets: [2], sequences: [0] });
-  const after = (done: number) => states.find(({ evaluations }) => evaluations.done === done)?.etaSeconds;
+  const after = (done: number) => states.find(({ patterns }) => patterns.done === done)?.etaSeconds;
   expect(after(2)).toBeCloseTo(layers - 5 - 4, 9);
   expect(after(5)).toBeCloseTo(layers - 5 - (4 + 3 + 2 + 1), 9);
 });
 
 test("nothing is foreseen from the first evaluation, which also opens and warms up", async () => {
   const after = (states: SearchProgress[], done: number) =>
-    states.find(({ evaluations }) => evaluations.done === done)?.etaSeconds;
+    states.find(({ patterns }) => patterns.done === done)?.etaSeconds;
   const cold = await follow(undefined, 36);
   expect(after(cold, 1)).toBeUndefined();
   expect(after(cold, 2)).toBeCloseTo(after(await follow(), 2) as number, 9);
 });
 
-test("replayed evaluations are counted and do not make the estimate hopeful", async () => {
+test("replayed patterns are counted and do not make the estimate hopeful", async () => {
   const known: Record<string, number> = { FFFFF: 2, FSFFF: 2.1 };
   const states = await follow((pattern) => {
     const loss = known[pattern];
     return loss === undefined ? undefined : { loss, tokens: 1 };
   });
-  const third = states.find(({ evaluations }) => evaluations.done === 2);
-  expect(third).toMatchObject({ evaluations: { replayed: 2 }, etaSeconds: undefined });
-  expect(states.at(-1)?.evaluations).toEqual({ done: 10, total: 10, replayed: 2 });
+  const third = states.find(({ patterns }) => patterns.done === 2);
+  expect(third).toMatchObject({ patterns: { replayed: 2 }, etaSeconds: undefined });
+  expect(states.at(-1)?.patterns).toEqual({ done: 10, total: 10, isExact: true, replayed: 2 });
 });
 
 test.each([

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { RuntimeFailure, UsageError } from "../../src/base/errors.ts";
 import { TIE_NATS } from "../../src/base/near-tie.ts";
-import { fullLayers, fullPattern, parsePattern } from "../../src/pattern/pattern.ts";
+import { fullLayers, fullPattern, type Pattern, parsePattern } from "../../src/pattern/pattern.ts";
 import type { SearchEvent } from "../../src/search/events.ts";
 import { ProgressTracker } from "../../src/search/progress.ts";
 import { differences, PatternSpace } from "../../src/search/space.ts";
@@ -144,12 +144,15 @@ describe.each(named)("%s", (_, method) => {
         const plan = events[0];
         if (plan?.kind !== "plan") throw new Error("no plan");
         const tracker = new ProgressTracker(0);
-        let counted = 0;
+        const counted = new Set<Pattern>();
         for (const [index, event] of events.entries()) {
           const progress = tracker.advance(event, index);
-          expect(progress?.evaluations.done).toBeLessThanOrEqual(progress?.evaluations.total ?? 0);
-          if (event.kind === "evaluation done") expect(event.done).toBe(++counted);
-          if (event.kind === "done") expect(progress?.evaluations).toMatchObject({ done: counted, total: counted });
+          expect(progress?.patterns.done).toBeLessThanOrEqual(progress?.patterns.total ?? 0);
+          if (event.kind === "evaluation done") expect(event.done).toBe(counted.add(event.pattern).size);
+          if (event.kind === "done") {
+            expect(progress?.patterns).toMatchObject({ done: counted.size, total: counted.size });
+            expect(event.result.evaluations).toBe(counted.size);
+          }
         }
       }),
     );

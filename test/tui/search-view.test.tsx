@@ -20,7 +20,7 @@ const progress: SearchProgress = {
   pattern: parsePattern("FFSFFFFFFF"),
   step: 2,
   steps: 7,
-  evaluations: { done: 17, total: 46, replayed: 0 },
+  patterns: { done: 17, total: 46, isExact: false, replayed: 0 },
   layers: { done: 100, total: 260 },
   baselineLoss: 2.5,
   loss: 2.5625,
@@ -84,7 +84,7 @@ describe("SearchView", () => {
     expect(frame()).toMatchInlineSnapshot(`
       "glm-tiny: step 2 of 7
       ████████████░░░░░░░░░░░░░░░░░░  38%  about 2 min 10 s left, 1 min 15 s elapsed
-      17 of 46 evaluations, 2 sequences at once
+      17 of about 46 patterns, 2 sequences at once
 
         0 FFSFFFFFFf
           F runs its indexer   S reuses the F before it   f, s: being tried now
@@ -186,20 +186,26 @@ describe("SearchView", () => {
     expect(text).not.toContain("left");
   });
 
-  test("is not done before its evaluations are", () => {
-    const late = frame({ layers: { done: 260, total: 260 }, evaluations: { done: 59, total: 64, replayed: 0 } });
+  test("is not done before its patterns are", () => {
+    const late = frame({
+      layers: { done: 260, total: 260 },
+      patterns: { done: 59, total: 64, isExact: true, replayed: 0 },
+    });
     expect(late).toMatch(/ 99% {2}nearly done, /);
-    const done = frame({ layers: { done: 260, total: 260 }, evaluations: { done: 64, total: 64, replayed: 0 } });
+    const done = frame({
+      layers: { done: 260, total: 260 },
+      patterns: { done: 64, total: 64, isExact: true, replayed: 0 },
+    });
     expect(done).toContain("100%");
   });
 
   test("says when the search is over and only looks how sure it is", () => {
-    const over = { done: 46, total: 46, replayed: 0 };
+    const over = { done: 46, total: 46, isExact: true, replayed: 0 };
     const text = frame({
       isRefining: true,
       isResampling: true,
       layers: { done: 260, total: 260 },
-      evaluations: over,
+      patterns: over,
       etaSeconds: 0,
     });
     expect(text).toContain("glm-tiny: found; looking whether other text would have led there as well\n");

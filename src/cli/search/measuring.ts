@@ -20,7 +20,7 @@ import type { Terminal } from "../console/terminal.ts";
 export class Measuring {
   /** Of this run and of the one that it continues: what the journal holds. */
   readonly entries: JournalEntry[];
-  /** Where a search is, for who reads the journal meanwhile: evaluations before the next one, and those foreseen. */
+  /** Where a search is, for who reads the journal meanwhile: patterns with the one at work, and those foreseen. */
   position: { done: number; total: number } | undefined;
   readonly #journal: Journal | undefined;
   readonly #reused: readonly JournalEntry[];
@@ -124,7 +124,7 @@ export class Measuring {
       repeat,
       seconds: measurement.seconds,
       executions: executionsRecord(measurement.executions),
-      position: this.position && { done: this.position.done + 1, total: this.position.total },
+      position: this.position,
     };
     await this.#journal?.append(entry);
     this.entries.push(entry);

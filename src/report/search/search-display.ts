@@ -2,7 +2,7 @@
 import type { SearchEvent, SearchStep } from "../../search/events.ts";
 import type { SearchProgress } from "../../search/progress.ts";
 import { PacedLines } from "../paced-lines.ts";
-import { counted, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
+import { counted, formatCount, formatDuration, formatLoss, formatLossChange } from "../quantities.ts";
 
 export interface SearchDisplay {
   /** After each event of the search. */
@@ -24,12 +24,12 @@ export class PlainDisplay implements SearchDisplay {
   }
 
   show(event: SearchEvent, progress: SearchProgress): void {
-    const { done, total, replayed } = progress.evaluations;
+    const { done, total, isExact, replayed } = progress.patterns;
     const say = (line: string): void => this.#lines.say(progress.elapsedSeconds, line);
     switch (event.kind) {
       case "plan":
         say(
-          `${event.strategy}: ${counted(event.foreseen.steps, "step")}, ${event.foreseen.exact ? "" : "about "}${total} evaluations from ${event.start}`,
+          `${event.strategy}: ${counted(event.foreseen.steps, "step")}, ${isExact ? "" : "about "}${counted(total, "pattern")} from ${event.start}`,
         );
         break;
       case "step committed":
@@ -47,7 +47,7 @@ export class PlainDisplay implements SearchDisplay {
         break;
       case "found":
         say(
-          `${counted(done, "evaluation")} in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
+          `${counted(done, "pattern")} in ${formatDuration(progress.elapsedSeconds)}${replayed > 0 ? `, ${replayed} from the journal` : ""}`,
         );
         break;
       case "evaluation started":
@@ -67,13 +67,17 @@ export class PlainDisplay implements SearchDisplay {
   close(): void {}
 }
 
-/** Evaluations and time: `45 of 103 evaluations, about 1 min 10 s left`; `103 evaluations` if no more is foreseen. */
-function describePosition({ evaluations, etaSeconds }: SearchProgress): string {
-  const { done, total } = evaluations;
-  // Nothing more is foreseen: it is over, or continues as long as it finds something.
-  if (done >= total) return counted(done, "evaluation");
-  const left = etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
-  return `${done} of ${counted(total, "evaluation")}${left}`;
+/** Patterns and time: `45 of about 103 patterns, about 1 min 10 s left`. */
+function describePosition({ patterns, etaSeconds }: SearchProgress): string {
+  const isLast = patterns.done >= patterns.total;
+  const left = isLast || etaSeconds === undefined ? "" : `, about ${formatDuration(etaSeconds)} left`;
+  return `${describePatterns(patterns)}${left}`;
+}
+
+/** `45 of about 103 patterns`; `103 patterns` if no more is foreseen: it is over, or continues as long as it finds something. */
+export function describePatterns({ done, total, isExact }: SearchProgress["patterns"]): string {
+  if (done >= total) return counted(done, "pattern");
+  return `${formatCount(done)} of ${isExact ? "" : "about "}${counted(total, "pattern")}`;
 }
 
 /** `layer 5`, `layers 2 and 7`; of more only the first ones by number. */

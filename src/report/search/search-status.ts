@@ -39,7 +39,9 @@ export function statusRecord({ fingerprint, entries }: JournalContent) {
   const searching = entries.filter((entry) => entry.position !== undefined);
   // The first one also opened sessions, chose kernels and took memory.
   const warm = searching.slice(1);
-  const each = warm.reduce((sum, entry) => sum + entry.seconds, 0) / warm.length;
+  // A race asks for the sequences of a pattern in parts.
+  const asked = new Set(warm.map(({ pattern }) => pattern)).size;
+  const each = warm.reduce((sum, entry) => sum + entry.seconds, 0) / asked;
   const left = position === null ? 0 : Math.max(0, position.total - position.done);
   return {
     model: fingerprint.model_name,
@@ -50,11 +52,11 @@ export function statusRecord({ fingerprint, entries }: JournalContent) {
     patterns: known.size,
     sequence_evaluations: [...known.values()].reduce((sum, sequences) => sum + sequences.size, 0),
     seconds: entries.reduce((sum, { seconds }) => sum + seconds, 0),
-    /** Evaluations made and foreseen; null in a journal that does not say. */
+    /** Patterns measured and foreseen; null in a journal that does not say. */
     position,
     /** The search has ended, and what its report adds is being measured or was. */
     ended,
-    /** By the mean of the evaluations after the first; null before the second. */
+    /** By what each pattern took after the first evaluation; null before the second. */
     seconds_left: ended ? 0 : warm.length === 0 ? null : each * left,
     /** Of patterns that were measured on as many sequences as the model's own. */
     best: [...best]
@@ -68,14 +70,14 @@ export function statusRecord({ fingerprint, entries }: JournalContent) {
   };
 }
 
-/** `6 of 115 evaluations, about 2 min 10 s left`. */
+/** `6 of 115 patterns, about 2 min 10 s left`. */
 function describeStatusPosition({ position, ended, seconds_left: left }: SearchStatus): string | undefined {
   if (position === null) return undefined;
   const { done, total } = position;
-  if (ended) return `${counted(done, "evaluation")}; the search has ended, what its report adds came after`;
-  if (done >= total) return `${counted(done, "evaluation")}, no more are foreseen`;
+  if (ended) return `${counted(done, "pattern")}; the search has ended, what its report adds came after`;
+  if (done >= total) return `${counted(done, "pattern")}, no more are foreseen`;
   const known = left === null ? "" : `, about ${formatDuration(left)} left`;
-  return `${formatCount(done)} of ${counted(total, "evaluation")}${known}`;
+  return `${formatCount(done)} of ${counted(total, "pattern")}${known}`;
 }
 
 export function formatStatus(status: SearchStatus): string {
