@@ -39,13 +39,15 @@ export function EvalView({ title, progress, journal, columns = 80, hasEnded }: E
         {names.map((name, arm) => {
           const score = scores[arm];
           const baseline = scores[0];
-          const change = score === undefined || baseline === undefined ? 0 : 100 * (score - baseline);
+          const change = score === undefined || baseline === undefined ? undefined : 100 * (score - baseline);
           return (
             // biome-ignore lint/suspicious/noArrayIndexKey: an arm's place is its identity, names may repeat
             <Text key={arm} wrap="truncate-end">
               {name.slice(0, width).padEnd(width)} {progressBar(score ?? 0, bar)}{" "}
               {score === undefined ? "    -" : (100 * score).toFixed(1).padStart(5)}
-              {arm === 0 ? "  baseline" : `  ${change < 0 ? "" : "+"}${change.toFixed(1)} points so far`}
+              {arm === 0
+                ? "  baseline"
+                : change !== undefined && `  ${change < 0 ? "" : "+"}${change.toFixed(1)} points so far`}
             </Text>
           );
         })}

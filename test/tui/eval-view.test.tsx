@@ -34,6 +34,13 @@ describe("the view of an evaluation", () => {
     unmount();
   });
 
+  test("compares nothing before the first item", () => {
+    const start = { ...progress, scores: [undefined, undefined], items: { done: 0, total: 600, replayed: 0 } };
+    const { lastFrame, unmount } = render(<EvalView title="demo" progress={start} journal="r.jsonl" />);
+    expect(lastFrame()).toMatch(/^quarter\.json ░+ {5}-$/m);
+    unmount();
+  });
+
   test("shows what a terminal would obey in names of models, patterns, tasks and files", () => {
     const evil = { ...progress, arms: ["full", "\u001b[2Jq.json"], task: "vt\u001b]0;x\u0007\n" };
     const { lastFrame, unmount } = render(

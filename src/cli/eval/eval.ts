@@ -144,7 +144,7 @@ async function answerAll(
 ): Promise<Sample[][]> {
   const { suite, arms, model } = inputs;
   const names = arms.map(({ name }) => name);
-  const tracker = new EvalProgressTracker(names, suite.total, clocks.wall());
+  const tracker = new EvalProgressTracker(names, suite.total, runner.concurrency, clocks.wall());
   const progress = () => tracker.at(clocks.wall());
   const shown = {
     inLines: () => {
@@ -164,7 +164,7 @@ async function answerAll(
     for await (const item of evaluate({ ...askedOf(inputs, runner, terminal), known: journal?.entries ?? [] })) {
       for (const sample of item.fresh) await journal?.append(sample);
       answered.push({ index: item.index, samples: item.samples });
-      tracker.advance(item);
+      tracker.advance(item, clocks.wall());
       display.show(progress());
     }
   });
