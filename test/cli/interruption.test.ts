@@ -1,10 +1,16 @@
 import { expect, test } from "vitest";
-import { recordedCommand, resumeCommand } from "../../src/cli/console/interruption.ts";
+import { programWords, recordedCommand, resumeCommand } from "../../src/cli/console/interruption.ts";
 
-test("a program in node_modules/.bin, which is on no PATH, is started by npx", () => {
-  expect(resumeCommand(["/usr/bin/node", "/home/a/new/node_modules/.bin/indexcache", "search"])).toBe(
-    "npx indexcache search --resume",
-  );
+test("a program in node_modules/.bin is started as it can be again, never from the registry", () => {
+  const script = "/home/a/new/node_modules/.bin/indexcache";
+  const words = (env: Record<string, string>, folder: string) => programWords(["/usr/bin/node", script], env, folder);
+  expect(words({ PATH: "/usr/bin" }, "/home/a/new")).toEqual(["npx", "indexcache"]);
+  expect(words({ PATH: "/usr/bin" }, "/home/a/new/runs")).toEqual(["npx", "indexcache"]);
+  expect(words({ PATH: "/usr/bin" }, "/home/a/newer")).toEqual([script]);
+  expect(words({ PATH: "/home/a/new/node_modules/.bin:/usr/bin" }, "/data")).toEqual(["indexcache"]);
+  // On the PATH of what npx starts, not on that of the shell.
+  const ofNpx = { PATH: "/home/a/new/node_modules/.bin:/usr/bin", npm_command: "exec" };
+  expect(words(ofNpx, "/home/a/new")).toEqual(["npx", "indexcache"]);
 });
 
 test("resumeCommand() is the command line as given, quoted, with --resume", () => {

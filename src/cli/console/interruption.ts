@@ -2,7 +2,7 @@
  * Ctrl-C and SIGTERM: the first signal asks the work to stop and save. A second one is the system's own and kills;
  * after SIGTERM nobody has to send it.
  */
-import { basename, dirname, isAbsolute, relative } from "node:path";
+import { basename, delimiter, dirname, isAbsolute, relative } from "node:path";
 import process from "node:process";
 import { ExitCode, InterruptedError } from "../../base/errors.ts";
 import { quoteWord } from "../../base/shell.ts";
@@ -79,14 +79,30 @@ export function withResume(error: unknown, what: string, place: string | undefin
   });
 }
 
-/** How this program was started, for commands that a message proposes. */
-export function programWords([, script = "indexcache"]: readonly string[]): string[] {
-  // In a project's or npx's node_modules/.bin it is on nobody's PATH.
-  if (/[\\/]node_modules[\\/]\.bin$/.test(dirname(script))) return ["npx", "indexcache"];
+/**
+ * How to start this program again, for commands that a message proposes.
+ * @param env npm and npx set `npm_command`, and put node_modules/.bin on the PATH of what they start
+ */
+export function programWords(
+  [, script = "indexcache"]: readonly string[],
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  folder = process.cwd(),
+): string[] {
+  const installed = /^(.*)[\\/]node_modules[\\/]\.bin$/.exec(dirname(script));
+  if (installed !== null) {
+    if (env.npm_command !== undefined) return ["npx", "indexcache"];
+    if (env.PATH?.split(delimiter).includes(dirname(script))) return ["indexcache"];
+    // Elsewhere npx would ask the registry.
+    return isWithin(folder, installed[1] || "/") ? ["npx", "indexcache"] : [script];
+  }
   if (basename(script) === "indexcache") return ["indexcache"];
   // Node has made it absolute; below the folder at hand the short path says the same.
-  const short = relative(process.cwd(), script);
-  return ["node", short.startsWith("..") || isAbsolute(short) ? script : short];
+  return ["node", isWithin(script, folder) ? relative(folder, script) : script];
+}
+
+function isWithin(path: string, folder: string): boolean {
+  const rest = relative(folder, path);
+  return !isAbsolute(rest) && !/^\.\.($|[\\/])/.test(rest);
 }
 
 /** The command line as results keep it: how the program was started does not matter there, and a key is nobody's business. */
