@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { makeFolder } from "../base/files.ts";
 import { readFloats, writeFloats } from "../checkpoint/derived/float-file.ts";
-import { AppendLog, type LogKind, type LogMode } from "../formats/append-log.ts";
+import { AppendLog, type LogKind, type LogMode, requireFittingLog } from "../formats/append-log.ts";
 import { count, hash, settings } from "../formats/fields.ts";
 import { type BoundaryShape, StatesInFile } from "../runtime/training/boundary-states.ts";
 import type { IndexerParameters } from "../runtime/training/gradient-session.ts";
@@ -82,6 +82,11 @@ export class DistillFolder implements DistillationStore {
   static async open(path: string, fingerprint: DistillFingerprint, mode: LogMode): Promise<DistillFolder> {
     await makeFolder(path, { what: `Cannot keep the work in "${path}"` });
     return new DistillFolder(path, await AppendLog.open(join(path, journalName), distillJournal, fingerprint, mode));
+  }
+
+  /** @throws InputError, before anything is read, where `open` would refuse what is there or is not */
+  static async requireFitting(path: string, mode: LogMode): Promise<void> {
+    await requireFittingLog(join(path, journalName), mode);
   }
 
   async boundary(layer: number, shape: BoundaryShape): Promise<StatesInFile | undefined> {

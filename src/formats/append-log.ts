@@ -217,10 +217,14 @@ function shown(value = "none"): string {
 
 /**
  * Says early what opening the log would say late, once texts are read and weights are hashed.
- * @throws InputError where `create` would meet a file
+ * @throws InputError where `create` would meet a file, or `resume` none
  */
-export async function requireNoLog(path: string, mode: LogMode): Promise<void> {
-  if (mode === "create" && (await isThere(path))) throw existsAlready(path);
+export async function requireFittingLog(path: string, mode: LogMode): Promise<void> {
+  const there = await isThere(path);
+  if (mode === "create" && there) throw existsAlready(path);
+  if (mode === "resume" && !there) {
+    throw new InputError(`There is no journal "${path}" to continue`, { hint: "leave out --resume" });
+  }
 }
 
 function existsAlready(path: string): InputError {

@@ -271,7 +271,7 @@ describe("search", () => {
     ["--retain 0", ["--retain", "0"], "at least layer 0 has to stay Full"],
     ["--retain above the layers", ["--retain", "6"], '--retain is "6", more than the model\'s 5 layers'],
     ["--resume without a file", ["--resume"], "--resume needs -o FILE"],
-    ["--resume without a journal", ["--resume", "-o", "p.json"], "no such file"],
+    ["--resume without a journal", ["--resume", "-o", "p.json"], 'no journal "p.json.journal.jsonl" to continue'],
     ["--resume and --fresh", ["--resume", "--fresh", "-o", "p.json"], "exclude each other"],
   ])("refuses %s", async (_, args, words) => {
     const outcome = await indexcache(folder, ["search", tinyModel, ...set, ...alone, ...args]);

@@ -163,6 +163,11 @@ describe("bad input", () => {
     ["a rate of 0", ["-p", "uniform:2", "--rate", "0"], /--rate is 0/],
     ["a share of 2", ["-p", "uniform:2", "--holdout", "2"], /--holdout is 2/],
     ["contradictions", ["-p", "uniform:2", "--resume", "--fresh"], /--resume .* --fresh/],
+    [
+      "a resumption of nothing",
+      ["-p", "uniform:2", "--resume"],
+      /no journal "never\.work\/journal\.jsonl" to continue/,
+    ],
     ["any without indexers", ["-p", "any", "--drop-shared-indexers"], /--drop-shared-indexers needs a pattern/],
   ])("%s is refused before anything starts", async (_, words, message) => {
     const outcome = await indexcache(folder, ["distill", tinyModel, ...small, ...words, "-o", "never"]);

@@ -2,7 +2,7 @@
 import { UsageError } from "../../base/errors.ts";
 import { toolVersion } from "../../base/version.ts";
 import type { CalibrationSet } from "../../calibration/calibration-set.ts";
-import { type LogMode, requireNoLog } from "../../formats/append-log.ts";
+import { type LogMode, requireFittingLog } from "../../formats/append-log.ts";
 import { type Journal, type JournalFingerprint, openJournal } from "../../formats/journal.ts";
 import { type PatternFile, WEIGHTS_NOT_READ } from "../../formats/pattern-schema.ts";
 import { type Flags, option } from "./declared-option.ts";
@@ -41,12 +41,12 @@ interface EvaluationJournalFlags extends JournalFlags {
 
 /**
  * @throws UsageError for options that do not go together
- * @throws InputError where a journal is there that is neither to be continued nor overwritten
+ * @throws InputError where a journal is there that is neither to be continued nor overwritten, or none to be continued
  */
 export async function requireSensibleJournal(flags: EvaluationJournalFlags): Promise<void> {
   const path = flags.output === undefined ? undefined : journalPath(flags.output);
   const mode = requireLog(flags, path, "-o FILE: the journal is FILE.journal.jsonl");
-  if (path !== undefined && flags.dryRun !== true) await requireNoLog(path, mode);
+  if (path !== undefined && flags.dryRun !== true) await requireFittingLog(path, mode);
 }
 
 function journalPath(output: string): string {

@@ -82,6 +82,8 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   const output = flags.output;
   if (output === undefined) throw new UsageError("-o is missing: it names the folder of the new checkpoint");
   await requireEmptyTarget(output);
+  const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
+  if (work !== undefined) await DistillFolder.requireFitting(work, logMode(flags));
   const model = await openModelToTrain(path, flags, terminal);
   const pattern = await trainedPattern(model, flags);
   requireSomethingToLearn(model, pattern, terminal);
@@ -97,7 +99,6 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   });
   const text = splitText(set, recipe, flags.holdout);
   terminal.note(`training on ${counted(text.training.length, "sequence")}, ${text.heldOut.length} held out`);
-  const work = flags.inMemory === true ? undefined : (flags.work ?? `${output}.work`);
   const plan = await planFor(
     model.config,
     pattern,

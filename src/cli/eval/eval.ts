@@ -11,7 +11,7 @@ import { type AnsweredItem, type Evaluation, evaluate } from "../../eval/run/eva
 import { planEvaluation } from "../../eval/run/plan.ts";
 import { EvalProgressTracker } from "../../eval/run/progress.ts";
 import { listSuites, suiteHelp } from "../../eval/suites.ts";
-import { requireNoLog } from "../../formats/append-log.ts";
+import { requireFittingLog } from "../../formats/append-log.ts";
 import type { EvalResult } from "../../formats/eval-result.ts";
 import { openSampleJournal, type Sample, type SampleJournal } from "../../formats/sample-journal.ts";
 import { type EvalDisplay, PlainEvalDisplay } from "../../report/eval/eval-display.ts";
@@ -85,7 +85,7 @@ async function evalCommand(
     return;
   }
   const samples = flags.dryRun === true ? undefined : samplesPath(flags);
-  if (samples !== undefined) await requireNoLog(samples, logMode(flags));
+  if (samples !== undefined) await requireFittingLog(samples, logMode(flags));
   const inputs = await openEvalInputs(path, flags, terminal, given);
   try {
     for (const note of notesOf(inputs)) terminal.note(`note: ${note}`);
