@@ -127,7 +127,11 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   };
   const identity = await model.identity();
   const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
-  const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal);
+  const endedBy = (explain: typeof explainEnd) => async (error: unknown) => {
+    await store?.close();
+    throw explain(error, work);
+  };
+  const before = await heldOutLosses(model, text.heldOut, pattern, base, signal, terminal).catch(endedBy(explainEnd));
   const run = new DistillRun(recipe.steps, terminal);
   const shown = {
     inLines: () => new PlainDistillDisplay(devices.length > 1, (line) => terminal.note(line)),
@@ -147,10 +151,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
       run.take(event);
       display.show(run.state, event);
     }
-  }).catch(async (error: unknown) => {
-    await store?.close();
-    throw explainEnd(error, work);
-  });
+  }).catch(endedBy(explainEnd));
   const earlier = trainingTexts(await readDistilledManifest(model.path)).filter(({ hash }) => hash !== set.hash);
   const origin: DistilledOrigin = {
     kind: "indexcache-distilled",
@@ -181,10 +182,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     run.trained,
     (leftOut) => distilledFiles(model.path, model.config.modelType, origin, leftOut),
     { ...placed, signal, onProgress: (done, total) => writing.reach(done, total) },
-  ).catch(async (error: unknown) => {
-    await store?.close();
-    throw explainUnwritten(error, work);
-  });
+  ).catch(endedBy(explainUnwritten));
   terminal.note(
     `written: ${output}${report.leftOutTensors === 0 ? "" : `, without ${report.leftOutTensors} tensors of Shared layers' indexers`}`,
   );
