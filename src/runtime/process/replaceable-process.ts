@@ -4,7 +4,7 @@
  * nothing is lost with it but time.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { InputError, RuntimeFailure } from "../../base/errors.ts";
+import { InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
 import { keptWords, lastWords } from "./native-words.ts";
 
 /** What a child answers where it fails without dying. */
@@ -53,6 +53,7 @@ export class ReplaceableProcess<Opened> {
   /**
    * Asks once everything that was asked before is answered.
    * @throws the child's own error, or RuntimeFailure where children die one after the other
+   * @throws InterruptedError where Ctrl-C ended the child
    */
   inTurn<T>(work: (child: Pick<Child, "ask">, opened: Opened) => Promise<T>): Promise<T> {
     this.#waiting++;
@@ -78,6 +79,8 @@ export class ReplaceableProcess<Opened> {
         return await work(child, this.#opened);
       } catch (error) {
         if (!(error instanceof Death)) throw error;
+        // Ctrl-C reaches the whole process group, and a child that is still starting does not ignore it yet.
+        if (error.signal === "SIGINT") throw new InterruptedError("Interrupted");
         this.#child = undefined;
         this.#opened = undefined;
         if (deaths > replacementsPerRequest) {
@@ -158,7 +161,14 @@ export async function openAll<Opened>(workers: readonly ReplaceableProcess<Opene
 }
 
 /** How a child ended without an answer. */
-class Death extends Error {}
+class Death extends Error {
+  readonly signal: NodeJS.Signals | null;
+
+  constructor(how: string, signal: NodeJS.Signals | null = null) {
+    super(how);
+    this.signal = signal;
+  }
+}
 
 /** One child: a request at a time, and a death that is noticed. */
 class Child {
@@ -182,9 +192,9 @@ class Child {
     this.#process.on("close", (code, signal) => {
       const how = signal === null ? `exit code ${code}` : `killed by ${signal}`;
       const last = lastWords(words);
-      this.#die(last === undefined ? how : `${how}: ${last}`);
+      this.#die(new Death(last === undefined ? how : `${how}: ${last}`, signal));
     });
-    this.#process.on("error", (error) => this.#die(error.message));
+    this.#process.on("error", (error) => this.#die(new Death(error.message)));
   }
 
   get isAlive(): boolean {
@@ -210,8 +220,8 @@ class Child {
     this.#process.kill("SIGKILL");
   }
 
-  #die(how: string): void {
-    this.#death ??= new Death(how);
+  #die(death: Death): void {
+    this.#death ??= death;
     this.#settle?.(this.#death);
   }
 }
