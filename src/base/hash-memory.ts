@@ -10,9 +10,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { z } from "zod";
-import { InterruptedError } from "./errors.ts";
 import { makeFolder } from "./files.ts";
-import { readUserBlocks } from "./user-files.ts";
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const entrySchema = z.union([
@@ -30,57 +28,69 @@ const largestMemory = 4 << 20;
 /** A file that was changed this short a time ago may change again without another time of change. */
 const settledMs = 1000;
 
-export interface HashSettings {
-  /** Hears of bytes that were read; what is remembered is not. */
-  onBytes?: ((bytes: number) => void) | undefined;
-  signal?: AbortSignal | undefined;
-  /** Read the file in any case. */
-  afresh?: boolean;
+/** What was found in a file. */
+export interface Findings {
+  /** As lower-case hex. */
+  sha256?: string | undefined;
+  /** Says all that a check depends on which the file has passed, beside the file. */
+  passed?: string | undefined;
 }
 
-/** SHA-256 of a file as lower-case hex, computed where it is not known already. */
-export async function rememberedHash(path: string, { onBytes, signal, afresh }: HashSettings = {}): Promise<string> {
-  return remembered(path, "sha256", afresh === true ? () => false : () => true, async () => {
-    const hash = createHash("sha256");
-    for await (const block of readUserBlocks(path, `"${path}"`, 4 << 20)) {
-      if (signal?.aborted === true) throw new InterruptedError("Interrupted");
-      hash.update(block);
-      onBytes?.(block.length);
-    }
-    return hash.digest("hex");
-  });
-}
+/** A file, and what is known of it from earlier if it has not changed since. */
+export class KnownFile {
+  readonly bytes: number;
+  readonly #path: string;
+  readonly #state: string;
+  readonly #known: { sha256?: string | undefined; passed?: string | undefined };
 
-/**
- * Runs a check of a file, which throws for a bad one, unless this file has passed the same check before.
- * @param what says all that the check depends on beside the file
- */
-export async function passOnce(path: string, what: string, check: () => Promise<void>): Promise<void> {
-  const wanted = createHash("sha256").update(what).digest("hex");
-  const isSame = (passed: string): boolean => passed === wanted;
-  await remembered(path, "passed", isSame, async () => {
-    await check();
-    return wanted;
-  });
-}
-
-/** What is known of a file that has not changed since, if it will do; otherwise what is found now. */
-async function remembered(
-  path: string,
-  kind: "sha256" | "passed",
-  willDo: (value: string) => boolean,
-  find: () => Promise<string>,
-): Promise<string> {
-  const real = await realpath(path);
-  const state = await stateOf(real);
-  if ((await stat(real)).size < smallestRemembered) return find();
-  const known = (await readMemory()).get(`${kind} ${real}`);
-  if (known?.state === state && willDo(known.value)) return known.value;
-  const value = await find();
-  if ((await stateOf(real)) === state && !(await isFresh(real))) {
-    await remember(kind === "sha256" ? { path: real, state, sha256: value } : { path: real, state, passed: value });
+  private constructor(path: string, bytes: number, state: string, known: { sha256?: string; passed?: string }) {
+    this.#path = path;
+    this.bytes = bytes;
+    this.#state = state;
+    this.#known = known;
   }
-  return value;
+
+  /** What is remembered of these files. */
+  static async recall(paths: readonly string[]): Promise<KnownFile[]> {
+    const memory = await readMemory();
+    const files: KnownFile[] = [];
+    for (const path of paths) {
+      const real = await realpath(path);
+      const state = await stateOf(real);
+      const recalled = (kind: string) => {
+        const entry = memory.get(`${kind} ${real}`);
+        return entry?.state === state ? { [kind]: entry.value } : {};
+      };
+      const known = { ...recalled("sha256"), ...recalled("passed") };
+      files.push(new KnownFile(real, (await stat(real)).size, state, known));
+    }
+    return files;
+  }
+
+  get sha256(): string | undefined {
+    return this.#isWorthIt ? this.#known.sha256 : undefined;
+  }
+
+  hasPassed(what: string): boolean {
+    return this.#isWorthIt && this.#known.passed === digestOf(what);
+  }
+
+  /** For later starts; nothing where the file has changed since it was recalled. */
+  async remember({ sha256, passed }: Findings): Promise<void> {
+    if (!this.#isWorthIt || (await stateOf(this.#path)) !== this.#state || (await isFresh(this.#path))) return;
+    const place = { path: this.#path, state: this.#state };
+    const entries: Entry[] = sha256 === undefined ? [] : [{ ...place, sha256 }];
+    if (passed !== undefined) entries.push({ ...place, passed: digestOf(passed) });
+    await append(entries);
+  }
+
+  get #isWorthIt(): boolean {
+    return this.bytes >= smallestRemembered;
+  }
+}
+
+function digestOf(what: string): string {
+  return createHash("sha256").update(what).digest("hex");
 }
 
 async function stateOf(path: string): Promise<string> {
@@ -115,13 +125,19 @@ async function readMemory(): Promise<Map<string, { state: string; value: string 
   );
 }
 
-async function remember(entry: Entry): Promise<void> {
-  const file = memoryFile();
-  try {
-    await makeFolder(dirname(file), { what: "Cannot remember hashes", mode: 0o700 });
-    if (((await stat(file).catch(() => undefined))?.size ?? 0) > largestMemory) await rm(file);
-    await appendFile(file, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
-  } catch {
-    // The next start reads the file again.
-  }
+/** The last writing: what begins the memory anew must not do so under what is just being written. */
+let written: Promise<void> = Promise.resolve();
+
+function append(entries: readonly Entry[]): Promise<void> {
+  written = written.then(async () => {
+    const file = memoryFile();
+    try {
+      await makeFolder(dirname(file), { what: "Cannot remember hashes", mode: 0o700 });
+      if (((await stat(file).catch(() => undefined))?.size ?? 0) > largestMemory) await rm(file);
+      await appendFile(file, entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""), { mode: 0o600 });
+    } catch {
+      // The next start reads the file again.
+    }
+  });
+  return written;
 }

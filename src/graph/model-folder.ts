@@ -6,7 +6,6 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { InputError } from "../base/errors.ts";
 import { hashBytes } from "../base/files.ts";
-import { type HashSettings, rememberedHash } from "../base/hash-memory.ts";
 import { hashFile, readUserFile, readUserFileIfPresent } from "../base/user-files.ts";
 import { refuseAdapter } from "../checkpoint/adapter.ts";
 import { bindWeights } from "../checkpoint/bind-weights.ts";
@@ -14,7 +13,9 @@ import { readModelConfig } from "../checkpoint/config/config-json.ts";
 import type { DsaConfig } from "../checkpoint/config/model-config.ts";
 import { openTensors } from "../checkpoint/shards.ts";
 import { unusedTensorNotes } from "../checkpoint/unused-tensors.ts";
+import { type HashSettings, hashFiles, hashFiniteFiles } from "../checkpoint/weight-findings.ts";
 import { locateWeights, type WeightPlaces } from "../checkpoint/weight-places.ts";
+import type { ReadingSettings } from "../checkpoint/weight-readers.ts";
 import type { ModelWeights } from "../checkpoint/weights.ts";
 import {
   fullModelName,
@@ -42,6 +43,11 @@ export interface ModelIdentity {
   weightHash?: string;
 }
 
+export interface IdentitySettings extends ReadingSettings {
+  /** Whatever is read to be hashed is looked at as well, as `requireFiniteWeights` does. */
+  checks?: boolean;
+}
+
 /** What is known of a model without its weights: enough for tokens and patterns. */
 export interface ModelDescription {
   path: string;
@@ -49,7 +55,7 @@ export interface ModelDescription {
   /** What was read otherwise than the checkpoint says, or not at all, for people. */
   notes: readonly string[];
   /** Hashes weight files that no one has hashed before. */
-  identity(settings?: HashSettings): Promise<ModelIdentity>;
+  identity(settings?: IdentitySettings): Promise<ModelIdentity>;
 }
 
 export interface ModelFolder extends ModelDescription {
@@ -65,7 +71,7 @@ export interface ModelFolder extends ModelDescription {
   weights(): Promise<ModelWeights>;
   /** Layers that config.json makes Shared although the checkpoint holds an indexer for them. */
   leftoverIndexers: number[];
-  identity(settings?: HashSettings): Promise<Required<ModelIdentity>>;
+  identity(settings?: IdentitySettings): Promise<Required<ModelIdentity>>;
 }
 
 export interface OpenSettings {
@@ -101,15 +107,24 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
   const manifest = await readManifest(path);
   if (manifest !== undefined) await requireFiles(path, manifest);
   const config = await readModelConfig(path);
-  const identity = async (settings?: HashSettings): Promise<Required<ModelIdentity>> => ({
-    ...(await identityOf(path, config)),
-    weightHash: await weightHash(path, manifest, settings),
-  });
   if (manifest === undefined) {
     const tensors = await openTensors(path);
     const weights = bindWeights(config, tensors);
     const stage = async (name: StageName) => encodeModel(buildStage(config, weights, name));
     const { places } = tensors;
+    const identity = async ({
+      checks = false,
+      ...settings
+    }: IdentitySettings = {}): Promise<Required<ModelIdentity>> => {
+      const files = tensors.files.toSorted();
+      const hashes = checks
+        ? await hashFiniteFiles(weights, files, settings)
+        : await hashFiles(
+            files.map((file) => join(path, file)),
+            settings,
+          );
+      return { ...(await identityOf(path, config)), weightHash: weightHash(files, hashes) };
+    };
     const notes = [...config.notes, ...tensors.notes, ...unusedTensorNotes(config, tensors, weights)];
     return {
       path,
@@ -141,6 +156,11 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
     bound ??= openTensors(path, manifest.weight_files).then((tensors) => bindWeights(config, tensors));
     return bound;
   };
+  const identity = async (): Promise<Required<ModelIdentity>> => {
+    const files = manifest.weight_files.toSorted();
+    const hashes = files.map((file) => manifest.files[file]?.sha256 ?? "");
+    return { ...(await identityOf(path, config)), weightHash: weightHash(files, hashes) };
+  };
   const { notes } = config;
   return { path, config, manifest, weightBytes, places, notes, stage, weights, leftoverIndexers: [], identity };
 }
@@ -150,14 +170,29 @@ export async function openModel(path: string, settings: OpenSettings = {}): Prom
  * and times.
  * @throws InputError for a file that is not the one that was exported
  */
-export async function verifyWeights({ path, manifest }: ModelFolder, settings: HashSettings = {}): Promise<void> {
-  for (const name of manifest?.weight_files ?? []) {
-    requireHash(path, name, manifest?.files[name]?.sha256, await rememberedHash(join(path, name), settings));
-  }
+export async function verifyWeights({ path, manifest }: ModelFolder, settings: ReadingSettings = {}): Promise<void> {
+  if (manifest !== undefined) await requireHashes(path, manifest, manifest.weight_files, settings);
+}
+
+/**
+ * Compares files with the manifest.
+ * @throws InputError for the first that is another one
+ */
+export async function requireHashes(
+  path: string,
+  { files }: Manifest,
+  names: readonly string[],
+  settings: HashSettings,
+): Promise<void> {
+  const paths = names.map((name) => join(path, name));
+  await hashFiles(paths, settings, (index, sha256) => {
+    const name = names[index] as string;
+    requireHash(path, name, files[name]?.sha256, sha256);
+  });
 }
 
 /** @throws InputError where the hash of a file is not the manifest's */
-export function requireHash(path: string, name: string, stated: string | undefined, found: string): void {
+function requireHash(path: string, name: string, stated: string | undefined, found: string): void {
   if (found === stated) return;
   throw new InputError(`"${join(path, name)}" was changed: its SHA-256 is not the one in ${manifestName}`, {
     hint: "what was measured is not what is there now: export the checkpoint again",
@@ -226,11 +261,7 @@ async function requireFiles(path: string, manifest: Manifest): Promise<void> {
   }
 }
 
-async function weightHash(path: string, manifest: Manifest | undefined, settings?: HashSettings): Promise<string> {
-  const files = manifest?.weight_files ?? (await openTensors(path)).files;
-  const lines: string[] = [];
-  for (const file of [...files].sort()) {
-    lines.push(`${file} ${manifest?.files[file]?.sha256 ?? (await rememberedHash(join(path, file), settings))}\n`);
-  }
-  return hashBytes(lines.join(""));
+/** SHA-256 over names and SHA-256 of the weight files. */
+function weightHash(files: readonly string[], hashes: readonly string[]): string {
+  return hashBytes(files.map((file, index) => `${file} ${hashes[index]}\n`).join(""));
 }

@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { rememberedHash, smallestRemembered } from "../../src/base/hash-memory.ts";
+import { smallestRemembered } from "../../src/base/hash-memory.ts";
 import { hashFile } from "../../src/base/user-files.ts";
+import { hashFiles } from "../../src/checkpoint/weight-findings.ts";
 
 let scratch: string;
 let file: string;
@@ -35,7 +36,7 @@ async function hash(afresh = false): Promise<[string, number]> {
   const onBytes = (bytes: number) => {
     read += bytes;
   };
-  return [await rememberedHash(file, { onBytes, afresh }), read];
+  return [(await hashFiles([file], { onBytes, afresh }))[0] as string, read];
 }
 
 test("a large file is read once", async () => {

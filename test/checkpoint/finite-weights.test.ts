@@ -1,13 +1,17 @@
 /** NaN and infinity in weights: found wherever they are, also where losses would not show them. */
 import { execFile } from "node:child_process";
 import { readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { InterruptedError } from "../../src/base/errors.ts";
+import { hashBytes } from "../../src/base/files.ts";
 import { smallestRemembered } from "../../src/base/hash-memory.ts";
+import { hashFile } from "../../src/base/user-files.ts";
 import { firstNonFinite } from "../../src/checkpoint/dtype.ts";
-import { requireFiniteWeights } from "../../src/checkpoint/finite-weights.ts";
+import { requireFiniteWeights } from "../../src/checkpoint/weight-findings.ts";
+import { listWeights } from "../../src/checkpoint/weights.ts";
 import { openModel } from "../../src/graph/model-folder.ts";
 import { writeIds } from "../cli/indexcache.ts";
 import { fixturePath } from "../oracle.ts";
@@ -70,18 +74,28 @@ test("loss refuses what would not show in it", async () => {
   await expect(run).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining(`tensor "${tensor}"`) });
 });
 
+/** Adds a tensor that the model does not use, so large that what is found in the file is remembered. */
+async function enlarge(path: string): Promise<void> {
+  await editHeader(path, (header) => {
+    const end = Math.max(...Object.values(header).map(({ data_offsets }) => data_offsets?.[1] ?? 0));
+    header[`${basename(path)}.not.used`] = {
+      dtype: "U8",
+      shape: [smallestRemembered],
+      data_offsets: [end, end + smallestRemembered],
+    };
+  });
+  await truncate(path, (await stat(path)).size + smallestRemembered);
+}
+
+/** A file that was just changed is not remembered; this one was changed a while ago. */
+const settled = () => vi.useFakeTimers({ toFake: ["Date"], now: vi.getRealSystemTime() + 1100 });
+
 test("a large file is looked at once, and again when it was written to or other tensors are used", async () => {
   const folder = await copyFixture("glm-groups");
   folders.push(folder);
   const path = join(folder, "model.safetensors");
   vi.stubEnv("XDG_CACHE_HOME", join(folder, "cache"));
-  await editHeader(path, (header) => {
-    const end = Math.max(...Object.values(header).map(({ data_offsets }) => data_offsets?.[1] ?? 0));
-    header["not.used"] = { dtype: "U8", shape: [smallestRemembered], data_offsets: [end, end + smallestRemembered] };
-  });
-  await truncate(path, (await stat(path)).size + smallestRemembered);
-  // A file that was just changed is not remembered; this one was changed a while ago.
-  const settled = () => vi.useFakeTimers({ toFake: ["Date"], now: vi.getRealSystemTime() + 1100 });
+  await enlarge(path);
   const bytesRead = async (): Promise<number> => {
     let read = 0;
     const onBytes = (bytes: number) => {
@@ -108,6 +122,59 @@ test("a large file is looked at once, and again when it was written to or other 
   settled();
   // A file that is refused is not remembered either.
   for (let time = 0; time < 2; time++) await expect(bytesRead()).rejects.toThrow("is not finite");
+  vi.unstubAllEnvs();
+  vi.useRealTimers();
+});
+
+test("whoever asks for hashes has the weights looked at in the same reading, in threads where files are large", async () => {
+  const folder = await copyFixture("glm-shared");
+  folders.push(folder);
+  vi.stubEnv("XDG_CACHE_HOME", join(folder, "cache"));
+  const { files } = await (await openModel(folder)).weights();
+  expect(files).toHaveLength(3);
+  for (const file of files) await enlarge(join(folder, file));
+  settled();
+  const model = await openModel(folder);
+  const weights = await model.weights();
+  let read = 0;
+  const onBytes = (bytes: number) => {
+    read += bytes;
+  };
+  const { weightHash } = await model.identity({ checks: true, onBytes });
+  const hashes = await Promise.all(
+    files.toSorted().map(async (file) => `${file} ${await hashFile(join(folder, file))}\n`),
+  );
+  expect(weightHash).toBe(hashBytes(hashes.join("")));
+  expect(read).toBe(model.weightBytes);
+
+  // Neither hashes nor weights are read again; without the memory, hashes alone are the same.
+  read = 0;
+  await requireFiniteWeights(weights, { onBytes });
+  expect((await model.identity({ checks: true, onBytes })).weightHash).toBe(weightHash);
+  expect(read).toBe(0);
+  vi.stubEnv("XDG_CACHE_HOME", join(folder, "another"));
+  expect((await model.identity({ onBytes })).weightHash).toBe(weightHash);
+  expect(read).toBe(model.weightBytes);
+
+  // The first in order is named, by every way to look.
+  const [first, second, third] = [0, 1, 2].map((index) =>
+    listWeights(weights).find(({ file }) => file === files[index]),
+  );
+  for (const weight of [third, second]) {
+    await pokeTensor(join(folder, weight?.file ?? ""), weight?.name ?? "", 0, Uint8Array.of(0xc0, 0x7f));
+  }
+  settled();
+  const words = `"${join(folder, second?.file ?? "")}", tensor "${second?.name}": element [0`;
+  const damaged = await openModel(folder);
+  await expect(damaged.identity({ checks: true })).rejects.toThrow(words);
+  await expect(look(folder)).rejects.toThrow(words);
+  expect((await damaged.identity()).weightHash).not.toBe(weightHash);
+  const memory = await readFile(join(folder, "another", "indexcache", "hashes.jsonl"), "utf8");
+  const passed = memory.split("\n").filter((line) => line.includes("passed"));
+  expect(passed.map((line) => JSON.parse(line).path)).toEqual([join(folder, first?.file ?? "")]);
+
+  const aborted = AbortSignal.abort();
+  await expect(damaged.identity({ checks: true, signal: aborted })).rejects.toThrow(InterruptedError);
   vi.unstubAllEnvs();
   vi.useRealTimers();
 });

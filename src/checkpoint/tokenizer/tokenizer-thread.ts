@@ -3,8 +3,8 @@
  * calls of a function, and end in time and within a memory of their own: a regular expression or template of a stranger
  * may never end, and only a thread can be stopped in the middle of one.
  */
-import { existsSync } from "node:fs";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
+import { builtProgram } from "../../base/built-program.ts";
 
 /** What the thread does, takes and returns. */
 export interface TokenizerCalls {
@@ -69,7 +69,7 @@ export class TokenizerThread {
     this.#signal = new Int32Array(new SharedArrayBuffer(4));
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    this.#worker = new Worker(program(), {
+    this.#worker = new Worker(builtProgram("./tokenizer-worker.js", import.meta.url), {
       workerData: { ...start, signal: this.#signal, port: port2 },
       transferList: [port2],
       resourceLimits: { maxOldGenerationSizeMb: memoryMiB },
@@ -187,12 +187,4 @@ export class ComputingTime {
   #now(): { wall: number; processor: number } {
     return { wall: this.#clocks.wall(), processor: this.#clocks.processor() };
   }
-}
-
-/** The compiled program, also where this module runs from its source, as in tests. */
-function program(): URL {
-  const beside = new URL("./tokenizer-worker.js", import.meta.url);
-  return existsSync(beside)
-    ? beside
-    : new URL("../../../dist/checkpoint/tokenizer/tokenizer-worker.js", import.meta.url);
 }

@@ -1,8 +1,8 @@
 /** Opens MODEL for commands that compute with it: what cannot be loaded is refused before anything long begins. */
 import { InputError } from "../../base/errors.ts";
-import { requireFiniteWeights } from "../../checkpoint/finite-weights.ts";
 import { findModel } from "../../checkpoint/hub-cache.ts";
 import { Tokenizer } from "../../checkpoint/tokenizer/tokenizer.ts";
+import { requireFiniteWeights } from "../../checkpoint/weight-findings.ts";
 import { type ModelFolder, openModel, verifyWeights } from "../../graph/model-folder.ts";
 import { requireRoom } from "../../runtime/device/model-memory.ts";
 import type { Device, DeviceList, Dtype } from "../../runtime/measurement.ts";
@@ -59,15 +59,17 @@ export async function openModelToRun(
   let identity: ReturnType<ModelFolder["identity"]> | undefined;
   return {
     ...model,
-    // Results name the model by its hashes: a large checkpoint is read once, and that shows.
+    // Results name the model by its hashes: a large checkpoint is read once, also for the check, and that shows.
     identity() {
-      identity ??= model.identity(reading("hashing weights"));
+      identity ??= model.identity({ ...reading("hashing and checking weights"), checks: true });
       return identity;
     },
     async checkWeights() {
-      // An export has looked at them already.
-      if (model.manifest === undefined) await requireFiniteWeights(await model.weights(), reading("checking weights"));
-      else if (verify) await verifyWeights(model, reading("checking weights"));
+      // An export has looked at them already, and so has who asked for the identity.
+      if (model.manifest === undefined) {
+        if (identity !== undefined) await identity;
+        else await requireFiniteWeights(await model.weights(), reading("checking weights"));
+      } else if (verify) await verifyWeights(model, reading("checking weights"));
     },
   };
 }

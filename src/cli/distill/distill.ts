@@ -113,6 +113,7 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
   };
   await requireRoomForResult(output, model, layers, placed, await bytesBeside(output, plan, work));
   for (const each of devices) await requireRoom(plan, each, work);
+  const identity = await model.identity();
   await model.checkWeights();
   const base = {
     stepStates: plan.stepStates,
@@ -125,7 +126,6 @@ async function distilModel(path = demoModel, flags: DistillFlags, terminal: Term
     measurements: 9,
     signal,
   };
-  const identity = await model.identity();
   const store = work === undefined ? undefined : await openStore(work, identity, set, text.heldOut, base, flags);
   const endedBy = (explain: typeof explainEnd) => async (error: unknown) => {
     await store?.close();

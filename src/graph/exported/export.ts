@@ -17,8 +17,8 @@ import { toolVersion } from "../../base/version.ts";
 import { refuseAdapter } from "../../checkpoint/adapter.ts";
 import { bindWeights } from "../../checkpoint/bind-weights.ts";
 import { readModelConfig } from "../../checkpoint/config/config-json.ts";
-import { hashFiniteFile } from "../../checkpoint/finite-weights.ts";
 import { type CheckpointTensors, indexName, openTensors, withOwnNames } from "../../checkpoint/shards.ts";
+import { hashFiniteFiles } from "../../checkpoint/weight-findings.ts";
 import { listWeights, type ModelWeights, tensorName } from "../../checkpoint/weights.ts";
 import type { Pattern } from "../../pattern/pattern.ts";
 import { buildFullModel } from "../frames/full-model.ts";
@@ -210,16 +210,14 @@ async function moveInto(folder: string, partial: string): Promise<void> {
 
 async function readWeights(weights: ModelWeights, files: Manifest["files"], settings: ExportSettings): Promise<void> {
   let done = 0;
-  for (const name of weights.files) {
-    const onBytes = (bytes: number): void => {
-      if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
-      done += bytes;
-      settings.onProgress?.(done, weights.bytes);
-    };
-    files[name] = {
-      bytes: (await stat(join(weights.folder, name))).size,
-      sha256: await hashFiniteFile(weights, name, { onBytes }),
-    };
+  const onBytes = (bytes: number): void => {
+    if (settings.signal?.aborted) throw new InterruptedError("Interrupted: nothing was written");
+    done += bytes;
+    settings.onProgress?.(done, weights.bytes);
+  };
+  const hashes = await hashFiniteFiles(weights, weights.files, { onBytes, afresh: true });
+  for (const [index, name] of weights.files.entries()) {
+    files[name] = { bytes: (await stat(join(weights.folder, name))).size, sha256: hashes[index] as string };
   }
 }
 

@@ -2,7 +2,6 @@
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { InputError } from "../../base/errors.ts";
-import { rememberedHash } from "../../base/hash-memory.ts";
 import { toolVersion } from "../../base/version.ts";
 import { describeAdapter, findAdapter } from "../../checkpoint/adapter.ts";
 import { bindWeights } from "../../checkpoint/bind-weights.ts";
@@ -14,7 +13,7 @@ import { fullLayers, type Pattern } from "../../pattern/pattern.ts";
 import { buildFullModel } from "../frames/full-model.ts";
 import { buildStage, stageNames } from "../frames/stages.ts";
 import { encodeModel } from "../graph-builder.ts";
-import { type ModelFolder, openModel, readGraph, requireHash, weightSizes } from "../model-folder.ts";
+import { type ModelFolder, openModel, readGraph, requireHashes, weightSizes } from "../model-folder.ts";
 import { type ModelProto, ModelProtoSchema } from "../onnx_pb.ts";
 import { fullModelName, fullModelSpec, latentWidth, stageFolder, stageSpecs } from "./contract.ts";
 import { checkGraph, externalTensors } from "./contract-check.ts";
@@ -154,9 +153,7 @@ async function checkContract(model: ModelFolder, settings: InspectSettings): Pro
   const stages = Object.keys(manifest.files).filter((name) => name.startsWith(`${stageFolder}/`));
   const kept = `version ${manifest.contract_version} kept by ${stages.length + 1} graphs`;
   if (settings.verify !== true) return kept;
-  for (const [name, { sha256 }] of Object.entries(manifest.files)) {
-    requireHash(path, name, sha256, await rememberedHash(join(path, name), { ...settings, afresh: true }));
-  }
+  await requireHashes(path, manifest, Object.keys(manifest.files), { ...settings, afresh: true });
   const checked = `${kept}, every file has the manifest's hash`;
   if (manifest.tool.name !== "indexcache" || manifest.tool.version !== toolVersion) return checked;
   const weights = bindWeights(config, withOwnNames(await openTensors(path, manifest.weight_files)));

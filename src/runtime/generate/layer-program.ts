@@ -1,6 +1,6 @@
 /** The program of a thread that runs ranges of layers: `layer-thread.ts` is its other end. */
 import { parentPort, workerData } from "node:worker_threads";
-import { toReply } from "../process/child-service.ts";
+import { toReply } from "../../base/failed-reply.ts";
 import { CachedLayers, type LayerSettings } from "./cached-layers.ts";
 import type { LayerRequest } from "./layer-thread.ts";
 

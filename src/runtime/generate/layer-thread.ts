@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { RuntimeFailure } from "../../base/errors.ts";
-import { isFailed, toError } from "../process/replaceable-process.ts";
+import { isFailed, toError } from "../../base/failed-reply.ts";
 import type { HandedTensors, LayerSettings } from "./cached-layers.ts";
 
 export interface LayerRequest {

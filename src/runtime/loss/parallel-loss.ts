@@ -7,17 +7,13 @@
  */
 
 import { fileURLToPath } from "node:url";
+import type { FailedReply } from "../../base/failed-reply.ts";
 import { counted } from "../../base/quantities.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import type { ComputeDevice, PatternRequest, SequenceLoss } from "../measurement.ts";
 import type { EarlyProcesses } from "../process/early-processes.ts";
 import { orInterrupted } from "../process/interrupted-child.ts";
-import {
-  type FailedReply,
-  openAll,
-  ReplaceableProcess,
-  type ReplaceableSettings,
-} from "../process/replaceable-process.ts";
+import { openAll, ReplaceableProcess, type ReplaceableSettings } from "../process/replaceable-process.ts";
 import {
   type BackendSettings,
   chosen,

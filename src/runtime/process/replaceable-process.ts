@@ -4,16 +4,9 @@
  * nothing is lost with it but time.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { InputError, InterruptedError, RuntimeFailure } from "../../base/errors.ts";
+import { InterruptedError, RuntimeFailure } from "../../base/errors.ts";
+import { isFailed, toError } from "../../base/failed-reply.ts";
 import { keptWords, lastWords } from "./native-words.ts";
-
-/** What a child answers where it fails without dying. */
-export interface FailedReply {
-  kind: "failed";
-  error: "input" | "runtime" | "unknown";
-  message: string;
-  hint: string | undefined;
-}
 
 export interface ReplaceableSettings {
   /** For people: `worker 2 of 3 on cuda:1`. */
@@ -224,16 +217,6 @@ class Child {
     this.#death ??= death;
     this.#settle?.(this.#death);
   }
-}
-
-export function isFailed(reply: object): reply is FailedReply {
-  return "kind" in reply && reply.kind === "failed";
-}
-
-export function toError({ error, message, hint }: FailedReply): Error {
-  const details = hint === undefined ? {} : { hint };
-  if (error === "input") return new InputError(message, details);
-  return error === "runtime" ? new RuntimeFailure(message, details) : new Error(message);
 }
 
 function capitalized(text: string): string {
