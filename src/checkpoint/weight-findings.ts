@@ -4,7 +4,7 @@
  * swallows those of indexers and routers, and losses stay finite.
  */
 import { join } from "node:path";
-import { type Findings, KnownFile } from "../base/hash-memory.ts";
+import { KnownFile } from "../base/hash-memory.ts";
 import type { FileTask, WeightPiece } from "./weight-file.ts";
 import { type ReadingSettings, readWeightFiles } from "./weight-readers.ts";
 import { listWeights, type ModelWeights } from "./weights.ts";
@@ -38,6 +38,7 @@ export async function hashFiniteFiles(
 /**
  * SHA-256 of files as lower-case hex, computed where it is not known already.
  * @param accept hears of each, in any order; what it throws counts as an error of that file
+ * @throws the error of the first file, in their order, that has one
  */
 export async function hashFiles(
   paths: readonly string[],
@@ -83,27 +84,37 @@ async function findOut(
     answers[index] = sha256;
     accept?.(index, sha256);
   };
-  const open = questions.flatMap(({ path, hashes, pieces }, index) => {
+  const open: { index: number; file: KnownFile; check: string | undefined; task: FileTask }[] = [];
+  let refused: { error: unknown } | undefined;
+  for (const [index, { path, hashes, pieces }] of questions.entries()) {
     const file = known[index] as KnownFile;
     const check = pieces.length > 0 ? checkOf(pieces) : undefined;
     const isHashed = !hashes || (!afresh && file.sha256 !== undefined);
     const isChecked = check === undefined || (!afresh && file.hasPassed(check));
-    if (isHashed && hashes) answer(index, file.sha256);
-    if (isHashed && isChecked) return [];
-    const left = isChecked ? [] : pieces;
-    const bytes = isHashed ? left.reduce((sum, { length }) => sum + length, 0) : file.bytes;
-    return [
-      { index, file, check: isChecked ? undefined : check, task: { path, hashes: !isHashed, pieces: left, bytes } },
-    ];
-  });
+    if (!isHashed || !isChecked) {
+      const left = isChecked ? [] : pieces;
+      const bytes = isHashed ? left.reduce((sum, { length }) => sum + length, 0) : file.bytes;
+      const task = { path, hashes: !isHashed, pieces: left, bytes };
+      open.push({ index, file, check: isChecked ? undefined : check, task });
+    }
+    if (!hashes || !isHashed) continue;
+    try {
+      answer(index, file.sha256);
+    } catch (error) {
+      // Files before it may have an error, too.
+      refused = { error };
+      break;
+    }
+  }
   await readWeightFiles(
     open.map(({ task }) => task),
     settings,
     async (place, sha256) => {
       const { index, file, check } = open[place] as (typeof open)[number];
-      await file.remember({ sha256, passed: check } satisfies Findings);
+      await file.remember({ sha256, passed: check });
       answer(index, sha256);
     },
   );
+  if (refused !== undefined) throw refused.error;
   return answers;
 }

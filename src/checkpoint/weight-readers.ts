@@ -19,7 +19,7 @@ export type ReaderReply = { kind: "read"; bytes: number } | { kind: "done"; sha2
 /** Called for each file that was read; what it throws counts as an error of that file. */
 export type OnFile = (index: number, sha256: string | undefined) => Promise<void>;
 
-/** More would only wait for memory; each takes some 30 MiB of it. */
+/** More would only wait for memory; each takes some 20 MiB of it. */
 const mostReaders = 16;
 
 /** A file of fewer bytes is read before a thread is there to do it. */

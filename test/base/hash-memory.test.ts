@@ -1,4 +1,4 @@
-import { mkdtemp, open, readFile, rm, stat, utimes } from "node:fs/promises";
+import { copyFile, mkdtemp, open, readFile, rm, stat, utimes } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -63,4 +63,18 @@ test("a damaged memory is only a lost one", async () => {
   await handle.close();
   expect(await hash()).toEqual([whole, smallestRemembered]);
   expect(await hash()).toEqual([whole, 0]);
+});
+
+test("what is not accepted is told of the first file in order, also where the memory knows a later one", async () => {
+  const files = [file, join(scratch, "later")];
+  await copyFile(file, files[1] as string);
+  const refuse = (index: number): void => {
+    throw new RangeError(`not file ${index}`);
+  };
+  const accept = (index: number): void => {
+    if (index === 1) refuse(index);
+  };
+  await hashFiles([files[1] as string]);
+  await expect(hashFiles(files, {}, refuse)).rejects.toThrow("not file 0");
+  await expect(hashFiles(files, {}, accept)).rejects.toThrow("not file 1");
 });
