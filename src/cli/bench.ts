@@ -223,7 +223,7 @@ async function timePatterns(
     );
   }
   if (flags.latency !== undefined) await writeFileAtomically(flags.latency, formatLatencyFile(latencyRecord(file)));
-  terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file));
+  terminal.result(flags.json === true ? formatBenchFile(file) : formatBenchReport(file, terminal.resultWidth));
   for (const written of [flags.output, flags.latency]) if (written !== undefined) terminal.note(`written: ${written}`);
   await proposeAfterBench(model.config.modelType, random === null ? model.path : undefined, flags, terminal);
 }

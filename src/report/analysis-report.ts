@@ -2,42 +2,40 @@
 import type { AnalysisFile, Matrix, Statistic } from "../formats/analysis-file.ts";
 import { besideIndexerBefore } from "./analysis-record.ts";
 import { counted, formatCount, formatDuration, formatError, formatLoss, formatLossChange } from "./quantities.ts";
-import { formatFields, formatTable, formatTabled, left, right, type Tabled, tabled } from "./text-table.ts";
+import { formatFields, formatTable, formatTabled, left, right, type Tabled, tabled, wrapWords } from "./text-table.ts";
 
 /** Pairs that are listed: those that interact most. */
 const LISTED_PAIRS = 12;
 
-export function formatAnalysisReport(file: AnalysisFile): string {
+/** @param width columns of the terminal; undefined for a file or pipe */
+export function formatAnalysisReport(file: AnalysisFile, width?: number): string {
+  const words = (text: string): string => (width === undefined ? text : wrapWords(text, width).join("\n"));
+  const heatmap = (title: string, { mean }: Statistic): string =>
+    `${words(title)}\n${formatHeatmap(mean, file.sources, width)}`;
   return [
-    formatFields([
-      ["Model", `${file.model.name}, ${file.model.layers} layers, index_topk ${file.model.index_topk}`],
-      ["Pattern", file.index_topk_pattern],
+    formatFields(
       [
-        "Queries",
-        `${formatCount(file.queries)} that see at least index_topk keys, of ${formatCount(file.calibration.tokens)} tokens in ${counted(file.calibration.sequences, "sequence")}`,
+        ["Model", `${file.model.name}, ${file.model.layers} layers, index_topk ${file.model.index_topk}`],
+        ["Pattern", file.index_topk_pattern],
+        [
+          "Queries",
+          `${formatCount(file.queries)} that see at least index_topk keys, of ${formatCount(file.calibration.tokens)} tokens in ${counted(file.calibration.sequences, "sequence")}`,
+        ],
+        ["Time", formatDuration(file.seconds)],
       ],
-      ["Time", formatDuration(file.seconds)],
-    ]),
-    heatmap("Overlap: keys that both layers select, of 100", file.overlap, file.sources),
-    heatmap(
-      "Recall: attention mass of the row's layer on keys that the column's layer selects, of 100",
-      file.recall,
-      file.sources,
+      width,
     ),
+    heatmap("Overlap: keys that both layers select, of 100", file.overlap),
+    heatmap("Recall: attention mass of the row's layer on keys that the column's layer selects, of 100", file.recall),
     heatmap(
       "Similarity: cosine x 100 of the row's attention output with its own and with the column's selection",
       file.similarity,
-      file.sources,
     ),
-    formatTabled(positionsTable(file)),
-    formatTabled(patternsTable(file)),
+    formatTabled(positionsTable(file), width),
+    formatTabled(patternsTable(file), width),
     sensitivity(file),
     ...(file.pairs === undefined ? [] : [pairs(file.pairs)]),
   ].join("\n\n");
-}
-
-function heatmap(title: string, { mean }: Statistic, sources: readonly number[]): string {
-  return `${title}\n${formatHeatmap(mean, sources)}`;
 }
 
 /** The heatmaps in a few numbers. */
@@ -73,7 +71,7 @@ export function patternsTable({ patterns: compared }: AnalysisFile): Tabled {
     right("Overlap", ({ mean_of_shared_layers: means }) => means?.overlap.toFixed(3) ?? ""),
     right("Recall", ({ mean_of_shared_layers: means }) => means?.recall.toFixed(3) ?? ""),
     right("Similarity", ({ mean_of_shared_layers: means }) => means?.similarity.toFixed(3) ?? ""),
-    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true, fold: "below", label: "" }),
   ]);
 }
 
@@ -106,9 +104,13 @@ const numberedColumns = 24;
 /** From the lowest to the highest value; they differ in ink, so that they print. */
 const shades = " .:-=+*#%@";
 
-/** A matrix of shares: rows are layers, columns are `sources`; values in hundredths, or shades between the lowest and the highest. */
-export function formatHeatmap(matrix: Matrix, sources: readonly number[]): string {
-  return sources.length <= numberedColumns ? numbers(matrix, sources) : shaded(matrix, sources);
+/**
+ * A matrix of shares: rows are layers, columns are `sources`; values in hundredths, or shades between the lowest and the highest.
+ * @param width columns of the terminal, which numbers have to fit into
+ */
+export function formatHeatmap(matrix: Matrix, sources: readonly number[], width?: number): string {
+  const isNarrow = width !== undefined && width < 6 + 4 * sources.length;
+  return sources.length <= numberedColumns && !isNarrow ? numbers(matrix, sources) : shaded(matrix, sources);
 }
 
 function numbers(matrix: Matrix, sources: readonly number[]): string {

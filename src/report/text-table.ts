@@ -45,6 +45,10 @@ export function tableCells<T>(items: readonly T[], columns: Columns<T>): { colum
  */
 export function formatTable<T>(items: readonly T[], columns: Columns<T>, width?: number): string {
   const { columns: headings, rows } = tableCells(items, columns);
+  return foldToFit(headings, rows, width);
+}
+
+function foldToFit(headings: readonly Heading[], rows: readonly (readonly string[])[], width?: number): string {
   const plain = layOut(headings, rows);
   if (width === undefined || fits(plain, width)) return plain;
   const folded = foldedTable(width, headings, rows, ["above", "below"]);
@@ -70,8 +74,10 @@ export function tabled<T>(
   return { title, ...tableCells(items, columns), notes };
 }
 
-export function formatTabled({ title, columns, rows, notes }: Tabled): string {
-  return [...(title === "" ? [] : [title]), layOut(columns, rows), ...notes].join("\n");
+/** @param width as `formatTable` takes it; title and notes are broken between words */
+export function formatTabled({ title, columns, rows, notes }: Tabled, width?: number): string {
+  const words = (text: string): string[] => (width === undefined ? [text] : wrapWords(text, width));
+  return [...(title === "" ? [] : words(title)), foldToFit(columns, rows, width), ...notes.flatMap(words)].join("\n");
 }
 
 function layOut(columns: readonly Heading[], rows: readonly (readonly string[])[]): string {

@@ -95,6 +95,9 @@ test("a bench file, its latency file and its table", () => {
   expect(table).toContain("Memory, float32, caches");
   const half = { ...file, tool: { ...file.tool, dtype: "float16" } };
   expect(formatBenchReport(half)).toContain("Memory, float16, caches");
+  const folded = formatBenchReport(file, 80);
+  expect(Math.max(...folded.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+  expect(folded).toMatch(/quarter +4 +8\.00 +512 +1\.50x +1\.60x +0\.94\n {2}speed-up, low to high: 1\.50 to 1\.50\n/);
 });
 
 test("a spread is the median between the lowest and the highest", () => {

@@ -23,3 +23,16 @@ test("shades where they do not, from the lowest to the highest but the diagonal"
   expect(lines).toHaveLength(31);
   expect(lines[30]).toMatch(/^ {3}29 .*@$/);
 });
+
+test("numbers become shades where the terminal is too narrow for them", () => {
+  const layers = Array.from({ length: 20 }, (_, layer) => layer);
+  const matrix = layers.map((row) => layers.map((column) => 1 - Math.abs(row - column) / 20));
+  const width = (columns?: number) =>
+    Math.max(
+      ...formatHeatmap(matrix, layers, columns)
+        .split("\n")
+        .map((line) => line.length),
+    );
+  expect(width()).toBe(85);
+  expect(width(80)).toBeLessThanOrEqual(80);
+});

@@ -145,7 +145,7 @@ async function analyze(path = demoModel, flags: Flags<typeof options>, terminal:
       tool: toolRecord(placeName(place), flags.dtype),
     };
     if (flags.output !== undefined) await writeFileAtomically(flags.output, formatAnalysisFile(file));
-    terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file));
+    terminal.result(flags.json === true ? formatAnalysisFile(file) : formatAnalysisReport(file, terminal.resultWidth));
     if (flags.output !== undefined) terminal.note(`written: ${flags.output}`);
   } catch (error) {
     throw withResume(error, "every measured loss", journal?.path);

@@ -27,12 +27,16 @@ export async function list(model: string | undefined, json: boolean, terminal: T
     return;
   }
   terminal.result(
-    formatTable(found.map(describeKnown), [
-      left("Name", ({ name }) => name),
-      right("Full", ({ full_layers: full, layers }) => `${full} of ${layers}`),
-      left("Evidence", ({ evidence }) => evidence),
-      left("What it is", ({ what }) => what),
-    ]),
+    formatTable(
+      found.map(describeKnown),
+      [
+        left("Name", ({ name }) => name),
+        right("Full", ({ full_layers: full, layers }) => `${full} of ${layers}`),
+        left("Evidence", ({ evidence }) => evidence),
+        left("What it is", ({ what }) => what, { fold: "below", label: "" }),
+      ],
+      terminal.resultWidth,
+    ),
   );
   for (const tier of new Set(found.map((one) => one.tier))) terminal.note(`${tier}: ${evidenceWords[tier]}`);
   terminal.note("indexcache pattern NAME prints one, and -p NAME takes it, from any folder");

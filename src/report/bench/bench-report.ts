@@ -1,31 +1,44 @@
 /** What `bench` prints. */
 import type { BenchFile, BenchMeasurement } from "../../formats/bench-file.ts";
 import { formatBytes, formatCount } from "../quantities.ts";
-import { type Columns, formatFields, formatTabled, left, right, type Tabled, tabled } from "../text-table.ts";
+import {
+  type Columns,
+  formatFields,
+  formatTabled,
+  type Heading,
+  left,
+  right,
+  type Tabled,
+  tabled,
+} from "../text-table.ts";
 import { isAboveLimit, isWithinNoise, timedArms } from "./bench-record.ts";
 
-export function formatBenchReport(file: BenchFile): string {
+/** @param width columns of the terminal; undefined for a file or pipe */
+export function formatBenchReport(file: BenchFile, width?: number): string {
   const { model, machine, settings } = file;
   const random = model.random_weights;
   const reduced = random?.reduced.map(({ field, from, to }) => `${field} ${from} -> ${to}`).join(", ");
   return [
-    formatFields([
-      ["Model", `${model.name}, ${model.layers} layers, index_topk ${model.geometry.index_topk}`],
+    formatFields(
       [
-        "Attention",
-        `${model.geometry.num_attention_heads} heads; indexer ${model.geometry.index_n_heads} x ${model.geometry.index_head_dim}`,
+        ["Model", `${model.name}, ${model.layers} layers, index_topk ${model.geometry.index_topk}`],
+        [
+          "Attention",
+          `${model.geometry.num_attention_heads} heads; indexer ${model.geometry.index_n_heads} x ${model.geometry.index_head_dim}`,
+        ],
+        [
+          "Weights",
+          random === null ? undefined : `random, seed ${random.seed}${reduced === "" ? "" : `; smaller: ${reduced}`}`,
+        ],
+        ["Machine", `${machine.cpu}, ${machine.threads} threads, ${file.tool.device}`],
+        [
+          "Repeats",
+          `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}${settings.one_graph === true ? "; all patterns in one graph, for want of memory" : ""}`,
+        ],
       ],
-      [
-        "Weights",
-        random === null ? undefined : `random, seed ${random.seed}${reduced === "" ? "" : `; smaller: ${reduced}`}`,
-      ],
-      ["Machine", `${machine.cpu}, ${machine.threads} threads, ${file.tool.device}`],
-      [
-        "Repeats",
-        `${settings.repeats}; medians, lowest and highest${settings.clock === "cpu" ? "; seconds that the process computed" : ""}${settings.one_graph === true ? "; all patterns in one graph, for want of memory" : ""}`,
-      ],
-    ]),
-    ...benchTables(file).map(formatTabled),
+      width,
+    ),
+    ...benchTables(file).map((table) => formatTabled(table, width)),
   ].join("\n\n");
 }
 
@@ -38,10 +51,10 @@ export function benchTables(file: BenchFile): Tabled[] {
 function phase(title: string, measurements: readonly BenchMeasurement[], patterns: BenchFile["patterns"]): Tabled {
   type Timed = ReturnType<typeof timedArms>[number];
   /** The first arm is what the others are compared with, and what is true of all of them stands beside it. */
-  const compared = (name: string, cell: (one: Timed) => string) =>
-    right<Timed>(name, (one) => (one.isFirst ? "" : cell(one)));
-  const once = (name: string, cell: (one: Timed) => string) =>
-    right<Timed>(name, (one) => (one.isFirst ? cell(one) : ""));
+  const compared = (name: string, cell: (one: Timed) => string, folding: Partial<Heading> = {}) =>
+    right<Timed>(name, (one) => (one.isFirst ? "" : cell(one)), folding);
+  const once = (name: string, cell: (one: Timed) => string, folding: Partial<Heading> = {}) =>
+    right<Timed>(name, (one) => (one.isFirst ? cell(one) : ""), folding);
   const columns: Columns<Timed> = [
     once("Context", ({ context, chunks }) => formatCount(context) + (isSampled(chunks) ? "*" : "")),
     left("Pattern", ({ arm }) => arm.pattern),
@@ -49,12 +62,19 @@ function phase(title: string, measurements: readonly BenchMeasurement[], pattern
     right("Seconds", ({ arm }) => seconds(arm.seconds.median)),
     right("Tokens/s", ({ arm }) => formatRateNumber(arm.tokens_per_second)),
     right("Speed-up", ({ arm }) => `${arm.speedup.median.toFixed(2)}x`),
-    compared("Low to high", ({ arm: { speedup } }) => `${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)}`),
+    compared("Low to high", ({ arm: { speedup } }) => `${speedup.low.toFixed(2)} to ${speedup.high.toFixed(2)}`, {
+      fold: "below",
+      label: "speed-up, low to high:",
+    }),
     compared("Limit", ({ arm, noise }) => (noise ? "?" : `${arm.limit.toFixed(2)}x`)),
     compared("Of limit", ({ arm, noise }) => (noise ? "?" : arm.of_limit.toFixed(2) + (isAboveLimit(arm) ? "!" : ""))),
-    once("Indexers (alone)", ({ indexers: { share, alone_share: alone }, noise }) => {
-      return `${noise ? "noise" : formatShare(share)} (${formatShare(alone)})`;
-    }),
+    once(
+      "Indexers (alone)",
+      ({ indexers: { share, alone_share: alone }, noise }) => {
+        return `${noise ? "noise" : formatShare(share)} (${formatShare(alone)})`;
+      },
+      { fold: "below", label: "indexers (alone):" },
+    ),
   ];
   const sampled = measurements.filter(({ chunks }) => isSampled(chunks));
   const notes = sampled.map(
@@ -91,7 +111,7 @@ function memory({ patterns, prefill, tool }: BenchFile): Tabled {
   const title = `Memory, ${tool.dtype ?? "float32"}, caches at ${formatCount(longest)} tokens`;
   return tabled(title, patterns, [
     left("Pattern", ({ name }) => name),
-    left("Layers", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
+    left("Layers", ({ index_topk_pattern: letters }) => letters, { isCode: true, fold: "below", label: "" }),
     right("Weights", ({ weight_bytes: bytes }) => formatBytes(bytes)),
     right("Latent cache", ({ latent_bytes_per_token: bytes }) => formatBytes(longest * bytes)),
     right("Indexer keys", ({ indexer_key_bytes_per_token: bytes }) => formatBytes(longest * bytes)),

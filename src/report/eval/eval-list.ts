@@ -12,7 +12,7 @@ export function formatTaskList(tasks: readonly ListedTask[], width?: number): st
       right("Version", ({ version }) => String(version)),
       left("Metric", ({ metric }) => metric),
       left("Scores", ({ scores }) => scores),
-      right("New tokens", ({ maxNewTokens }) => String(maxNewTokens)),
+      right("New tokens", ({ maxNewTokens }) => String(maxNewTokens), { fold: "late", label: "new tokens:" }),
       left("Data", ({ data }) => data, { fold: "below", label: "data:" }),
     ],
     width,

@@ -19,8 +19,14 @@ export function formatEvalPlan(plan: EvalPlanRecord, width?: number): string {
       right("Items", ({ items }) => formatCount(items)),
       right("Prompt tokens", ({ prompt_tokens: tokens }) => formatCount(tokens)),
       right("Longest", ({ longest_prompt: tokens }) => formatCount(tokens)),
-      right("Too long", ({ too_long: items }) => (items === 0 ? "" : formatCount(items))),
-      right("New tokens at most", ({ max_new_tokens: tokens }) => formatCount(tokens)),
+      right("Too long", ({ too_long: items }) => (items === 0 ? "" : formatCount(items)), {
+        fold: "below",
+        label: "too long:",
+      }),
+      right("New tokens at most", ({ max_new_tokens: tokens }) => formatCount(tokens), {
+        fold: "late",
+        label: "new tokens at most:",
+      }),
     ],
     width,
   );

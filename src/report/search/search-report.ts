@@ -29,12 +29,12 @@ type StepRecord = NonNullable<FoundRecord["steps"]>[number];
 /** Flipped layers of a step that are named one by one. */
 const LISTED_FLIPS = 4;
 
-/** @param columns of the terminal, within which long lines of the summary are folded */
+/** @param columns of the terminal, within which tables and long lines of the summary are folded */
 export function formatSearchReport(file: PatternFile, columns?: number): string {
   const steps = stepsTable(file);
   const sections = [
-    steps === undefined ? "" : formatTabled(steps),
-    formatPatterns(file),
+    steps === undefined ? "" : formatTabled(steps, columns),
+    formatPatterns(file, columns),
     formatSources(file),
     formatSummary(file, columns),
   ];
@@ -62,7 +62,7 @@ export function stepsTable(file: PatternFile): Tabled | undefined {
     right("Change", ({ loss, change }) => formatLossChange(change ?? loss - file.baseline_loss)),
     right("+-", ({ change_error: error }) => (error === undefined ? "" : formatError(error))),
     right("Lead", ({ lead }) => (lead === undefined ? "" : `${formatLoss(lead.nats)}${noiseMark(lead.within_noise)}`)),
-    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true }),
+    left("Pattern", ({ index_topk_pattern: letters }) => letters, { isCode: true, fold: "below", label: "" }),
   ];
   const again = steps.some(
     (step) => "flipped_layers" in step && step.flipped_layers.some((layer) => step.index_topk_pattern[layer] === "F"),
@@ -82,21 +82,25 @@ function noiseMark(withinNoise: boolean | null): string {
 }
 
 /** What was wanted: one line a retention. */
-function formatPatterns({ patterns = [], model, search }: PatternFile): string {
+function formatPatterns({ patterns = [], model, search }: PatternFile, width: number | undefined): string {
   const has = (field: keyof FoundRecord): boolean => patterns.some((one) => one[field] !== undefined);
-  const table = formatTable(patterns, [
-    right("Full", ({ full_layers: full }) => `${full}/${model.layers}`),
-    right("Loss", ({ loss }) => formatLoss(loss)),
-    right("Change", ({ change }) => formatLossChange(change)),
-    right("+-", ({ change_error: error }) => formatError(error)),
-    has("kl") && right("KL", ({ kl }) => (kl === undefined ? "" : formatLoss(kl))),
-    has("held_out") &&
-      right("Held out", ({ held_out: out }) => (out === undefined ? "" : formatLossChange(out.change))),
-    has("held_out") && right("+-", ({ held_out: out }) => (out === undefined ? "" : formatError(out.change_error))),
-    has("second_look") && right("Beyond greedy", formatRefinement),
-    has("predicted_speedup") && right("Speed-up", ({ predicted_speedup: factor = 1 }) => `${factor.toFixed(2)}x`),
-    left("Pattern", ({ index_topk_pattern: letters }) => letters),
-  ]);
+  const table = formatTable(
+    patterns,
+    [
+      right("Full", ({ full_layers: full }) => `${full}/${model.layers}`),
+      right("Loss", ({ loss }) => formatLoss(loss)),
+      right("Change", ({ change }) => formatLossChange(change)),
+      right("+-", ({ change_error: error }) => formatError(error)),
+      has("kl") && right("KL", ({ kl }) => (kl === undefined ? "" : formatLoss(kl))),
+      has("held_out") &&
+        right("Held out", ({ held_out: out }) => (out === undefined ? "" : formatLossChange(out.change))),
+      has("held_out") && right("+-", ({ held_out: out }) => (out === undefined ? "" : formatError(out.change_error))),
+      has("second_look") && right("Beyond greedy", formatRefinement),
+      has("predicted_speedup") && right("Speed-up", ({ predicted_speedup: factor = 1 }) => `${factor.toFixed(2)}x`),
+      left("Pattern", ({ index_topk_pattern: letters }) => letters, { fold: "below", label: "" }),
+    ],
+    width,
+  );
   const notes =
     search.objective === "kl"
       ? "\nsearched by KL; Loss and Change are of the LM loss"

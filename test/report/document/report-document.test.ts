@@ -136,6 +136,8 @@ describe("a report", () => {
     const { markdown } = await make("shared.json");
     expect(markdown).toMatch(/^\| 16 to 31 \| +30 \| +0\.400 \| +0\.400 \| +0\.400 \|$/m);
     expect(formatAnalysisReport(file)).toMatch(/^ *16 to 31 +30 +0\.400 +0\.400 +0\.400$/m);
+    const narrow = formatAnalysisReport(file, 80).split("\n");
+    expect(Math.max(...narrow.map((line) => line.length))).toBeLessThanOrEqual(80);
   });
 
   test("does not draw losses on different text into one chart", async () => {
