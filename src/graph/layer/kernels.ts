@@ -31,7 +31,7 @@ export interface Kernels {
   /**
    * What products of index queries and keys, their relu and their sum over heads are made in; from there on scores are float32.
    * By its traffic this is the largest part of an indexer, and float16 halves it. Rounded so, 0.19% of the demo model's selected
-   * keys are others than in float32, where float16 states alone change 0.11%, and losses differ no more (docs/gpu.md).
+   * keys are others than in float32, where float16 states alone change 0.11%; a search takes the same steps (docs/gpu.md).
    */
   indexProducts: "float16" | "float32";
   /**
