@@ -7,7 +7,7 @@ import {
   type SequenceGraphSettings,
   type SequenceShape,
 } from "../../src/graph/frames/sequence-rows.ts";
-import { readableKeys } from "../../src/graph/frames/sequence-sizes.ts";
+import { gatherBlocks, readableKeys } from "../../src/graph/frames/sequence-sizes.ts";
 import { encodeModel } from "../../src/graph/graph-builder.ts";
 import { kernelsOf } from "../../src/graph/layer/kernels.ts";
 import { type ModelFolder, openModel } from "../../src/graph/model-folder.ts";
@@ -124,19 +124,26 @@ describe.each(["glm-groups", "glm-pattern", "glm-shared", "v32-yarn", "v32-fp8"]
   });
 });
 
-it.each(["cpu", "cuda"] as const)("gathers the selected rows of late queries in %s's graph", async (provider) => {
+it.each([
+  ["cpu", {}],
+  ["cuda", {}],
+  ["cuda", { mostGathered: 2 ** 16 }],
+] as const)("gathers the selected rows of late queries in %s's graph, %o", async (provider, kernelSettings) => {
   const model = await openModel(fixturePath("glm-groups"));
   const length = 1024;
   const windows = someWindows(model, [length]);
   const shape = { batch: 1, length, chunks: 16, chunkRows: 64 };
-  const kernels = kernelsOf(provider, OnnxType.float);
+  const kernels = kernelsOf(provider, OnnxType.float, kernelSettings);
+  const graphSettings = { ...settings(provider), ...kernelSettings };
+  const blocks = gatherBlocks({ config: model.config, shape, kernels, settings: graphSettings });
+  expect(blocks > 1).toBe("mostGathered" in kernelSettings);
   // In a loop, where nothing is known before the run.
   expect(shape.chunks * model.config.numHiddenLayers).toBeGreaterThan(kernels.writtenOut);
   expect(readableKeys({ config: model.config, shape, kernels })).toBeLessThan(length - 128);
   const staged = await StagedLosses.open(model, windows, { device: "cpu", threads: 1, stateBytes: 0 });
   const full = model.config.indexerLayers;
   const expected = (await staged.evaluate(full, {})).sequences[0]?.loss as number;
-  const [[found] = []] = await lossesOf(model, windows, [full], shape, settings(provider));
+  const [[found] = []] = await lossesOf(model, windows, [full], shape, graphSettings);
   expect(found).toBeCloseTo(expected, 4);
   await staged.release();
 });

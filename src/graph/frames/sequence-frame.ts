@@ -22,6 +22,7 @@ import {
 import { indexScores, tieStep, topk } from "../layer/lightning-indexer.ts";
 import type { ModelGraph } from "../model-graph.ts";
 import {
+  asksTogether,
   inOrder,
   isWrittenOut,
   overChunks,
@@ -30,7 +31,7 @@ import {
   type SequenceContext,
   selectsKeys,
 } from "./sequence-rows.ts";
-import { rankingsBytes, readableKeys, scoreBlocks } from "./sequence-sizes.ts";
+import { gatherBlocks, rankingsBytes, readableKeys, scoreBlocks } from "./sequence-sizes.ts";
 
 export function sequenceFrame(graph: ModelGraph, context: SequenceContext): LayerFrame<QueryChunk> {
   const { config, shape, kernels, cos, sin, positions } = context;
@@ -44,7 +45,7 @@ export function sequenceFrame(graph: ModelGraph, context: SequenceContext): Laye
     keepLatents: (layer, fresh) => keepLatents(graph, context, layer, fresh),
     overQueries: (body) => overChunks(graph, context, body),
     overAttention: (body) => overChunks(graph, context, body, { first: firstChunks(context) }),
-    asksTogether: kernels.atOnce && isWrittenOut(context) && postAttentionBytes(config, shape) > 0,
+    asksTogether: asksTogether(context),
   };
 }
 
@@ -177,12 +178,21 @@ function keepLatents(graph: ModelGraph, context: SequenceContext, layer: LayerWe
     const all = (inside: ModelGraph) => readAll({ ...chunk, graph: inside }, context, expanded, queries, row, selected);
     if (latent === undefined || selected === undefined) return all(chunk.graph);
     const gathered = (inside: ModelGraph) => {
-      const rows = inside.node("Gather", [latent, selected()], { axis: 0 });
-      const asked = absorbedQueries(inside, layer, queries);
       // A chunk that begins after the first `index_topk` rows selects nothing of its future.
       const late = (chunk.end ?? readable) >= config.indexTopk + chunk.count;
-      const mixed = readGathered(inside, asked, rows, late ? undefined : closedKeys(inside, selected(), row(inside)));
-      return absorbedValues(inside, layer, mixed);
+      const closed = late ? undefined : closedKeys(inside, selected(), row(inside));
+      const blocks = gatherBlocks(context);
+      const size = (shape.batch * chunk.count) / blocks;
+      const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = config;
+      const flat = blocks === 1 ? queries : inside.reshape(queries, [-1, heads * (rope + nope)]);
+      const parts = Array.from({ length: blocks }, (_, block) => {
+        const cut = (all: Value): Value =>
+          blocks === 1 ? all : inside.slice(all, 0, block * size, (block + 1) * size);
+        const rows = inside.node("Gather", [latent, cut(selected())], { axis: 0 });
+        const asked = absorbedQueries(inside, layer, cut(flat));
+        return absorbedValues(inside, layer, readGathered(inside, asked, rows, closed && cut(closed)));
+      });
+      return blocks === 1 ? (parts[0] as Value) : inside.node("Concat", parts, { axis: 0 });
     };
     return byEnd(chunk, readable, all, gathered);
   };

@@ -11,6 +11,7 @@ import { type GraphSpec, hiddenStates, type TensorSpec, topkIndices } from "../e
 import type { Value } from "../graph-builder.ts";
 import { enterLayer, type LayerInput, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
 import { kernelsOf } from "../layer/kernels.ts";
+import { type Latents, latents } from "../layer/latent-attention.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import { ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
@@ -142,11 +143,19 @@ export function* layersOver(
     const parts = weights.layers[layer] as LayerWeights;
     const [input, before] = [hidden, selected];
     const enter = (inside: ModelGraph) => enterLayer(sequenceFrame(inside, context), parts, { residual: input });
+    // Attention would hold h, which it reads before anything else, as long as its branch runs.
+    const enterForBoth = (inside: ModelGraph) => {
+      const own = enter(inside);
+      return { ...own, latents: latents(inside, parts, own.h, sequenceFrame(inside, context).angles) };
+    };
     const { indexer } = parts;
     let entered: LayerInput | undefined;
     if (indexer !== undefined && selectsKeys(context.config, context.shape)) {
       // Read by the indexer and by attention, in a branch each.
-      const both = switched && before !== undefined ? enteredWhere(graph, runInput(layer), input, enter) : enter(graph);
+      const both =
+        switched && before !== undefined
+          ? enteredWhere(graph, runInput(layer), input, enterForBoth)
+          : enterForBoth(graph);
       entered = both;
       const select = (inside: ModelGraph) => lightningIndexer(sequenceFrame(inside, context), indexer, both) as Value;
       selected =
@@ -166,20 +175,20 @@ function enteredWhere(
   graph: ModelGraph,
   runs: Value,
   residual: Value,
-  enter: (inside: ModelGraph) => LayerInput,
+  enter: (inside: ModelGraph) => LayerInput & { latents: Latents },
 ): LayerInput {
   let shared = true;
   const values = graph.branch(
     runs,
     (inside) => {
-      const { h, compressed, asked } = enter(inside);
+      const { h, compressed, asked, latents } = enter(inside);
       shared = asked === compressed;
-      return shared ? [h, compressed] : [h, compressed, asked];
+      return [h, compressed, latents.content, latents.pe, ...(shared ? [] : [asked])];
     },
     (inside, count) => Array.from({ length: count }, () => inside.slice(residual, 0, 0, 0)),
   );
-  const [h, compressed, asked] = values as [Value, Value, Value];
-  return { residual, h, compressed, asked: shared ? compressed : asked };
+  const [h, compressed, content, pe, asked] = values as [Value, Value, Value, Value, Value];
+  return { residual, h, compressed, asked: shared ? compressed : asked, latents: { content, pe } };
 }
 
 /** Loss of every row, float `[rows]`. */

@@ -141,6 +141,11 @@ export function isWrittenOut({
   return shape.chunks > 1 && shape.chunks * config.numHiddenLayers <= kernels.writtenOut;
 }
 
+/** Are queries made for all rows at once? Where what follows attention goes chunk by chunk, so do they: either would need too much. */
+export function asksTogether(graph: Pick<SequenceContext, "config" | "shape" | "kernels">): boolean {
+  return graph.kernels.atOnce && isWrittenOut(graph) && postAttentionBytes(graph.config, graph.shape) > 0;
+}
+
 /** `[chunks, n, ...]`, the last chunk in front, to `[chunks * n, ...]` in order. */
 function mergeFirst(graph: ModelGraph, lastFirst: Value, chunks: number): Value {
   const ends = [graph.int([-1]), graph.int([-chunks - 1]), graph.int([0]), graph.int([-1])];

@@ -2,7 +2,7 @@
 import { OnnxType } from "../../checkpoint/dtype.ts";
 import { latentWidth } from "../exported/contract.ts";
 import { readableLimit } from "../layer/kernels.ts";
-import { isWrittenOut, type SequenceContext, selectsKeys } from "./sequence-rows.ts";
+import { asksTogether, isWrittenOut, postAttentionBytes, type SequenceContext, selectsKeys } from "./sequence-rows.ts";
 
 export type SizedGraph = Pick<SequenceContext, "config" | "shape" | "kernels"> & {
   settings: Pick<SequenceContext["settings"], "precision">;
@@ -16,7 +16,7 @@ export function readableKeys({ config, shape, kernels }: Omit<SizedGraph, "setti
 
 /** Queries and outputs of all heads, with keys and values and a chunk's bias, or with a chunk's gathered latent rows. */
 export function attentionBytes(graph: SizedGraph): number {
-  const { config, shape, kernels } = graph;
+  const { config, shape } = graph;
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexTopk } = config;
   const { batch, length, chunkRows } = shape;
   const size = elementBytes(graph);
@@ -24,16 +24,32 @@ export function attentionBytes(graph: SizedGraph): number {
   const perHead = (rows: number, columns: number): number => batch * rows * heads * columns * size;
   const chunk = batch * chunkRows * size;
   const read = perHead(readable, width + vHeadDim) + 2 * chunk * readable;
-  const gathered = readable === length ? 0 : chunk * indexTopk * (latentWidth(config) + 2 * heads);
-  return perHead(kernels.atOnce ? length : chunkRows, width) + perHead(length, vHeadDim) + Math.max(read, gathered);
+  const scores = 2 * chunk * indexTopk * heads;
+  const gathered = readable === length ? 0 : (gatheredBytes(graph) + scores) / gatherBlocks(graph);
+  const asked = asksTogether(graph) ? length : chunkRows;
+  const answered = postAttentionBytes(config, shape) > 0 ? length : chunkRows;
+  return perHead(asked, width) + perHead(answered, vHeadDim) + Math.max(read, gathered);
+}
+
+/** In how many blocks of rows a chunk's selected latent rows are gathered. */
+export function gatherBlocks(graph: SizedGraph): number {
+  const { shape, kernels } = graph;
+  const most = Math.ceil(Math.log2(gatheredBytes(graph) / kernels.mostGathered));
+  return Math.min(shape.chunkRows, 2 ** Math.max(0, most));
+}
+
+/** The latent rows that a chunk's queries select. */
+function gatheredBytes(graph: SizedGraph): number {
+  const { config, shape } = graph;
+  return shape.batch * shape.chunkRows * config.indexTopk * latentWidth(config) * elementBytes(graph);
 }
 
 /** Index queries of all rows or of a chunk, one product with keys, and three times the scores of a chunk. */
 export function indexingBytes(graph: SizedGraph): number {
-  const { config, shape, kernels } = graph;
+  const { config, shape } = graph;
   if (!selectsKeys(config, shape)) return 0;
   const { batch, length, chunkRows } = shape;
-  const rows = batch * (kernels.atOnce ? length : chunkRows);
+  const rows = batch * (asksTogether(graph) ? length : chunkRows);
   const asked = rows * config.indexNHeads * config.indexHeadDim * elementBytes(graph);
   const product = productBytes(graph, length) / scoreBlocks(graph, length);
   // Its relu is an operator of its own.
@@ -43,7 +59,7 @@ export function indexingBytes(graph: SizedGraph): number {
 /** A product of index queries and keys up to here is never cut. */
 const leastCutBytes = 2 ** 28;
 /** Share of what attention takes that such a product may take, the widest tensor of all: its relu is a second one. */
-const productShare = 5 / 16;
+const productShare = 3 / 8;
 
 /** In how many blocks of rows the index scores of a chunk are made that sees so many keys. */
 export function scoreBlocks(graph: SizedGraph, seen: number): number {

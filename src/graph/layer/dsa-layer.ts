@@ -57,6 +57,8 @@ export interface LayerInput {
   compressed: Value;
   /** What attention's queries are made of: c_q, where values are gated with its rows before their norm beside it. */
   asked: Value;
+  /** Where `h` is not to be kept until attention. */
+  latents?: Latents;
 }
 
 export function enterLayer(
@@ -98,11 +100,11 @@ export function lightningIndexer<Q extends Queries>(
 export function layerBody<Q extends Queries>(
   frame: LayerFrame<Q>,
   layer: LayerWeights,
-  { residual, h, asked }: LayerInput,
+  { residual, h, asked, latents: made }: LayerInput,
   selected: Value | undefined,
 ): Hidden {
   const { graph, angles } = frame;
-  const read = frame.keepLatents(layer, latents(graph, layer, h, angles));
+  const read = frame.keepLatents(layer, made ?? latents(graph, layer, h, angles));
   const { numAttentionHeads: heads, qkRopeHeadDim: rope, qkNopeHeadDim: nope } = graph.config;
   const width = heads * (rope + nope);
   const all =

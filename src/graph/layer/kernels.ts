@@ -50,6 +50,11 @@ export interface Kernels {
   chunkRows: number;
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
   gatherCost: number;
+  /**
+   * Bytes of latent rows that a sequence graph gathers at once: a chunk that selects more does it in blocks of rows. ONNX Runtime's
+   * allocator takes a region of 2, 4, 8 GiB for a tensor of more than 1, 2, 4, and keeps it.
+   */
+  mostGathered: number;
 }
 
 /**
@@ -66,12 +71,14 @@ export interface KernelSettings {
   cudnn?: boolean;
   /** Experts are put together in every run, of what is stored, and computed so. Put together when the graph is loaded, if absent. */
   storedExperts?: StoredExperts | undefined;
+  /** `Kernels.mostGathered`, where it is not the usual one. */
+  mostGathered?: number;
 }
 
 export function kernelsOf(
   provider: Provider,
   precision: GraphSettings["precision"],
-  { cudnn = true, storedExperts }: KernelSettings = {},
+  { cudnn = true, storedExperts, mostGathered = 2 ** 30 }: KernelSettings = {},
 ): Kernels {
   const half = precision === OnnxType.float16;
   return {
@@ -84,6 +91,7 @@ export function kernelsOf(
     keyBounds: provider === "webgpu" ? "slices" : provider === "cuda" && half && cudnn ? "lengths" : "offsets",
     chunkRows: provider === "cuda" && half ? 1024 : 512,
     gatherCost: half ? 600 : 210,
+    mostGathered,
     atOnce: provider === "cuda" && half,
   };
 }
