@@ -21,13 +21,15 @@ export interface DeviceNeed {
   boundaries: number;
   /** The widest step of a layer: index scores, attention, or what follows it. */
   step: number;
+  /** What experts keep from run to run. */
+  experts: number;
 }
 
 /**
- * What the allocator holds for each byte in use: its regions begin at 1 MiB, grow to a gibibyte, and are not joined. 1.5
- * at 8,192 tokens on an H200 (docs/gpu.md).
+ * What the allocator holds for each byte in use: its regions begin at 1 MiB, grow to a gibibyte, are not joined, and a tensor
+ * leaves up to 128 MiB of its place empty. 1.6, 1.8 and 1.5 at 8,192, 32,768 and 65,536 tokens on an H200 (docs/gpu.md).
  */
-const allocatorShare = 1.5;
+const allocatorShare = 1.7;
 /** CUDA's context with the kernels and workspaces of its libraries (nvidia-smi, beside what the allocator holds). */
 const contextBytes = 0.9 * 2 ** 30;
 
@@ -45,19 +47,44 @@ export function deviceNeed(config: DsaConfig, shape: SequenceShape, settings: Ne
   const rows = shape.batch * shape.length;
   const hidden = rows * config.hiddenSize * size;
   const selected = selectsKeys(config, shape) ? rows * config.indexTopk * 4 : 0;
-  const rest = postAttentionBytes(config, shape) || shape.chunkRows * shape.batch * rowBytes(config, 0);
+  const atOnce = postAttentionBytes(config, shape);
+  const rest = atOnce || shape.chunkRows * shape.batch * rowBytes(config, 0);
+  const experts = expertBytes(config, shape.batch * (atOnce > 0 ? shape.length : shape.chunkRows), kernels, size);
   return {
     weights: conversion.device,
     sequences: 3 * hidden + 2 * selected + rows * latentWidth(config) * size + rankingsBytes(graph),
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,
-    step: Math.max(indexingBytes(graph), attentionBytes(graph), rest + conversion.run),
+    step: Math.max(indexingBytes(graph), attentionBytes(graph), rest + experts.run + conversion.run),
+    experts: experts.kept,
   };
 }
 
-export function totalNeed({ weights, sequences, boundaries, step }: DeviceNeed): number {
-  return contextBytes + weights + allocatorShare * (sequences + boundaries + step);
+/** Rows of the busiest expert for each of an average one, where all are padded to its number: a guess. */
+const busiest = 2;
+
+/**
+ * What the rows of a run take that go through experts at once. Every node of ONNX Runtime's kernel keeps its own, of float32 results
+ * as well: 44 GiB by this for 8,192 rows of A.X-K2-Light's 47 nodes, where 47 were measured, 27 and 29 for 5,120 (docs/gpu.md).
+ */
+function expertBytes(
+  config: DsaConfig,
+  rows: number,
+  { experts }: Kernels,
+  size: number,
+): { kept: number; run: number } {
+  const { hiddenSize, moeIntermediateSize: inner, numExpertsPerTok, sparseLayers } = config;
+  const layers = sparseLayers.filter(Boolean).length;
+  if (layers === 0) return { kept: 0, run: 0 };
+  const chosen = rows * numExpertsPerTok;
+  if (experts === "products") return { kept: 0, run: busiest * chosen * size * (2 * hiddenSize + 3 * inner) };
+  if (experts !== "fused" && experts !== "stored") return { kept: 0, run: 0 };
+  return { kept: layers * chosen * ((size + 4) * hiddenSize + 3 * size * inner), run: 0 };
+}
+
+export function totalNeed({ weights, sequences, boundaries, step, experts }: DeviceNeed): number {
+  return contextBytes + weights + experts + allocatorShare * (sequences + boundaries + step);
 }
 
 /** Bytes of a device. */
@@ -78,8 +105,9 @@ export function memoryOf(gpu: Gpu | undefined): DeviceMemory | undefined {
 /** One line with the figures. */
 export function describeNeed(need: DeviceNeed): string {
   const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
-  const { weights, sequences, boundaries, step } = need;
-  return `about ${gib(totalNeed(need))} = context ${gib(contextBytes)} + weights ${gib(weights)} + ${allocatorShare} x (sequences ${gib(sequences)} + boundaries ${gib(boundaries)} + the widest step ${gib(step)})`;
+  const { weights, sequences, boundaries, step, experts } = need;
+  const kernels = experts > 0 ? ` + experts' kernels ${gib(experts)}` : "";
+  return `about ${gib(totalNeed(need))} = context ${gib(contextBytes)} + weights ${gib(weights)}${kernels} + ${allocatorShare} x (sequences ${gib(sequences)} + boundaries ${gib(boundaries)} + the widest step ${gib(step)})`;
 }
 
 /** @throws RuntimeFailure where the device has less than what is needed */
