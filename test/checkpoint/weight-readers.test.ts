@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, open, rm, truncate } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { InterruptedError } from "../../src/base/errors.ts";
 import { readUserBlocks } from "../../src/base/user-files.ts";
 import { ReaderCount } from "../../src/checkpoint/reader-count.ts";
@@ -96,10 +96,12 @@ test("large files are read by threads that begin with one, and small ones by non
   const keep = async (index: number, sha256: string | undefined): Promise<void> => {
     hashed[index] = sha256;
   };
-  await readWeightFiles(tasks(), {}, keep, 4);
-  expect(hashed).toEqual(await hashFiles(paths, { afresh: true }));
   const threads = (): number => process.getActiveResourcesInfo().filter((name) => name === "MessagePort").length;
   const before = threads();
+  await readWeightFiles(tasks(), {}, keep, 4);
+  expect(hashed).toEqual(await hashFiles(paths, { afresh: true }));
+  // They end on their own, which takes them a moment.
+  await vi.waitFor(() => expect(threads()).toBe(before), { timeout: 20_000 });
   const seen = new Set<number>();
   const onBytes = (): void => void seen.add(threads() - before);
   await readWeightFiles(
