@@ -1,6 +1,7 @@
 /** Files that are never half written (temp file beside the target, fsync, rename), and folders. */
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, open, rename, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { IndexCacheError, InputError, RuntimeFailure } from "./errors.ts";
 
@@ -81,6 +82,19 @@ export async function makeFolder(path: string, { what, hint, mode }: FolderDetai
     throw new InputError(`${what}: no folder can be made in "${above}"`, { cause: error, hint });
   }
   if (!(await stat(path)).isDirectory()) throw new InputError(`${what}: there is a file of that name`, { hint });
+}
+
+/**
+ * Makes a folder of this process's own where the system has temporary files; whoever asks for it takes it away.
+ * @throws InputError or RuntimeFailure, as `writeFailure` decides
+ */
+export async function makeTemporaryFolder(purpose: string): Promise<string> {
+  const above = tmpdir();
+  try {
+    return await mkdtemp(join(above, `indexcache-${purpose}-`));
+  } catch (error) {
+    throw writeFailure(`Cannot make a folder for temporary files in "${above}"`, error, "TMPDIR names another place");
+  }
 }
 
 /** Words for the system errors that users meet. */

@@ -1,13 +1,13 @@
 /** `indexcache bench`: what patterns save in time and memory, beside what they could save at most. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { cpus, tmpdir, totalmem } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
+import { rm } from "node:fs/promises";
+import { cpus, totalmem } from "node:os";
+import { basename, dirname, resolve } from "node:path";
 import process from "node:process";
 import { type Command, InvalidArgumentError } from "commander";
 import { z } from "zod";
 import { clockNames, clocks } from "../base/clock.ts";
 import { InterruptedError, RuntimeFailure, UsageError } from "../base/errors.ts";
-import { writeFileAtomically } from "../base/files.ts";
+import { makeTemporaryFolder, writeFileAtomically } from "../base/files.ts";
 import { sum } from "../base/sum.ts";
 import { type ReducedConfig, type Reduction, reduceConfig } from "../checkpoint/config/reduced-config.ts";
 import { randomWeightBytes, writeRandomCheckpoint } from "../checkpoint/derived/random-checkpoint.ts";
@@ -141,7 +141,7 @@ async function bench(path: string | undefined, flags: BenchFlags, terminal: Term
   // Before they are written: what is refused is refused at once. Exact sums, with the caches, come later.
   const graphs = 2 + (flags.pattern.length || flags.retain.split(",").length);
   requireMemory(graphs * randomWeightBytes(reduced), `${graphs} graphs of random weights take`, availableMemory());
-  const folder = await mkdtemp(join(tmpdir(), "indexcache-bench-"));
+  const folder = await makeTemporaryFolder("bench");
   try {
     terminal.note(`random weights: ${formatBytes(randomWeightBytes(reduced))}`);
     await writeRandomCheckpoint(folder, reduced, flags.seed, terminal.signal);

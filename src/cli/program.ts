@@ -1,7 +1,7 @@
 /** The command line as a whole. */
 import process from "node:process";
 import { Command } from "commander";
-import type { ExitCode } from "../base/errors.ts";
+import { type ExitCode, InputError } from "../base/errors.ts";
 import { messageLine } from "../base/quoted.ts";
 import { toolVersion } from "../base/version.ts";
 import { requireNamedOutputs, requireOtherOutputs } from "./arguments/output-paths.ts";
@@ -73,6 +73,7 @@ Start here:
 /** Runs a command line, prints its results and errors, and returns the exit code. */
 export async function runCommandLine(argv: readonly string[]): Promise<ExitCode> {
   try {
+    requireWorkingFolder();
     if (isRunByAgent(process.env)) process.env.NO_COLOR = "1";
     if (await answerAtOnce(argv.slice(2))) return 0;
     const program = await buildProgram(argv[2]);
@@ -90,6 +91,18 @@ export async function runCommandLine(argv: readonly string[]): Promise<ExitCode>
     return 0;
   } catch (error) {
     return reportFailure(error);
+  }
+}
+
+/** @throws InputError where the folder that the program was started in was removed: no relative path leads anywhere then */
+function requireWorkingFolder(): void {
+  try {
+    process.cwd();
+  } catch (error) {
+    throw new InputError("The folder that this was started in is not there any more", {
+      cause: error,
+      hint: "change to another one",
+    });
   }
 }
 

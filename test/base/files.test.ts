@@ -56,9 +56,9 @@ test.runIf(existsSync("/proc/self"))("makeFolder() ends where the file system kn
   }
 });
 
-test("no folder that a user may name is made by Node's own recursion, which need not end", () => {
+test("folders are made in one place: Node's own recursion need not end, and its errors are no sentences", () => {
   const source = join(import.meta.dirname, "..", "..", "src");
   const files = readdirSync(source, { recursive: true, encoding: "utf8" }).filter((name) => /\.tsx?$/.test(name));
-  const making = files.filter((name) => /\bmkdir(Sync)?\b/.test(readFileSync(join(source, name), "utf8")));
+  const making = files.filter((name) => /\bmk(dir|dtemp)(Sync)?\b/.test(readFileSync(join(source, name), "utf8")));
   expect(making).toEqual([join("base", "files.ts")]);
 });

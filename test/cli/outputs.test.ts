@@ -107,3 +107,20 @@ test.skipIf(process.platform === "win32")("-o takes no device's place", async ()
   }
   expect((await stat(join(folder, "pipe"))).isFIFO()).toBe(true);
 });
+
+test("a folder for temporary files that is not there is one sentence", async () => {
+  const bench = `bench --config ${join(tinyModel, "config.json")} --random-weights --contexts 16`;
+  for (const words of [bench, `loss ${tinyModel} ${text.join(" ")} --device cpu --profile`]) {
+    const { status, stderr } = await shell(folder, `TMPDIR=/nowhere $indexcache ${words}`);
+    expect(stderr).toContain('error: Cannot make a folder for temporary files in "/nowhere": no such file or folder\n');
+    expect(status).toBe(2);
+  }
+});
+
+test.skipIf(process.platform === "win32")("a working folder that was removed is one sentence", async () => {
+  const { status, stderr } = await shell(folder, "mkdir gone && cd gone && rmdir ../gone && $indexcache inspect .");
+  expect(stderr).toBe(
+    "error: The folder that this was started in is not there any more\nhint: change to another one\n",
+  );
+  expect(status).toBe(2);
+});

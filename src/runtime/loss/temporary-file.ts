@@ -2,11 +2,11 @@
  * A file for arrays that memory has no room for. It has no name once it is open: it goes with the process, whatever ends
  * that. Regions that are free again are written anew.
  */
-import { type FileHandle, mkdtemp, open, rm, statfs } from "node:fs/promises";
+import { type FileHandle, open, rm, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { RuntimeFailure } from "../../base/errors.ts";
-import { describeSystemError, systemErrorCode } from "../../base/files.ts";
+import { IndexCacheError, RuntimeFailure } from "../../base/errors.ts";
+import { describeSystemError, makeTemporaryFolder, systemErrorCode } from "../../base/files.ts";
 
 /** Where an array lies in the file. */
 export interface Region {
@@ -67,7 +67,7 @@ export class TemporaryFile {
       await operation(await this.#file);
     } catch (error) {
       const code = systemErrorCode(error);
-      if (code === undefined) throw error;
+      if (code === undefined || error instanceof IndexCacheError) throw error;
       throw new RuntimeFailure(`Cannot ${verb} a temporary file in "${tmpdir()}": ${describeSystemError(code)}`, {
         hint: "set TMPDIR to a folder with room",
         cause: error,
@@ -87,7 +87,7 @@ export async function freeTemporaryBytes(): Promise<number> {
 }
 
 async function openNameless(): Promise<FileHandle> {
-  const folder = await mkdtemp(join(tmpdir(), "indexcache-"));
+  const folder = await makeTemporaryFolder("states");
   const file = await open(join(folder, "arrays"), "wx+");
   await rm(folder, { recursive: true });
   return file;

@@ -1,8 +1,8 @@
 /** What `--profile` measures: the profile and the traffic of every session that is opened while it is on. */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { RuntimeFailure } from "../../base/errors.ts";
+import { makeTemporaryFolder } from "../../base/files.ts";
 import { readProfile, type SessionProfile } from "./profile.ts";
 import { noTraffic, type Traffic, trafficSince } from "./traffic.ts";
 
@@ -32,7 +32,7 @@ export class Recording {
   }
 
   static async begin(): Promise<Recording> {
-    return new Recording(await mkdtemp(join(tmpdir(), "indexcache-profile-")));
+    return new Recording(await makeTemporaryFolder("profile"));
   }
 
   /** Takes up a session and its counter; returns the prefix of the file that its profile goes to. */
