@@ -1,6 +1,7 @@
 /** `indexcache distill` as its users meet it, on tiny models. */
 import { cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import process from "node:process";
 import { beforeAll, describe, expect, test } from "vitest";
 import { openTensors } from "../../src/checkpoint/shards.ts";
 import { readDistilledManifest, trainingTexts } from "../../src/formats/distilled-manifest.ts";
@@ -155,6 +156,22 @@ describe("the new checkpoint", () => {
     expect(trainingTexts(second)[0]).toEqual(trainingTexts(first)[0]);
   });
 });
+
+test.skipIf(process.platform === "win32")(
+  "what is trained is not lost to a folder that somebody fills meanwhile",
+  async () => {
+    const words = ["distill", tinyModel, "-p", "uniform:2", ...set, "-o", "filled"].join(" ");
+    const meanwhile = "until grep -q 'group 1 of' filled.log; do sleep 0.05; done; mkdir filled; touch filled/mine";
+    const line = `$indexcache ${words} --steps 300 2> filled.log & ${meanwhile}; wait $!; status=$?; cat filled.log >&2; exit $status`;
+    const { status, stderr } = await shell(folder, line);
+    expect(stderr).toMatch(/^hint: everything is trained, and kept: .* --work filled\.work --resume$/m);
+    expect(status).toBe(2);
+    const elsewhere = words.replace("-o filled", "-o elsewhere --work filled.work --resume --steps 300");
+    const resumed = await shell(folder, `$indexcache ${elsewhere}`);
+    expect([0, 1], resumed.stderr).toContain(resumed.status);
+    expect(await readdir(join(folder, "elsewhere"))).toContain("model.safetensors");
+  },
+);
 
 describe("bad input", () => {
   test.each([

@@ -1,6 +1,7 @@
 /** What a distillation leaves behind while it runs, how it ends, and what its result loses on held-out text. */
 import { clocks } from "../../base/clock.ts";
-import { RuntimeFailure } from "../../base/errors.ts";
+import { InputError, RuntimeFailure } from "../../base/errors.ts";
+import { quoteWord } from "../../base/shell.ts";
 import { elementsOf } from "../../checkpoint/weights.ts";
 import type { DistilledOrigin } from "../../distill/distilled-files.ts";
 import type { DistillEvent, Measured } from "../../distill/group-training.ts";
@@ -94,6 +95,13 @@ export function explainEnd(error: unknown, work: string | undefined): unknown {
 
 /** Everything is trained and the result could not be written. */
 export function explainUnwritten(error: unknown, work: string | undefined): unknown {
+  if (work !== undefined && error instanceof InputError) {
+    // Such as a folder that another process has filled since it was looked at.
+    return new InputError(error.message, {
+      hint: `everything is trained, and kept: with another -o, or once that is mended, give --work ${quoteWord(work)} --resume`,
+      cause: error,
+    });
+  }
   if (!(error instanceof RuntimeFailure) || work === undefined) return explainEnd(error, work);
   return new RuntimeFailure(error.message, {
     hint: `everything is trained; with room for the result, write it with: ${resumeCommand(process.argv)}`,
