@@ -129,12 +129,14 @@ class OperatorTable {
   }
 }
 
+const cutHint = "ONNX Runtime ends a profile early where the disk is full: set TMPDIR to a folder with room";
+
 /**
  * Events of the lines that contain `word`. An event takes a kilobyte and there may be a million of them, which is more
  * than a string can hold: the file is never in memory as a whole.
  */
 async function* events(path: string, word: string): AsyncGenerator<ProfileEvent> {
   for await (const line of createInterface({ input: createReadStream(path, "utf8") })) {
-    if (line.includes(word)) yield parseJson(line.replace(/,\s*$/, ""), eventSchema, `"${path}"`);
+    if (line.includes(word)) yield parseJson(line.replace(/,\s*$/, ""), eventSchema, `"${path}"`, cutHint);
   }
 }
