@@ -16,7 +16,7 @@ export function readableKeys({ config, shape, kernels }: Omit<SizedGraph, "setti
 
 /** Queries and outputs of all heads, with keys and values and a chunk's bias, or with a chunk's gathered latent rows. */
 export function attentionBytes(graph: SizedGraph): number {
-  const { config, shape, kernels } = graph;
+  const { config, shape } = graph;
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, indexTopk } = config;
   const { batch, length, chunkRows } = shape;
   const size = elementBytes(graph);
@@ -27,10 +27,6 @@ export function attentionBytes(graph: SizedGraph): number {
   const scores = 2 * chunk * indexTopk * heads;
   const gathered = readable === length ? 0 : (gatheredBytes(graph) + scores) / gatherBlocks(graph);
   const asked = asksTogether(graph) ? length : chunkRows;
-  // Where queries are cut at once, outputs take the places of those that were read.
-  if (asked === length && kernels.splitsQueries) {
-    return perHead(length, Math.max(width, vHeadDim)) + perHead(chunkRows, vHeadDim) + Math.max(read, gathered);
-  }
   const answered = postAttentionBytes(config, shape) > 0 ? length : chunkRows;
   return perHead(asked, width) + perHead(answered, vHeadDim) + Math.max(read, gathered);
 }

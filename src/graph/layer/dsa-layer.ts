@@ -116,9 +116,7 @@ export function layerBody<Q extends Queries>(
     const own = all === undefined || layer.gatesValues === true ? queries.rows(asked) : "";
     const values = read(
       queries,
-      all === undefined
-        ? attentionQueries(queries.graph, layer, own, queries.angles())
-        : (queries.part ?? queries.rows)(all),
+      all === undefined ? attentionQueries(queries.graph, layer, own, queries.angles()) : (queries.part ?? queries.rows)(all),
       selected,
     );
     return gatedValues(queries.graph, layer, own, values);
