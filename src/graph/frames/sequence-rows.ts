@@ -85,7 +85,7 @@ export function overChunks(
   const { length, chunks, chunkRows, batch } = shape;
   const size = chunkRows * batch;
   const chunkOf = (
-    { graph: inner, rows, count = chunkRows, ...cut }: Pick<QueryChunk, "graph" | "rows" | "part"> & { count?: number },
+    { graph: inner, rows, count = chunkRows }: Pick<QueryChunk, "graph" | "rows"> & { count?: number },
     seen: Value,
     end: number | undefined,
   ): QueryChunk => {
@@ -95,7 +95,7 @@ export function overChunks(
       return own;
     };
     const angles = () => ({ cos, sin, places: { positions: ownPositions(), together: chunkRows } });
-    return { graph: inner, rows, ...cut, count, positions: ownPositions, angles, seen, end };
+    return { graph: inner, rows, count, positions: ownPositions, angles, seen, end };
   };
   if (chunks === 1) return body(chunkOf({ graph, rows: (all) => all }, graph.int(length), length));
   if (!isWrittenOut({ config, shape, kernels })) {
@@ -117,28 +117,17 @@ export function overChunks(
     });
     return mergeFirst(graph, stacked as Value, chunks);
   }
-  const pieces = new Map<Value, Value[]>();
-  const sizes = [...(first > 0 ? [first * size] : []), ...Array.from({ length: chunks - first }, () => size)];
-  const partOf = (place: number): Pick<QueryChunk, "part"> => {
-    if (!kernels.splitsQueries) return {};
-    const part = (all: Value): Value => {
-      const cut = pieces.get(all) ?? graph.nodes("Split", [all, graph.int(sizes)], { axis: 0 }, sizes.length);
-      pieces.set(all, cut);
-      return cut[place] as Value;
-    };
-    return { part };
-  };
   // ONNX Runtime runs first what was added last.
   const parts: Value[] = [];
   if (first > 0) {
     const rows = (all: Value) => graph.slice(all, 0, 0, first * size);
     const end = first * chunkRows;
-    parts.push(body(chunkOf({ graph, rows, count: end, ...partOf(0) }, graph.int(end), end)));
+    parts.push(body(chunkOf({ graph, rows, count: end }, graph.int(end), end)));
   }
   for (let index = first; index < chunks; index++) {
     const end = (index + 1) * chunkRows;
     const rows = (all: Value) => graph.slice(all, 0, index * size, (index + 1) * size);
-    parts.push(body(chunkOf({ graph, rows, ...partOf(parts.length) }, graph.int(end), end)));
+    parts.push(body(chunkOf({ graph, rows }, graph.int(end), end)));
   }
   return graph.node("Concat", parts, { axis: 0 });
 }

@@ -12,8 +12,6 @@ export interface Queries {
   graph: ModelGraph;
   /** Cuts these rows out of a tensor with all rows in front. */
   rows: (all: Value) => Value;
-  /** The same of a tensor that nothing else reads, where it is cut for all chunks at once: each part is freed when it has been read. */
-  part?: (all: Value) => Value;
   angles: () => RowAngles;
 }
 
@@ -116,7 +114,7 @@ export function layerBody<Q extends Queries>(
     const own = all === undefined || layer.gatesValues === true ? queries.rows(asked) : "";
     const values = read(
       queries,
-      all === undefined ? attentionQueries(queries.graph, layer, own, queries.angles()) : (queries.part ?? queries.rows)(all),
+      all === undefined ? attentionQueries(queries.graph, layer, own, queries.angles()) : queries.rows(all),
       selected,
     );
     return gatedValues(queries.graph, layer, own, values);

@@ -46,11 +46,6 @@ export interface Kernels {
    * was measured.
    */
   atOnce: boolean;
-  /**
-   * Attention's queries of all rows are cut by one operator: what a chunk has read is freed, and its output takes that place.
-   * Slices keep all of them until the last chunk, beside all outputs.
-   */
-  splitsQueries: boolean;
   /** From so many rows on a larger chunk gains nothing, while its queries read more keys of their future. */
   chunkRows: number;
   /** Gathering one element of a latent row takes as long as this many multiply-adds of reading all keys. */
@@ -98,7 +93,6 @@ export function kernelsOf(
     gatherCost: half ? 600 : 210,
     mostGathered,
     atOnce: provider === "cuda" && half,
-    splitsQueries: provider === "cuda" && half,
   };
 }
 
