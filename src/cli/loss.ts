@@ -108,7 +108,6 @@ async function measureLoss(path: string, flags: LossFlags, terminal: Terminal): 
         ...place,
         ...{ dtype: flags.dtype, memory: flags.memory, early: early.at(place) },
         scoredFrom: set.scoredFrom,
-        passes: 1,
         onReplacement: (words) => terminal.warn(words),
       }),
     );

@@ -100,8 +100,8 @@ async function analyze(path = demoModel, flags: Flags<typeof options>, terminal:
   const pattern = await choosePattern(model, flags);
   const sizes = [...new Set(flags.retain.split(",").map((text) => parseRetain(text.trim(), layers)))];
   requireIndexers(sizes, indexerLayers);
-  const identity = await identityRecord(model);
   const searched = flags.searched === undefined ? undefined : await readPatternFile(flags.searched);
+  const identity = await identityRecord(model);
   if (searched !== undefined) requireSameModel(searched, identity, flags.searched ?? "");
   await requireWritable(flags.output);
   const set = await openCalibrationSet(model, flags.calibration, flags, terminal);

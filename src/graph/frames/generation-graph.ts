@@ -21,7 +21,7 @@ import type { Value } from "../graph-builder.ts";
 import type { Dimension } from "../graph-parts.ts";
 import { mostRecent } from "../layer/attention-kernels.ts";
 import { enterLayer, type Hidden, layerBody, lightningIndexer, sumOf } from "../layer/dsa-layer.ts";
-import { kernelsOf, type Provider, readableLimit, type StoredExperts } from "../layer/kernels.ts";
+import { kernelsOf, type Provider, readableLimit } from "../layer/kernels.ts";
 import { rotaryAngles } from "../layer/rope.ts";
 import { type GraphSettings, ModelGraph } from "../model-graph.ts";
 import type { ModelProto } from "../onnx_pb.ts";
@@ -37,7 +37,7 @@ export interface GenerationSettings {
   /** Rows of every cache: a multiple of `cacheBlock`, and no fewer than `leastCapacity`. */
   capacity: number;
   /** As in `KernelSettings`. */
-  storedExperts?: StoredExperts | undefined;
+  storedExperts?: boolean;
   /**
    * Full layers of the graph's pattern that a run may take as Shared (`selectInput`): one set of weights then serves several
    * patterns, each from its own first token on.
@@ -173,7 +173,7 @@ export function buildGenerationGraph(
   const kernels = kernelsOf(settings.provider, precision, settings);
   const run = (inside: ModelGraph, way: Way): Value[] => {
     // Of what is read as it is stored, a single row reads no more than its own experts.
-    const apart = isSingle(way) && settings.storedExperts !== undefined;
+    const apart = isSingle(way) && settings.storedExperts === true;
     const own = apart ? { ...kernels, experts: "chosen" as const } : kernels;
     const pass = startPass({ ...shared, kernels: own, graph: inside, way }, cacheBlock);
     return allLayers(pass, weights, pattern, settings, embedded);

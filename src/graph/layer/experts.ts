@@ -16,16 +16,15 @@ const normalisationEps = 1e-20;
 
 /**
  * How experts run: `branch`, each in an `If`, on its own rows, which suits a CPU; `fused`, ONNX Runtime's MoE kernel over
- * matrices that are put together when the graph is loaded; `stored`, the same kernel over matrices that every run puts together
- * from the weights as they are stored; `products`, batched products over the same matrices; `chosen`, for one row alone, which
- * puts together no more than that row's experts; `dense`, all experts on all rows, for a GPU provider without that kernel.
+ * matrices that are put together when the graph is loaded; `products`, batched products over matrices that every run puts together
+ * from the weights as they are stored; `chosen`, the same for one row alone, which puts together no more than that row's
+ * experts; `dense`, all experts on all rows, for a GPU provider without that kernel.
  */
-export type ExpertForm = "branch" | "fused" | "stored" | "products" | "chosen" | "dense";
+export type ExpertForm = "branch" | "fused" | "products" | "chosen" | "dense";
 
 const expertForms = {
   branch: mixture,
   fused: fusedMixture,
-  stored: storedMixture,
   products: productsMixture,
   chosen: chosenMixture,
   dense: denseMixture,
@@ -171,24 +170,16 @@ export function readsAsStored({ experts }: RoutedWeights): boolean {
 }
 
 /**
- * For models whose experts a host cannot convert before the first run: they lie on the device as they are stored, and the
- * kernel's matrices are made of them in the branch that reads them and are gone after it.
- */
-function storedMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
-  if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
-  const routed = route(graph, weights, h);
-  return moe(graph, routed, h, storedMatrices(graph, weights, routed.chosen, "in turn"));
-}
-
-/**
- * The same without that kernel, which tries its tactics first, in each of its nodes: rows are sorted by their experts and padded
- * to as many for each as the busiest one has, so that two batched products compute all experts at once.
+ * For models whose experts a host cannot convert before the first run: they lie on the device as they are stored, and matrices
+ * are made of them in the branch that reads them and are gone after it. Rows are sorted by their experts and padded to as many for
+ * each as the busiest one has, so that two batched products compute all experts at once. (ONNX Runtime's kernel over the same
+ * matrices is no quicker than that, tries its tactics first in each of its nodes, and keeps up to a gibibyte in each: docs/gpu.md.)
  */
 function productsMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): Value {
   if (!readsAsStored(weights)) return fusedMixture(graph, weights, h);
   const { nRoutedExperts: count, hiddenSize, numExpertsPerTok: k } = graph.config;
   const { chosen, shares } = route(graph, weights, h);
-  const [fc1, fc2] = storedMatrices(graph, weights, chosen, "apart");
+  const [fc1, fc2] = storedMatrices(graph, weights, chosen);
   // Every choice of a row is one of N = rows x k; sorted by expert, then by place.
   const experts = graph.reshape(chosen, [-1]);
   const all = graph.node("Mul", [graph.dimension(h, 0), graph.int([k])]);
@@ -224,23 +215,11 @@ function productsMixture(graph: ModelGraph, weights: RoutedWeights, h: Value): V
   return graph.node("Squeeze", [graph.node("MatMul", [share, perRow]), graph.int([1])]);
 }
 
-/** @param order of the rows of gate and up: in turn, or those of up after all of gate */
-function storedMatrices(
-  graph: ModelGraph,
-  weights: RoutedWeights,
-  chosen: Value,
-  order: "in turn" | "apart",
-): ExpertMatrices {
+/** Of every expert: rows of gate, then those of up, `[E, 2 I, H]`, and `[E, H, I]`. */
+function storedMatrices(graph: ModelGraph, weights: RoutedWeights, chosen: Value): ExpertMatrices {
   const { moeIntermediateSize: inner, hiddenSize } = graph.config;
-  const [starts, places] =
-    order === "in turn"
-      ? [
-          [1, 2],
-          [inner, 1],
-        ]
-      : [[2, 1], [inner]];
   const groups = storedRows(graph, weights, chosen).map(({ experts: { length }, pairs, downs, rowsFrom }) => {
-    const fc1 = rowsFrom(graph.int32(pairs.flat(), [length, ...starts]), places);
+    const fc1 = rowsFrom(graph.int32(pairs.flat(), [length, 2, 1]), [inner]);
     const fc2 = rowsFrom(graph.int32(downs, [length, 1]), [inner]);
     return [graph.reshape(fc1, [length, 2 * inner, hiddenSize]), graph.reshape(fc2, [length, hiddenSize, inner])];
   });

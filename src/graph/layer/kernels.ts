@@ -57,20 +57,12 @@ export interface Kernels {
   mostGathered: number;
 }
 
-/**
- * How experts are computed that every run puts together. By ONNX Runtime's kernel (`stored`) where thousands of runs follow: it
- * tries its tactics in the first one, 0.2 to 0.6 s a node of A.X-K2-Light's, and takes 9 to 10 ms for 5,120 rows, however they
- * choose. By `products` where there are few runs, or nodes are opened again and again: 23 ms for the first of them, then 10 ms
- * where rows choose evenly, up to 20 where they agree.
- */
-export type StoredExperts = "stored" | "products";
-
 /** What else a choice of kernels depends on. */
 export interface KernelSettings {
   /** Is attention in float16 on CUDA cuDNN's? It is if absent. */
   cudnn?: boolean;
-  /** Experts are put together in every run, of what is stored, and computed so. Put together when the graph is loaded, if absent. */
-  storedExperts?: StoredExperts | undefined;
+  /** Are experts put together in every run, of what is stored? Otherwise it is done when the graph is loaded. */
+  storedExperts?: boolean;
   /** `Kernels.mostGathered`, where it is not the usual one. */
   mostGathered?: number;
 }
@@ -78,12 +70,12 @@ export interface KernelSettings {
 export function kernelsOf(
   provider: Provider,
   precision: GraphSettings["precision"],
-  { cudnn = true, storedExperts, mostGathered = 2 ** 30 }: KernelSettings = {},
+  { cudnn = true, storedExperts = false, mostGathered = 2 ** 30 }: KernelSettings = {},
 ): Kernels {
   const half = precision === OnnxType.float16;
   return {
     writtenOut: { cpu: 0, cuda: half ? 256 : 64, webgpu: Number.POSITIVE_INFINITY }[provider],
-    experts: provider === "webgpu" ? "dense" : (storedExperts ?? "fused"),
+    experts: provider === "webgpu" ? "dense" : storedExperts ? "products" : "fused",
     fusedMatMul: provider !== "webgpu",
     skipNorm: true,
     logSoftmax: provider !== "webgpu",
@@ -106,7 +98,7 @@ const heavyExperts = 2 ** 25;
 export function frozenKernels(provider: Provider, config: DsaConfig): KernelSettings {
   const { nRoutedExperts, moeIntermediateSize, hiddenSize } = config;
   const heavy = 3 * nRoutedExperts * moeIntermediateSize * hiddenSize >= heavyExperts;
-  return { storedExperts: provider === "cuda" && heavy ? "products" : undefined };
+  return { storedExperts: provider === "cuda" && heavy };
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   precisionOf,
 } from "../../graph/frames/generation-graph.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
-import { kernelsOf, type Provider, type StoredExperts } from "../../graph/layer/kernels.ts";
+import { kernelsOf, type Provider } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers, isFull, type Pattern } from "../../pattern/pattern.ts";
 import { cacheForm } from "../device/frame-choice.ts";
@@ -93,7 +93,7 @@ async function planDecoder(model: ModelFolder, pattern: Pattern, options: Decode
   const switched = [...layers.keys()].filter((layer) => layers[layer] !== 0 && layers[layer] !== patterns.length);
   const precision = precisionOf(dtype);
   const conversion = weightConversion(config, weights, dtype, convertedAhead.decoding, options.hostBytes);
-  const storedExperts: StoredExperts | undefined = conversion.inRuns ? "products" : undefined;
+  const storedExperts = conversion.inRuns;
   const kernels = kernelsOf(provider, precision, { storedExperts });
   const rows = capacityFor(config, capacity);
   const fixed = {
@@ -121,7 +121,7 @@ export async function decoderNeed(
 
 /** Does every run of a decoder convert the weights that it reads? */
 export async function convertsInRuns(model: ModelFolder, pattern: Pattern, options: DecoderSettings): Promise<boolean> {
-  return (await planDecoder(model, pattern, options)).fixed?.storedExperts !== undefined;
+  return (await planDecoder(model, pattern, options)).fixed?.storedExperts === true;
 }
 
 /**

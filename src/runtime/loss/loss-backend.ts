@@ -58,8 +58,6 @@ export interface BackendSettings {
   top?: number | undefined;
   /** Windows that are asked for at once, at least: on a GPU a run then holds no more of them. All where absent. */
   together?: number | undefined;
-  /** How often all windows will be asked for, where it is known. On a GPU what pays only after many runs is then left alone. */
-  passes?: number | undefined;
   /** Position of the first token that counts, for each window; 1 where absent. */
   scoredFrom?: readonly number[] | undefined;
   /** What messages call the windows; 0 and up where absent. */

@@ -117,9 +117,9 @@ async function placesOf(
   const dtype = settings.dtype ?? "float32";
   const { objective = "nll", top = defaultTop } = settings;
   const spillBytes = settings.spillBytes ?? Math.floor((await freeTemporaryBytes()) * spillShare);
-  const { scoredFrom, together, passes, recording } = settings;
+  const { scoredFrom, together, recording } = settings;
   const kept = objective === "kl" ? top : undefined;
-  const common = { dtype, threads, spillBytes, top: kept, scoredFrom, together, passes };
+  const common = { dtype, threads, spillBytes, top: kept, scoredFrom, together };
   const onCpu = "device" in settings && lossFrame(settings.device, dtype) === "stages";
   const sizes = onCpu ? await sizesOf(model) : undefined;
   if (sizes !== undefined && wholeBytes(sizes) > memory) {

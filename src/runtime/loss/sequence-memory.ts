@@ -27,11 +27,11 @@ export interface DeviceNeed {
 
 /**
  * What the allocator holds for each byte in use: its regions begin at 1 MiB, grow to a gibibyte, are not joined, and a tensor
- * leaves up to 128 MiB of its place empty. 1.6, 1.8 and 1.5 at 8,192, 32,768 and 65,536 tokens on an H200 (docs/gpu.md).
+ * leaves up to 128 MiB of its place empty. 1.4, 1.9 and 1.4 at 8,192, 32,768 and 65,536 tokens on an H200 (docs/gpu.md).
  */
-const allocatorShare = 1.7;
+const allocatorShare = 1.6;
 /** CUDA's context with the kernels and workspaces of its libraries (nvidia-smi, beside what the allocator holds). */
-const contextBytes = 0.9 * 2 ** 30;
+const contextBytes = 0.7 * 2 ** 30;
 
 interface NeedSettings {
   kernels: Kernels;
@@ -52,7 +52,7 @@ export function deviceNeed(config: DsaConfig, shape: SequenceShape, settings: Ne
   const experts = expertBytes(config, shape.batch * (atOnce > 0 ? shape.length : shape.chunkRows), kernels, size);
   return {
     weights: conversion.device,
-    sequences: 3 * hidden + 2 * selected + rows * latentWidth(config) * size + rankingsBytes(graph),
+    sequences: 2 * hidden + 2 * selected + rows * latentWidth(config) * size + rankingsBytes(graph),
     boundaries: boundaries
       ? (config.numHiddenLayers - 1) * hidden + fullLayers(config.indexerLayers).length * selected
       : 0,
@@ -65,8 +65,8 @@ export function deviceNeed(config: DsaConfig, shape: SequenceShape, settings: Ne
 const busiest = 2;
 
 /**
- * What the rows of a run take that go through experts at once. Every node of ONNX Runtime's kernel keeps its own, of float32 results
- * as well: 44 GiB by this for 8,192 rows of A.X-K2-Light's 47 nodes, where 47 were measured, 27 and 29 for 5,120 (docs/gpu.md).
+ * What the rows of a run take that go through experts at once. Each node of ONNX Runtime's kernel keeps a workspace, its first
+ * matrices and rows up to a power of two: 745 and 977 MiB were asked for by every node of A.X-K2-Light's, for 3,072 and 8,192 rows.
  */
 function expertBytes(
   config: DsaConfig,
@@ -74,13 +74,20 @@ function expertBytes(
   { experts }: Kernels,
   size: number,
 ): { kept: number; run: number } {
-  const { hiddenSize, moeIntermediateSize: inner, numExpertsPerTok, sparseLayers } = config;
+  const { hiddenSize, moeIntermediateSize: inner, numExpertsPerTok, nRoutedExperts, sparseLayers } = config;
   const layers = sparseLayers.filter(Boolean).length;
   if (layers === 0) return { kept: 0, run: 0 };
-  const chosen = rows * numExpertsPerTok;
-  if (experts === "products") return { kept: 0, run: busiest * chosen * size * (2 * hiddenSize + 3 * inner) };
-  if (experts !== "fused" && experts !== "stored") return { kept: 0, run: 0 };
-  return { kept: layers * chosen * ((size + 4) * hiddenSize + 3 * size * inner), run: 0 };
+  const perChoice = size * (hiddenSize + 3 * inner);
+  if (experts === "products") {
+    return { kept: 0, run: busiest * rows * numExpertsPerTok * (perChoice + size * hiddenSize) };
+  }
+  if (experts !== "fused") return { kept: 0, run: 0 };
+  const matrices = 2 * size * nRoutedExperts * inner * hiddenSize;
+  return { kept: layers * (matrices + powerOfTwo(rows) * numExpertsPerTok * perChoice), run: 0 };
+}
+
+function powerOfTwo(least: number): number {
+  return 2 ** Math.ceil(Math.log2(least));
 }
 
 export function totalNeed({ weights, sequences, boundaries, step, experts }: DeviceNeed): number {

@@ -5,7 +5,7 @@ import { keptTokens } from "../../graph/frames/head.ts";
 import { buildSequenceGraph } from "../../graph/frames/sequence-graph.ts";
 import { type SequenceGraphSettings, type SequenceShape, selectsKeys } from "../../graph/frames/sequence-rows.ts";
 import { encodeModel } from "../../graph/graph-builder.ts";
-import { kernelsOf, type StoredExperts } from "../../graph/layer/kernels.ts";
+import { kernelsOf } from "../../graph/layer/kernels.ts";
 import type { ModelFolder } from "../../graph/model-folder.ts";
 import { fullLayers } from "../../pattern/pattern.ts";
 import { usesCudnn } from "../device/cudnn.ts";
@@ -25,12 +25,6 @@ export interface SequenceLossSettings extends BackendSettings {
   hostBytes?: number;
   profilePrefix?: string;
 }
-
-/**
- * From so many sequences on, run once each, experts are left to ONNX Runtime's kernel: its tactics take 0.2 to 0.6 s a layer before
- * the first run, and then it is up to 10 ms a layer quicker than products (`StoredExperts`).
- */
-const manySequences = 64;
 
 /** Share of the device's memory that the working set of one chunk may take. */
 const chunkShare = 1 / 16;
@@ -73,24 +67,17 @@ export async function openSequenceSession(
   const total = memory?.total ?? Number.POSITIVE_INFINITY;
   const chunkBytes = Math.min(settings.chunkBytes, total * chunkShare);
   const conversion = weightConversion(config, weights, dtype, convertedAhead.losses, settings.hostBytes);
-  const sizedWith = (storedExperts: StoredExperts | undefined) => {
-    const chosen = { cudnn, storedExperts };
-    const kernels = kernelsOf(provider, precision, chosen);
-    const sized = (mostSequences?: number) => {
-      const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
-      const states = stateBytes(config, shape, dtype) * Math.ceil(windows.length / shape.batch);
-      const boundaries = states <= settings.stateBytes;
-      const need = deviceNeed(config, shape, { dtype, boundaries, conversion, kernels });
-      return { shape, states, boundaries, need, chosen };
-    };
-    let sizes = sized(wantedTogether(windows, settings.together ?? windows.length));
-    while (sizes.shape.batch > 1 && totalNeed(sizes.need) > total) sizes = sized(Math.floor(sizes.shape.batch / 2));
-    return sizes;
+  const chosen = { cudnn, storedExperts: conversion.inRuns };
+  const kernels = kernelsOf(provider, precision, chosen);
+  const sized = (mostSequences?: number) => {
+    const shape = sequenceShape(config, windows, chunkBytes, kernels, mostSequences);
+    const states = stateBytes(config, shape, dtype) * Math.ceil(windows.length / shape.batch);
+    const boundaries = states <= settings.stateBytes;
+    return { shape, states, boundaries, need: deviceNeed(config, shape, { dtype, boundaries, conversion, kernels }) };
   };
-  const few = windows.length * (settings.passes ?? Number.POSITIVE_INFINITY) < manySequences;
-  let sizes = sizedWith(!conversion.inRuns ? undefined : few ? "products" : "stored");
-  if (sizes.chosen.storedExperts === "stored" && totalNeed(sizes.need) > total) sizes = sizedWith("products");
-  const { shape, states, boundaries, chosen } = sizes;
+  let sizes = sized(wantedTogether(windows, settings.together ?? windows.length));
+  while (sizes.shape.batch > 1 && totalNeed(sizes.need) > total) sizes = sized(Math.floor(sizes.shape.batch / 2));
+  const { shape, states, boundaries } = sizes;
   const top = settings.top === undefined ? {} : { top: keptTokens(config, settings.top) };
   const graphSettings = { precision, provider, boundaries, ...top, ...chosen };
   const form = JSON.stringify({ shape, graphSettings, device, threads, inRuns: conversion.inRuns });

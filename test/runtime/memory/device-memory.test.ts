@@ -92,9 +92,9 @@ test("the plan of GLM-5's sizes is what an H200 held, and index scores are cut w
   const conversion = { inRuns: false, device: 949_289_984 * 2, run: 0 };
   // docs/gpu.md: nvidia-smi, MiB.
   for (const [length, held, blocks] of [
-    [8192, 5377, 2],
-    [32768, 8543, 4],
-    [65536, 10643, 8],
+    [8192, 4609, 2],
+    [32768, 7775, 4],
+    [65536, 8947, 8],
   ] as const) {
     const shape = sequenceShape(config, [new Int32Array(length)], 8 * 2 ** 30, kernels);
     const need = deviceNeed(config, shape, { dtype: "float16", boundaries: false, kernels, conversion });
