@@ -94,6 +94,7 @@ export async function openSequenceSession(
       threads,
       folder: model.places.folder,
       solo: true,
+      smallWorkspaces: true,
       // What float16 graphs multiply in float32, routers, are float16 and mostly bfloat16 values: TF32 holds them exactly.
       tf32: dtype === "float16",
       foldsUpTo: conversion.foldsUpTo,

@@ -37,6 +37,12 @@ export interface SessionSettings {
    */
   solo?: boolean;
   /**
+   * ONNX Runtime gives each branch of a graph a cuBLAS handle of its own, and a handle takes 64 MiB of a Hopper card for itself: 0.75 GiB
+   * for losses of a model of 4 layers, 20 GiB of 48. With 128 KiB products of many rows are as quick, those of one row are not
+   * (docs/gpu.md). Counts from the process's first session.
+   */
+  smallWorkspaces?: boolean;
+  /**
    * Bytes of a tensor up to which it is computed beforehand, on the host, where it comes from weights alone; larger ones are
    * computed in every run. Default: all, up to ONNX Runtime's own limit of 1 GiB; they pass through the host's memory several
    * times at once.
@@ -85,9 +91,7 @@ export class OnnxSession {
     // ONNX Runtime allows TF32 unless it is told otherwise, and its binding has no option for it. cuBLAS reads this once,
     // so a process has float32 sessions or float16 ones.
     if (settings.tf32 !== true && providerOf(settings.device) === "cuda") process.env.NVIDIA_TF32_OVERRIDE ??= "0";
-    // ONNX Runtime gives each branch of a graph a cuBLAS handle of its own, and a handle takes 64 MiB for itself unless it is told
-    // otherwise: 0.75 GiB of a model of four layers, 20 GiB of one of 48, and nothing is slower without them (docs/gpu.md).
-    if (providerOf(settings.device) === "cuda") process.env.CUBLAS_WORKSPACE_CONFIG ??= ":16:8";
+    if (settings.smallWorkspaces === true) process.env.CUBLAS_WORKSPACE_CONFIG ??= ":16:8";
     const traffic = noTraffic();
     const profilePrefix = settings.recording?.add(name, traffic) ?? settings.profilePrefix;
     const options: InferenceSession.SessionOptions = {

@@ -94,7 +94,7 @@ test("the plan of GLM-5's sizes is what an H200 held, and index scores are cut w
   for (const [length, held, blocks] of [
     [8192, 4609, 2],
     [32768, 7775, 4],
-    [65536, 8947, 8],
+    [65536, 9875, 8],
   ] as const) {
     const shape = sequenceShape(config, [new Int32Array(length)], 8 * 2 ** 30, kernels);
     const need = deviceNeed(config, shape, { dtype: "float16", boundaries: false, kernels, conversion });
