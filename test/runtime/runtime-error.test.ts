@@ -19,6 +19,16 @@ it("tells a device whose memory ran out before a graph was loaded", () => {
   );
 });
 
+it("tells a device without memory for what a branch's handles take", () => {
+  const text =
+    "Non-zero status code returned while running If node. Name:'If_4046/node' Status Message: /onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 CUBLAS failure 3: the resource allocation failed ; GPU=0 ; hostname=vm ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_stream_handle.cc ; line=79 ; expr=cublasCreate(&cublas_handle_);";
+  expect(explainRun(new Error(text), "demo").message).toBe('The device ran out of memory in "demo"');
+  const other = "Status Message: CUBLAS failure 13: the function failed to launch on the GPU ; GPU=0 ; hostname=vm";
+  expect(explainRun(new Error(other), "demo").message).toBe(
+    'The device failed in "demo": CUBLAS failure 13, the function failed to launch on the GPU',
+  );
+});
+
 it("tells a device that failed", () => {
   const text =
     "Non-zero status code returned while running MultiHeadAttention node. Status Message: CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=vm ; file=attention_softmax.cu ; line=894 ; expr=cudaGetLastError(); ";

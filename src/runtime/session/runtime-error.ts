@@ -25,7 +25,8 @@ export function explainRun(error: unknown, name: string): RuntimeFailure {
 /** What a device has to do with it, if it has. */
 function explainDevice(error: unknown, name: string): RuntimeFailure | undefined {
   const text = error instanceof Error ? error.message : String(error);
-  if (/Failed to allocate memory|out of memory|bad_alloc|CUDA failure 2:/i.test(text)) {
+  // A branch's cuBLAS handle and cuDNN's take memory of their own when it first runs.
+  if (/Failed to allocate memory|out of memory|bad_alloc|CUDA failure 2:|(CUBLAS|CUDNN) failure.*alloc/i.test(text)) {
     const wanted = /buffer of size (\d+)/.exec(text)?.[1];
     const size = wanted === undefined ? "" : ` (a tensor of ${(Number(wanted) / 2 ** 20).toFixed(0)} MiB was next)`;
     return new RuntimeFailure(`The device ran out of memory in "${name}"${size}`, {
@@ -33,9 +34,9 @@ function explainDevice(error: unknown, name: string): RuntimeFailure | undefined
       cause: error,
     });
   }
-  const failure = /CUDA failure (\d+): ([^;]+)/.exec(text);
+  const failure = /(CUDA|CUBLAS|CUDNN) failure (\d+): ([^;]+)/.exec(text);
   if (failure !== null || /device (was |is )?lost/i.test(text)) {
-    const words = failure === null ? firstLine(error) : `CUDA failure ${failure[1]}, ${failure[2]?.trim()}`;
+    const words = failure === null ? firstLine(error) : `${failure[1]} failure ${failure[2]}, ${failure[3]?.trim()}`;
     return new RuntimeFailure(`The device failed in "${name}": ${words}`, {
       hint: "see what indexcache doctor says; a search continues with --resume, on --device cpu too",
       cause: error,
