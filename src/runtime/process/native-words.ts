@@ -27,7 +27,7 @@ export function plainWords(message: string): string {
     .replace(/^.*\[[EF]:onnxruntime[^\]]*\] /, "")
     .replace(/^\/\S+:\d+ .* was (?:false|true)\. /, "")
     .replace(/^.*with error: (?:\/\S+\/)?/, "")
-    .replace(/^.*(CUDA failure \d+: [^;]+).*$/, "$1")
+    .replace(/^.*((?:CUDA|CUBLAS|CUDNN) failure \d+: [^;]+).*$/, "$1")
     .trim();
 }
 
